@@ -1,0 +1,244 @@
+// Package store is the contract between Sojourn and the engines that keep its
+// sessions.
+//
+// A [Store] keeps one [Record] per session. A record is opaque: its Data is
+// sealed by the session manager, and its ID is the hash of an identifier that
+// only the visitor's browser knows, so whoever can read a store can neither
+// read a session nor use one. What a store must get right is small and strict:
+//
+//   - Save is a compare-and-set. It inserts only when base is zero, updates
+//     only when base is not, and never does one in place of the other.
+//   - A Save that is sent twice with the same tag is saved once.
+//   - A session that ended stays ended: its end mark refuses every Save until
+//     the mark's own deadline.
+//
+// Everything that not every engine can do is an optional interface: [Toucher],
+// [Sweeper], [UserIndex], [Scanner], [Counter], [FloorLoader]. The manager
+// asks for them by type assertion and does without where they are lacking.
+//
+// The package storetest is the suite that every store passes, and the place to
+// start when writing a new one.
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"time"
+)
+
+var (
+	// ErrNotFound says that no record with that ID exists.
+	ErrNotFound = errors.New("store: no such record")
+
+	// ErrConflict says that the stored record is not the one the caller based
+	// its change on (or exists, where none was expected; or has ended). The
+	// change was not applied and never will be. Any other error from Save or
+	// Delete leaves the outcome open.
+	ErrConflict = errors.New("store: the record has changed")
+
+	// ErrTooLarge says that the engine cannot keep a record of that size. The
+	// stored record is untouched.
+	ErrTooLarge = errors.New("store: record too large for this engine")
+
+	// ErrBadID says that a text is not the text form of an [ID].
+	ErrBadID = errors.New("store: not a session handle")
+)
+
+// Store keeps session records. Implementations are safe for concurrent use.
+//
+// Errors wrap one of this package's sentinels where one fits; every other
+// error means that the store could not answer. No error text contains Data or
+// an ID.
+type Store interface {
+	// Load returns the record with that ID: live, past its deadline, or an end
+	// mark; the caller tells them apart. It returns ErrNotFound when there is
+	// none. The record's Data is shared: neither side changes it afterwards.
+	Load(ctx context.Context, id ID) (Record, error)
+
+	// Save stores rec if what is stored is still base.
+	//
+	// With the zero base it inserts: any record that is there, and that is not
+	// past its Deadline, is ErrConflict, an end mark included. With any other
+	// base it replaces: a stored record that is missing, that has ended, or
+	// whose version or newest tag differ from base is ErrConflict.
+	//
+	// Before it answers ErrConflict, Save looks for rec.Tags[0] among the
+	// stored record's tags and answers nil when it is there: this very save was
+	// applied before. That is how a caller resolves an unknown outcome: it sends
+	// the same Save again.
+	//
+	// Seen and Deadline never move backwards (the later of stored and given is
+	// kept) unless rec.Shorten is set or rec is an end mark.
+	//
+	// A rec with Ended set is an end mark: it replaces the session for good.
+	// Once Save has returned nil the record survives whatever the engine is
+	// documented to survive. Data is shared: neither side changes it afterwards.
+	Save(ctx context.Context, rec Record, base Base) error
+
+	// Delete ends the session whatever its version, and leaves an end mark
+	// until the given time; an ID that was never seen gets a mark too. A mark
+	// that is already there keeps its Ended time, and the later of both
+	// deadlines. It is idempotent.
+	Delete(ctx context.Context, id ID, until time.Time) error
+}
+
+// A Record is what a store keeps for one session. All times are UTC and are
+// kept to the millisecond.
+type Record struct {
+	ID      ID        // row key
+	Version uint64    // 1 for the first save, one more with each
+	Tags    []Tag     // of the last saves, newest first, at most RecentTags; Tags[0] is this version's
+	User    UserHash  // who is logged in; zero = nobody. Part of the user index
+	Created time.Time // when the session was first stored
+	Seen    time.Time // last activity, as far as it was noted
+	// Deadline is when the record is over unless it is touched before: the
+	// idle deadline, at most Expires. For an end mark, until when it is kept.
+	Deadline time.Time
+	Expires  time.Time // absolute end of the session
+	Ended    time.Time // zero = live; otherwise this is an end mark, without Data
+	Data     []byte    // sealed; nil in an end mark
+
+	// Shorten lets a Save move Seen and Deadline backwards. It is not stored.
+	Shorten bool
+}
+
+// IsEnd reports whether the record is an end mark.
+func (r *Record) IsEnd() bool { return !r.Ended.IsZero() }
+
+// Expired reports whether the record's deadline has passed at now. A session
+// is still valid at the very instant of its deadline.
+func (r *Record) Expired(now time.Time) bool { return now.After(r.Deadline) }
+
+// Base is the state of a record that a change was made from.
+func (r *Record) Base() Base {
+	if r.Version == 0 {
+		return Base{}
+	}
+	b := Base{Version: r.Version}
+	if len(r.Tags) > 0 {
+		b.Tag = r.Tags[0]
+	}
+	return b
+}
+
+// HasTag reports whether tag is among the record's recent ones.
+func (r *Record) HasTag(tag Tag) bool {
+	for _, t := range r.Tags {
+		if t == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// Base names the stored state that a Save expects. The zero Base expects none.
+type Base struct {
+	Version uint64
+	Tag     Tag
+}
+
+// Tag is a random number that each save carries, so that a save whose outcome
+// is unknown can be sent again without being applied twice.
+type Tag uint64
+
+// RecentTags is how many tags a record keeps.
+const RecentTags = 8
+
+// MinEndMark is the least time for which an end mark is kept, so that requests
+// that were under way when the session ended meet the mark.
+const MinEndMark = time.Minute
+
+// ID is a record's row key: the first 128 bits of the SHA-256 of the session's
+// identifier. It is not a credential.
+type ID [16]byte
+
+// HashIdentifier returns the row key for a session identifier.
+func HashIdentifier(identifier []byte) ID {
+	sum := sha256.Sum256(identifier)
+	return ID(sum[:len(ID{})])
+}
+
+// handleText spells IDs in lower case, without padding: safe in URLs, file
+// names and on a command line.
+var handleText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// String returns the ID as 26 lower-case letters and digits. It is the
+// session's handle: its public name in logs and admin pages.
+func (id ID) String() string { return handleText.EncodeToString(id[:]) }
+
+// ParseID reads what String wrote. It returns ErrBadID for anything else.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != handleText.EncodedLen(len(id)) {
+		return ID{}, ErrBadID
+	}
+	if _, err := handleText.Decode(id[:], []byte(s)); err != nil || id.String() != s {
+		return ID{}, ErrBadID
+	}
+	return id, nil
+}
+
+// UserHash is the keyed hash under which a user's sessions are indexed. The
+// zero value is nobody.
+type UserHash [16]byte
+
+// Toucher is a store that can extend a session without rewriting it. The
+// manager falls back to a Save where it is lacking.
+type Toucher interface {
+	// Touch moves Seen and Deadline forward, never backwards, and changes
+	// neither version nor tags. It returns ErrNotFound when there is no live
+	// record with that ID.
+	Touch(ctx context.Context, id ID, seen, deadline time.Time) error
+}
+
+// Sweeper is a store that needs help to get rid of old records. Engines with
+// native expiry do not implement it.
+type Sweeper interface {
+	// Sweep removes at most limit records and end marks whose deadline passed
+	// more than age ago, and returns how many it removed; fewer than limit
+	// means that none are left. It uses the engine's own clock where it has
+	// one, and may run in several processes at once.
+	Sweep(ctx context.Context, age time.Duration, limit int) (int, error)
+}
+
+// UserIndex is a store that can find a user's sessions without a full scan.
+type UserIndex interface {
+	// ByUser returns the user's records in no particular order, without end
+	// marks. Records past their deadline may be among them.
+	ByUser(ctx context.Context, user UserHash) ([]Record, error)
+}
+
+// Scanner is a store whose records can be walked, for tools.
+type Scanner interface {
+	// Scan returns up to about limit records, end marks and expired ones
+	// included, and a cursor for the next call; "" starts, and a returned ""
+	// means that all were seen. A record that exists during the whole walk is
+	// returned at least once.
+	Scan(ctx context.Context, cursor string, limit int) (recs []Record, next string, err error)
+}
+
+// Counter is a store that can count its records quickly.
+type Counter interface {
+	Count(ctx context.Context) (Counts, error)
+}
+
+// Counts says how many records a store holds, by kind, and how much room their
+// Data takes.
+type Counts struct {
+	Live     int64 `json:"live"`      // neither ended nor past the deadline
+	LoggedIn int64 `json:"logged_in"` // those of Live that belong to a user
+	Expired  int64 `json:"expired"`   // past the deadline, not yet swept
+	Ended    int64 `json:"ended"`     // end marks
+	Bytes    int64 `json:"bytes"`     // sum of len(Data)
+}
+
+// FloorLoader is a store with copies that may lag behind, such as one with
+// caches in front. A session in it carries the version its browser has seen.
+type FloorLoader interface {
+	Store
+	// LoadFrom is Load, but answers from a copy only if the copy's version is
+	// at least floor. With floor 0 it asks the origin.
+	LoadFrom(ctx context.Context, id ID, floor uint64) (Record, error)
+}
