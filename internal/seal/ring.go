@@ -1,0 +1,280 @@
+// Package seal encrypts and authenticates what Sojourn hands out: the cookies
+// that browsers keep, and the records in stores and caches.
+//
+// A [Ring] seals with its newest active key and opens with any of its keys. A
+// sealed value is
+//
+//	key id (4) ‖ nonce (24) ‖ ciphertext ‖ tag (16)
+//
+// under XAES-256-GCM (https://c2sp.org/XAES-256-GCM), whose nonces are long
+// enough to be random for as long as a key lives. Each purpose has its own key,
+// derived from the master key by HKDF-SHA256 (RFC 5869).
+package seal
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Sizes in bytes.
+const (
+	SecretSize = 32 // of a master key
+
+	// Overhead is how much longer a sealed value is than its plaintext.
+	Overhead = idSize + nonceSize + tagSize
+
+	idSize    = 4
+	nonceSize = 24
+	tagSize   = 16
+)
+
+// formatVersion opens the additional data of everything sealed, so that a later
+// format can never be taken for this one.
+const formatVersion = 1
+
+var (
+	// ErrUnknownKey says that the value names a key that the ring lacks: it is
+	// foreign, damaged, or older than the ring's oldest key.
+	ErrUnknownKey = errors.New("seal: the key is not in the ring")
+
+	// ErrOpen says that the value was not sealed by the key that it names for
+	// that purpose with that additional data, or is damaged.
+	ErrOpen = errors.New("seal: the value does not open")
+)
+
+// A Purpose separates values of different kinds: what was sealed for one opens
+// for no other.
+type Purpose uint8
+
+const (
+	Reference Purpose = iota // the cookie that names a stored session
+	State                    // the cookie that holds an inline session or a floor
+	Record                   // what stores and caches keep
+	purposes
+)
+
+func (p Purpose) String() string {
+	return [purposes]string{"reference", "state", "record"}[p]
+}
+
+// A KeyState says what a key is used for. Every key opens.
+type KeyState uint8
+
+const (
+	Published KeyState = iota // opens only, so that all processes know it before one seals with it
+	Active                    // the newest active key seals
+	Retired                   // opens only; what it sealed should be sealed anew
+
+	// userIndex is not a key's state: it marks the entry of the index secret in
+	// the text form of a ring.
+	userIndex
+	keyStates
+)
+
+func (s KeyState) String() string {
+	return [keyStates]string{"published", "active", "retired", "index"}[s]
+}
+
+// A Key is a master key in a state. Copies share the derived keys and their
+// caches, in whichever rings they are: to change a key's state, put a copy with
+// the new one in a new ring.
+type Key struct {
+	State   KeyState
+	Created time.Time
+
+	*material
+}
+
+// material is what is derived from one master key.
+type material struct {
+	id      [idSize]byte
+	derived [purposes]purposeKey
+}
+
+// NewKey derives the keys of each purpose from a master key, which must be
+// random. It fails only where the cryptography is not allowed, such as under
+// GODEBUG=fips140=only.
+func NewKey(secret [SecretSize]byte, state KeyState, created time.Time) (Key, error) {
+	m := new(material)
+	id, err := derive(secret, "key id", idSize)
+	if err != nil {
+		return Key{}, err
+	}
+	copy(m.id[:], id)
+	for p := range purposes {
+		key, err := derive(secret, p.String(), SecretSize)
+		if err != nil {
+			return Key{}, err
+		}
+		if m.derived[p].xaes, err = newXAES(key); err != nil {
+			return Key{}, err
+		}
+	}
+	return Key{State: state, Created: created, material: m}, nil
+}
+
+// ID returns the key's public name, which starts every value that it seals.
+func (k Key) ID() [4]byte { return k.id }
+
+// Format prints the key without what is secret in it, whatever the verb.
+func (k Key) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "%s key %x of %s", k.State, k.id, k.Created.UTC().Format(time.RFC3339))
+}
+
+// derive is HKDF-SHA256 without salt.
+func derive(secret [SecretSize]byte, name string, size int) ([]byte, error) {
+	return hkdf.Key(sha256.New, secret[:], nil, "sojourn v1 "+name, size)
+}
+
+// A Ring is an immutable set of keys. It is safe for concurrent use.
+type Ring struct {
+	keys    []ringKey
+	sealing *material
+	index   []byte
+	scratch sync.Pool // of *[]byte, for additional data
+}
+
+type ringKey struct {
+	Key
+	stale bool // its values should be sealed anew
+}
+
+// NewRing makes a ring of keys that come from NewKey. index is the secret
+// behind [Ring.UserHash]; it stays the same while keys come and go. A ring
+// without an active key, or with two keys of one id, is an error.
+func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
+	newest := -1
+	for i, k := range keys {
+		if slices.ContainsFunc(keys[:i], func(other Key) bool { return other.id == k.id }) {
+			return nil, fmt.Errorf("two keys have the id %x: they are the same key, or one must be replaced", k.id)
+		}
+		if k.State == Active && (newest < 0 || !k.Created.Before(keys[newest].Created)) {
+			newest = i
+		}
+	}
+	if newest < 0 {
+		return nil, errors.New("there is no active key")
+	}
+
+	r := &Ring{sealing: keys[newest].material}
+	for i, k := range keys {
+		age := k.Created.Compare(keys[newest].Created)
+		older := age < 0 || age == 0 && i < newest
+		r.keys = append(r.keys, ringKey{k, older || k.State == Retired})
+	}
+	var err error
+	r.index, err = derive(index, "user index", SecretSize)
+	if err != nil {
+		return nil, err
+	}
+	r.scratch.New = func() any { return new([]byte) }
+	return r, nil
+}
+
+// Format prints the ring without what is secret in it, whatever the verb.
+func (r *Ring) Format(f fmt.State, _ rune) {
+	keys := "1 key"
+	if n := len(r.keys); n > 1 {
+		keys = fmt.Sprintf("%d keys", n)
+	}
+	fmt.Fprintf(f, "%s, sealing with %x", keys, r.sealing.id)
+}
+
+// Seal appends the sealed plaintext to dst, Overhead bytes longer than it was.
+// aad is authenticated with it and must be given again to open it. The spare
+// room of dst must not overlap plaintext.
+func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error) {
+	s, err := r.sealing.derived[p].sealer()
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	dst = slices.Grow(dst, Overhead+len(plaintext))
+	dst = append(dst, r.sealing.id[:]...)
+	dst = append(dst, s.prefix[:]...)
+
+	// Always asked for anew, never a counter and never from a buffer: a machine
+	// cloned from a snapshot would repeat both.
+	half := len(dst)
+	dst = dst[:half+nonceSize/2]
+	rand.Read(dst[half:])
+
+	full := r.additional(p, aad)
+	dst = s.aead.Seal(dst, dst[half:], plaintext, *full)
+	r.scratch.Put(full)
+	return dst, nil
+}
+
+// Open appends the plaintext of a sealed value to dst. It returns ErrUnknownKey
+// or ErrOpen when it cannot.
+//
+// stale says that the value should be sealed anew: its key is retired, or older
+// than the one that seals. A newer key never makes a value stale, or processes
+// that learn of a new key at different times would undo each other's work.
+//
+// The spare room of dst must not overlap sealed, with one exception: with dst =
+// sealed[28:28] the plaintext takes the place of the ciphertext, which is then
+// gone whether it opens or not.
+func (r *Ring) Open(dst []byte, p Purpose, sealed, aad []byte) (plaintext []byte, stale bool, err error) {
+	if len(sealed) < Overhead {
+		return nil, false, ErrOpen
+	}
+	i := slices.IndexFunc(r.keys, func(k ringKey) bool { return k.id == [idSize]byte(sealed) })
+	if i < 0 {
+		return nil, false, ErrUnknownKey
+	}
+	key := &r.keys[i].derived[p]
+	nonce, ciphertext := sealed[idSize:][:nonceSize], sealed[idSize+nonceSize:]
+
+	c := key.cached(prefix(nonce))
+	known := c != nil
+	if !known {
+		if c, err = key.cipher(prefix(nonce)); err != nil {
+			return nil, false, fmt.Errorf("seal: %w", err)
+		}
+	}
+	full := r.additional(p, aad)
+	plaintext, err = c.aead.Open(dst, nonce[len(prefix{}):], ciphertext, *full)
+	r.scratch.Put(full)
+	if err != nil {
+		return nil, false, ErrOpen
+	}
+	if !known {
+		key.remember(c)
+	}
+	return plaintext, r.keys[i].stale, nil
+}
+
+// additional returns format version ‖ purpose ‖ aad in a buffer of r.scratch.
+func (r *Ring) additional(p Purpose, aad []byte) *[]byte {
+	b := r.scratch.Get().(*[]byte)
+	*b = append((*b)[:0], formatVersion, byte(p))
+	*b = append(*b, aad...)
+	return b
+}
+
+// UserHash returns the name under which a store's index keeps the sessions of a
+// user: HMAC-SHA256 of the session name and the user, each with its length in
+// front, cut to 16 bytes. The empty user is nobody, the zero hash.
+func (r *Ring) UserHash(name, user string) store.UserHash {
+	if user == "" {
+		return store.UserHash{}
+	}
+	var text []byte
+	for _, s := range []string{name, user} {
+		text = binary.BigEndian.AppendUint64(text, uint64(len(s)))
+		text = append(text, s...)
+	}
+	mac := hmac.New(sha256.New, r.index)
+	mac.Write(text)
+	return store.UserHash(mac.Sum(nil)[:len(store.UserHash{})])
+}

@@ -1,0 +1,185 @@
+package seal
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Limits of a key ring's text form.
+const (
+	MaxText = 64 << 10 // bytes
+	MaxKeys = 64       // without the index key
+)
+
+// createdLayout is ISO 8601, basic format, in UTC, to the second.
+const createdLayout = "20060102T150405Z"
+
+// secretText is base64url without padding, in its only spelling.
+var secretText = base64.RawURLEncoding.Strict()
+
+// An entry is one key in the text form of a ring: STATE:CREATED:SECRET.
+type entry struct {
+	state   KeyState
+	created time.Time
+	secret  [SecretSize]byte
+}
+
+// newEntry makes a new secret.
+func newEntry(state KeyState) entry {
+	e := entry{state: state, created: time.Now()}
+	rand.Read(e.secret[:])
+	return e
+}
+
+// text is what parseEntry reads. It holds the secret.
+func (e entry) text() string {
+	return e.state.String() + ":" + e.created.UTC().Format(createdLayout) + ":" + secretText.EncodeToString(e.secret[:])
+}
+
+// GenerateKey returns the entry of a new active key, as text.
+func GenerateKey() string { return newEntry(Active).text() }
+
+// GenerateKeyFile returns the text of a new key file: what it is, an index key
+// and an active key.
+func GenerateKeyFile() string {
+	return fmt.Sprintf(keyFile, newEntry(userIndex).text(), newEntry(Active).text())
+}
+
+const keyFile = `# Sojourn session keys. Whoever has them can read and forge your visitors'
+# sessions, and without them nobody can: keep this file secret, keep a backup,
+# and never commit it to version control.
+#
+# One entry per line, STATE:CREATED:SECRET. The states:
+#   active     opens, and the newest active key seals
+#   published  opens only: known to every process before one of them seals with it
+#   retired    opens only: sessions sealed with it move to the active key when used
+#   index      finds a user's sessions; it stays when the other keys change
+#
+# To add a key: append the line that "sojourn keygen" prints, with "published" in
+# place of "active", and restart every process; then make it "active" and restart
+# them again. Remove the old key when no session can be left that it sealed, that
+# is after the longest session lifetime.
+%s
+%s
+`
+
+// ParseKeys reads the text form of a ring: entries separated by white space or
+// commas, with comments from # to the end of the line. An error names the
+// entry by its number, and never repeats any of the text.
+//
+// Without an index entry the index key is derived from the oldest key.
+func ParseKeys(text string) (*Ring, error) {
+	entries, err := parseEntries(text)
+	if err != nil {
+		return nil, err
+	}
+
+	var keys []Key
+	var index, oldest *entry
+	for i := range entries {
+		e := &entries[i]
+		if e.state == userIndex {
+			index = e
+			continue
+		}
+		key, err := NewKey(e.secret, e.state, e.created)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+		if oldest == nil || e.created.Before(oldest.created) {
+			oldest = e
+		}
+	}
+	if oldest == nil {
+		return nil, errors.New("there is no key")
+	}
+	if index != nil {
+		return NewRing(keys, index.secret)
+	}
+	secret, err := derive(oldest.secret, "index", SecretSize)
+	if err != nil {
+		return nil, err
+	}
+	return NewRing(keys, [SecretSize]byte(secret))
+}
+
+// parseEntries reads the entries of a ring, and checks what can be said without
+// knowing what they are for.
+func parseEntries(text string) ([]entry, error) {
+	if len(text) > MaxText {
+		return nil, fmt.Errorf("the text is longer than %d bytes", MaxText)
+	}
+	var entries []entry
+	var keys, index int
+	for _, field := range fields(text) {
+		number := len(entries) + 1
+		e, err := parseEntry(field)
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: %w", number, err)
+		}
+		if same := slices.IndexFunc(entries, func(other entry) bool { return other.secret == e.secret }); same >= 0 {
+			return nil, fmt.Errorf("entry %d: it has the same secret as entry %d", number, same+1)
+		}
+		if e.state == userIndex {
+			index++
+		} else {
+			keys++
+		}
+		if index > 1 {
+			return nil, fmt.Errorf("entry %d: it is the second index key; there can be one", number)
+		}
+		if keys > MaxKeys {
+			return nil, fmt.Errorf("entry %d: there are more than %d keys", number, MaxKeys)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// fields returns what stands between separators, without the comments.
+func fields(text string) []string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		b.WriteString(line)
+		b.WriteByte('\n')
+	}
+	return strings.FieldsFunc(b.String(), func(c rune) bool { return c == ',' || unicode.IsSpace(c) })
+}
+
+func parseEntry(text string) (entry, error) {
+	part := strings.Split(text, ":")
+	if len(part) != 3 {
+		return entry{}, errors.New("it is not of the form STATE:CREATED:SECRET")
+	}
+	state, err := parseState(part[0])
+	if err != nil {
+		return entry{}, err
+	}
+	created, err := time.Parse(createdLayout, part[1])
+	if err != nil || created.Format(createdLayout) != part[1] { // Parse allows fractions
+		return entry{}, errors.New("its time is not of the form 20261120T131500Z")
+	}
+	secret, err := secretText.DecodeString(part[2])
+	if err != nil || len(secret) != SecretSize {
+		return entry{}, fmt.Errorf("its secret is not %d bytes in base64url without padding", SecretSize)
+	}
+	return entry{state, created, [SecretSize]byte(secret)}, nil
+}
+
+// parseState reads what KeyState.String wrote.
+func parseState(text string) (KeyState, error) {
+	for s := range keyStates {
+		if text == s.String() {
+			return s, nil
+		}
+	}
+	return 0, errors.New("its state is not published, active, retired or index")
+}
