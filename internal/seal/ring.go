@@ -123,14 +123,6 @@ func NewKey(secret [SecretSize]byte, state KeyState, created time.Time) (Key, er
 	return Key{State: state, Created: created, material: m}, nil
 }
 
-// ID returns the key's public name, which starts every value that it seals.
-func (k Key) ID() [4]byte { return k.id }
-
-// Format prints the key without what is secret in it, whatever the verb.
-func (k Key) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "%s key %x of %s", k.State, k.id, k.Created.UTC().Format(time.RFC3339))
-}
-
 // derive is HKDF-SHA256 without salt.
 func derive(secret [SecretSize]byte, name string, size int) ([]byte, error) {
 	return hkdf.Key(sha256.New, secret[:], nil, "sojourn v1 "+name, size)
@@ -140,8 +132,8 @@ func derive(secret [SecretSize]byte, name string, size int) ([]byte, error) {
 type Ring struct {
 	keys    []ringKey
 	sealing *material
-	index   []byte
-	scratch sync.Pool // of *[]byte, for additional data
+	index   *[SecretSize]byte // behind a pointer, where printing does not look
+	scratch sync.Pool         // of *[]byte, for additional data
 }
 
 type ringKey struct {
@@ -172,22 +164,21 @@ func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 		older := age < 0 || age == 0 && i < newest
 		r.keys = append(r.keys, ringKey{k, older || k.State == Retired})
 	}
-	var err error
-	r.index, err = derive(index, "user index", SecretSize)
+	users, err := derive(index, "user index", SecretSize)
 	if err != nil {
 		return nil, err
 	}
+	r.index = (*[SecretSize]byte)(users)
 	r.scratch.New = func() any { return new([]byte) }
 	return r, nil
 }
 
-// Format prints the ring without what is secret in it, whatever the verb.
-func (r *Ring) Format(f fmt.State, _ rune) {
-	keys := "1 key"
-	if n := len(r.keys); n > 1 {
-		keys = fmt.Sprintf("%d keys", n)
+// String says how many keys there are and which one seals, by its public id.
+func (r *Ring) String() string {
+	if len(r.keys) == 1 {
+		return fmt.Sprintf("1 key, %x", r.sealing.id)
 	}
-	fmt.Fprintf(f, "%s, sealing with %x", keys, r.sealing.id)
+	return fmt.Sprintf("%d keys, sealing with %x", len(r.keys), r.sealing.id)
 }
 
 // Seal appends the sealed plaintext to dst, Overhead bytes longer than it was.
@@ -274,7 +265,7 @@ func (r *Ring) UserHash(name, user string) store.UserHash {
 		text = binary.BigEndian.AppendUint64(text, uint64(len(s)))
 		text = append(text, s...)
 	}
-	mac := hmac.New(sha256.New, r.index)
+	mac := hmac.New(sha256.New, r.index[:])
 	mac.Write(text)
 	return store.UserHash(mac.Sum(nil)[:len(store.UserHash{})])
 }
