@@ -13,9 +13,10 @@ const (
 	// are equal are 2^-37.
 	maxSealed = 1 << 30
 
-	// The cache holds 256 ciphers. A prefix can be kept in the four places of
-	// one set only, which finds it with a few pointer reads and no lock. That is
-	// enough for the prefixes that are in use: each process has one at a time.
+	// The cache holds 256 ciphers, 350 KB. A prefix can be kept in the four
+	// places of one set only, so that a few pointer reads find it, without a
+	// lock. A process seals with one prefix from its start to its end, so these
+	// are the last 256 starts of a service.
 	cacheSets = 64
 	cacheWays = 4
 )

@@ -102,8 +102,7 @@ type material struct {
 }
 
 // NewKey derives the keys of each purpose from a master key, which must be
-// random. It fails only where the cryptography is not allowed, such as under
-// GODEBUG=fips140=only.
+// random. It fails only if the standard library refuses to work with it.
 func NewKey(secret [SecretSize]byte, state KeyState, created time.Time) (Key, error) {
 	m := new(material)
 	id, err := derive(secret, "key id", idSize)
@@ -143,7 +142,8 @@ type ringKey struct {
 
 // NewRing makes a ring of keys that come from NewKey. index is the secret
 // behind [Ring.UserHash]; it stays the same while keys come and go. A ring
-// without an active key, or with two keys of one id, is an error.
+// without an active key, or with two keys of one id, is an error, and so is any
+// ring where the standard library will not seal, as under GODEBUG=fips140=only.
 func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 	newest := -1
 	for i, k := range keys {
@@ -159,6 +159,11 @@ func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 	}
 
 	r := &Ring{sealing: keys[newest].material}
+	for p := range purposes { // rather now than in the first request
+		if _, err := r.sealing.derived[p].sealer(); err != nil {
+			return nil, err
+		}
+	}
 	for i, k := range keys {
 		age := k.Created.Compare(keys[newest].Created)
 		older := age < 0 || age == 0 && i < newest

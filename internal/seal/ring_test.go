@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -348,6 +349,21 @@ func TestNewRingRefuses(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+// The test runs itself in a process that must not use the cryptography.
+func TestNewRingRefusesWhereItCannotSeal(t *testing.T) {
+	if strings.Contains(os.Getenv("GODEBUG"), "fips140=only") {
+		if _, err := NewRing([]Key{newKey(t, 1, Active)}, [SecretSize]byte{}); err == nil {
+			t.Error("no error")
+		}
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
