@@ -1,0 +1,223 @@
+// Package cookies reads and writes cookies as old Python frameworks did.
+//
+// net/http cannot be used for them: it drops every cookie whose value holds a
+// backslash, as most of these do ("=" is written \075), and returns the first
+// of several cookies of one name where the Python libraries keep the last.
+package cookies
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Cookie is one cookie of a request.
+type Cookie struct {
+	Name string
+	// Raw is the value as it was sent, with its quotes and escapes.
+	Raw string
+	// Value is Raw without them, byte for byte: \ooo and \c are resolved in a
+	// quoted value, nothing is percent-decoded.
+	Value string
+}
+
+// Parse reads the Cookie fields of a request, in order. Duplicate names are
+// kept; anything without a name and an "=" is skipped.
+func Parse(header http.Header) []Cookie {
+	var out []Cookie
+	for _, field := range header["Cookie"] {
+		out = appendParsed(out, field)
+	}
+	return out
+}
+
+func appendParsed(out []Cookie, s string) []Cookie {
+	for {
+		s = strings.TrimLeft(s, " \t;")
+		if s == "" {
+			return out
+		}
+		end := strings.IndexAny(s, "=;")
+		if end < 0 {
+			return out
+		}
+		if s[end] == ';' { // a word without a value
+			s = s[end:]
+			continue
+		}
+		name := strings.TrimRight(s[:end], " \t")
+		s = strings.TrimLeft(s[end+1:], " \t")
+		var raw string
+		if n := quotedLen(s); n > 0 {
+			raw, s = s[:n], s[n:]
+			// What stands between the closing quote and the next ";" belongs
+			// to nothing.
+			if semi := strings.IndexByte(s, ';'); semi >= 0 {
+				s = s[semi:]
+			} else {
+				s = ""
+			}
+		} else {
+			raw, s, _ = strings.Cut(s, ";")
+			raw = strings.TrimRight(raw, " \t")
+		}
+		if name != "" {
+			out = append(out, Cookie{Name: name, Raw: raw, Value: unquote(raw)})
+		}
+	}
+}
+
+// quotedLen returns the length of the quoted string at the start of s, quotes
+// included, or 0 if there is none that ends.
+func quotedLen(s string) int {
+	if !strings.HasPrefix(s, `"`) {
+		return 0
+	}
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// unquote removes the quotes and escapes of a quoted value.
+func unquote(s string) string {
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return s
+	}
+	s = s[1 : len(s)-1]
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 >= len(s) {
+			out = append(out, s[i])
+			continue
+		}
+		if i+3 < len(s) && s[i+1] <= '3' && isOctal(s[i+1]) && isOctal(s[i+2]) && isOctal(s[i+3]) {
+			out = append(out, (s[i+1]-'0')<<6|(s[i+2]-'0')<<3|(s[i+3]-'0'))
+			i += 3
+			continue
+		}
+		i++
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+func isOctal(c byte) bool { return c >= '0' && c <= '7' }
+
+// MaxCandidates is how many cookies of one name [Named] returns: whoever can
+// plant cookies should not decide how much work a request costs.
+const MaxCandidates = 4
+
+// Named returns the cookies of that name, the last one first, because that is
+// the one the Python libraries read. Names are case sensitive. Of more than
+// [MaxCandidates] only the last are returned.
+func Named(all []Cookie, name string) []Cookie {
+	var out []Cookie
+	for i := len(all) - 1; i >= 0 && len(out) < MaxCandidates; i-- {
+		if all[i].Name == name {
+			out = append(out, all[i])
+		}
+	}
+	return out
+}
+
+// bareByte reports whether Python 2.7's SimpleCookie writes a value made of
+// such bytes without quotes.
+func bareByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+// Quote writes a value as Python 2.7's SimpleCookie does: bare where that is
+// possible, else in quotes with \", \\ and octal escapes for commas,
+// semicolons, control characters and everything beyond ASCII. All Python
+// cookie parsers and [Parse] read it back.
+func Quote(value string) string {
+	bare := true
+	for i := range len(value) {
+		if !bareByte(value[i]) {
+			bare = false
+			break
+		}
+	}
+	if bare {
+		return value
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := range len(value) {
+		switch c := value[i]; {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c < ' ' || c >= 0x7F || c == ',' || c == ';':
+			b.WriteByte('\\')
+			b.WriteByte('0' + c>>6)
+			b.WriteByte('0' + c>>3&7)
+			b.WriteByte('0' + c&7)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// Attributes are the attributes of a Set-Cookie field. The zero value is a
+// cookie for path "/" that lives until the browser is closed.
+type Attributes struct {
+	Domain   string
+	Path     string    // "/" if empty
+	Expires  time.Time // zero: not written
+	MaxAge   int       // seconds; 0: not written
+	Secure   bool
+	HTTPOnly bool
+	SameSite string // "Lax", "Strict", "None"; empty: not written
+}
+
+// Set returns the value of a Set-Cookie field. The cookie's value is written
+// as it is: it must be free of ";" and control characters outside quotes, as
+// everything from [Quote] is.
+func Set(name, rawValue string, a Attributes) string {
+	var b strings.Builder
+	b.WriteString(name + "=" + rawValue)
+	if a.Domain != "" {
+		b.WriteString("; Domain=" + a.Domain)
+	}
+	if !a.Expires.IsZero() {
+		b.WriteString("; Expires=" + a.Expires.UTC().Format(http.TimeFormat))
+	}
+	if a.MaxAge > 0 {
+		b.WriteString("; Max-Age=" + strconv.Itoa(a.MaxAge))
+	}
+	path := a.Path
+	if path == "" {
+		path = "/"
+	}
+	b.WriteString("; Path=" + path)
+	if a.Secure {
+		b.WriteString("; Secure")
+	}
+	if a.HTTPOnly {
+		b.WriteString("; HttpOnly")
+	}
+	if a.SameSite != "" {
+		b.WriteString("; SameSite=" + a.SameSite)
+	}
+	return b.String()
+}
+
+// Expire returns the Set-Cookie field that removes a cookie. Domain and path
+// must be those that it was set with.
+func Expire(name string, a Attributes) string {
+	a.Expires, a.MaxAge = time.Unix(0, 0), 0
+	return Set(name, "", a)
+}

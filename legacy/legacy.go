@@ -1,0 +1,97 @@
+// Package legacy is how live sessions of other libraries are found in a
+// request, read, written back and ended.
+//
+// There is one package per library: webapp2, gaesessions, beaker,
+// gaeutilities, memcachevars, gorilla and scs. Each has a Config and returns
+// a [Format] (gaeutilities, which cannot be written safely, a [Reader]), so
+// that everything above them is the same for all:
+//
+//	old, err := webapp2.New(webapp2.Config{Secret: secret})
+//	session, err := old.Read(ctx, r.Header, time.Now())
+//	if errors.Is(err, reason.Expired) { … }
+//
+// Readers verify everything that the old library signed before they look at
+// it, call nothing that the data asks for, and bound what decoding may cost.
+// Errors wrap a reason of package reason where a session was refused; every
+// other error means that a store did not answer. No error holds a cookie's
+// value, an identifier, a key or data.
+package legacy
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// Session is a session of another library, verified and decoded.
+type Session struct {
+	// ID is the identifier as that library names it. It is a credential for
+	// most libraries. Empty if the format has none, as a signed cookie that
+	// holds nothing but data.
+	ID string
+
+	// Credential is what this session is recognised by: the identifier, or
+	// the verified cookie where there is none. It stays the same as long as
+	// the old library treats the session as the same one and, for cookies
+	// without an identifier, as long as the cookie is not rewritten. It is
+	// secret: hash it with a key before it is stored.
+	Credential []byte
+
+	// Data is what the application stored, without the library's own keys. It
+	// is never nil.
+	Data *value.Dict
+
+	// User is the identifier of the logged-in user where the library itself
+	// knows about users (only webapp2's auth sessions do), as text. Empty for
+	// a visitor who is not logged in, and for all other libraries: their
+	// applications know which key of Data it is.
+	User string
+
+	// Issued is when the cookie was written or the session last used, as far
+	// as the format tells; zero if it does not.
+	Issued time.Time
+
+	// Expires is when the old library would stop accepting the session. Zero
+	// if never, or if the format does not tell.
+	Expires time.Time
+
+	// Cookies are the names of the request's cookies that make up the session.
+	Cookies []string
+
+	// Detail is a value of the format's package with what else it found, such
+	// as *beaker.Detail. A session that is written back keeps it.
+	Detail any
+}
+
+// Reader finds sessions of one library in requests.
+type Reader interface {
+	// Read returns the session that the request's header leads to. It changes
+	// nothing. The error wraps a reason when the request has no acceptable
+	// session; on any other error a store could not be asked.
+	Read(ctx context.Context, header http.Header, now time.Time) (*Session, error)
+}
+
+// Writer keeps sessions in a library's own format, so that the old
+// application and the new one share them.
+type Writer interface {
+	// Write stores the session's Data in the old library's stores and returns
+	// the Set-Cookie fields to send, if any. A session without an ID gets one
+	// where the format has identifiers; ID, Credential, Issued and Expires are
+	// updated. It fails with value.ErrUnsupported when the format cannot hold
+	// the data, and stores nothing then.
+	Write(ctx context.Context, s *Session, now time.Time) (setCookie []string, err error)
+
+	// End deletes the session's state on the server, and returns the
+	// Set-Cookie fields that remove its cookies. It is idempotent. A copy of a
+	// cookie that holds its data itself stays valid for the old library: no
+	// one can take it back.
+	End(ctx context.Context, s *Session) (setCookie []string, err error)
+}
+
+// Format reads and writes the sessions of one library.
+type Format interface {
+	Reader
+	Writer
+}

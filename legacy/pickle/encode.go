@@ -1,0 +1,261 @@
+package pickle
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/big"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// Encode writes v as a pickle of protocol 2 without memo, which Python 2 and
+// Python 3 both read: text as unicode, bytes and the states of dates as Latin-1
+// text that is encoded on loading. Python 2 reads all text back as unicode, and
+// cannot read aware datetimes (it has no zone class); the fold of a time is
+// lost, as in every pickle of this protocol.
+//
+// It accepts what [value.Of] accepts and returns [value.ErrUnsupported] for the
+// rest.
+func Encode(v any) ([]byte, error) {
+	e := encoder{out: []byte{0x80, 2}}
+	if err := e.write(v, 0); err != nil {
+		return nil, err
+	}
+	return append(e.out, '.'), nil
+}
+
+type encoder struct{ out []byte }
+
+func (e *encoder) write(v any, depth int) error {
+	if depth > value.MaxDepth {
+		return fmt.Errorf("%w: nested too deeply", value.ErrUnsupported)
+	}
+	switch v := v.(type) {
+	case nil:
+		e.op("N")
+	case bool:
+		if v {
+			e.op("\x88")
+		} else {
+			e.op("\x89")
+		}
+	case int64:
+		e.int(v)
+	case *big.Int:
+		e.long(v)
+	case float64:
+		e.op("G")
+		e.out = binary.BigEndian.AppendUint64(e.out, math.Float64bits(v))
+	case string:
+		if !utf8.ValidString(v) {
+			return fmt.Errorf("%w: text that is not UTF-8 (use []byte)", value.ErrUnsupported)
+		}
+		e.text(v)
+	case value.Surrogates:
+		e.text(string(v))
+	case []byte:
+		e.bytes(v)
+	case []any:
+		e.op("]")
+		return e.items('e', v, depth)
+	case value.Tuple:
+		return e.tuple(v, depth)
+	case *value.Dict:
+		return e.dict(v, depth)
+	case value.Set:
+		name := "set"
+		if v.Frozen {
+			name = "frozenset"
+		}
+		e.op("c__builtin__\n" + name + "\n]")
+		if err := e.items('e', v.Items, depth); err != nil {
+			return err
+		}
+		e.op("\x85R")
+	case value.DateTime:
+		return e.dateTime(v)
+	case value.Date:
+		if !v.Valid() {
+			return fmt.Errorf("%w: a day that does not exist", value.ErrUnsupported)
+		}
+		e.op("cdatetime\ndate\n")
+		e.bytes([]byte{byte(v.Year >> 8), byte(v.Year), byte(v.Month), byte(v.Day)})
+		e.op("\x85R")
+	case value.Time:
+		if !v.Valid() {
+			return fmt.Errorf("%w: a time that does not exist", value.ErrUnsupported)
+		}
+		us := v.Microsecond
+		e.op("cdatetime\ntime\n")
+		e.bytes([]byte{byte(v.Hour), byte(v.Minute), byte(v.Second), byte(us >> 16), byte(us >> 8), byte(us)})
+		e.op("\x85R")
+	case value.TimeDelta:
+		e.delta(v)
+	case value.Decimal:
+		if !isDecimal(string(v)) {
+			return fmt.Errorf("%w: not a decimal number", value.ErrUnsupported)
+		}
+		e.op("cdecimal\nDecimal\n")
+		e.text(string(v))
+		e.op("\x85R")
+	case value.UUID:
+		e.op("cuuid\nUUID\n)\x81}")
+		e.text("int")
+		e.long(new(big.Int).SetBytes(v[:]))
+		e.op("sb")
+	case complex128:
+		e.op("c__builtin__\ncomplex\n")
+		_ = e.write(real(v), depth) // floats cannot fail
+		_ = e.write(imag(v), depth)
+		e.op("\x86R")
+	case value.Object:
+		if v.Class != value.EntityProto {
+			return fmt.Errorf("%w: an opaque object", value.ErrUnsupported)
+		}
+		e.op("(cgoogle.appengine.datastore.entity_pb\nEntityProto\no")
+		e.bytes(v.State)
+		e.op("b")
+	default:
+		converted, err := value.Of(v)
+		if err != nil {
+			return err
+		}
+		return e.write(converted, depth)
+	}
+	return nil
+}
+
+func (e *encoder) op(s string) { e.out = append(e.out, s...) }
+
+func (e *encoder) int(n int64) {
+	switch {
+	case n >= 0 && n <= math.MaxUint8:
+		e.out = append(e.out, 'K', byte(n))
+	case n >= 0 && n <= math.MaxUint16:
+		e.op("M")
+		e.out = binary.LittleEndian.AppendUint16(e.out, uint16(n))
+	case n >= math.MinInt32 && n <= math.MaxInt32:
+		e.op("J")
+		e.out = binary.LittleEndian.AppendUint32(e.out, uint32(int32(n)))
+	default:
+		e.long(big.NewInt(n))
+	}
+}
+
+// long writes two's complement, little-endian, with room for the sign.
+func (e *encoder) long(n *big.Int) {
+	size := n.BitLen()/8 + 1
+	if n.Sign() < 0 { // to two's complement
+		n = new(big.Int).Add(n, new(big.Int).Lsh(big.NewInt(1), uint(8*size)))
+	}
+	b := n.FillBytes(make([]byte, size))
+	if size <= math.MaxUint8 {
+		e.out = append(e.out, 0x8a, byte(size))
+	} else {
+		e.op("\x8b")
+		e.out = binary.LittleEndian.AppendUint32(e.out, uint32(size))
+	}
+	for i := size - 1; i >= 0; i-- {
+		e.out = append(e.out, b[i])
+	}
+}
+
+func (e *encoder) text(s string) {
+	e.op("X")
+	e.out = binary.LittleEndian.AppendUint32(e.out, uint32(len(s)))
+	e.op(s)
+}
+
+// bytes writes bytes in the only way that gives bytes in both Pythons.
+func (e *encoder) bytes(b []byte) {
+	latin1 := make([]byte, 0, len(b))
+	for _, c := range b {
+		latin1 = utf8.AppendRune(latin1, rune(c))
+	}
+	e.op("c_codecs\nencode\n")
+	e.text(string(latin1))
+	e.text("latin1")
+	e.op("\x86R")
+}
+
+// items writes a mark, the values and the opcode that takes them; no values,
+// nothing.
+func (e *encoder) items(op byte, items []any, depth int) error {
+	if len(items) == 0 {
+		return nil
+	}
+	e.op("(")
+	for _, it := range items {
+		if err := e.write(it, depth+1); err != nil {
+			return err
+		}
+	}
+	e.out = append(e.out, op)
+	return nil
+}
+
+func (e *encoder) tuple(t value.Tuple, depth int) error {
+	if len(t) == 0 {
+		e.op(")")
+		return nil
+	}
+	if len(t) > 3 {
+		return e.items('t', t, depth)
+	}
+	for _, it := range t {
+		if err := e.write(it, depth+1); err != nil {
+			return err
+		}
+	}
+	e.out = append(e.out, 0x84+byte(len(t)))
+	return nil
+}
+
+func (e *encoder) dict(d *value.Dict, depth int) error {
+	e.op("}")
+	if d.Len() == 0 {
+		return nil
+	}
+	e.op("(")
+	for k, v := range d.All() {
+		if err := e.write(k, depth+1); err != nil {
+			return err
+		}
+		if err := e.write(v, depth+1); err != nil {
+			return err
+		}
+	}
+	e.op("u")
+	return nil
+}
+
+func (e *encoder) dateTime(d value.DateTime) error {
+	if !d.Valid() || d.Offset%time.Second != 0 || d.Offset <= -24*time.Hour || d.Offset >= 24*time.Hour {
+		return fmt.Errorf("%w: a time that does not exist", value.ErrUnsupported)
+	}
+	us := d.Microsecond
+	e.op("cdatetime\ndatetime\n")
+	e.bytes([]byte{
+		byte(d.Year >> 8), byte(d.Year), byte(d.Month), byte(d.Day),
+		byte(d.Hour), byte(d.Minute), byte(d.Second), byte(us >> 16), byte(us >> 8), byte(us),
+	})
+	if !d.Aware {
+		e.op("\x85R")
+		return nil
+	}
+	e.op("cdatetime\ntimezone\n")
+	e.delta(value.TimeDeltaOf(d.Offset))
+	e.op("\x85R\x86R")
+	return nil
+}
+
+func (e *encoder) delta(d value.TimeDelta) {
+	e.op("cdatetime\ntimedelta\n")
+	e.int(d.Days)
+	e.int(d.Seconds)
+	e.int(d.Microseconds)
+	e.op("\x87R")
+}

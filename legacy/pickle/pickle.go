@@ -1,0 +1,250 @@
+// Package pickle reads Python pickles as plain data and writes pickles that
+// every Python reads.
+//
+// A pickle is a program for a small stack machine that may construct any
+// object and call anything. [Decode] runs that machine with an allow-list of
+// data types (dates, decimals, sets and the like, see [Decode]): it never
+// calls anything, and a pickle that asks for more is refused with
+// [reason.HostilePickle]. Work and memory are bounded before they are spent:
+// see [Limits].
+//
+// The package exists because the maintained pickle reader for Go,
+// github.com/kisielk/og-rek v1.3.0, was tried on the 329 recorded pickles of
+// this module and cannot stand in for it: it refuses 18 valid ones (it lacks
+// BUILD, NEWOBJ, LONG4, EMPTY_SET and items set on an OrderedDict), and accepts
+// 24 that must be refused, among them all four that expand without end, since
+// it has no limits and hands out shared and self-containing structures as they
+// are. It does not call anything either, but returns the wish to do so as a
+// value, which leaves the allow-list to the caller.
+package pickle
+
+import (
+	"fmt"
+	"math/big"
+	"unicode/utf8"
+
+	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// Limits bound what one pickle may cost. A zero field means its default.
+type Limits struct {
+	// Bytes is the longest input, and four times it is the most that texts and
+	// byte strings may take once shared ones are counted each time they are
+	// used. Default 4 MiB.
+	Bytes int
+	// Nodes is how many values may be made, counted likewise; the stack and
+	// the memo count too. Default 250,000.
+	Nodes int
+	// Depth is how deeply values may be nested. Default and maximum
+	// [value.MaxDepth].
+	Depth int
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Bytes <= 0 {
+		l.Bytes = 4 << 20
+	}
+	if l.Nodes <= 0 {
+		l.Nodes = 250_000
+	}
+	if l.Depth <= 0 || l.Depth > value.MaxDepth {
+		l.Depth = value.MaxDepth
+	}
+	return l
+}
+
+// Decode reads one pickle of protocol 0 to 5 with the default [Limits] and
+// returns it as one of the types of package value.
+//
+// Python 2 byte strings become text if they are valid UTF-8, and []byte
+// otherwise; Python 3 bytes and both bytearrays always become []byte. Shared
+// references become copies. Besides plain data these globals are understood,
+// under their Python 2 and 3 names: datetime.datetime, date, time, timedelta
+// and timezone; set, frozenset, complex, bytearray and bytes;
+// decimal.Decimal; uuid.UUID; collections.OrderedDict (as a dictionary);
+// _codecs.encode with latin1 only; and the datastore entities of gae-sessions,
+// as opaque objects.
+//
+// Errors wrap [reason.Decode] for broken pickles (also for bytes after the
+// end), [reason.HostilePickle] for those that ask for anything else, and
+// [reason.ResourceLimit].
+func Decode(data []byte) (any, error) { return Limits{}.Decode(data) }
+
+// Decode is the function [Decode] with other limits.
+func (l Limits) Decode(data []byte) (any, error) {
+	l = l.withDefaults()
+	if len(data) > l.Bytes {
+		return nil, fmt.Errorf("%w: pickle of %d bytes", reason.ResourceLimit, len(data))
+	}
+	m := &machine{in: data, memo: make(map[uint64]any), budget: budget{nodes: l.Nodes, bytes: 4 * l.Bytes}}
+	top, err := m.run()
+	if err != nil {
+		return nil, err
+	}
+	// The machine's values may be shared and may contain themselves. What it
+	// spent does not count against what the result may be.
+	e := expander{budget: budget{nodes: l.Nodes, bytes: 4 * l.Bytes}, depth: l.Depth}
+	return e.expand(top, 0)
+}
+
+// budget counts what is left to spend.
+type budget struct{ nodes, bytes int }
+
+func (b *budget) spend(nodes, bytes int) error {
+	b.nodes -= nodes
+	b.bytes -= bytes
+	if b.nodes < 0 || b.bytes < 0 {
+		return tooMuch("too many values")
+	}
+	return nil
+}
+
+func broken(what string) error { return fmt.Errorf("%w: pickle: %s", reason.Decode, what) }
+
+func tooMuch(what string) error { return fmt.Errorf("%w: pickle: %s", reason.ResourceLimit, what) }
+
+func hostile(what string) error { return fmt.Errorf("%w: %s", reason.HostilePickle, what) }
+
+// The machine's own values, where package value's do not do: containers must
+// be shared while they grow, and Python 2 strings must keep their bytes.
+type (
+	listNode struct{ items []any }
+	dictNode struct{ items []value.Item }
+	setNode  struct {
+		items  []any
+		frozen bool
+	}
+	tupleNode struct{ items []any }
+	// py2String is a str of Python 2: text or bytes, as its use shows.
+	py2String []byte
+	// class is an allowed global. It is no data by itself.
+	class string
+	// zone is a datetime.timezone.
+	zone struct{ offset value.TimeDelta }
+	// uuidNode is a UUID whose number comes with BUILD.
+	uuidNode struct{ number *big.Int }
+	// entityNode is an EntityProto whose bytes come with BUILD.
+	entityNode struct {
+		state []byte
+		built bool
+	}
+)
+
+// expander turns the machine's values into those of package value, each shared
+// one as often as it is used.
+type expander struct {
+	budget
+	depth int
+}
+
+func (e *expander) expand(v any, depth int) (any, error) {
+	if depth > e.depth {
+		return nil, tooMuch("nested too deeply")
+	}
+	size := 0
+	switch v := v.(type) {
+	case string:
+		size = len(v)
+	case value.Surrogates:
+		size = len(v)
+	case []byte:
+		size = len(v)
+	case py2String:
+		size = len(v)
+	case *big.Int:
+		size = v.BitLen() / 8
+	case *entityNode:
+		size = len(v.state)
+	case value.Decimal:
+		size = len(v)
+	}
+	if err := e.spend(1, size); err != nil {
+		return nil, err
+	}
+	switch v := v.(type) {
+	case py2String:
+		if utf8.Valid(v) {
+			return string(v), nil
+		}
+		return []byte(v), nil
+	case *listNode:
+		return e.expandAll(v.items, depth)
+	case *tupleNode:
+		items, err := e.expandAll(v.items, depth)
+		return value.Tuple(items), err
+	case *setNode:
+		items, err := e.expandAll(v.items, depth)
+		if err != nil {
+			return nil, err
+		}
+		return newSet(items, v.frozen)
+	case *dictNode:
+		return e.expandDict(v, depth)
+	case *uuidNode:
+		if v.number == nil {
+			return nil, broken("UUID without a number")
+		}
+		var u value.UUID
+		v.number.FillBytes(u[:])
+		return u, nil
+	case *entityNode:
+		if !v.built {
+			return nil, broken("entity without content")
+		}
+		return value.Object{Class: value.EntityProto, State: v.state}, nil
+	case zone:
+		return value.Object{Class: "datetime.timezone"}, nil
+	case class:
+		return nil, hostile("a class in place of data")
+	}
+	return v, nil
+}
+
+func (e *expander) expandAll(items []any, depth int) ([]any, error) {
+	out := make([]any, 0, min(len(items), e.nodes+1))
+	for _, it := range items {
+		v, err := e.expand(it, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func (e *expander) expandDict(d *dictNode, depth int) (any, error) {
+	out := value.NewDict()
+	for _, it := range d.items {
+		k, err := e.expand(it.Key, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		v, err := e.expand(it.Value, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		if err := out.SetKey(k, v); err != nil {
+			return nil, broken("unhashable key")
+		}
+	}
+	return out, nil
+}
+
+// newSet drops members that Python takes for equal, and keeps the first.
+func newSet(items []any, frozen bool) (any, error) {
+	distinct := value.NewDict()
+	for _, it := range items {
+		if _, ok := distinct.Lookup(it); ok {
+			continue
+		}
+		if err := distinct.SetKey(it, nil); err != nil {
+			return nil, broken("unhashable member of a set")
+		}
+	}
+	members := make([]any, 0, distinct.Len())
+	for k := range distinct.All() {
+		members = append(members, k)
+	}
+	return value.Set{Items: members, Frozen: frozen}, nil
+}

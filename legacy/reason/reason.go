@@ -1,0 +1,54 @@
+// Package reason names why a legacy session was not accepted.
+//
+// Each [Reason] is an error value: readers wrap one of them with what they
+// were doing, and a caller tests for it with errors.Is. The texts are stable
+// and carry no secret, so they can label a counter.
+package reason
+
+import "errors"
+
+// Reason is one kind of refusal. It is comparable and works with errors.Is.
+type Reason string
+
+// Error returns the reason's stable text.
+func (r Reason) Error() string { return string(r) }
+
+const (
+	// Missing: the request carries no cookie of that library.
+	Missing Reason = "missing"
+	// Malformed: the cookie does not have the form the library writes.
+	Malformed Reason = "malformed"
+	// BadSignature: the cookie was changed, or written with another key or name.
+	BadSignature Reason = "bad_signature"
+	// Expired: the session is genuine and its time is over.
+	Expired Reason = "expired"
+	// NotFound: the cookie is genuine and no server-side state belongs to it.
+	NotFound Reason = "not_found"
+	// BadSID: a signed cookie names an identifier the library never makes.
+	BadSID Reason = "bad_sid"
+	// BadToken: the token is not, or no longer, one of the session's.
+	BadToken Reason = "bad_token"
+	// Decode: the stored or signed bytes are not a value of the format.
+	Decode Reason = "decode_error"
+	// Decrypt: the bytes do not open with the configured key and cipher.
+	Decrypt Reason = "decrypt_error"
+	// NotObject: the payload is a value, but not a dictionary.
+	NotObject Reason = "not_object"
+	// HostilePickle: the pickle asks for something that is not plain data.
+	HostilePickle Reason = "hostile_pickle"
+	// ResourceLimit: decoding would take more memory or time than allowed.
+	ResourceLimit Reason = "resource_limit"
+	// AmbiguousKey: the client's identifier also addresses another visitor's
+	// variables.
+	AmbiguousKey Reason = "ambiguous_key"
+)
+
+// Of returns the reason that err wraps, or "" if it wraps none: such an error
+// says that a store could not answer, not that the session was refused.
+func Of(err error) Reason {
+	var r Reason
+	if errors.As(err, &r) {
+		return r
+	}
+	return ""
+}

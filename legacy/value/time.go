@@ -1,0 +1,137 @@
+package value
+
+import (
+	"fmt"
+	"time"
+)
+
+// DateTime is a point on the calendar with microseconds. Without Aware it has
+// no time zone, as in nearly all sessions; these applications ran on UTC.
+type DateTime struct {
+	Year, Month, Day                  int
+	Hour, Minute, Second, Microsecond int
+	Fold                              bool          // the second of two equal wall-clock times
+	Aware                             bool          // Offset is meant
+	Offset                            time.Duration // from UTC; whole seconds
+}
+
+// Date is a calendar day.
+type Date struct{ Year, Month, Day int }
+
+// Time is a time of day without a time zone.
+type Time struct {
+	Hour, Minute, Second, Microsecond int
+	Fold                              bool
+}
+
+// TimeDelta is a span of time, normalised as Python does it: Seconds is 0 to
+// 86399 and Microseconds 0 to 999999; only Days may be negative.
+type TimeDelta struct{ Days, Seconds, Microseconds int64 }
+
+// DateTimeOf returns t in UTC as a naive DateTime, cut to microseconds.
+func DateTimeOf(t time.Time) DateTime {
+	t = t.UTC()
+	return DateTime{
+		Year: t.Year(), Month: int(t.Month()), Day: t.Day(),
+		Hour: t.Hour(), Minute: t.Minute(), Second: t.Second(), Microsecond: t.Nanosecond() / 1000,
+	}
+}
+
+// Time returns the instant; a naive DateTime is taken as UTC.
+func (d DateTime) Time() time.Time {
+	t := time.Date(d.Year, time.Month(d.Month), d.Day, d.Hour, d.Minute, d.Second, d.Microsecond*1000, time.UTC)
+	if d.Aware {
+		return t.Add(-d.Offset)
+	}
+	return t
+}
+
+// Valid reports whether all parts are in range and the day exists.
+func (d DateTime) Valid() bool {
+	return Date{d.Year, d.Month, d.Day}.Valid() && Time{d.Hour, d.Minute, d.Second, d.Microsecond, d.Fold}.Valid()
+}
+
+// String returns the ISO 8601 form that Python's isoformat gives.
+func (d DateTime) String() string {
+	s := Date{d.Year, d.Month, d.Day}.String() + "T" + Time{d.Hour, d.Minute, d.Second, d.Microsecond, d.Fold}.String()
+	if !d.Aware {
+		return s
+	}
+	off, sign := int(d.Offset/time.Second), "+"
+	if off < 0 {
+		off, sign = -off, "-"
+	}
+	s += fmt.Sprintf("%s%02d:%02d", sign, off/3600, off/60%60)
+	if off%60 != 0 {
+		s += fmt.Sprintf(":%02d", off%60)
+	}
+	return s
+}
+
+// Valid reports whether the day exists in years 1 to 9999.
+func (d Date) Valid() bool {
+	if d.Year < 1 || d.Year > 9999 || d.Month < 1 || d.Month > 12 || d.Day < 1 {
+		return false
+	}
+	return time.Date(d.Year, time.Month(d.Month), d.Day, 0, 0, 0, 0, time.UTC).Day() == d.Day
+}
+
+// String returns the day as YYYY-MM-DD.
+func (d Date) String() string { return fmt.Sprintf("%04d-%02d-%02d", d.Year, d.Month, d.Day) }
+
+// Valid reports whether all parts are in range.
+func (t Time) Valid() bool {
+	return t.Hour >= 0 && t.Hour < 24 && t.Minute >= 0 && t.Minute < 60 && t.Second >= 0 && t.Second < 60 &&
+		t.Microsecond >= 0 && t.Microsecond < 1_000_000
+}
+
+// String returns HH:MM:SS, with microseconds if there are any.
+func (t Time) String() string {
+	s := fmt.Sprintf("%02d:%02d:%02d", t.Hour, t.Minute, t.Second)
+	if t.Microsecond != 0 {
+		s += fmt.Sprintf(".%06d", t.Microsecond)
+	}
+	return s
+}
+
+// maxDays is the range of Python's timedelta.
+const maxDays = 999_999_999
+
+// NewTimeDelta returns the normalised span, and whether it is in the range of
+// Python's timedelta.
+func NewTimeDelta(days, seconds, microseconds int64) (TimeDelta, bool) {
+	const limit = 1 << 60 // keeps the carries below from overflowing
+	for _, n := range []int64{days, seconds, microseconds} {
+		if n > limit || n < -limit {
+			return TimeDelta{}, false
+		}
+	}
+	carry, us := floorDiv(microseconds, 1_000_000)
+	carry, s := floorDiv(seconds+carry, 86_400)
+	days += carry
+	return TimeDelta{days, s, us}, days >= -maxDays && days <= maxDays
+}
+
+// TimeDeltaOf returns d cut to microseconds.
+func TimeDeltaOf(d time.Duration) TimeDelta {
+	td, _ := NewTimeDelta(0, 0, d.Microseconds())
+	return td
+}
+
+// Duration returns the span, and false if it does not fit (292 years).
+func (d TimeDelta) Duration() (time.Duration, bool) {
+	const limit = int64(time.Duration(1<<63-1) / (24 * time.Hour))
+	if d.Days >= limit || d.Days <= -limit {
+		return 0, false
+	}
+	return time.Duration(d.Days)*24*time.Hour + time.Duration(d.Seconds)*time.Second + time.Duration(d.Microseconds)*time.Microsecond, true
+}
+
+// floorDiv divides towards minus infinity; the rest is never negative.
+func floorDiv(a, b int64) (q, r int64) {
+	q, r = a/b, a%b
+	if r < 0 {
+		q, r = q-1, r+b
+	}
+	return q, r
+}
