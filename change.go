@@ -1,0 +1,168 @@
+package sojourn
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+)
+
+// slot is how a key's values are kept.
+type slot struct {
+	name  string
+	flags record.Flags
+	ttl   time.Duration
+}
+
+// updateFunc computes a value's new bytes from the ones that are there. Nil
+// bytes remove the value.
+type updateFunc func(raw []byte, ok bool) ([]byte, error)
+
+// change is what a request did to one key since the session was loaded, in the
+// form that can be done again to a newer state of the session.
+type change struct {
+	slot
+	taken   []byte // a Pop returned this value: it must still be there; nil = no Pop
+	base    changeBase
+	value   []byte       // if base is baseSet
+	updates []updateFunc // then, in order
+}
+
+type changeBase uint8
+
+const (
+	baseKept    changeBase = iota // whatever is there
+	baseSet                       // value
+	baseRemoved                   // nothing
+)
+
+// changes is everything that a request did to a session, as far as it can be
+// re-applied. The zero value changes nothing.
+type changes struct {
+	cleared bool // all values were removed before the keys were changed
+	keys    []change
+	header  headerChange
+}
+
+// headerChange is what a request did to a session's header; nil = nothing.
+type headerChange struct {
+	idle, lifetime *int64
+	persist        *record.Persist
+	presented      uint64 // the credential of this generation came back for the first time; 0 = none
+	rotate         bool
+}
+
+func (c *changes) empty() bool {
+	return !c.cleared && len(c.keys) == 0 && c.header == headerChange{}
+}
+
+// hasPops reports whether any change took a value that others could take too.
+func (c *changes) hasPops() bool {
+	return slices.ContainsFunc(c.keys, func(k change) bool { return k.taken != nil })
+}
+
+// of returns the change list's entry for name, made if missing.
+func (c *changes) of(name string) *change {
+	for i := range c.keys {
+		if c.keys[i].name == name {
+			return &c.keys[i]
+		}
+	}
+	ch := change{slot: slot{name: name}}
+	if c.cleared {
+		ch.base = baseRemoved
+	}
+	c.keys = append(c.keys, ch)
+	return &c.keys[len(c.keys)-1]
+}
+
+// clear forgets every change but the pops, and removes all values.
+func (c *changes) clear() {
+	c.cleared = true
+	c.keys = slices.DeleteFunc(c.keys, func(k change) bool { return k.taken == nil })
+	for i := range c.keys {
+		c.keys[i] = change{slot: c.keys[i].slot, taken: c.keys[i].taken, base: baseRemoved}
+	}
+}
+
+// apply does the changes to a copy of r at now. It returns ErrTaken if a popped
+// value is no longer there, and an Update function's error.
+func (c *changes) apply(r *record.Record, now time.Time) (record.Record, error) {
+	ms := now.UnixMilli()
+	out := r.Clone()
+	out.Expire(ms)
+	for i := range c.keys {
+		if want := c.keys[i].taken; want != nil {
+			f, ok := out.Find(c.keys[i].name)
+			if !ok || !bytes.Equal(f.Value, want) {
+				return record.Record{}, ErrTaken
+			}
+		}
+	}
+	if c.cleared {
+		out.RemoveAll()
+	}
+	for i := range c.keys {
+		if err := c.keys[i].apply(&out, ms); err != nil {
+			return record.Record{}, err
+		}
+	}
+	c.header.apply(&out.Header, ms)
+	return out, nil
+}
+
+func (c *change) apply(r *record.Record, now int64) error {
+	var raw []byte
+	f, ok := r.Find(c.name)
+	switch {
+	case c.base == baseSet:
+		raw, ok = c.value, true
+	case c.base == baseRemoved || c.taken != nil:
+		ok = false
+	case ok:
+		raw = f.Value
+	}
+	for _, f := range c.updates {
+		var err error
+		if raw, err = callUpdate(f, raw, ok); err != nil {
+			return err
+		}
+		ok = raw != nil
+	}
+	if !ok {
+		r.Remove(c.name)
+		return nil
+	}
+	next := record.Field{Name: c.name, Flags: c.flags, Value: raw}
+	if f != nil {
+		// A name that was set without a Key keeps what its Key said before.
+		next.Flags |= f.Flags
+	}
+	if c.ttl > 0 {
+		next.Expiry = now + c.ttl.Milliseconds()
+	}
+	r.Put(next)
+	return nil
+}
+
+func (h *headerChange) apply(to *record.Header, now int64) {
+	if h.idle != nil {
+		to.Idle = *h.idle
+	}
+	if h.lifetime != nil {
+		to.Lifetime = *h.lifetime
+	}
+	if h.persist != nil {
+		to.Persist = *h.persist
+	}
+	if h.presented != 0 && to.Generation == h.presented && to.Presented == 0 {
+		to.Presented = now
+	}
+	// One successor at a time: until its credential has come back, another
+	// rotation would leave slower requests of this visitor two behind.
+	if h.rotate && (to.Generation == 0 || to.Presented != 0) {
+		to.Generation++
+		to.Presented = 0
+	}
+}

@@ -1,0 +1,537 @@
+package sojourn
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// jar is what this request and its response do to the browser's cookies.
+type jar struct {
+	isNew   bool // no live session came with the request
+	brought bool // some cookie of ours came, whatever it was worth
+	// justEnded: the reference names a session that ended within the last
+	// minute. Its cookie may already have been replaced by another tab's login.
+	justEnded bool
+
+	reference      wire.Reference
+	hasReference   bool
+	referenceStale bool // sealed with an old key
+
+	state      jarState
+	stateStale bool
+	floor      wire.Floor
+	lost       uint64 // the browser's floor, if the store fell behind it
+	chunks     int    // numbered state cookies that came or were set, if more than one
+
+	out http.Header // where Manager.Open was told to put cookies
+}
+
+type jarState uint8
+
+const (
+	jarEmpty jarState = iota
+	jarInline
+	jarFloor
+	jarJunk // ours, but over
+)
+
+type setCookie struct{ name, line string }
+
+// commitMode says who asks for a commit.
+type commitMode uint8
+
+const (
+	commitSave   commitMode = iota // Session.Save
+	commitAnswer                   // the first byte is about to go out
+	commitEnd                      // the handler has returned, after the first byte
+)
+
+// answer commits before the first byte and puts the cookies into h.
+func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
+	s.lock()
+	defer s.mu.Unlock()
+	if next == phaseOver {
+		s.keepOnlyLogout()
+	}
+	savedBefore := s.mayUndo
+	err := s.commit(ctx, commitAnswer)
+	if err != nil {
+		if s.ending != nil && !s.ending.carry {
+			// Somebody wants to leave this browser: at least it forgets.
+			s.forget()
+		}
+		next = phaseOver
+	} else if savedBefore {
+		s.takeBackReference(ctx)
+	}
+	_ = s.flushTo(h)
+	addVary(h)
+	s.phase = next
+	return err
+}
+
+// end keeps what a stored session changed after the first byte.
+func (s *Session) end(ctx context.Context, late bool) error {
+	s.lock()
+	defer s.mu.Unlock()
+	if !late || s.phase != phaseBody {
+		return nil
+	}
+	return s.commit(ctx, commitEnd)
+}
+
+// leave is called when the request is over, in any case.
+func (s *Session) leave() {
+	s.lock()
+	defer s.mu.Unlock()
+	s.phase = phaseOver
+	s.unwatch()
+}
+
+// keepOnlyLogout drops every change but a Logout, for error answers.
+func (s *Session) keepOnlyLogout() {
+	leaving := s.ending != nil && !s.ending.carry
+	s.discard()
+	if leaving {
+		s.logout()
+	}
+}
+
+// pending reports whether there is anything that a commit must keep.
+func (s *Session) pending() bool {
+	return s.ending != nil || s.login != nil || !s.changes.empty()
+}
+
+// commit keeps the pending changes. Where it fails they stay pending.
+func (s *Session) commit(ctx context.Context, mode commitMode) error {
+	if s.failed != nil {
+		return s.failed
+	}
+	chores := mode == commitAnswer && s.last.placement != PlacementNone
+	if !s.pending() && !chores {
+		return nil
+	}
+	if s.phase == phaseBody || s.phase == phaseLoose && s.jar.out == nil {
+		if s.needsCookie() {
+			return ErrTooLate
+		}
+	}
+	m := s.m
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.inFlight.Done()
+	// What the handler decided is kept even if the client has gone away.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Timeout)
+	defer cancel()
+
+	if s.ending != nil && !s.ending.carry {
+		if err := s.commitLogout(ctx); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.login != nil:
+		return s.commitLogin(ctx)
+	case !s.changes.empty():
+		return s.commitChanges(ctx)
+	case chores:
+		s.doChores(ctx)
+	}
+	return nil
+}
+
+// needsCookie reports whether the pending changes cannot be kept without
+// setting a cookie.
+func (s *Session) needsCookie() bool {
+	if s.login != nil || s.changes.header != (headerChange{presented: s.changes.header.presented}) {
+		return true
+	}
+	if s.ending != nil && s.last.placement == PlacementInline {
+		return true
+	}
+	return !s.changes.empty() && s.base().placement != PlacementStored
+}
+
+// commitChanges keeps changed values.
+func (s *Session) commitChanges(ctx context.Context) error {
+	m := s.m
+	now := m.now()
+	where, err := m.place(s.last.placement, &s.view, now)
+	if err != nil {
+		return err
+	}
+	switch where {
+	case PlacementNone:
+		if s.last.placement == PlacementInline {
+			s.forgetState()
+		}
+		s.settle(&state{})
+		return nil
+	case PlacementInline:
+		next := s.view.Clone()
+		next.Expire(now.UnixMilli())
+		st, value, err := m.sealInline(next, s.identity(), true, now)
+		if err == nil {
+			s.keepInline(st, value, now)
+			return nil
+		}
+		if m.cfg.Placement == CookieOnly || !errors.Is(err, ErrTooLarge) {
+			return err
+		}
+	}
+	if s.last.placement != PlacementStored {
+		if s.visit.crossSite && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
+			return ErrCrossSite
+		}
+		if s.jar.justEnded {
+			return ErrEnded
+		}
+	}
+	if s.presentDue {
+		s.changes.header.presented = s.last.rec.Header.Generation
+	}
+	err = s.commitStored(ctx)
+	var gone *goneError
+	if errors.As(err, &gone) {
+		if s.last.placement != PlacementInline || now.Sub(gone.ended) < store.MinEndMark {
+			return ErrEnded
+		}
+		// An inline cookie that outlived its session: the visitor starts anew.
+		s.last, s.fresh, s.own = &state{}, nil, false
+		if s.view, err = s.applyTo(s.last, now); err != nil {
+			return err
+		}
+		s.own = true
+		err = s.commitStored(ctx)
+	}
+	return err
+}
+
+// commitStored saves a session that lives in the store, or moves there.
+func (s *Session) commitStored(ctx context.Context) error {
+	who := s.identity()
+	before, generation, rotate := s.last.placement, s.last.rec.Header.Generation, s.changes.header.rotate
+	j := &job{s: s, who: who}
+	s.m.queues.do(ctx, s.m, j)
+	if j.err != nil {
+		return j.err
+	}
+	switch before {
+	case PlacementNone:
+		s.m.count.created.Add(1)
+	case PlacementInline:
+		s.m.count.promoted.Add(1)
+	}
+	if j.next.rec.Header.Generation != generation {
+		s.m.count.rotations.Add(1)
+	}
+	s.keepStored(j.next, rotate)
+	return nil
+}
+
+// applyTo does the pending changes to a state of the session.
+func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
+	if s.own && st.stored.Base() == s.last.stored.Base() && st.placement == s.last.placement {
+		// The view is just that; Update functions need not run again.
+		out := s.view.Clone()
+		out.Header = st.rec.Header
+		out.Expire(now.UnixMilli())
+		s.changes.header.apply(&out.Header, now.UnixMilli())
+		return out, nil
+	}
+	s.updating.Store(true)
+	defer s.updating.Store(false)
+	return s.changes.apply(&st.rec, now)
+}
+
+// doChores refreshes what a request that changed nothing may leave as it is.
+// Nothing here fails a request.
+func (s *Session) doChores(ctx context.Context) {
+	m := s.m
+	now := m.now()
+	if s.last.placement == PlacementInline {
+		if !s.touchDue && !s.jar.stateStale {
+			return
+		}
+		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, false, now)
+		if err != nil {
+			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
+			return
+		}
+		s.keepInline(st, value, now)
+		return
+	}
+	h := &s.last.rec.Header
+	if s.jar.referenceStale || s.jar.reference.Generation != h.Generation {
+		s.setReference(s.last, now)
+	}
+	_, canTouch := m.cfg.Store.(store.Toucher)
+	switch {
+	case s.presentDue, s.touchDue && !canTouch:
+		if s.presentDue {
+			s.changes.header.presented = h.Generation
+		}
+		if err := s.commitStored(ctx); err != nil {
+			s.changes.header.presented = 0
+			m.log.Debug("could not note a session's activity", slog.Any("error", err))
+		}
+	case s.touchDue:
+		m.touch(ctx, s.last, now)
+		s.touchDue = false
+	}
+}
+
+// touch extends a stored session's idle deadline without rewriting it. A
+// failure is counted; the session then ends a little early at worst.
+func (m *Manager) touch(ctx context.Context, st *state, now time.Time) {
+	toucher, ok := m.cfg.Store.(store.Toucher)
+	if !ok {
+		return
+	}
+	deadline := m.idleDeadline(&st.rec.Header, now, st.stored.Expires)
+	err := toucher.Touch(ctx, st.id, now, deadline)
+	switch {
+	case err == nil:
+		m.count.touches.Add(1)
+	case !errors.Is(err, store.ErrNotFound): // else it ended in the meantime
+		m.count.storeErrors.Add(1)
+		m.log.Debug("could not touch a session", slog.Any("error", err))
+	}
+}
+
+// settle makes st the session's last kept state.
+func (s *Session) settle(st *state) {
+	s.last, s.view, s.own = st, st.rec, false
+	s.changes = changes{}
+	s.ending, s.login, s.fresh = nil, nil, nil
+	s.presentDue, s.touchDue = false, false
+}
+
+// keepInline settles a session that lives in the cookie.
+func (s *Session) keepInline(st *state, value string, now time.Time) {
+	if s.last.placement == PlacementNone {
+		s.m.count.created.Add(1)
+	}
+	n := &s.m.names
+	chunks := []string{value}
+	if s.m.cfg.Placement == CookieOnly {
+		chunks = wire.Split(n.state[wire.MaxChunks-1], value)
+	}
+	age := s.m.cookieAge(&st.rec.Header, record.Time(st.rec.Header.Expires), now)
+	for i, c := range chunks {
+		s.setLine(n.state[i], n.line(n.state[i], c, age))
+	}
+	for i := len(chunks); i < s.jar.chunks; i++ {
+		s.setLine(n.state[i], n.line(n.state[i], "", -1))
+	}
+	s.jar.chunks = len(chunks)
+	s.jar.state, s.jar.stateStale = jarInline, false
+	s.settle(st)
+}
+
+// keepStored settles a session that lives in the store. renew sets the
+// reference even if it is the one that the browser has.
+func (s *Session) keepStored(st *state, renew bool) {
+	m := s.m
+	now := m.now()
+	m.sweepNowAndThen(now)
+	ref := &s.jar.reference
+	if renew || !s.jar.hasReference || s.jar.referenceStale ||
+		!slices.Equal(ref.Identifier, st.identifier) ||
+		ref.Generation != st.rec.Header.Generation ||
+		ref.Expires != st.stored.Expires.UnixMilli() ||
+		s.last.rec.Header.Persist != st.rec.Header.Persist {
+		s.setReference(st, now)
+	}
+	_, caches := m.cfg.Store.(store.FloorLoader)
+	switch {
+	case s.phase == phaseBody:
+	case caches:
+		s.setFloor(st, now)
+	case s.jar.state != jarEmpty:
+		s.forgetState()
+	}
+	s.settle(st)
+}
+
+// setReference sets the cookie that names a stored session.
+func (s *Session) setReference(st *state, now time.Time) {
+	m := s.m
+	ref := wire.Reference{Identifier: st.identifier, Generation: st.rec.Header.Generation, Expires: st.stored.Expires.UnixMilli()}
+	value, err := m.sealCookie(seal.Reference, ref.Append(make([]byte, 0, 64)))
+	if err != nil {
+		// Sealing fails only without a source of randomness.
+		s.failLater(err)
+		return
+	}
+	age := m.cookieAge(&st.rec.Header, st.stored.Expires, now)
+	s.setLine(m.names.reference, m.names.line(m.names.reference, value, age))
+	s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, false
+	s.mayUndo = true
+}
+
+// setFloor tells the browser which version it has seen, so that no cache shows
+// it an older one.
+func (s *Session) setFloor(st *state, now time.Time) {
+	m := s.m
+	f := wire.Floor{ID: st.id, Version: st.stored.Version}
+	if s.jar.state == jarFloor && s.jar.floor == f && !s.jar.stateStale {
+		return
+	}
+	value, err := m.sealCookie(seal.State, f.Append(make([]byte, 0, 32)))
+	if err != nil {
+		s.failLater(err)
+		return
+	}
+	age := m.cookieAge(&st.rec.Header, st.stored.Expires, now)
+	s.setLine(m.names.state[0], m.names.line(m.names.state[0], value, age))
+	s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, false
+}
+
+// cookieAge is a cookie's Max-Age: until the session's absolute end, because
+// the idle timeout moves without the cookie.
+func (m *Manager) cookieAge(h *record.Header, expires, now time.Time) time.Duration {
+	if !m.persistent(h) {
+		return 0
+	}
+	age := expires.Sub(now)
+	if age <= 0 {
+		return -1
+	}
+	return min(age, maxAge)
+}
+
+// forget expires every cookie of the session in the browser.
+func (s *Session) forget() {
+	n := &s.m.names
+	if s.jar.hasReference {
+		s.setLine(n.reference, n.line(n.reference, "", -1))
+		s.jar.reference, s.jar.hasReference, s.jar.referenceStale = wire.Reference{}, false, false
+	}
+	s.forgetState()
+	s.mayUndo = false
+}
+
+func (s *Session) forgetState() {
+	if s.jar.state == jarEmpty {
+		return
+	}
+	n := &s.m.names
+	for i := range max(1, s.jar.chunks) {
+		s.setLine(n.state[i], n.line(n.state[i], "", -1))
+	}
+	s.jar.state, s.jar.stateStale, s.jar.chunks, s.jar.floor = jarEmpty, false, 0, wire.Floor{}
+}
+
+func (s *Session) setLine(name, line string) {
+	s.lines = slices.DeleteFunc(s.lines, func(c setCookie) bool { return c.name == name })
+	s.lines = append(s.lines, setCookie{name, line})
+}
+
+// flushTo moves the pending cookies into a response header.
+func (s *Session) flushTo(h http.Header) error {
+	if len(s.lines) == 0 {
+		return nil
+	}
+	if h == nil {
+		return ErrTooLate
+	}
+	if s.visit.plainHTTP {
+		s.m.logOnce(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
+			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
+	}
+	for _, c := range s.lines {
+		// An earlier Save may have set the same cookie.
+		h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
+			return strings.HasPrefix(line, c.name) && strings.HasPrefix(line[len(c.name):], "=")
+		})
+		h.Add("Set-Cookie", c.line)
+	}
+	s.lines = nil
+	forbidSharedCaching(h)
+	return nil
+}
+
+// takeBackReference drops a reference that Save made a while ago if another
+// request, such as a login, has ended that session since: setting it now would
+// undo the login in the browser.
+func (s *Session) takeBackReference(ctx context.Context) {
+	saved := slices.ContainsFunc(s.lines, func(c setCookie) bool { return c.name == s.m.names.reference })
+	if !saved || s.last.placement != PlacementStored || s.m.begin() != nil {
+		return
+	}
+	defer s.m.inFlight.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.Timeout)
+	defer cancel()
+	if _, err := s.m.fetch(ctx, s.last.identity, 0); errors.Is(err, errGone) {
+		s.lines = nil
+	}
+}
+
+func newTag() store.Tag {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return store.Tag(binary.LittleEndian.Uint64(b[:]))
+}
+
+// send saves a record. An outcome that is unknown is resolved by sending the
+// same save again, with the same tag: the store applies it once, and a first
+// try that is still under way comes too late then.
+func (m *Manager) send(ctx context.Context, rec store.Record, base store.Base) error {
+	const tries = 4
+	pause := 20 * time.Millisecond
+	for try := 1; ; try++ {
+		once, cancel := context.WithTimeout(ctx, 2*m.cfg.Timeout/5)
+		err := m.cfg.Store.Save(once, rec, base)
+		cancel()
+		switch {
+		case err == nil:
+			m.count.saves.Add(1)
+			return nil
+		case errors.Is(err, store.ErrConflict):
+			m.count.conflicts.Add(1)
+			return err
+		case errors.Is(err, store.ErrTooLarge):
+			return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		}
+		m.count.storeErrors.Add(1)
+		if try == tries || !sleep(ctx, pause) {
+			return unavailable("save", err)
+		}
+		m.count.retries.Add(1)
+		pause *= 4
+	}
+}
+
+// backOff waits a little, at random, before a save is tried on a newer base.
+func backOff(ctx context.Context, attempt int) bool {
+	most := time.Millisecond << min(attempt, 5)
+	return sleep(ctx, mathrand.N(most))
+}
+
+// sleep waits for d and reports whether ctx is still alive then.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}

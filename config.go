@@ -1,0 +1,276 @@
+package sojourn
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Config is what a [Manager] is made of. Keys and Store are required; the zero
+// value of everything else is a sensible default.
+type Config struct {
+	// Name is the cookie name, without prefix: letters, digits, "-" and "_", at
+	// most 64 of them. It is bound into everything that is sealed, so that
+	// managers of different names never accept each other's sessions, even with
+	// the same Keys and Store. "" = "session".
+	Name string
+
+	// Keys seals and opens cookies and records. Required.
+	Keys *KeyRing
+
+	// Store keeps the sessions that do not live in a cookie. Required unless
+	// Placement is CookieOnly, and refused then. The caller opens and closes it.
+	Store store.Store
+
+	// Placement says which sessions live in the cookie. The zero value is Auto.
+	Placement Policy
+
+	// InlineLimit is the most bytes of cookie name and value that a session in
+	// the cookie may take; what is larger goes to the store. 0 = 2048. At most
+	// 4096, the most that browsers keep (RFC 6265bis, section 5.6).
+	//
+	// With CookieOnly it is the sum over all numbered cookies: 0 = 3840, which
+	// fits the response header buffer of a default nginx, at most 15000.
+	// Whatever does not fit fails with ErrTooLarge.
+	InlineLimit int
+
+	// MaxSize is the most bytes that one session may take, before sealing.
+	// 0 = 1 MiB.
+	MaxSize int
+
+	// IdleTimeout ends a session that was not used for that long. It is kept to
+	// within a twentieth of itself, at most an hour, because activity is only
+	// noted that often. 0 = 7 days, negative = none.
+	IdleTimeout time.Duration
+
+	// Lifetime ends a session that long after it began (or after its last
+	// login), whatever happens. 0 = 30 days, negative = 400 days, which is the
+	// most that browsers keep a cookie and the most that is accepted here.
+	Lifetime time.Duration
+
+	// Cookie says how the cookies are set.
+	Cookie Cookie
+
+	// Timeout bounds one load and one commit, retries included. A commit goes on
+	// for that long even when the client has gone away. 0 = 5 seconds.
+	Timeout time.Duration
+
+	// ErrorHandler answers when a session could not be loaded or kept; see
+	// [Manager.ServeError] for what happens when it is nil.
+	ErrorHandler func(http.ResponseWriter, *http.Request, error)
+
+	// Logger receives warnings and debug lines, never secrets. nil =
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+// Policy says where sessions live.
+type Policy uint8
+
+const (
+	// Auto keeps a session in the cookie while nobody is logged in, no
+	// [ServerSide] value is set, and it fits Config.InlineLimit; then it moves
+	// to the store, and stays there until it ends.
+	Auto Policy = iota
+	// StoredOnly keeps every session in the store.
+	StoredOnly
+	// CookieOnly keeps every session in cookies. There is no server-side state:
+	// a logout cannot be final against somebody who copied the cookie, parallel
+	// responses overwrite each other, and ServerSide values are refused.
+	CookieOnly
+)
+
+// Cookie says how a manager's cookies are set. The zero value is the safest:
+// Path=/, HttpOnly, Secure, SameSite=Lax and the __Host- name prefix.
+type Cookie struct {
+	// Domain makes the cookies visible to subdomains. It costs the __Host-
+	// prefix (then __Secure- is used), and with it the protection against
+	// cookies planted by a sibling domain.
+	Domain string
+	// Path limits the cookies to a part of the site. "" = "/". Anything else
+	// costs the __Host- prefix too.
+	Path string
+	// SameSite: 0 = Lax. None needs Secure.
+	SameSite http.SameSite
+	// Insecure drops the Secure attribute and the name prefix: for tests over
+	// plain HTTP on an address other than localhost, never for production.
+	Insecure bool
+	// BrowserSession asks the browser to drop the cookies when it is closed.
+	// Otherwise they stay until the session's absolute end. Session.Remember
+	// overrides it.
+	BrowserSession bool
+	// Partitioned keys the cookies by top-level site (CHIPS), for embedded use.
+	Partitioned bool
+}
+
+const (
+	defaultName        = "session"
+	defaultInlineLimit = 2048
+	defaultCookieOnly  = 3840
+	defaultMaxSize     = 1 << 20
+	defaultIdle        = 7 * 24 * time.Hour
+	defaultLifetime    = 30 * 24 * time.Hour
+	defaultTimeout     = 5 * time.Second
+
+	// maxAge is the longest time that browsers keep a cookie (RFC 6265bis,
+	// section 5.5).
+	maxAge = 400 * 24 * time.Hour
+
+	// maxCookieOnly is what four numbered cookies hold.
+	maxCookieOnly = 15000
+)
+
+// complete checks c and fills in its defaults. It reports every mistake.
+func (c *Config) complete() error {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("sojourn: Config."+format, args...))
+	}
+	if c.Name == "" {
+		c.Name = defaultName
+	}
+	if !validName(c.Name) {
+		bad("Name %q: use 1 to 64 letters, digits, '-' and '_'", c.Name)
+	}
+	if c.Keys == nil || c.Keys.current() == nil {
+		bad("Keys is missing: use LoadKeyFile or ParseKeys")
+	}
+	if isTypedNil(c.Store) {
+		bad("Store holds a nil %T: check the error of the call that opened it", c.Store)
+	}
+	limit, most := defaultInlineLimit, wire.MaxCookie
+	switch c.Placement {
+	case Auto, StoredOnly:
+		if c.Store == nil {
+			bad("Store is missing: open one, or choose Placement: CookieOnly")
+		}
+	case CookieOnly:
+		if c.Store != nil {
+			bad("Store is set, and Placement is CookieOnly: choose one")
+		}
+		limit, most = defaultCookieOnly, maxCookieOnly
+	default:
+		bad("Placement %d is unknown", c.Placement)
+	}
+	if c.InlineLimit == 0 {
+		c.InlineLimit = limit
+	}
+	if c.InlineLimit < 0 || c.InlineLimit > most {
+		bad("InlineLimit %d: use 1 to %d bytes, or 0 for %d", c.InlineLimit, most, limit)
+	}
+	if c.MaxSize == 0 {
+		c.MaxSize = defaultMaxSize
+	}
+	if c.MaxSize < 0 {
+		bad("MaxSize %d is negative", c.MaxSize)
+	}
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = defaultIdle
+	}
+	switch {
+	case c.Lifetime == 0:
+		c.Lifetime = defaultLifetime
+	case c.Lifetime < 0:
+		c.Lifetime = maxAge
+	case c.Lifetime > maxAge:
+		bad("Lifetime %v: browsers keep no cookie longer than %v", c.Lifetime, maxAge)
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.Timeout < 0 {
+		bad("Timeout %v is negative", c.Timeout)
+	}
+	errs = append(errs, c.Cookie.complete()...)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Cookie) complete() (errs []error) {
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("sojourn: Config.Cookie."+format, args...))
+	}
+	if c.Path == "" {
+		c.Path = "/"
+	}
+	if c.Path[0] != '/' || !validAttribute(c.Path) {
+		bad("Path %q: it starts with '/' and has no ';' or control characters", c.Path)
+	}
+	c.Domain = strings.TrimPrefix(c.Domain, ".")
+	if !validAttribute(c.Domain) || strings.ContainsAny(c.Domain, " /:") {
+		bad("Domain %q is not a host name", c.Domain)
+	}
+	switch c.SameSite {
+	case 0, http.SameSiteDefaultMode:
+		c.SameSite = http.SameSiteLaxMode
+	case http.SameSiteLaxMode, http.SameSiteStrictMode:
+	case http.SameSiteNoneMode:
+		if c.Insecure {
+			bad("SameSite=None is dropped by browsers without Secure: unset Insecure")
+		}
+	default:
+		bad("SameSite %d is unknown", c.SameSite)
+	}
+	if c.Partitioned && c.Insecure {
+		bad("Partitioned is dropped by browsers without Secure: unset Insecure")
+	}
+	return errs
+}
+
+// prefix is the cookie name prefix that the attributes allow (RFC 6265bis,
+// section 4.1.3).
+func (c *Cookie) prefix() string {
+	switch {
+	case c.Insecure:
+		return ""
+	case c.Domain == "" && c.Path == "/":
+		return "__Host-"
+	default:
+		return "__Secure-"
+	}
+}
+
+func validName(s string) bool {
+	if len(s) == 0 || len(s) > 64 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	// Browsers reserve names that start with "__".
+	return !strings.HasPrefix(s, "__")
+}
+
+func validAttribute(s string) bool {
+	for _, c := range []byte(s) {
+		if c < 0x20 || c >= 0x7f || c == ';' {
+			return false
+		}
+	}
+	return true
+}
+
+func isTypedNil(s store.Store) bool {
+	if s == nil {
+		return false
+	}
+	v := reflect.ValueOf(s)
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Map, reflect.Func, reflect.Chan, reflect.Interface:
+		return v.IsNil()
+	default:
+		return false
+	}
+}

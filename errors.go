@@ -1,0 +1,140 @@
+package sojourn
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// Errors that callers test for with [errors.Is]. What wraps them says what was
+// being done; none of them ever contains an identifier, a key or a value.
+var (
+	// ErrNoMiddleware says that the context does not come from a request that
+	// passed through [Manager.Wrap]. It is a mistake in the program, not an
+	// outage.
+	ErrNoMiddleware = errors.New("sojourn: no session in this context: wrap the handler with Manager.Wrap")
+
+	// ErrUnavailable says that the store could not answer, or not in time.
+	// Nothing is known to be kept.
+	ErrUnavailable = errors.New("sojourn: the session store is unavailable")
+
+	// ErrEnded says that the session ended (logout, login, revocation) while
+	// this request was under way. Its changes were dropped.
+	ErrEnded = errors.New("sojourn: the session has ended")
+
+	// ErrExpired says that the session reached its idle timeout or its lifetime.
+	ErrExpired = errors.New("sojourn: the session has expired")
+
+	// ErrClosed says that the Manager was closed.
+	ErrClosed = errors.New("sojourn: the manager is closed")
+
+	// ErrTaken says that another request had already taken a value that this
+	// one popped. None of this request's changes was kept.
+	ErrTaken = errors.New("sojourn: the value was already taken")
+
+	// ErrTooLarge says that the session would exceed Config.MaxSize, what a
+	// cookie can hold where there is no store, or what the store can keep. The
+	// session is as it was.
+	ErrTooLarge = errors.New("sojourn: the session is too large")
+
+	// ErrTooLate says that a change needs a cookie, or a pending commit, and the
+	// response has already started or failed.
+	ErrTooLate = errors.New("sojourn: too late to change the session: the response has started")
+
+	// ErrCrossSite says that a cross-site request arrived without the session
+	// cookie, which the browser withholds (SameSite), and wanted to store
+	// something. A new reference cookie would have replaced the visitor's own.
+	// A login is possible all the same.
+	ErrCrossSite = errors.New("sojourn: a cross-site request without a session cookie cannot start a stored session")
+
+	// ErrNoStore says that a value has to be kept on the server and the manager
+	// is CookieOnly.
+	ErrNoStore = errors.New("sojourn: this value needs a store, and the manager has none")
+
+	// ErrNoValue says that the session has no value of that name.
+	ErrNoValue = errors.New("sojourn: no such value")
+
+	// ErrBadValue says that a value cannot be decoded into the requested type,
+	// or cannot be encoded, or that its name cannot be used.
+	ErrBadValue = errors.New("sojourn: unusable value")
+)
+
+// unavailable wraps a store's error. Both can be tested for.
+func unavailable(doing string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
+}
+
+// ServeError answers a request whose session could not be loaded or kept, the
+// way a failed commit is answered: through Config.ErrorHandler, or with a short
+// plain text and 413 ([ErrTooLarge]), 409 ([ErrEnded], [ErrExpired], [ErrTaken],
+// [ErrCrossSite]), 500 (mistakes in the program: [ErrNoMiddleware], [ErrBadValue],
+// [ErrNoStore], [ErrTooLate]) or 503 (everything else). What the handler had set
+// of Content-*, ETag, Last-Modified, Location and Cache-Control is removed
+// first, and the session's pending changes are dropped, except a Logout.
+func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
+	if q := m.request(r.Context()); q != nil {
+		q.discard()
+	}
+	// A compressor between here and the connection is still at work: its
+	// Content-Encoding stays.
+	m.answerError(w, r, err, w.Header()["Content-Encoding"])
+}
+
+// answerError writes the answer for err. The response keeps encoding as its
+// Content-Encoding.
+func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error, encoding []string) {
+	h := w.Header()
+	clearPageHeaders(h)
+	if len(encoding) > 0 {
+		h["Content-Encoding"] = encoding
+	}
+	h.Set("Cache-Control", "no-store")
+	if m.cfg.ErrorHandler != nil {
+		m.cfg.ErrorHandler(w, r, err)
+		return
+	}
+	status := errorStatus(err)
+	http.Error(w, errorText(status), status)
+}
+
+// clearPageHeaders removes what describes a page that will not be sent.
+func clearPageHeaders(h http.Header) {
+	for name := range h {
+		switch name {
+		case "Etag", "Last-Modified", "Location", "Cache-Control":
+			delete(h, name)
+		default:
+			if strings.HasPrefix(name, "Content-") && name != "Content-Security-Policy" {
+				delete(h, name)
+			}
+		}
+	}
+}
+
+// errorStatus maps an error of this package to the status that answers it.
+func errorStatus(err error) int {
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, ErrEnded), errors.Is(err, ErrExpired), errors.Is(err, ErrTaken), errors.Is(err, ErrCrossSite):
+		return http.StatusConflict
+	case errors.Is(err, ErrNoMiddleware), errors.Is(err, ErrBadValue), errors.Is(err, ErrNoStore), errors.Is(err, ErrTooLate):
+		return http.StatusInternalServerError
+	default:
+		return http.StatusServiceUnavailable
+	}
+}
+
+func errorText(status int) string {
+	switch status {
+	case http.StatusRequestEntityTooLarge:
+		return "What you sent does not fit into your session."
+	case http.StatusConflict:
+		return "Your session has changed in the meantime. Please reload the page and try again."
+	case http.StatusServiceUnavailable:
+		return "Your session is not available right now. Please try again in a moment."
+	default:
+		return "Something went wrong on our side."
+	}
+}

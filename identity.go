@@ -1,0 +1,305 @@
+package sojourn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// rotationGrace is how long the credential before the newest one is still
+// accepted after the newest was first presented. Chromium writes its cookies to
+// disk about every half minute, so after a crash it comes back with an old one.
+const rotationGrace = time.Minute
+
+// Login makes this the session of user, under a fresh identifier: whoever knew
+// the one before has nothing. An anonymous visitor's values are kept; those of
+// another user are dropped. The session before is ended, so that requests
+// still under way with it change nothing any more (they get [ErrEnded]); the
+// lifetime starts anew. An empty user fails the commit.
+//
+// Call it on every authentication, also when the same user authenticates again.
+func (s *Session) Login(user string) {
+	s.lock()
+	defer s.mu.Unlock()
+	if user == "" {
+		s.failLater(fmt.Errorf("%w: Login with an empty user", ErrBadValue))
+		return
+	}
+	if s.ending == nil && s.last.placement != PlacementNone {
+		s.ending = &ending{carry: true}
+	}
+	before := s.view.Header.User
+	drop := before != "" && before != user
+	if drop {
+		s.clear()
+	}
+	s.login = &login{user: user, at: s.m.now(), drop: drop || s.login != nil && s.login.drop}
+	id := newIdentity()
+	s.fresh = &id
+	s.view.Header = s.login.header(s.view.Header, s.visit)
+}
+
+// header is the header of the session that the login makes out of one before.
+func (l *login) header(h record.Header, v visit) record.Header {
+	return record.Header{
+		Created:   l.at.UnixMilli(),
+		User:      l.user,
+		AuthTime:  l.at.UnixMilli(),
+		UserAgent: v.userAgent,
+		IP:        v.ip,
+		Idle:      h.Idle,
+		Lifetime:  h.Lifetime,
+		Persist:   h.Persist,
+		Unknown:   h.Unknown,
+	}
+}
+
+// Logout ends the session for good: a stored one leaves an end mark that no
+// slower request and no copied cookie gets past, and the browser's cookies
+// expire. The object goes on, empty and anonymous, so that a flash message or
+// a preference set afterwards starts a new session. A Logout is kept even if
+// the response is an error.
+//
+// A session in the cookie has no server side: somebody who copied the cookie
+// can bring its anonymous values back. Use [ServerSide] where that matters.
+func (s *Session) Logout() {
+	s.lock()
+	defer s.mu.Unlock()
+	s.logout()
+}
+
+func (s *Session) logout() {
+	s.changes.clear()
+	if s.last.placement != PlacementNone {
+		s.ending = &ending{pops: s.changes}
+	} else {
+		s.ending = nil
+	}
+	s.changes = changes{}
+	s.login, s.fresh, s.failed = nil, nil, nil
+	s.view, s.own = record.Record{}, true
+}
+
+// Rotate gives the session a fresh credential: same session, handle and values,
+// new cookie. The credential before stays good for a minute after the new one
+// was first used, for requests already under way; and as long as the new one
+// was never used, the next Rotate hands it out again. To make an old credential
+// worthless at once, use Login.
+func (s *Session) Rotate() {
+	s.lock()
+	defer s.mu.Unlock()
+	s.changes.header.rotate = true
+}
+
+// commitLogin makes the session of the login and ends the one before.
+func (s *Session) commitLogin(ctx context.Context) error {
+	m := s.m
+	if m.cfg.Placement == CookieOnly {
+		return s.commitLoginInline()
+	}
+	j := &job{s: s, who: s.last.identity}
+	run := func(ctx context.Context, known *state) (*state, error) {
+		next, err := s.moveInto(ctx, newest(known, j))
+		j.next = next
+		return nil, err
+	}
+	if s.last.placement == PlacementNone {
+		// Nobody else knows this session.
+		if _, err := run(ctx, nil); err != nil {
+			return err
+		}
+	} else {
+		j.alone = run
+		m.queues.do(ctx, m, j)
+		if j.err != nil {
+			return j.err
+		}
+		m.watches.end(j.who.id, ErrEnded)
+	}
+	m.count.logins.Add(1)
+	s.keepStored(j.next, true)
+	return nil
+}
+
+func (s *Session) commitLoginInline() error {
+	now := s.m.now()
+	r := s.view.Clone()
+	r.Expire(now.UnixMilli())
+	r.Header.Counter = s.last.rec.Header.Counter
+	if _, err := s.m.place(PlacementNone, &r, now); err != nil {
+		return err
+	}
+	st, value, err := s.m.sealInline(r, s.identity(), true, now)
+	if err != nil {
+		return err
+	}
+	s.m.count.logins.Add(1)
+	s.keepInline(st, value, now)
+	return nil
+}
+
+// moveInto writes the login's new record first and then ends the old one by
+// compare-and-set against the version that the new one was made from; if that
+// has changed, the new record is rewritten from it. Only then is the login
+// answered: a parallel request's change is either in the new session, or meets
+// the end mark. old is nil if the session before is not known to be stored.
+func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
+	m := s.m
+	var made *state
+	// The new session must not outlive a login that fails.
+	fail := func(err error) (*state, error) {
+		if made != nil {
+			if err := m.cfg.Store.Delete(context.WithoutCancel(ctx), made.id, m.now().Add(store.MinEndMark)); err != nil {
+				m.count.storeErrors.Add(1)
+			}
+		}
+		return nil, err
+	}
+	carry := s.ending != nil && s.ending.carry
+	for attempt := 0; ; attempt++ {
+		now := m.now()
+		from := &state{}
+		switch {
+		case !carry:
+		case old == nil:
+			from = s.last
+		case s.last.placement == PlacementInline:
+			merged := *old
+			merged.rec = mergeInline(old.rec, &s.last.rec)
+			from = &merged
+		default:
+			from = old
+		}
+		rec, err := s.applyTo(from, now)
+		if err != nil {
+			return fail(err)
+		}
+		rec.Settle()
+		rec.Header = s.login.header(rec.Header, s.visit)
+		next, err := m.sealRecord(rec, s.identity(), made, 0, now)
+		if err != nil {
+			return fail(err)
+		}
+		base := store.Base{}
+		if made != nil {
+			base = made.stored.Base()
+		}
+		if err := m.send(ctx, next.stored, base); err != nil {
+			if errors.Is(err, store.ErrConflict) {
+				err = ErrEnded // somebody revoked it already
+			}
+			return fail(err)
+		}
+		next.stored.Data = nil
+		made = next
+		if !carry {
+			return made, nil
+		}
+		err = m.sendEnd(ctx, s.last, old, now)
+		if err == nil {
+			return made, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return fail(err)
+		}
+		if !backOff(ctx, attempt) {
+			return fail(unavailable("save", ctx.Err()))
+		}
+		old, err = m.fetch(ctx, s.last.identity, 0)
+		switch {
+		case errors.Is(err, errGone):
+			if s.changes.hasPops() {
+				return fail(ErrTaken)
+			}
+			// Another login or a logout was faster. This visitor has
+			// authenticated, so the login stands; what it was about to carry over
+			// stays only if it was an anonymous visitor's.
+			if s.last.rec.Header.User == "" {
+				return made, nil
+			}
+			carry, old = false, nil
+		case err != nil:
+			return fail(err)
+		}
+	}
+}
+
+// sendEnd replaces a session by its end mark, if it is still as old says, or
+// if it is still not stored, where old is nil.
+func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) error {
+	until := now.Add(store.MinEndMark)
+	rec := store.Record{ID: last.id, Version: 1, Created: now, Tags: []store.Tag{newTag()}}
+	base := store.Base{}
+	if last.placement == PlacementInline {
+		until = later(until, m.inlineUntil(last, now))
+	}
+	if old != nil {
+		base = old.stored.Base()
+		rec.Version = old.stored.Version + 1
+		rec.Created = old.stored.Created
+		rec.Tags = append(rec.Tags, old.stored.Tags[:min(len(old.stored.Tags), store.RecentTags-1)]...)
+		until = later(until, record.Time(old.rec.Header.InlineUntil))
+	}
+	rec.Seen, rec.Ended, rec.Deadline, rec.Expires = now, now, until, until
+	return m.send(ctx, rec, base)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// commitLogout ends the session as it was loaded.
+func (s *Session) commitLogout(ctx context.Context) error {
+	m := s.m
+	if s.last.placement == PlacementStored {
+		j := &job{s: s, who: s.last.identity}
+		j.alone = func(ctx context.Context, known *state) (*state, error) {
+			return nil, s.endStored(ctx, newest(known, j))
+		}
+		m.queues.do(ctx, m, j)
+		if j.err != nil {
+			return j.err
+		}
+		m.watches.end(j.who.id, ErrEnded)
+	}
+	m.count.logouts.Add(1)
+	s.forget()
+	s.last, s.ending = &state{}, nil
+	return nil
+}
+
+// endStored replaces a stored session by its end mark. A session that is over
+// already is fine, unless a popped value depends on it.
+func (s *Session) endStored(ctx context.Context, cur *state) error {
+	m := s.m
+	for attempt := 0; ; attempt++ {
+		now := m.now()
+		if _, err := s.ending.pops.apply(&cur.rec, now); err != nil {
+			return err
+		}
+		err := m.sendEnd(ctx, cur, cur, now)
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		if !backOff(ctx, attempt) {
+			return unavailable("save", ctx.Err())
+		}
+		cur, err = m.fetch(ctx, s.last.identity, 0)
+		if errors.Is(err, errGone) {
+			if s.ending.pops.hasPops() {
+				return ErrTaken
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

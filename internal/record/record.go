@@ -1,0 +1,285 @@
+// Package record is the byte layout of a session: a header and a list of named
+// values. Splitting a record touches each field's frame once and decodes no
+// value; replacing one value copies the others as they are.
+//
+// The layout, all integers unsigned LEB128 varints unless said otherwise:
+//
+//	record = version(1 byte, 1)  length header  count field*
+//	header = (tag length bytes)*                   tags ascending, each at most once
+//	field  = length name  flags(1 byte)  [stamp] [expiry]  length value
+//
+// Fields are sorted by name, each name once. Header entries and flag bits that
+// this version does not know are carried along unchanged, so that an older
+// program keeps what a newer one wrote.
+package record
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+)
+
+// ErrFormat says that the bytes are not a record.
+var ErrFormat = errors.New("record: malformed")
+
+const (
+	version = 1
+	// MaxName is the longest name of a field, in bytes.
+	MaxName = 255
+)
+
+// Flags of a field. Bits that are not named here are kept as they are.
+type Flags uint8
+
+const (
+	ServerSide Flags = 1 << iota // never held in a cookie
+	Volatile                     // may live in a cache until the next durable write
+	hasStamp                     // on the wire: a stamp follows
+	hasExpiry                    // on the wire: an expiry follows
+
+	layout = hasStamp | hasExpiry
+)
+
+// Field is one named value. Value is opaque and shared: it is never modified.
+type Field struct {
+	Name  string
+	Flags Flags
+	// Stamp is the inline counter of the value's last change in a cookie, or 0
+	// for a value that was last changed in a stored session.
+	Stamp uint64
+	// Expiry is when the value ends by itself, in Unix milliseconds; 0 = never.
+	Expiry int64
+	Value  []byte
+}
+
+// Live reports whether the value is there at now (Unix milliseconds).
+func (f *Field) Live(now int64) bool { return f.Expiry == 0 || now <= f.Expiry }
+
+// Record is a session's header and fields. A Record is a value: its methods
+// that change something work on their receiver's own copy of the field list
+// after [Record.Clone], and never touch a Value.
+type Record struct {
+	Header Header
+	fields []Field // sorted by Name
+}
+
+// Parse splits b, which the record then shares and nobody may modify. It
+// returns ErrFormat for anything that Append could not have written.
+func Parse(b []byte) (Record, error) {
+	var r Record
+	d := decoder{b: b}
+	if d.byte() != version {
+		return r, ErrFormat
+	}
+	head := d.bytes()
+	n := d.uvarint()
+	// A field takes at least four bytes, so a lying count cannot allocate.
+	if d.bad || n > uint64(len(d.b)/4) {
+		return r, ErrFormat
+	}
+	if !r.Header.parse(head) {
+		return r, ErrFormat
+	}
+	if n > 0 {
+		r.fields = make([]Field, n)
+	}
+	last := ""
+	for i := range r.fields {
+		f := &r.fields[i]
+		f.Name = string(d.bytes())
+		f.Flags = Flags(d.byte())
+		if f.Flags&hasStamp != 0 {
+			f.Stamp = d.nonzero()
+		}
+		if f.Flags&hasExpiry != 0 {
+			f.Expiry = d.millis()
+		}
+		f.Flags &^= layout
+		f.Value = d.bytes()
+		if d.bad || len(f.Name) == 0 || len(f.Name) > MaxName || i > 0 && f.Name <= last {
+			return Record{}, ErrFormat
+		}
+		last = f.Name
+	}
+	if len(d.b) != 0 {
+		return Record{}, ErrFormat
+	}
+	return r, nil
+}
+
+// Append appends the record's bytes to dst.
+func (r *Record) Append(dst []byte) []byte {
+	dst = append(dst, version)
+	var head [256]byte
+	h := r.Header.append(head[:0])
+	dst = appendBytes(dst, h)
+	dst = binary.AppendUvarint(dst, uint64(len(r.fields)))
+	for i := range r.fields {
+		f := &r.fields[i]
+		dst = binary.AppendUvarint(dst, uint64(len(f.Name)))
+		dst = append(dst, f.Name...)
+		flags := f.Flags &^ layout
+		if f.Stamp != 0 {
+			flags |= hasStamp
+		}
+		if f.Expiry != 0 {
+			flags |= hasExpiry
+		}
+		dst = append(dst, byte(flags))
+		if f.Stamp != 0 {
+			dst = binary.AppendUvarint(dst, f.Stamp)
+		}
+		if f.Expiry != 0 {
+			dst = binary.AppendUvarint(dst, uint64(f.Expiry))
+		}
+		dst = appendBytes(dst, f.Value)
+	}
+	return dst
+}
+
+// Size returns about how many bytes Append needs, never less.
+func (r *Record) Size() int {
+	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Unknown)
+	n += len(r.Header.Identifier) + 16*8
+	for i := range r.fields {
+		n += len(r.fields[i].Name) + len(r.fields[i].Value) + 32
+	}
+	return n
+}
+
+// Len returns how many fields there are.
+func (r *Record) Len() int { return len(r.fields) }
+
+// Fields returns the fields, sorted by name. They must not be modified.
+func (r *Record) Fields() []Field { return r.fields }
+
+func (r *Record) search(name string) (int, bool) {
+	if len(r.fields) < 8 {
+		for i := range r.fields {
+			if r.fields[i].Name >= name {
+				return i, r.fields[i].Name == name
+			}
+		}
+		return len(r.fields), false
+	}
+	return slices.BinarySearchFunc(r.fields, name, func(f Field, name string) int {
+		return strings.Compare(f.Name, name)
+	})
+}
+
+// Find returns the field with that name, live or not.
+func (r *Record) Find(name string) (*Field, bool) {
+	i, ok := r.search(name)
+	if !ok {
+		return nil, false
+	}
+	return &r.fields[i], true
+}
+
+// Clone returns a record that Put and Remove may change without changing r.
+func (r *Record) Clone() Record {
+	return Record{Header: r.Header, fields: slices.Clone(r.fields)}
+}
+
+// Put inserts f or replaces the field of that name.
+func (r *Record) Put(f Field) {
+	i, ok := r.search(f.Name)
+	if ok {
+		r.fields[i] = f
+		return
+	}
+	r.fields = slices.Insert(r.fields, i, f)
+}
+
+// Remove removes the field with that name, if there is one.
+func (r *Record) Remove(name string) {
+	if i, ok := r.search(name); ok {
+		r.fields = slices.Delete(r.fields, i, i+1)
+	}
+}
+
+// RemoveAll removes every field and leaves the header.
+func (r *Record) RemoveAll() { r.fields = nil }
+
+// Expire removes the fields that are over at now (Unix milliseconds).
+func (r *Record) Expire(now int64) {
+	r.fields = slices.DeleteFunc(r.fields, func(f Field) bool { return !f.Live(now) })
+}
+
+// Settle marks every field as last changed in a stored session.
+func (r *Record) Settle() {
+	for i := range r.fields {
+		r.fields[i].Stamp = 0
+	}
+}
+
+func appendBytes(dst, b []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(b)))
+	return append(dst, b...)
+}
+
+// decoder reads from the front of b. After anything that is not there, or not
+// in its shortest form, bad is set and every result is zero.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) fail() {
+	d.bad, d.b = true, nil
+}
+
+func (d *decoder) byte() byte {
+	if len(d.b) == 0 {
+		d.fail()
+		return 0
+	}
+	c := d.b[0]
+	d.b = d.b[1:]
+	return c
+}
+
+func (d *decoder) uvarint() uint64 {
+	if len(d.b) > 0 && d.b[0] < 0x80 {
+		c := d.b[0]
+		d.b = d.b[1:]
+		return uint64(c)
+	}
+	v, n := binary.Uvarint(d.b)
+	// A last byte of zero is padding: one number has one spelling.
+	if n <= 0 || n > 1 && d.b[n-1] == 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) nonzero() uint64 {
+	v := d.uvarint()
+	if v == 0 {
+		d.fail()
+	}
+	return v
+}
+
+func (d *decoder) millis() int64 {
+	v := d.nonzero()
+	if v > 1<<62 {
+		d.fail()
+		return 0
+	}
+	return int64(v)
+}
+
+func (d *decoder) bytes() []byte {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return nil
+	}
+	b := d.b[:n:n]
+	d.b = d.b[n:]
+	return b
+}

@@ -1,0 +1,157 @@
+// Package wire is what Sojourn's cookies hold, byte by byte, and what their
+// seals are bound to. docs/wire-format.md describes the same for other
+// languages; testdata/vectors.json holds both to it.
+package wire
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// ErrFormat says that a cookie's plain text is not what this package writes.
+var ErrFormat = errors.New("wire: malformed cookie content")
+
+// Text is how sealed bytes are spelled in a cookie: base64url without padding,
+// in its one canonical spelling (RFC 4648, section 5).
+var Text = base64.RawURLEncoding.Strict()
+
+const (
+	// MaxCookie is the most bytes of a cookie's name and value that browsers
+	// keep (RFC 6265bis, section 5.6).
+	MaxCookie = 4096
+	// MaxChunks is how many numbered cookies one session may take.
+	MaxChunks = 4
+
+	chunkSize = 3900 // bytes of name and value of a numbered cookie
+)
+
+// Reference is what a reference cookie holds: which session, and which of its
+// credentials.
+type Reference struct {
+	Identifier []byte // secret, record.IdentifierSize bytes
+	Generation uint64
+	Expires    int64 // Unix milliseconds
+}
+
+// Append appends identifier, generation and expires to dst, the latter two as
+// unsigned varints.
+func (r *Reference) Append(dst []byte) []byte {
+	dst = append(dst, r.Identifier...)
+	dst = binary.AppendUvarint(dst, r.Generation)
+	return binary.AppendUvarint(dst, uint64(r.Expires))
+}
+
+// ParseReference reads what Append wrote. The result shares b.
+func ParseReference(b []byte) (Reference, error) {
+	const n = record.IdentifierSize
+	if len(b) < n {
+		return Reference{}, ErrFormat
+	}
+	r := Reference{Identifier: b[:n:n]}
+	generation, i := binary.Uvarint(b[n:])
+	if i <= 0 {
+		return Reference{}, ErrFormat
+	}
+	expires, j := binary.Uvarint(b[n+i:])
+	if j <= 0 || n+i+j != len(b) || expires > 1<<62 {
+		return Reference{}, ErrFormat
+	}
+	r.Generation, r.Expires = generation, int64(expires)
+	return r, nil
+}
+
+// The first byte of a state cookie's plain text is its kind.
+const (
+	StateInline = 1 // a record follows: the session itself
+	StateFloor  = 2 // a Floor follows
+)
+
+// Floor is the newest version of a stored session that a browser has seen.
+type Floor struct {
+	ID      store.ID
+	Version uint64
+}
+
+// Append appends the state cookie's plain text for f to dst.
+func (f *Floor) Append(dst []byte) []byte {
+	dst = append(dst, StateFloor)
+	dst = append(dst, f.ID[:]...)
+	return binary.AppendUvarint(dst, f.Version)
+}
+
+// ParseFloor reads what Append wrote, after the kind.
+func ParseFloor(b []byte) (Floor, error) {
+	var f Floor
+	if len(b) <= len(f.ID) {
+		return f, ErrFormat
+	}
+	copy(f.ID[:], b)
+	v, n := binary.Uvarint(b[len(f.ID):])
+	if n <= 0 || len(f.ID)+n != len(b) {
+		return Floor{}, ErrFormat
+	}
+	f.Version = v
+	return f, nil
+}
+
+// Bind returns the additional data of the cookies of that session name.
+func Bind(name string) []byte {
+	return append(binary.AppendUvarint(nil, uint64(len(name))), name...)
+}
+
+// BindRecord returns the additional data of a stored record: its place, its
+// version, its user and its end, so that nobody who can write to a store can
+// pass one session's data off as another's, or as newer than it is.
+func BindRecord(bound []byte, rec *store.Record) []byte {
+	b := make([]byte, 0, len(bound)+len(rec.ID)+len(rec.User)+16)
+	b = append(b, bound...)
+	b = append(b, rec.ID[:]...)
+	b = binary.BigEndian.AppendUint64(b, rec.Version)
+	b = append(b, rec.User[:]...)
+	return binary.BigEndian.AppendUint64(b, uint64(rec.Expires.UnixMilli()))
+}
+
+// Split cuts a cookie value into at most MaxChunks pieces that browsers keep,
+// for cookies with names as long as name. The first piece starts with their
+// number and a dot, unless there is only one.
+func Split(name, value string) []string {
+	if len(name)+len(value) <= MaxCookie {
+		return []string{value}
+	}
+	size := chunkSize - len(name)
+	chunks := make([]string, (len(value)+size-1)/size)
+	for i := range chunks {
+		end := min(size, len(value))
+		chunks[i], value = value[:end], value[end:]
+	}
+	chunks[0] = strconv.Itoa(len(chunks)) + "." + chunks[0]
+	return chunks
+}
+
+// Join is the inverse of Split. more returns the value of the i-th numbered
+// cookie, counted from 1. It reports whether all pieces are there.
+func Join(first string, more func(i int) (string, bool)) (string, bool) {
+	if len(first) < 2 || first[1] != '.' {
+		return first, true
+	}
+	n := int(first[0]) - '0'
+	if n < 2 || n > MaxChunks {
+		return "", false
+	}
+	var b strings.Builder
+	b.WriteString(first[2:])
+	for i := 1; i < n; i++ {
+		part, ok := more(i)
+		if !ok {
+			return "", false
+		}
+		b.WriteString(part)
+	}
+	return b.String(), true
+}

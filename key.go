@@ -1,0 +1,236 @@
+package sojourn
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+)
+
+// Key is a session value's name and type. Make keys once, as package
+// variables; a Key is immutable and safe for concurrent use.
+//
+// Values are copied on their way in and out: changing a slice after Set, or
+// one that Get returned, does not change the session.
+//
+// The type belongs to the name. When a type changes so that old values do not
+// decode into it any more, use a new name: an old value that is met under the
+// old name is reported by [Key.Lookup] and left alone until it is set. Struct
+// types may gain and lose fields freely, like in encoding/json; CBOR follows
+// `cbor:"…"` tags, and `json:"…"` tags where there are none.
+type Key[T any] struct {
+	name  string
+	flags record.Flags
+	ttl   time.Duration
+	codec Codec[T]
+}
+
+// Codec turns values into bytes and back. Both methods must be safe for
+// concurrent use, and Decode must return a value that shares nothing with its
+// argument.
+type Codec[T any] interface {
+	Encode(T) ([]byte, error)
+	Decode([]byte) (T, error)
+}
+
+// KeyOption changes how a key's values are kept.
+type KeyOption func(*keyOptions)
+
+type keyOptions struct {
+	flags record.Flags
+	ttl   time.Duration
+}
+
+// ServerSide keeps a value out of the cookie: a session that holds one lives
+// in the store. There parallel requests cannot overwrite each other, and a
+// replayed cookie cannot bring an old value back. Use it for whatever is
+// counted, collected, or used once.
+func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
+
+// Volatile marks values whose loss would not matter, such as the last page
+// seen: a store with caches may keep a change in the caches only until the
+// next durable write. Other stores keep it like any other.
+func Volatile(o *keyOptions) { o.flags |= record.Volatile }
+
+// TTL lets a value end by itself that long after it was last set or updated.
+// An ended value is absent. It never outlives the session. TTL panics unless d
+// is at least a millisecond.
+func TTL(d time.Duration) KeyOption {
+	if d < time.Millisecond {
+		panic(fmt.Sprintf("sojourn: TTL(%v): use at least a millisecond", d))
+	}
+	return func(o *keyOptions) { o.ttl = d }
+}
+
+// NewKey returns a key whose values are kept as CBOR. It panics if name is
+// empty, longer than 255 bytes or starts with "_", which is reserved, and if T
+// is or contains a type that CBOR would lose: a func or chan, an interface with
+// methods, a struct without exported fields.
+func NewKey[T any](name string, opts ...KeyOption) Key[T] {
+	if err := unkeepable(reflect.TypeFor[T]()); err != nil {
+		panic(fmt.Sprintf("sojourn: NewKey(%q): %v", name, err))
+	}
+	return NewKeyCodec(name, Codec[T](cborCodec[T]{}), opts...)
+}
+
+// NewKeyCodec returns a key whose values are kept as c writes them. It panics
+// if name is empty, longer than 255 bytes or starts with "_", and if c is nil.
+func NewKeyCodec[T any](name string, c Codec[T], opts ...KeyOption) Key[T] {
+	if err := checkName(name); err != nil {
+		panic(err.Error())
+	}
+	if c == nil {
+		panic(fmt.Sprintf("sojourn: NewKeyCodec(%q): the codec is nil", name))
+	}
+	var o keyOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return Key[T]{name: name, flags: o.flags, ttl: o.ttl, codec: c}
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) > record.MaxName || strings.HasPrefix(name, "_") {
+		return fmt.Errorf("%w: name %.40q: use 1 to %d bytes that do not start with \"_\"", ErrBadValue, name, record.MaxName)
+	}
+	return nil
+}
+
+type cborCodec[T any] struct{}
+
+func (cborCodec[T]) Encode(v T) ([]byte, error) { return encodeValue(v) }
+
+func (cborCodec[T]) Decode(b []byte) (T, error) {
+	var v T
+	err := decodeValue(b, &v)
+	return v, err
+}
+
+// Name returns the key's name.
+func (k Key[T]) Name() string { return k.name }
+
+// Get returns the value: a fresh copy, or the zero T if there is none or it
+// does not decode into T. The latter is logged, once per key, and counted.
+func (k Key[T]) Get(s *Session) T {
+	v, err := k.Lookup(s)
+	if errors.Is(err, ErrBadValue) {
+		s.m.unreadable(k.name, err)
+	}
+	return v
+}
+
+// Lookup returns the value, and a nil error, [ErrNoValue], or [ErrBadValue] if
+// what is kept under the name does not decode into T. It does no I/O.
+func (k Key[T]) Lookup(s *Session) (T, error) {
+	s.lock()
+	raw, ok := s.raw(k.name)
+	s.mu.Unlock()
+	if !ok {
+		var zero T
+		return zero, fmt.Errorf("%w: %q", ErrNoValue, k.name)
+	}
+	return k.decode(raw)
+}
+
+// Set changes the value: last writer wins, key by key. v is encoded now; a
+// value that cannot be encoded fails the commit with [ErrBadValue].
+func (k Key[T]) Set(s *Session, v T) {
+	raw, err := k.codec.Encode(v)
+	s.lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.failLater(k.bad("encode", err))
+		return
+	}
+	s.put(k.slot(), raw)
+}
+
+// Update replaces the value by what f returns for it (for the zero T, if there
+// is none or it does not decode) and returns the new value.
+//
+// In a stored session Update is exact: if another request was faster, f is
+// called again with its result when the session is saved, so it may run more
+// than once and must have no effects of its own. It must not use the session;
+// that panics. What Update returns is this request's view; after a successful
+// [Session.Save], Get returns what was committed. In a cookie-held session the
+// last response wins: use [ServerSide] for anything you count.
+func (k Key[T]) Update(s *Session, f func(T) T) T {
+	step := func(raw []byte, ok bool) ([]byte, error) {
+		var v T
+		if ok {
+			var err error
+			if v, err = k.decode(raw); err != nil {
+				s.m.unreadable(k.name, err)
+				var zero T
+				v = zero
+			}
+		}
+		b, err := k.codec.Encode(f(v))
+		if err != nil {
+			return nil, k.bad("encode", err)
+		}
+		return nonNil(b), nil
+	}
+	s.lock()
+	defer s.mu.Unlock()
+	var v T
+	raw, err := s.update(k.slot(), step)
+	if err == nil {
+		// Decoded afresh, so that it shares nothing with what f kept hold of.
+		v, err = k.decode(raw)
+	}
+	if err != nil {
+		s.failLater(err)
+	}
+	return v
+}
+
+// Pop removes the value and returns it and true, or the zero T and false if
+// there is none or it does not decode. In a stored session there is one
+// winner: if another request took or changed the value first, the commit fails
+// with [ErrTaken] and keeps none of this request's changes. So act on a popped
+// value after [Session.Save], or by writing to the session only. In a
+// cookie-held session a replayed cookie brings the value back: use [ServerSide].
+func (k Key[T]) Pop(s *Session) (T, bool) {
+	s.lock()
+	defer s.mu.Unlock()
+	var zero T
+	raw, ok := s.raw(k.name)
+	if !ok {
+		return zero, false
+	}
+	v, err := k.decode(raw)
+	if err != nil {
+		s.m.unreadable(k.name, err)
+		return zero, false
+	}
+	s.take(k.name, raw)
+	return v, true
+}
+
+// Delete removes the value, if there is one.
+func (k Key[T]) Delete(s *Session) {
+	s.lock()
+	defer s.mu.Unlock()
+	s.remove(k.name)
+}
+
+func (k Key[T]) slot() slot { return slot{name: k.name, flags: k.flags, ttl: k.ttl} }
+
+func (k Key[T]) decode(raw []byte) (T, error) {
+	v, err := k.codec.Decode(raw)
+	if err != nil {
+		var zero T
+		return zero, k.bad("decode", err)
+	}
+	return v, nil
+}
+
+// bad names the key and the codec's kind of failure. The codec's own text is
+// left out of it: it may quote the value.
+func (k Key[T]) bad(doing string, err error) error {
+	return fmt.Errorf("%w: cannot %s %q as %v (%T)", ErrBadValue, doing, k.name, reflect.TypeFor[T](), err)
+}

@@ -1,0 +1,492 @@
+package sojourn
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Manager loads and keeps the sessions of one cookie name. It is safe for
+// concurrent use. Make one with [New] for each kind of session that the
+// application has, and wrap the application's handler with each of them.
+type Manager struct {
+	cfg     Config
+	log     *slog.Logger
+	names   cookieNames
+	queues  queues
+	count   counters
+	watches watches
+
+	mu        sync.Mutex
+	closed    bool
+	inFlight  sync.WaitGroup
+	stop      context.Context // ends with Close
+	stopNow   context.CancelFunc
+	nextSweep atomic.Int64 // Unix milliseconds
+}
+
+// New checks the configuration, reports every mistake in it at once, and
+// returns a manager. It starts no goroutine and does no I/O. The store belongs
+// to the caller, who closes it after [Manager.Close].
+func New(cfg Config) (*Manager, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	m := &Manager{cfg: cfg, log: cfg.Logger, names: newCookieNames(&cfg)}
+	m.stop, m.stopNow = context.WithCancel(context.Background())
+	m.scheduleSweep(m.now())
+	return m, nil
+}
+
+// now is the time in the precision that is stored.
+func (m *Manager) now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+// Wrap returns a handler that makes sessions available to next and to all that
+// next calls. A request that never asks for its session costs next to nothing.
+// A request that does commits its changes once, right before the first byte of
+// the response or, if nothing is written, when next returns; if that fails the
+// visitor gets an error instead of the response (see [Manager.ServeError]).
+// A response with a status of 500 or above, and a handler that panics, keep
+// nothing, except a Logout.
+//
+// Several managers may wrap one handler; each commits for itself, the inner
+// one first. Wrapping twice with the same manager is as good as once.
+func (m *Manager) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m.request(r.Context()) != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		q := &request{Context: r.Context(), m: m, inner: w, encoding: w.Header()["Content-Encoding"]}
+		q.r = r.WithContext(q)
+		defer q.leave()
+		next.ServeHTTP(q, q.r)
+		q.finish()
+	})
+}
+
+// Handler returns a handler that calls f with the request's session: Wrap, Get
+// and ServeError in one.
+func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) http.Handler {
+	return m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, err := m.Get(r.Context())
+		if err != nil {
+			m.ServeError(w, r, err)
+			return
+		}
+		f(w, r, s)
+	}))
+}
+
+// Get returns the session of the request that ctx belongs to. The first call
+// of a request loads it; that is the only place where loading can fail, with
+// [ErrUnavailable] or [ErrClosed]. Without [Manager.Wrap] around the handler it
+// returns [ErrNoMiddleware].
+func (m *Manager) Get(ctx context.Context) (*Session, error) {
+	q := m.request(ctx)
+	if q == nil {
+		return nil, ErrNoMiddleware
+	}
+	return q.session(ctx)
+}
+
+// Open returns the session that the request header in brings, for servers and
+// tests outside [Manager.Wrap]. [Session.Save] keeps the changes and writes
+// Set-Cookie to out; nothing is saved by itself. With a nil out, a Save that
+// needs a cookie fails with [ErrTooLate] and keeps nothing.
+func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, error) {
+	s := &Session{m: m, phase: phaseLoose, visit: visit{userAgent: userAgent(in)}}
+	s.jar.out = out
+	if err := s.load(ctx, in); err != nil {
+		return nil, err
+	}
+	if out != nil {
+		addVary(out)
+	}
+	return s, nil
+}
+
+// Close ends the streams that wait for [Session.Done], waits for commits in
+// flight, and refuses every load and commit from then on. It does not close the
+// store.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.stopNow()
+	m.watches.closeAll()
+	m.inFlight.Wait()
+	return nil
+}
+
+// begin registers work that Close waits for. The caller calls inFlight.Done.
+func (m *Manager) begin() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return ErrClosed
+	}
+	m.inFlight.Add(1)
+	return nil
+}
+
+const (
+	sweepInterval = 10 * time.Minute
+	sweepAge      = time.Hour
+	sweepBatch    = 500
+)
+
+// Sweep removes sessions and end marks that were over for more than an hour,
+// in small batches, and returns how many. It also runs by itself in a process
+// that saves sessions, about every ten minutes, so it is only needed where
+// nothing is saved for a long time. Stores that expire records by themselves
+// have nothing to sweep.
+func (m *Manager) Sweep(ctx context.Context) (int, error) {
+	sweeper, ok := m.cfg.Store.(store.Sweeper)
+	if !ok {
+		return 0, nil
+	}
+	if err := m.begin(); err != nil {
+		return 0, err
+	}
+	defer m.inFlight.Done()
+	total := 0
+	for {
+		n, err := sweeper.Sweep(ctx, sweepAge, sweepBatch)
+		total += n
+		m.count.swept.Add(uint64(n))
+		if err != nil {
+			m.count.storeErrors.Add(1)
+			return total, unavailable("sweep", err)
+		}
+		if n < sweepBatch {
+			return total, nil
+		}
+	}
+}
+
+func (m *Manager) scheduleSweep(now time.Time) {
+	// Spread over replicas that started together.
+	var b [1]byte
+	_, _ = rand.Read(b[:]) // never fails
+	wait := sweepInterval + sweepInterval*time.Duration(b[0])/1024
+	m.nextSweep.Store(now.Add(wait).UnixMilli())
+}
+
+// sweepNowAndThen starts a sweep in the background when one is due.
+func (m *Manager) sweepNowAndThen(now time.Time) {
+	due := m.nextSweep.Load()
+	if now.UnixMilli() < due || !m.nextSweep.CompareAndSwap(due, now.Add(sweepInterval).UnixMilli()) {
+		return
+	}
+	m.scheduleSweep(now)
+	go func() {
+		if _, err := m.Sweep(m.stop); err != nil && m.stop.Err() == nil {
+			m.log.Warn("could not sweep old sessions; the next try is in about ten minutes", slog.Any("error", err))
+		}
+	}()
+}
+
+// load finds the session that the request header brings.
+func (s *Session) load(ctx context.Context, in http.Header) error {
+	m := s.m
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.inFlight.Done()
+	s.last = &state{}
+	s.jar.isNew = true
+	now := m.now()
+
+	inline, seen := s.readState(in, now)
+	ref, ok := s.readReference(in, now)
+	if ok {
+		st, err := m.loadStored(ctx, ref, seen, now, s)
+		if err != nil {
+			return err
+		}
+		if st != nil {
+			s.last, s.jar.isNew = st, false
+		}
+	}
+	if s.last.placement == PlacementNone && inline != nil {
+		s.last, s.jar.isNew = inline, false
+		s.touchDue = m.touchDue(&inline.rec.Header, record.Time(inline.rec.Header.Seen), now)
+	}
+	s.view = s.last.rec
+	return nil
+}
+
+// readState opens the state cookie: an inline session, or a floor.
+func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) {
+	m := s.m
+	var buf [maxCandidates]string
+	for _, first := range cookieValues(buf[:0], in, m.names.state[0]) {
+		s.jar.brought = true
+		value, whole := first, true
+		if m.cfg.Placement == CookieOnly {
+			value, whole = wire.Join(first, func(i int) (string, bool) {
+				var part [maxCandidates]string
+				v := cookieValues(part[:0], in, m.names.state[i])
+				if len(v) == 0 {
+					return "", false
+				}
+				s.jar.chunks = i + 1
+				return v[0], true
+			})
+		}
+		if value == "" {
+			continue
+		}
+		err := wire.ErrFormat
+		var plain []byte
+		var stale bool
+		if whole {
+			plain, stale, err = m.openCookie(seal.State, value)
+		}
+		if err != nil || len(plain) == 0 {
+			m.rejected("state", err)
+			continue
+		}
+		switch plain[0] {
+		case wire.StateFloor:
+			f, err := wire.ParseFloor(plain[1:])
+			if err != nil {
+				m.rejected("state", err)
+				continue
+			}
+			s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, stale
+			return nil, f
+		case wire.StateInline:
+			st, err := m.inlineState(plain[1:], now)
+			if err != nil {
+				m.rejected("state", err)
+				s.jar.state = jarJunk
+				continue
+			}
+			st.size = len(m.names.state[0]) + len(value)
+			s.jar.state, s.jar.stateStale = jarInline, stale
+			return st, wire.Floor{}
+		default:
+			m.rejected("state", wire.ErrFormat)
+		}
+	}
+	return nil, wire.Floor{}
+}
+
+// inlineState is the session in a state cookie's plain text.
+func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
+	rec, err := record.Parse(plain)
+	if err != nil {
+		return nil, err
+	}
+	h := &rec.Header
+	if len(h.Identifier) != record.IdentifierSize || h.Counter == 0 {
+		return nil, wire.ErrFormat
+	}
+	expires := record.Time(h.Expires)
+	if now.After(expires) || now.After(m.idleDeadline(h, record.Time(h.Seen), expires)) {
+		return nil, ErrExpired
+	}
+	return &state{
+		placement: PlacementInline,
+		identity:  identity{h.Identifier, store.HashIdentifier(h.Identifier)},
+		rec:       rec,
+	}, nil
+}
+
+// readReference opens the reference cookie.
+func (s *Session) readReference(in http.Header, now time.Time) (wire.Reference, bool) {
+	m := s.m
+	if m.cfg.Placement == CookieOnly {
+		return wire.Reference{}, false
+	}
+	var buf [maxCandidates]string
+	for _, value := range cookieValues(buf[:0], in, m.names.reference) {
+		s.jar.brought = true
+		if value == "" {
+			continue
+		}
+		plain, stale, err := m.openCookie(seal.Reference, value)
+		var ref wire.Reference
+		if err == nil {
+			ref, err = wire.ParseReference(plain)
+		}
+		if err == nil && now.After(record.Time(ref.Expires)) {
+			err = ErrExpired
+		}
+		if err != nil {
+			m.rejected("reference", err)
+			continue
+		}
+		s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, stale
+		return ref, true
+	}
+	return wire.Reference{}, false
+}
+
+// rejected counts and logs a cookie that is not used. Why it is not is of no
+// use to whoever sent it, so the response never tells.
+func (m *Manager) rejected(kind string, err error) {
+	m.count.rejected.Add(1)
+	if errors.Is(err, seal.ErrUnknownKey) {
+		m.count.unknownKeys.Add(1)
+	}
+	m.log.Debug("session cookie rejected", slog.String("cookie", kind), slog.Any("error", err))
+}
+
+// loadStored asks the store for the session that ref names. It returns nil if
+// that session is over.
+func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.Floor, now time.Time, s *Session) (*state, error) {
+	who := identity{ref.Identifier, store.HashIdentifier(ref.Identifier)}
+	minimum := uint64(0)
+	if seen.ID == who.id {
+		minimum = seen.Version
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	st, err := m.fetch(ctx, who, minimum)
+	switch {
+	case errors.Is(err, errGone):
+		var gone *goneError
+		errors.As(err, &gone)
+		// A session that ended a moment ago may just have been replaced by
+		// another tab's login; its cookie must not be overwritten.
+		s.jar.justEnded = !gone.ended.IsZero() && now.Sub(gone.ended) < store.MinEndMark
+		m.count.staleRefs.Add(1)
+		m.log.Debug("reference to a session that is over", slog.String("session", who.id.String()))
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	h := &st.rec.Header
+	switch {
+	case ref.Generation == h.Generation:
+		s.presentDue = h.Generation > 0 && h.Presented == 0
+	case ref.Generation+1 == h.Generation && (h.Presented == 0 || now.Before(record.Time(h.Presented).Add(rotationGrace))):
+		// A slower request of the same visitor: it gets the newest credential.
+	default:
+		m.count.staleRefs.Add(1)
+		m.log.Warn("an outdated session credential was refused", slog.String("session", who.id.String()))
+		return nil, nil
+	}
+	if minimum > st.stored.Version {
+		m.count.lost.Add(1)
+		m.log.Error("the store answered with an older version than the browser has seen: it has lost writes",
+			slog.String("session", who.id.String()))
+		s.jar.lost = minimum
+	}
+	s.touchDue = m.touchDue(h, st.stored.Seen, now)
+	return st, nil
+}
+
+// errGone says that a session is not there any more.
+var errGone = errors.New("sojourn: the session is over")
+
+type goneError struct{ ended time.Time } // zero if it expired or was never there
+
+func (e *goneError) Error() string        { return errGone.Error() }
+func (e *goneError) Is(target error) bool { return target == errGone }
+
+// fetch loads and opens a record: a live session, errGone, or an error that
+// wraps ErrUnavailable. minimum is the lowest version that a cached copy may
+// have; 0 asks the origin.
+func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*state, error) {
+	m.count.loads.Add(1)
+	var rec store.Record
+	var err error
+	if fl, ok := m.cfg.Store.(store.FloorLoader); ok {
+		rec, err = fl.LoadFrom(ctx, who.id, minimum)
+	} else {
+		rec, err = m.cfg.Store.Load(ctx, who.id)
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, &goneError{}
+	case err != nil:
+		m.count.storeErrors.Add(1)
+		return nil, unavailable("load", err)
+	case rec.IsEnd():
+		return nil, &goneError{ended: rec.Ended}
+	case rec.Expired(m.now()):
+		return nil, &goneError{}
+	}
+	st, err := m.openRecord(rec, who)
+	switch {
+	case errors.Is(err, seal.ErrUnknownKey):
+		return nil, fmt.Errorf("%w: the key ring lacks the key of a stored session", ErrUnavailable)
+	case err != nil:
+		m.count.damaged.Add(1)
+		m.log.Error("a stored session does not open: its record was damaged or moved",
+			slog.String("session", who.id.String()), slog.Any("error", err))
+		return nil, &goneError{}
+	}
+	return st, nil
+}
+
+func newIdentity() identity {
+	b := make([]byte, record.IdentifierSize)
+	_, _ = rand.Read(b) // never fails
+	return identity{b, store.HashIdentifier(b)}
+}
+
+// visitOf reads from a request what a session wants to know of it.
+func visitOf(r *http.Request, secureCookies bool) visit {
+	v := visit{userAgent: userAgent(r.Header)}
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		v.ip = host
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		v.crossSite = crossSite(r)
+	}
+	v.plainHTTP = secureCookies && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
+		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
+	return v
+}
+
+// crossSite reports whether another site started the request (Fetch Metadata;
+// by Origin where the browser sends none).
+func crossSite(r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
+		return site == "cross-site"
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
+}
+
+func isLocalhost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
+func userAgent(h http.Header) string {
+	ua := h.Get("User-Agent")
+	const most = 256 // enough for every browser, not for a flood
+	if len(ua) > most {
+		ua = ua[:most]
+	}
+	return strings.ToValidUTF8(ua, "")
+}

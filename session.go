@@ -1,0 +1,513 @@
+package sojourn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Session is one visitor's state during one request. It comes from
+// [Manager.Get] or [Manager.Open] and is safe for concurrent use.
+//
+// Reading and changing values does no I/O; changes are kept by the commit
+// before the response's first byte, or by [Session.Save].
+type Session struct {
+	m     *Manager
+	visit visit
+
+	mu       sync.Mutex
+	updating atomic.Bool // an Update function is running; see lock
+
+	last *state        // as loaded or last saved
+	view record.Record // last with the changes below applied
+	own  bool          // view's field list is not shared with last
+
+	changes changes
+	ending  *ending   // last is to be ended
+	login   *login    // a fresh session is to be made for this user
+	fresh   *identity // identifier of a session that does not exist yet
+	failed  error     // why the next commit must fail
+
+	presentDue bool // the newest credential came back for the first time
+	touchDue   bool // activity should be noted
+
+	jar   jar         // what the browser holds once it has the response's cookies
+	lines []setCookie // of the response, not yet in its header
+	// mayUndo: an earlier Save put a new reference into lines.
+	mayUndo bool
+
+	phase phase
+	watch *watch // of Done
+}
+
+// phase is how far the response is.
+type phase uint8
+
+const (
+	phaseOpen  phase = iota // the header can still be changed
+	phaseBody               // the first byte is out: no cookies any more
+	phaseOver               // failed or finished: nothing is kept any more
+	phaseLoose              // not bound to a response that starts: Manager.Open
+)
+
+// visit is what a request says about its visitor, apart from the cookies.
+type visit struct {
+	userAgent string
+	ip        string
+	crossSite bool // an unsafe method, started by another site
+	plainHTTP bool // surely not encrypted on the way to the browser
+}
+
+// identity is a session identifier and the row key it hashes to.
+type identity struct {
+	identifier []byte
+	id         store.ID
+}
+
+// state is a session at one point: as loaded or as saved. It is immutable.
+type state struct {
+	placement Placement
+	identity
+	rec record.Record
+	// stored is what the store holds, without Data, if placement is stored.
+	stored store.Record
+	size   int // bytes in the cookie, or of the stored Data
+}
+
+// ending says that the session as it was loaded is to be ended.
+type ending struct {
+	carry bool    // its values go on in the session that a login makes
+	pops  changes // what was taken from it before the Logout
+}
+
+type login struct {
+	user string
+	at   time.Time
+	// drop: the values are those of another user.
+	drop bool
+}
+
+// Placement is where a session lives.
+type Placement uint8
+
+const (
+	PlacementNone   Placement = iota // nowhere: it holds nothing
+	PlacementInline                  // sealed in a cookie
+	PlacementStored                  // in the store
+)
+
+// String returns "none", "inline" or "stored".
+func (p Placement) String() string {
+	switch p {
+	case PlacementInline:
+		return "inline"
+	case PlacementStored:
+		return "stored"
+	default:
+		return "none"
+	}
+}
+
+// Info describes a session, as it was last loaded or saved. Zero times are
+// unknown or unlimited.
+type Info struct {
+	Handle      string // public name; see [Session.Handle]
+	Placement   Placement
+	Version     uint64 // of a stored session; 0 otherwise
+	Size        int    // bytes: of the cookie's name and value, or of the sealed record
+	User        string
+	Created     time.Time // start of the lifetime: first value, or login
+	LastSeen    time.Time // last activity that was noted
+	IdleExpires time.Time // when it ends without further activity
+	Expires     time.Time // when it ends in any case
+	LoggedIn    time.Time // when the user logged in
+	UserAgent   string    // of the request that stored the session or logged in
+	IP          string    // likewise: the request's RemoteAddr
+	Persistent  bool      // the browser keeps it when it is closed
+}
+
+// IsNew reports whether the request brought no live session.
+func (s *Session) IsNew() bool {
+	s.lock()
+	defer s.mu.Unlock()
+	return s.jar.isNew
+}
+
+// Handle returns the session's public name: 26 letters and digits that are not
+// secret, for logs and admin pages. It stays the same across Rotate, and is new
+// after Login and Logout. A session that is never saved never uses its handle.
+func (s *Session) Handle() string {
+	s.lock()
+	defer s.mu.Unlock()
+	return s.identity().id.String()
+}
+
+// identity returns the identifier that the session has, or will have.
+func (s *Session) identity() identity {
+	if s.fresh == nil {
+		if s.base().placement != PlacementNone {
+			return s.base().identity
+		}
+		id := newIdentity()
+		s.fresh = &id
+	}
+	return *s.fresh
+}
+
+// User returns the name that Login was given, or "" for an anonymous visitor.
+func (s *Session) User() string {
+	s.lock()
+	defer s.mu.Unlock()
+	return s.view.Header.User
+}
+
+// Info returns the session's description, as it was last loaded or saved.
+func (s *Session) Info() Info {
+	s.lock()
+	defer s.mu.Unlock()
+	st := s.base()
+	h := &st.rec.Header
+	info := Info{
+		Handle:     s.identity().id.String(),
+		Placement:  st.placement,
+		Version:    st.stored.Version,
+		Size:       st.size,
+		User:       h.User,
+		Created:    record.Time(h.Created),
+		LoggedIn:   record.Time(h.AuthTime),
+		UserAgent:  h.UserAgent,
+		IP:         h.IP,
+		Persistent: s.m.persistent(h),
+	}
+	switch st.placement {
+	case PlacementInline:
+		info.LastSeen = record.Time(h.Seen)
+		info.Expires = record.Time(h.Expires)
+		info.IdleExpires = s.m.idleDeadline(h, info.LastSeen, info.Expires)
+	case PlacementStored:
+		info.LastSeen = st.stored.Seen
+		info.Expires = st.stored.Expires
+		info.IdleExpires = st.stored.Deadline
+	}
+	return info
+}
+
+// Remember overrides Config.Cookie.BrowserSession for this session: with true
+// the browser keeps it until its absolute end, with false until it is closed.
+func (s *Session) Remember(persistent bool) {
+	p := record.PersistBrowser
+	if persistent {
+		p = record.PersistAlways
+	}
+	s.lock()
+	defer s.mu.Unlock()
+	s.changes.header.persist = &p
+	s.view.Header.Persist = p
+}
+
+// SetExpiry overrides the manager's idle timeout and lifetime for this session.
+// Both are counted as in [Config]: 0 = as configured, negative = no idle
+// timeout, or 400 days of lifetime. A lifetime that is already over ends the
+// session with this response.
+func (s *Session) SetExpiry(idle, lifetime time.Duration) {
+	i, l := toMillis(idle), toMillis(min(lifetime, maxAge))
+	s.lock()
+	defer s.mu.Unlock()
+	s.changes.header.idle, s.changes.header.lifetime = &i, &l
+	s.view.Header.Idle, s.view.Header.Lifetime = i, l
+}
+
+// toMillis rounds away from zero, so that no setting turns into "as configured".
+func toMillis(d time.Duration) int64 {
+	switch {
+	case d < 0:
+		return -1
+	default:
+		return int64((d + time.Millisecond - 1) / time.Millisecond)
+	}
+}
+
+// Save commits now: afterwards Get returns what was committed, and popped
+// values are surely this request's. On an error nothing was kept and the
+// changes stay pending. Cookies that the save needs are set with the response,
+// or in the header given to [Manager.Open]; it returns [ErrTooLate] if one is
+// needed and the response has already started, or was an error. The
+// commit goes on for at most Config.Timeout when ctx is cancelled.
+func (s *Session) Save(ctx context.Context) error {
+	s.lock()
+	defer s.mu.Unlock()
+	if s.phase == phaseOver {
+		return ErrTooLate
+	}
+	err := s.commit(ctx, commitSave)
+	if err == nil && s.phase == phaseLoose {
+		return s.flushTo(s.jar.out)
+	}
+	return err
+}
+
+// Discard drops every change that was not saved, Login and Logout included.
+func (s *Session) Discard() {
+	s.lock()
+	defer s.mu.Unlock()
+	s.discard()
+}
+
+func (s *Session) discard() {
+	s.changes = changes{}
+	s.ending, s.login, s.fresh, s.failed = nil, nil, nil, nil
+	s.view, s.own = s.last.rec, false
+}
+
+// base is the state that the pending changes apply to: nothing, after Logout.
+func (s *Session) base() *state {
+	if s.ending != nil && !s.ending.carry {
+		return &state{}
+	}
+	return s.last
+}
+
+// Get decodes the value of that name into the variable that into points to. It
+// returns [ErrNoValue] or [ErrBadValue], and leaves the variable alone then. Use a
+// [Key] for names that are known at compile time.
+func (s *Session) Get(name string, into any) error {
+	s.lock()
+	raw, ok := s.raw(name)
+	s.mu.Unlock()
+	if !ok || strings.HasPrefix(name, "_") {
+		return fmt.Errorf("%w: %.40q", ErrNoValue, name)
+	}
+	target := reflect.ValueOf(into)
+	if target.Kind() != reflect.Pointer || target.IsNil() {
+		return fmt.Errorf("%w: Get(%.40q) needs a non-nil pointer, not %T", ErrBadValue, name, into)
+	}
+	fresh := reflect.New(target.Type().Elem())
+	if err := decodeValue(raw, fresh.Interface()); err != nil {
+		return fmt.Errorf("%w: cannot decode %.40q as %v (%T)", ErrBadValue, name, target.Type().Elem(), err)
+	}
+	target.Elem().Set(fresh.Elem())
+	return nil
+}
+
+// Set changes the value of that name. It is encoded now. A value that cannot be
+// encoded, or a name that cannot be used (empty, over 255 bytes, or starting
+// with "_"), fails the commit with [ErrBadValue].
+func (s *Session) Set(name string, value any) {
+	raw, err := encodeValue(value)
+	if err != nil {
+		err = fmt.Errorf("%w: cannot encode %.40q, a %T (%T)", ErrBadValue, name, value, err)
+	}
+	if bad := checkName(name); bad != nil {
+		err = bad
+	}
+	s.lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.failLater(err)
+		return
+	}
+	s.put(slot{name: name}, raw)
+}
+
+// Has reports whether the session has a value of that name.
+func (s *Session) Has(name string) bool {
+	s.lock()
+	defer s.mu.Unlock()
+	_, ok := s.raw(name)
+	return ok && !strings.HasPrefix(name, "_")
+}
+
+// Delete removes the value of that name, if there is one.
+func (s *Session) Delete(name string) {
+	if strings.HasPrefix(name, "_") {
+		return
+	}
+	s.lock()
+	defer s.mu.Unlock()
+	s.remove(name)
+}
+
+// Names returns the names of all values, sorted.
+func (s *Session) Names() []string {
+	s.lock()
+	defer s.mu.Unlock()
+	now := s.m.now().UnixMilli()
+	names := make([]string, 0, s.view.Len())
+	for i := range s.view.Fields() {
+		f := &s.view.Fields()[i]
+		if f.Live(now) && !strings.HasPrefix(f.Name, "_") {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+// Clear removes all values and flash messages. The visitor stays logged in.
+func (s *Session) Clear() {
+	s.lock()
+	defer s.mu.Unlock()
+	s.clear()
+}
+
+func (s *Session) clear() {
+	s.changes.clear()
+	s.edit().RemoveAll()
+}
+
+// The methods below are called with mu held. They keep view and changes in step.
+
+// raw returns the current bytes of a value.
+func (s *Session) raw(name string) ([]byte, bool) {
+	f, ok := s.view.Find(name)
+	if !ok || f.Expiry != 0 && !f.Live(s.m.now().UnixMilli()) {
+		return nil, false
+	}
+	return f.Value, true
+}
+
+// edit returns the view for changing.
+func (s *Session) edit() *record.Record {
+	if !s.own {
+		s.view, s.own = s.view.Clone(), true
+	}
+	return &s.view
+}
+
+func (s *Session) put(k slot, raw []byte) {
+	raw = nonNil(raw)
+	if s.unchanged(k, raw) {
+		return
+	}
+	ch := s.changes.of(k.name)
+	ch.slot, ch.base, ch.value, ch.updates = k, baseSet, raw, nil
+	s.show(ch)
+}
+
+// unchanged reports whether putting raw would change nothing, so that nothing
+// is written. A value that expires by itself starts anew with each Set.
+func (s *Session) unchanged(k slot, raw []byte) bool {
+	f, ok := s.view.Find(k.name)
+	return ok && k.ttl == 0 && f.Expiry == 0 && f.Flags&k.flags == k.flags && string(f.Value) == string(raw)
+}
+
+func (s *Session) remove(name string) {
+	if _, ok := s.view.Find(name); !ok {
+		return
+	}
+	ch := s.changes.of(name)
+	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
+	s.show(ch)
+}
+
+func (s *Session) take(name string, raw []byte) {
+	ch := s.changes.of(name)
+	// Only a value that was there when the session was loaded can have been
+	// taken by somebody else.
+	if ch.base == baseKept && len(ch.updates) == 0 {
+		ch.taken = raw
+	}
+	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
+	s.show(ch)
+}
+
+func (s *Session) update(k slot, f updateFunc) ([]byte, error) {
+	raw, ok := s.raw(k.name)
+	s.updating.Store(true)
+	defer s.updating.Store(false)
+	next, err := callUpdate(f, raw, ok)
+	if err != nil || next != nil && s.unchanged(k, next) || next == nil && !ok {
+		return next, err
+	}
+	ch := s.changes.of(k.name)
+	ch.slot = k
+	if ch.base == baseKept {
+		ch.updates = append(ch.updates, f)
+		s.showValue(k, next)
+		return next, nil
+	}
+	// What is there is this request's own: the result cannot differ later.
+	ch.base, ch.value = baseSet, next
+	if next == nil {
+		ch.base = baseRemoved
+	}
+	s.showValue(k, next)
+	return next, nil
+}
+
+// show applies a change that needs no Update function to the view.
+func (s *Session) show(ch *change) {
+	if ch.base == baseSet {
+		s.showValue(ch.slot, ch.value)
+		return
+	}
+	s.edit().Remove(ch.name)
+}
+
+func (s *Session) showValue(k slot, raw []byte) {
+	if raw == nil {
+		s.edit().Remove(k.name)
+		return
+	}
+	f := record.Field{Name: k.name, Flags: k.flags, Value: raw}
+	if old, ok := s.view.Find(k.name); ok {
+		f.Flags |= old.Flags
+	}
+	if k.ttl > 0 {
+		f.Expiry = s.m.now().Add(k.ttl).UnixMilli()
+	}
+	s.edit().Put(f)
+}
+
+// failLater makes the next commit fail: its changes would not be all there.
+func (s *Session) failLater(err error) {
+	s.failed = errors.Join(s.failed, err)
+}
+
+func nonNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// lock locks mu. An Update function that uses its own session would wait for
+// itself for ever; it is told so instead.
+func (s *Session) lock() {
+	if s.mu.TryLock() {
+		return
+	}
+	if s.updating.Load() && insideUpdate() {
+		panic("sojourn: an Update function must not use the session: it gets the value as its argument and returns the new one")
+	}
+	s.mu.Lock()
+}
+
+// callUpdate is where every Update function runs, so that insideUpdate can
+// find it on the stack.
+//
+//go:noinline
+func callUpdate(f updateFunc, raw []byte, ok bool) ([]byte, error) { return f(raw, ok) }
+
+// insideUpdate reports whether the calling goroutine is in callUpdate.
+func insideUpdate() bool {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, "/sojourn.callUpdate") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}

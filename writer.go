@@ -1,0 +1,327 @@
+package sojourn
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// request is one request on its way through Wrap: at once its context and its
+// response writer, so that an untouched request costs one allocation. It is
+// never reused: handlers leak response writers into goroutines.
+type request struct {
+	context.Context
+	m     *Manager
+	inner http.ResponseWriter
+	r     *http.Request
+	// encoding is the Content-Encoding that was set outside Wrap, by a
+	// compressor that an error answer passes through as well.
+	encoding []string
+
+	started bool  // the header is on its way; used by the response's goroutine only
+	failed  error // the commit failed: the handler's writes reach nobody
+
+	mu      sync.Mutex // guards what follows; never held during I/O
+	loading chan struct{}
+	s       *Session
+	loadErr error
+	phase   phase
+	// discarded: ServeError answers, so nothing is kept but a Logout.
+	discarded bool
+
+	asked atomic.Bool // anything but a plain pass-through is needed
+}
+
+// anyManager is the context key that finds the innermost request of any manager.
+type anyManager struct{}
+
+// Value makes the request findable, by its manager or as the innermost one.
+func (q *request) Value(key any) any {
+	switch k := key.(type) {
+	case *Manager:
+		if k == q.m {
+			return q
+		}
+	case anyManager:
+		return q
+	}
+	return q.Context.Value(key)
+}
+
+// request returns the manager's request that ctx belongs to, or nil.
+func (m *Manager) request(ctx context.Context) *request {
+	q, _ := ctx.Value(m).(*request)
+	return q
+}
+
+// session loads the request's session once, however many goroutines ask.
+func (q *request) session(ctx context.Context) (*Session, error) {
+	q.mu.Lock()
+	for q.loading != nil {
+		wait := q.loading
+		q.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, unavailable("load", context.Cause(ctx))
+		}
+		q.mu.Lock()
+	}
+	if q.s != nil || q.loadErr != nil {
+		defer q.mu.Unlock()
+		return q.s, q.loadErr
+	}
+	q.loading = make(chan struct{})
+	q.asked.Store(true)
+	q.mu.Unlock()
+
+	q.checkNesting()
+	s := &Session{m: q.m, visit: visitOf(q.r, q.m.names.secure)}
+	err := s.load(ctx, q.r.Header)
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	close(q.loading)
+	q.loading = nil
+	if err != nil {
+		q.loadErr = err
+		return nil, err
+	}
+	s.phase = q.phase
+	q.s = s
+	return s, nil
+}
+
+// checkNesting reports two nested managers of one name: they would overwrite
+// each other's cookies.
+func (q *request) checkNesting() {
+	for outer, _ := q.Context.Value(anyManager{}).(*request); outer != nil; outer, _ = outer.Context.Value(anyManager{}).(*request) {
+		if outer.m.names.reference == q.m.names.reference {
+			q.m.logOnce(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
+				slog.String("name", q.m.cfg.Name))
+		}
+	}
+}
+
+// enter moves the response to the next phase and returns its session, if it
+// was asked for.
+func (q *request) enter(p phase) *Session {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if p > q.phase {
+		q.phase = p
+	}
+	return q.s
+}
+
+// discard drops the session's pending changes, except a Logout, and keeps
+// nothing from now on.
+func (q *request) discard() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.discarded = true
+	q.asked.Store(true)
+}
+
+// start commits before the response's first byte. It returns an error if the
+// response was replaced by an error answer.
+func (q *request) start(status int) error {
+	if q.started {
+		return q.failed
+	}
+	q.started = true
+	if !q.asked.Load() {
+		q.enter(phaseBody)
+		return nil
+	}
+	q.mu.Lock()
+	next := phaseBody
+	if status >= http.StatusInternalServerError || q.discarded {
+		next = phaseOver
+	}
+	q.phase = next
+	s := q.s
+	q.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	if err := s.answer(q.Context, q.inner.Header(), next); err != nil {
+		q.failed = err
+		q.m.commitFailed(s, err)
+		q.enter(phaseOver)
+		q.m.answerError(q.inner, q.r, err, q.encoding)
+		return err
+	}
+	return nil
+}
+
+// finish is called when the handler has returned without a panic.
+func (q *request) finish() {
+	if !q.asked.Load() {
+		return
+	}
+	late := q.started
+	_ = q.start(http.StatusOK) // a failure was answered
+	s := q.enter(phaseOver)
+	if s == nil || q.failed != nil {
+		return
+	}
+	if err := s.end(q.Context, late); err != nil {
+		q.m.count.late.Add(1)
+		q.m.log.Error("changes made after the response had started were lost",
+			slog.String("session", s.Handle()), slog.Any("error", err))
+	}
+}
+
+// leave is called in any case, also when the handler panicked: then nothing
+// was committed, and nothing will be.
+func (q *request) leave() {
+	if !q.asked.Load() {
+		return
+	}
+	if s := q.enter(phaseOver); s != nil {
+		s.leave()
+	}
+}
+
+func (m *Manager) commitFailed(s *Session, err error) {
+	m.count.failed.Add(1)
+	level := slog.LevelError
+	if errors.Is(err, ErrEnded) || errors.Is(err, ErrExpired) || errors.Is(err, ErrTaken) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCrossSite) {
+		level = slog.LevelInfo // the visitor's doing, not a fault
+	}
+	m.log.Log(context.Background(), level, "the session could not be kept; the response was replaced by an error",
+		slog.String("session", s.Handle()), slog.Any("error", err))
+}
+
+// Unwrap is for [http.ResponseController].
+func (q *request) Unwrap() http.ResponseWriter { return q.inner }
+
+// Header returns the response's header.
+func (q *request) Header() http.Header { return q.inner.Header() }
+
+// WriteHeader commits the session, unless status is informational.
+func (q *request) WriteHeader(status int) {
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		if q.failed == nil {
+			q.inner.WriteHeader(status)
+		}
+		return
+	}
+	if q.start(status) == nil {
+		q.inner.WriteHeader(status)
+	}
+}
+
+// Write commits the session before the first byte.
+func (q *request) Write(b []byte) (int, error) {
+	if err := q.start(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return q.inner.Write(b)
+}
+
+// WriteString is Write for a string.
+func (q *request) WriteString(s string) (int, error) {
+	if err := q.start(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return io.WriteString(q.inner, s)
+}
+
+// ReadFrom lets the connection use sendfile.
+func (q *request) ReadFrom(src io.Reader) (int64, error) {
+	if err := q.start(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return io.Copy(q.inner, src)
+}
+
+// Flush commits the session and sends what was written.
+func (q *request) Flush() { _ = q.FlushError() }
+
+// FlushError is Flush for [http.ResponseController].
+func (q *request) FlushError() error {
+	if err := q.start(http.StatusOK); err != nil {
+		return err
+	}
+	return http.NewResponseController(q.inner).Flush()
+}
+
+// Hijack commits the session and hands over the connection. The cookies are in
+// Header then, for whoever writes the response by hand.
+func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	// Committing first and failing then would leave nothing to answer with.
+	if !canHijack(q.inner) {
+		return nil, nil, http.ErrNotSupported
+	}
+	if err := q.start(http.StatusSwitchingProtocols); err != nil {
+		return nil, nil, err
+	}
+	return http.NewResponseController(q.inner).Hijack()
+}
+
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case *request: // is a Hijacker whatever is below
+			w = t.inner
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+// addVary says that the response depends on the request's cookies.
+func addVary(h http.Header) {
+	for _, line := range h["Vary"] {
+		for part := range strings.SplitSeq(line, ",") {
+			part = strings.TrimSpace(part)
+			if part == "*" || strings.EqualFold(part, "Cookie") {
+				return
+			}
+		}
+	}
+	h.Add("Vary", "Cookie")
+}
+
+// forbidSharedCaching keeps a response with a Set-Cookie out of shared caches
+// (RFC 9111, section 7.3).
+func forbidSharedCaching(h http.Header) {
+	var kept []string
+	private := false
+	for _, line := range h["Cache-Control"] {
+		for part := range strings.SplitSeq(line, ",") {
+			part = strings.TrimSpace(part)
+			name, arg, _ := strings.Cut(strings.ToLower(part), "=")
+			switch name {
+			case "", "public", "s-maxage":
+				continue
+			case "private":
+				// With a field list it hides only those fields.
+				if arg != "" {
+					continue
+				}
+				private = true
+			case "no-store":
+				private = true
+			}
+			kept = append(kept, part)
+		}
+	}
+	if !private {
+		kept = append(kept, "private")
+	}
+	h["Cache-Control"] = []string{strings.Join(kept, ", ")}
+}
