@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
 
