@@ -1,0 +1,67 @@
+# Two commands are enough to start with: `make demo` and `make test`.
+
+GO      ?= go
+BIN     := $(CURDIR)/.bin
+# Every module of the workspace; a plain ./... at the root would miss all but one.
+MODULES  = $(shell $(GO) list -m -f '{{.Dir}}')
+ALL      = $(addsuffix /...,$(MODULES))
+
+DEMO_ADDR ?= localhost:8080
+FUZZTIME  ?= 30s
+
+# Tools, pinned. They are built into .bin and are no dependency of any module.
+GOTESTSUM     := gotest.tools/gotestsum@v1.13.0
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help
+help: ## list what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## run the shop on http://localhost:8080 (DEMO_ADDR=host:port to change that)
+	@$(GO) run ./examples/shop -listen $(DEMO_ADDR)
+
+.PHONY: test
+test: $(BIN)/gotestsum ## install what the tests need and run all of them, with the race detector
+	@GO="$(GO)" GOTESTSUM="$(BIN)/gotestsum" scripts/test $(ALL)
+
+.PHONY: test-short
+test-short: ## run the tests that need neither browser nor server, quickly
+	$(GO) test -short $(ALL)
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## check formatting, vet, staticcheck and the other linters
+	@GO="$(GO)" LINT="$(BIN)/golangci-lint" scripts/lint $(MODULES)
+
+.PHONY: fmt
+fmt: $(BIN)/golangci-lint ## format all Go files the way lint wants them
+	@set -e; for dir in $(MODULES); do (cd "$$dir" && "$(BIN)/golangci-lint" fmt); done
+
+.PHONY: bench
+bench: ## compare with the libraries that users would pick instead (BENCH_ARGS=-quick for a minute's worth)
+	@cd bench && $(GO) run . $(BENCH_ARGS)
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s each)
+	@GO="$(GO)" scripts/fuzz $(FUZZTIME) $(MODULES)
+
+.PHONY: vuln
+vuln: $(BIN)/govulncheck ## look up known vulnerabilities (needs the network)
+	@set -e; for dir in $(MODULES); do echo "$$dir"; (cd "$$dir" && "$(BIN)/govulncheck" ./...); done
+
+.PHONY: tidy
+tidy: ## tidy every module's go.mod
+	@set -e; for dir in $(MODULES); do (cd "$$dir" && GOWORK=off $(GO) mod tidy); done
+
+.PHONY: clean
+clean: ## remove built tools, demo data and screenshots
+	rm -rf .bin data screenshots examples/shop/data
+
+# A tool is built again when its pinned version changes, that is with this file.
+$(BIN)/gotestsum: Makefile
+	@GOBIN="$(BIN)" $(GO) install $(GOTESTSUM) && touch $@
+$(BIN)/golangci-lint: Makefile
+	@GOBIN="$(BIN)" $(GO) install $(GOLANGCI_LINT) && touch $@
+$(BIN)/govulncheck: Makefile
+	@GOBIN="$(BIN)" $(GO) install $(GOVULNCHECK) && touch $@
