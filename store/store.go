@@ -49,7 +49,8 @@ var (
 // Store keeps session records. Implementations are safe for concurrent use.
 //
 // Errors wrap one of this package's sentinels where one fits; every other
-// error means that the store could not answer. No error text contains Data or
+// error means that the store could not answer. A call whose context is over
+// before it starts returns the context's error. No error text contains Data or
 // an ID.
 type Store interface {
 	// Load returns the record with that ID: live, past its deadline, or an end
@@ -78,9 +79,11 @@ type Store interface {
 	Save(ctx context.Context, rec Record, base Base) error
 
 	// Delete ends the session whatever its version, and leaves an end mark
-	// until the given time; an ID that was never seen gets a mark too. A mark
-	// that is already there keeps its Ended time, and the later of both
-	// deadlines. It is idempotent.
+	// until the given time; an ID that was never seen gets a mark too. The mark
+	// keeps the record's version and tags, so that a save from before the end
+	// is still recognised when it is sent again. A mark that is already there
+	// keeps its Ended time, and the later of both deadlines. Delete is
+	// idempotent.
 	Delete(ctx context.Context, id ID, until time.Time) error
 }
 
@@ -89,7 +92,7 @@ type Store interface {
 type Record struct {
 	ID      ID        // row key
 	Version uint64    // 1 for the first save, one more with each
-	Tags    []Tag     // of the last saves, newest first, at most RecentTags; Tags[0] is this version's
+	Tags    []Tag     // of the last saves, newest first, 1 to RecentTags of them; Tags[0] is this version's
 	User    UserHash  // who is logged in; zero = nobody. Part of the user index
 	Created time.Time // when the session was first stored
 	Seen    time.Time // last activity, as far as it was noted
@@ -188,8 +191,9 @@ type UserHash [16]byte
 // manager falls back to a Save where it is lacking.
 type Toucher interface {
 	// Touch moves Seen and Deadline forward, never backwards, and changes
-	// neither version nor tags. It returns ErrNotFound when there is no live
-	// record with that ID.
+	// neither version nor tags. It returns ErrNotFound when there is no record
+	// with that ID, or when it has ended. One that is past its deadline is
+	// extended or not found, as suits the engine.
 	Touch(ctx context.Context, id ID, seen, deadline time.Time) error
 }
 
@@ -206,7 +210,8 @@ type Sweeper interface {
 // UserIndex is a store that can find a user's sessions without a full scan.
 type UserIndex interface {
 	// ByUser returns the user's records in no particular order, without end
-	// marks. Records past their deadline may be among them.
+	// marks. Records past their deadline may be among them. The zero UserHash
+	// has none.
 	ByUser(ctx context.Context, user UserHash) ([]Record, error)
 }
 
@@ -229,8 +234,8 @@ type Counter interface {
 type Counts struct {
 	Live     int64 `json:"live"`      // neither ended nor past the deadline
 	LoggedIn int64 `json:"logged_in"` // those of Live that belong to a user
-	Expired  int64 `json:"expired"`   // past the deadline, not yet swept
-	Ended    int64 `json:"ended"`     // end marks
+	Expired  int64 `json:"expired"`   // not ended, past the deadline, not yet swept
+	Ended    int64 `json:"ended"`     // end marks, before and past their deadline
 	Bytes    int64 `json:"bytes"`     // sum of len(Data)
 }
 

@@ -1,0 +1,254 @@
+// Package memory keeps sessions in this process's memory: for development,
+// tests, and services that can lose every session when they stop.
+//
+//	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: memory.New()})
+//
+// It does everything that a store can do, starts no goroutines, and needs no
+// closing. Records go when they are swept, which the session manager sees to.
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// shardCount is a power of two well above the number of cores that machines
+// have, so that requests seldom wait for each other.
+const shardCount = 64
+
+// Store is a store.Store in memory, and all of its optional interfaces but
+// FloorLoader. Make one with New.
+type Store struct {
+	shards [shardCount]shard
+	limit  int64 // of used; 0 = none
+	used   atomic.Int64
+}
+
+var (
+	_ store.Store     = (*Store)(nil)
+	_ store.Toucher   = (*Store)(nil)
+	_ store.Sweeper   = (*Store)(nil)
+	_ store.UserIndex = (*Store)(nil)
+	_ store.Scanner   = (*Store)(nil)
+	_ store.Counter   = (*Store)(nil)
+)
+
+// Option changes what New makes.
+type Option func(*Store)
+
+// MaxBytes bounds the memory that records take, to about n bytes: their Data
+// and a flat estimate for the rest of each. A Save that does not fit into what
+// is left evicts other records, roughly in this order: those past their
+// deadline, then the sessions that were idle for longest (that is, whose
+// deadline is next), and only when no session is left, end marks.
+//
+// An evicted session is lost: its visitor is logged out. So bound a store only
+// where that is acceptable. An evicted end mark no longer refuses the insert
+// of a session that ended. A record that alone is larger than n is refused
+// with store.ErrTooLarge. Without this option, or with n <= 0, nothing is
+// evicted.
+func MaxBytes(n int64) Option {
+	return func(s *Store) { s.limit = max(n, 0) }
+}
+
+// New returns an empty store.
+func New(opts ...Option) *Store {
+	s := &Store{}
+	for _, opt := range opts {
+		opt(s)
+	}
+	for i := range s.shards {
+		s.shards[i].init()
+	}
+	return s
+}
+
+func (s *Store) shard(id store.ID) *shard { return &s.shards[id[0]%shardCount] }
+
+// Load returns a record, as store.Store says.
+func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Record{}, fmt.Errorf("memory: load: %w", err)
+	}
+	sh := s.shard(id)
+	sh.mu.RLock()
+	e := sh.entries[id]
+	if e == nil {
+		sh.mu.RUnlock()
+		return store.Record{}, store.ErrNotFound
+	}
+	r := e.row
+	sh.mu.RUnlock()
+	return r.record(), nil
+}
+
+// Save stores a record, as store.Store says. It returns store.ErrTooLarge only
+// if the store is bounded by MaxBytes.
+func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("memory: save: %w", err)
+	}
+	r := newRow(&rec)
+	if s.limit > 0 && r.cost() > s.limit {
+		return store.ErrTooLarge
+	}
+	sh := s.shard(rec.ID)
+	sh.mu.Lock()
+	grown, err := sh.save(r, base, rec.Shorten)
+	sh.mu.Unlock()
+	s.grow(grown, rec.ID)
+	return err
+}
+
+// Delete ends a session, as store.Store says.
+func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("memory: delete: %w", err)
+	}
+	sh := s.shard(id)
+	sh.mu.Lock()
+	grown := sh.end(id, until.UnixMilli())
+	sh.mu.Unlock()
+	s.grow(grown, id)
+	return nil
+}
+
+// Touch extends a session, as store.Toucher says. A record past its deadline
+// that was not swept yet is extended, too.
+func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("memory: touch: %w", err)
+	}
+	sh := s.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.touch(id, seen.UnixMilli(), deadline.UnixMilli())
+}
+
+// Sweep removes old records, as store.Sweeper says. It locks one shard of the
+// store at a time.
+func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
+	before := time.Now().Add(-age).UnixMilli()
+	removed := 0
+	for i := range s.shards {
+		if err := ctx.Err(); err != nil {
+			return removed, fmt.Errorf("memory: sweep: %w", err)
+		}
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		n, freed := sh.sweep(before, limit-removed)
+		sh.mu.Unlock()
+		s.used.Add(-freed)
+		removed += n
+	}
+	return removed, nil
+}
+
+// ByUser returns a user's records, as store.UserIndex says.
+func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("memory: list a user's sessions: %w", err)
+	}
+	var recs []store.Record
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		for e := sh.users[user]; e != nil; e = e.next {
+			recs = append(recs, e.record())
+		}
+		sh.mu.RUnlock()
+	}
+	return recs, nil
+}
+
+var errCursor = errors.New("memory: scan: not a cursor of this store")
+
+// Scan returns the next records, as store.Scanner says. A record that stays is
+// returned exactly once.
+func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
+	shard, slot := 0, 0
+	if cursor != "" {
+		before, after, _ := strings.Cut(cursor, ".")
+		var err1, err2 error
+		shard, err1 = strconv.Atoi(before)
+		slot, err2 = strconv.Atoi(after)
+		if err1 != nil || err2 != nil || shard < 0 || slot < 0 {
+			return nil, "", errCursor
+		}
+	}
+	var recs []store.Record
+	for ; shard < shardCount; shard++ {
+		if err := ctx.Err(); err != nil {
+			return nil, "", fmt.Errorf("memory: scan: %w", err)
+		}
+		sh := &s.shards[shard]
+		sh.mu.RLock()
+		for ; slot < len(sh.slots); slot++ {
+			if len(recs) >= limit {
+				sh.mu.RUnlock()
+				return recs, fmt.Sprintf("%d.%d", shard, slot), nil
+			}
+			if e := sh.slots[slot]; e != nil {
+				recs = append(recs, e.record())
+			}
+		}
+		sh.mu.RUnlock()
+		slot = 0
+	}
+	return recs, "", nil
+}
+
+// Count counts the records, as store.Counter says. It looks at those that are
+// past their deadline; the others cost nothing.
+func (s *Store) Count(ctx context.Context) (store.Counts, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Counts{}, fmt.Errorf("memory: count: %w", err)
+	}
+	var c store.Counts
+	now := time.Now().UnixMilli()
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		sh.count(now, &c)
+		sh.mu.RUnlock()
+	}
+	return c, nil
+}
+
+// grow notes that the record with that ID takes n bytes more, and evicts others
+// if the store is now over its limit.
+//
+// Each round takes at most one record from each shard, starting with the one
+// that grew: together the shards' next victims are close to the store's.
+func (s *Store) grow(n int64, id store.ID) {
+	used := s.used.Add(n)
+	if s.limit == 0 || used <= s.limit {
+		return
+	}
+	now := time.Now().UnixMilli()
+	for _, marks := range []bool{false, true} {
+		for found := true; found; {
+			found = false
+			for i := range s.shards {
+				sh := &s.shards[(int(id[0])+i)%shardCount]
+				sh.mu.Lock()
+				if victim := sh.victim(now, id, marks); victim != nil {
+					found = true
+					used = s.used.Add(-victim.cost())
+					sh.remove(victim)
+				}
+				sh.mu.Unlock()
+				if used <= s.limit {
+					return
+				}
+			}
+		}
+	}
+}

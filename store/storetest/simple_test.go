@@ -1,0 +1,422 @@
+package storetest_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// simple is a store written for clarity, which can be told to break one rule of
+// the contract. The fault "" is none.
+type simple struct {
+	fault string
+	// expires makes records vanish that are stored past their deadline, as in
+	// an engine with native expiry.
+	expires bool
+	mu      sync.Mutex
+	rows    map[store.ID]*simpleRow
+	count   int
+}
+
+type simpleRow struct {
+	store.Record
+	number        int // in order of creation
+	firstUser     store.UserHash
+	firstDeadline time.Time
+}
+
+func newSimple(fault string) *simple {
+	return &simple{fault: fault, rows: map[store.ID]*simpleRow{}}
+}
+
+func (s *simple) is(fault string) bool { return s.fault == fault }
+
+func (s *simple) over(ctx context.Context) error {
+	if s.is("context ignored") {
+		return nil
+	}
+	return ctx.Err()
+}
+
+// key is what the row of an ID is found by.
+func (s *simple) key(id store.ID) store.ID {
+	switch {
+	case s.is("ID cut short"):
+		id[15] = 0
+	case s.is("IDs cut to 8 bits"):
+		id = store.ID{id[0]}
+	}
+	return id
+}
+
+func (s *simple) Load(ctx context.Context, id store.ID) (store.Record, error) {
+	if err := s.over(ctx); err != nil {
+		return store.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row := s.rows[s.key(id)]
+	if row == nil {
+		return store.Record{}, store.ErrNotFound
+	}
+	return s.out(row), nil
+}
+
+// out returns a row's record as the caller gets it.
+func (s *simple) out(row *simpleRow) store.Record {
+	rec := row.Record
+	if !s.is("tags shared with the loader") {
+		rec.Tags = slices.Clone(rec.Tags)
+	}
+	return rec
+}
+
+// in returns a record as it is kept.
+func (s *simple) in(rec store.Record) store.Record {
+	precision := time.Millisecond
+	if s.is("times in seconds") {
+		precision = time.Second
+	}
+	for _, at := range []*time.Time{&rec.Created, &rec.Seen, &rec.Deadline, &rec.Expires, &rec.Ended} {
+		*at = at.Truncate(precision)
+		if !s.is("times not in UTC") {
+			*at = at.UTC()
+		}
+		if s.is("zero times lost") && at.IsZero() {
+			*at = time.Unix(0, 0).UTC()
+		}
+	}
+	if !s.is("tags shared with the saver") {
+		rec.Tags = slices.Clone(rec.Tags)
+	}
+	if s.is("one tag too few kept") {
+		rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags-1)]
+	}
+	if s.is("ID is text") {
+		copy(rec.ID[:], bytes.ToValidUTF8(rec.ID[:], []byte("?")))
+	}
+	if s.is("numbers are floats") {
+		rec.Version = uint64(float64(rec.Version))
+	}
+	if s.is("data is text") {
+		rec.Data = bytes.ToValidUTF8(rec.Data, []byte("?"))
+	}
+	if s.is("large data cut") {
+		rec.Data = rec.Data[:min(len(rec.Data), 1<<16)]
+	}
+	if !s.is("shorten stored") {
+		rec.Shorten = false
+	}
+	return rec
+}
+
+func (s *simple) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	if err := s.over(ctx); err != nil {
+		return err
+	}
+	var lost error // of a save that is applied and cannot be recognised
+	if s.is("cancelled saves get another tag") {
+		for range 200 {
+			runtime.Gosched()
+		}
+		lost = ctx.Err()
+	}
+	key := s.key(rec.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row := s.rows[key]
+	var stored store.Record
+	if row != nil {
+		stored = row.Record
+	}
+	insert := base == store.Base{}
+
+	if row != nil && s.recognises(stored, rec) {
+		if s.is("own tag overwrites") {
+			row.Record = s.in(rec)
+		}
+		return nil
+	}
+	switch {
+	case row == nil:
+		if !insert && !s.is("update creates") {
+			return store.ErrConflict
+		}
+	case insert:
+		expired := stored.Expired(time.Now()) && !s.is("insert keeps an expired record")
+		allowed := s.is("insert replaces a live record") && !stored.IsEnd() ||
+			s.is("insert after the end") && stored.IsEnd()
+		if !expired && !allowed {
+			return store.ErrConflict
+		}
+		row = nil
+	default:
+		if stored.IsEnd() && !s.is("update after the end") ||
+			!s.matches(stored, base) && !(s.is("mark not compared") && rec.IsEnd()) {
+			return store.ErrConflict
+		}
+		backwards := rec.Shorten && !s.is("shorten ignored") ||
+			rec.IsEnd() && !s.is("mark takes the later deadline") ||
+			s.is("save moves times back")
+		if !backwards {
+			rec.Seen, rec.Deadline = latest(rec.Seen, stored.Seen), latest(rec.Deadline, stored.Deadline)
+		}
+	}
+	if s.is("not atomic") {
+		s.mu.Unlock()
+		runtime.Gosched()
+		s.mu.Lock()
+	}
+	if lost != nil {
+		rec.Tags = append([]store.Tag{12345}, rec.Tags[1:]...)
+	}
+	s.put(key, row, s.in(rec))
+	return lost
+}
+
+func (s *simple) recognises(stored, rec store.Record) bool {
+	switch {
+	case s.is("own tag not looked for"), s.is("own tag not looked for in marks") && stored.IsEnd():
+		return false
+	case s.is("only the newest tag looked for"):
+		return len(stored.Tags) > 0 && stored.Tags[0] == rec.Tags[0]
+	}
+	return stored.HasTag(rec.Tags[0])
+}
+
+func (s *simple) matches(stored store.Record, base store.Base) bool {
+	switch {
+	case s.is("version not compared"):
+		return true
+	case s.is("tag not compared"):
+		return stored.Version == base.Version
+	case s.is("any recent tag compared"):
+		return stored.Version == base.Version && stored.HasTag(base.Tag)
+	}
+	return stored.Base() == base
+}
+
+func (s *simple) put(key store.ID, row *simpleRow, rec store.Record) {
+	if row == nil {
+		s.count++
+		row = &simpleRow{number: s.count, firstUser: rec.User, firstDeadline: rec.Deadline}
+		s.rows[key] = row
+	}
+	row.Record = rec
+	if s.expires && rec.Expired(time.Now()) {
+		delete(s.rows, key)
+	}
+}
+
+func (s *simple) Delete(ctx context.Context, id store.ID, until time.Time) error {
+	if err := s.over(ctx); err != nil {
+		return err
+	}
+	key := s.key(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.is("Delete removes") {
+		delete(s.rows, key)
+		return nil
+	}
+	row := s.rows[key]
+	if row == nil {
+		if !s.is("Delete of nothing leaves no mark") {
+			s.put(key, nil, s.in(store.Record{ID: id, Ended: time.Now(), Deadline: until}))
+		}
+		return nil
+	}
+	mark := row.Record
+	if mark.IsEnd() {
+		if s.is("Delete again moves Ended") {
+			mark.Ended = time.Now().Add(time.Second)
+		}
+		if !s.is("Delete again moves the deadline back") {
+			until = latest(until, mark.Deadline)
+		}
+	} else {
+		mark.Ended = time.Now()
+	}
+	if !s.is("Delete keeps the deadline") {
+		mark.Deadline = until
+	}
+	if !s.is("Delete keeps data") {
+		mark.Data = nil
+	}
+	if s.is("Delete forgets the tags") {
+		mark.Tags = nil
+	}
+	s.put(key, row, s.in(mark))
+	return nil
+}
+
+func (s *simple) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
+	if err := s.over(ctx); err != nil {
+		return err
+	}
+	key := s.key(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row := s.rows[key]
+	if row == nil && s.is("touch creates") {
+		s.put(key, nil, s.in(store.Record{ID: id, Version: 1, Seen: seen, Deadline: deadline}))
+		return nil
+	}
+	if row == nil || row.IsEnd() && !s.is("touch extends marks") {
+		return store.ErrNotFound
+	}
+	rec := row.Record
+	if s.is("touch moves back") {
+		rec.Seen, rec.Deadline = seen, deadline
+	} else {
+		rec.Seen, rec.Deadline = latest(rec.Seen, seen), latest(rec.Deadline, deadline)
+	}
+	if s.is("touch raises the version") {
+		rec.Version++
+	}
+	if s.is("touch in seconds") {
+		rec.Seen, rec.Deadline = rec.Seen.Truncate(time.Second), rec.Deadline.Truncate(time.Second)
+	}
+	s.put(key, row, s.in(rec))
+	return nil
+}
+
+func (s *simple) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
+	if err := s.over(ctx); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := time.Now().Add(-age)
+	removed := 0
+	for key, row := range s.rows {
+		deadline := row.Deadline
+		if s.is("sweep by first deadline") {
+			deadline = row.firstDeadline
+		}
+		over := deadline.Before(before)
+		switch {
+		case s.is("sweep too eager"):
+			over = deadline.Before(time.Now())
+		case s.is("sweep takes live marks") && row.IsEnd():
+			over = true
+		case s.is("sweep leaves marks") && row.IsEnd():
+			over = false
+		}
+		if !over || removed == limit && !s.is("sweep has no limit") {
+			continue
+		}
+		delete(s.rows, key)
+		removed++
+	}
+	if s.is("sweep miscounts") {
+		return min(removed, limit-1), nil
+	}
+	return removed, nil
+}
+
+func (s *simple) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
+	if err := s.over(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var recs []store.Record
+	for _, row := range s.sorted() {
+		owner := row.User
+		if s.is("index keeps the first user") {
+			owner = row.firstUser
+		}
+		nobody := user == store.UserHash{} && !s.is("index lists nobody")
+		if owner != user || nobody || row.IsEnd() && !s.is("index lists marks") {
+			continue
+		}
+		if s.is("index holds 100") && len(recs) == 100 {
+			break
+		}
+		recs = append(recs, s.out(row))
+	}
+	return recs, nil
+}
+
+// sorted returns the rows in order of creation.
+func (s *simple) sorted() []*simpleRow {
+	rows := make([]*simpleRow, 0, len(s.rows))
+	for _, row := range s.rows {
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(a, b *simpleRow) int { return cmp.Compare(a.number, b.number) })
+	return rows
+}
+
+func (s *simple) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
+	if err := s.over(ctx); err != nil {
+		return nil, "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from, _ := strconv.Atoi(cursor) // 0 for the start
+	var recs []store.Record
+	for position, row := range s.sorted() {
+		at := row.number
+		if s.is("scan by position") { // which moves when a row before it goes
+			at = position + 1
+		}
+		if at < from || s.is("scan skips marks") && row.IsEnd() {
+			continue
+		}
+		if len(recs) == limit && !s.is("scan ignores the limit") {
+			return recs, strconv.Itoa(at), nil
+		}
+		recs = append(recs, s.out(row))
+	}
+	return recs, "", nil
+}
+
+func (s *simple) Count(ctx context.Context) (store.Counts, error) {
+	if err := s.over(ctx); err != nil {
+		return store.Counts{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var c store.Counts
+	for _, row := range s.rows {
+		c.Bytes += int64(len(row.Data))
+		switch {
+		case row.IsEnd() && !s.is("count takes marks for live"):
+			c.Ended++
+		case row.Expired(time.Now()) && !s.is("count takes expired for live"):
+			c.Expired++
+		default:
+			c.Live++
+			if row.User != (store.UserHash{}) {
+				c.LoggedIn++
+			}
+		}
+	}
+	return c, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// floorless is a simple store whose LoadFrom answers from the first copy that
+// it made, whatever the floor.
+type floorless struct{ *simple }
+
+func (f floorless) LoadFrom(ctx context.Context, id store.ID, _ uint64) (store.Record, error) {
+	rec, err := f.Load(ctx, id)
+	rec.Version = min(rec.Version, 1)
+	return rec, err
+}

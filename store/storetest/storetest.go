@@ -1,0 +1,89 @@
+// Package storetest is the conformance suite for stores: every engine that
+// keeps sessions passes it, whatever it is made of.
+//
+// A new engine's test needs a few lines:
+//
+//	func TestStore(t *testing.T) {
+//		storetest.Run(t, func(t *testing.T) store.Store {
+//			s, err := redis.Open(address(t), redis.Prefix(t.Name()))
+//			if err != nil {
+//				t.Fatal(err)
+//			}
+//			t.Cleanup(func() { s.Close() })
+//			return s
+//		})
+//	}
+//
+// Each subtest is named after the one behaviour of the contract that it checks;
+// its failure message says what was expected and what depends on it. Start with
+// the group Save (go test -run 'TestStore/Save'): the others build on it.
+//
+// The suite uses the real clock and never waits for time to pass: what must be
+// old is stored with times in the past. An engine's clock may differ from this
+// process's by a few minutes.
+package storetest
+
+import (
+	"testing"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Run checks that the stores which open returns keep the contract of
+// [store.Store], and of each optional interface that they implement.
+//
+// open is called once per subtest and must return a store without any records.
+// It reports its own failures through t and leaves closing to t.Cleanup.
+//
+// With -short, the test with many records makes 2,000 of them, not 100,000.
+func Run(t *testing.T, open func(t *testing.T) store.Store) {
+	t.Helper()
+	groups := []group{
+		{"Save", saveTests},
+		{"Resend", resendTests},
+		{"Parallel", parallelTests},
+		{"End", endTests},
+		{"Context", contextTests},
+		{"Size", sizeTests},
+		{"Model", modelTests},
+	}
+	able := open(t)
+	if _, ok := able.(store.Toucher); ok {
+		groups = append(groups, group{"Touch", touchTests})
+	}
+	if _, ok := able.(store.Sweeper); ok {
+		groups = append(groups, group{"Sweep", sweepTests})
+	}
+	if _, ok := able.(store.UserIndex); ok {
+		groups = append(groups, group{"ByUser", userTests})
+	}
+	if _, ok := able.(store.Scanner); ok {
+		groups = append(groups, group{"Scan", scanTests})
+	}
+	if _, ok := able.(store.Counter); ok {
+		groups = append(groups, group{"Count", countTests})
+	}
+	if _, ok := able.(store.FloorLoader); ok {
+		groups = append(groups, group{"LoadFrom", floorTests})
+	}
+	for _, g := range groups {
+		t.Run(g.name, func(t *testing.T) {
+			for _, s := range g.scenarios {
+				t.Run(s.name, func(t *testing.T) {
+					s.run(&harness{T: t, store: open(t)})
+				})
+			}
+		})
+	}
+}
+
+type group struct {
+	name      string
+	scenarios []scenario
+}
+
+// A scenario checks one behaviour on a store of its own.
+type scenario struct {
+	name string
+	run  func(h *harness)
+}

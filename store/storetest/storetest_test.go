@@ -1,0 +1,156 @@
+package storetest_test
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/storetest"
+)
+
+// TestSuitePassesACorrectStore shows that what the other tests here blame on a
+// fault is not due to the store it was put into.
+func TestSuitePassesACorrectStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return newSimple("") })
+}
+
+// TestSuitePassesAStoreThatCanDoNothingElse: the optional interfaces are
+// optional.
+func TestSuitePassesAStoreThatCanDoNothingElse(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		return struct{ store.Store }{newSimple("")}
+	})
+}
+
+// TestSuitePassesAStoreWithNativeExpiry: records may vanish at their deadline.
+func TestSuitePassesAStoreWithNativeExpiry(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		s := newSimple("")
+		s.expires = true
+		return struct { // everything but Sweep
+			store.Store
+			store.Toucher
+			store.UserIndex
+			store.Scanner
+			store.Counter
+		}{s, s, s, s, s}
+	})
+}
+
+// faults are the mistakes that a store can make, and for each a subtest that
+// must notice it.
+var faults = []struct{ name, noticedBy string }{
+	{"insert replaces a live record", "Save/an_insert_does_not_replace_a_live_record"},
+	{"insert keeps an expired record", "Save/an_insert_replaces_a_record_past_its_deadline"},
+	{"update creates", "Save/a_save_does_not_create_a_record"},
+	{"version not compared", "Save/a_save_on_a_version_that_is_not_there_yet_conflicts"},
+	{"tag not compared", "Save/a_save_on_the_same_version_with_another_tag_conflicts"},
+	{"any recent tag compared", "Save/a_save_compares_with_the_newest_tag_only"},
+	{"save moves times back", "Save/Seen_and_Deadline_never_move_backwards"},
+	{"shorten ignored", "Save/with_Shorten_they_do"},
+	{"shorten stored", "Save/with_Shorten_they_do"},
+	{"times in seconds", "Save/times_are_kept_to_the_millisecond,_in_UTC"},
+	{"times not in UTC", "Save/times_are_kept_to_the_millisecond,_in_UTC"},
+	{"zero times lost", "Save/zero_times_stay_zero"},
+	{"data is text", "Save/every_kind_of_data_is_kept"},
+	{"numbers are floats", "Save/every_kind_of_ID,_user_and_number_is_kept"},
+	{"ID is text", "Save/every_kind_of_ID,_user_and_number_is_kept"},
+	{"ID cut short", "Save/records_with_nearly_the_same_ID_are_apart"},
+	{"tags shared with the loader", "Save/who_loads_a_record_may_change_its_fields_and_tags"},
+	{"tags shared with the saver", "Save/who_saved_a_record_may_change_its_fields_and_tags"},
+	{"own tag not looked for", "Resend/a_save_sent_twice_is_saved_once"},
+	{"only the newest tag looked for", "Resend/a_save_is_recognised_below_later_ones_and_not_applied_again"},
+	{"one tag too few kept", "Resend/a_save_is_recognised_below_later_ones_and_not_applied_again"},
+	{"own tag overwrites", "Resend/the_second_of_two_copies_under_way_is_fenced_off"},
+	{"own tag not looked for in marks", "Resend/an_end_mark_sent_twice_is_saved_once"},
+	{"Delete forgets the tags", "Resend/a_save_below_a_Delete_is_recognised_and_leaves_the_mark"},
+	{"not atomic", "Parallel/64_writers'_increments_add_up"},
+	{"not atomic", "Parallel/of_64_inserts_one_wins"},
+	{"not atomic", "Parallel/of_64_saves_on_one_base_one_wins"},
+	{"update after the end", "End/an_end_mark_refuses_every_save"},
+	{"insert after the end", "End/an_end_mark_refuses_every_save"},
+	{"mark not compared", "End/an_end_mark_is_compared_like_every_save"},
+	{"mark takes the later deadline", "End/an_end_mark_takes_its_own_deadline,_earlier_than_the_session's"},
+	{"Delete removes", "End/Delete_leaves_an_end_mark_until_the_given_time"},
+	{"Delete removes", "End/after_Delete_no_late_save_makes_the_session_live"},
+	{"Delete keeps data", "End/Delete_leaves_an_end_mark_until_the_given_time"},
+	{"Delete keeps the deadline", "End/Delete_leaves_an_end_mark_until_the_given_time"},
+	{"Delete of nothing leaves no mark", "End/Delete_of_an_unknown_ID_leaves_a_mark_that_refuses_an_insert"},
+	{"Delete again moves Ended", "End/Delete_again_changes_nothing_but_a_later_deadline"},
+	{"Delete again moves the deadline back", "End/Delete_again_changes_nothing_but_a_later_deadline"},
+	{"context ignored", "Context/a_call_whose_context_is_over_fails_and_changes_nothing_for_good"},
+	{"cancelled saves get another tag", "Context/saves_cancelled_half-way_are_settled_by_sending_them_again"},
+	{"large data cut", "Size/512_KiB_are_kept"},
+	{"large data cut", "Size/1_MiB_is_kept,_or_refused_with_the_record_untouched"},
+	{"IDs cut to 8 bits", "Size/many_records_are_kept_apart"},
+	{"version not compared", "Model/random_calls_have_the_outcomes_of_the_contract"},
+	{"touch moves back", "Touch/never_moves_either_of_them_backwards"},
+	{"touch raises the version", "Touch/moves_Seen_and_Deadline_forward,_and_nothing_else"},
+	{"touch creates", "Touch/of_an_unknown_ID_is_not_found_and_creates_nothing"},
+	{"touch extends marks", "Touch/of_an_ended_session_is_not_found_and_changes_nothing"},
+	{"touch in seconds", "Touch/keeps_the_millisecond"},
+	{"sweep too eager", "Sweep/removes_what_is_over,_and_nothing_else"},
+	{"sweep takes live marks", "Sweep/removes_what_is_over,_and_nothing_else"},
+	{"sweep leaves marks", "Sweep/removes_what_is_over,_and_nothing_else"},
+	{"sweep has no limit", "Sweep/works_in_batches"},
+	{"sweep miscounts", "Sweep/may_run_several_times_at_once,_beside_saves"},
+	{"sweep by first deadline", "Sweep/goes_by_the_newest_deadline"},
+	{"index lists marks", "ByUser/lists_no_end_marks"},
+	{"index keeps the first user", "ByUser/follows_a_record_from_user_to_user"},
+	{"index lists nobody", "ByUser/nobody_has_no_sessions"},
+	{"index holds 100", "ByUser/holds_200_sessions_of_one_user_among_those_of_200_others"},
+	{"scan skips marks", "Scan/returns_every_record_in_pages,_marks_and_expired_ones_too"},
+	{"scan by position", "Scan/returns_what_stays,_while_others_come,_go_and_change"},
+	{"scan ignores the limit", "Scan/returns_every_record_in_pages,_marks_and_expired_ones_too"},
+	{"count takes marks for live", "Count/counts_each_record_once,_by_kind"},
+	{"count takes expired for live", "Count/counts_each_record_once,_by_kind"},
+	{"floor ignored", "LoadFrom/answers_no_older_than_the_floor"},
+}
+
+// faultVariable tells a copy of this test program which fault to run the suite
+// on.
+const faultVariable = "STORETEST_FAULT"
+
+func TestSuiteNotices(t *testing.T) {
+	if os.Getenv(faultVariable) != "" {
+		return
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range faults {
+		t.Run(f.name+" by "+f.noticedBy, func(t *testing.T) {
+			group, scenario, _ := strings.Cut(f.noticedBy, "/")
+			run := "^TestFaultyStore$/^" + group + "$/^" + regexp.QuoteMeta(scenario) + "$"
+			child := exec.Command(program, "-test.short", "-test.run", run)
+			child.Env = append(os.Environ(), faultVariable+"="+f.name)
+			out, err := child.CombinedOutput()
+			if err == nil {
+				t.Fatalf("the suite passed a store with this fault:\n%s", out)
+			}
+			if !strings.Contains(string(out), "--- FAIL: TestFaultyStore/"+f.noticedBy) {
+				t.Fatalf("the test that must notice it did not fail, or the program did otherwise:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestFaultyStore runs the suite on a store with a fault, in the program that
+// TestSuiteNotices starts.
+func TestFaultyStore(t *testing.T) {
+	fault := os.Getenv(faultVariable)
+	if fault == "" {
+		return
+	}
+	storetest.Run(t, func(t *testing.T) store.Store {
+		s := newSimple(fault)
+		if fault == "floor ignored" {
+			return floorless{s}
+		}
+		return s
+	})
+}
