@@ -77,7 +77,7 @@ func (qs *queues) do(ctx context.Context, m *Manager, j *job) {
 	select {
 	case <-j.done:
 	default:
-		sh.work(m, q, j)
+		sh.work(ctx, m, q, j)
 	}
 	if j.panicked != nil {
 		panic(j.panicked)
@@ -119,7 +119,7 @@ func (sh *queueShard) giveUp(q *queue, j *job) bool {
 }
 
 // work settles j and the jobs behind it that can be merged with it.
-func (sh *queueShard) work(m *Manager, q *queue, j *job) {
+func (sh *queueShard) work(ctx context.Context, m *Manager, q *queue, j *job) {
 	sh.mu.Lock()
 	n := 1
 	if j.alone == nil {
@@ -153,7 +153,9 @@ func (sh *queueShard) work(m *Manager, q *queue, j *job) {
 			last = other.deadline
 		}
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), last)
+	// The leader's values, such as its trace, go along to the store; its own
+	// deadline does not bound the others.
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), last)
 	defer cancel()
 	if j.alone != nil {
 		known, j.err = j.runAlone(ctx, known)
