@@ -1,0 +1,167 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+	"net/mail"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// customerKey spares every page a look-up in the customers' table. The session
+// itself knows who is logged in (Session.User); this is only what to call them.
+var customerKey = sojourn.NewKey[Customer]("customer")
+
+// Customer is what pages show of whoever is signed in.
+type Customer struct {
+	Name  string `cbor:"name"`
+	Email string `cbor:"email"`
+}
+
+// accountPage is the content of the sign-up and the login form.
+type accountPage struct {
+	formPage
+	Next string // where to go afterwards
+}
+
+func (s *shop) signUpPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s.accountForm(w, r, session, "signup")
+}
+
+func (s *shop) loginPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s.accountForm(w, r, session, "login")
+}
+
+func (s *shop) accountForm(w http.ResponseWriter, r *http.Request, session *sojourn.Session, name string) {
+	next := localPath(r.FormValue("next"), "/")
+	if session.User() != "" {
+		http.Redirect(w, r, next, http.StatusSeeOther)
+		return
+	}
+	s.show(w, r, session, http.StatusOK, name, accountPage{formPage{takeDraft(session, name)}, next})
+}
+
+func (s *shop) signUp(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	next := localPath(r.PostFormValue("next"), "/")
+	form := newDraft("signup", r, "name", "email")
+	email, ok := tidyEmail(form.Values["email"])
+	if !ok {
+		form.problem("email", "account.email.bad")
+	}
+	if n := utf8.RuneCountInString(form.Values["name"]); n < 1 || n > 60 {
+		form.problem("name", "account.name.bad")
+	}
+	password := r.PostFormValue("password")
+	if n := utf8.RuneCountInString(password); n < 10 || n > 200 {
+		form.problem("password", "account.password.bad")
+	}
+	if !form.good() {
+		s.again(w, r, session, form, "/signup?next="+url.QueryEscape(next))
+		return
+	}
+	hash, err := hashPassword(r.Context(), password)
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	id, err := s.ledger.addCustomer(r.Context(), form.Values["name"], email, hash)
+	if errors.Is(err, errEmailTaken) {
+		form.problem("email", "account.email.taken")
+		s.again(w, r, session, form, "/signup?next="+url.QueryEscape(next))
+		return
+	}
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	s.enter(w, r, session, id, Customer{form.Values["name"], email}, "signup.welcome", next)
+}
+
+func (s *shop) login(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	next := localPath(r.PostFormValue("next"), "/")
+	form := newDraft("login", r, "email", "remember")
+	email, _ := tidyEmail(form.Values["email"])
+	id, name, hash, err := s.ledger.customerByEmail(r.Context(), email)
+	if err != nil && !errors.Is(err, errNoCustomer) {
+		s.broken(w, r, err)
+		return
+	}
+	// An unknown address takes as long as a wrong password, and reads the same.
+	ok, err := checkPassword(r.Context(), hash, r.PostFormValue("password"))
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	if !ok {
+		form.problem("password", "login.wrong")
+		s.again(w, r, session, form, "/login?next="+url.QueryEscape(next))
+		return
+	}
+	s.enter(w, r, session, id, Customer{name, email}, "login.welcome", next)
+}
+
+// enter makes the visitor a customer. Login gives the session a fresh
+// identifier, so whoever knew or planted the old one is left outside; what the
+// visitor had collected before (cart, wishes, theme) comes along.
+func (s *shop) enter(w http.ResponseWriter, r *http.Request, session *sojourn.Session, id string, c Customer, greeting, next string) {
+	session.Login(id)
+	// Without "stay signed in" the browser drops the cookie when it is closed.
+	session.Remember(r.PostFormValue("remember") != "")
+	customerKey.Set(session, c)
+	session.Flash("success", s.pages.language(r, session).T(greeting, c.Name))
+	s.seeOther(w, r, session, next)
+}
+
+// logout ends the session for good: for this browser, and for whoever holds a
+// copy of its cookie. What follows is a new, anonymous session; theme and
+// language are no secrets, so they are handed over.
+func (s *shop) logout(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s.startOver(session)
+	session.Flash("info", s.pages.language(r, session).T("logout.done"))
+	s.seeOther(w, r, session, "/")
+}
+
+func (s *shop) startOver(session *sojourn.Session) {
+	theme, themeErr := themeKey.Lookup(session)
+	language, languageErr := languageKey.Lookup(session)
+	session.Logout()
+	if themeErr == nil {
+		themeKey.Set(session, theme)
+	}
+	if languageErr == nil {
+		languageKey.Set(session, language)
+	}
+}
+
+// customersOnly sends everybody else to the login page, and back afterwards.
+func (s *shop) customersOnly(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) func(http.ResponseWriter, *http.Request, *sojourn.Session) {
+	return func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		if session.User() == "" {
+			http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.Path), http.StatusSeeOther)
+			return
+		}
+		next(w, r, session)
+	}
+}
+
+func tidyEmail(s string) (string, bool) {
+	s = strings.ToLower(strings.TrimSpace(s))
+	a, err := mail.ParseAddress(s)
+	return s, err == nil && a.Address == s && len(s) <= 254
+}
+
+// localPath returns path if it leads to a page of this shop, and otherwise the
+// fallback: a link to the login page must not send anybody elsewhere.
+func localPath(path, fallback string) string {
+	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n\t") {
+		return fallback
+	}
+	u, err := url.Parse(path)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil {
+		return fallback
+	}
+	return u.String()
+}

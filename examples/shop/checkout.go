@@ -1,0 +1,141 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// pendingKey holds the one checkout that the visitor has in front of them. It
+// is ServerSide, so of any number of submits only one takes it out, and a
+// replayed cookie cannot put it back. It ends after an hour, because prices
+// and minds change.
+var pendingKey = sojourn.NewKey[Pending]("checkout", sojourn.ServerSide, sojourn.TTL(time.Hour))
+
+// Pending is what the checkout page showed: what is ordered is what was seen,
+// even if another tab adds something in the meantime.
+type Pending struct {
+	Token string `cbor:"token"`
+	Lines []Line `cbor:"lines"`
+}
+
+type checkoutPage struct {
+	formPage
+	Token string
+	Bill  bill
+}
+
+func (s *shop) checkout(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	cart := cartKey.Get(session)
+	if len(cart.Lines) == 0 {
+		session.Flash("info", s.pages.language(r, session).T("checkout.empty"))
+		s.seeOther(w, r, session, "/cart")
+		return
+	}
+	// The same cart keeps its token, so that a second tab on this page does not
+	// make the first one's form stale.
+	pending := pendingKey.Get(session)
+	if !slices.Equal(pending.Lines, cart.Lines) {
+		pending = Pending{Token: rand.Text(), Lines: cart.Lines}
+		pendingKey.Set(session, pending)
+	}
+	s.show(w, r, session, http.StatusOK, "checkout", checkoutPage{
+		formPage: formPage{takeDraft(session, "checkout")},
+		Token:    pending.Token,
+		Bill:     billFor(pending.Lines),
+	})
+}
+
+// placeOrder orders once, however often the form is sent, and whatever fails in
+// between. Two things see to that:
+//
+//   - Pop has one winner. The loser's commit fails with ErrTaken, and none of
+//     its changes is kept, so the cart is emptied once.
+//   - The ledger knows each order by its token. If this process dies after the
+//     order was written and before the session was saved, the cart and the token
+//     are still there, and sending the form again finds the order.
+func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	t := s.pages.language(r, session)
+	token := r.PostFormValue("token")
+	form := newDraft("checkout", r, "name", "street", "city")
+	for field, value := range form.Values {
+		if value == "" {
+			form.problem(field, "checkout.missing")
+		}
+	}
+	pending, err := pendingKey.Lookup(session)
+	if err != nil || pending.Token != token {
+		s.alreadyOrdered(w, r, session, token)
+		return
+	}
+	if !form.good() {
+		s.again(w, r, session, form, "/checkout")
+		return
+	}
+
+	pendingKey.Pop(session)
+	number, err := s.ledger.placeOrder(r.Context(), session.User(), token, form.Values, billFor(pending.Lines))
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	cartKey.Update(session, func(c Cart) Cart { return c.minus(pending.Lines) })
+	session.Flash("success", t.T("checkout.done"))
+
+	// Usually the commit is left to the response's first byte. Here the answer
+	// depends on its outcome.
+	err = session.Save(r.Context())
+	if errors.Is(err, sojourn.ErrTaken) {
+		session.Discard()
+		s.alreadyOrdered(w, r, session, token)
+		return
+	}
+	if err != nil {
+		s.sessions.ServeError(w, r, err)
+		return
+	}
+	s.seeOther(w, r, session, "/orders/"+number)
+}
+
+// alreadyOrdered answers a form that was sent twice with the order it made, and
+// one that is out of date with the checkout page as it is now.
+func (s *shop) alreadyOrdered(w http.ResponseWriter, r *http.Request, session *sojourn.Session, token string) {
+	t := s.pages.language(r, session)
+	number, err := s.ledger.orderByToken(r.Context(), session.User(), token)
+	switch {
+	case errors.Is(err, errNoOrder):
+		session.Flash("info", t.T("checkout.stale"))
+		s.seeOther(w, r, session, "/checkout")
+	case err != nil:
+		s.broken(w, r, err)
+	default:
+		session.Flash("info", t.T("checkout.twice"))
+		s.seeOther(w, r, session, "/orders/"+number)
+	}
+}
+
+func (s *shop) orders(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	orders, err := s.ledger.orders(r.Context(), session.User())
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	s.show(w, r, session, http.StatusOK, "orders", orders)
+}
+
+func (s *shop) order(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	order, err := s.ledger.order(r.Context(), session.User(), r.PathValue("number"))
+	if errors.Is(err, errNoOrder) {
+		s.notFound(w, r, session)
+		return
+	}
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	s.show(w, r, session, http.StatusOK, "order", order)
+}

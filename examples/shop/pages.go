@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// pages renders templates and serves the files they need.
+type pages struct {
+	templates map[string]*template.Template // by file name without ending, each with the layout
+	languages []*language                   // the first is the fallback
+	files     fs.FS
+	build     string // part of every file's URL, so that browsers may keep files for good
+}
+
+func newPages(root fs.FS) (*pages, error) {
+	p := &pages{templates: map[string]*template.Template{}}
+	var err error
+	if p.languages, err = readLanguages(root, "en", "de"); err != nil {
+		return nil, err
+	}
+	if p.files, err = fs.Sub(root, "static"); err != nil {
+		return nil, err
+	}
+	if p.build, err = fingerprint(p.files); err != nil {
+		return nil, err
+	}
+	layout, err := template.New("").Funcs(template.FuncMap{
+		"file":      func(name string) string { return "/static/" + p.build + "/" + name },
+		"shelves":   shelves,
+		"themes":    themes,
+		"languages": func() []*language { return p.languages },
+		"tiers":     func() []string { return []string{"none", "inline", "stored"} },
+		"item":      func(p page, of any) item { return item{p, of} },
+		"field":     newField,
+	}).ParseFS(root, "templates/layout/*.html")
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(root, "templates/*.html")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		t, err := layout.Clone()
+		if err == nil {
+			t, err = t.ParseFS(root, name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.templates[strings.TrimSuffix(path.Base(name), ".html")] = t
+	}
+	return p, nil
+}
+
+// page is what the layout shows around a page's own content.
+type page struct {
+	*language
+	Name      string // of the template
+	Here      string // path of this page, for forms that come back to it
+	Theme     string
+	User      bool
+	Customer  Customer
+	CartCount int
+	WishCount int
+	Flashes   []sojourn.Flash
+	Strip     *strip // nil where there is no session to speak of
+	Content   any
+}
+
+// item is one of several things on a page, for a template that shows one.
+type item struct {
+	Page page
+	Of   any
+}
+
+// field is a labelled input.
+type field struct {
+	Page                              page
+	Name, Type, Label, Complete, Hint string
+	Value, Problem                    string // from the draft, if there is one
+}
+
+// newField makes a field of a page whose content has a Form.
+func newField(p page, name, kind, label, complete string, hint ...string) field {
+	f := field{Page: p, Name: name, Type: kind, Label: label, Complete: complete, Hint: strings.Join(hint, " ")}
+	if content, ok := p.Content.(interface{ form() draft }); ok {
+		f.Value, f.Problem = content.form().Values[name], content.form().Problems[name]
+	}
+	return f
+}
+
+// message is the content of a page that only says something.
+type message struct{ Title, Text string }
+
+// show renders a page. It ends the session's part of the request: whatever the
+// page needs from the session is read, the changes are saved, and only then is
+// the strip filled in, so that it shows the state after this request.
+//
+// A handler without such a strip leaves the saving to the first byte that it
+// writes; it does not have to call Save.
+func (s *shop) show(w http.ResponseWriter, r *http.Request, session *sojourn.Session, status int, name string, content any) {
+	p := page{
+		language:  s.pages.language(r, session),
+		Name:      name,
+		Here:      r.URL.RequestURI(),
+		Theme:     theme(session),
+		User:      session.User() != "",
+		Customer:  customerKey.Get(session),
+		CartCount: cartKey.Get(session).count(),
+		WishCount: len(wishesKey.Get(session)),
+		Flashes:   session.Flashes(), // hands them out once: reading them is a change
+		Content:   content,
+	}
+	if err := session.Save(r.Context()); err != nil {
+		s.sessions.ServeError(w, r, err)
+		return
+	}
+	p.Strip = &strip{Info: session.Info(), Page: costOf(r.Context()).soFar(time.Now()), Form: s.earlier.take(session.Handle())}
+	s.write(w, r, status, p)
+}
+
+// failure renders a page without a session: for when that is what failed.
+func (s *shop) failure(w http.ResponseWriter, r *http.Request, status int, text string) {
+	s.write(w, r, status, page{
+		language: s.pages.preferred(r),
+		Name:     "message",
+		Here:     "/",
+		Theme:    "auto",
+		Content:  message{Title: "error.title", Text: text},
+	})
+}
+
+func (s *shop) write(w http.ResponseWriter, r *http.Request, status int, p page) {
+	var html bytes.Buffer
+	if err := s.pages.templates[p.Name].ExecuteTemplate(&html, "layout.html", p); err != nil {
+		s.logger.Error("rendering failed", "page", p.Name, "error", err)
+		http.Error(w, "Something went wrong on our side.", http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Language", p.Code)
+	h.Set("Cache-Control", "no-store")
+	h.Add("Vary", "Accept-Language")
+	w.WriteHeader(status)
+	html.WriteTo(w)
+}
+
+// static serves stylesheet and pictures. It never looks at the session.
+func (p *pages) static() http.Handler {
+	prefix := "/static/" + p.build + "/"
+	server := http.StripPrefix(prefix, http.FileServerFS(p.files))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, prefix) || strings.HasSuffix(r.URL.Path, "/") {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		server.ServeHTTP(w, r)
+	})
+}
+
+// fingerprint names the content of all files together.
+func fingerprint(files fs.FS) (string, error) {
+	hash := sha256.New()
+	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(files, name)
+		fmt.Fprintf(hash, "%s %d\n%s", name, len(content), content)
+		return err
+	})
+	return hex.EncodeToString(hash.Sum(nil)[:6]), err
+}

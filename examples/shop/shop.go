@@ -1,0 +1,154 @@
+package main
+
+import (
+	"embed"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+//go:embed static templates texts
+var files embed.FS
+
+// parts are what a shop is made of. The caller closes store and ledger, after
+// the shop.
+type parts struct {
+	keys   *sojourn.KeyRing
+	store  sessionStore
+	ledger *ledger
+	logger *slog.Logger
+}
+
+type shop struct {
+	sessions *sojourn.Manager
+	ledger   *ledger
+	pages    *pages
+	earlier  *costs
+	logger   *slog.Logger
+}
+
+func newShop(p parts) (*shop, error) {
+	pages, err := newPages(files)
+	if err != nil {
+		return nil, err
+	}
+	s := &shop{ledger: p.ledger, pages: pages, earlier: newCosts(), logger: p.logger}
+	// Everything that is not set here has a default that suits a shop: sessions
+	// that hold little stay in the cookie, end after 7 days without a visit and
+	// after 30 days in any case, and the cookies are HttpOnly, Secure and Lax.
+	s.sessions, err = sojourn.New(sojourn.Config{
+		Keys:         p.keys,
+		Store:        meteredStore{p.store},
+		ErrorHandler: s.sessionFailed,
+		Logger:       p.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *shop) close() error { return s.sessions.Close() }
+
+// handler is the whole shop: routes inside, protection outside.
+func (s *shop) handler() http.Handler {
+	mux := http.NewServeMux()
+	// sessions.Handler hands each handler the visitor's session, and commits it
+	// before the first byte of the response. Handlers that do not need one, such
+	// as the files, are mounted without and cost nothing.
+	with := func(pattern string, h func(http.ResponseWriter, *http.Request, *sojourn.Session)) {
+		mux.Handle(pattern, s.sessions.Handler(h))
+	}
+	mux.Handle("GET /static/", s.pages.static())
+
+	with("GET /{$}", s.home)
+	with("GET /shelf/{shelf}", s.home)
+	with("GET /product/{slug}", s.product)
+
+	with("GET /cart", s.cart)
+	with("POST /cart/add", s.addToCart)
+	with("POST /cart/change", s.changeCart)
+	with("GET /wishes", s.wishes)
+	with("POST /wishes", s.changeWishes)
+
+	with("GET /signup", s.signUpPage)
+	with("POST /signup", s.signUp)
+	with("GET /login", s.loginPage)
+	with("POST /login", s.login)
+	with("POST /logout", s.logout)
+
+	with("GET /checkout", s.customersOnly(s.checkout))
+	with("POST /checkout", s.customersOnly(s.placeOrder))
+	with("GET /orders", s.customersOnly(s.orders))
+	with("GET /orders/{number}", s.customersOnly(s.order))
+
+	with("GET /preferences", s.preferences)
+	with("POST /preferences", s.changePreferences)
+	with("GET /session", s.explain)
+	with("POST /session/forget", s.forget)
+	with("/", s.notFound)
+
+	// Forms are accepted from this site's own pages only. The browser says where
+	// a request comes from (Sec-Fetch-Site), so no hidden tokens are needed.
+	sameOrigin := http.NewCrossOriginProtection()
+	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.failure(w, r, http.StatusForbidden, "error.foreign")
+	}))
+	return secured(metered(sameOrigin.Handler(mux)))
+}
+
+// secured sets the headers that every answer carries, and bounds what a
+// visitor may send.
+func secured(next http.Handler) http.Handler {
+	const policy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// sessionFailed answers when a session could not be loaded, or when what a
+// handler changed could not be kept: the visitor must not read "done" then.
+func (s *shop) sessionFailed(w http.ResponseWriter, r *http.Request, err error) {
+	status, text := http.StatusInternalServerError, "error.internal"
+	switch {
+	case errors.Is(err, sojourn.ErrEnded), errors.Is(err, sojourn.ErrExpired):
+		status, text = http.StatusConflict, "error.ended"
+	case errors.Is(err, sojourn.ErrTaken):
+		status, text = http.StatusConflict, "error.taken"
+	case errors.Is(err, sojourn.ErrTooLarge):
+		status, text = http.StatusRequestEntityTooLarge, "error.large"
+	case errors.Is(err, sojourn.ErrUnavailable):
+		status, text = http.StatusServiceUnavailable, "error.unavailable"
+	}
+	s.logger.Warn("session not available", "path", r.URL.Path, "status", status, "error", err)
+	s.failure(w, r, status, text)
+}
+
+// broken answers when the ledger failed. A status of 500 or more makes Sojourn
+// drop what the handler had changed in the session.
+func (s *shop) broken(w http.ResponseWriter, r *http.Request, err error) {
+	s.logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	s.failure(w, r, http.StatusInternalServerError, "error.internal")
+}
+
+func (s *shop) notFound(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s.show(w, r, session, http.StatusNotFound, "message", message{Title: "error.404.title", Text: "error.404"})
+}
+
+// seeOther ends every form: the answer to a POST is always a redirect, so that
+// reloading the next page repeats nothing.
+func (s *shop) seeOther(w http.ResponseWriter, r *http.Request, session *sojourn.Session, path string) {
+	http.Redirect(w, r, path, http.StatusSeeOther)
+	// The redirect has committed the session: its cost is known now, and shown
+	// on the page that follows.
+	s.earlier.put(session.Handle(), costOf(r.Context()).soFar(time.Now()))
+}
