@@ -57,6 +57,7 @@ type commitMode uint8
 const (
 	commitSave   commitMode = iota // Session.Save
 	commitAnswer                   // the first byte is about to go out
+	commitLogout                   // likewise, of an error answer: only a Logout is left
 	commitEnd                      // the handler has returned, after the first byte
 )
 
@@ -68,7 +69,11 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 		s.keepOnlyLogout()
 	}
 	savedBefore := s.mayUndo
-	err := s.commit(ctx, commitAnswer)
+	mode := commitAnswer
+	if next == phaseOver {
+		mode = commitLogout
+	}
+	err := s.commit(ctx, mode)
 	if err != nil {
 		if s.ending != nil && !s.ending.carry {
 			// Somebody wants to leave this browser: at least it forgets.
@@ -78,7 +83,7 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 	} else if savedBefore {
 		s.takeBackReference(ctx)
 	}
-	_ = s.flushTo(h)
+	s.flushTo(h)
 	addVary(h)
 	s.phase = next
 	return err
@@ -121,14 +126,9 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	chores := mode == commitAnswer && s.last.placement != PlacementNone
+	chores := s.last.placement != PlacementNone && (mode == commitAnswer || s.phase == phaseLoose)
 	if !s.pending() && !chores {
 		return nil
-	}
-	if s.phase == phaseBody || s.phase == phaseLoose && s.jar.out == nil {
-		if s.needsCookie() {
-			return ErrTooLate
-		}
 	}
 	m := s.m
 	if err := m.begin(); err != nil {
@@ -139,10 +139,14 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Timeout)
 	defer cancel()
 
-	if s.ending != nil && !s.ending.carry {
-		if err := s.commitLogout(ctx); err != nil {
+	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
+	if s.ending != nil && !s.ending.carry && (cookies || s.last.placement == PlacementStored) {
+		if err := s.endLast(ctx); err != nil {
 			return err
 		}
+	}
+	if !cookies && s.needsCookie() {
+		return ErrTooLate
 	}
 	switch {
 	case s.login != nil:
@@ -161,7 +165,7 @@ func (s *Session) needsCookie() bool {
 	if s.login != nil || s.changes.header != (headerChange{presented: s.changes.header.presented}) {
 		return true
 	}
-	if s.ending != nil && s.last.placement == PlacementInline {
+	if s.ending != nil { // of an inline session
 		return true
 	}
 	return !s.changes.empty() && s.base().placement != PlacementStored
@@ -195,7 +199,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 		}
 	}
 	if s.last.placement != PlacementStored {
-		if s.visit.crossSite && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
+		if s.visit().crossSite && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
 			return ErrCrossSite
 		}
 		if s.jar.justEnded {
@@ -225,18 +229,13 @@ func (s *Session) commitChanges(ctx context.Context) error {
 // commitStored saves a session that lives in the store, or moves there.
 func (s *Session) commitStored(ctx context.Context) error {
 	who := s.identity()
-	before, generation, rotate := s.last.placement, s.last.rec.Header.Generation, s.changes.header.rotate
+	generation, rotate := s.last.rec.Header.Generation, s.changes.header.rotate
 	j := &job{s: s, who: who}
 	s.m.queues.do(ctx, s.m, j)
 	if j.err != nil {
 		return j.err
 	}
-	switch before {
-	case PlacementNone:
-		s.m.count.created.Add(1)
-	case PlacementInline:
-		s.m.count.promoted.Add(1)
-	}
+	s.countMove()
 	if j.next.rec.Header.Generation != generation {
 		s.m.count.rotations.Add(1)
 	}
@@ -444,14 +443,11 @@ func (s *Session) setLine(name, line string) {
 }
 
 // flushTo moves the pending cookies into a response header.
-func (s *Session) flushTo(h http.Header) error {
+func (s *Session) flushTo(h http.Header) {
 	if len(s.lines) == 0 {
-		return nil
+		return
 	}
-	if h == nil {
-		return ErrTooLate
-	}
-	if s.visit.plainHTTP {
+	if s.visit().plainHTTP {
 		s.m.logOnce(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
 	}
@@ -464,7 +460,6 @@ func (s *Session) flushTo(h http.Header) error {
 	}
 	s.lines = nil
 	forbidSharedCaching(h)
-	return nil
 }
 
 // takeBackReference drops a reference that Save made a while ago if another

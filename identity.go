@@ -40,7 +40,7 @@ func (s *Session) Login(user string) {
 	s.login = &login{user: user, at: s.m.now(), drop: drop || s.login != nil && s.login.drop}
 	id := newIdentity()
 	s.fresh = &id
-	s.view.Header = s.login.header(s.view.Header, s.visit)
+	s.view.Header = s.login.header(s.view.Header, s.visit())
 }
 
 // header is the header of the session that the login makes out of one before.
@@ -121,6 +121,7 @@ func (s *Session) commitLogin(ctx context.Context) error {
 		m.watches.end(j.who.id, ErrEnded)
 	}
 	m.count.logins.Add(1)
+	s.countMove()
 	s.keepStored(j.next, true)
 	return nil
 }
@@ -140,6 +141,16 @@ func (s *Session) commitLoginInline() error {
 	s.m.count.logins.Add(1)
 	s.keepInline(st, value, now)
 	return nil
+}
+
+// countMove counts a session that is about to settle in the store.
+func (s *Session) countMove() {
+	switch s.last.placement {
+	case PlacementNone:
+		s.m.count.created.Add(1)
+	case PlacementInline:
+		s.m.count.promoted.Add(1)
+	}
 }
 
 // moveInto writes the login's new record first and then ends the old one by
@@ -179,7 +190,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 			return fail(err)
 		}
 		rec.Settle()
-		rec.Header = s.login.header(rec.Header, s.visit)
+		rec.Header = s.login.header(rec.Header, s.visit())
 		next, err := m.sealRecord(rec, s.identity(), made, 0, now)
 		if err != nil {
 			return fail(err)
@@ -255,8 +266,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// commitLogout ends the session as it was loaded.
-func (s *Session) commitLogout(ctx context.Context) error {
+// endLast keeps a Logout: it ends the session as it was loaded.
+func (s *Session) endLast(ctx context.Context) error {
 	m := s.m
 	if s.last.placement == PlacementStored {
 		j := &job{s: s, who: s.last.identity}

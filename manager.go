@@ -109,9 +109,9 @@ func (m *Manager) Get(ctx context.Context) (*Session, error) {
 // Set-Cookie to out; nothing is saved by itself. With a nil out, a Save that
 // needs a cookie fails with [ErrTooLate] and keeps nothing.
 func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, error) {
-	s := &Session{m: m, phase: phaseLoose, visit: visit{userAgent: userAgent(in)}}
+	s := &Session{m: m, phase: phaseLoose, in: in, ctx: ctx}
 	s.jar.out = out
-	if err := s.load(ctx, in); err != nil {
+	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
 	if out != nil {
@@ -201,9 +201,9 @@ func (m *Manager) sweepNowAndThen(now time.Time) {
 	}()
 }
 
-// load finds the session that the request header brings.
-func (s *Session) load(ctx context.Context, in http.Header) error {
-	m := s.m
+// load finds the session that the request brings.
+func (s *Session) load(ctx context.Context) error {
+	m, in := s.m, s.in
 	if err := m.begin(); err != nil {
 		return err
 	}
@@ -237,6 +237,7 @@ func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) 
 	var buf [maxCandidates]string
 	for _, first := range cookieValues(buf[:0], in, m.names.state[0]) {
 		s.jar.brought = true
+		s.jar.state = jarJunk // until it proves to be more
 		value, whole := first, true
 		if m.cfg.Placement == CookieOnly {
 			value, whole = wire.Join(first, func(i int) (string, bool) {
@@ -275,7 +276,6 @@ func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) 
 			st, err := m.inlineState(plain[1:], now)
 			if err != nil {
 				m.rejected("state", err)
-				s.jar.state = jarJunk
 				continue
 			}
 			st.size = len(m.names.state[0]) + len(value)
@@ -444,9 +444,13 @@ func newIdentity() identity {
 	return identity{b, store.HashIdentifier(b)}
 }
 
-// visitOf reads from a request what a session wants to know of it.
-func visitOf(r *http.Request, secureCookies bool) visit {
-	v := visit{userAgent: userAgent(r.Header)}
+// visit reads from the request what only a few commits want to know of it.
+func (s *Session) visit() visit {
+	v := visit{userAgent: userAgent(s.in)}
+	r := s.r
+	if r == nil {
+		return v
+	}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		v.ip = host
 	}
@@ -455,7 +459,7 @@ func visitOf(r *http.Request, secureCookies bool) visit {
 	default:
 		v.crossSite = crossSite(r)
 	}
-	v.plainHTTP = secureCookies && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
+	v.plainHTTP = s.m.names.secure && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
 		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
 	return v
 }

@@ -246,7 +246,7 @@ func (m *Manager) merge(cur *state, jobs []*job, now time.Time) (rec record.Reco
 		switch {
 		case cur == nil && len(in) == 0:
 			next = *from
-			next.rec.Header = m.storedHeader(from, j.s.visit, now)
+			next.rec.Header = m.storedHeader(from, j.s.visit(), now)
 		case from.placement == PlacementInline:
 			next.rec = mergeInline(st.rec, &from.rec)
 			next.stored = store.Record{} // not a state that anybody's view was made of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"runtime"
 	"strings"
@@ -21,8 +22,10 @@ import (
 // Reading and changing values does no I/O; changes are kept by the commit
 // before the response's first byte, or by [Session.Save].
 type Session struct {
-	m     *Manager
-	visit visit
+	m   *Manager
+	r   *http.Request   // nil in a session from Manager.Open
+	in  http.Header     // of the request
+	ctx context.Context // of Manager.Open; nil otherwise
 
 	mu       sync.Mutex
 	updating atomic.Bool // an Update function is running; see lock
@@ -249,8 +252,11 @@ func (s *Session) Save(ctx context.Context) error {
 		return ErrTooLate
 	}
 	err := s.commit(ctx, commitSave)
-	if err == nil && s.phase == phaseLoose {
-		return s.flushTo(s.jar.out)
+	if s.phase == phaseLoose {
+		if s.jar.out != nil {
+			s.flushTo(s.jar.out)
+		}
+		s.lines = nil // without a header to put them in, only renewals are left
 	}
 	return err
 }

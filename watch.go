@@ -30,7 +30,7 @@ type watch struct {
 // Done returns a channel that is closed when the session ends: by a logout, a
 // login or an expiry that this process sees, or by [Manager.Close]. [Session.Err]
 // says why. Waiting does not count as activity. The channel is released when
-// the request ends.
+// the request ends, or with the context that [Manager.Open] was given.
 //
 // A session that does not live in the store has no end that could be waited
 // for: its channel is closed by its absolute expiry and by Close only.
@@ -38,7 +38,11 @@ func (s *Session) Done() <-chan struct{} {
 	s.lock()
 	defer s.mu.Unlock()
 	if s.watch == nil {
-		s.watch = s.m.watches.add(s.m, s.last)
+		w := s.m.watches.add(s.m, s.last)
+		if s.ctx != nil {
+			context.AfterFunc(s.ctx, func() { s.m.watches.remove(w) })
+		}
+		s.watch = w
 	}
 	return s.watch.done
 }

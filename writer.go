@@ -83,8 +83,8 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 	q.mu.Unlock()
 
 	q.checkNesting()
-	s := &Session{m: q.m, visit: visitOf(q.r, q.m.names.secure)}
-	err := s.load(ctx, q.r.Header)
+	s := &Session{m: q.m, r: q.r, in: q.r.Header}
+	err := s.load(ctx)
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
