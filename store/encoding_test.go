@@ -1,0 +1,76 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+func at(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+func TestRecordsSurviveTheirBinaryForm(t *testing.T) {
+	for name, rec := range map[string]store.Record{
+		"zero": {},
+		"full": {
+			ID: store.ID{1, 2, 3}, User: store.UserHash{4, 5}, Version: 1 << 60,
+			Tags:    []store.Tag{1, 0, ^store.Tag(0), 4, 5, 6, 7, 8},
+			Created: at(1), Seen: at(1700000000123), Deadline: at(1700000000124), Expires: at(1 << 45), Data: []byte{0, 255, 1},
+		},
+		"end mark": {ID: store.ID{9}, Version: 2, Tags: []store.Tag{3}, Ended: at(5), Deadline: at(6), Expires: at(6)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := rec.MarshalBinary()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got store.Record
+			if err := got.UnmarshalBinary(b); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, rec) {
+				t.Errorf("got %+v, want %+v", got, rec)
+			}
+		})
+	}
+}
+
+func TestACutRecordIsRefused(t *testing.T) {
+	rec := store.Record{ID: store.ID{1}, Version: 300, Tags: []store.Tag{7, 8}, Created: at(1700000000000), Deadline: at(1700000000001)}
+	b, err := rec.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range b {
+		var got store.Record
+		if err := got.UnmarshalBinary(b[:n]); !errors.Is(err, store.ErrFormat) {
+			t.Errorf("%d of %d bytes: %v", n, len(b), err)
+		}
+	}
+}
+
+func FuzzUnmarshalRecord(f *testing.F) {
+	full, err := store.Record{Version: 3, Tags: []store.Tag{1}, Created: at(9), Data: []byte("x")}.MarshalBinary()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(full)
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte{1}, 100))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var rec, again store.Record
+		if rec.UnmarshalBinary(b) != nil {
+			return
+		}
+		out, err := rec.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.UnmarshalBinary(out); err != nil || !reflect.DeepEqual(rec, again) {
+			t.Fatalf("%x became %+v, then %+v (%v)", b, rec, again, err)
+		}
+	})
+}
