@@ -19,6 +19,7 @@ package legacy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -95,3 +96,12 @@ type Format interface {
 	Reader
 	Writer
 }
+
+// ErrNoEntry is what the stores of all formats return for a key under which
+// they hold nothing. Every other error means that they could not be asked.
+var ErrNoEntry = errors.New("legacy: no such entry")
+
+// ErrTooLarge says that a session does not fit where its format keeps it: a
+// cookie that browsers would drop, or a value over the store's limit. Nothing
+// was stored.
+var ErrTooLarge = errors.New("legacy: session too large for its format")

@@ -6,6 +6,7 @@
 package cookies
 
 import (
+	"encoding/base64"
 	"net/http"
 	"strconv"
 	"strings"
@@ -183,6 +184,15 @@ type Attributes struct {
 	SameSite string // "Lax", "Strict", "None"; empty: not written
 }
 
+// At returns the attributes with Expires filled in from MaxAge, for a cookie
+// that is written at now. Old browsers know only Expires.
+func (a Attributes) At(now time.Time) Attributes {
+	if a.MaxAge > 0 && a.Expires.IsZero() {
+		a.Expires = now.Add(time.Duration(a.MaxAge) * time.Second)
+	}
+	return a
+}
+
 // Set returns the value of a Set-Cookie field. The cookie's value is written
 // as it is: it must be free of ";" and control characters outside quotes, as
 // everything from [Quote] is.
@@ -221,3 +231,16 @@ func Expire(name string, a Attributes) string {
 	a.Expires, a.MaxAge = time.Unix(0, 0), 0
 	return Set(name, "", a)
 }
+
+// Base64 decodes standard padded base64, strictly: no other characters, no
+// line breaks, no stray bits. It reports false for anything else.
+func Base64(s string) ([]byte, bool) {
+	if strings.ContainsAny(s, "\r\n") { // which encoding/base64 would skip
+		return nil, false
+	}
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	return b, err == nil
+}
+
+// MaxSize is the longest name and value together that browsers keep, in bytes.
+const MaxSize = 4096

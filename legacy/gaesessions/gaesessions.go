@@ -1,0 +1,413 @@
+// Package gaesessions reads and writes the sessions of gae-sessions: signed
+// cookies in numbered pieces, with memcache and the datastore behind them for
+// what does not fit.
+//
+// What is stricter here: the comparison of signatures takes the same time
+// whatever was sent, base64 must be clean, a pickle that does not load is an
+// error instead of an empty session, and clean-up leaves sessions that never
+// expire alone.
+package gaesessions
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/appengine"
+	"github.com/sojourn-go/sojourn/legacy/cookies"
+	"github.com/sojourn-go/sojourn/legacy/pickle"
+	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// Kind is the datastore kind of the sessions.
+const Kind = "SessionModel"
+
+const (
+	prefix     = "DgU" // of all cookie names
+	sigLen     = 44    // base64 of a SHA-256
+	sidLen     = 43
+	headLen    = sigLen + sidLen
+	pieceLen   = 3880
+	securePart = 8 // a piece is shorter by len("; Secure")
+)
+
+// Config describes the old application's configuration.
+type Config struct {
+	// Key is cookie_key: at least 32 bytes of any kind. Required.
+	Key []byte
+	// Lifetime is how long a new session lasts from its start; nothing extends
+	// it. 0 = 7 days, negative = for ever (until the browser is closed).
+	Lifetime time.Duration
+	// SSLOnly starts new sessions with start(ssl_only=True): their cookies are
+	// Secure. Sessions that exist keep what they were started with.
+	SSLOnly bool
+	// CookieOnlyThreshold is up to how many bytes of base64 the data stays in
+	// the cookies. 0 = 10240, negative = nothing does.
+	CookieOnlyThreshold int
+	// NoDatastore neither asks nor writes the datastore.
+	NoDatastore bool
+
+	// Memcache must be bound to the empty namespace. Nil is never asked.
+	Memcache appengine.Memcache
+	// Datastore must be bound to the empty namespace. Nil is NoDatastore.
+	Datastore appengine.Datastore
+}
+
+// Format reads and writes sessions. It is safe for concurrent use if its
+// stores are.
+type Format struct{ c Config }
+
+var _ legacy.Format = (*Format)(nil)
+
+// New checks the configuration.
+func New(c Config) (*Format, error) {
+	if len(c.Key) < 32 {
+		return nil, errors.New("gaesessions: Key must have at least 32 bytes")
+	}
+	if c.Lifetime == 0 {
+		c.Lifetime = 7 * 24 * time.Hour
+	}
+	if c.CookieOnlyThreshold == 0 {
+		c.CookieOnlyThreshold = 10 << 10
+	}
+	if c.NoDatastore {
+		c.Datastore = nil
+	}
+	return &Format{c}, nil
+}
+
+// Detail is what a session of this package carries in legacy.Session.Detail.
+type Detail struct {
+	// SSLOnly says that the session was started for HTTPS only. gae-sessions
+	// sets the cookies' Secure attribute by it, and checks nothing.
+	SSLOnly bool
+	// InCookies says that the data came with the request, not from a store.
+	InCookies bool
+}
+
+// Read implements legacy.Reader.
+func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
+	all := cookies.Parse(header)
+	whole, names := join(all)
+	if len(names) == 0 {
+		return nil, fmt.Errorf("gae-sessions: %w", reason.Missing)
+	}
+	s, pdump, err := f.open(whole)
+	if err != nil {
+		// Where a name came twice the Python code takes the last one. The
+		// others may still be the genuine ones.
+		slices.Reverse(all)
+		if other, _ := join(all); other != whole {
+			if s2, pdump2, err2 := f.open(other); err2 == nil {
+				s, pdump, err = s2, pdump2, nil
+			}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("gae-sessions: %w", err)
+	}
+	s.Cookies = names
+	if !s.Expires.IsZero() && now.After(s.Expires) {
+		return nil, fmt.Errorf("gae-sessions: %w", reason.Expired)
+	}
+	s.Detail.(*Detail).InCookies = len(pdump) > 0
+	if len(pdump) == 0 {
+		if pdump, err = f.stored(ctx, s.ID); err != nil {
+			return nil, fmt.Errorf("gae-sessions: %w", err)
+		}
+	}
+	if s.Data, err = decode(pdump); err != nil {
+		return nil, fmt.Errorf("gae-sessions: %w", err)
+	}
+	return s, nil
+}
+
+// join puts the pieces together in the order of their names, the last one of
+// each name.
+func join(all []cookies.Cookie) (whole string, names []string) {
+	pieces := map[string]string{}
+	for _, c := range all {
+		if strings.HasPrefix(c.Name, prefix) {
+			pieces[c.Name] = c.Value
+		}
+	}
+	for name := range pieces {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		whole += pieces[name]
+	}
+	return whole, names
+}
+
+// open verifies the joined cookie value and returns what is signed in it.
+func (f *Format) open(whole string) (*legacy.Session, []byte, error) {
+	if len(whole) < headLen {
+		return nil, nil, reason.Malformed
+	}
+	sig, sid, rest := whole[:sigLen], whole[sigLen:headLen], whole[headLen:]
+	// What follows the padding is left over from a longer session; Python
+	// never sees it.
+	if pad := strings.IndexByte(rest, '='); pad >= 0 {
+		rest = rest[:min(len(rest), (pad+3)/4*4)]
+	}
+	pdump, ok := cookies.Base64(rest)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: not base64", reason.Malformed)
+	}
+	if !hmac.Equal([]byte(sig), []byte(f.sign(sid, pdump))) {
+		return nil, nil, reason.BadSignature
+	}
+	expires, sslOnly, ok := parseSID(sid)
+	if !ok {
+		return nil, nil, reason.BadSID
+	}
+	s := &legacy.Session{ID: sid, Credential: []byte(sid), Detail: &Detail{SSLOnly: sslOnly}}
+	if expires != 0 {
+		s.Expires = time.Unix(expires, 0).UTC()
+	}
+	return s, pdump, nil
+}
+
+// sign keys the HMAC with the identifier, and covers the decoded pickle.
+func (f *Format) sign(sid string, pdump []byte) string {
+	mac := hmac.New(sha256.New, slices.Concat(f.c.Key, []byte(sid)))
+	mac.Write(pdump)
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// parseSID reads an identifier: ten digits of expiry, a flag, 32 hex digits.
+func parseSID(sid string) (expires int64, sslOnly, ok bool) {
+	if len(sid) != sidLen || sid[10] != '_' && sid[10] != 'S' ||
+		strings.Trim(sid[:10], "0123456789") != "" || strings.Trim(sid[11:], "0123456789abcdef") != "" {
+		return 0, false, false
+	}
+	expires, err := strconv.ParseInt(sid[:10], 10, 64)
+	return expires, sid[10] == 'S', err == nil
+}
+
+// stored fetches the pickle, from memcache first: after set_quick it is newer.
+func (f *Format) stored(ctx context.Context, sid string) ([]byte, error) {
+	if f.c.Memcache != nil {
+		item, err := f.c.Memcache.Get(ctx, sid)
+		if err == nil {
+			if item.Flags != appengine.FlagBytes {
+				return nil, fmt.Errorf("%w: memcache item is not bytes", reason.Decode)
+			}
+			return item.Value, nil
+		}
+		if !errors.Is(err, legacy.ErrNoEntry) {
+			return nil, fmt.Errorf("memcache: %w", err)
+		}
+	}
+	if f.c.Datastore == nil {
+		return nil, reason.NotFound
+	}
+	entity, err := f.c.Datastore.Get(ctx, Kind, sid)
+	if errors.Is(err, legacy.ErrNoEntry) {
+		return nil, reason.NotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("datastore: %w", err)
+	}
+	pdump, ok := entity.Get("pdump").([]byte)
+	if !ok {
+		return nil, fmt.Errorf("%w: entity without a pickle", reason.Decode)
+	}
+	return pdump, nil
+}
+
+// decode reads the pickled pair: entities of db.Model values, other values.
+func decode(pdump []byte) (*value.Dict, error) {
+	v, err := pickle.Decode(pdump)
+	if err != nil {
+		return nil, err
+	}
+	pair, ok := v.(value.Tuple)
+	if !ok || len(pair) != 2 {
+		return nil, fmt.Errorf("%w: not a pair", reason.Decode)
+	}
+	entities, ok1 := pair[0].(*value.Dict)
+	data, ok2 := pair[1].(*value.Dict)
+	if !ok1 || !ok2 {
+		return nil, fmt.Errorf("%w: not a pair of dictionaries", reason.Decode)
+	}
+	for k, e := range entities.All() {
+		if err := data.SetKey(k, e); err != nil {
+			return nil, fmt.Errorf("%w: %w", reason.Decode, err)
+		}
+	}
+	return data, nil
+}
+
+// encode is the opposite of decode.
+func encode(d *value.Dict) ([]byte, error) {
+	entities, data := value.NewDict(), value.NewDict()
+	for k, v := range d.All() {
+		target := data
+		if o, ok := v.(value.Object); ok && o.Class == value.EntityProto {
+			target = entities
+		}
+		if err := target.SetKey(k, v); err != nil {
+			return nil, err
+		}
+	}
+	return pickle.Encode(value.Tuple{entities, data})
+}
+
+// Write implements legacy.Writer. The identifier, and with it the time of
+// expiry, stays as it is; a session without one is started. The last writer's
+// values stand.
+func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
+	pdump, err := encode(s.Data)
+	if err != nil {
+		return nil, fmt.Errorf("gae-sessions: %w", err)
+	}
+	sid := s.ID
+	if sid == "" {
+		sid = f.newSID(now)
+	}
+	expiry, sslOnly, ok := parseSID(sid)
+	if !ok {
+		return nil, fmt.Errorf("gae-sessions: %w", reason.BadSID)
+	}
+	var expires time.Time
+	if expiry != 0 {
+		expires = time.Unix(expiry, 0).UTC()
+	}
+	inCookies := len(pdump)*4/3 <= f.c.CookieOnlyThreshold
+	if !inCookies {
+		if err := f.store(ctx, sid, pdump, expires); err != nil {
+			return nil, fmt.Errorf("gae-sessions: %w", err)
+		}
+		pdump = nil
+	}
+
+	whole := f.sign(sid, pdump) + sid + base64.StdEncoding.EncodeToString(pdump)
+	attributes := cookies.Attributes{Expires: expires, HTTPOnly: true, Secure: sslOnly}
+	size := pieceLen
+	if sslOnly {
+		size -= securePart
+	}
+	var fields, names []string
+	for piece := range slices.Chunk([]byte(whole), size) {
+		name := fmt.Sprintf("%s%02d", prefix, len(names))
+		names = append(names, name)
+		fields = append(fields, cookies.Set(name, `"`+string(piece)+`"`, attributes))
+	}
+	for _, old := range s.Cookies {
+		if !slices.Contains(names, old) {
+			fields = append(fields, cookies.Expire(old, cookies.Attributes{}))
+		}
+	}
+	s.ID, s.Credential, s.Expires, s.Cookies = sid, []byte(sid), expires, names
+	s.Detail = &Detail{SSLOnly: sslOnly, InCookies: inCookies}
+	return fields, nil
+}
+
+// store writes the datastore first: what memcache holds is believed.
+func (f *Format) store(ctx context.Context, sid string, pdump []byte, expires time.Time) error {
+	if len(pdump) > appengine.MaxValue {
+		return legacy.ErrTooLarge
+	}
+	if f.c.Datastore == nil && f.c.Memcache == nil {
+		return fmt.Errorf("%w: no store is configured", legacy.ErrTooLarge)
+	}
+	if f.c.Datastore != nil {
+		if err := f.c.Datastore.Put(ctx, Kind, sid, appengine.Entity{{Name: "pdump", Value: pdump, NoIndex: true}}); err != nil {
+			return fmt.Errorf("datastore: %w", err)
+		}
+	}
+	if f.c.Memcache != nil {
+		// The pickle goes in as plain bytes: gae-sessions unpickles it itself.
+		item := appengine.Item{Value: pdump, Flags: appengine.FlagBytes, Expires: expires}
+		if err := f.c.Memcache.Set(ctx, sid, item); err != nil {
+			return fmt.Errorf("memcache: %w", err)
+		}
+	}
+	return nil
+}
+
+func (f *Format) newSID(now time.Time) string {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	flag := "_"
+	if f.c.SSLOnly {
+		flag = "S"
+	}
+	expires := int64(0)
+	if f.c.Lifetime > 0 {
+		expires = now.Add(f.c.Lifetime).Unix()
+	}
+	return fmt.Sprintf("%010d%s%s", expires, flag, hex.EncodeToString(random[:]))
+}
+
+// End implements legacy.Writer. A copy of cookies that hold their data stays
+// valid for the old application until the time in its identifier.
+func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
+	names := s.Cookies
+	if len(names) == 0 {
+		names = []string{prefix + "00"}
+	}
+	var fields []string
+	for _, name := range names {
+		fields = append(fields, cookies.Expire(name, cookies.Attributes{}))
+	}
+	if s.ID == "" {
+		return fields, nil
+	}
+	var errs []error
+	if f.c.Datastore != nil {
+		errs = append(errs, f.c.Datastore.Delete(ctx, Kind, s.ID))
+	}
+	if f.c.Memcache != nil {
+		errs = append(errs, f.c.Memcache.Delete(ctx, s.ID))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fields, fmt.Errorf("gae-sessions: ending: %w", err)
+	}
+	return fields, nil
+}
+
+// CleanupBatch is how many sessions one run of [Cleanup] removes at most.
+const CleanupBatch = 500
+
+// Expired is a datastore in which sessions can be found by their names, which
+// begin with their time of expiry. It must be bound to the empty namespace.
+type Expired interface {
+	// NamesBetween returns up to limit names of entities with from <= name <
+	// to, in order. It is a keys-only query.
+	NamesBetween(ctx context.Context, kind, from, to string, limit int) ([]string, error)
+	DeleteNames(ctx context.Context, kind string, names []string) error
+}
+
+// Cleanup removes at most [CleanupBatch] expired sessions from the datastore
+// and reports how many it removed; fewer than that means that none are left.
+// It replaces delete_expired_sessions, which compares names only and so also
+// removes sessions that expire in this very second, and all that never do.
+func Cleanup(ctx context.Context, store Expired, now time.Time) (int, error) {
+	names, err := store.NamesBetween(ctx, Kind, "0000000001", fmt.Sprintf("%010d", now.Unix()), CleanupBatch)
+	if err != nil {
+		return 0, fmt.Errorf("gae-sessions: clean-up: %w", err)
+	}
+	if len(names) == 0 {
+		return 0, nil
+	}
+	if err := store.DeleteNames(ctx, Kind, names); err != nil {
+		return 0, fmt.Errorf("gae-sessions: clean-up: %w", err)
+	}
+	return len(names), nil
+}

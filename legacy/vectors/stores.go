@@ -1,0 +1,205 @@
+package vectors
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/appengine"
+	"github.com/sojourn-go/sojourn/legacy/beaker"
+)
+
+// stores holds the entries of one case in memory and plays every back end.
+type stores struct {
+	now  time.Time
+	data map[string]Entry
+}
+
+func newStores(c *Case) *stores {
+	s := &stores{data: map[string]Entry{}}
+	if c != nil {
+		s.now = c.now()
+		for _, e := range c.Storage {
+			s.put(e)
+		}
+	}
+	return s
+}
+
+func place(backend, namespace, kind string, key any) string {
+	return fmt.Sprintf("%s\x00%s\x00%s\x00%v", backend, namespace, kind, key)
+}
+
+func (s *stores) put(e Entry) {
+	if e.Backend == "datastore" && e.KeyIs == "id" {
+		if n, ok := e.Key.(float64); ok { // JSON numbers
+			e.Key = int64(n)
+		}
+	}
+	s.data[place(e.Backend, e.Namespace, e.Kind, e.Key)] = e
+}
+
+// entries returns everything in a stable order.
+func (s *stores) entries() []Entry {
+	out := make([]Entry, 0, len(s.data))
+	for _, e := range s.data {
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b Entry) int {
+		return cmp.Or(strings.Compare(a.Backend, b.Backend), strings.Compare(fmt.Sprint(a.Key), fmt.Sprint(b.Key)))
+	})
+	return out
+}
+
+// memcache is App Engine's memcache in the default namespace.
+type memcache struct{ *stores }
+
+func (m memcache) Get(_ context.Context, key string) (appengine.Item, error) {
+	e, ok := m.data[place("memcache", "", "", key)]
+	if !ok || e.ExpiresAt != nil && *e.ExpiresAt != 0 && m.now.Unix() >= *e.ExpiresAt {
+		return appengine.Item{}, legacy.ErrNoEntry
+	}
+	item := appengine.Item{Value: e.Value}
+	if e.Flags != nil {
+		item.Flags = *e.Flags
+	}
+	if e.ExpiresAt != nil && *e.ExpiresAt != 0 {
+		item.Expires = time.Unix(*e.ExpiresAt, 0)
+	}
+	return item, nil
+}
+
+func (m memcache) Set(_ context.Context, key string, item appengine.Item) error {
+	e := Entry{Backend: "memcache", Key: key, Value: item.Value, Flags: &item.Flags}
+	if !item.Expires.IsZero() {
+		at := item.Expires.Unix()
+		e.ExpiresAt = &at
+	}
+	m.put(e)
+	return nil
+}
+
+func (m memcache) Delete(_ context.Context, key string) error {
+	delete(m.data, place("memcache", "", "", key))
+	return nil
+}
+
+// datastore is the datastore in the default namespace.
+type datastore struct{ *stores }
+
+func (d datastore) Get(_ context.Context, kind, name string) (appengine.Entity, error) {
+	e, ok := d.data[place("datastore", "", kind, name)]
+	if !ok {
+		return nil, legacy.ErrNoEntry
+	}
+	return entity(e), nil
+}
+
+// entity turns recorded properties into those of package appengine.
+func entity(e Entry) appengine.Entity {
+	var out appengine.Entity
+	for name, p := range e.Properties {
+		out = append(out, appengine.Property{Name: name, Value: property(p)})
+	}
+	return out
+}
+
+func property(p Property) any {
+	switch p.Type {
+	case "blob":
+		return p.Base64
+	case "datetime":
+		text, _ := p.Value.(string)
+		t, err := time.Parse("2006-01-02T15:04:05.999999", text)
+		if err != nil {
+			return nil
+		}
+		return t
+	case "list":
+		items, _ := p.Value.([]any)
+		out := make([]any, 0, len(items))
+		for _, it := range items {
+			if m, ok := it.(map[string]any); ok {
+				out = append(out, m["value"])
+			}
+		}
+		return out
+	case "key":
+		text, _ := p.Value.(string)
+		key, err := appengine.ParseKey(text)
+		if err != nil {
+			return nil
+		}
+		return key
+	}
+	return p.Value
+}
+
+func (d datastore) Put(_ context.Context, kind, name string, e appengine.Entity) error {
+	out := Entry{Backend: "datastore", Kind: kind, Key: name, KeyIs: "name", Properties: map[string]Property{}}
+	for _, p := range e {
+		switch v := p.Value.(type) {
+		case []byte:
+			out.Properties[p.Name] = Property{Type: "blob", Base64: v}
+			out.Value = v
+		case time.Time:
+			out.Properties[p.Name] = Property{Type: "datetime", Value: v.UTC().Format("2006-01-02T15:04:05.999999")}
+		default:
+			return fmt.Errorf("unexpected property %T", v)
+		}
+	}
+	d.put(out)
+	return nil
+}
+
+func (d datastore) Delete(_ context.Context, kind, name string) error {
+	delete(d.data, place("datastore", "", kind, name))
+	return nil
+}
+
+// bytesStore is one of the places where Beaker keeps sessions on a server.
+type bytesStore struct {
+	*stores
+	option string // Beaker's type
+}
+
+func (b bytesStore) backend() string { return strings.TrimPrefix(b.option, "ext:") }
+
+func (b bytesStore) Get(_ context.Context, key string) (beaker.Entry, error) {
+	e, ok := b.data[place(b.backend(), "", "", key)]
+	if !ok {
+		return beaker.Entry{}, legacy.ErrNoEntry
+	}
+	out := beaker.Entry{Value: e.Value}
+	if e.Flags != nil {
+		out.Flags = *e.Flags
+	}
+	return out, nil
+}
+
+func (b bytesStore) Set(_ context.Context, key string, in beaker.Entry) error {
+	e := Entry{Backend: b.backend(), Key: key, Value: in.Value}
+	switch e.Backend {
+	case "memcached":
+		e.Flags = &in.Flags
+	case "redis":
+		ttl := int64(in.TTL / time.Second)
+		if ttl == 0 {
+			ttl = -1
+		}
+		e.TTL = &ttl
+	case "database":
+		e.Table = "beaker_cache"
+	}
+	b.put(e)
+	return nil
+}
+
+func (b bytesStore) Delete(_ context.Context, key string) error {
+	delete(b.data, place(b.backend(), "", "", key))
+	return nil
+}

@@ -1,0 +1,212 @@
+// Package vectors runs sessions that were recorded from the real libraries
+// through the readers and writers of this module.
+//
+// A file of recorded sessions holds cases: the configuration, the request's
+// Cookie field, what was in the stores, the clock, and what a careful reader
+// must make of it. [Case.Check] gives a [Verdict] to compare, and
+// [Case.Rewrite] gives what the writer makes of the same data, to be handed to
+// the real library.
+package vectors
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/pickle"
+	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// File is a file of recorded sessions.
+type File struct {
+	System string `json:"system"`
+	Cases  []Case `json:"cases"`
+}
+
+// Case is one recorded session.
+type Case struct {
+	Name         string          `json:"name"`
+	System       string          `json:"system"`
+	Engine       string          `json:"engine_key"`
+	Config       json.RawMessage `json:"config"`
+	Now          float64         `json:"now"` // Unix seconds at which it is read
+	CookieHeader *string         `json:"cookie_header"`
+	SetCookie    []string        `json:"set_cookie"`
+	Storage      []Entry         `json:"storage"`
+	Expect       Expectation     `json:"expect"`
+	Optional     bool            `json:"optional"` // either verdict will do
+	Pickle       *string         `json:"pickle_base64"`
+}
+
+// Expectation is what a careful reader makes of a case.
+type Expectation struct {
+	Valid  bool            `json:"valid"`
+	Data   json.RawMessage `json:"data"` // tagged JSON
+	SID    *string         `json:"sid"`
+	Reason *reason.Reason  `json:"reason"`
+
+	Meta        json.RawMessage `json:"meta"`
+	Expires     *int64          `json:"expires"`
+	SSLOnly     *bool           `json:"ssl_only"`
+	SessionKey  *string         `json:"session_key"`
+	TokensAfter []string        `json:"tokens_after"`
+	Rotated     *bool           `json:"rotated"`
+	Flash       json.RawMessage `json:"flash"`
+	CookieData  json.RawMessage `json:"cookie_data"`
+}
+
+// Entry is something in a store: of App Engine's memcache or datastore, a
+// file, a plain memcached, Redis, or a row of a database.
+type Entry struct {
+	Backend    string              `json:"backend"`
+	Key        any                 `json:"key"` // text, or a number where KeyIs is "id"
+	KeyIs      string              `json:"key_is,omitempty"`
+	Namespace  string              `json:"namespace"`
+	Kind       string              `json:"kind,omitempty"`
+	Table      string              `json:"table,omitempty"`
+	EncodedKey string              `json:"encoded_key,omitempty"`
+	Value      []byte              `json:"value_base64"`
+	Flags      *uint32             `json:"flags"`
+	ExpiresAt  *int64              `json:"expires_at,omitempty"`
+	TTL        *int64              `json:"ttl,omitempty"` // seconds, -1 = none
+	Properties map[string]Property `json:"properties,omitempty"`
+}
+
+// Property is one property of a datastore entity.
+type Property struct {
+	Type   string `json:"type"` // blob, datetime, string, bool, list, key, null
+	Value  any    `json:"value,omitempty"`
+	Base64 []byte `json:"value_base64,omitempty"`
+}
+
+// Parse reads a file of recorded sessions.
+func Parse(data []byte) (*File, error) {
+	var f File
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("recorded sessions: %w", err)
+	}
+	for i := range f.Cases {
+		if c := &f.Cases[i]; c.System == "" {
+			c.System = f.System
+		}
+	}
+	return &f, nil
+}
+
+// Verdict is what a reader made of a case.
+type Verdict struct {
+	Name   string          `json:"name"`
+	Valid  bool            `json:"valid"`
+	Data   json.RawMessage `json:"data"`   // tagged JSON, null if not valid
+	SID    *string         `json:"sid"`    // null if the format has none, or it changes with this request
+	Reason *string         `json:"reason"` // null if valid
+}
+
+// Check reads the case.
+func (c *Case) Check(ctx context.Context) Verdict {
+	v := Verdict{Name: c.Name, Data: json.RawMessage("null")}
+	data, sid, err := c.read(ctx)
+	if err != nil {
+		text := string(reason.Of(err))
+		if text == "" {
+			text = "error: " + err.Error()
+		}
+		v.Reason = &text
+		return v
+	}
+	v.Valid, v.Data = true, value.MarshalTagged(data)
+	if sid != "" {
+		v.SID = &sid
+	}
+	return v
+}
+
+func (c *Case) read(ctx context.Context) (data any, sid string, err error) {
+	if c.Pickle != nil {
+		raw, err := base64.StdEncoding.DecodeString(*c.Pickle)
+		if err != nil {
+			return nil, "", fmt.Errorf("recorded sessions: %w", err)
+		}
+		data, err = pickle.Decode(raw)
+		return data, "", err
+	}
+	s, err := c.Read(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	return s.Data, stableID(s), nil
+}
+
+// Read returns the whole session of a case.
+func (c *Case) Read(ctx context.Context) (*legacy.Session, error) {
+	r, err := c.reader(newStores(c))
+	if err != nil {
+		return nil, err
+	}
+	return r.Read(ctx, c.header(), c.now())
+}
+
+func (c *Case) header() http.Header {
+	h := http.Header{}
+	if c.CookieHeader != nil {
+		h["Cookie"] = []string{*c.CookieHeader}
+	}
+	return h
+}
+
+func (c *Case) now() time.Time {
+	return time.UnixMicro(int64(c.Now * 1e6)).UTC()
+}
+
+// Written is what the writer makes of a case's data.
+type Written struct {
+	Name      string          `json:"name"`
+	System    string          `json:"system"`
+	Config    json.RawMessage `json:"config"`
+	Now       float64         `json:"now"`
+	SetCookie []string        `json:"set_cookie"`
+	Storage   []Entry         `json:"storage"`
+}
+
+// ErrNotShared says that a case has nothing to write: it is not valid, or its
+// format is only read.
+var ErrNotShared = errors.New("recorded sessions: nothing to write")
+
+// Rewrite reads the case, writes the same session with its library's format
+// into empty stores at the case's clock, and returns what came out.
+func (c *Case) Rewrite(ctx context.Context) (*Written, error) {
+	if !c.Expect.Valid || c.Pickle != nil {
+		return nil, ErrNotShared
+	}
+	r, err := c.reader(newStores(c))
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := r.(legacy.Writer); !ok {
+		return nil, ErrNotShared
+	}
+	s, err := r.Read(ctx, c.header(), c.now())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	empty := newStores(nil)
+	empty.now = c.now()
+	w, err := c.reader(empty)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := w.(legacy.Writer).Write(ctx, s, c.now())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	if fields == nil {
+		fields = []string{}
+	}
+	return &Written{Name: c.Name, System: c.System, Config: c.Config, Now: c.Now, SetCookie: fields, Storage: empty.entries()}, nil
+}
