@@ -126,7 +126,7 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	chores := s.last.placement != PlacementNone && (mode == commitAnswer || s.phase == phaseLoose)
+	chores := (mode == commitAnswer || s.phase == phaseLoose) && s.choresDue()
 	if !s.pending() && !chores {
 		return nil
 	}
@@ -136,11 +136,13 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	}
 	defer m.inFlight.Done()
 	// What the handler decided is kept even if the client has gone away.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Timeout)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
 
 	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
 	if s.ending != nil && !s.ending.carry && (cookies || s.last.placement == PlacementStored) {
+		var cancel context.CancelFunc
+		ctx, cancel = m.bounded(ctx)
+		defer cancel()
 		if err := s.endLast(ctx); err != nil {
 			return err
 		}
@@ -157,6 +159,15 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 		s.doChores(ctx)
 	}
 	return nil
+}
+
+// bounded gives a commit its deadline, when it first has to wait for the store.
+// Most commits never do.
+func (m *Manager) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, m.cfg.Timeout)
 }
 
 // needsCookie reports whether the pending changes cannot be kept without
@@ -209,6 +220,8 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	if s.presentDue {
 		s.changes.header.presented = s.last.rec.Header.Generation
 	}
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	err = s.commitStored(ctx)
 	var gone *goneError
 	if errors.As(err, &gone) {
@@ -258,15 +271,25 @@ func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
 	return s.changes.apply(&st.rec, now)
 }
 
+// choresDue reports whether doChores has anything to do.
+func (s *Session) choresDue() bool {
+	switch s.last.placement {
+	case PlacementInline:
+		return s.touchDue || s.jar.stateStale
+	case PlacementStored:
+		return s.touchDue || s.presentDue || s.jar.referenceStale ||
+			s.jar.reference.Generation != s.last.rec.Header.Generation
+	default:
+		return false
+	}
+}
+
 // doChores refreshes what a request that changed nothing may leave as it is.
 // Nothing here fails a request.
 func (s *Session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
 	if s.last.placement == PlacementInline {
-		if !s.touchDue && !s.jar.stateStale {
-			return
-		}
 		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, false, now)
 		if err != nil {
 			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
@@ -279,6 +302,8 @@ func (s *Session) doChores(ctx context.Context) {
 	if s.jar.referenceStale || s.jar.reference.Generation != h.Generation {
 		s.setReference(s.last, now)
 	}
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	_, canTouch := m.cfg.Store.(store.Toucher)
 	switch {
 	case s.presentDue, s.touchDue && !canTouch:

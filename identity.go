@@ -101,6 +101,8 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	if m.cfg.Placement == CookieOnly {
 		return s.commitLoginInline()
 	}
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
 	j := &job{s: s, who: s.last.identity}
 	run := func(ctx context.Context, known *state) (*state, error) {
 		next, err := s.moveInto(ctx, newest(known, j))

@@ -29,9 +29,10 @@ type request struct {
 	failed  error // the commit failed: the handler's writes reach nobody
 
 	mu      sync.Mutex // guards what follows; never held during I/O
-	loading chan struct{}
 	s       *Session
 	loadErr error
+	loaded  chan struct{} // closed when loading ends; nil if nobody waits for that
+	loading bool
 	phase   phase
 	// discarded: ServeError answers, so nothing is kept but a Logout.
 	discarded bool
@@ -64,11 +65,14 @@ func (m *Manager) request(ctx context.Context) *request {
 // session loads the request's session once, however many goroutines ask.
 func (q *request) session(ctx context.Context) (*Session, error) {
 	q.mu.Lock()
-	for q.loading != nil {
-		wait := q.loading
+	for q.loading {
+		if q.loaded == nil {
+			q.loaded = make(chan struct{})
+		}
+		loaded := q.loaded
 		q.mu.Unlock()
 		select {
-		case <-wait:
+		case <-loaded:
 		case <-ctx.Done():
 			return nil, unavailable("load", context.Cause(ctx))
 		}
@@ -78,7 +82,7 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 		defer q.mu.Unlock()
 		return q.s, q.loadErr
 	}
-	q.loading = make(chan struct{})
+	q.loading = true
 	q.asked.Store(true)
 	q.mu.Unlock()
 
@@ -88,8 +92,11 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	close(q.loading)
-	q.loading = nil
+	q.loading = false
+	if q.loaded != nil {
+		close(q.loaded)
+		q.loaded = nil
+	}
 	if err != nil {
 		q.loadErr = err
 		return nil, err
