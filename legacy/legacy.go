@@ -3,8 +3,8 @@
 //
 // There is one package per library: webapp2, gaesessions, beaker,
 // gaeutilities, memcachevars, gorilla and scs. Each has a Config and returns
-// a [Format] (gaeutilities, which cannot be written safely, a [Reader]), so
-// that everything above them is the same for all:
+// a [Format] (gaeutilities, whose server-side sessions are not written, a
+// [Reader] and [Ender]), so that everything above them is the same for all:
 //
 //	old, err := webapp2.New(webapp2.Config{Secret: secret})
 //	session, err := old.Read(ctx, r.Header, time.Now())
@@ -79,22 +79,27 @@ type Reader interface {
 type Writer interface {
 	// Write stores the session's Data in the old library's stores and returns
 	// the Set-Cookie fields to send, if any. A session without an ID gets one
-	// where the format has identifiers; ID, Credential, Issued and Expires are
-	// updated. It fails with value.ErrUnsupported when the format cannot hold
-	// the data, and stores nothing then.
+	// where the format has identifiers; ID, Credential, Issued, Expires, Cookies
+	// and Detail are updated. It wraps value.ErrUnsupported when the format
+	// cannot hold the data and ErrTooLarge when there is too much of it, and
+	// has stored nothing then.
 	Write(ctx context.Context, s *Session, now time.Time) (setCookie []string, err error)
+}
 
+// Ender ends sessions for the old library, too.
+type Ender interface {
 	// End deletes the session's state on the server, and returns the
-	// Set-Cookie fields that remove its cookies. It is idempotent. A copy of a
-	// cookie that holds its data itself stays valid for the old library: no
-	// one can take it back.
+	// Set-Cookie fields that remove its cookies; these are valid even with an
+	// error. It is idempotent. A copy of a cookie that holds its data itself
+	// stays valid for the old library: no one can take it back.
 	End(ctx context.Context, s *Session) (setCookie []string, err error)
 }
 
-// Format reads and writes the sessions of one library.
+// Format reads, writes and ends the sessions of one library.
 type Format interface {
 	Reader
 	Writer
+	Ender
 }
 
 // ErrNoEntry is what the stores of all formats return for a key under which

@@ -344,6 +344,9 @@ func (f *Format) decode(text string) (*value.Dict, Cipher, error) {
 			if d, err = f.deserialize(plain); err == nil {
 				return d, c, nil
 			}
+			if c != GCM && errors.Is(err, reason.Decode) {
+				err = fmt.Errorf("%w: %w", reason.Decrypt, err)
+			}
 		}
 		// A wrong cipher gives noise; anything else is the session's own fault.
 		if r := reason.Of(err); r != reason.Decrypt && r != reason.Decode {
@@ -521,7 +524,7 @@ func newID() string {
 	return hex.EncodeToString(random[:])
 }
 
-// End implements legacy.Writer. A copy of a cookie-only session stays valid
+// End implements legacy.Ender. A copy of a cookie-only session stays valid
 // for the old application.
 func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 	fields := []string{cookies.Expire(f.c.Name, f.c.Cookie)}

@@ -155,8 +155,11 @@ func join(all []cookies.Cookie) (whole string, names []string) {
 
 // open verifies the joined cookie value and returns what is signed in it.
 func (f *Format) open(whole string) (*legacy.Session, []byte, error) {
-	if len(whole) < headLen {
+	if whole == "" {
 		return nil, nil, reason.Malformed
+	}
+	if len(whole) < headLen {
+		return nil, nil, fmt.Errorf("%w: too short for one", reason.BadSignature)
 	}
 	sig, sid, rest := whole[:sigLen], whole[sigLen:headLen], whole[headLen:]
 	// What follows the padding is left over from a longer session; Python
@@ -355,7 +358,7 @@ func (f *Format) newSID(now time.Time) string {
 	return fmt.Sprintf("%010d%s%s", expires, flag, hex.EncodeToString(random[:]))
 }
 
-// End implements legacy.Writer. A copy of cookies that hold their data stays
+// End implements legacy.Ender. A copy of cookies that hold their data stays
 // valid for the old application until the time in its identifier.
 func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 	names := s.Cookies

@@ -11,6 +11,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/beaker"
+	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
 )
 
 // stores holds the entries of one case in memory and plays every back end.
@@ -201,5 +202,43 @@ func (b bytesStore) Set(_ context.Context, key string, in beaker.Entry) error {
 
 func (b bytesStore) Delete(_ context.Context, key string) error {
 	delete(b.data, place(b.backend(), "", "", key))
+	return nil
+}
+
+// entities is the datastore as gaeutilities uses it.
+type entities struct{ *stores }
+
+func (d entities) Session(_ context.Context, key appengine.Key) (appengine.Entity, error) {
+	e, ok := d.data[place("datastore", key.Namespace, gaeutilities.Kind, key.Path[0].ID)]
+	if !ok {
+		return nil, legacy.ErrNoEntry
+	}
+	return entity(e), nil
+}
+
+func (d entities) Values(_ context.Context, session appengine.Key) ([]appengine.Entity, error) {
+	var out []appengine.Entity
+	for _, e := range d.stores.entries() {
+		if e.Backend != "datastore" || e.Kind != gaeutilities.DataKind {
+			continue
+		}
+		values := entity(e)
+		if key, ok := values.Get("session").(appengine.Key); ok && key.Encode() == session.Encode() {
+			out = append(out, values)
+		}
+	}
+	return out, nil
+}
+
+func (d entities) Delete(_ context.Context, session appengine.Key) error {
+	delete(d.data, place("datastore", session.Namespace, gaeutilities.Kind, session.Path[0].ID))
+	for at, e := range d.data {
+		if e.Kind != gaeutilities.DataKind {
+			continue
+		}
+		if key, ok := entity(e).Get("session").(appengine.Key); ok && key.Encode() == session.Encode() {
+			delete(d.data, at)
+		}
+	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/beaker"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
 	"github.com/sojourn-go/sojourn/legacy/gaesessions"
+	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
+	"github.com/sojourn-go/sojourn/legacy/memcachevars"
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
 )
 
@@ -22,6 +24,10 @@ func (c *Case) reader(s *stores) (legacy.Reader, error) {
 		build = c.gaesessions
 	case "beaker-cookie", "beaker-session":
 		build = c.beaker
+	case "gaeutilities":
+		build = c.gaeutilities
+	case "diy-memcache":
+		build = c.memcachevars
 	default:
 		return nil, fmt.Errorf("recorded sessions: unknown system %q", c.System)
 	}
@@ -199,6 +205,50 @@ func (c *Case) beaker(s *stores) (legacy.Reader, error) {
 	return beaker.New(config)
 }
 
+// gaeutilities trusts the data cookie, as the library that was recorded does.
+func (c *Case) gaeutilities(s *stores) (legacy.Reader, error) {
+	var in struct {
+		Kwargs struct {
+			Writer     string   `json:"writer"`
+			Name       string   `json:"cookie_name"`
+			ExpireTime *float64 `json:"session_expire_time"`
+			TokenTTL   *float64 `json:"session_token_ttl"`
+		} `json:"kwargs"`
+	}
+	if err := json.Unmarshal(c.Config, &in); err != nil {
+		return nil, err
+	}
+	if in.Kwargs.Writer == "cookie" {
+		return gaeutilities.NewUnsignedCookie(in.Kwargs.Name, cookies.Attributes{}), nil
+	}
+	config := gaeutilities.Config{
+		Name: in.Kwargs.Name, Datastore: entities{s}, Memcache: memcache{s}, TrustDataCookie: true,
+	}
+	if in.Kwargs.ExpireTime != nil {
+		config.ExpireTime = seconds(*in.Kwargs.ExpireTime)
+	}
+	if in.Kwargs.TokenTTL != nil {
+		config.TokenTTL = seconds(*in.Kwargs.TokenTTL)
+	}
+	return gaeutilities.New(config)
+}
+
+func (c *Case) memcachevars(s *stores) (legacy.Reader, error) {
+	var in struct {
+		CookieName string   `json:"cookie_name"`
+		Names      []string `json:"names"`
+	}
+	if err := json.Unmarshal(c.Config, &in); err != nil {
+		return nil, err
+	}
+	return memcachevars.New(memcachevars.Config{CookieName: in.CookieName, Names: in.Names, Memcache: memcache{s}})
+}
+
 // stableID is a session's identifier, or "" where the old library would hand
 // out another one with this very request.
-func stableID(s *legacy.Session) string { return s.ID }
+func stableID(s *legacy.Session) string {
+	if d, ok := s.Detail.(*gaeutilities.Detail); ok && d.RotationDue {
+		return ""
+	}
+	return s.ID
+}

@@ -402,7 +402,7 @@ func newSID() string {
 	return string(sid)
 }
 
-// End implements legacy.Writer. It also deletes the copies that the Python
+// End implements legacy.Ender. It also deletes the copies that the Python
 // side would go on using.
 func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 	expired := []string{cookies.Expire(f.c.Name, f.c.Cookie)}
