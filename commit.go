@@ -134,7 +134,7 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
-	defer m.inFlight.Done()
+	defer m.end()
 	// What the handler decided is kept even if the client has gone away.
 	ctx = context.WithoutCancel(ctx)
 
@@ -195,7 +195,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 		if s.last.placement == PlacementInline {
 			s.forgetState()
 		}
-		s.settle(&state{})
+		s.settle(nothing)
 		return nil
 	case PlacementInline:
 		next := s.view.Clone()
@@ -210,7 +210,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 		}
 	}
 	if s.last.placement != PlacementStored {
-		if s.visit().crossSite && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
+		if s.crossSite() && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
 			return ErrCrossSite
 		}
 		if s.jar.justEnded {
@@ -229,7 +229,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 			return ErrEnded
 		}
 		// An inline cookie that outlived its session: the visitor starts anew.
-		s.last, s.fresh, s.own = &state{}, nil, false
+		s.last, s.fresh, s.own = nothing, nil, false
 		if s.view, err = s.applyTo(s.last, now); err != nil {
 			return err
 		}
@@ -472,7 +472,7 @@ func (s *Session) flushTo(h http.Header) {
 	if len(s.lines) == 0 {
 		return
 	}
-	if s.visit().plainHTTP {
+	if s.plainHTTP() {
 		s.m.logOnce(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
 	}
@@ -495,7 +495,7 @@ func (s *Session) takeBackReference(ctx context.Context) {
 	if !saved || s.last.placement != PlacementStored || s.m.begin() != nil {
 		return
 	}
-	defer s.m.inFlight.Done()
+	defer s.m.end()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.Timeout)
 	defer cancel()
 	if _, err := s.m.fetch(ctx, s.last.identity, 0); errors.Is(err, errGone) {

@@ -118,7 +118,7 @@ func (m *Manager) openCookie(p seal.Purpose, value string) (plain []byte, stale 
 	if err != nil {
 		return nil, false, seal.ErrOpen
 	}
-	return m.cfg.Keys.current().Open(nil, p, b[:n], m.names.aad)
+	return m.cfg.Keys.current().OpenInPlace(p, b[:n], m.names.aad)
 }
 
 // sealCookie seals plain and returns the cookie value.
@@ -127,7 +127,8 @@ func (m *Manager) sealCookie(p seal.Purpose, plain []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return wire.Text.EncodeToString(b), nil
+	var text [1024]byte // enough for most
+	return string(wire.Text.AppendEncode(text[:0], b)), nil
 }
 
 // sealedLen is the length of the cookie value for n bytes of plain text.

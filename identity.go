@@ -175,7 +175,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 	carry := s.ending != nil && s.ending.carry
 	for attempt := 0; ; attempt++ {
 		now := m.now()
-		from := &state{}
+		from := nothing
 		switch {
 		case !carry:
 		case old == nil:
@@ -284,7 +284,7 @@ func (s *Session) endLast(ctx context.Context) error {
 	}
 	m.count.logouts.Add(1)
 	s.forget()
-	s.last, s.ending = &state{}, nil
+	s.last, s.ending = nothing, nil
 	return nil
 }
 

@@ -31,9 +31,8 @@ type Manager struct {
 	count   counters
 	watches watches
 
-	mu        sync.Mutex
-	closed    bool
-	inFlight  sync.WaitGroup
+	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
+	closing   sync.Once
 	stop      context.Context // ends with Close
 	stopNow   context.CancelFunc
 	nextSweep atomic.Int64 // Unix milliseconds
@@ -124,25 +123,23 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 // flight, and refuses every load and commit from then on. It does not close the
 // store.
 func (m *Manager) Close() error {
-	m.mu.Lock()
-	m.closed = true
-	m.mu.Unlock()
-	m.stopNow()
-	m.watches.closeAll()
-	m.inFlight.Wait()
+	m.closing.Do(func() {
+		m.stopNow()
+		m.watches.closeAll()
+		m.open.Lock()
+	})
 	return nil
 }
 
-// begin registers work that Close waits for. The caller calls inFlight.Done.
+// begin registers work that Close waits for, until the caller calls end.
 func (m *Manager) begin() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
+	if !m.open.TryRLock() { // Close has it, or waits for it
 		return ErrClosed
 	}
-	m.inFlight.Add(1)
 	return nil
 }
+
+func (m *Manager) end() { m.open.RUnlock() }
 
 const (
 	sweepInterval = 10 * time.Minute
@@ -163,7 +160,7 @@ func (m *Manager) Sweep(ctx context.Context) (int, error) {
 	if err := m.begin(); err != nil {
 		return 0, err
 	}
-	defer m.inFlight.Done()
+	defer m.end()
 	total := 0
 	for {
 		n, err := sweeper.Sweep(ctx, sweepAge, sweepBatch)
@@ -207,8 +204,8 @@ func (s *Session) load(ctx context.Context) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
-	defer m.inFlight.Done()
-	s.last = &state{}
+	defer m.end()
+	s.last = nothing
 	s.jar.isNew = true
 	now := m.now()
 
@@ -447,26 +444,34 @@ func newIdentity() identity {
 // visit reads from the request what only a few commits want to know of it.
 func (s *Session) visit() visit {
 	v := visit{userAgent: userAgent(s.in)}
-	r := s.r
-	if r == nil {
+	if s.r == nil {
 		return v
 	}
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+	if host, _, err := net.SplitHostPort(s.r.RemoteAddr); err == nil {
 		v.ip = host
 	}
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-	default:
-		v.crossSite = crossSite(r)
-	}
-	v.plainHTTP = s.m.names.secure && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
-		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
 	return v
 }
 
-// crossSite reports whether another site started the request (Fetch Metadata;
-// by Origin where the browser sends none).
-func crossSite(r *http.Request) bool {
+// plainHTTP reports whether the cookies are surely not encrypted on their way
+// to the browser, although they have to be.
+func (s *Session) plainHTTP() bool {
+	r := s.r
+	return r != nil && s.m.names.secure && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
+		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
+}
+
+// crossSite reports whether the request has an unsafe method and was started by
+// another site (Fetch Metadata; by Origin where the browser sends none).
+func (s *Session) crossSite() bool {
+	r := s.r
+	if r == nil {
+		return false
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return false
+	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "cross-site"
 	}

@@ -236,7 +236,7 @@ func settleAll(jobs []*job, known *state, err error) *state {
 // the first time) and returns the result, the jobs whose changes are in it, and
 // the version that it must exceed.
 func (m *Manager) merge(cur *state, jobs []*job, now time.Time) (rec record.Record, in []*job, minimum uint64) {
-	st := &state{}
+	st := nothing
 	if cur != nil {
 		st = cur
 	}

@@ -66,8 +66,6 @@ const (
 type visit struct {
 	userAgent string
 	ip        string
-	crossSite bool // an unsafe method, started by another site
-	plainHTTP bool // surely not encrypted on the way to the browser
 }
 
 // identity is a session identifier and the row key it hashes to.
@@ -85,6 +83,9 @@ type state struct {
 	stored store.Record
 	size   int // bytes in the cookie, or of the stored Data
 }
+
+// nothing is the state of a session that lives nowhere.
+var nothing = &state{}
 
 // ending says that the session as it was loaded is to be ended.
 type ending struct {
@@ -277,7 +278,7 @@ func (s *Session) discard() {
 // base is the state that the pending changes apply to: nothing, after Logout.
 func (s *Session) base() *state {
 	if s.ending != nil && !s.ending.carry {
-		return &state{}
+		return nothing
 	}
 	return s.last
 }

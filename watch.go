@@ -154,7 +154,7 @@ func (w *watch) look() {
 	if m.begin() != nil {
 		return
 	}
-	defer m.inFlight.Done()
+	defer m.end()
 	if m.cfg.Store == nil {
 		w.end(ErrExpired)
 		return

@@ -306,6 +306,10 @@ func addVary(h http.Header) {
 // forbidSharedCaching keeps a response with a Set-Cookie out of shared caches
 // (RFC 9111, section 7.3).
 func forbidSharedCaching(h http.Header) {
+	if len(h["Cache-Control"]) == 0 {
+		h["Cache-Control"] = []string{"private"}
+		return
+	}
 	var kept []string
 	private := false
 	for _, line := range h["Cache-Control"] {

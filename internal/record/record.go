@@ -84,10 +84,14 @@ func Parse(b []byte) (Record, error) {
 	if n > 0 {
 		r.fields = make([]Field, n)
 	}
+	var names strings.Builder // one allocation for all names
+	names.Grow(int(n) * 16)
 	last := ""
 	for i := range r.fields {
 		f := &r.fields[i]
-		f.Name = string(d.bytes())
+		start := names.Len()
+		names.Write(d.bytes())
+		f.Name = names.String()[start:]
 		f.Flags = Flags(d.byte())
 		if f.Flags&hasStamp != 0 {
 			f.Stamp = d.nonzero()

@@ -217,9 +217,7 @@ func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error
 // than the one that seals. A newer key never makes a value stale, or processes
 // that learn of a new key at different times would undo each other's work.
 //
-// The spare room of dst must not overlap sealed, with one exception: with dst =
-// sealed[28:28] the plaintext takes the place of the ciphertext, which is then
-// gone whether it opens or not.
+// The spare room of dst must not overlap sealed; [Ring.OpenInPlace] is for that.
 func (r *Ring) Open(dst []byte, p Purpose, sealed, aad []byte) (plaintext []byte, stale bool, err error) {
 	if len(sealed) < Overhead {
 		return nil, false, ErrOpen
@@ -248,6 +246,15 @@ func (r *Ring) Open(dst []byte, p Purpose, sealed, aad []byte) (plaintext []byte
 		key.remember(c)
 	}
 	return plaintext, r.keys[i].stale, nil
+}
+
+// OpenInPlace is Open with the plaintext in the place of the ciphertext, which
+// is gone afterwards whether it opens or not.
+func (r *Ring) OpenInPlace(p Purpose, sealed, aad []byte) (plaintext []byte, stale bool, err error) {
+	if len(sealed) < Overhead {
+		return nil, false, ErrOpen
+	}
+	return r.Open(sealed[idSize+nonceSize:][:0], p, sealed, aad)
 }
 
 // additional returns format version ‖ purpose ‖ aad in a buffer of r.scratch.
