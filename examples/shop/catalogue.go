@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 
@@ -85,10 +86,16 @@ func (s *shop) product(w http.ResponseWriter, r *http.Request, session *sojourn.
 	}
 	wished := wishesKey.Get(session)
 	content := productPage{Card: card{p, slices.Contains(wished, p.Slug)}}
-	for _, other := range catalogue() {
-		if other.Shelf == p.Shelf && other.Slug != p.Slug {
-			content.Others = append(content.Others, card{other, slices.Contains(wished, other.Slug)})
-		}
+	others := slices.DeleteFunc(catalogue(), func(other product) bool { return other.Slug == p.Slug })
+	slices.SortStableFunc(others, func(a, b product) int { return cmp.Compare(distance(a, p), distance(b, p)) })
+	for _, other := range others[:4] {
+		content.Others = append(content.Others, card{other, slices.Contains(wished, other.Slug)})
 	}
 	s.show(w, r, session, http.StatusOK, "product", content)
+}
+
+// distance is how many shelves two products are apart.
+func distance(a, b product) int {
+	n := slices.Index(shelves(), a.Shelf) - slices.Index(shelves(), b.Shelf)
+	return max(n, -n)
 }

@@ -23,10 +23,13 @@ type Pending struct {
 	Lines []Line `cbor:"lines"`
 }
 
+func payments() []string { return []string{"shells", "story", "promise"} }
+
 type checkoutPage struct {
 	formPage
-	Token string
-	Bill  bill
+	Payments []string
+	Token    string
+	Bill     bill
 }
 
 func (s *shop) checkout(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -45,6 +48,7 @@ func (s *shop) checkout(w http.ResponseWriter, r *http.Request, session *sojourn
 	}
 	s.show(w, r, session, http.StatusOK, "checkout", checkoutPage{
 		formPage: formPage{takeDraft(session, "checkout")},
+		Payments: payments(),
 		Token:    pending.Token,
 		Bill:     billFor(pending.Lines),
 	})
@@ -61,11 +65,14 @@ func (s *shop) checkout(w http.ResponseWriter, r *http.Request, session *sojourn
 func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 	t := s.pages.language(r, session)
 	token := r.PostFormValue("token")
-	form := newDraft("checkout", r, "name", "street", "city")
+	form := newDraft("checkout", r, "name", "street", "city", "payment")
 	for field, value := range form.Values {
 		if value == "" {
 			form.problem(field, "checkout.missing")
 		}
+	}
+	if !slices.Contains(payments(), form.Values["payment"]) {
+		form.problem("payment", "checkout.missing")
 	}
 	pending, err := pendingKey.Lookup(session)
 	if err != nil || pending.Token != token {
@@ -78,7 +85,12 @@ func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request, session *sojou
 	}
 
 	pendingKey.Pop(session)
-	number, err := s.ledger.placeOrder(r.Context(), session.User(), token, form.Values, billFor(pending.Lines))
+	number, err := s.ledger.placeOrder(r.Context(), session.User(), token, delivery{
+		Name:    form.Values["name"],
+		Street:  form.Values["street"],
+		City:    form.Values["city"],
+		Payment: form.Values["payment"],
+	}, billFor(pending.Lines))
 	if err != nil {
 		s.broken(w, r, err)
 		return

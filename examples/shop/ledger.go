@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS orders (
 	name     TEXT NOT NULL,
 	street   TEXT NOT NULL,
 	city     TEXT NOT NULL,
+	payment  TEXT NOT NULL,
 	total    INTEGER NOT NULL      -- cents
 ) STRICT;
 CREATE INDEX IF NOT EXISTS orders_by_customer ON orders(customer, placed);
@@ -94,17 +95,20 @@ func (l *ledger) customerByEmail(ctx context.Context, email string) (id, name, p
 	return id, name, passwordHash, nil
 }
 
+// delivery is what the checkout form asks for.
+type delivery struct{ Name, Street, City, Payment string }
+
 // order is a placed order.
 type order struct {
-	Number             string
-	Placed             time.Time
-	Name, Street, City string
+	Number string
+	Placed time.Time
+	delivery
 	bill
 }
 
 // placeOrder writes an order and returns its number. A token that was used
 // before returns the number of the order it made.
-func (l *ledger) placeOrder(ctx context.Context, customer, token string, address map[string]string, b bill) (string, error) {
+func (l *ledger) placeOrder(ctx context.Context, customer, token string, d delivery, b bill) (string, error) {
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
 		return "", fmt.Errorf("placing an order: %w", err)
@@ -117,8 +121,8 @@ func (l *ledger) placeOrder(ctx context.Context, customer, token string, address
 	}
 	number = "FW-" + rand.Text()[:8]
 	_, err = tx.ExecContext(ctx,
-		`INSERT INTO orders (number, token, customer, placed, name, street, city, total) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		number, token, customer, time.Now().UnixMilli(), address["name"], address["street"], address["city"], b.Total)
+		`INSERT INTO orders (number, token, customer, placed, name, street, city, payment, total) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		number, token, customer, time.Now().UnixMilli(), d.Name, d.Street, d.City, d.Payment, b.Total)
 	if err != nil {
 		return "", fmt.Errorf("placing an order: %w", err)
 	}
@@ -152,7 +156,7 @@ func (l *ledger) orderByToken(ctx context.Context, customer, token string) (stri
 // orders returns a customer's orders, newest first, without their lines.
 func (l *ledger) orders(ctx context.Context, customer string) ([]order, error) {
 	rows, err := l.db.QueryContext(ctx,
-		`SELECT number, placed, name, street, city, total FROM orders WHERE customer = ? ORDER BY placed DESC, number`, customer)
+		`SELECT number, placed, name, street, city, payment, total FROM orders WHERE customer = ? ORDER BY placed DESC, number`, customer)
 	if err != nil {
 		return nil, fmt.Errorf("listing orders: %w", err)
 	}
@@ -175,7 +179,7 @@ func (l *ledger) orders(ctx context.Context, customer string) ([]order, error) {
 // does not exist either.
 func (l *ledger) order(ctx context.Context, customer, number string) (order, error) {
 	o, err := scanOrder(l.db.QueryRowContext(ctx,
-		`SELECT number, placed, name, street, city, total FROM orders WHERE customer = ? AND number = ?`, customer, number))
+		`SELECT number, placed, name, street, city, payment, total FROM orders WHERE customer = ? AND number = ?`, customer, number))
 	if err != nil {
 		return order{}, err
 	}
@@ -204,7 +208,7 @@ func (l *ledger) order(ctx context.Context, customer, number string) (order, err
 func scanOrder(row interface{ Scan(...any) error }) (order, error) {
 	var o order
 	var placed int64
-	err := row.Scan(&o.Number, &placed, &o.Name, &o.Street, &o.City, &o.Total)
+	err := row.Scan(&o.Number, &placed, &o.Name, &o.Street, &o.City, &o.Payment, &o.Total)
 	if errors.Is(err, sql.ErrNoRows) {
 		return order{}, errNoOrder
 	}

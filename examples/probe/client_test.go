@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// waitLimit bounds every wait for something that must happen. It says nothing
+// about speed: nothing waits that long unless it is broken.
+const waitLimit = time.Minute
+
+// startInside runs the whole program within the test, where the race detector
+// sees it, and returns its address.
+func startInside(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	stdout, ready := io.Pipe()
+	var log lockedBuffer
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, args, ready, &log)
+		ready.Close()
+	}()
+	base, err := readAddress(stdout)
+	if err != nil {
+		cancel()
+		t.Fatalf("the probe did not start: %v; it said: %s", err, log.String())
+	}
+	t.Cleanup(func() {
+		cancel()
+		if s := <-status; s != 0 {
+			t.Errorf("the probe ended with status %d; it said: %s", s, log.String())
+		}
+	})
+	return base
+}
+
+// readAddress reads the one line that the probe prints.
+func readAddress(stdout io.Reader) (string, error) {
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	base, found := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "listening on ")
+	if !found {
+		return "", fmt.Errorf("its first line is %q", line)
+	}
+	return base, nil
+}
+
+// buildProbe builds the command, once for all tests.
+var buildProbe = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "probe-test-*")
+	if err != nil {
+		return "", err
+	}
+	removeAtExit = dir
+	path := filepath.Join(dir, "probe")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+var removeAtExit string
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if removeAtExit != "" {
+		os.RemoveAll(removeAtExit)
+	}
+	os.Exit(status)
+}
+
+// process is a probe in a process of its own.
+type process struct {
+	base string
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	gone chan struct{} // closed when it has exited
+}
+
+func startProcess(t *testing.T, args ...string) *process {
+	t.Helper()
+	path, err := buildProbe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(path, args...), log: &lockedBuffer{}, gone: make(chan struct{})}
+	p.cmd.Stderr = p.log
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if p.base, err = readAddress(stdout); err != nil {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+		t.Fatalf("the probe did not start: %v; it said: %s", err, p.log.String())
+	}
+	go func() {
+		defer close(p.gone)
+		_ = p.cmd.Wait()
+	}()
+	t.Cleanup(p.kill)
+	return p
+}
+
+// kill ends the process without giving it a chance to do anything more.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.gone
+}
+
+// terminate asks the process to stop, and returns its exit status.
+func (p *process) terminate(t *testing.T) int {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.gone:
+	case <-time.After(waitLimit):
+		t.Fatalf("the probe does not stop; it said: %s", p.log.String())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// browser is one visitor. Its cookies go to every port of this machine, so it
+// can talk to several probes in turn.
+type browser struct {
+	t    testing.TB
+	base string
+	http *http.Client
+}
+
+func newBrowser(t testing.TB, base string) *browser {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &browser{t: t, base: base, http: &http.Client{Jar: jar, Transport: transport, Timeout: waitLimit}}
+}
+
+// at returns the same visitor, talking to another probe.
+func (b *browser) at(base string) *browser {
+	c := *b
+	c.base = base
+	return &c
+}
+
+// copied returns a browser that has the same cookies now, and changes them for
+// itself: somebody who copied them, or a second tab with a response on its way.
+func (b *browser) copied() *browser {
+	c := newBrowser(b.t, b.base)
+	u, err := url.Parse(b.base)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	c.http.Jar.SetCookies(u, b.http.Jar.Cookies(u))
+	return c
+}
+
+func (b *browser) cookies() []*http.Cookie {
+	u, err := url.Parse(b.base)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return b.http.Jar.Cookies(u)
+}
+
+// reply is an answer of the probe.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+
+	Error     string            `json:"error"`
+	OK        bool              `json:"ok"`
+	Found     bool              `json:"found"`
+	Length    int               `json:"length"`
+	Value     json.RawMessage   `json:"value"` // a string or a number
+	Values    map[string]string `json:"values"`
+	Handle    string            `json:"handle"`
+	Placement string            `json:"placement"`
+	New       bool              `json:"new"`
+	User      string            `json:"user"`
+	Version   uint64            `json:"version"`
+	Bytes     int               `json:"bytes"`
+	Created   *time.Time        `json:"created"`
+	Expires   *time.Time        `json:"expires"`
+	Flashes   []struct {
+		Level, Text string
+	} `json:"flashes"`
+}
+
+// text returns a string value, number an integer one.
+func (r reply) text() (s string) {
+	_ = json.Unmarshal(r.Value, &s)
+	return s
+}
+
+func (r reply) number() (n int) {
+	_ = json.Unmarshal(r.Value, &n)
+	return n
+}
+
+func (b *browser) get(path string) reply  { return b.send(http.MethodGet, path) }
+func (b *browser) post(path string) reply { return b.send(http.MethodPost, path) }
+
+// mustPost is for the steps that prepare what a test is about.
+func (b *browser) mustPost(path string) reply {
+	b.t.Helper()
+	r := b.post(path)
+	if r.status != http.StatusOK {
+		b.t.Fatalf("POST %s: %d %s", path, r.status, r.body)
+	}
+	return r
+}
+
+func (b *browser) send(method, path string) reply {
+	b.t.Helper()
+	r, err := b.try(method, path)
+	if err != nil {
+		b.t.Errorf("%s %s: %v", method, path, err)
+	}
+	return r
+}
+
+// try is send for requests that may meet a dying server.
+func (b *browser) try(method, path string) (reply, error) {
+	req, err := http.NewRequest(method, b.base+path, nil)
+	if err != nil {
+		return reply{}, err
+	}
+	return b.do(req)
+}
+
+func (b *browser) do(req *http.Request) (reply, error) {
+	res, err := b.http.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return reply{}, err
+	}
+	r := reply{status: res.StatusCode, header: res.Header, body: string(body)}
+	if res.Header.Get("Content-Type") == "application/json" {
+		if err := json.Unmarshal(body, &r); err != nil {
+			return r, fmt.Errorf("the answer %.200q: %w", body, err)
+		}
+	}
+	return r, nil
+}
+
+// stats returns the probe's counters.
+func (b *browser) stats() map[string]int {
+	b.t.Helper()
+	r := b.get("/stats")
+	var counts map[string]int
+	if err := json.Unmarshal([]byte(r.body), &counts); err != nil {
+		b.t.Fatalf("/stats: %v: %s", err, r.body)
+	}
+	return counts
+}
+
+// waitFor polls until done says so.
+func waitFor(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	limit := time.NewTimer(waitLimit)
+	defer limit.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("waited too long: %s", what)
+		}
+	}
+}
+
+// together calls f n times at once and waits for all.
+func together(n int, f func(i int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}

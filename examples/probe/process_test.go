@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The tests in this file run the real command.
+
+func TestMistakesOfWhoeverStartsIt(t *testing.T) {
+	path, err := buildProbe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	shared := filepath.Join(dir, "shared.keys")
+	if err := os.WriteFile(shared, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		status int
+		says   string
+	}{
+		{"an unknown flag", []string{"-nonsense"}, 2, "nonsense"},
+		{"a bad duration", []string{"-idle", "soon"}, 2, "-idle"},
+		{"an argument", []string{"memory:"}, 2, "unexpected"},
+		{"an unknown kind of store", []string{"-store", "floppy:a"}, 2, "floppy"},
+		{"a store without a scheme", []string{"-store", "sessions.db"}, 2, "sqlite:PATH"},
+		{"no cookies and no store", []string{"-store", "none", "-inline", "0"}, 2, "-inline"},
+		{"a limit that browsers do not keep", []string{"-inline", "5000"}, 2, "InlineLimit"},
+		{"two mistakes at once", []string{"-inline", "5000", "-lifetime", "20000h"}, 2, "Lifetime"},
+		{"a cache", []string{"-cache", "memory:1000"}, 2, "-cache is not available yet"},
+		{"periodic rotation", []string{"-rotate", "1h"}, 2, "-rotate is not available yet"},
+		{"a cap", []string{"-max-per-user", "3"}, 2, "-max-per-user is not available yet"},
+		{"a store in a folder that is a file", []string{"-store", "sqlite:" + shared + "/sessions.db"}, 1, "sessions.db"},
+		{"a file that is no key file", []string{"-keys", shared}, 1, "shared.keys"},
+		{"an address that is not ours", []string{"-listen", "192.0.2.1:1"}, 1, "192.0.2.1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := exec.Command(path, tt.args...)
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			_ = cmd.Run()
+			if got := cmd.ProcessState.ExitCode(); got != tt.status {
+				t.Errorf("exit status %d, want %d", got, tt.status)
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("stdout: %q", &stdout)
+			}
+			if text := stderr.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, tt.says) {
+				t.Errorf("stderr is not one line with %q: %q", tt.says, text)
+			}
+		})
+	}
+}
+
+func TestZeroSwitchesOffWhatDoesNotExistYet(t *testing.T) {
+	p := startProcess(t, "-rotate", "0", "-max-per-user", "0")
+	if status := p.terminate(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
+	args := []string{"-insecure", "-store", "sqlite:" + filepath.Join(t.TempDir(), "sessions.db"), "-keys", filepath.Join(t.TempDir(), "keys")}
+	p := startProcess(t, args...)
+	b := newBrowser(t, p.base)
+	b.mustPost("/login?user=ada")
+	watched := make(chan string, 1)
+	go func() {
+		r, err := b.try("GET", "/stream?events=1000000&every=100")
+		if err != nil {
+			r.body = err.Error()
+		}
+		watched <- r.body
+	}()
+	slow := make(chan reply, 1)
+	go func() {
+		r, err := b.try("POST", "/set?key=k&value=slow&delay=500")
+		if err != nil {
+			r.body = err.Error()
+		}
+		slow <- r
+	}()
+	waitFor(t, "both requests are under way", func() bool { return b.stats()["loads"] == 2 })
+	if status := p.terminate(t); status != 0 {
+		t.Errorf("exit status %d; it said: %s", status, p.log)
+	}
+	if r := <-slow; r.status != 200 {
+		t.Errorf("the slow request got %d %s", r.status, r.body)
+	}
+	if body := <-watched; strings.Contains(body, "ended") || strings.Contains(body, "EOF") {
+		t.Errorf("the stream was told that its session ended, or was cut off: %q", body)
+	}
+	again := b.at(startProcess(t, args...).base)
+	if r := again.get("/get?key=k"); r.text() != "slow" {
+		t.Errorf("after a restart the slow request's value is %s", r.body)
+	}
+	if r := again.get("/info"); r.User != "ada" {
+		t.Errorf("after a restart: %s", r.body)
+	}
+}
+
+func TestSeveralProcessesWithOneKeyFileAcceptEachOthersCookies(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "folder", "keys")
+	one := startProcess(t, "-insecure", "-store", "none", "-keys", keys)
+	two := startProcess(t, "-insecure", "-store", "none", "-keys", keys)
+	b := newBrowser(t, one.base)
+	b.mustPost("/set?key=k&value=v")
+	if r := b.at(two.base).get("/get?key=k"); r.text() != "v" {
+		t.Errorf("got %s", r.body)
+	}
+	other := startProcess(t, "-insecure", "-store", "none")
+	if r := b.at(other.base).get("/get?key=k"); r.Found {
+		t.Errorf("a probe with its own key reads %s", r.body)
+	}
+}

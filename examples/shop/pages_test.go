@@ -1,0 +1,295 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/dom"
+	"github.com/chromedp/chromedp"
+)
+
+// screenshots is a folder at the root of the repository that git ignores.
+const screenshots = "../../screenshots"
+
+// TestEveryPageIsFitToBeSeen walks through the shop, in every state that a page
+// can be in, and holds each page to the same standards. It leaves a picture of
+// each in the folder screenshots.
+func TestEveryPageIsFitToBeSeen(t *testing.T) {
+	if err := os.MkdirAll(screenshots, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tour(t, func(name string, tab *tab) {
+		t.Run(name, func(t *testing.T) {
+			tab := tab.in(t)
+			checkStructure(t, tab)
+			checkNames(t, tab)
+			for _, screen := range []struct {
+				name  string
+				width int64
+			}{{"desktop", 1280}, {"phone", 360}} {
+				for _, scheme := range []string{"light", "dark"} {
+					tab.prefer(scheme)
+					tab.showAll(screen.width)
+					checkWidth(t, tab, screen.width)
+					checkContrast(t, tab, screen.name+", "+scheme)
+					tab.photograph(filepath.Join(screenshots, name+"-"+screen.name+"-"+scheme+".png"))
+				}
+			}
+			tab.prefer("light")
+			tab.size(1280, 900)
+		})
+	})
+}
+
+// tour brings a visitor to every page, in every state.
+func tour(t *testing.T, at func(name string, tab *tab)) {
+	shop := openShop(t)
+	tab := startChromium(t).visitor(shop.url).tab()
+
+	tab.open("/")
+	at("home", tab)
+	tab.open("/session")
+	at("session-none", tab)
+	tab.open("/cart")
+	at("cart-empty", tab)
+	tab.open("/wishes")
+	at("wishes-empty", tab)
+	tab.open("/nowhere")
+	at("not-found", tab)
+	tab.open("/preferences")
+	tab.press(`.stack button`)
+	at("preferences", tab)
+	tab.open("/shelf/table")
+	tab.press(wish("tea"))
+	at("shelf", tab)
+	tab.press(wish("mug"))
+	tab.open("/wishes")
+	at("wishes", tab)
+	tab.open("/session")
+	at("session-inline", tab)
+	tab.open("/product/lantern")
+	tab.press(".buy button")
+	at("product", tab)
+	tab.open("/")
+	for _, slug := range []string{"mug", "map", "blanket", "map"} {
+		tab.press(add(slug))
+	}
+	tab.open("/cart")
+	at("cart", tab)
+	tab.press(".sum .button")
+	at("login", tab)
+	tab.fill("#email", "ida@example.com", "#password", "wrong")
+	tab.press(".stack button")
+	at("login-refused", tab)
+	tab.open("/signup")
+	tab.fill("#name", "Ida", "#email", "ida@example.com", "#password", "short")
+	tab.press(".stack button")
+	at("signup-refused", tab)
+	tab.signUp("Ida", "ida@example.com")
+	at("home-signed-in", tab)
+	tab.open("/orders")
+	at("orders-empty", tab)
+	tab.open("/checkout")
+	at("checkout", tab)
+	tab.fill("#name", "Ida Wanderer", "#street", "Track 1", "#city", "Somewhere")
+	tab.press(".panel button")
+	at("order", tab)
+	tab.open("/orders")
+	at("orders", tab)
+	tab.open("/session")
+	at("session-stored", tab)
+	tab.press(`button[name="language"][value="de"]`)
+	at("session-german", tab)
+	tab.open("/")
+	at("home-german", tab)
+
+	gate := shop.gates.hold(afterLoad, "POST /cart/add")
+	other := (&visitor{t, tab.ctx, tab.url}).tab()
+	other.open("/")
+	arrived := other.pressSlowly(add("tea"))
+	gate.awaitArrival(t)
+	tab.press(`form[action="/logout"] button`)
+	at("signed-out", tab)
+	gate.open()
+	arrived()
+	at("ended", other)
+}
+
+// in is the same tab for a subtest.
+func (tb *tab) in(t *testing.T) *tab {
+	same := *tb
+	same.t = t
+	return &same
+}
+
+// showAll makes the window as high as the page.
+func (tb *tab) showAll(width int64) {
+	tb.t.Helper()
+	tb.size(width, 700)
+	tb.size(width, max(700, eval[int64](tb, "document.documentElement.scrollHeight")))
+}
+
+func (tb *tab) photograph(path string) {
+	tb.t.Helper()
+	png, err := chromedp.Run(tb.ctx, chromedp.CaptureScreenshot())
+	if err == nil {
+		err = os.WriteFile(path, png, 0o644)
+	}
+	if err != nil {
+		tb.t.Errorf("taking a picture: %v", err)
+	}
+}
+
+func checkStructure(t *testing.T, tab *tab) {
+	t.Helper()
+	for what, script := range map[string]string{
+		"one main heading":                "document.querySelectorAll('h1').length == 1",
+		"one main landmark":               "document.querySelectorAll('main').length == 1",
+		"a title":                         "document.title.length > 5",
+		"a language":                      "['en', 'de'].includes(document.documentElement.lang)",
+		"alternative texts for pictures":  "[...document.images].every(i => i.hasAttribute('alt') && i.naturalWidth > 0)",
+		"unique ids":                      "(ids => new Set(ids).size == ids.length)([...document.querySelectorAll('[id]')].map(e => e.id))",
+		"a live region for messages":      "document.querySelector('[aria-live]') !== null",
+		"no inline styles or scripts":     "document.querySelector('[style], style, script') === null",
+		"every text in the language file": "!/\\b(layout|shelf|product|cart|session|strip|account|error|theme)\\.[a-z]/.test(document.body.innerText)",
+	} {
+		if !eval[bool](tab, script) {
+			t.Errorf("the page lacks: %s", what)
+		}
+	}
+}
+
+// checkNames looks at the page as a screen reader does.
+func checkNames(t *testing.T, tab *tab) {
+	t.Helper()
+	tree, err := chromedp.Call(tab.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	if err != nil {
+		t.Fatalf("reading the accessibility tree: %v", err)
+	}
+	controls := []string{"button", "link", "textbox", "spinbutton", "checkbox", "radio", "combobox", "navigation", "complementary"}
+	n := 0
+	for _, node := range tree.Nodes {
+		if node.Ignored || node.Role == nil || !slices.Contains(controls, axText(node.Role)) {
+			continue
+		}
+		n++
+		if strings.TrimSpace(axText(node.Name)) == "" {
+			html, err := chromedp.Call(tab.ctx, dom.GetOuterHTML, dom.GetOuterHTMLParams{BackendNodeID: node.BackendDOMNodeID})
+			t.Errorf("a %s has no name: %s %v", axText(node.Role), html.OuterHTML, err)
+		}
+	}
+	if n < 8 {
+		t.Errorf("only %d controls and landmarks were found", n)
+	}
+}
+
+func axText(v *accessibility.Value) string {
+	if v == nil {
+		return ""
+	}
+	var s string
+	_ = json.Unmarshal([]byte(v.Value), &s) // anything else is not a name
+	return s
+}
+
+func checkWidth(t *testing.T, tab *tab, width int64) {
+	t.Helper()
+	if got := eval[int64](tab, "document.documentElement.scrollWidth"); got > width {
+		wide := eval[string](tab, fmt.Sprintf("[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > %d).map(e => e.tagName + '.' + e.className).slice(0, 5).join(', ')", width))
+		t.Errorf("the page is %d pixels wide on a screen of %d: %s", got, width, wide)
+	}
+}
+
+// contrast returns the texts whose contrast with what is painted beneath them
+// is less than 4.5, the least that WCAG 2.2 (1.4.3, level AA) asks of small text.
+const contrast = `(() => {
+	const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+	const rgba = color => {
+		canvas.clearRect(0, 0, 1, 1);
+		canvas.fillStyle = color;
+		canvas.fillRect(0, 0, 1, 1);
+		return [...canvas.getImageData(0, 0, 1, 1).data];
+	};
+	const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] / 255 + below[i] * (1 - top[3] / 255)).concat(255);
+	const luminance = c => {
+		const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+		return .2126 * r + .7152 * g + .0722 * b;
+	};
+	const ratio = (a, b) => (Math.max(luminance(a), luminance(b)) + .05) / (Math.min(luminance(a), luminance(b)) + .05);
+	const paint = e => rgba(e instanceof SVGGeometryElement ? getComputedStyle(e).fill : getComputedStyle(e).backgroundColor);
+	const beneath = (x, y, from) => {
+		const stack = document.elementsFromPoint(x, y);
+		const layers = [];
+		for (const e of stack.slice(Math.max(0, stack.indexOf(from)))) {
+			const p = paint(e);
+			if (p[3] > 0) layers.push(p);
+			if (p[3] == 255) break;
+		}
+		return layers.reduceRight((below, top) => over(top, below), rgba(getComputedStyle(document.documentElement).backgroundColor));
+	};
+	const bad = [];
+	const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	while (texts.nextNode()) {
+		const e = texts.currentNode.parentElement, text = texts.currentNode.data.trim();
+		if (!text || ['TITLE', 'DESC', 'title', 'desc'].includes(e.tagName) || e.closest('.unseen, .skip')) continue;
+		const range = document.createRange();
+		range.selectNodeContents(texts.currentNode);
+		const color = rgba(e instanceof SVGElement ? getComputedStyle(e).fill : getComputedStyle(e).color);
+		for (const box of range.getClientRects()) {
+			for (const x of [box.left + 1, (box.left + box.right) / 2, box.right - 1]) {
+				const below = beneath(x, (box.top + box.bottom) / 2, e);
+				const r = ratio(over(color, below), below);
+				if (r < 4.5) bad.push(text.slice(0, 40) + ': ' + r.toFixed(2));
+			}
+		}
+	}
+	return [...new Set(bad)];
+})()`
+
+func checkContrast(t *testing.T, tab *tab, where string) {
+	t.Helper()
+	for _, text := range eval[[]string](tab, contrast) {
+		t.Errorf("%s: too little contrast: %s", where, text)
+	}
+}
+
+// TestBothLanguagesSayEverything compares the texts with each other and with
+// what the templates and the code ask for.
+func TestBothLanguagesSayEverything(t *testing.T) {
+	languages, err := readLanguages(files, "en", "de")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verbs := regexp.MustCompile(`%[a-z]`)
+	for name, text := range languages[0].texts {
+		other, ok := languages[1].texts[name]
+		if !ok {
+			t.Errorf("German lacks %q", name)
+		}
+		if a, b := verbs.FindAllString(text, -1), verbs.FindAllString(other, -1); !slices.Equal(a, b) {
+			t.Errorf("%q takes %v in English and %v in German", name, a, b)
+		}
+	}
+	for name := range languages[1].texts {
+		if _, ok := languages[0].texts[name]; !ok {
+			t.Errorf("English lacks %q", name)
+		}
+	}
+	for _, p := range catalogue() {
+		for _, part := range []string{"name", "line", "text"} {
+			if name := "product." + p.Slug + "." + part; languages[0].T(name) == name {
+				t.Errorf("no text %q", name)
+			}
+		}
+		if _, err := files.Open("static/pictures/" + p.Slug + ".svg"); err != nil {
+			t.Error(err)
+		}
+	}
+}
