@@ -1,3 +1,9 @@
 module github.com/sojourn-go/sojourn/legacy
 
 go 1.25.0
+
+require (
+	github.com/alexedwards/scs/v2 v2.9.0
+	github.com/gorilla/securecookie v1.1.2
+	github.com/gorilla/sessions v1.4.0
+)

@@ -102,6 +102,22 @@ type Format interface {
 	Ender
 }
 
+// Store is where a library keeps sessions on a server. What a key is, and
+// which fields of an [Entry] mean something, is for each format to say.
+// Implementations are safe for concurrent use.
+type Store interface {
+	Get(ctx context.Context, key string) (Entry, error) // ErrNoEntry
+	Set(ctx context.Context, key string, e Entry) error
+	Delete(ctx context.Context, key string) error // nil if there was none
+}
+
+// Entry is what a [Store] holds under one key.
+type Entry struct {
+	Value   []byte
+	Flags   uint32    // memcached's; 0 elsewhere
+	Expires time.Time // zero = never; not filled in by Get
+}
+
 // ErrNoEntry is what the stores of all formats return for a key under which
 // they hold nothing. Every other error means that they could not be asked.
 var ErrNoEntry = errors.New("legacy: no such entry")

@@ -72,8 +72,15 @@ type Config struct {
 	// second still counts. 0 = never.
 	Timeout time.Duration
 
-	// Store holds the sessions of File, Memcached, Redis and Database.
-	Store Store
+	// Store holds the sessions of File, Memcached, Redis and Database. Its
+	// keys are
+	//
+	//	File       the path below data_dir: container_file/3/36/36….cache
+	//	Memcached  the memcached key; the flags count
+	//	Redis      the Redis key; entries may expire
+	//	Database   the column namespace of the table beaker_cache; the value is
+	//	           its column data
+	Store legacy.Store
 	// Datastore and Kind hold those of Google; Kind is table_name,
 	// "beaker_cache" if empty.
 	Datastore appengine.Datastore
@@ -87,26 +94,6 @@ type Config struct {
 	// CookieLimit is the longest name and value to write, in bytes.
 	// 0 = cookies.MaxSize, negative = only Beaker's own limit.
 	CookieLimit int
-}
-
-// Entry is what a [Store] holds under one key.
-type Entry struct {
-	Value []byte
-	Flags uint32        // memcached's; 0 elsewhere
-	TTL   time.Duration // for Redis; 0 = never expires
-}
-
-// Store is where server-side sessions are. What a key is depends on the Type:
-//
-//	File       path below data_dir, such as container_file/3/36/36….cache
-//	Memcached  the memcached key
-//	Redis      the Redis key
-//	Database   the column namespace of the table beaker_cache; Value is its
-//	           column data
-type Store interface {
-	Get(ctx context.Context, key string) (Entry, error) // legacy.ErrNoEntry
-	Set(ctx context.Context, key string, e Entry) error
-	Delete(ctx context.Context, key string) error // nil if there was none
 }
 
 const (

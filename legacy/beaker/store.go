@@ -77,23 +77,23 @@ func (f *Format) fetch(ctx context.Context, id string, detail *Detail) (*value.D
 	return nil, reason.NotObject
 }
 
-func (f *Format) get(ctx context.Context, id string) (Entry, error) {
+func (f *Format) get(ctx context.Context, id string) (legacy.Entry, error) {
 	if f.c.Type != Google {
 		return f.c.Store.Get(ctx, f.storeKey(id))
 	}
 	entity, err := f.c.Datastore.Get(ctx, f.c.Kind, "p"+id)
 	if err != nil {
-		return Entry{}, err
+		return legacy.Entry{}, err
 	}
 	blob, ok := entity.Get("data").([]byte)
 	if !ok {
-		return Entry{}, fmt.Errorf("%w: entity without data", reason.Decode)
+		return legacy.Entry{}, fmt.Errorf("%w: entity without data", reason.Decode)
 	}
-	return Entry{Value: blob}, nil
+	return legacy.Entry{Value: blob}, nil
 }
 
 // unwrap takes the session out of what its container puts around it.
-func (f *Format) unwrap(stored Entry) (any, error) {
+func (f *Format) unwrap(stored legacy.Entry) (any, error) {
 	if f.c.Type == Memcached && stored.Flags&^flagText == 0 {
 		return string(stored.Value), nil
 	}
@@ -125,7 +125,7 @@ func (f *Format) store(ctx context.Context, id string, data *value.Dict, detail 
 		}
 		v = text
 	}
-	stored, err := f.wrap(v, detail)
+	stored, err := f.wrap(v, detail, now)
 	if err != nil {
 		return err
 	}
@@ -155,23 +155,23 @@ func (f *Format) store(ctx context.Context, id string, data *value.Dict, detail 
 const redisGrace = 2 * time.Minute
 
 // wrap puts a session into its container.
-func (f *Format) wrap(v any, detail *Detail) (Entry, error) {
+func (f *Format) wrap(v any, detail *Detail, now time.Time) (legacy.Entry, error) {
 	text, isText := v.(string)
 	switch {
 	case f.c.Type == Memcached && isText:
-		return Entry{Value: []byte(text), Flags: detail.Flags & flagText}, nil
+		return legacy.Entry{Value: []byte(text), Flags: detail.Flags & flagText}, nil
 	case f.c.Type != Memcached && f.c.Type != Redis:
 		container := value.NewDict()
 		container.Set("session", v)
 		v = container
 	}
 	b, err := pickle.Encode(v)
-	e := Entry{Value: b}
+	e := legacy.Entry{Value: b}
 	switch {
 	case f.c.Type == Memcached:
 		e.Flags = flagPickle
 	case f.c.Type == Redis && f.c.Timeout > 0:
-		e.TTL = f.c.Timeout + redisGrace
+		e.Expires = now.Add(f.c.Timeout + redisGrace)
 	}
 	return e, err
 }

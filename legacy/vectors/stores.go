@@ -10,7 +10,6 @@ import (
 
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
-	"github.com/sojourn-go/sojourn/legacy/beaker"
 	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
 )
 
@@ -170,27 +169,27 @@ type bytesStore struct {
 
 func (b bytesStore) backend() string { return strings.TrimPrefix(b.option, "ext:") }
 
-func (b bytesStore) Get(_ context.Context, key string) (beaker.Entry, error) {
+func (b bytesStore) Get(_ context.Context, key string) (legacy.Entry, error) {
 	e, ok := b.data[place(b.backend(), "", "", key)]
 	if !ok {
-		return beaker.Entry{}, legacy.ErrNoEntry
+		return legacy.Entry{}, legacy.ErrNoEntry
 	}
-	out := beaker.Entry{Value: e.Value}
+	out := legacy.Entry{Value: e.Value}
 	if e.Flags != nil {
 		out.Flags = *e.Flags
 	}
 	return out, nil
 }
 
-func (b bytesStore) Set(_ context.Context, key string, in beaker.Entry) error {
+func (b bytesStore) Set(_ context.Context, key string, in legacy.Entry) error {
 	e := Entry{Backend: b.backend(), Key: key, Value: in.Value}
 	switch e.Backend {
 	case "memcached":
 		e.Flags = &in.Flags
 	case "redis":
-		ttl := int64(in.TTL / time.Second)
-		if ttl == 0 {
-			ttl = -1
+		ttl := int64(-1)
+		if !in.Expires.IsZero() {
+			ttl = int64(in.Expires.Sub(b.now) / time.Second)
 		}
 		e.TTL = &ttl
 	case "database":

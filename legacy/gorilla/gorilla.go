@@ -1,0 +1,354 @@
+// Package gorilla reads and writes the sessions of github.com/gorilla/sessions:
+// values in a cookie made by securecookie, or in a file or Redis with only the
+// identifier in such a cookie.
+//
+// Values keep their Go types, because the old application asserts them: an int
+// stays an int. Types of the application must be registered with encoding/gob,
+// as gorilla demands, too.
+package gorilla
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/cookies"
+	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// Backend says where the values of a session are.
+type Backend int
+
+const (
+	// CookieStore keeps them in the cookie.
+	CookieStore Backend = iota
+	// FilesystemStore keeps them in files, encoded like a cookie.
+	FilesystemStore
+	// RedisStore keeps them in Redis as redistore (boj/redistore) does.
+	RedisStore
+)
+
+// KeyPair are the keys of one securecookie codec.
+type KeyPair struct {
+	Hash  []byte // signs; required
+	Block []byte // encrypts with AES; 16, 24 or 32 bytes, or none
+}
+
+// Config describes the old application's configuration.
+type Config struct {
+	Name string // the session's and the cookie's name; part of the signature. Required
+	// Keys are the pairs given to the store, in order: the first writes, all
+	// read. Required.
+	Keys []KeyPair
+	// HashFunc signs; nil = SHA-256, securecookie's default.
+	HashFunc func() hash.Hash
+	// MaxAge is how old a cookie may be; the last second still counts. 0 = 30
+	// days, gorilla's default, negative = any.
+	MaxAge time.Duration
+	// MaxLength is the longest encoded cookie or file, in bytes. 0 = 4096,
+	// negative = any.
+	MaxLength int
+	// JSON says that the codecs have securecookie's JSONEncoder. It cannot
+	// hold the values of a CookieStore or FilesystemStore, only identifiers.
+	JSON bool
+
+	Backend Backend
+	// Store holds the sessions of FilesystemStore, by file name
+	// ("session_<identifier>"), and of RedisStore, by key.
+	Store legacy.Store
+	// Prefix comes before the identifier in Redis; empty = "session_".
+	Prefix string
+	// JSONValues says that the values in Redis are JSON, not gob.
+	JSONValues bool
+
+	Cookie cookies.Attributes
+}
+
+// Format reads and writes the sessions of one name. It is safe for concurrent
+// use if its store is.
+type Format struct {
+	c      Config
+	codecs []codec
+}
+
+var _ legacy.Format = (*Format)(nil)
+
+// New checks the configuration.
+func New(c Config) (*Format, error) {
+	var errs []error
+	fail := func(text string) { errs = append(errs, errors.New("gorilla: "+text)) }
+	if c.Name == "" {
+		fail("no Name")
+	}
+	if len(c.Keys) == 0 {
+		fail("no Keys")
+	}
+	switch {
+	case c.Backend < CookieStore || c.Backend > RedisStore:
+		fail("unknown Backend")
+	case c.Backend != CookieStore && c.Store == nil:
+		fail("this Backend needs Store")
+	}
+	if c.JSON && c.Backend != RedisStore {
+		fail("JSON codecs cannot hold this Backend's values")
+	}
+	if c.MaxAge == 0 {
+		c.MaxAge = 30 * 24 * time.Hour
+	}
+	if c.MaxLength == 0 {
+		c.MaxLength = 4096
+	}
+	if c.Prefix == "" || c.Backend == FilesystemStore {
+		c.Prefix = "session_"
+	}
+	f := &Format{c: c}
+	for _, pair := range c.Keys {
+		codec, err := newCodec(c, pair)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		f.codecs = append(f.codecs, codec)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Read implements legacy.Reader. Of several cookies of the name any that
+// verifies is taken.
+func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
+	var first error
+	for _, c := range cookies.Named(cookies.Parse(header), f.c.Name) {
+		if c.Value == "" {
+			continue
+		}
+		s, err := f.read(ctx, c.Value, now)
+		if err == nil {
+			return s, nil
+		}
+		if reason.Of(err) == "" {
+			return nil, fmt.Errorf("gorilla session: %w", err)
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		first = reason.Missing
+	}
+	return nil, fmt.Errorf("gorilla session: %w", first)
+}
+
+func (f *Format) read(ctx context.Context, cookie string, now time.Time) (*legacy.Session, error) {
+	payload, issued, err := f.open(cookie, now)
+	if err != nil {
+		return nil, err
+	}
+	s := &legacy.Session{Credential: []byte(f.c.Name + "|" + cookie), Issued: issued, Cookies: []string{f.c.Name}}
+	if f.c.MaxAge > 0 {
+		s.Expires = issued.Add(f.c.MaxAge)
+	}
+	if f.c.Backend == CookieStore {
+		s.Data, err = decodeGob(payload)
+		return s, err
+	}
+	if s.ID, err = f.decodeID(payload); err != nil {
+		return nil, err
+	}
+	s.Credential = []byte(s.ID)
+	if !validID(s.ID) {
+		return nil, reason.BadSID
+	}
+	stored, err := f.c.Store.Get(ctx, f.c.Prefix+s.ID)
+	if errors.Is(err, legacy.ErrNoEntry) {
+		return nil, reason.NotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	values := stored.Value
+	if f.c.Backend == FilesystemStore {
+		if values, _, err = f.open(string(values), now); err != nil {
+			return nil, fmt.Errorf("stored file: %w", err)
+		}
+	}
+	if f.c.JSONValues && f.c.Backend == RedisStore {
+		s.Data, err = decodeJSON(values)
+	} else {
+		s.Data, err = decodeGob(values)
+	}
+	return s, err
+}
+
+// validID reports whether an identifier is base32, as gorilla's are: no other
+// is looked for, so none reaches outside its place in a store.
+func validID(id string) bool {
+	return len(id) >= 8 && len(id) <= 128 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+func (f *Format) decodeID(payload []byte) (string, error) {
+	var id string
+	var err error
+	if f.c.JSON {
+		err = json.Unmarshal(payload, &id)
+	} else {
+		err = gob.NewDecoder(bytes.NewReader(payload)).Decode(&id)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: identifier", reason.Decode)
+	}
+	return id, nil
+}
+
+// maxValues is the most that is decoded, in bytes.
+const maxValues = 4 << 20
+
+// decodeGob reads session.Values.
+func decodeGob(b []byte) (*value.Dict, error) {
+	if len(b) > maxValues {
+		return nil, fmt.Errorf("%w: %d bytes", reason.ResourceLimit, len(b))
+	}
+	var values map[any]any
+	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&values); err != nil {
+		return nil, fmt.Errorf("%w: gob: %w", reason.Decode, err)
+	}
+	d := value.NewDict()
+	for k, v := range values {
+		if err := d.SetKey(k, v); err != nil {
+			return nil, fmt.Errorf("%w: %w", reason.Decode, err)
+		}
+	}
+	return d, nil
+}
+
+func decodeJSON(b []byte) (*value.Dict, error) {
+	v, err := value.ParseJSON(b)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := v.(*value.Dict)
+	if !ok {
+		return nil, reason.NotObject
+	}
+	return d, nil
+}
+
+// Write implements legacy.Writer. Values are stored with the Go types they
+// have. The last writer's values stand.
+func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
+	field, err := f.write(ctx, s, now)
+	if err != nil {
+		return nil, fmt.Errorf("gorilla session: %w", err)
+	}
+	return []string{field}, nil
+}
+
+func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (string, error) {
+	values, err := f.encodeValues(s.Data)
+	if err != nil {
+		return "", err
+	}
+	if f.c.Backend == CookieStore {
+		cookie, err := f.seal(values, now)
+		if err != nil {
+			return "", err
+		}
+		if n := len(f.c.Name) + len(cookie); n > cookies.MaxSize {
+			return "", fmt.Errorf("%w: cookie of %d bytes", legacy.ErrTooLarge, n)
+		}
+		f.written(s, "", []byte(f.c.Name+"|"+cookie), now)
+		return cookies.Set(f.c.Name, cookie, f.c.Cookie.At(now)), nil
+	}
+	id := s.ID
+	if id == "" {
+		id = newID()
+	} else if !validID(id) {
+		return "", reason.BadSID
+	}
+	payload, err := f.encodeID(id)
+	if err != nil {
+		return "", err
+	}
+	cookie, err := f.seal(payload, now)
+	if err != nil {
+		return "", err
+	}
+	e := legacy.Entry{Value: values}
+	if f.c.Backend == FilesystemStore {
+		file, err := f.seal(values, now)
+		if err != nil {
+			return "", err
+		}
+		e.Value = []byte(file)
+	} else if f.c.MaxAge > 0 {
+		e.Expires = now.Add(f.c.MaxAge)
+	}
+	if err := f.c.Store.Set(ctx, f.c.Prefix+id, e); err != nil {
+		return "", fmt.Errorf("store: %w", err)
+	}
+	f.written(s, id, []byte(id), now)
+	return cookies.Set(f.c.Name, cookie, f.c.Cookie.At(now)), nil
+}
+
+func (f *Format) written(s *legacy.Session, id string, credential []byte, now time.Time) {
+	s.ID, s.Credential, s.Cookies = id, credential, []string{f.c.Name}
+	s.Issued = now.UTC().Truncate(time.Second)
+	if f.c.MaxAge > 0 {
+		s.Expires = s.Issued.Add(f.c.MaxAge)
+	}
+}
+
+func (f *Format) encodeValues(d *value.Dict) ([]byte, error) {
+	if f.c.JSONValues && f.c.Backend == RedisStore {
+		return value.JSON{}.Marshal(d)
+	}
+	values := make(map[any]any, d.Len())
+	for k, v := range d.All() {
+		values[k] = v
+	}
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(values); err != nil {
+		return nil, fmt.Errorf("%w: %w", value.ErrUnsupported, err)
+	}
+	return b.Bytes(), nil
+}
+
+func (f *Format) encodeID(id string) ([]byte, error) {
+	if f.c.JSON {
+		return json.Marshal(id)
+	}
+	var b bytes.Buffer
+	err := gob.NewEncoder(&b).Encode(id)
+	return b.Bytes(), err
+}
+
+func newID() string {
+	var random [32]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random[:])
+}
+
+// End implements legacy.Ender. A copy of a CookieStore's cookie stays valid
+// for the old application until its MaxAge.
+func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
+	fields := []string{cookies.Expire(f.c.Name, f.c.Cookie)}
+	if f.c.Backend == CookieStore || !validID(s.ID) {
+		return fields, nil
+	}
+	if err := f.c.Store.Delete(ctx, f.c.Prefix+s.ID); err != nil {
+		return fields, fmt.Errorf("gorilla session: ending: %w", err)
+	}
+	return fields, nil
+}

@@ -1,0 +1,168 @@
+// Package legacytest has stores in memory for tests of the legacy formats.
+package legacytest
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/appengine"
+)
+
+// Store is a legacy.Store in memory. Its zero value is empty and ready.
+type Store struct {
+	mu      sync.Mutex
+	entries map[string]legacy.Entry
+	Err     error // returned by everything while it is set
+}
+
+// Get implements legacy.Store.
+func (s *Store) Get(_ context.Context, key string) (legacy.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Err != nil {
+		return legacy.Entry{}, s.Err
+	}
+	e, ok := s.entries[key]
+	if !ok {
+		return legacy.Entry{}, legacy.ErrNoEntry
+	}
+	return e, nil
+}
+
+// Set implements legacy.Store.
+func (s *Store) Set(_ context.Context, key string, e legacy.Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Err != nil {
+		return s.Err
+	}
+	if s.entries == nil {
+		s.entries = map[string]legacy.Entry{}
+	}
+	s.entries[key] = e
+	return nil
+}
+
+// Delete implements legacy.Store.
+func (s *Store) Delete(_ context.Context, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Err != nil {
+		return s.Err
+	}
+	delete(s.entries, key)
+	return nil
+}
+
+// Len returns how many entries there are.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.entries)
+}
+
+// Memcache is an appengine.Memcache in memory, without a clock of its own:
+// entries expire when Now is past their time. Its zero value is empty and
+// ready.
+type Memcache struct {
+	Store
+	Now time.Time
+}
+
+// Get implements appengine.Memcache.
+func (m *Memcache) Get(ctx context.Context, key string) (appengine.Item, error) {
+	e, err := m.Store.Get(ctx, key)
+	if err != nil {
+		return appengine.Item{}, err
+	}
+	if !e.Expires.IsZero() && m.Now.After(e.Expires) {
+		return appengine.Item{}, legacy.ErrNoEntry
+	}
+	return appengine.Item{Value: e.Value, Flags: e.Flags, Expires: e.Expires}, nil
+}
+
+// Set implements appengine.Memcache.
+func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) error {
+	return m.Store.Set(ctx, key, legacy.Entry{Value: item.Value, Flags: item.Flags, Expires: item.Expires})
+}
+
+// Datastore is an appengine.Datastore in memory. Its zero value is empty and
+// ready.
+type Datastore struct {
+	mu       sync.Mutex
+	entities map[string]appengine.Entity
+	Err      error // returned by everything while it is set
+}
+
+// Get implements appengine.Datastore.
+func (d *Datastore) Get(_ context.Context, kind, name string) (appengine.Entity, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Err != nil {
+		return nil, d.Err
+	}
+	e, ok := d.entities[kind+"\x00"+name]
+	if !ok {
+		return nil, legacy.ErrNoEntry
+	}
+	return e, nil
+}
+
+// Put implements appengine.Datastore.
+func (d *Datastore) Put(_ context.Context, kind, name string, e appengine.Entity) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Err != nil {
+		return d.Err
+	}
+	if d.entities == nil {
+		d.entities = map[string]appengine.Entity{}
+	}
+	d.entities[kind+"\x00"+name] = e
+	return nil
+}
+
+// Delete implements appengine.Datastore.
+func (d *Datastore) Delete(_ context.Context, kind, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Err != nil {
+		return d.Err
+	}
+	delete(d.entities, kind+"\x00"+name)
+	return nil
+}
+
+// Len returns how many entities there are.
+func (d *Datastore) Len() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.entities)
+}
+
+// Header returns a request's header with one Cookie field made of the cookies
+// in Set-Cookie fields; removed ones (with an empty value) are left out.
+func Header(setCookie ...string) http.Header {
+	var pairs []string
+	for _, field := range setCookie {
+		pair := field
+		quoted := false
+		for i := range len(field) {
+			if field[i] == '"' && field[i-1] != '\\' {
+				quoted = !quoted
+			}
+			if field[i] == ';' && !quoted {
+				pair = field[:i]
+				break
+			}
+		}
+		if _, v, _ := strings.Cut(pair, "="); v != "" {
+			pairs = append(pairs, pair)
+		}
+	}
+	return http.Header{"Cookie": {strings.Join(pairs, "; ")}}
+}
