@@ -1,6 +1,6 @@
 // Package wire is what Sojourn's cookies hold, byte by byte, and what their
 // seals are bound to. docs/wire-format.md describes the same for other
-// languages; testdata/vectors.json holds both to it.
+// languages; testdata/wire-format.json at the root holds both to it.
 package wire
 
 import (
