@@ -63,7 +63,8 @@ type Config struct {
 	Timeout time.Duration
 
 	// ErrorHandler answers when a session could not be loaded or kept; see
-	// [Manager.ServeError] for what happens when it is nil.
+	// [Manager.ServeError] for what happens when it is nil. It writes the whole
+	// answer, status included, or calls ServeError for the plain one.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 
 	// Logger receives warnings and debug lines, never secrets. nil =

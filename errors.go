@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -81,6 +82,10 @@ func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) 
 	m.answerError(w, r, err, w.Header()["Content-Encoding"])
 }
 
+// answering is the context key that says that a manager's ErrorHandler is at
+// work: when it calls ServeError, it wants the plain answer.
+type answering struct{ m *Manager }
+
 // answerError writes the answer for err. The response keeps encoding as its
 // Content-Encoding.
 func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error, encoding []string) {
@@ -90,8 +95,8 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 		h["Content-Encoding"] = encoding
 	}
 	h.Set("Cache-Control", "no-store")
-	if m.cfg.ErrorHandler != nil {
-		m.cfg.ErrorHandler(w, r, err)
+	if ctx := r.Context(); m.cfg.ErrorHandler != nil && ctx.Value(answering{m}) == nil {
+		m.cfg.ErrorHandler(w, r.WithContext(context.WithValue(ctx, answering{m}, true)), err)
 		return
 	}
 	status := errorStatus(err)
@@ -105,7 +110,7 @@ func clearPageHeaders(h http.Header) {
 		case "Etag", "Last-Modified", "Location", "Cache-Control":
 			delete(h, name)
 		default:
-			if strings.HasPrefix(name, "Content-") && name != "Content-Security-Policy" {
+			if strings.HasPrefix(name, "Content-") && !strings.HasPrefix(name, "Content-Security-Policy") {
 				delete(h, name)
 			}
 		}
@@ -117,6 +122,8 @@ func errorStatus(err error) int {
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable
 	case errors.Is(err, ErrEnded), errors.Is(err, ErrExpired), errors.Is(err, ErrTaken), errors.Is(err, ErrCrossSite):
 		return http.StatusConflict
 	case errors.Is(err, ErrNoMiddleware), errors.Is(err, ErrBadValue), errors.Is(err, ErrNoStore), errors.Is(err, ErrTooLate):

@@ -60,7 +60,9 @@ func (m *Manager) now() time.Time { return time.Now().UTC().Truncate(time.Millis
 // the response or, if nothing is written, when next returns; if that fails the
 // visitor gets an error instead of the response (see [Manager.ServeError]).
 // A response with a status of 500 or above, and a handler that panics, keep
-// nothing, except a Logout.
+// nothing, except a Logout; so does a handler that writes its first byte after
+// the deadline of the request's context, which is an error if it changed
+// anything: [http.TimeoutHandler] around Wrap has answered by then.
 //
 // Several managers may wrap one handler; each commits for itself, the inner
 // one first. Wrapping twice with the same manager is as good as once.
@@ -166,6 +168,9 @@ func (m *Manager) Sweep(ctx context.Context) (int, error) {
 		n, err := sweeper.Sweep(ctx, sweepAge, sweepBatch)
 		total += n
 		m.count.swept.Add(uint64(n))
+		if errors.Is(err, errors.ErrUnsupported) {
+			return total, nil
+		}
 		if err != nil {
 			m.count.storeErrors.Add(1)
 			return total, unavailable("sweep", err)

@@ -88,21 +88,26 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 
 	q.checkNesting()
 	s := &Session{m: q.m, r: q.r, in: q.r.Header}
-	err := s.load(ctx)
-
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.loading = false
-	if q.loaded != nil {
-		close(q.loaded)
-		q.loaded = nil
-	}
-	if err != nil {
-		q.loadErr = err
+	err := unavailable("load", errAborted) // if the store panics
+	defer func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.loading = false
+		if q.loaded != nil {
+			close(q.loaded)
+			q.loaded = nil
+		}
+		switch {
+		case err == nil:
+			s.phase = q.phase
+			q.s = s
+		case ctx.Err() == nil || q.Context.Err() != nil: // else only this caller gave up
+			q.loadErr = err
+		}
+	}()
+	if err = s.load(ctx); err != nil {
 		return nil, err
 	}
-	s.phase = q.phase
-	q.s = s
 	return s, nil
 }
 
@@ -128,8 +133,8 @@ func (q *request) enter(p phase) *Session {
 	return q.s
 }
 
-// discard drops the session's pending changes, except a Logout, and keeps
-// nothing from now on.
+// discard drops the session's pending changes, except a Logout, when the
+// response starts; at its end if it has started.
 func (q *request) discard() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -144,19 +149,22 @@ func (q *request) start(status int) error {
 		return q.failed
 	}
 	q.started = true
-	if !q.asked.Load() {
-		q.enter(phaseBody)
+	q.mu.Lock()
+	if q.phase == phaseOver { // a goroutine that the handler left behind
+		q.mu.Unlock()
 		return nil
 	}
-	q.mu.Lock()
 	next := phaseBody
 	if status >= http.StatusInternalServerError || q.discarded {
 		next = phaseOver
 	}
 	q.phase = next
-	s := q.s
+	s, asked := q.s, q.loading || q.loadErr != nil
 	q.mu.Unlock()
 	if s == nil {
+		if asked {
+			addVary(q.inner.Header())
+		}
 		return nil
 	}
 	if err := s.answer(q.Context, q.inner.Header(), next); err != nil {
@@ -177,10 +185,10 @@ func (q *request) finish() {
 	late := q.started
 	_ = q.start(http.StatusOK) // a failure was answered
 	s := q.enter(phaseOver)
-	if s == nil || q.failed != nil {
+	if s == nil || q.failed != nil || !late {
 		return
 	}
-	if err := s.end(q.Context, late); err != nil {
+	if err := s.end(q.Context, q.discarded); err != nil {
 		q.m.count.late.Add(1)
 		q.m.log.Error("changes made after the response had started were lost",
 			slog.String("session", s.Handle()), slog.Any("error", err))
@@ -190,9 +198,6 @@ func (q *request) finish() {
 // leave is called in any case, also when the handler panicked: then nothing
 // was committed, and nothing will be.
 func (q *request) leave() {
-	if !q.asked.Load() {
-		return
-	}
 	if s := q.enter(phaseOver); s != nil {
 		s.leave()
 	}
@@ -221,6 +226,9 @@ func (q *request) WriteHeader(status int) {
 			q.inner.WriteHeader(status)
 		}
 		return
+	}
+	if q.started && status >= http.StatusInternalServerError {
+		q.discard() // the handler failed halfway
 	}
 	if q.start(status) == nil {
 		q.inner.WriteHeader(status)
