@@ -75,10 +75,7 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 	}
 	err := s.commit(ctx, mode)
 	if err != nil {
-		if s.ending != nil && !s.ending.carry {
-			// Somebody wants to leave this browser: at least it forgets.
-			s.forget()
-		}
+		s.leaveAnyway(ctx, err)
 		next = phaseOver
 	} else if savedBefore {
 		s.takeBackReference(ctx)
@@ -89,14 +86,37 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 	return err
 }
 
-// end keeps what a stored session changed after the first byte.
-func (s *Session) end(ctx context.Context, late bool) error {
+// end keeps what a stored session changed after the first byte; only a Logout,
+// if the handler failed since.
+func (s *Session) end(ctx context.Context, failed bool) error {
 	s.lock()
 	defer s.mu.Unlock()
-	if !late || s.phase != phaseBody {
+	if s.phase != phaseBody {
 		return nil
 	}
-	return s.commit(ctx, commitEnd)
+	if failed {
+		s.keepOnlyLogout()
+	}
+	err := s.commit(ctx, commitEnd)
+	if err != nil {
+		s.leaveAnyway(ctx, err)
+	}
+	return err
+}
+
+// leaveAnyway keeps a Logout although the commit that it was part of has
+// failed: somebody wants to leave this browser. At the least the browser forgets.
+func (s *Session) leaveAnyway(ctx context.Context, err error) {
+	if s.ending == nil || s.ending.carry {
+		return
+	}
+	if !errors.Is(err, ErrUnavailable) {
+		s.keepOnlyLogout()
+		if s.commit(ctx, commitLogout) == nil {
+			return
+		}
+	}
+	s.forget()
 }
 
 // leave is called when the request is over, in any case.
@@ -130,8 +150,15 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	if !s.pending() && !chores {
 		return nil
 	}
+	if s.phase == phaseOpen && (s.login != nil || !s.changes.empty()) && errors.Is(s.r.Context().Err(), context.DeadlineExceeded) {
+		// Whoever set the deadline has answered by now, as http.TimeoutHandler does.
+		return fmt.Errorf("%w: %w", ErrTooLate, context.DeadlineExceeded)
+	}
 	m := s.m
 	if err := m.begin(); err != nil {
+		if !s.pending() {
+			return nil
+		}
 		return err
 	}
 	defer m.end()
@@ -302,40 +329,45 @@ func (s *Session) doChores(ctx context.Context) {
 	if s.jar.referenceStale || s.jar.reference.Generation != h.Generation {
 		s.setReference(s.last, now)
 	}
+	if !s.presentDue && !s.touchDue {
+		return
+	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
-	_, canTouch := m.cfg.Store.(store.Toucher)
-	switch {
-	case s.presentDue, s.touchDue && !canTouch:
-		if s.presentDue {
-			s.changes.header.presented = h.Generation
+	if !s.presentDue {
+		err := m.touch(ctx, s.last, now)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			s.touchDue = false
+			return
 		}
-		if err := s.commitStored(ctx); err != nil {
-			s.changes.header.presented = 0
-			m.log.Debug("could not note a session's activity", slog.Any("error", err))
-		}
-	case s.touchDue:
-		m.touch(ctx, s.last, now)
-		s.touchDue = false
+	}
+	if s.presentDue {
+		s.changes.header.presented = h.Generation
+	}
+	if err := s.commitStored(ctx); err != nil {
+		s.changes.header.presented = 0
+		m.log.Debug("could not note a session's activity", slog.Any("error", err))
 	}
 }
 
 // touch extends a stored session's idle deadline without rewriting it. A
-// failure is counted; the session then ends a little early at worst.
-func (m *Manager) touch(ctx context.Context, st *state, now time.Time) {
+// failure is counted; the session then ends a little early at worst. A store
+// that cannot touch answers errors.ErrUnsupported.
+func (m *Manager) touch(ctx context.Context, st *state, now time.Time) error {
 	toucher, ok := m.cfg.Store.(store.Toucher)
 	if !ok {
-		return
+		return errors.ErrUnsupported
 	}
 	deadline := m.idleDeadline(&st.rec.Header, now, st.stored.Expires)
 	err := toucher.Touch(ctx, st.id, now, deadline)
 	switch {
 	case err == nil:
 		m.count.touches.Add(1)
-	case !errors.Is(err, store.ErrNotFound): // else it ended in the meantime
+	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errors.ErrUnsupported): // else it has ended
 		m.count.storeErrors.Add(1)
 		m.log.Debug("could not touch a session", slog.Any("error", err))
 	}
+	return err
 }
 
 // settle makes st the session's last kept state.

@@ -14,7 +14,9 @@
 //
 // Everything that not every engine can do is an optional interface: [Toucher],
 // [Sweeper], [UserIndex], [Scanner], [Counter], [FloorLoader]. The manager
-// asks for them by type assertion and does without where they are lacking.
+// asks for them by type assertion and does without where they are lacking. A
+// store that wraps another one has all methods, and answers
+// [errors.ErrUnsupported] from those that the other lacks.
 //
 // The package storetest is the suite that every store passes, and the place to
 // start when writing a new one.
