@@ -139,7 +139,9 @@ func EncodeItem(v any) (Item, error) {
 	case int64:
 		return Item{Value: []byte(fmt.Sprint(v)), Flags: FlagInt}, nil
 	case *big.Int:
-		return Item{Value: []byte(v.String()), Flags: FlagLong}, nil
+		// Not FlagLong: the client for Python 3 never writes it and fails on it,
+		// while Python 2 makes a long of whatever does not fit.
+		return Item{Value: []byte(v.String()), Flags: FlagInt}, nil
 	case bool:
 		if v {
 			return Item{Value: []byte("1"), Flags: FlagBool}, nil
