@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,7 +44,9 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 		{"an address that is not ours", []string{"-listen", "192.0.2.1:1"}, 1, "192.0.2.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cmd := exec.Command(path, tt.args...)
+			ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, path, tt.args...)
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			_ = cmd.Run()
