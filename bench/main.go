@@ -1,0 +1,87 @@
+// Command bench compares Sojourn with the libraries that its users would pick
+// instead, on identical handlers, in one run:
+//
+//	go run .          about five minutes
+//	go run . -quick   about one
+//
+// It prints Markdown. README.md says how it measures, and holds the last run.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+)
+
+// options say how long to measure.
+type options struct {
+	rounds     int
+	turn       time.Duration // of one library in one round
+	loadRounds int
+	loadTurn   time.Duration
+}
+
+var (
+	full  = options{rounds: 25, turn: 50 * time.Millisecond, loadRounds: 7, loadTurn: 2 * time.Second}
+	quick = options{rounds: 9, turn: 20 * time.Millisecond, loadRounds: 3, loadTurn: 600 * time.Millisecond}
+)
+
+func main() {
+	short := flag.Bool("quick", false, "measure for about a minute only")
+	flag.Parse()
+	o := full
+	if *short {
+		o = quick
+	}
+	// What a handler of net/http's server finds, and an end with Ctrl-C.
+	ctx := context.WithValue(context.Background(), http.ServerContextKey, &http.Server{})
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	temp, err := os.MkdirTemp("", "sojourn-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	if err := printMachine(temp); err != nil {
+		return err
+	}
+	printDirectHeader()
+	for _, sc := range directScenarios() {
+		results, err := sc.run(ctx, temp, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", sc.title, err)
+		}
+		printDirect(sc.title, results)
+	}
+
+	fmt.Printf("\n%d visitors at once over HTTP on the loopback interface, 80 %% reads, 20 %% writes:\n\n", parallelVisitors)
+	results, err := runLoopback(ctx, temp, o)
+	if err != nil {
+		return fmt.Errorf("over HTTP: %w", err)
+	}
+	printLoadHeader("", "requests/s")
+	printLoads("", results)
+
+	fmt.Print("\nDurable writes on SQLite, in-process, each on the disk before it is answered:\n\n")
+	printLoadHeader("at once", "saves/s")
+	for _, n := range writerCounts {
+		results, err := runDurable(ctx, temp, n, o)
+		if err != nil {
+			return fmt.Errorf("%d writers: %w", n, err)
+		}
+		printLoads(strconv.Itoa(n)+" writers", results)
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"io"
+	"net/http"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// ours is Sojourn with its defaults.
+type ours struct {
+	sessions *sojourn.Manager
+	opened   []io.Closer
+	count    sojourn.Key[int]
+	pages    [pageCount]sojourn.Key[string]
+}
+
+// newOurs returns sessions in that store. With inline, small ones stay in the
+// cookie as they do by default; without, all of them live in the store.
+func newOurs(db store.Store, inline bool) (*ours, error) {
+	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	if err != nil {
+		return nil, err
+	}
+	placement := sojourn.StoredOnly
+	if inline {
+		placement = sojourn.Auto
+	}
+	o := &ours{count: sojourn.NewKey[int]("visits")}
+	for i := range o.pages {
+		o.pages[i] = sojourn.NewKey[string](pageName(i))
+	}
+	o.sessions, err = sojourn.New(sojourn.Config{Keys: keys, Store: db, Placement: placement})
+	if err != nil {
+		return nil, err
+	}
+	o.opened = append(o.opened, o.sessions)
+	if c, ok := db.(io.Closer); ok {
+		o.opened = append(o.opened, c)
+	}
+	return o, nil
+}
+
+func (o *ours) wrap(h http.Handler) http.Handler { return o.sessions.Wrap(h) }
+
+func (o *ours) visits(_ http.ResponseWriter, r *http.Request) (int, error) {
+	session, err := o.sessions.Get(r.Context())
+	if err != nil {
+		return 0, err
+	}
+	return o.count.Get(session), nil
+}
+
+func (o *ours) setVisits(_ http.ResponseWriter, r *http.Request, n int) error {
+	session, err := o.sessions.Get(r.Context())
+	if err != nil {
+		return err
+	}
+	o.count.Set(session, n)
+	return nil
+}
+
+func (o *ours) page(_ http.ResponseWriter, r *http.Request, i int) (string, error) {
+	session, err := o.sessions.Get(r.Context())
+	if err != nil {
+		return "", err
+	}
+	return o.pages[i].Get(session), nil
+}
+
+func (o *ours) fill(_ http.ResponseWriter, r *http.Request) error {
+	session, err := o.sessions.Get(r.Context())
+	if err != nil {
+		return err
+	}
+	for i, key := range o.pages {
+		key.Set(session, pageText(i))
+	}
+	return nil
+}
+
+func (o *ours) close() error { return closeAll(o.opened...) }

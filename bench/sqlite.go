@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+
+	"github.com/alexedwards/scs/sqlite3store"
+	"github.com/sojourn-go/sojourn/store/sqlite"
+	_ "modernc.org/sqlite" // the driver that Sojourn's store uses as well
+)
+
+var (
+	oursSQLite = side{"Sojourn, SQLite", func(dir string) (library, error) {
+		db, err := sqlite.Open(filepath.Join(dir, "sojourn.db"))
+		if err != nil {
+			return nil, err
+		}
+		return newOurs(db, false)
+	}, ""}
+
+	scsSQLite = side{"scs, SQLite", func(dir string) (library, error) {
+		db, err := openForSCS(filepath.Join(dir, "scs.db"))
+		if err != nil {
+			return nil, err
+		}
+		return newSCS(sqlite3store.NewWithCleanupInterval(db, 0), db), nil
+	}, oursSQLite.name}
+)
+
+// openForSCS opens a database the way a careful user of scs would, and as
+// durable as Sojourn's: a write-ahead log, every commit on the disk before it
+// is answered, waiting for a lock instead of failing. Two connections, so that
+// one can read while the other writes; more of them only fight for SQLite's one
+// write lock and save less.
+func openForSCS(path string) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", "file:"+path+
+		"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(2)
+	db.SetMaxIdleConns(2)
+	// The table of its documentation.
+	const schema = `CREATE TABLE sessions (token TEXT PRIMARY KEY, data BLOB NOT NULL, expiry REAL NOT NULL);
+		CREATE INDEX sessions_expiry_idx ON sessions(expiry)`
+	if _, err := db.ExecContext(context.Background(), schema); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("making the table for scs: %w", err)
+	}
+	return db, nil
+}
