@@ -222,7 +222,7 @@ type Scanner interface {
 	// Scan returns up to about limit records, end marks and expired ones
 	// included, and a cursor for the next call; "" starts, and a returned ""
 	// means that all were seen. A record that exists during the whole walk is
-	// returned at least once.
+	// returned at least once. The walk ends even while records are added.
 	Scan(ctx context.Context, cursor string, limit int) (recs []Record, next string, err error)
 }
 
