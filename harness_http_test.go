@@ -167,14 +167,14 @@ func newKeys(t testing.TB) *sojourn.KeyRing {
 }
 
 // serve is Manager.Handler for one request of v.
-func (s *site) serve(v *visitor, f func(http.ResponseWriter, *http.Request, *sojourn.Session)) *http.Response {
+func (s *site) serve(v *guest, f func(http.ResponseWriter, *http.Request, *sojourn.Session)) *http.Response {
 	s.t.Helper()
 	return v.get(s.Handler(f))
 }
 
 // do runs f with v's session in a request that is answered 200, and fails the
 // test if it was not.
-func (s *site) do(v *visitor, f func(*sojourn.Session)) *http.Response {
+func (s *site) do(v *guest, f func(*sojourn.Session)) *http.Response {
 	s.t.Helper()
 	resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) { f(session) })
 	if resp.StatusCode != http.StatusOK {
@@ -184,30 +184,30 @@ func (s *site) do(v *visitor, f func(*sojourn.Session)) *http.Response {
 }
 
 // has reports whether v's session has a value of that name.
-func (s *site) has(v *visitor, name string) bool {
+func (s *site) has(v *guest, name string) bool {
 	s.t.Helper()
 	var ok bool
 	s.do(v, func(session *sojourn.Session) { ok = session.Has(name) })
 	return ok
 }
 
-// visitor is a browser: it keeps cookies as the Set-Cookie lines say, as far as
+// guest is a browser: it keeps cookies as the Set-Cookie lines say, as far as
 // one host is concerned.
-type visitor struct {
+type guest struct {
 	t       *testing.T
 	cookies map[string]string
 	// raw, if set, is sent as the Cookie header lines instead.
 	raw []string
 }
 
-func newVisitor(t *testing.T) *visitor { return &visitor{t: t, cookies: map[string]string{}} }
+func newGuest(t *testing.T) *guest { return &guest{t: t, cookies: map[string]string{}} }
 
-func (v *visitor) copy() *visitor {
-	return &visitor{t: v.t, cookies: maps.Clone(v.cookies)}
+func (v *guest) copy() *guest {
+	return &guest{t: v.t, cookies: maps.Clone(v.cookies)}
 }
 
 // header is the visitor's Cookie header line, its names in order.
-func (v *visitor) header() string {
+func (v *guest) header() string {
 	var b strings.Builder
 	for i, name := range slices.Sorted(maps.Keys(v.cookies)) {
 		if i > 0 {
@@ -219,7 +219,7 @@ func (v *visitor) header() string {
 }
 
 // prepare puts the cookies into a request.
-func (v *visitor) prepare(r *http.Request) *http.Request {
+func (v *guest) prepare(r *http.Request) *http.Request {
 	switch {
 	case v.raw != nil:
 		r.Header["Cookie"] = v.raw
@@ -230,7 +230,7 @@ func (v *visitor) prepare(r *http.Request) *http.Request {
 }
 
 // keep does what a browser does with the response's cookies.
-func (v *visitor) keep(resp *http.Response) *http.Response {
+func (v *guest) keep(resp *http.Response) *http.Response {
 	v.t.Helper()
 	for _, line := range resp.Header["Set-Cookie"] {
 		c, err := http.ParseSetCookie(line)
@@ -250,7 +250,7 @@ func (v *visitor) keep(resp *http.Response) *http.Response {
 	return resp
 }
 
-func (v *visitor) request(h http.Handler, method, target string, edit ...func(*http.Request)) *http.Response {
+func (v *guest) request(h http.Handler, method, target string, edit ...func(*http.Request)) *http.Response {
 	v.t.Helper()
 	r := v.prepare(httptest.NewRequestWithContext(v.t.Context(), method, target, nil))
 	for _, f := range edit {
@@ -261,7 +261,7 @@ func (v *visitor) request(h http.Handler, method, target string, edit ...func(*h
 	return v.keep(w.Result())
 }
 
-func (v *visitor) get(h http.Handler, edit ...func(*http.Request)) *http.Response {
+func (v *guest) get(h http.Handler, edit ...func(*http.Request)) *http.Response {
 	v.t.Helper()
 	return v.request(h, http.MethodGet, "https://shop.example/", edit...)
 }

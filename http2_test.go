@@ -49,7 +49,7 @@ func TestHTTP2CarriesTheSession(t *testing.T) {
 		n := cartKey.Update(session, func(n int) int { return n + 1 })
 		io.WriteString(w, strings.Repeat("x", n))
 	}))
-	v := newVisitor(t)
+	v := newGuest(t)
 	resp := v.keep(get2(t, client, address))
 	wantCookies(t, resp, refCookie)
 	if got := body(t, resp); got != "x" {

@@ -55,7 +55,7 @@ func TestServerSentEventsCarryTheCookieWithTheirFirstFlush(t *testing.T) {
 
 func TestAStreamMayGoOnChangingAStoredSession(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 	resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		_ = http.NewResponseController(w).Flush()
@@ -74,7 +74,7 @@ func TestAStreamMayGoOnChangingAStoredSession(t *testing.T) {
 	}
 }
 
-func cartOf(s *site, v *visitor) (n int) {
+func cartOf(s *site, v *guest) (n int) {
 	s.t.Helper()
 	s.do(v, func(session *sojourn.Session) { n = cartKey.Get(session) })
 	return n
@@ -88,7 +88,7 @@ func TestALateChangeThatNeedsACookieIsAnErrorLoggedAndCounted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
-			resp := s.serve(newVisitor(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+			resp := s.serve(newGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 				io.WriteString(w, "first byte")
 				change(session)
 				if err := session.Save(r.Context()); !errors.Is(err, sojourn.ErrTooLate) {
@@ -119,7 +119,7 @@ func TestALogoutDuringAStreamIsKeptWhateverElseFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
-			v := newVisitor(t)
+			v := newGuest(t)
 			s.do(v, func(session *sojourn.Session) { session.Login("anna"); cartKey.Set(session, 1) })
 			s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 				io.WriteString(w, "first byte")
@@ -135,14 +135,14 @@ func TestALogoutDuringAStreamIsKeptWhateverElseFails(t *testing.T) {
 
 func TestALogoutIsKeptAlthoughTheRestOfItsCommitFails(t *testing.T) {
 	for name, test := range map[string]struct {
-		before func(*site, *visitor, *sojourn.Session) // the Logout
+		before func(*site, *guest, *sojourn.Session) // the Logout
 		after  func(*sojourn.Session)
 		status int
 	}{
 		"a value that cannot be encoded": {after: func(session *sojourn.Session) { session.Set("bad", func() {}) }, status: http.StatusInternalServerError},
 		"a value that is too large":      {after: func(session *sojourn.Session) { session.Set("big", strings.Repeat("x", 2<<20)) }, status: http.StatusRequestEntityTooLarge},
 		"a value that another request took first": {
-			before: func(s *site, v *visitor, session *sojourn.Session) {
+			before: func(s *site, v *guest, session *sojourn.Session) {
 				cartKey.Pop(session)
 				s.do(v.copy(), func(other *sojourn.Session) { cartKey.Pop(other) })
 			},
@@ -151,7 +151,7 @@ func TestALogoutIsKeptAlthoughTheRestOfItsCommitFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
-			v := newVisitor(t)
+			v := newGuest(t)
 			s.do(v, func(session *sojourn.Session) { session.Login("anna"); cartKey.Set(session, 1) })
 			resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 				if test.before != nil {
@@ -171,7 +171,7 @@ func TestALogoutIsKeptAlthoughTheRestOfItsCommitFails(t *testing.T) {
 
 func TestAFailedLogoutForgetsTheCookieAndAnswersAnError(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	s.do(v, func(session *sojourn.Session) { session.Login("anna") })
 	s.store.saveDown.Store(true)
 	resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) { session.Logout() })
@@ -210,13 +210,17 @@ func (h *slow) serve(s *site) http.Handler {
 
 func TestTimeoutHandlerInsideAndOutsideKeepsNothing(t *testing.T) {
 	for name, mount := range map[string]func(*site, http.Handler) http.Handler{
-		"inside":  func(s *site, h http.Handler) http.Handler { return s.Wrap(http.TimeoutHandler(h, time.Minute, "too slow")) },
-		"outside": func(s *site, h http.Handler) http.Handler { return http.TimeoutHandler(s.Wrap(h), time.Minute, "too slow") },
+		"inside": func(s *site, h http.Handler) http.Handler {
+			return s.Wrap(http.TimeoutHandler(h, time.Minute, "too slow"))
+		},
+		"outside": func(s *site, h http.Handler) http.Handler {
+			return http.TimeoutHandler(s.Wrap(h), time.Minute, "too slow")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t)
-				v := newVisitor(t)
+				v := newGuest(t)
 				s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 				saves := s.store.saves.Load()
 
@@ -252,7 +256,7 @@ func TestTimeoutHandlerThatIsNotNeededChangesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
-			v := newVisitor(t)
+			v := newGuest(t)
 			resp := v.get(mount(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				session, err := s.Get(r.Context())
 				if err != nil {
@@ -278,7 +282,7 @@ func TestTimeoutHandlerThatIsNotNeededChangesNothing(t *testing.T) {
 func TestALogoutOfAHandlerThatTimedOutIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		v := newVisitor(t)
+		v := newGuest(t)
 		s.do(v, func(session *sojourn.Session) { session.Login("anna") })
 		done := make(chan struct{})
 		h := s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -308,9 +312,9 @@ func TestALateCommitUnderAContextDeadlineAnswers503(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		limited := func(r *http.Request) { *r = *r.WithContext(ctx) }
-		wantStatus(t, newVisitor(t).request(h, "GET", "https://shop.example/change", limited), http.StatusServiceUnavailable)
+		wantStatus(t, newGuest(t).request(h, "GET", "https://shop.example/change", limited), http.StatusServiceUnavailable)
 		// Who only reads has nothing to lose.
-		wantStatus(t, newVisitor(t).request(h, "GET", "https://shop.example/read", limited), http.StatusOK)
+		wantStatus(t, newGuest(t).request(h, "GET", "https://shop.example/read", limited), http.StatusOK)
 	})
 }
 
@@ -373,7 +377,7 @@ func TestPagesAndErrorPagesAreReadableWithACompressorInsideOrOutside(t *testing.
 		} {
 			t.Run(name+", "+what, func(t *testing.T) {
 				s := newSite(t)
-				v := newVisitor(t)
+				v := newGuest(t)
 				s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 				test.before(s)
 				h := mount(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

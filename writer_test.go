@@ -242,7 +242,7 @@ func TestEarlyHintsGoOutBeforeTheCommitAndTheCookieWithTheFinalResponse(t *testi
 	if hints != 1 {
 		t.Errorf("%d informational responses", hints)
 	}
-	v := newVisitor(t)
+	v := newGuest(t)
 	v.keep(resp)
 	s.do(v, func(session *sojourn.Session) {
 		if got := themeKey.Get(session); got != "light" {
@@ -279,7 +279,7 @@ func TestHijackedConnectionFindsTheCookieInTheHeader(t *testing.T) {
 
 func TestHijackOfAConnectionThatCannotIsRefusedAndTheHandlerCanStillAnswer(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		themeKey.Set(session, "dark")
 		_, _, err := w.(http.Hijacker).Hijack()
@@ -544,7 +544,7 @@ func TestAPanickingHandlerKeepsNothing(t *testing.T) {
 	for name, p := range map[string]any{"panic": "boom", "http.ErrAbortHandler": http.ErrAbortHandler} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
-			v := newVisitor(t)
+			v := newGuest(t)
 			s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 			saves := s.store.saves.Load()
 
@@ -580,7 +580,7 @@ func TestAPanickingHandlerKeepsNothing(t *testing.T) {
 
 func TestAPanicAfterTheFirstByteKeepsWhatTheResponsePromisedAndNoMore(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	w := httptest.NewRecorder()
 	func() {
 		defer func() { _ = recover() }()
@@ -619,7 +619,7 @@ func TestARecoveredPanicKeepsNothing(t *testing.T) {
 		for when, early := range map[string]bool{"before the first byte": false, "after the first byte": true} {
 			t.Run(where+", "+when, func(t *testing.T) {
 				s := newSite(t)
-				v := newVisitor(t)
+				v := newGuest(t)
 				s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 				resp := v.get(mount(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					session, err := s.Get(r.Context())
@@ -650,7 +650,7 @@ func TestARecoveredPanicKeepsNothing(t *testing.T) {
 func TestAnErrorAnswerKeepsNothingButALogout(t *testing.T) {
 	for _, status := range []int{500, 502, 503, 504, 599} {
 		s := newSite(t)
-		v := newVisitor(t)
+		v := newGuest(t)
 		s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 		var leaked *sojourn.Session
 		resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -687,7 +687,7 @@ func TestAnErrorAnswerKeepsNothingButALogout(t *testing.T) {
 
 func TestWhatWasSavedBeforeAnErrorAnswerStaysAndItsCookieIsSet(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		cartKey.Set(session, 1)
 		if err := session.Save(r.Context()); err != nil {
@@ -707,7 +707,7 @@ func TestWhatWasSavedBeforeAnErrorAnswerStaysAndItsCookieIsSet(t *testing.T) {
 func TestAFailedCommitReplacesTheResponse(t *testing.T) {
 	s := newSite(t)
 	s.store.saveDown.Store(true)
-	resp := s.serve(newVisitor(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	resp := s.serve(newGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		cartKey.Set(session, 1)
 		h := w.Header()
 		for _, name := range []string{
@@ -772,7 +772,7 @@ func TestErrorsAreAnsweredByTheirKind(t *testing.T) {
 
 func TestServeErrorDropsChangesButNotALogout(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 	resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		cartKey.Set(session, 2)
@@ -806,7 +806,7 @@ func TestErrorHandlerWritesTheAnswer(t *testing.T) {
 		}
 	})
 	s.store.saveDown.Store(true)
-	resp := newVisitor(t).request(s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	resp := newGuest(t).request(s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		cartKey.Set(session, 1)
 		io.WriteString(w, "page")
 	}), "GET", "https://shop.example/cart")
@@ -828,7 +828,7 @@ func TestErrorHandlerMayLeaveTheAnswerToServeError(t *testing.T) {
 		}
 	})
 	s.store.saveDown.Store(true)
-	resp := s.serve(newVisitor(t), func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { cartKey.Set(session, 1) })
+	resp := s.serve(newGuest(t), func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { cartKey.Set(session, 1) })
 	wantStatus(t, resp, http.StatusServiceUnavailable)
 	if resp.Header.Get("X-Seen") != "yes" {
 		t.Error("the handler was not asked")
@@ -849,14 +849,14 @@ func TestErrorHandlerThatAsksForTheSessionKeepsNothing(t *testing.T) {
 		}
 	})
 	s.store.saveDown.Store(true)
-	resp := s.serve(newVisitor(t), func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { cartKey.Set(session, 1) })
+	resp := s.serve(newGuest(t), func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { cartKey.Set(session, 1) })
 	wantStatus(t, resp, http.StatusServiceUnavailable)
 	wantCookies(t, resp)
 }
 
 func TestALoadThatFailsIsAnswered503AndTriedAgainByTheNextRequest(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 	s.store.down.Store(true)
 	resp := s.serve(v, func(http.ResponseWriter, *http.Request, *sojourn.Session) {
@@ -872,7 +872,7 @@ func TestALoadThatFailsIsAnswered503AndTriedAgainByTheNextRequest(t *testing.T) 
 
 func TestOneLoadPerRequestHoweverOftenItIsAskedFor(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 	loads := s.store.loads.Load()
 	v.get(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -900,7 +900,7 @@ func TestOneLoadPerRequestHoweverOftenItIsAskedFor(t *testing.T) {
 
 func TestACallerThatGaveUpWaitingDoesNotFailTheOthers(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 	v.get(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())
@@ -927,7 +927,7 @@ func (panickingStore) Load(context.Context, store.ID) (store.Record, error) {
 
 func TestAStoreThatPanicsWhileLoadingBlocksNobody(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
 	broken, err := sojourn.New(sojourn.Config{Keys: s.keys, Store: panickingStore{s.store}})
 	if err != nil {
@@ -960,7 +960,7 @@ func TestWithoutWrapGetSaysSo(t *testing.T) {
 		t.Errorf("Get: %v", err)
 	}
 	other := newSite(t)
-	newVisitor(t).get(other.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	newGuest(t).get(other.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := s.Get(r.Context()); !errors.Is(err, sojourn.ErrNoMiddleware) {
 			t.Errorf("Get behind another manager's Wrap: %v", err)
 		}
@@ -969,7 +969,7 @@ func TestWithoutWrapGetSaysSo(t *testing.T) {
 
 func TestWrappedTwiceIsWrappedOnce(t *testing.T) {
 	s := newSite(t)
-	v := newVisitor(t)
+	v := newGuest(t)
 	h := s.Wrap(s.Wrap(s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		cartKey.Update(session, func(n int) int { return n + 1 })
 		w.WriteHeader(http.StatusAccepted)
@@ -988,7 +988,7 @@ func TestASessionAskedForAfterTheRequestSavesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
 			var late context.Context
-			newVisitor(t).get(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			newGuest(t).get(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if touched {
 					_, _ = s.Get(r.Context())
 				}
