@@ -56,7 +56,7 @@ var errAborted = errors.New("sojourn: the commit was aborted")
 func (qs *queues) do(ctx context.Context, m *Manager, j *job) {
 	j.deadline, _ = ctx.Deadline()
 	j.lead, j.done = make(chan struct{}), make(chan struct{})
-	j.err = unavailable("save", errAborted)
+	j.err = errAborted // until it is known
 	sh := &qs.shards[int(j.who.id[0])%len(qs.shards)]
 
 	q := sh.join(j)
@@ -81,6 +81,9 @@ func (qs *queues) do(ctx context.Context, m *Manager, j *job) {
 	}
 	if j.panicked != nil {
 		panic(j.panicked)
+	}
+	if errors.Is(j.err, errAborted) { // whoever did the work panicked
+		j.err = unavailable("save", errAborted)
 	}
 }
 

@@ -88,8 +88,12 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 
 	q.checkNesting()
 	s := &Session{m: q.m, r: q.r, in: q.r.Header}
-	err := unavailable("load", errAborted) // if the store panics
+	var err error
+	returned := false // or the store panics
 	defer func() {
+		if !returned {
+			err = unavailable("load", errAborted)
+		}
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.loading = false
@@ -105,7 +109,9 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 			q.loadErr = err
 		}
 	}()
-	if err = s.load(ctx); err != nil {
+	err = s.load(ctx)
+	returned = true
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
