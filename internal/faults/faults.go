@@ -1,0 +1,82 @@
+// Package faults is a store for tests that counts what it is asked, and that a
+// test can come between: to fail, to hang, to lose an answer.
+package faults
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// ErrLost is an answer that got lost, whatever happened to the request.
+var ErrLost = errors.New("faults: connection lost")
+
+// Store wraps another store. Set the functions before, or while no request is
+// under way; each is called instead of the wrapped store's method, and may call
+// it through Inner.
+type Store struct {
+	Inner  store.Store
+	Loads  atomic.Int64
+	Saves  atomic.Int64
+	Touchs atomic.Int64
+	Ends   atomic.Int64 // end marks saved, and Deletes
+
+	OnLoad   func(ctx context.Context, id store.ID) (store.Record, error)
+	OnSave   func(ctx context.Context, rec store.Record, base store.Base) error
+	OnDelete func(ctx context.Context, id store.ID, until time.Time) error
+	OnTouch  func(ctx context.Context, id store.ID, seen, deadline time.Time) error
+}
+
+// Wrap returns a store that answers as inner does.
+func Wrap(inner store.Store) *Store { return &Store{Inner: inner} }
+
+// Calls returns how often the store was asked anything.
+func (s *Store) Calls() int64 {
+	return s.Loads.Load() + s.Saves.Load() + s.Touchs.Load() + s.Ends.Load()
+}
+
+// Load implements store.Store.
+func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
+	s.Loads.Add(1)
+	if s.OnLoad != nil {
+		return s.OnLoad(ctx, id)
+	}
+	return s.Inner.Load(ctx, id)
+}
+
+// Save implements store.Store.
+func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	if rec.IsEnd() {
+		s.Ends.Add(1)
+	} else {
+		s.Saves.Add(1)
+	}
+	if s.OnSave != nil {
+		return s.OnSave(ctx, rec, base)
+	}
+	return s.Inner.Save(ctx, rec, base)
+}
+
+// Delete implements store.Store.
+func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
+	s.Ends.Add(1)
+	if s.OnDelete != nil {
+		return s.OnDelete(ctx, id, until)
+	}
+	return s.Inner.Delete(ctx, id, until)
+}
+
+// Touch implements store.Toucher.
+func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
+	s.Touchs.Add(1)
+	if s.OnTouch != nil {
+		return s.OnTouch(ctx, id, seen, deadline)
+	}
+	if t, ok := s.Inner.(store.Toucher); ok {
+		return t.Touch(ctx, id, seen, deadline)
+	}
+	return errors.ErrUnsupported
+}

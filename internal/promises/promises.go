@@ -1,0 +1,560 @@
+// Package promises holds the tests of what Sojourn promises its users, one
+// function per promise, to be run against every store through the public API.
+//
+//	func TestPromises(t *testing.T) { promises.Run(t, open) }
+package promises
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/faults"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Open returns an empty store. It reports its failures through t and leaves
+// closing to t.Cleanup.
+type Open func(t *testing.T) store.Store
+
+// Run tests every promise, each with a store of its own.
+func Run(t *testing.T, open func(t *testing.T) store.Store) {
+	t.Helper()
+	for _, p := range []struct {
+		name string
+		test func(*testing.T, Open)
+	}{
+		{"01UntouchedIsFree", UntouchedIsFree},
+		{"02NothingIsWrittenThatDidNotChange", NothingIsWrittenThatDidNotChange},
+		{"03A200MeansItIsKept", A200MeansItIsKept},
+		{"04NoLostUpdate", NoLostUpdate},
+		{"05LogoutIsFinal", LogoutIsFinal},
+		{"06ALoginChangesTheIdentifier", ALoginChangesTheIdentifier},
+		{"07GarbageNeverReachesTheStore", GarbageNeverReachesTheStore},
+		{"08ReadYourOwnWrites", ReadYourOwnWrites},
+		{"09TheDiskHoldsNoUsableCredential", TheDiskHoldsNoUsableCredential},
+		{"10CachesAreOptional", CachesAreOptional},
+		{"11BadInputGetsAClearAnswer", BadInputGetsAClearAnswer},
+	} {
+		t.Run(p.name, func(t *testing.T) { p.test(t, open) })
+	}
+}
+
+var (
+	count = sojourn.NewKey[int]("count", sojourn.ServerSide)
+	log   = sojourn.NewKey[[]string]("log", sojourn.ServerSide)
+	theme = sojourn.NewKey[string]("theme")
+)
+
+func increment(n int) int { return n + 1 }
+
+const (
+	reference = "__Host-session"
+	state     = "__Host-session-state"
+)
+
+// UntouchedIsFree: promise 1. (That it allocates next to nothing is measured in
+// the root package, without the race detector.)
+func UntouchedIsFree(t *testing.T, open Open) {
+	db := faults.Wrap(open(t))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
+	anna := sitetest.NewBrowser()
+	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
+	calls, before := db.Calls(), site.Manager.Stats()
+	a := anna.VisitHTTP(site, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) })
+	mustBe(t, 200, a)
+	if n := db.Calls() - calls; n != 0 {
+		t.Errorf("the store was called %d times", n)
+	}
+	for _, name := range []string{"Set-Cookie", "Vary", "Cache-Control"} {
+		if v, ok := a.Header[name]; ok {
+			t.Errorf("the response has a header %s: %q", name, v)
+		}
+	}
+	// A cookie that does not open would have been counted.
+	eve := sitetest.NewBrowser()
+	eve.SetCookie(reference, "garbage")
+	eve.SetCookie(state, "garbage")
+	eve.VisitHTTP(site, func(http.ResponseWriter, *http.Request) {})
+	if after := site.Manager.Stats(); after != before {
+		t.Errorf("an untouched request was counted:\n%+v\n%+v", before, after)
+	}
+}
+
+// NothingIsWrittenThatDidNotChange: promise 2.
+func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
+	db := faults.Wrap(open(t))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
+	stored, inline := sitetest.NewBrowser(), sitetest.NewBrowser()
+
+	saves := db.Saves.Load()
+	mustBe(t, 200, stored.Visit(site, func(s *sojourn.Session) {
+		for range 10 {
+			count.Update(s, increment)
+			log.Update(s, func(l []string) []string { return append(l, "x") })
+		}
+		theme.Set(s, "dark")
+	}))
+	if n := db.Saves.Load() - saves; n != 1 {
+		t.Errorf("21 changes of one request made %d saves, want 1", n)
+	}
+	mustBe(t, 200, inline.Visit(site, func(s *sojourn.Session) { theme.Set(s, "dark") }))
+
+	for what, f := range map[string]func(*sojourn.Session){
+		"reading":                func(s *sojourn.Session) { _, _ = theme.Get(s), s.Names() },
+		"setting an equal value": func(s *sojourn.Session) { theme.Set(s, "dark") },
+		"an update to an equal value": func(s *sojourn.Session) {
+			theme.Update(s, func(v string) string { return v })
+		},
+		"deleting what is not there": func(s *sojourn.Session) { s.Delete("nothing") },
+		"popping what is not there": func(s *sojourn.Session) {
+			sojourn.NewKey[int]("nothing").Pop(s)
+		},
+		"asking for flash messages":   func(s *sojourn.Session) { s.Flashes() },
+		"a change that is taken back": func(s *sojourn.Session) { theme.Set(s, "light"); s.Discard() },
+	} {
+		calls := db.Saves.Load() + db.Ends.Load() + db.Touchs.Load()
+		for where, browser := range map[string]*sitetest.Browser{"stored": stored, "inline": inline} {
+			a := browser.Visit(site, f)
+			mustBe(t, 200, a)
+			if len(a.SetCookies()) > 0 {
+				t.Errorf("%s (%s) set cookies %v", what, where, a.SetCookies())
+			}
+		}
+		if n := db.Saves.Load() + db.Ends.Load() + db.Touchs.Load() - calls; n != 0 {
+			t.Errorf("%s made %d writes to the store", what, n)
+		}
+	}
+}
+
+// A200MeansItIsKept: promise 3.
+func A200MeansItIsKept(t *testing.T, open Open) {
+	db := faults.Wrap(open(t))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Timeout: 100 * time.Millisecond}))
+	anna, bob := sitetest.NewBrowser(), sitetest.NewBrowser()
+	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
+
+	db.OnSave = func(context.Context, store.Record, store.Base) error { return errors.New("disk full") }
+	for who, browser := range map[string]*sitetest.Browser{"a known visitor": anna, "a new visitor": bob} {
+		a := browser.Visit(site, func(s *sojourn.Session) { count.Set(s, 2) })
+		if a.Status != http.StatusServiceUnavailable {
+			t.Errorf("%s got %d for a change that was not kept, want 503", who, a.Status)
+		}
+		if len(a.SetCookies()) != 0 {
+			t.Errorf("%s got cookies %v for a change that was not kept", who, a.SetCookies())
+		}
+	}
+	var late error
+	anna.VisitHTTP(site, func(w http.ResponseWriter, r *http.Request) {
+		s, _ := site.Manager.Get(r.Context())
+		_, _ = w.Write([]byte("the first byte"))
+		count.Set(s, 3)
+		late = s.Save(r.Context())
+	})
+	if !errors.Is(late, sojourn.ErrUnavailable) {
+		t.Errorf("Save after the first byte said %v, want ErrUnavailable", late)
+	}
+	db.OnSave = nil
+	if n := read(t, anna, site); n != 1 {
+		t.Errorf("the count is %d after failed changes, want 1", n)
+	}
+	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 4) }))
+	if n := read(t, anna, site); n != 4 {
+		t.Errorf("the count is %d after a 200, want 4", n)
+	}
+}
+
+// NoLostUpdate: promise 4.
+func NoLostUpdate(t *testing.T, open Open) {
+	const n = 64
+	sites := sitetest.Replicas(t, 2, sojourn.Config{Store: open(t), Timeout: time.Minute})
+	anna := sitetest.NewBrowser()
+	mustBe(t, 200, anna.Visit(sites[0], func(s *sojourn.Session) { count.Set(s, 0) }))
+	sitetest.Together(n, func(i int) {
+		a := anna.Visit(sites[i%2], func(s *sojourn.Session) {
+			count.Update(s, increment)
+			log.Update(s, func(l []string) []string { return append(l, fmt.Sprint(i)) })
+			s.Set(fmt.Sprint("key", i), i)
+		})
+		if a.Status != 200 {
+			t.Errorf("request %d got %d %s", i, a.Status, a.Body)
+		}
+	})
+	anna.Visit(sites[0], func(s *sojourn.Session) {
+		if got := count.Get(s); got != n {
+			t.Errorf("%d parallel increments made %d", n, got)
+		}
+		if got := len(log.Get(s)); got != n {
+			t.Errorf("%d parallel appends left %d entries", n, got)
+		}
+		for i := range n {
+			var v int
+			if err := s.Get(fmt.Sprint("key", i), &v); err != nil || v != i {
+				t.Errorf("key %d is %d (%v)", i, v, err)
+			}
+		}
+	})
+}
+
+// LogoutIsFinal: promise 5.
+func LogoutIsFinal(t *testing.T, open Open) {
+	sites := sitetest.Replicas(t, 2, sojourn.Config{Store: open(t)})
+	anna := sitetest.NewBrowser()
+	mustBe(t, 200, anna.Visit(sites[0], func(s *sojourn.Session) { s.Login("anna"); count.Set(s, 1) }))
+	thief := anna.Clone()
+	slow, rotating, reading := anna.Begin(sites[0]), anna.Begin(sites[1]), anna.Begin(sites[1])
+
+	mustBe(t, 200, anna.Visit(sites[0], (*sojourn.Session).Logout))
+	if left := anna.Cookies(); len(left) != 0 {
+		t.Errorf("cookies are left after the logout: %d", len(left))
+	}
+
+	for what, a := range map[string]*sitetest.Answer{
+		"a slower change":   slow.Finish(func(s *sojourn.Session) { count.Update(s, increment) }),
+		"a slower rotation": rotating.Finish((*sojourn.Session).Rotate),
+	} {
+		if a.Status != http.StatusConflict {
+			t.Errorf("%s got %d, want 409", what, a.Status)
+		}
+		if len(a.SetCookies()) != 0 {
+			t.Errorf("%s set cookies %v", what, a.SetCookies())
+		}
+		a.Arrive()
+	}
+	if a := reading.Finish(func(s *sojourn.Session) { count.Get(s) }).Arrive(); len(a.SetCookies()) != 0 {
+		t.Errorf("a slower reader set cookies %v", a.SetCookies())
+	}
+	for _, site := range sites {
+		for who, browser := range map[string]*sitetest.Browser{"the visitor": anna, "a thief": thief} {
+			browser.Visit(site, func(s *sojourn.Session) {
+				if s.User() != "" || !s.IsNew() || len(s.Names()) != 0 {
+					t.Errorf("%s is in the ended session again", who)
+				}
+			})
+		}
+	}
+	if a := thief.Visit(sites[1], func(s *sojourn.Session) { count.Set(s, 2) }); a.Status == 200 {
+		t.Errorf("right after the end, the old reference started a new stored session: %v", a.SetCookies())
+	}
+}
+
+// ALoginChangesTheIdentifier: promise 6.
+func ALoginChangesTheIdentifier(t *testing.T, open Open) {
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: open(t)}))
+	for before, f := range map[string]func(*sojourn.Session){
+		"no session":        func(*sojourn.Session) {},
+		"an inline session": func(s *sojourn.Session) { theme.Set(s, "dark") },
+		"a stored session":  func(s *sojourn.Session) { theme.Set(s, "dark"); count.Set(s, 7) },
+		"another login":     func(s *sojourn.Session) { theme.Set(s, "dark"); s.Login("anna") },
+	} {
+		anna := sitetest.NewBrowser()
+		mustBe(t, 200, anna.Visit(site, f))
+		attacker := anna.Clone() // who planted or read the cookies from before
+		var handles [2]string
+		mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) {
+			handles[0] = s.Handle()
+			s.Login("anna")
+			handles[1] = s.Handle()
+		}))
+		if handles[0] == handles[1] {
+			t.Errorf("the login from %s kept the handle", before)
+		}
+		anna.Visit(site, func(s *sojourn.Session) {
+			if s.User() != "anna" || s.Handle() != handles[1] {
+				t.Errorf("the login from %s did not arrive", before)
+			}
+			if before != "no session" && theme.Get(s) != "dark" {
+				t.Errorf("the login from %s lost the visitor's values", before)
+			}
+			theme.Set(s, "secret")
+		})
+		for name, value := range anna.Cookies() {
+			if old := attacker.Cookies()[name]; old == value {
+				t.Errorf("the login from %s left the cookie %s as it was", before, name)
+			}
+		}
+		attacker.Visit(site, func(s *sojourn.Session) {
+			if s.User() != "" || s.Handle() == handles[1] || theme.Get(s) == "secret" {
+				t.Errorf("a cookie from before the login from %s leads into the session", before)
+			}
+		})
+	}
+}
+
+// GarbageNeverReachesTheStore: promise 7.
+func GarbageNeverReachesTheStore(t *testing.T, open Open) {
+	inner := open(t)
+	db := faults.Wrap(inner)
+	keys := sitetest.Keys(t)
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys}))
+	anna := sitetest.NewBrowser()
+	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
+	genuine := anna.Cookies()[reference]
+
+	garbage := []string{"x", "....", strings.Repeat("A", 8000), base64.RawURLEncoding.EncodeToString(make([]byte, 90))}
+	for i := 0; i < len(genuine); i += 7 {
+		flipped := []byte(genuine)
+		flipped[i] ^= 1
+		garbage = append(garbage, string(flipped), genuine[:i], genuine+genuine[:i+1])
+	}
+	// Genuine cookies, of other services.
+	for _, cfg := range []sojourn.Config{{Store: inner}, {Store: inner, Keys: keys, Name: "admin"}} {
+		other := sitetest.NewBrowser()
+		mustBe(t, 200, other.Visit(sitetest.Serve(t, sitetest.Manager(t, cfg)), func(s *sojourn.Session) { count.Set(s, 1) }))
+		for _, value := range other.Cookies() {
+			garbage = append(garbage, value)
+		}
+	}
+	calls := db.Calls()
+	for _, g := range garbage {
+		bot := sitetest.NewBrowser()
+		bot.SetCookie(reference, g)
+		bot.SetCookie(state, g)
+		a := bot.Visit(site, func(s *sojourn.Session) {
+			if !s.IsNew() {
+				t.Error("a forged cookie led into a session")
+			}
+		})
+		if a.Status != 200 || len(a.SetCookies()) != 0 {
+			t.Errorf("a reader with a forged cookie got %d and cookies %v", a.Status, a.SetCookies())
+		}
+	}
+	for range 10 { // bots that never write
+		sitetest.NewBrowser().Visit(site, func(s *sojourn.Session) { _, _ = count.Get(s), s.Handle() })
+	}
+	if n := db.Calls() - calls; n != 0 {
+		t.Errorf("%d forged cookies caused %d calls of the store", len(garbage), n)
+	}
+	if c, ok := inner.(store.Counter); ok {
+		if got, err := c.Count(t.Context()); err != nil || got.Live != 3 {
+			t.Errorf("the store holds %d sessions (%v), want the 3 that were made", got.Live, err)
+		}
+	}
+}
+
+// ReadYourOwnWrites: promise 8.
+func ReadYourOwnWrites(t *testing.T, open Open) {
+	origin := open(t)
+	caches := []*lagging{{Store: origin}, {Store: origin}}
+	keys := sitetest.Keys(t)
+	sites := make([]*sitetest.Site, len(caches))
+	for i, c := range caches {
+		sites[i] = sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: c}))
+	}
+	anna := sitetest.NewBrowser()
+	mustBe(t, 200, anna.Visit(sites[0], func(s *sojourn.Session) { count.Set(s, 0) }))
+	for n := 1; n <= 6; n++ {
+		for _, site := range sites { // every cache holds the version before
+			anna.Visit(site, func(s *sojourn.Session) { count.Get(s) })
+		}
+		mustBe(t, 200, anna.Visit(sites[n%2], func(s *sojourn.Session) { count.Update(s, increment) }))
+		if got := read(t, anna, sites[(n+1)%2]); got != n {
+			t.Errorf("the other replica's cache answered %d after %d was kept", got, n)
+		}
+	}
+	if caches[0].hits.Load() == 0 {
+		t.Error("the caches were never used, so nothing was tested")
+	}
+	if lost := sites[0].Manager.Stats().LostVersions; lost != 0 {
+		t.Errorf("%d copies below the browser's floor were used", lost)
+	}
+}
+
+// TheDiskHoldsNoUsableCredential: promise 9.
+func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
+	text := sojourn.GenerateKey()
+	keys, err := sojourn.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var disk [][]byte
+	var ids []store.ID
+	inner := open(t)
+	db := faults.Wrap(inner)
+	db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+		mu.Lock()
+		disk = append(disk, rec.Data, rec.ID[:], rec.User[:])
+		ids = append(ids, rec.ID)
+		mu.Unlock()
+		return inner.Save(ctx, rec, base)
+	}
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db}))
+	anna := sitetest.NewBrowser()
+	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) {
+		s.Login("anna@example.org")
+		s.Set("card", "4111 1111 1111 1111")
+	}))
+	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { s.Set("pin", "0815 secret") }))
+
+	ring, err := seal.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := anna.Cookies()[reference]
+	sealed, err := wire.Text.DecodeString(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, _, err := ring.Open(nil, seal.Reference, bytes.Clone(sealed), wire.Bind("session"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := wire.ParseReference(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ids[len(ids)-1]
+	if want := store.HashIdentifier(ref.Identifier); last != want {
+		t.Errorf("the row key %v is not the hash of the identifier, %v", last, want)
+	}
+	rec, err := inner.Load(t.Context(), last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk = append(disk, rec.Data)
+	for what, secret := range map[string][]byte{
+		"the identifier":        ref.Identifier,
+		"part of it":            ref.Identifier[8:16],
+		"the cookie's value":    []byte(value),
+		"the cookie's bytes":    sealed[8:40],
+		"the user's name":       []byte("anna@example"),
+		"a value":               []byte("4111"),
+		"another value":         []byte("0815"),
+		"a value's name":        []byte("card"),
+		"the record's own text": plain,
+	} {
+		for _, b := range disk {
+			if bytes.Contains(b, secret) {
+				t.Errorf("the store holds %s", what)
+			}
+		}
+	}
+	// What is on the disk opens no session.
+	for _, guess := range []string{last.String(), wire.Text.EncodeToString(last[:]), wire.Text.EncodeToString(rec.Data)} {
+		thief := sitetest.NewBrowser()
+		thief.SetCookie(reference, guess)
+		thief.SetCookie(state, guess)
+		thief.Visit(site, func(s *sojourn.Session) {
+			if !s.IsNew() || s.User() != "" {
+				t.Error("a thief with the disk is in the session")
+			}
+		})
+	}
+}
+
+// CachesAreOptional: promise 10, as far as it is the session's own part.
+func CachesAreOptional(t *testing.T, open Open) {
+	origin := open(t)
+	cache := &lagging{Store: origin}
+	keys := sitetest.Keys(t)
+	cached := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: cache}))
+	plain := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: origin}))
+	anna := sitetest.NewBrowser()
+	want := 0
+	add := func(site *sitetest.Site) {
+		t.Helper()
+		mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Update(s, increment) }))
+		want++
+		if got := read(t, anna, site); got != want {
+			t.Errorf("the count is %d, want %d", got, want)
+		}
+	}
+	add(cached)
+	cache.forget() // came back empty
+	add(cached)
+	cache.dead.Store(true) // every read goes to the store
+	add(cached)
+	add(plain) // a process that was started without it; its writes the cache never hears of
+	cache.dead.Store(false)
+	add(cached)
+	add(plain)
+	add(cached)
+	// A cookie that names a version no copy has: the store answers.
+	thief := anna.Clone()
+	mustBe(t, 200, anna.Visit(plain, (*sojourn.Session).Logout))
+	cache.forget()
+	thief.Visit(cached, func(s *sojourn.Session) {
+		if !s.IsNew() {
+			t.Error("the logout was undone by a cache that was emptied")
+		}
+	})
+}
+
+// BadInputGetsAClearAnswer: promise 11.
+func BadInputGetsAClearAnswer(t *testing.T, open Open) {
+	db, keys := open(t), sitetest.Keys(t)
+	short := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys, Lifetime: time.Millisecond}))
+	foreign := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
+	var out logBuffer
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{
+		Store: db, Keys: keys, Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}))
+	cookies := func(at *sitetest.Site) (ref, inline string) {
+		var r, i string
+		r = setCookie(sitetest.NewBrowser().Send(at, func(s *sojourn.Session) { count.Set(s, 1) }), reference)
+		i = setCookie(sitetest.NewBrowser().Send(at, func(s *sojourn.Session) { theme.Set(s, "dark") }), state)
+		return r, i
+	}
+	ref, inline := cookies(site)
+	expiredRef, expiredInline := cookies(short)
+	foreignRef, foreignInline := cookies(foreign)
+	for end := time.Now().Add(2 * time.Millisecond); time.Now().Before(end); {
+		// Until what "short" made is over.
+	}
+	for _, c := range []struct{ what, name, value string }{
+		{"a damaged reference", reference, damage(ref)},
+		{"a damaged inline session", state, damage(inline)},
+		{"a cut reference", reference, ref[:len(ref)/2]},
+		{"an inline session as a reference", reference, inline},
+		{"a reference as an inline session", state, ref},
+		{"a foreign reference", reference, foreignRef},
+		{"a foreign inline session", state, foreignInline},
+		{"an expired reference", reference, expiredRef},
+		{"an expired inline session", state, expiredInline},
+		{"an oversized reference", reference, strings.Repeat("A", 20_000)},
+		{"an oversized inline session", state, inline + strings.Repeat("A", 20_000)},
+		{"text", reference, "hello world"},
+	} {
+		out.reset()
+		before := site.Manager.Stats()
+		browser := sitetest.NewBrowser()
+		browser.SetCookie(c.name, c.value)
+		a := browser.Visit(site, func(s *sojourn.Session) {
+			if !s.IsNew() || len(s.Names()) != 0 {
+				t.Errorf("%s is a session", c.what)
+			}
+			theme.Set(s, "light") // goes on like any new visitor
+		})
+		if a.Status != 200 || a.Body != "ok" {
+			t.Errorf("%s got %d %q", c.what, a.Status, a.Body)
+		}
+		if after := site.Manager.Stats(); after.RejectedCookies != before.RejectedCookies+1 {
+			t.Errorf("%s was counted %d times", c.what, after.RejectedCookies-before.RejectedCookies)
+		}
+		lines := out.lines()
+		if len(lines) != 1 || !strings.Contains(lines[0], "level=DEBUG") {
+			t.Errorf("%s left these log lines, want one of level debug: %q", c.what, lines)
+		}
+		if strings.Contains(strings.Join(lines, ""), c.value[:10]) {
+			t.Errorf("%s is in the log", c.what)
+		}
+		browser.Visit(site, func(s *sojourn.Session) {
+			if s.IsNew() || theme.Get(s) != "light" {
+				t.Errorf("after %s the visitor has no session", c.what)
+			}
+		})
+	}
+}

@@ -1,0 +1,46 @@
+package sojourn_test
+
+import (
+	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/promises"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+// The promises themselves, against the store in memory. Every other store's
+// tests run the same functions.
+
+func inMemory(*testing.T) store.Store { return memory.New() }
+
+func TestPromise01UntouchedIsFree(t *testing.T) { promises.UntouchedIsFree(t, inMemory) }
+
+func TestPromise02NothingIsWrittenThatDidNotChange(t *testing.T) {
+	promises.NothingIsWrittenThatDidNotChange(t, inMemory)
+}
+
+func TestPromise03A200MeansItIsKept(t *testing.T) { promises.A200MeansItIsKept(t, inMemory) }
+
+func TestPromise04NoLostUpdate(t *testing.T) { promises.NoLostUpdate(t, inMemory) }
+
+func TestPromise05LogoutIsFinal(t *testing.T) { promises.LogoutIsFinal(t, inMemory) }
+
+func TestPromise06ALoginChangesTheIdentifier(t *testing.T) {
+	promises.ALoginChangesTheIdentifier(t, inMemory)
+}
+
+func TestPromise07GarbageNeverReachesTheStore(t *testing.T) {
+	promises.GarbageNeverReachesTheStore(t, inMemory)
+}
+
+func TestPromise08ReadYourOwnWrites(t *testing.T) { promises.ReadYourOwnWrites(t, inMemory) }
+
+func TestPromise09TheDiskHoldsNoUsableCredential(t *testing.T) {
+	promises.TheDiskHoldsNoUsableCredential(t, inMemory)
+}
+
+func TestPromise10CachesAreOptional(t *testing.T) { promises.CachesAreOptional(t, inMemory) }
+
+func TestPromise11BadInputGetsAClearAnswer(t *testing.T) {
+	promises.BadInputGetsAClearAnswer(t, inMemory)
+}
