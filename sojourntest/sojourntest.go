@@ -1,0 +1,168 @@
+// Package sojourntest helps to test handlers that use sessions.
+//
+// A handler test has three steps: a visitor who has been here before, a
+// request, and a look at what was kept. [Request] makes the first, [Session] is
+// the third:
+//
+//	func TestCheckoutEmptiesTheCart(t *testing.T) {
+//		sessions := sojourntest.NewManager(t, sojourn.Config{})
+//		handler := sessions.Wrap(shop(sessions))
+//		r := sojourntest.Request(t, sessions, "POST", "/checkout", nil, func(s *sojourn.Session) {
+//			s.Login("ada")
+//			cart.Set(s, []string{"mug"})
+//		})
+//		w := httptest.NewRecorder()
+//		handler.ServeHTTP(w, r)
+//		if left := cart.Get(sojourntest.Session(t, sessions, r, w.Result())); len(left) > 0 {
+//			t.Errorf("still in the cart: %v", left)
+//		}
+//	}
+//
+// A [Browser] does the same over several requests: it keeps cookies as a
+// browser does, and calls the handler directly, without a network.
+//
+// Everything works with each placement, with several managers, and with the
+// service's own manager instead of one from [NewManager]. It works within
+// [testing/synctest] bubbles too, so expiry can be tested without waiting: make
+// the manager inside the bubble, and let [time.Sleep] pass the fake time.
+package sojourntest
+
+import (
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+// NewManager returns a manager for a test. What cfg lacks is filled in: Keys
+// are new ones, Store is a new store in memory (none for [sojourn.CookieOnly]),
+// and Logger writes to the test's log. The manager is closed when the test ends.
+// A mistake in cfg fails the test at once.
+func NewManager(t testing.TB, cfg sojourn.Config) *sojourn.Manager {
+	t.Helper()
+	if cfg.Keys == nil {
+		keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+		if err != nil {
+			t.Fatalf("sojourntest: making keys: %v", err)
+		}
+		cfg.Keys = keys
+	}
+	if cfg.Store == nil && cfg.Placement != sojourn.CookieOnly {
+		cfg.Store = memory.New()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	m, err := sojourn.New(cfg)
+	if err != nil {
+		t.Fatalf("sojourntest: making a session manager: %v", err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+// Request returns a request of a visitor whose session prepare has made: set
+// values, log a user in, leave flash messages. What prepare does is saved as an
+// earlier request would have saved it, and the returned request carries the
+// cookies that this request would have answered with. With a nil prepare, or
+// one that changes nothing, it is a new visitor's request.
+//
+// It is a request as a handler gets it, made by [httptest.NewRequest]: target
+// is a path, or an absolute URL. A path is taken as one over HTTPS, because
+// session cookies are Secure by default. If the session cannot be saved, the
+// test fails at once.
+func Request(t testing.TB, m *sojourn.Manager, method, target string, body io.Reader, prepare func(*sojourn.Session)) *http.Request {
+	t.Helper()
+	r := newRequest(method, target, body)
+	if prepare != nil {
+		setCookies(r.Header, nil, save(t, m, r.Header, prepare))
+	}
+	return r
+}
+
+// Session returns the session as the visitor's next request would find it:
+// after the handler has answered r with res. It is for looking, with keys and
+// with the methods that do not change anything; what a test changes in it is
+// not kept.
+//
+// r is the request that the handler got. It may be nil if it brought no
+// session. res comes from a [httptest.ResponseRecorder] or from a real server.
+// If the session cannot be loaded, the test fails at once.
+func Session(t testing.TB, m *sojourn.Manager, r *http.Request, res *http.Response) *sojourn.Session {
+	t.Helper()
+	next := http.Header{}
+	var sent []*http.Cookie
+	if r != nil {
+		sent = r.Cookies()
+	}
+	setCookies(next, sent, res.Cookies())
+	return open(t, m, next, nil)
+}
+
+// setCookies gives a request header the cookies of a visitor who had those of
+// sent and then was told to set others.
+func setCookies(header http.Header, sent, set []*http.Cookie) {
+	has := map[string]string{}
+	var order []string
+	note := func(name, value string) {
+		if _, again := has[name]; !again {
+			order = append(order, name)
+		}
+		has[name] = value
+	}
+	for _, c := range sent {
+		note(c.Name, c.Value)
+	}
+	for _, c := range set {
+		note(c.Name, c.Value)
+		if c.MaxAge < 0 {
+			delete(has, c.Name)
+		}
+	}
+	var pairs []string
+	for _, name := range order {
+		if value, ok := has[name]; ok {
+			pairs = append(pairs, name+"="+value)
+		}
+	}
+	if len(pairs) > 0 {
+		header.Set("Cookie", strings.Join(pairs, "; "))
+	}
+}
+
+// save lets f change the session that the request header in brings, saves it,
+// and returns the cookies that a response would set.
+func save(t testing.TB, m *sojourn.Manager, in http.Header, f func(*sojourn.Session)) []*http.Cookie {
+	t.Helper()
+	out := http.Header{}
+	s := open(t, m, in, out)
+	f(s)
+	if err := s.Save(t.Context()); err != nil {
+		t.Fatalf("sojourntest: saving the session: %v", err)
+	}
+	return (&http.Response{Header: out}).Cookies()
+}
+
+func open(t testing.TB, m *sojourn.Manager, in, out http.Header) *sojourn.Session {
+	t.Helper()
+	s, err := m.Open(t.Context(), in, out)
+	if err != nil {
+		t.Fatalf("sojourntest: loading the session: %v", err)
+	}
+	return s
+}
+
+// newRequest is httptest.NewRequest, over HTTPS if target is a path.
+func newRequest(method, target string, body io.Reader) *http.Request {
+	r := httptest.NewRequest(method, target, body)
+	if r.URL.Host == "" {
+		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: r.Host}
+	}
+	return r
+}
