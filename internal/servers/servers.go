@@ -1,0 +1,286 @@
+//go:build linux
+
+package servers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Server is a running program that listens on Addr. Its methods fail the test
+// when something goes wrong.
+type Server struct {
+	Addr string // host:port, on loopback
+	Port int
+	Dir  string // its own temporary folder
+
+	t     testing.TB
+	name  string
+	args  []string
+	cred  *syscall.Credential
+	ready func(ctx context.Context) error
+
+	mu  sync.Mutex
+	cmd *exec.Cmd
+	out *bytes.Buffer
+	// done is closed when the process has been waited for.
+	done chan struct{}
+}
+
+// startTime is how long a server may take to answer.
+const startTime = 30 * time.Second
+
+// Memcached starts memcached with that many MiB of memory and further arguments.
+func Memcached(t testing.TB, mebibytes int, args ...string) *Server {
+	t.Helper()
+	s := newServer(t, "memcached", "memcached")
+	s.args = append([]string{
+		"-l", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "0", "-m", strconv.Itoa(mebibytes), "-u", "nobody",
+	}, args...)
+	s.ready = s.says("version\r\n", "VERSION")
+	s.Start()
+	return s
+}
+
+// Redis starts redis-server with further arguments, such as "--appendonly", "yes".
+func Redis(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s := newServer(t, "redis-server", "redis-server")
+	s.args = append([]string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.Port), "--dir", s.Dir, "--save", "", "--daemonize", "no",
+		"--repl-diskless-sync-delay", "0",
+	}, args...)
+	s.ready = s.says("PING\r\n", "+PONG")
+	s.Start()
+	return s
+}
+
+// RedisSentinel starts redis-sentinel with that configuration, to which its
+// port and folder are added.
+func RedisSentinel(t testing.TB, config string) *Server {
+	t.Helper()
+	s := newServer(t, "redis-sentinel", "redis-sentinel")
+	file := filepath.Join(s.Dir, "sentinel.conf")
+	config = fmt.Sprintf("bind 127.0.0.1\nport %d\ndir %s\n%s\n", s.Port, s.Dir, config)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.args = []string{file}
+	s.ready = s.says("PING\r\n", "+PONG")
+	s.Start()
+	return s
+}
+
+// Postgres starts PostgreSQL with an empty cluster. Its user "postgres" needs no
+// password; see [Server.PostgresURL]. Settings are given as name=value.
+func Postgres(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	s := newServer(t, "postgres", postgresProgram(t, "postgres"))
+	if os.Geteuid() == 0 {
+		// It refuses to run as root; the package brings a user for it.
+		s.cred = credential(t, "postgres")
+		own(t, s.Dir, s.cred)
+	}
+	data := filepath.Join(s.Dir, "data")
+	init := exec.Command(postgresProgram(t, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-instructions")
+	init.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred}
+	init.Dir = s.Dir
+	if out, err := init.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	s.args = []string{
+		"-D", data, "-p", strconv.Itoa(s.Port),
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + s.Dir, "-c", "max_connections=200",
+	}
+	for _, set := range settings {
+		s.args = append(s.args, "-c", set)
+	}
+	s.ready = func(ctx context.Context) error {
+		probe := exec.CommandContext(ctx, postgresProgram(t, "pg_isready"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port))
+		return probe.Run()
+	}
+	s.Start()
+	return s
+}
+
+// PostgresURL is the connection URL of the default database.
+func (s *Server) PostgresURL() string {
+	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", s.Addr)
+}
+
+func newServer(t testing.TB, name, program string) *Server {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Fatalf("%s is not installed, and this test needs it: %v", name, err)
+	}
+	dir, err := os.MkdirTemp("", "sojourn-"+name+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	port := freePort(t)
+	return &Server{
+		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Port: port, Dir: dir,
+		t: t, name: program,
+	}
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// Start starts the server, again after Kill or Stop, and returns when it
+// answers. The test's end stops it.
+func (s *Server) Start() {
+	s.t.Helper()
+	s.mu.Lock()
+	s.out = &bytes.Buffer{}
+	s.cmd = exec.Command(s.name, s.args...)
+	s.cmd.Dir = s.Dir
+	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
+	// Should the test binary die, its servers go with it.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Pdeathsig: syscall.SIGKILL}
+	done := make(chan struct{})
+	s.done = done
+	err := s.cmd.Start()
+	cmd := s.cmd
+	s.mu.Unlock()
+	if err != nil {
+		s.t.Fatalf("start %s: %v", s.name, err)
+	}
+	go func() {
+		_ = cmd.Wait() // how it ended shows in what it printed
+		close(done)
+	}()
+	s.t.Cleanup(s.Kill)
+
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	for {
+		if err := s.ready(ctx); err == nil {
+			return
+		}
+		select {
+		case <-done:
+			s.t.Fatalf("%s ended at once:\n%s", s.name, s.out)
+		case <-ctx.Done():
+			s.t.Fatalf("%s does not answer on %s", s.name, s.Addr)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Kill ends the server with SIGKILL and waits for it. It is fine to kill one
+// that has ended.
+func (s *Server) Kill() { s.signal(syscall.SIGKILL, true) }
+
+// Stop asks the server to end, for PostgreSQL without waiting for its clients,
+// and waits for it.
+func (s *Server) Stop() { s.signal(syscall.SIGINT, true) }
+
+// Pause freezes the server: its connections stay, and nothing answers.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP, false) }
+
+// Resume ends a Pause.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT, false) }
+
+func (s *Server) signal(sig syscall.Signal, wait bool) {
+	s.t.Helper()
+	s.mu.Lock()
+	cmd, done := s.cmd, s.done
+	s.mu.Unlock()
+	select {
+	case <-done:
+		return
+	default:
+	}
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.t.Errorf("signal %s: %v", s.name, err)
+	}
+	if wait {
+		<-done
+	}
+}
+
+// says returns a check that the server answers a line with that beginning.
+func (s *Server) says(line, want string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "tcp", s.Addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte(line)); err != nil {
+			return err
+		}
+		answer := make([]byte, 64)
+		n, err := c.Read(answer)
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(answer[:n], []byte(want)) {
+			return fmt.Errorf("%q is no answer", answer[:n])
+		}
+		return nil
+	}
+}
+
+// postgresProgram finds one of PostgreSQL's programs; Debian keeps them off the
+// PATH, by version.
+func postgresProgram(t testing.TB, name string) string {
+	t.Helper()
+	if p, err := exec.LookPath(name); err == nil && name != "pg_isready" {
+		return p
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if err != nil || len(found) == 0 {
+		t.Fatalf("PostgreSQL's %s is not installed, and this test needs it", name)
+	}
+	return found[len(found)-1]
+}
+
+func credential(t testing.TB, name string) *syscall.Credential {
+	t.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+func own(t testing.TB, dir string, c *syscall.Credential) {
+	t.Helper()
+	if err := os.Chown(dir, int(c.Uid), int(c.Gid)); err != nil {
+		t.Fatal(err)
+	}
+}
