@@ -68,7 +68,7 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 	if next == phaseOver {
 		s.keepOnlyLogout()
 	}
-	savedBefore := s.mayUndo
+	s.unproven = s.setsReference() // by an earlier Save
 	mode := commitAnswer
 	if next == phaseOver {
 		mode = commitLogout
@@ -77,9 +77,8 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 	if err != nil {
 		s.leaveAnyway(ctx, err)
 		next = phaseOver
-	} else if savedBefore {
-		s.takeBackReference(ctx)
 	}
+	s.takeBackReference(ctx)
 	s.flushTo(h)
 	addVary(h)
 	s.phase = next
@@ -173,6 +172,7 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 		if err := s.endLast(ctx); err != nil {
 			return err
 		}
+		chores = false // of the session that is over now
 	}
 	if !cookies && s.needsCookie() {
 		return ErrTooLate
@@ -422,6 +422,7 @@ func (s *Session) keepStored(st *state, renew bool) {
 	case s.jar.state != jarEmpty:
 		s.forgetState()
 	}
+	s.unproven = false
 	s.settle(st)
 }
 
@@ -438,7 +439,7 @@ func (s *Session) setReference(st *state, now time.Time) {
 	age := m.cookieAge(&st.rec.Header, st.stored.Expires, now)
 	s.setLine(m.names.reference, m.names.line(m.names.reference, value, age))
 	s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, false
-	s.mayUndo = true
+	s.unproven = true
 }
 
 // setFloor tells the browser which version it has seen, so that no cache shows
@@ -480,7 +481,7 @@ func (s *Session) forget() {
 		s.jar.reference, s.jar.hasReference, s.jar.referenceStale = wire.Reference{}, false, false
 	}
 	s.forgetState()
-	s.mayUndo = false
+	s.unproven = false
 }
 
 func (s *Session) forgetState() {
@@ -513,18 +514,22 @@ func (s *Session) flushTo(h http.Header) {
 		h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
 			return strings.HasPrefix(line, c.name) && strings.HasPrefix(line[len(c.name):], "=")
 		})
-		h.Add("Set-Cookie", c.line)
+		h["Set-Cookie"] = append(h["Set-Cookie"], c.line)
 	}
 	s.lines = nil
 	forbidSharedCaching(h)
 }
 
-// takeBackReference drops a reference that Save made a while ago if another
-// request, such as a login, has ended that session since: setting it now would
-// undo the login in the browser.
+// setsReference reports whether the response sets the reference cookie.
+func (s *Session) setsReference() bool {
+	return slices.ContainsFunc(s.lines, func(c setCookie) bool { return c.name == s.m.names.reference })
+}
+
+// takeBackReference drops a reference that was not made by this very commit if
+// another request, such as a login, has ended its session in the meantime:
+// setting it now would undo the login in the browser.
 func (s *Session) takeBackReference(ctx context.Context) {
-	saved := slices.ContainsFunc(s.lines, func(c setCookie) bool { return c.name == s.m.names.reference })
-	if !saved || s.last.placement != PlacementStored || s.m.begin() != nil {
+	if !s.unproven || s.last.placement != PlacementStored || s.m.begin() != nil {
 		return
 	}
 	defer s.m.end()

@@ -45,8 +45,9 @@ type Session struct {
 
 	jar   jar         // what the browser holds once it has the response's cookies
 	lines []setCookie // of the response, not yet in its header
-	// mayUndo: an earlier Save put a new reference into lines.
-	mayUndo bool
+	// unproven: lines set a reference, and its session may have ended since it
+	// was last loaded or saved.
+	unproven bool
 
 	phase phase
 	watch *watch // of Done
@@ -255,6 +256,7 @@ func (s *Session) Save(ctx context.Context) error {
 	err := s.commit(ctx, commitSave)
 	if s.phase == phaseLoose {
 		if s.jar.out != nil {
+			s.takeBackReference(ctx)
 			s.flushTo(s.jar.out)
 		}
 		s.lines = nil // without a header to put them in, only renewals are left

@@ -1,0 +1,300 @@
+package sojourn_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+// Requests that are overtaken by others of the same visitor: what a slow one
+// may still do after a logout, a login or a promotion.
+
+// The values of the tests of the core.
+var (
+	visits = sojourn.NewKey[int]("visits", sojourn.ServerSide)
+	basket = sojourn.NewKey[[]string]("basket", sojourn.ServerSide)
+	colour = sojourn.NewKey[string]("colour")
+	essay  = sojourn.NewKey[string]("essay")
+	ticket = sojourn.NewKey[string]("ticket", sojourn.ServerSide)
+)
+
+func addOne(n int) int { return n + 1 }
+
+// look is a request that reads its session.
+func look(t *testing.T, b *sitetest.Browser, at *sitetest.Site, f func(*sojourn.Session)) {
+	t.Helper()
+	if a := b.Visit(at, f); a.Status != http.StatusOK {
+		t.Fatalf("reading got %d %s", a.Status, a.Body)
+	}
+}
+
+// does is a request that has to succeed.
+func does(t *testing.T, b *sitetest.Browser, at *sitetest.Site, f func(*sojourn.Session)) *sitetest.Answer {
+	t.Helper()
+	a := b.Visit(at, f)
+	if a.Status != http.StatusOK {
+		t.Fatalf("got %d %s", a.Status, a.Body)
+	}
+	return a
+}
+
+// refused checks that the request was answered with a conflict and that its
+// answer changes nothing in the browser.
+func refused(t *testing.T, a *sitetest.Answer) {
+	t.Helper()
+	if a.Status != http.StatusConflict {
+		t.Errorf("got %d %s, want 409", a.Status, a.Body)
+	}
+	if len(a.SetCookies()) > 0 {
+		t.Errorf("the refused request set cookies %v", a.SetCookies())
+	}
+	a.Arrive()
+}
+
+// openShop runs a site over a store, without a network.
+func openShop(t *testing.T, db store.Store) *sitetest.Site {
+	t.Helper()
+	return sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db}))
+}
+
+// rows returns how many live sessions the store holds.
+func rows(t *testing.T, db store.Counter) int64 {
+	t.Helper()
+	n, err := db.Count(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Live
+}
+
+func TestSlowerRequestsOfAnEndedSession(t *testing.T) {
+	for what, f := range map[string]func(*sojourn.Session){
+		"set a value":                 func(s *sojourn.Session) { colour.Set(s, "red") },
+		"delete a value":              func(s *sojourn.Session) { colour.Delete(s) },
+		"update a value":              func(s *sojourn.Session) { visits.Update(s, addOne) },
+		"pop a value":                 func(s *sojourn.Session) { ticket.Pop(s) },
+		"clear all values":            (*sojourn.Session).Clear,
+		"add a flash message":         func(s *sojourn.Session) { s.Flash("info", "late") },
+		"rotate":                      (*sojourn.Session).Rotate,
+		"ask to be remembered":        func(s *sojourn.Session) { s.Remember(false) },
+		"change the expiry":           func(s *sojourn.Session) { s.SetExpiry(time.Hour, 0) },
+		"log in with a popped ticket": func(s *sojourn.Session) { ticket.Pop(s); s.Login("anna") },
+	} {
+		for end, finish := range map[string]func(*sojourn.Session){
+			"a logout": (*sojourn.Session).Logout,
+			"a login":  func(s *sojourn.Session) { s.Login("anna") },
+		} {
+			t.Run(what+" after "+end, func(t *testing.T) {
+				db := memory.New()
+				shop := openShop(t, db)
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) {
+					s.Login("anna")
+					colour.Set(s, "blue")
+					ticket.Set(s, "admit one")
+				})
+				slow := anna.Begin(shop)
+				does(t, anna, shop, finish)
+				want := rows(t, db)
+				refused(t, slow.Finish(f))
+				if got := rows(t, db); got != want {
+					t.Errorf("there are %d sessions now, %d before", got, want)
+				}
+				look(t, anna, shop, func(s *sojourn.Session) {
+					if loggedIn := s.User() == "anna"; loggedIn != (end == "a login") || loggedIn && colour.Get(s) != "blue" {
+						t.Errorf("the browser is %q with the colour %q now", s.User(), colour.Get(s))
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestSlowerLoginAfterALogoutOrALoginStands(t *testing.T) {
+	for what, first := range map[string]func(*sojourn.Session){
+		"a logout": (*sojourn.Session).Logout,
+		"a login":  func(s *sojourn.Session) { s.Login("bob") },
+	} {
+		shop := openShop(t, memory.New())
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { basket.Set(s, []string{"tea"}) })
+		slow := anna.Begin(shop)
+		does(t, anna, shop, first)
+		if a := slow.Finish(func(s *sojourn.Session) { s.Login("anna") }).Arrive(); a.Status != http.StatusOK {
+			t.Errorf("a login after %s got %d", what, a.Status)
+		}
+		look(t, anna, shop, func(s *sojourn.Session) {
+			if s.User() != "anna" || len(basket.Get(s)) != 1 {
+				t.Errorf("after %s, a slower login is %q with %v", what, s.User(), basket.Get(s))
+			}
+		})
+	}
+}
+
+func TestSlowerReloginOfAnEndedSessionBringsNoneOfItsValues(t *testing.T) {
+	shop := openShop(t, memory.New())
+	anna := sitetest.NewBrowser()
+	does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); basket.Set(s, []string{"tea"}) })
+	slow := anna.Begin(shop)
+	does(t, anna, shop, (*sojourn.Session).Logout)
+	if a := slow.Finish(func(s *sojourn.Session) { s.Login("anna") }).Arrive(); a.Status != http.StatusOK {
+		t.Errorf("the login got %d", a.Status)
+	}
+	look(t, anna, shop, func(s *sojourn.Session) {
+		if s.User() != "anna" || len(s.Names()) != 0 {
+			t.Errorf("logged in as %q with values %v", s.User(), s.Names())
+		}
+	})
+}
+
+func TestSlowerInlineAnswerDoesNotUndoALogin(t *testing.T) {
+	db := memory.New()
+	shop := openShop(t, db)
+	anna := sitetest.NewBrowser()
+	does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "blue") })
+	setting, growing := anna.Begin(shop), anna.Begin(shop)
+	does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+	// It lives in the cookie, where the last response wins; but not over this.
+	setting.Finish(func(s *sojourn.Session) { colour.Set(s, "red") }).Arrive()
+	refused(t, growing.Finish(func(s *sojourn.Session) { visits.Update(s, addOne) }))
+	look(t, anna, shop, func(s *sojourn.Session) {
+		if s.User() != "anna" || colour.Get(s) != "blue" || visits.Get(s) != 0 {
+			t.Errorf("the browser is %q with %q and %d", s.User(), colour.Get(s), visits.Get(s))
+		}
+	})
+	if n := rows(t, db); n != 1 {
+		t.Errorf("there are %d sessions, want 1", n)
+	}
+}
+
+func TestSlowerInlineAnswerDoesNotUndoAPromotion(t *testing.T) {
+	shop := openShop(t, memory.New())
+	anna := sitetest.NewBrowser()
+	does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "blue") })
+	slow := anna.Begin(shop)
+	does(t, anna, shop, func(s *sojourn.Session) { basket.Set(s, []string{"tea"}) })
+	slow.Finish(func(s *sojourn.Session) { colour.Set(s, "red") }).Arrive()
+	does(t, anna, shop, func(s *sojourn.Session) {
+		basket.Update(s, func(b []string) []string { return append(b, "cake") })
+	})
+	look(t, anna, shop, func(s *sojourn.Session) {
+		if got := basket.Get(s); len(got) != 2 {
+			t.Errorf("the basket holds %v", got)
+		}
+	})
+}
+
+func TestSavedPromotionOvertakenByALoginSetsNoCookie(t *testing.T) {
+	for what, more := range map[string]func(*sojourn.Session){
+		"and changes nothing more":   func(*sojourn.Session) {},
+		"and changes something more": func(s *sojourn.Session) { colour.Set(s, "red") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			shop := openShop(t, memory.New())
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "blue") })
+			slow, saved, goOn := anna.Begin(shop), make(chan struct{}), make(chan struct{})
+			answer := make(chan *sitetest.Answer)
+			go func() {
+				answer <- slow.Finish(func(s *sojourn.Session) {
+					visits.Update(s, addOne)
+					if err := s.Save(t.Context()); err != nil {
+						t.Error(err)
+					}
+					close(saved)
+					<-goOn
+					more(s)
+				})
+			}()
+			<-saved
+			does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+			close(goOn)
+			if a := (<-answer).Arrive(); len(a.SetCookies()) > 0 {
+				t.Errorf("it set cookies %v", a.SetCookies())
+			}
+			look(t, anna, shop, func(s *sojourn.Session) {
+				if s.User() != "anna" || visits.Get(s) != 1 {
+					t.Errorf("the browser is %q with %d visits", s.User(), visits.Get(s))
+				}
+			})
+		})
+	}
+}
+
+func TestSlowerReaderOfAnEndedSessionRenewsNoCookie(t *testing.T) {
+	keys := sojourn.GenerateKey()
+	old, err := sojourn.ParseKeys(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := sojourn.ParseKeys("active:20300101T000000Z:" + keys[len(keys)-43:len(keys)-1] + "A\n" + keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := memory.New()
+	before := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: old}))
+	shop := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: newer}))
+
+	resealed, rotated := sitetest.NewBrowser(), sitetest.NewBrowser()
+	does(t, resealed, before, func(s *sojourn.Session) { visits.Set(s, 1) })
+	does(t, rotated, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+	previous := rotated.Clone()
+	does(t, rotated, shop, (*sojourn.Session).Rotate)
+
+	for what, b := range map[string]*sitetest.Browser{"sealed with an old key": resealed, "of the generation before": previous} {
+		live, slow := b.Clone(), b.Begin(shop)
+		a := live.Visit(shop, func(s *sojourn.Session) { visits.Get(s) })
+		if len(a.SetCookies()) != 1 {
+			t.Errorf("a reader with a reference %s got cookies %v, want a newer one", what, a.SetCookies())
+		}
+		does(t, b, shop, func(s *sojourn.Session) { s.Login("anna") })
+		if a := slow.Finish(func(s *sojourn.Session) { visits.Get(s) }).Arrive(); a.Status != http.StatusOK || len(a.SetCookies()) > 0 {
+			t.Errorf("a slow reader with a reference %s got %d and cookies %v", what, a.Status, a.SetCookies())
+		}
+		look(t, b, shop, func(s *sojourn.Session) {
+			if s.User() != "anna" {
+				t.Errorf("a slow reader with a reference %s undid the login", what)
+			}
+		})
+	}
+}
+
+func TestLogoutWithACredentialThatIsNewStartsNoSession(t *testing.T) {
+	for what, db := range map[string]interface {
+		store.Store
+		store.Counter
+	}{
+		"that can touch": memory.New(),
+		"that cannot":    untouchable{memory.New()},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			shop := openShop(t, db)
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+			does(t, anna, shop, (*sojourn.Session).Rotate)
+			time.Sleep(48 * time.Hour) // so that activity is due, too
+			a := does(t, anna, shop, (*sojourn.Session).Logout)
+			if left := anna.Cookies(); len(left) != 0 {
+				t.Errorf("with a store %s, cookies are left: %v", what, a.SetCookies())
+			}
+			if n := rows(t, db); n != 0 {
+				t.Errorf("with a store %s, %d sessions are left", what, n)
+			}
+		})
+	}
+}
+
+// untouchable is a store that cannot touch.
+type untouchable struct{ *memory.Store }
+
+func (untouchable) Touch(context.Context, store.ID, time.Time, time.Time) error {
+	return errors.ErrUnsupported
+}
