@@ -78,7 +78,8 @@ func (n *cookieNames) line(name, value string, maxAge time.Duration) string {
 		b.WriteString("; Max-Age=0")
 	case maxAge > 0:
 		b.WriteString("; Max-Age=")
-		b.WriteString(strconv.FormatInt(int64((maxAge+time.Second-1)/time.Second), 10))
+		var digits [20]byte
+		b.Write(strconv.AppendInt(digits[:0], int64((maxAge+time.Second-1)/time.Second), 10))
 	}
 	b.WriteString(n.attrs)
 	return b.String()

@@ -314,7 +314,7 @@ func addVary(h http.Header) {
 			}
 		}
 	}
-	h.Add("Vary", "Cookie")
+	h["Vary"] = append(h["Vary"], "Cookie")
 }
 
 // forbidSharedCaching keeps a response with a Set-Cookie out of shared caches
