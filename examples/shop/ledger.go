@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"time"
 
 	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
@@ -51,6 +52,12 @@ CREATE TABLE IF NOT EXISTS order_lines (
 
 // openLedger opens or makes the database file. Its folder must exist.
 func openLedger(path string) (*ledger, error) {
+	// It holds password hashes: readable by its owner only.
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	file.Close()
 	// Write transactions take their lock at the start, and wait for it.
 	query := url.Values{
 		"_txlock": {"immediate"},

@@ -10,10 +10,14 @@
 //	shop.go         routes and middleware
 //	preferences.go  values that may live in the visitor's cookie
 //	cart.go         values that must not be lost when two tabs write at once
+//	wishes.go       a value that may, and so costs no row in the store
 //	account.go      what a session does at sign-up, login and logout
 //	checkout.go     a form that takes effect once
 //	pages.go        rendering, flash messages
 //	strip.go        how the numbers in the strip come about
+//
+// A shop that sells something also needs, outside of its sessions: confirmed
+// addresses, a limit on login attempts, and somebody to take the money.
 package main
 
 import (
@@ -37,7 +41,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl+C ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -48,6 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	listen := flags.String("listen", "localhost:8080", "`address` to listen on")
 	data := flags.String("data", "data/shop", "`folder` for sessions, customers and orders; made when missing")
+	insecure := flags.Bool("insecure", false, "cookies without the Secure attribute, to try the shop over plain HTTP in Safari or from another computer")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "shop serves a small demonstration web shop whose visitors' sessions are kept by Sojourn.\n\nUsage: shop [flags]\n\n")
 		flags.PrintDefaults()
@@ -62,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	if err := serve(ctx, *listen, *data, stdout, logger); err != nil {
+	if err := serve(ctx, *listen, *data, *insecure, stdout, logger); err != nil {
 		fmt.Fprintln(stderr, "shop:", err)
 		return 1
 	}
@@ -71,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // serve opens everything in the data folder, listens, and closes everything
 // again when ctx ends.
-func serve(ctx context.Context, listen, data string, stdout io.Writer, logger *slog.Logger) (err error) {
+func serve(ctx context.Context, listen, data string, insecure bool, stdout io.Writer, logger *slog.Logger) (err error) {
 	listener, err := net.Listen("tcp", listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use by another program; stop that one, or choose another port: -listen localhost:8081", listen)
@@ -96,7 +101,7 @@ func serve(ctx context.Context, listen, data string, stdout io.Writer, logger *s
 	}
 	defer func() { err = errors.Join(err, ledger.close()) }()
 
-	shop, err := newShop(parts{keys: keys, store: sessionDB, ledger: ledger, logger: logger})
+	shop, err := newShop(parts{keys: keys, store: sessionDB, ledger: ledger, logger: logger, insecure: insecure})
 	if err != nil {
 		return err
 	}
@@ -113,7 +118,7 @@ func serve(ctx context.Context, listen, data string, stdout io.Writer, logger *s
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	welcome(stdout, listener.Addr().(*net.TCPAddr), data)
+	welcome(stdout, listener.Addr().(*net.TCPAddr), data, insecure)
 
 	select {
 	case err := <-served:
@@ -130,7 +135,7 @@ func serve(ctx context.Context, listen, data string, stdout io.Writer, logger *s
 }
 
 // welcome prints where the shop is and what to try.
-func welcome(w io.Writer, addr *net.TCPAddr, data string) {
+func welcome(w io.Writer, addr *net.TCPAddr, data string, insecure bool) {
 	host := addr.IP.String()
 	if addr.IP.IsLoopback() || addr.IP.IsUnspecified() {
 		// Browsers keep Secure cookies without HTTPS only for localhost.
@@ -147,7 +152,7 @@ Keep an eye on the strip at the bottom of the page, and try this:
 
 Everything is kept in %s
 `, net.JoinHostPort(host, fmt.Sprint(addr.Port)), data)
-	if !addr.IP.IsLoopback() && !addr.IP.IsUnspecified() {
-		fmt.Fprintln(w, "Note: over plain HTTP browsers keep the session's Secure cookies only for localhost. Elsewhere, put HTTPS in front.")
+	if !insecure {
+		fmt.Fprintln(w, "Over plain HTTP, browsers keep its Secure cookies for localhost only, and Safari not even there: -insecure helps for a try.")
 	}
 }

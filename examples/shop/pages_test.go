@@ -151,6 +151,7 @@ func checkStructure(t *testing.T, tab *tab) {
 	t.Helper()
 	for what, script := range map[string]string{
 		"one main heading":                "document.querySelectorAll('h1').length == 1",
+		"headings without gaps":           "[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1]).every((n, i, all) => n <= (all[i - 1] ?? 0) + 1)",
 		"one main landmark":               "document.querySelectorAll('main').length == 1",
 		"a title":                         "document.title.length > 5",
 		"a language":                      "['en', 'de'].includes(document.documentElement.lang)",

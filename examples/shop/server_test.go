@@ -41,6 +41,12 @@ type testShop struct {
 
 func openShop(t *testing.T) *testShop {
 	t.Helper()
+	return openShopWith(t, parts{})
+}
+
+// openShopWith fills in the parts that are lacking.
+func openShopWith(t *testing.T, p parts) *testShop {
+	t.Helper()
 	dir := t.TempDir()
 	keys, err := sojourn.LoadKeyFile(filepath.Join(dir, "session.keys"))
 	if err != nil {
@@ -55,7 +61,8 @@ func openShop(t *testing.T) *testShop {
 		t.Fatal(err)
 	}
 	gates := &gates{}
-	shop, err := newShop(parts{keys: keys, store: gatedStore{db}, ledger: ledger, logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	p.keys, p.store, p.ledger, p.logger = keys, gatedStore{db}, ledger, slog.New(slog.NewTextHandler(t.Output(), nil))
+	shop, err := newShop(p)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,10 +16,11 @@ var files embed.FS
 // parts are what a shop is made of. The caller closes store and ledger, after
 // the shop.
 type parts struct {
-	keys   *sojourn.KeyRing
-	store  sessionStore
-	ledger *ledger
-	logger *slog.Logger
+	keys     *sojourn.KeyRing
+	store    sessionStore
+	ledger   *ledger
+	logger   *slog.Logger
+	insecure bool // cookies without Secure: never where it matters
 }
 
 type shop struct {
@@ -42,6 +43,7 @@ func newShop(p parts) (*shop, error) {
 	s.sessions, err = sojourn.New(sojourn.Config{
 		Keys:         p.keys,
 		Store:        meteredStore{p.store},
+		Cookie:       sojourn.Cookie{Insecure: p.insecure},
 		ErrorHandler: s.sessionFailed,
 		Logger:       p.logger,
 	})

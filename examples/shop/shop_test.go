@@ -126,6 +126,26 @@ func TestFormsFromOtherSitesAreRefused(t *testing.T) {
 	}
 }
 
+func TestCookiesAreSecureUnlessAskedOtherwise(t *testing.T) {
+	for insecure, want := range map[bool]string{false: "__Host-session", true: "session"} {
+		shop := openShopWith(t, parts{insecure: insecure})
+		client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		res, err := client.PostForm(shop.url+"/cart/add", url.Values{"slug": {"mug"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		for _, c := range res.Cookies() {
+			if !strings.HasPrefix(c.Name, want) || c.Secure == insecure || !c.HttpOnly {
+				t.Errorf("insecure %v: cookie %s, Secure %v, HttpOnly %v", insecure, c.Name, c.Secure, c.HttpOnly)
+			}
+		}
+		if len(res.Cookies()) == 0 {
+			t.Errorf("insecure %v: no cookie", insecure)
+		}
+	}
+}
+
 func TestFilesHaveNothingToDoWithSessions(t *testing.T) {
 	shop := openShop(t)
 	res := replay(t, shop.url+"/", "")
