@@ -1,0 +1,140 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"net/url"
+	"time"
+)
+
+const pageSize = 4 << 10
+
+// logLimits says how large the write-ahead log becomes, in pages.
+type logLimits struct {
+	check int64         // looked at after that many
+	size  int64         // started over from here on, if nobody reads from it
+	most  int64         // started over even if readers must be waited for
+	wait  time.Duration // for how long they are waited for
+}
+
+// The log is 16 MiB long as a rule. The file is kept at that length, because
+// overwriting a file is faster than letting it grow.
+var usualLimits = logLimits{check: 1_000, size: 4_000, most: 16_000, wait: time.Second}
+
+// The checkpointer moves what is in the write-ahead log into the database file,
+// beside the writer, so that no commit has to.
+//
+// What it cannot do beside the writer is to start the log over: that takes a
+// log which is in the database file to the last page, and which nobody reads
+// from. So the writer holds for a moment, when only its latest pages are left
+// to be moved. Readers that come and go leave such moments. If they overlap
+// without a gap, the log grows to its limit, and then the writer holds until
+// they have gone; new readers do not need the log by then.
+//
+// The only thing that lets the log grow beyond that is one single reader, in
+// another process, that stays for longer than the wait.
+type checkpointer struct {
+	conn    *conn
+	move    *stmt
+	restart *stmt
+	limits  logLimits
+	// patience is from how many pages on readers are waited for: the limit, or
+	// more after waiting in vain.
+	patience int64
+
+	done    chan struct{} // closed to stop the goroutine
+	stopped chan struct{} // closed when it has returned
+}
+
+func newCheckpointer(path string, limits logLimits, w *writer) (*checkpointer, error) {
+	c, err := connect(path, url.Values{"mode": {"rw"}})
+	if err != nil {
+		return nil, err
+	}
+	cp := &checkpointer{
+		conn:     c,
+		limits:   limits,
+		patience: limits.most,
+		done:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+	}
+	err = errors.Join(
+		durable(c),
+		c.pragma("busy_timeout", 0),
+		c.prepare(statements{
+			&cp.move:    "PRAGMA wal_checkpoint(PASSIVE)",
+			&cp.restart: "PRAGMA wal_checkpoint(RESTART)",
+		}),
+	)
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	go cp.loop(w)
+	return cp, nil
+}
+
+func (cp *checkpointer) loop(w *writer) {
+	defer close(cp.stopped)
+	for {
+		select {
+		case <-w.due:
+			cp.trim(w)
+		case <-cp.done:
+			return
+		}
+	}
+}
+
+// trim moves the log's pages and starts it over if it is long enough. If that
+// fails, nothing is lost: the pages are in the log, and the next try follows
+// soon.
+func (cp *checkpointer) trim(w *writer) {
+	const rest = 200 // pages: a few milliseconds
+	var s logState
+	for range 3 {
+		var err error
+		if s, err = cp.checkpoint(cp.move); err != nil || s.pages-s.moved <= rest {
+			break
+		}
+	}
+	if s.pages < cp.limits.size {
+		return
+	}
+	w.hold(func() {
+		if s.pages < cp.patience {
+			_, _ = cp.checkpoint(cp.restart)
+			return
+		}
+		_ = cp.conn.pragma("busy_timeout", cp.limits.wait.Milliseconds())
+		s, err := cp.checkpoint(cp.restart)
+		_ = cp.conn.pragma("busy_timeout", 0)
+		cp.patience = cp.limits.most
+		if err != nil || s.busy {
+			cp.patience = 2 * s.pages
+		}
+	})
+}
+
+// logState is what a checkpoint says about the log.
+type logState struct {
+	busy         bool  // not everything could be done
+	pages, moved int64 // in the log, and how many of them are in the database
+}
+
+func (cp *checkpointer) checkpoint(s *stmt) (state logState, err error) {
+	err = s.query(context.Background(), func(row []driver.Value) error {
+		state = logState{row[0] != int64(0), row[1].(int64), row[2].(int64)}
+		return nil
+	})
+	return state, err
+}
+
+// close stops the goroutine, which the writer must not be waiting for any more,
+// and moves what is left in the log unless another process is using it.
+func (cp *checkpointer) close() error {
+	close(cp.done)
+	<-cp.stopped
+	_, err := cp.checkpoint(cp.restart)
+	return errors.Join(err, cp.conn.close())
+}

@@ -1,0 +1,123 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+
+	lib "modernc.org/sqlite/lib"
+)
+
+var (
+	// ErrForeign says that the file holds something else than sessions. It was
+	// not changed.
+	ErrForeign = errors.New("sqlite: not a session database")
+
+	// ErrNewer says that a newer release of this package has changed the
+	// database's schema, so that this one cannot use it any more. It was not
+	// changed.
+	ErrNewer = errors.New("sqlite: the database belongs to a newer release")
+)
+
+// applicationID marks a database file as ours, in the four bytes that SQLite's
+// file format has for this: "Sjrn".
+const applicationID = 0x536a726e
+
+// migrations[v] leads from schema version v to v+1. A release only ever
+// appends. Each must leave a schema that the release before it can go on with,
+// since that may still be running on the same file.
+//
+// The columns' order, and the two indexes, are chosen by measurement:
+//
+//   - One table with rowids. WITHOUT ROWID, an insert takes twice as long (a
+//     row lands on a random page and drags its data along), and a load of 20 KB
+//     four times.
+//   - data is the last column, not a table of its own: SQLite leaves pages
+//     alone whose bytes an UPDATE does not change, so that a touch writes the
+//     one page with the times on it, however long the data.
+//   - Nothing that a save or touch usually changes is in an index, or each
+//     would write one or two more pages. So the index by deadline goes by a
+//     column that may lag behind it: sweep is when to look at the row, at the
+//     deadline or before. Sweeping moves it on (see sweep).
+//   - row is named, or a VACUUM could change it under a scan.
+var migrations = []string{
+	`CREATE TABLE sessions (
+		row      INTEGER PRIMARY KEY,
+		id       BLOB NOT NULL UNIQUE,
+		version  INTEGER NOT NULL, -- as a signed number
+		tags     BLOB NOT NULL,    -- 8 bytes each, big-endian, the newest first
+		user     BLOB,             -- NULL: nobody
+		created  INTEGER NOT NULL, -- this and the times below: Unix milliseconds
+		seen     INTEGER NOT NULL,
+		deadline INTEGER NOT NULL,
+		expires  INTEGER NOT NULL,
+		ended    INTEGER,          -- NULL: not an end mark
+		sweep    INTEGER NOT NULL, -- at the deadline or before
+		data     BLOB
+	) STRICT;
+	CREATE INDEX sessions_user ON sessions(user) WHERE user IS NOT NULL AND ended IS NULL;
+	CREATE INDEX sessions_sweep ON sessions(sweep);`,
+}
+
+// identify returns the schema version of the database, 0 for an empty one. It
+// changes nothing.
+func identify(c *conn) (version int, err error) {
+	id, err := c.number("PRAGMA application_id")
+	if code(err) == lib.SQLITE_NOTADB {
+		return 0, ErrForeign
+	}
+	if err != nil {
+		return 0, err
+	}
+	v, err := c.number("PRAGMA user_version")
+	if err != nil {
+		return 0, err
+	}
+	tables, err := c.number("SELECT count(*) FROM sqlite_schema")
+	switch {
+	case err != nil:
+		return 0, err
+	case id == 0 && v == 0 && tables == 0:
+		return 0, nil
+	case id != applicationID:
+		return 0, ErrForeign
+	case v > int64(len(migrations)):
+		return 0, fmt.Errorf("%w: schema %d, newest known %d", ErrNewer, v, len(migrations))
+	}
+	return int(v), nil
+}
+
+// migrate brings the database to the newest schema, in one transaction.
+func migrate(c *conn) error {
+	version, err := identify(c)
+	if err != nil || version == len(migrations) {
+		return err
+	}
+	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	err = func() error {
+		// Another process may have been faster.
+		version, err := identify(c)
+		if err != nil {
+			return err
+		}
+		for ; version < len(migrations); version++ {
+			if err := c.run(migrations[version]); err != nil {
+				return fmt.Errorf("from schema %d: %w", version, err)
+			}
+		}
+		if err := c.pragma("application_id", applicationID); err != nil {
+			return err
+		}
+		if err := c.pragma("user_version", version); err != nil {
+			return err
+		}
+		return c.run("COMMIT")
+	}()
+	if err != nil {
+		// The error that led here says more than one from the rollback, and
+		// some errors have rolled back already.
+		_ = c.run("ROLLBACK")
+	}
+	return err
+}

@@ -1,0 +1,330 @@
+// Package sqlite is the embedded store: sessions in one SQLite database file,
+// with nothing else to install or run.
+//
+//	db, err := sqlite.Open("data/sessions.db")
+//	if err != nil {
+//		return err
+//	}
+//	defer db.Close()
+//	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db})
+//
+// What a Save, Delete or Touch has answered with nil is on the disk: it
+// survives a crash of the process, of the operating system, and a power cut,
+// as far as the disk keeps what it says it has written. So that this is fast,
+// one goroutine commits whatever has queued up in a single transaction, and
+// answers its callers after it.
+//
+// The file may be opened by several processes of one machine at the same time,
+// for instance by the sojourn command while the service runs. It must not be on
+// a network file system. Beside the file, SQLite keeps two more with the
+// suffixes -wal and -shm while it is open, and the former may hold sessions
+// after a crash: they belong together when copied.
+//
+// The package does not depend on cgo.
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Store is a store.Store in a SQLite database, and all of its optional
+// interfaces but FloorLoader. Make one with Open.
+//
+// After Close, each method's error is os.ErrClosed.
+//
+// A Save, Delete, Touch or Sweep whose context ends while it waits returns the
+// context's error, and may still be carried out: its outcome is unknown.
+type Store struct {
+	path    string
+	writer  *writer
+	readers readers
+	trim    *checkpointer
+	closing sync.Once
+	closed  error
+}
+
+var (
+	_ store.Store     = (*Store)(nil)
+	_ store.Toucher   = (*Store)(nil)
+	_ store.Sweeper   = (*Store)(nil)
+	_ store.UserIndex = (*Store)(nil)
+	_ store.Scanner   = (*Store)(nil)
+	_ store.Counter   = (*Store)(nil)
+)
+
+// Option changes how Open opens a database.
+type Option func(*options)
+
+type options struct {
+	busyTimeout time.Duration
+	maxPages    int // of the database; 0 = no limit but the disk's
+	log         logLimits
+}
+
+// BusyTimeout is how long to wait for another process that is writing to the
+// same file, before a call fails. Without this option it is 5 seconds. Zero
+// does not wait.
+func BusyTimeout(d time.Duration) Option {
+	return func(o *options) { o.busyTimeout = d }
+}
+
+// Open opens the database file at path. A missing file is created, readable for
+// the owner only (mode 0600), and so are missing folders (0700).
+//
+// A file that holds anything else is refused with ErrForeign, and one that a
+// newer release of this package has written with ErrNewer; neither is changed.
+func Open(path string, opts ...Option) (*Store, error) {
+	o := options{busyTimeout: 5 * time.Second, log: usualLimits}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	s := &Store{path: path}
+	if err := s.open(o); err != nil {
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *Store) open(o options) (err error) {
+	if s.path == "" || strings.HasPrefix(s.path, ":memory:") || strings.HasPrefix(s.path, "file:") {
+		return errors.New("not the path of a file (for sessions in memory, use store/memory)")
+	}
+	c, err := create(s.path)
+	if err != nil {
+		return err
+	}
+	if err := prepareFile(c, o); err != nil {
+		return errors.Join(err, c.close())
+	}
+	if s.writer, err = newWriter(c, o); err != nil {
+		return errors.Join(err, c.close())
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.readers, err = newReaders(s.path, readerCount(), o); err != nil {
+		return err
+	}
+	s.trim, err = newCheckpointer(s.path, o.log, s.writer)
+	return err
+}
+
+// create connects to the file, which it makes if it is missing.
+func create(path string) (*conn, error) {
+	if _, err := os.Stat(path); err == nil {
+		return connect(path, url.Values{"mode": {"rw"}})
+	}
+	folder := filepath.Dir(path)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	// SQLite gives the file the mode of another one. Changing the mode later
+	// would leave a moment in which others may open it. And nothing but SQLite
+	// should ever open the file itself: closing it would drop the locks that
+	// this process has on it.
+	example, err := os.CreateTemp(folder, filepath.Base(path)+".new-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(example.Name())
+	if err := errors.Join(example.Chmod(0o600), example.Close()); err != nil {
+		return nil, err
+	}
+	return connect(path, url.Values{"mode": {"rwc"}, "modeof": {example.Name()}})
+}
+
+// prepareFile brings the database to the newest schema and into WAL mode. It
+// tries again while another process is doing the same.
+func prepareFile(c *conn, o options) error {
+	if ro, err := c.readOnly(); ro || err != nil {
+		return errors.Join(err, fs.ErrPermission)
+	}
+	return retryWhileBusy(o.busyTimeout, func() error {
+		if err := migrate(c); err != nil {
+			return err
+		}
+		mode, err := c.row("PRAGMA journal_mode=WAL")
+		if err != nil {
+			return err
+		}
+		if mode[0] != "wal" {
+			return fmt.Errorf("this file system does not support a write-ahead log (journal mode %v)", mode[0])
+		}
+		return nil
+	})
+}
+
+// Close waits for the calls under way, moves everything into the database file
+// and closes it. It may be called several times.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.writer.stop()
+		var errs []error
+		if s.trim != nil {
+			errs = append(errs, s.trim.close())
+		}
+		errs = append(errs, s.readers.close(), s.writer.close())
+		if err := errors.Join(errs...); err != nil {
+			s.closed = fmt.Errorf("sqlite: close %s: %w", s.path, err)
+		}
+	})
+	return s.closed
+}
+
+// Load returns a record, as store.Store says.
+func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
+	r, err := s.readers.get(ctx)
+	if err != nil {
+		return store.Record{}, fmt.Errorf("sqlite: load: %w", err)
+	}
+	defer s.readers.put(r)
+	recs, _, err := r.records(r.byID, id[:])
+	if err != nil {
+		return store.Record{}, fmt.Errorf("sqlite: load: %w", err)
+	}
+	if len(recs) == 0 {
+		return store.Record{}, store.ErrNotFound
+	}
+	return recs[0], nil
+}
+
+// Save stores a record, as store.Store says. It returns store.ErrTooLarge for
+// more than about 1 GB of Data.
+func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	// The caller may change the tags after an outcome that is unknown.
+	rec.Tags = slices.Clone(rec.Tags)
+	err := s.writer.do(ctx, len(rec.Data), func(tx *transaction) error {
+		return tx.save(&rec, base)
+	})
+	return wrap("save", err)
+}
+
+// Delete ends a session, as store.Store says.
+func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
+	err := s.writer.do(ctx, 0, func(tx *transaction) error {
+		return tx.end(id, until)
+	})
+	return wrap("delete", err)
+}
+
+// Touch extends a session, as store.Toucher says. A record past its deadline
+// that was not swept yet is extended, too.
+func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
+	err := s.writer.do(ctx, 0, func(tx *transaction) error {
+		return tx.touch(id, seen, deadline)
+	})
+	return wrap("touch", err)
+}
+
+// sweepStep is how many rows are swept in one go. It is small enough to let
+// saves in between.
+const sweepStep = 100
+
+// Sweep removes old records, as store.Sweeper says. Saves are let in between
+// every hundred records. The file does not shrink; the room is used again.
+func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (removed int, err error) {
+	before := time.Now().Add(-age)
+	for removed < limit {
+		step := min(limit-removed, sweepStep)
+		var looked, gone int
+		err := s.writer.do(ctx, 0, func(tx *transaction) (err error) {
+			looked, gone, err = tx.sweep(before, step)
+			return err
+		})
+		if err != nil {
+			return removed, wrap("sweep", err)
+		}
+		removed += gone
+		if looked < step {
+			break
+		}
+	}
+	return removed, nil
+}
+
+// ByUser returns a user's records, as store.UserIndex says.
+func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
+	r, err := s.readers.get(ctx)
+	if err != nil {
+		return nil, wrap("list a user's sessions", err)
+	}
+	defer s.readers.put(r)
+	if user == (store.UserHash{}) {
+		return nil, nil
+	}
+	recs, _, err := r.records(r.byUser, user[:])
+	return recs, wrap("list a user's sessions", err)
+}
+
+// Scan returns the next records, as store.Scanner says. A record that stays is
+// returned exactly once, and one that is added during the walk not at all.
+func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
+	r, err := s.readers.get(ctx)
+	if err != nil {
+		return nil, "", wrap("scan", err)
+	}
+	defer s.readers.put(r)
+	// The cursor is the last row that was returned, and the last of all when
+	// the walk began.
+	var after, end int64
+	if cursor == "" {
+		end, err = r.end()
+	} else if n, e := fmt.Sscanf(cursor, "%d-%d", &after, &end); n != 2 || e != nil {
+		err = errors.New("not a cursor of this store")
+	}
+	if err != nil {
+		return nil, "", wrap("scan", err)
+	}
+	recs, last, err := r.records(r.page, after, end, int64(limit))
+	if err != nil {
+		return nil, "", wrap("scan", err)
+	}
+	if len(recs) < limit || last == end {
+		return recs, "", nil
+	}
+	return recs, fmt.Sprintf("%d-%d", last, end), nil
+}
+
+// Count counts the records, as store.Counter says. It reads the whole table
+// except for long data: about a second for a million sessions.
+func (s *Store) Count(ctx context.Context) (store.Counts, error) {
+	r, err := s.readers.get(ctx)
+	if err != nil {
+		return store.Counts{}, wrap("count", err)
+	}
+	defer s.readers.put(r)
+	c, err := r.counts(ctx, time.Now())
+	return c, wrap("count", err)
+}
+
+// wrap adds what was being done to an error that is not an answer in itself.
+func wrap(doing string, err error) error {
+	if err == nil || isAnswer(err) {
+		return err
+	}
+	return fmt.Errorf("sqlite: %s: %w", doing, err)
+}
+
+// isAnswer reports whether an error says something about a record, not about
+// the database.
+func isAnswer(err error) bool {
+	return err == store.ErrNotFound || err == store.ErrConflict || err == store.ErrTooLarge
+}
+
+// readerCount is how many connections there are for reading.
+func readerCount() int { return min(max(4, 2*runtime.GOMAXPROCS(0)), 16) }

@@ -1,0 +1,197 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/binary"
+	"time"
+
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// A transaction is what a request may do while the writer holds the write lock,
+// so that what it reads stays true until it has written.
+type transaction struct {
+	insert, update, look, replace, mark, extend *stmt
+	due, postpone, remove                       *stmt
+
+	// pages is a guess, rather high, at how many pages were written.
+	pages int64
+}
+
+func (tx *transaction) prepare(c *conn) error {
+	return c.prepare(statements{
+		&tx.insert: `INSERT INTO sessions
+			(id, version, tags, user, created, seen, deadline, expires, ended, sweep, data)
+			VALUES (?1, ?2, coalesce(?3, x''), ?4, ?5, ?6, ?7, ?8, ?9, ?7, ?10)
+			ON CONFLICT (id) DO NOTHING`,
+
+		// The usual save. It leaves the indexed columns alone.
+		&tx.update: `UPDATE sessions SET version = ?2, tags = coalesce(?3, x''), created = ?5,
+			seen = max(seen, ?6), deadline = max(deadline, ?7), expires = ?8, data = ?9
+			WHERE id = ?1 AND version = ?10 AND substr(tags, 1, 8) = ?11
+			AND ended IS NULL AND user IS ?4`,
+
+		&tx.look: `SELECT ` + columns + ` FROM sessions WHERE id = ?1`,
+		&tx.replace: `UPDATE sessions SET version = ?2, tags = coalesce(?3, x''), user = ?4, created = ?5,
+			seen = ?6, deadline = ?7, expires = ?8, ended = ?9, sweep = min(sweep, ?7), data = ?10
+			WHERE id = ?1`,
+		&tx.mark: `UPDATE sessions SET ended = coalesce(ended, ?2), data = NULL,
+			deadline = iif(ended IS NULL, ?3, max(deadline, ?3)), sweep = min(sweep, ?3)
+			WHERE id = ?1`,
+		&tx.extend: `UPDATE sessions SET seen = max(seen, ?2), deadline = max(deadline, ?3)
+			WHERE id = ?1 AND ended IS NULL`,
+
+		&tx.due:      `SELECT row, deadline FROM sessions WHERE sweep < ?1 ORDER BY sweep LIMIT ?2`,
+		&tx.postpone: `UPDATE sessions SET sweep = deadline WHERE row = ?1`,
+		&tx.remove:   `DELETE FROM sessions WHERE row = ?1`,
+	})
+}
+
+// change runs a statement that changes at most one row, and reports whether it
+// did.
+func (tx *transaction) change(s *stmt, args ...driver.Value) (bool, error) {
+	n, err := s.exec(args...)
+	if n > 0 {
+		tx.pages += 3
+	}
+	return n > 0, err
+}
+
+// save is Store.Save.
+func (tx *transaction) save(rec *store.Record, base store.Base) error {
+	done, err := tx.quickly(rec, base)
+	if done || err != nil {
+		return err
+	}
+	// It is a conflict, or one of the rare cases.
+	var stored *store.Record
+	err = tx.look.query(context.Background(), func(row []driver.Value) error {
+		found, err := record(row)
+		stored = &found
+		return err
+	}, rec.ID[:])
+	insert := base == store.Base{}
+	seen, deadline := rec.Seen, rec.Deadline
+	switch {
+	case err != nil:
+		return err
+	case stored == nil:
+		return store.ErrConflict // an insert would have been quick
+	case len(rec.Tags) > 0 && stored.HasTag(rec.Tags[0]):
+		return nil
+	case insert:
+		if time.Now().UnixMilli() <= stored.Deadline.UnixMilli() {
+			return store.ErrConflict
+		}
+	case stored.IsEnd() || stored.Base() != base:
+		return store.ErrConflict
+	case !rec.Shorten && !rec.IsEnd():
+		seen, deadline = later(seen, stored.Seen), later(deadline, stored.Deadline)
+	}
+	_, err = tx.change(tx.replace, rec.ID[:], int64(rec.Version), tagBytes(rec.Tags), userBytes(rec.User),
+		rec.Created.UnixMilli(), seen.UnixMilli(), deadline.UnixMilli(), rec.Expires.UnixMilli(),
+		endedMillis(rec.Ended), rec.Data)
+	return tooLarge(err)
+}
+
+// quickly does the two usual kinds of save with one statement, which compares
+// as well as it writes. done is false if it did not write.
+func (tx *transaction) quickly(rec *store.Record, base store.Base) (done bool, err error) {
+	switch {
+	case base == store.Base{}:
+		done, err = tx.change(tx.insert, rec.ID[:], int64(rec.Version), tagBytes(rec.Tags), userBytes(rec.User),
+			rec.Created.UnixMilli(), rec.Seen.UnixMilli(), rec.Deadline.UnixMilli(), rec.Expires.UnixMilli(),
+			endedMillis(rec.Ended), rec.Data)
+	case !rec.Shorten && !rec.IsEnd():
+		done, err = tx.change(tx.update, rec.ID[:], int64(rec.Version), tagBytes(rec.Tags), userBytes(rec.User),
+			rec.Created.UnixMilli(), rec.Seen.UnixMilli(), rec.Deadline.UnixMilli(), rec.Expires.UnixMilli(),
+			rec.Data, int64(base.Version), tagBytes([]store.Tag{base.Tag}))
+	}
+	tx.pages += int64(len(rec.Data) / 4096)
+	return done, tooLarge(err)
+}
+
+// end is Store.Delete.
+func (tx *transaction) end(id store.ID, until time.Time) error {
+	now := time.Now().UnixMilli()
+	if done, err := tx.change(tx.mark, id[:], now, until.UnixMilli()); done || err != nil {
+		return err
+	}
+	never := time.Time{}.UnixMilli()
+	_, err := tx.change(tx.insert, id[:], int64(0), []byte{}, nil, never, never, until.UnixMilli(), never, now, nil)
+	return err
+}
+
+// touch is Store.Touch.
+func (tx *transaction) touch(id store.ID, seen, deadline time.Time) error {
+	done, err := tx.change(tx.extend, id[:], seen.UnixMilli(), deadline.UnixMilli())
+	if !done && err == nil {
+		err = store.ErrNotFound
+	}
+	return err
+}
+
+// sweep looks at no more than limit rows that may be over, and returns how many
+// there were and how many of them it removed. The others get a new time to be
+// looked at: their deadlines, which saves and touches have moved.
+func (tx *transaction) sweep(before time.Time, limit int) (looked, removed int, err error) {
+	type row struct{ number, deadline int64 }
+	var rows []row
+	err = tx.due.query(context.Background(), func(r []driver.Value) error {
+		rows = append(rows, row{r[0].(int64), r[1].(int64)})
+		return nil
+	}, before.UnixMilli(), int64(limit))
+	for _, r := range rows {
+		if err != nil {
+			return 0, 0, err
+		}
+		if r.deadline < before.UnixMilli() {
+			_, err = tx.change(tx.remove, r.number)
+			removed++
+		} else {
+			_, err = tx.change(tx.postpone, r.number)
+		}
+	}
+	return len(rows), removed, err
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func tagBytes(tags []store.Tag) []byte {
+	tags = tags[:min(len(tags), store.RecentTags)]
+	b := make([]byte, 0, 8*len(tags))
+	for _, tag := range tags {
+		b = binary.BigEndian.AppendUint64(b, uint64(tag))
+	}
+	return b
+}
+
+func userBytes(user store.UserHash) driver.Value {
+	if user == (store.UserHash{}) {
+		return nil
+	}
+	return user[:]
+}
+
+func endedMillis(at time.Time) driver.Value {
+	if at.IsZero() {
+		return nil
+	}
+	return at.UnixMilli()
+}
+
+// tooLarge turns SQLite's refusal of a value into the contract's.
+func tooLarge(err error) error {
+	if code(err) == lib.SQLITE_TOOBIG {
+		return store.ErrTooLarge
+	}
+	return err
+}
