@@ -116,7 +116,7 @@ func (m *Manager) openCookie(p seal.Purpose, value string) (plain []byte, stale 
 	}
 	b := make([]byte, wire.Text.DecodedLen(len(value)))
 	n, err := wire.Text.Decode(b, []byte(value))
-	if err != nil {
+	if err != nil || wire.Text.EncodedLen(n) != len(value) { // it skips line ends
 		return nil, false, seal.ErrOpen
 	}
 	return m.cfg.Keys.current().OpenInPlace(p, b[:n], m.names.aad)
@@ -130,6 +130,22 @@ func (m *Manager) sealCookie(p seal.Purpose, plain []byte) (string, error) {
 	}
 	var text [1024]byte // enough for most
 	return string(wire.Text.AppendEncode(text[:0], b)), nil
+}
+
+// inlineSize is how many bytes of names and values the state cookies take for a
+// value of that length.
+func (m *Manager) inlineSize(length int) int {
+	names, chunks := &m.names.state, 1
+	if m.cfg.Placement == CookieOnly {
+		chunks = min(wire.Chunks(names[len(names)-1], length), len(names))
+	}
+	if chunks > 1 {
+		length += len("2.")
+	}
+	for _, name := range names[:chunks] {
+		length += len(name)
+	}
+	return length
 }
 
 // sealedLen is the length of the cookie value for n bytes of plain text.

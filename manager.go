@@ -236,19 +236,24 @@ func (s *Session) load(ctx context.Context) error {
 // readState opens the state cookie: an inline session, or a floor.
 func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) {
 	m := s.m
-	var buf [maxCandidates]string
+	var buf, part [maxCandidates]string
+	if m.cfg.Placement == CookieOnly {
+		for i := 1; i < wire.MaxChunks; i++ {
+			if len(cookieValues(part[:0], in, m.names.state[i])) > 0 {
+				s.jar.state, s.jar.chunks = jarJunk, i+1
+			}
+		}
+	}
 	for _, first := range cookieValues(buf[:0], in, m.names.state[0]) {
 		s.jar.brought = true
 		s.jar.state = jarJunk // until it proves to be more
 		value, whole := first, true
 		if m.cfg.Placement == CookieOnly {
 			value, whole = wire.Join(first, func(i int) (string, bool) {
-				var part [maxCandidates]string
 				v := cookieValues(part[:0], in, m.names.state[i])
 				if len(v) == 0 {
 					return "", false
 				}
-				s.jar.chunks = i + 1
 				return v[0], true
 			})
 		}
@@ -280,7 +285,7 @@ func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) 
 				m.rejected("state", err)
 				continue
 			}
-			st.size = len(m.names.state[0]) + len(value)
+			st.size = m.inlineSize(len(value))
 			s.jar.state, s.jar.stateStale = jarInline, stale
 			return st, wire.Floor{}
 		default:

@@ -119,8 +119,11 @@ func (m *Manager) sealInline(r record.Record, who identity, changed bool, now ti
 		}
 	}
 	plain := r.Append(append(make([]byte, 0, r.Size()+1), wire.StateInline))
-	size := len(m.names.state[0]) + sealedLen(len(plain))
-	if size > m.cfg.InlineLimit || len(plain) > m.cfg.MaxSize {
+	if n := len(plain) - 1; n > m.cfg.MaxSize {
+		return nil, "", tooLarge(n, m.cfg.MaxSize)
+	}
+	size := m.inlineSize(sealedLen(len(plain)))
+	if size > m.cfg.InlineLimit {
 		return nil, "", tooLarge(size, m.cfg.InlineLimit)
 	}
 	value, err = m.sealCookie(seal.State, plain)

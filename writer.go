@@ -317,9 +317,29 @@ func addVary(h http.Header) {
 	h["Vary"] = append(h["Vary"], "Cookie")
 }
 
+// splitDirectives splits a Cache-Control value at the commas outside quotes.
+func splitDirectives(line string) []string {
+	quoted := false
+	parts := strings.FieldsFunc(line, func(c rune) bool {
+		if c == '"' {
+			quoted = !quoted
+		}
+		return c == ',' && !quoted
+	})
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	return parts
+}
+
 // forbidSharedCaching keeps a response with a Set-Cookie out of shared caches
 // (RFC 9111, section 7.3).
 func forbidSharedCaching(h http.Header) {
+	for _, name := range [...]string{"Cdn-Cache-Control", "Surrogate-Control"} { // RFC 9213
+		if len(h[name]) > 0 {
+			h[name] = []string{"no-store"}
+		}
+	}
 	if len(h["Cache-Control"]) == 0 {
 		h["Cache-Control"] = []string{"private"}
 		return
@@ -327,8 +347,7 @@ func forbidSharedCaching(h http.Header) {
 	var kept []string
 	private := false
 	for _, line := range h["Cache-Control"] {
-		for part := range strings.SplitSeq(line, ",") {
-			part = strings.TrimSpace(part)
+		for _, part := range splitDirectives(line) {
 			name, arg, _ := strings.Cut(strings.ToLower(part), "=")
 			switch name {
 			case "", "public", "s-maxage":

@@ -54,11 +54,11 @@ func ParseReference(b []byte) (Reference, error) {
 		return Reference{}, ErrFormat
 	}
 	r := Reference{Identifier: b[:n:n]}
-	generation, i := binary.Uvarint(b[n:])
+	generation, i := uvarint(b[n:])
 	if i <= 0 {
 		return Reference{}, ErrFormat
 	}
-	expires, j := binary.Uvarint(b[n+i:])
+	expires, j := uvarint(b[n+i:])
 	if j <= 0 || n+i+j != len(b) || expires > 1<<62 {
 		return Reference{}, ErrFormat
 	}
@@ -92,12 +92,22 @@ func ParseFloor(b []byte) (Floor, error) {
 		return f, ErrFormat
 	}
 	copy(f.ID[:], b)
-	v, n := binary.Uvarint(b[len(f.ID):])
+	v, n := uvarint(b[len(f.ID):])
 	if n <= 0 || len(f.ID)+n != len(b) {
 		return Floor{}, ErrFormat
 	}
 	f.Version = v
 	return f, nil
+}
+
+// uvarint is binary.Uvarint for numbers in their shortest form: one number has
+// one spelling.
+func uvarint(b []byte) (v uint64, n int) {
+	v, n = binary.Uvarint(b)
+	if n > 1 && b[n-1] == 0 {
+		return 0, 0
+	}
+	return v, n
 }
 
 // Bind returns the additional data of the cookies of that session name.
@@ -117,17 +127,26 @@ func BindRecord(bound []byte, rec *store.Record) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(rec.Expires.UnixMilli()))
 }
 
-// Split cuts a cookie value into at most MaxChunks pieces that browsers keep,
-// for cookies with names as long as name. The first piece starts with their
-// number and a dot, unless there is only one.
-func Split(name, value string) []string {
-	if len(name)+len(value) <= MaxCookie {
-		return []string{value}
+// Chunks returns into how many pieces Split cuts a value of n bytes.
+func Chunks(name string, n int) int {
+	if len(name)+n <= MaxCookie {
+		return 1
 	}
 	size := chunkSize - len(name)
-	chunks := make([]string, (len(value)+size-1)/size)
+	return (n + size - 1) / size
+}
+
+// Split cuts a cookie value into pieces that browsers keep, for cookies with
+// names as long as name. The first piece starts with how many there are and a
+// dot, unless there is only one.
+func Split(name, value string) []string {
+	chunks := make([]string, Chunks(name, len(value)))
+	if len(chunks) == 1 {
+		chunks[0] = value
+		return chunks
+	}
 	for i := range chunks {
-		end := min(size, len(value))
+		end := min(chunkSize-len(name), len(value))
 		chunks[i], value = value[:end], value[end:]
 	}
 	chunks[0] = strconv.Itoa(len(chunks)) + "." + chunks[0]
