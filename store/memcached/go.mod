@@ -1,0 +1,10 @@
+module github.com/sojourn-go/sojourn/store/memcached
+
+go 1.25.0
+
+require (
+	github.com/bradfitz/gomemcache v0.0.0-20260422231931-4d751bb6e37c
+	github.com/sojourn-go/sojourn v0.0.0
+)
+
+replace github.com/sojourn-go/sojourn => ../..
