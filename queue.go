@@ -158,8 +158,11 @@ func (sh *queueShard) work(ctx context.Context, m *Manager, q *queue, j *job) {
 	}
 	// The leader's values, such as its trace, go along to the store; its own
 	// deadline does not bound the others.
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), last)
-	defer cancel()
+	if last.After(j.deadline) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), last)
+		defer cancel()
+	}
 	if j.alone != nil {
 		known, j.err = j.runAlone(ctx, known)
 		return
