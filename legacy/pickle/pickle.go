@@ -19,6 +19,7 @@
 package pickle
 
 import (
+	"errors"
 	"fmt"
 	"math/big"
 	"unicode/utf8"
@@ -33,8 +34,9 @@ type Limits struct {
 	// byte strings may take once shared ones are counted each time they are
 	// used. Default 4 MiB.
 	Bytes int
-	// Nodes is how many values may be made, counted likewise; the stack and
-	// the memo count too. Default 250,000.
+	// Nodes is how many values may be made, counted likewise; a dictionary or
+	// set counts as four, and the stack and the memo count too. Default
+	// 250,000.
 	Nodes int
 	// Depth is how deeply values may be nested. Default and maximum
 	// [value.MaxDepth].
@@ -142,8 +144,10 @@ func (e *expander) expand(v any, depth int) (any, error) {
 	if depth > e.depth {
 		return nil, tooMuch("nested too deeply")
 	}
-	size := 0
+	nodes, size := 1, 0
 	switch v := v.(type) {
+	case *dictNode, *setNode:
+		nodes = 4
 	case string:
 		size = len(v)
 	case value.Surrogates:
@@ -159,7 +163,7 @@ func (e *expander) expand(v any, depth int) (any, error) {
 	case value.Decimal:
 		size = len(v)
 	}
-	if err := e.spend(1, size); err != nil {
+	if err := e.spend(nodes, size); err != nil {
 		return nil, err
 	}
 	switch v := v.(type) {
@@ -225,10 +229,17 @@ func (e *expander) expandDict(d *dictNode, depth int) (any, error) {
 			return nil, err
 		}
 		if err := out.SetKey(k, v); err != nil {
-			return nil, broken("unhashable key")
+			return nil, badKey(err)
 		}
 	}
 	return out, nil
+}
+
+func badKey(err error) error {
+	if errors.Is(err, reason.ResourceLimit) {
+		return tooMuch("a key nested too deeply")
+	}
+	return broken("unhashable key")
 }
 
 // newSet drops members that Python takes for equal, and keeps the first.
@@ -239,7 +250,7 @@ func newSet(items []any, frozen bool) (any, error) {
 			continue
 		}
 		if err := distinct.SetKey(it, nil); err != nil {
-			return nil, broken("unhashable member of a set")
+			return nil, badKey(err)
 		}
 	}
 	members := make([]any, 0, distinct.Len())

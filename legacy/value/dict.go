@@ -10,10 +10,13 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/sojourn-go/sojourn/legacy/reason"
 )
 
 // ErrUnhashable says that a value cannot be the key of a [Dict] or a member of
-// a [Set]: it is a list, a dictionary or a set, or holds one.
+// a [Set]: it is a list, a dictionary or a set, or holds one, or is a tuple
+// nested over 16 levels deep (then it wraps reason.ResourceLimit, too).
 var ErrUnhashable = errors.New("value: not usable as a dictionary key")
 
 // Dict is a dictionary that keeps its order. Keys are compared as Python
@@ -138,11 +141,18 @@ type (
 	tupleKey string
 )
 
+// maxKeyDepth is how deeply tuples and frozensets may be nested in a key. A key
+// is walked once for each level of the frozensets around it, so this bounds
+// what hostile data can cost.
+const maxKeyDepth = 16
+
+var errDeepKey = fmt.Errorf("%w: nested too deeply: %w", ErrUnhashable, reason.ResourceLimit)
+
 // hashable returns a comparable stand-in for a key: two keys are the same for
 // Python exactly if their stand-ins are equal.
 func hashable(v any, depth int) (any, error) {
-	if depth > MaxDepth {
-		return nil, fmt.Errorf("%w: nested too deeply", ErrUnhashable)
+	if depth > maxKeyDepth {
+		return nil, errDeepKey
 	}
 	switch v := v.(type) {
 	case nil:
@@ -185,8 +195,8 @@ func hashable(v any, depth int) (any, error) {
 // ones read the same. Each byte of a member is written about once, however
 // deeply it is nested.
 func writeHash(b *strings.Builder, v any, depth int) error {
-	if depth > MaxDepth {
-		return fmt.Errorf("%w: nested too deeply", ErrUnhashable)
+	if depth > maxKeyDepth {
+		return errDeepKey
 	}
 	switch v := v.(type) {
 	case Tuple:
