@@ -62,6 +62,11 @@ func (c *changes) hasPops() bool {
 	return slices.ContainsFunc(c.keys, func(k change) bool { return k.taken != nil })
 }
 
+// has reports whether anything was done to that key by itself.
+func (c *changes) has(name string) bool {
+	return slices.ContainsFunc(c.keys, func(k change) bool { return k.name == name })
+}
+
 // of returns the change list's entry for name, made if missing.
 func (c *changes) of(name string) *change {
 	for i := range c.keys {

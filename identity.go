@@ -73,11 +73,12 @@ func (s *Session) Logout() {
 }
 
 func (s *Session) logout() {
-	s.changes.clear()
-	if s.last.placement != PlacementNone {
-		s.ending = &ending{pops: s.changes}
-	} else {
+	switch {
+	case s.last.placement == PlacementNone:
 		s.ending = nil
+	case s.ending == nil || s.ending.carry: // else there is nothing more to end
+		s.changes.clear()
+		s.ending = &ending{pops: s.changes}
 	}
 	s.changes = changes{}
 	s.login, s.fresh, s.failed = nil, nil, nil

@@ -215,6 +215,9 @@ func (s *Session) Remember(persistent bool) {
 	}
 	s.lock()
 	defer s.mu.Unlock()
+	if s.view.Header.Persist == p {
+		return
+	}
 	s.changes.header.persist = &p
 	s.view.Header.Persist = p
 }
@@ -227,6 +230,9 @@ func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	i, l := toMillis(idle), toMillis(min(lifetime, maxAge))
 	s.lock()
 	defer s.mu.Unlock()
+	if s.view.Header.Idle == i && s.view.Header.Lifetime == l {
+		return
+	}
 	s.changes.header.idle, s.changes.header.lifetime = &i, &l
 	s.view.Header.Idle, s.view.Header.Lifetime = i, l
 }
@@ -364,7 +370,9 @@ func (s *Session) Names() []string {
 func (s *Session) Clear() {
 	s.lock()
 	defer s.mu.Unlock()
-	s.clear()
+	if s.view.Len() > 0 || len(s.changes.keys) > 0 {
+		s.clear()
+	}
 }
 
 func (s *Session) clear() {
@@ -402,10 +410,13 @@ func (s *Session) put(k slot, raw []byte) {
 }
 
 // unchanged reports whether putting raw would change nothing, so that nothing
-// is written. A value that expires by itself starts anew with each Set.
+// is written. A value that expires by itself starts anew with each Set, and
+// what follows another change of this request may matter when both are done
+// again to a newer state.
 func (s *Session) unchanged(k slot, raw []byte) bool {
 	f, ok := s.view.Find(k.name)
-	return ok && k.ttl == 0 && f.Expiry == 0 && f.Flags&k.flags == k.flags && string(f.Value) == string(raw)
+	return ok && k.ttl == 0 && f.Expiry == 0 && f.Flags&k.flags == k.flags && string(f.Value) == string(raw) &&
+		!s.changes.has(k.name)
 }
 
 func (s *Session) remove(name string) {
@@ -417,12 +428,12 @@ func (s *Session) remove(name string) {
 	s.show(ch)
 }
 
-func (s *Session) take(name string, raw []byte) {
+func (s *Session) take(name string) {
 	ch := s.changes.of(name)
 	// Only a value that was there when the session was loaded can have been
-	// taken by somebody else.
-	if ch.base == baseKept && len(ch.updates) == 0 {
-		ch.taken = raw
+	// taken by somebody else, whatever an Update made of it since.
+	if f, ok := s.base().rec.Find(name); ok && ch.base == baseKept && f.Live(s.m.now().UnixMilli()) {
+		ch.taken = nonNil(f.Value)
 	}
 	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
 	s.show(ch)
@@ -433,7 +444,7 @@ func (s *Session) update(k slot, f updateFunc) ([]byte, error) {
 	s.updating.Store(true)
 	defer s.updating.Store(false)
 	next, err := callUpdate(f, raw, ok)
-	if err != nil || next != nil && s.unchanged(k, next) || next == nil && !ok {
+	if err != nil || next != nil && s.unchanged(k, next) || next == nil && !ok && !s.changes.has(k.name) {
 		return next, err
 	}
 	ch := s.changes.of(k.name)
