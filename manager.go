@@ -490,14 +490,21 @@ func (s *Session) crossSite() bool {
 		return false
 	}
 	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
+	// Sites, like cookies, know no ports.
+	return err != nil || !strings.EqualFold(u.Hostname(), hostname(r.Host))
 }
 
-func isLocalhost(host string) bool {
+// hostname returns host without its port and brackets.
+func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return strings.Trim(host, "[]")
+}
+
+func isLocalhost(host string) bool {
+	host = hostname(host)
+	ip := net.ParseIP(host)
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
