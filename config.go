@@ -140,6 +140,9 @@ func (c *Config) complete() error {
 	if !validName(c.Name) {
 		bad("Name %q: use 1 to 64 letters, digits, '-' and '_'", c.Name)
 	}
+	if likeState(c.Name) {
+		bad("Name %q is how the state cookie of another manager may be called", c.Name)
+	}
 	if c.Keys == nil || c.Keys.current() == nil {
 		bad("Keys is missing: use LoadKeyFile or ParseKeys")
 	}
@@ -204,12 +207,13 @@ func (c *Cookie) complete() (errs []error) {
 		c.Path = "/"
 	}
 	if c.Path[0] != '/' || !validAttribute(c.Path) {
-		bad("Path %q: it starts with '/' and has no ';' or control characters", c.Path)
+		bad("Path %.80q: it starts with '/', has no ';' or control characters, and at most %d bytes", c.Path, maxAttribute)
 	}
-	c.Domain = strings.TrimPrefix(c.Domain, ".")
-	if !validAttribute(c.Domain) || strings.ContainsAny(c.Domain, " /:") {
-		bad("Domain %q is not a host name", c.Domain)
+	domain := strings.TrimPrefix(c.Domain, ".")
+	if !validAttribute(domain) || strings.ContainsAny(domain, " /:") || domain == "" && c.Domain != "" || len(domain) > 253 {
+		bad("Domain %.80q is not a host name", c.Domain)
 	}
+	c.Domain = domain
 	switch c.SameSite {
 	case 0, http.SameSiteDefaultMode:
 		c.SameSite = http.SameSiteLaxMode
@@ -240,6 +244,13 @@ func (c *Cookie) prefix() string {
 	}
 }
 
+// likeState reports whether a name ends with what newCookieNames puts behind
+// the name of a manager.
+func likeState(s string) bool {
+	rest := strings.TrimRight(s, "0123456789")
+	return strings.HasSuffix(s, "-state") || rest != s && strings.HasSuffix(rest, "-state-")
+}
+
 func validName(s string) bool {
 	if len(s) == 0 || len(s) > 64 {
 		return false
@@ -255,7 +266,14 @@ func validName(s string) bool {
 	return !strings.HasPrefix(s, "__")
 }
 
+// maxAttribute is the longest attribute value that browsers heed (RFC 6265bis,
+// section 5.6).
+const maxAttribute = 1024
+
 func validAttribute(s string) bool {
+	if len(s) > maxAttribute {
+		return false
+	}
 	for _, c := range []byte(s) {
 		if c < 0x20 || c >= 0x7f || c == ';' {
 			return false
