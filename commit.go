@@ -269,16 +269,13 @@ func (s *Session) commitChanges(ctx context.Context) error {
 // commitStored saves a session that lives in the store, or moves there.
 func (s *Session) commitStored(ctx context.Context) error {
 	who := s.identity()
-	generation, rotate := s.last.rec.Header.Generation, s.changes.header.rotate
+	rotate := s.changes.header.rotate
 	j := &job{s: s, who: who}
 	s.m.queues.do(ctx, s.m, j)
 	if j.err != nil {
 		return j.err
 	}
 	s.countMove()
-	if j.next.rec.Header.Generation != generation {
-		s.m.count.rotations.Add(1)
-	}
 	s.keepStored(j.next, rotate)
 	return nil
 }

@@ -212,6 +212,9 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 		}
 		if err == nil {
 			next.stored.Data = nil
+			if cur != nil && next.rec.Header.Generation != cur.rec.Header.Generation {
+				m.count.rotations.Add(1)
+			}
 			for _, j := range jobs {
 				j.next, j.err = next, nil
 			}

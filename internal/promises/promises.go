@@ -213,7 +213,7 @@ func LogoutIsFinal(t *testing.T, open Open) {
 	sites := sitetest.Replicas(t, 2, sojourn.Config{Store: open(t)})
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(sites[0], func(s *sojourn.Session) { s.Login("anna"); count.Set(s, 1) }))
-	thief := anna.Clone()
+	thief := anna.Steal()
 	slow, rotating, reading := anna.Begin(sites[0]), anna.Begin(sites[1]), anna.Begin(sites[1])
 
 	mustBe(t, 200, anna.Visit(sites[0], (*sojourn.Session).Logout))
@@ -261,7 +261,7 @@ func ALoginChangesTheIdentifier(t *testing.T, open Open) {
 	} {
 		anna := sitetest.NewBrowser()
 		mustBe(t, 200, anna.Visit(site, f))
-		attacker := anna.Clone() // who planted or read the cookies from before
+		attacker := anna.Steal() // who planted or read the cookies from before
 		var handles [2]string
 		mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) {
 			handles[0] = s.Handle()
@@ -483,7 +483,7 @@ func CachesAreOptional(t *testing.T, open Open) {
 	add(plain)
 	add(cached)
 	// A cookie that names a version no copy has: the store answers.
-	thief := anna.Clone()
+	thief := anna.Steal()
 	mustBe(t, 200, anna.Visit(plain, (*sojourn.Session).Logout))
 	cache.forget()
 	thief.Visit(cached, func(s *sojourn.Session) {

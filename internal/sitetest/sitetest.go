@@ -171,8 +171,16 @@ func NewBrowser() *Browser {
 	return &Browser{Header: http.Header{}, cookies: map[string]cookie{}}
 }
 
-// Clone returns a browser with a copy of the jar: that of somebody who stole
-// the cookies, or the one before a crash.
+// Steal returns a browser with the cookies of this one, which it never drops.
+func (b *Browser) Steal() *Browser {
+	thief := NewBrowser()
+	for name, value := range b.Cookies() {
+		thief.SetCookie(name, value)
+	}
+	return thief
+}
+
+// Clone returns a browser with a copy of the jar, as a crash brings one back.
 func (b *Browser) Clone() *Browser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -248,6 +256,10 @@ func (a *Answer) Arrive() *Answer {
 	a.to.receive(a.Header)
 	return a
 }
+
+// ArriveAt lets the answer's cookies reach another browser, such as a clone of
+// the one that asked.
+func (a *Answer) ArriveAt(b *Browser) { b.receive(a.Header) }
 
 // SetCookies returns the names of the cookies that the answer sets or expires,
 // in order.

@@ -1,0 +1,393 @@
+package sojourn_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/faults"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+// Idle timeout, lifetime, values that expire, and what a rotation's credential
+// is good for. Time is a fake clock's.
+
+// days runs a test with a fake clock and a site over a store that counts.
+func days(t *testing.T, cfg sojourn.Config, f func(t *testing.T, shop *sitetest.Site, db *faults.Store)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		db := faults.Wrap(memory.New())
+		if cfg.Placement != sojourn.CookieOnly {
+			cfg.Store = db
+		}
+		f(t, sitetest.Local(sitetest.Manager(t, cfg)), db)
+	})
+}
+
+// isNew reports whether the browser has no live session.
+func isNew(t *testing.T, b *sitetest.Browser, at *sitetest.Site) (isNew bool) {
+	t.Helper()
+	look(t, b, at, func(s *sojourn.Session) { isNew = s.IsNew() })
+	return isNew
+}
+
+func TestIdleTimeoutEndsASessionThatIsNotUsed(t *testing.T) {
+	for what, f := range map[string]func(*sojourn.Session){
+		"inline": func(s *sojourn.Session) { colour.Set(s, "red") },
+		"stored": func(s *sojourn.Session) { visits.Set(s, 1) },
+	} {
+		days(t, sojourn.Config{IdleTimeout: 10 * time.Hour, Lifetime: 300 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, f)
+			for range 5 { // used in time, it goes on for longer than one timeout
+				time.Sleep(9 * time.Hour)
+				if isNew(t, anna, shop) {
+					t.Fatalf("an %s session ended although it was used", what)
+				}
+			}
+			time.Sleep(10*time.Hour + time.Millisecond)
+			if !isNew(t, anna, shop) {
+				t.Errorf("an %s session outlived its idle timeout", what)
+			}
+		})
+	}
+}
+
+func TestLifetimeEndsASessionWhateverHappens(t *testing.T) {
+	for what, f := range map[string]func(*sojourn.Session){
+		"inline": func(s *sojourn.Session) { colour.Set(s, fmt.Sprint(time.Now())) },
+		"stored": func(s *sojourn.Session) { visits.Update(s, addOne) },
+	} {
+		days(t, sojourn.Config{IdleTimeout: -1, Lifetime: 50 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, f)
+			for range 4 {
+				time.Sleep(10 * time.Hour)
+				if isNew(t, anna.Clone(), shop) {
+					t.Fatalf("an %s session ended early", what)
+				}
+				does(t, anna, shop, f)
+			}
+			thief := anna.Steal()
+			time.Sleep(10*time.Hour + time.Millisecond)
+			if len(anna.Cookies()) != 0 || !isNew(t, thief, shop) {
+				t.Errorf("an %s session outlived its lifetime", what)
+			}
+		})
+	}
+}
+
+func TestLoginStartsTheLifetimeAnew(t *testing.T) {
+	days(t, sojourn.Config{IdleTimeout: -1, Lifetime: 50 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+		time.Sleep(40 * time.Hour)
+		does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+		time.Sleep(40 * time.Hour)
+		if isNew(t, anna, shop) {
+			t.Error("the login did not start a new lifetime")
+		}
+	})
+}
+
+func TestActivityIsNotedNowAndThenWithoutRewriting(t *testing.T) {
+	days(t, sojourn.Config{IdleTimeout: 100 * time.Hour, Lifetime: 400 * time.Hour}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+		saves := db.Saves.Load()
+		var before, after sojourn.Info
+		look(t, anna, shop, func(s *sojourn.Session) { before = s.Info() })
+		for range 4 * 60 { // four hours of one request a minute
+			time.Sleep(time.Minute)
+			if a := does(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) }); len(a.SetCookies()) > 0 {
+				t.Fatalf("a reader got cookies %v", a.SetCookies())
+			}
+		}
+		look(t, anna, shop, func(s *sojourn.Session) { after = s.Info() })
+		if n := db.Touchs.Load(); n != 4 {
+			t.Errorf("240 requests in four hours made %d touches, want 4: one an hour", n)
+		}
+		if n := db.Saves.Load() - saves; n != 0 {
+			t.Errorf("reading made %d saves", n)
+		}
+		if after.Version != before.Version || !after.LastSeen.After(before.LastSeen) || !after.IdleExpires.After(before.IdleExpires) {
+			t.Errorf("the touches made %+v out of %+v", after, before)
+		}
+	})
+}
+
+func TestTouchNeverMovesTheEndBackwards(t *testing.T) {
+	days(t, sojourn.Config{IdleTimeout: 100 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+		time.Sleep(10 * time.Hour)
+		slow := anna.Begin(shop)
+		does(t, anna, shop, func(s *sojourn.Session) { s.SetExpiry(1000*time.Hour, 0) })
+		var want, got time.Time
+		look(t, anna, shop, func(s *sojourn.Session) { want = s.Info().IdleExpires })
+		slow.Finish(func(s *sojourn.Session) { visits.Get(s) }) // touches by what it knew
+		look(t, anna, shop, func(s *sojourn.Session) { got = s.Info().IdleExpires })
+		if got.Before(want) {
+			t.Errorf("the idle end moved from %v back to %v", want, got)
+		}
+	})
+}
+
+func TestFailedTouchIsNoError(t *testing.T) {
+	days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+		db.OnTouch = func(context.Context, store.ID, time.Time, time.Time) error { return faults.ErrLost }
+		time.Sleep(2 * time.Hour)
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
+		if st := shop.Manager.Stats(); st.StoreErrors != 1 || st.Touches != 0 {
+			t.Errorf("counted %d errors and %d touches", st.StoreErrors, st.Touches)
+		}
+	})
+}
+
+func TestErrorAnswersAndStreamsDoNotCountAsActivity(t *testing.T) {
+	days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+		time.Sleep(2 * time.Hour)
+		anna.VisitHTTP(shop, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = shop.Manager.Get(r.Context())
+			w.WriteHeader(http.StatusInternalServerError)
+		})
+		if n := db.Touchs.Load(); n != 0 {
+			t.Errorf("%d touches", n)
+		}
+	})
+}
+
+func TestSetExpiryOverridesTheConfiguration(t *testing.T) {
+	cfg := sojourn.Config{IdleTimeout: 10 * time.Hour, Lifetime: 100 * time.Hour}
+	for _, c := range []struct {
+		name           string
+		idle, lifetime time.Duration
+		wantIdle, want time.Duration
+	}{
+		{"longer", 20 * time.Hour, 200 * time.Hour, 20 * time.Hour, 200 * time.Hour},
+		{"shorter", time.Hour, 2 * time.Hour, time.Hour, 2 * time.Hour},
+		{"as configured", 0, 0, 10 * time.Hour, 100 * time.Hour},
+		{"no idle timeout", -1, 0, 100 * time.Hour, 100 * time.Hour},
+		{"the longest lifetime", -1, -1, 400 * 24 * time.Hour, 400 * 24 * time.Hour},
+		{"more than browsers keep", -1, 1000 * 24 * time.Hour, 400 * 24 * time.Hour, 400 * 24 * time.Hour},
+		{"less than a millisecond", time.Nanosecond, 0, time.Millisecond, 100 * time.Hour},
+	} {
+		for _, where := range []string{"inline", "stored"} {
+			t.Run(c.name+" "+where, func(t *testing.T) {
+				days(t, cfg, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+					anna := sitetest.NewBrowser()
+					does(t, anna, shop, func(s *sojourn.Session) {
+						colour.Set(s, "red")
+						if where == "stored" {
+							visits.Set(s, 1)
+						}
+					})
+					start := time.Now()
+					does(t, anna, shop, func(s *sojourn.Session) { s.SetExpiry(c.idle, c.lifetime) })
+					look(t, anna, shop, func(s *sojourn.Session) {
+						i := s.Info()
+						if got := i.IdleExpires.Sub(start); got != c.wantIdle {
+							t.Errorf("ends without activity after %v, want %v", got, c.wantIdle)
+						}
+						if got := i.Expires.Sub(start); got != c.want {
+							t.Errorf("ends after %v, want %v", got, c.want)
+						}
+					})
+				})
+			})
+		}
+	}
+	t.Run("over already", func(t *testing.T) {
+		days(t, cfg, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+			time.Sleep(2 * time.Hour)
+			thief := anna.Steal()
+			does(t, anna, shop, func(s *sojourn.Session) { s.SetExpiry(0, time.Hour) })
+			if len(anna.Cookies()) != 0 || !isNew(t, thief, shop) {
+				t.Error("the session goes on")
+			}
+		})
+	})
+}
+
+func TestRememberDecidesWhetherTheBrowserKeepsTheCookies(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		browserSession bool
+		f              func(*sojourn.Session)
+		kept           bool
+	}{
+		{"as configured", false, func(*sojourn.Session) {}, true},
+		{"not remembered", false, func(s *sojourn.Session) { s.Remember(false) }, false},
+		{"a browser session", true, func(*sojourn.Session) {}, false},
+		{"remembered", true, func(s *sojourn.Session) { s.Remember(true) }, true},
+	} {
+		for where, login := range map[string]func(*sojourn.Session){
+			"inline": func(*sojourn.Session) {},
+			"stored": func(s *sojourn.Session) { s.Login("anna") },
+		} {
+			days(t, sojourn.Config{Cookie: sojourn.Cookie{BrowserSession: c.browserSession}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "red"); login(s); c.f(s) })
+				look(t, anna, shop, func(s *sojourn.Session) {
+					if s.Info().Persistent != c.kept {
+						t.Errorf("%s %s: Info says %v", c.name, where, s.Info().Persistent)
+					}
+				})
+				does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "blue"); s.Rotate() })
+				anna.CloseWindow()
+				if kept := !isNew(t, anna, shop); kept != c.kept {
+					t.Errorf("%s %s: kept = %v after the window was closed", c.name, where, kept)
+				}
+			})
+		}
+	}
+}
+
+func TestValuesWithATTLEndByThemselves(t *testing.T) {
+	code := sojourn.NewKey[string]("code", sojourn.TTL(time.Hour))
+	state := sojourn.NewKey[string]("state", sojourn.TTL(time.Hour), sojourn.ServerSide)
+	for name, k := range map[string]sojourn.Key[string]{"inline": code, "stored": state} {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna := sitetest.NewBrowser()
+			has := func() (ok bool) {
+				look(t, anna, shop, func(s *sojourn.Session) {
+					_, err := k.Lookup(s)
+					ok = err == nil
+					if listed := len(s.Names()) == 2; s.Has(k.Name()) != ok || listed != ok {
+						t.Errorf("%s: Has = %v, Names = %v, Lookup: %v", name, s.Has(k.Name()), s.Names(), err)
+					}
+				})
+				return ok
+			}
+			does(t, anna, shop, func(s *sojourn.Session) { k.Set(s, "x"); colour.Set(s, "red") })
+			time.Sleep(time.Hour)
+			if !has() {
+				t.Errorf("%s: ended early", name)
+			}
+			time.Sleep(time.Millisecond)
+			if has() {
+				t.Errorf("%s: is still there", name)
+			}
+			does(t, anna, shop, func(s *sojourn.Session) {
+				if _, ok := k.Pop(s); ok {
+					t.Errorf("%s: an ended value was popped", name)
+				}
+				k.Update(s, func(v string) string { return v + "y" })
+				if k.Get(s) != "y" {
+					t.Errorf("%s: an Update went on from the ended value: %q", name, k.Get(s))
+				}
+			})
+			time.Sleep(30 * time.Minute)
+			does(t, anna, shop, func(s *sojourn.Session) { k.Set(s, "y") }) // the same value, for another hour
+			time.Sleep(45 * time.Minute)
+			if !has() {
+				t.Errorf("%s: a Set of the same value did not start its time anew", name)
+			}
+		})
+	}
+}
+
+func TestRotatedCredential(t *testing.T) {
+	rotate := func(t *testing.T, shop *sitetest.Site) (anna, before *sitetest.Browser) {
+		anna = sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); visits.Set(s, 1) })
+		before = anna.Clone()
+		var handles [2]string
+		does(t, anna, shop, func(s *sojourn.Session) { handles[0] = s.Handle(); s.Rotate() })
+		look(t, before.Clone(), shop, func(s *sojourn.Session) { handles[1] = s.Handle() })
+		if handles[0] != handles[1] {
+			t.Error("the rotation changed the handle")
+		}
+		if anna.Cookies()["__Host-session"] == before.Cookies()["__Host-session"] {
+			t.Error("the rotation did not change the cookie")
+		}
+		return anna, before
+	}
+	t.Run("the one before gets the newest, until a minute after that was first used", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna, before := rotate(t, shop)
+			time.Sleep(time.Hour) // never presented: the response may have been lost
+			lost := before.Clone()
+			if a := does(t, lost, shop, func(s *sojourn.Session) { visits.Get(s) }); len(a.SetCookies()) != 1 {
+				t.Errorf("the credential before got cookies %v, want the newest", a.SetCookies())
+			}
+			if isNew(t, anna, shop) || isNew(t, lost, shop) { // presents the newest
+				t.Error("the newest credential is refused")
+			}
+			time.Sleep(59 * time.Second)
+			if isNew(t, before.Clone(), shop) {
+				t.Error("the credential before is refused within the grace")
+			}
+			time.Sleep(time.Second)
+			if !isNew(t, before, shop) {
+				t.Error("the credential before is accepted after the grace")
+			}
+			if n := shop.Manager.Stats().StaleReferences; n != 1 {
+				t.Errorf("%d refused credentials were counted, want 1", n)
+			}
+			look(t, anna, shop, func(s *sojourn.Session) {
+				if s.User() != "anna" || visits.Get(s) != 1 {
+					t.Error("the session is not what it was")
+				}
+			})
+		})
+	})
+	t.Run("its first use is noted by one write", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna, _ := rotate(t, shop)
+			saves := db.Saves.Load()
+			for range 3 {
+				does(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
+			}
+			if n := db.Saves.Load() - saves; n != 1 {
+				t.Errorf("%d saves, want 1", n)
+			}
+		})
+	})
+	t.Run("two generations back is refused", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna, before := rotate(t, shop)
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
+			does(t, anna, shop, (*sojourn.Session).Rotate)
+			if !isNew(t, before, shop) {
+				t.Error("it is accepted")
+			}
+			if isNew(t, anna, shop) {
+				t.Error("the newest is refused")
+			}
+		})
+	})
+	t.Run("parallel rotations end in one successor", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+			one, two := anna.Begin(shop), anna.Begin(shop)
+			first := one.Finish((*sojourn.Session).Rotate)
+			second := two.Finish((*sojourn.Session).Rotate)
+			for what, order := range map[string][]*sitetest.Answer{"in order": {first, second}, "the other way round": {second, first}} {
+				b := anna.Clone()
+				for _, a := range order {
+					a.ArriveAt(b)
+				}
+				if isNew(t, b, shop) {
+					t.Errorf("%s: the browser has no session", what)
+				}
+			}
+			if n := shop.Manager.Stats().Rotations; n != 1 {
+				t.Errorf("%d rotations, want 1", n)
+			}
+		})
+	})
+}
