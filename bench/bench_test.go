@@ -221,12 +221,12 @@ func TestLoadOverHTTPIsCheckedAndKept(t *testing.T) {
 		}
 	}
 	// A server that forgets is found out.
-	addr, stop, err := serve(handlers(none{}))
+	addr, stop, err := serve(t.Context(), handlers(none{}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
-	c, err := dial(addr)
+	c, err := dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,6 +249,21 @@ func TestDurableWritersAllSave(t *testing.T) {
 	for _, r := range results {
 		if l := r.loads[0]; l.perSecond <= 0 || l.p50 <= 0 || l.p99 < l.p50 {
 			t.Errorf("%s: %+v", r.name, l)
+		}
+	}
+}
+
+// Allocations, unlike times, are the same on every machine: a new one on a path
+// that every request takes should be noticed.
+func TestASessionInTheCookieTakesFewAllocations(t *testing.T) {
+	allocations := func(s side, path string) float64 {
+		c := newCaller(t.Context(), handlers(start(t, s, t.TempDir())))
+		visit(t, c, write)
+		return testing.AllocsPerRun(1000, func() { visitOnly(t, c, path) })
+	}
+	for path, most := range map[string]float64{untouched: 2, read: 10, write: 24} {
+		if n := allocations(oursInline, path) - allocations(bareSide, path); n > most {
+			t.Errorf("%s: %v allocations more than the bare handler, at most %v", path, n, most)
 		}
 	}
 }

@@ -45,6 +45,14 @@ func visit(t *testing.T, c *caller, path string) {
 	}
 }
 
+// visitOnly is visit by somebody who does not keep the cookies.
+func visitOnly(t *testing.T, c *caller, path string) {
+	t.Helper()
+	if err := c.call(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

@@ -28,14 +28,14 @@ func runLoopback(ctx context.Context, temp string, o options) ([]loadResult, err
 			return nil, err
 		}
 		defer lib.close()
-		addr, stop, err := serve(handlers(lib))
+		addr, stop, err := serve(ctx, handlers(lib))
 		if err != nil {
 			return nil, err
 		}
 		defer stop()
 		var visitors []visitor
 		for range parallelVisitors {
-			c, err := dial(addr)
+			c, err := dial(ctx, addr)
 			if err != nil {
 				return nil, err
 			}
@@ -53,8 +53,8 @@ func runLoopback(ctx context.Context, temp string, o options) ([]loadResult, err
 }
 
 // serve serves h on a free port until stop is called.
-func serve(h http.Handler) (addr string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func serve(ctx context.Context, h http.Handler) (addr string, stop func(), err error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}
@@ -74,8 +74,8 @@ type client struct {
 	request bytes.Buffer
 }
 
-func dial(addr string) (*client, error) {
-	conn, err := net.Dial("tcp", addr)
+func dial(ctx context.Context, addr string) (*client, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
