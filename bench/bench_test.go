@@ -254,14 +254,15 @@ func TestDurableWritersAllSave(t *testing.T) {
 }
 
 // Allocations, unlike times, are the same on every machine: a new one on a path
-// that every request takes should be noticed.
+// that every request takes should be noticed. (A write takes 22; the race
+// detector empties pools.)
 func TestASessionInTheCookieTakesFewAllocations(t *testing.T) {
 	allocations := func(s side, path string) float64 {
 		c := newCaller(t.Context(), handlers(start(t, s, t.TempDir())))
 		visit(t, c, write)
 		return testing.AllocsPerRun(1000, func() { visitOnly(t, c, path) })
 	}
-	for path, most := range map[string]float64{untouched: 2, read: 10, write: 24} {
+	for path, most := range map[string]float64{untouched: 2, read: 9, write: 24} {
 		if n := allocations(oursInline, path) - allocations(bareSide, path); n > most {
 			t.Errorf("%s: %v allocations more than the bare handler, at most %v", path, n, most)
 		}
