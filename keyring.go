@@ -18,8 +18,9 @@ import (
 //
 // The newest active key seals, all keys open. A key of state "published" only
 // opens: it is there so that every process knows it before one of them seals
-// with it. Of state "retired" it only opens too, and what it sealed is sealed
-// anew when it is next used.
+// with it. Of state "retired" it only opens too. What an older or a retired key
+// sealed is sealed anew: a cookie when it is next used, a stored record when it
+// is next saved.
 //
 // A KeyRing is immutable and safe for concurrent use. All processes that serve
 // the same sessions need the same keys.

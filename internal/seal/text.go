@@ -58,8 +58,11 @@ const keyFile = `# Sojourn session keys. Whoever has them can read and forge you
 # One entry per line, STATE:CREATED:SECRET. The states:
 #   active     opens, and the newest active key seals
 #   published  opens only: known to every process before one of them seals with it
-#   retired    opens only: sessions sealed with it move to the active key when used
+#   retired    opens only, even if it is the newest
 #   index      finds a user's sessions; it stays when the other keys change
+#
+# What an older or retired key sealed moves to the active one: a cookie when it is
+# used, a stored session when it is saved.
 #
 # To add a key: append the line that "sojourn keygen" prints, with "published" in
 # place of "active", and restart every process; then make it "active" and restart
