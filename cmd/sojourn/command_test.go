@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/sojourntest"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/open"
+)
+
+// The tests run the real command on what a real service leaves behind.
+
+var buildCommand = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "sojourn-test-*")
+	if err != nil {
+		return "", err
+	}
+	removeAtExit = dir
+	path := filepath.Join(dir, "sojourn")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+var removeAtExit string
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if removeAtExit != "" {
+		os.RemoveAll(removeAtExit)
+	}
+	os.Exit(status)
+}
+
+// result is what a command has done.
+type result struct {
+	status         int
+	stdout, stderr string
+}
+
+// call describes a run of the command.
+type call struct {
+	stdin string
+	env   []string
+}
+
+func (c call) run(t *testing.T, args ...string) result {
+	t.Helper()
+	path, err := buildCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append([]string{"PATH=/nowhere"}, c.env...)
+	cmd.Stdin = strings.NewReader(c.stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(cmd.Dir); err != nil || len(left) > 0 {
+		t.Errorf("it has left %v in the current folder", left)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+func sojournCommand(t *testing.T, args ...string) result {
+	t.Helper()
+	return call{}.run(t, args...)
+}
+
+// ok fails the test unless the command succeeded without complaint.
+func (r result) ok(t *testing.T) result {
+	t.Helper()
+	if r.status != exitOK || r.stderr != "" {
+		t.Fatalf("exit status %d, stderr %q, stdout %q", r.status, r.stderr, r.stdout)
+	}
+	return r
+}
+
+// refused fails the test unless the command failed with that status, said so on
+// one line of stderr, and printed nothing else.
+func (r result) refused(t *testing.T, status int, says ...string) {
+	t.Helper()
+	if r.status != status || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 {
+		t.Errorf("exit status %d (want %d), stderr %q, stdout %q", r.status, status, r.stderr, r.stdout)
+	}
+	for _, s := range says {
+		if !strings.Contains(r.stderr, s) {
+			t.Errorf("%q does not say %q", r.stderr, s)
+		}
+	}
+}
+
+func (r result) json(t *testing.T, into any) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(r.stdout))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		t.Fatalf("%v in %s", err, r.stdout)
+	}
+}
+
+// service is a site's sessions: a key file and a database.
+type service struct {
+	keys, store string // as flags take them
+	database    store.Store
+	sessions    *sojourn.Manager
+}
+
+func newService(t *testing.T, cfg sojourn.Config) *service {
+	t.Helper()
+	dir := t.TempDir()
+	s := &service{keys: filepath.Join(dir, "session.keys"), store: "sqlite:" + filepath.Join(dir, "sessions.db")}
+	var err error
+	if cfg.Keys, err = sojourn.LoadKeyFile(s.keys); err != nil {
+		t.Fatal(err)
+	}
+	db, closer, err := open.Store(t.Context(), s.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := closer.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if s.database = db; cfg.Placement != sojourn.CookieOnly {
+		cfg.Store = db
+	}
+	s.sessions = sojourntest.NewManager(t, cfg)
+	return s
+}
+
+// visit makes a session and returns its handle and the Cookie header that the
+// visitor's browser sends from then on.
+func (s *service) visit(t *testing.T, prepare func(*sojourn.Session)) (handle, cookies string) {
+	t.Helper()
+	r := sojourntest.Request(t, s.sessions, "GET", "/", nil, func(session *sojourn.Session) {
+		prepare(session)
+		handle = session.Handle()
+	})
+	return handle, r.Header.Get("Cookie")
+}
+
+// store puts a record into the database as it would be after some time.
+func (s *service) keep(t *testing.T, name string, change func(*store.Record)) string {
+	t.Helper()
+	now := time.Now()
+	rec := store.Record{
+		ID: store.HashIdentifier([]byte(name)), Version: 1, Tags: []store.Tag{1},
+		Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(2 * time.Hour), Data: []byte("sealed"),
+	}
+	change(&rec)
+	if err := s.database.Save(t.Context(), rec, store.Base{}); err != nil {
+		t.Fatal(err)
+	}
+	return rec.ID.String()
+}
+
+func over(ago time.Duration) func(*store.Record) {
+	return func(rec *store.Record) {
+		rec.Deadline = time.Now().Add(-ago)
+		rec.Seen, rec.Created = rec.Deadline, rec.Deadline
+	}
+}
+
+func ended(rec *store.Record) {
+	rec.Ended, rec.Data = time.Now(), nil
+	rec.Deadline = rec.Ended.Add(time.Minute)
+}
+
+func TestHelpIsThereForEverything(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"--help"}, {"-h"}, {"-help"}, {"ls", "-h"}, {"keygen", "-help"}, {"inspect", "--help"}, {"show", "--help"},
+		{"sweep", "--help"}, {"stats", "--help"}, {"version", "--help"},
+	} {
+		r := sojournCommand(t, args...).ok(t)
+		if !strings.Contains(r.stdout, "Usage: sojourn") {
+			t.Errorf("%q: %s", args, r.stdout)
+		}
+		if len(args) == 2 && args[0] != "version" && !strings.Contains(r.stdout, "Examples:") {
+			t.Errorf("%q gives no examples", args)
+		}
+	}
+	for _, says := range []string{"Exit status: 0", "SOJOURN_STORE", "SOJOURN_KEYS"} {
+		if r := sojournCommand(t, "--help"); !strings.Contains(strings.Join(strings.Fields(r.stdout), " "), says) {
+			t.Errorf("the help does not mention %q", says)
+		}
+	}
+}
+
+func TestMistakesOnTheCommandLineAreStatus2(t *testing.T) {
+	handle := strings.Repeat("a", 26)
+	keys := call{env: []string{"SOJOURN_KEYS=" + sojourn.GenerateKey()}}
+	for _, tt := range []struct {
+		call call
+		args []string
+		says string
+	}{
+		{call{}, []string{"dance"}, "dance"},
+		{call{}, []string{"ls", "--nonsense"}, "nonsense"},
+		{call{}, []string{"ls"}, "SOJOURN_STORE"},
+		{call{}, []string{"ls", "--store", "floppy:a"}, "floppy"},
+		{call{}, []string{"ls", "--store", "sessions.db"}, "sqlite:PATH"},
+		{call{}, []string{"ls", "--limit", "-1"}, "--limit"},
+		{call{}, []string{"ls", "--limit", "many"}, "many"},
+		{call{}, []string{"show"}, "handle"},
+		{call{}, []string{"sweep", "--age", "-1h"}, "--age"},
+		{call{}, []string{"sweep", "--age", "old"}, "old"},
+		{call{}, []string{"inspect", "cookie"}, "SOJOURN_KEYS"},
+		{keys, []string{"inspect"}, "no cookie"},
+		{keys, []string{"inspect", "a", "--file", "b"}, "--file"},
+		{keys, []string{"inspect", handle}, "--store"},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			tt.call.run(t, tt.args...).refused(t, exitUsage, tt.says, "--help)")
+		})
+	}
+}
+
+func TestWhatIsNotThereIsStatus1AndIsNotMade(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "no", "sessions.db")
+	s := newService(t, sojourn.Config{})
+	handle := strings.Repeat("a", 26)
+	for _, tt := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"ls", "--store", "sqlite:" + missing}, "no file " + missing},
+		{[]string{"stats", "--store", "sqlite:" + missing}, missing},
+		{[]string{"sweep", "--store", "sqlite:" + missing}, missing},
+		{[]string{"show", handle, "--store", "sqlite:" + missing}, missing},
+		{[]string{"ls", "--store", "memory:"}, "own process"},
+		{[]string{"show", handle, "--store", s.store}, "may have ended"},
+		{[]string{"inspect", handle, "--store", s.store, "--keys", s.keys}, "may have ended"},
+		{[]string{"inspect", "cookie", "--keys", missing}, missing},
+		{[]string{"inspect", "--file", missing, "--keys", s.keys}, missing},
+		{[]string{"ls", "--user", "ada", "--store", s.store, "--keys", missing}, missing},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			sojournCommand(t, tt.args...).refused(t, exitFailed, tt.says)
+			if _, err := os.Stat(filepath.Dir(missing)); !os.IsNotExist(err) {
+				t.Errorf("the folder %s is there now", filepath.Dir(missing))
+			}
+		})
+	}
+}
+
+func TestAFileThatIsNoDatabaseIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes.txt")
+	for name, text := range map[string]string{"empty": "", "text": strings.Repeat("some notes\n", 100)} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := sojournCommand(t, "ls", "--store", "sqlite:"+path)
+		r.refused(t, exitFailed, path)
+		if after, err := os.ReadFile(path); err != nil || string(after) != text {
+			t.Errorf("%s: the file has changed: %q %v", name, after, err)
+		}
+	}
+}
+
+func TestTheStoreMayBeNamedInTheEnvironment(t *testing.T) {
+	s := newService(t, sojourn.Config{})
+	s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
+	env := call{env: []string{"SOJOURN_STORE=" + s.store}}
+	var counts store.Counts
+	env.run(t, "stats", "-json").ok(t).json(t, &counts)
+	if counts.Live != 1 {
+		t.Errorf("got %+v", counts)
+	}
+	env.run(t, "stats", "--store", "sqlite:/missing.db").refused(t, exitFailed, "/missing.db")
+}
+
+func TestVersion(t *testing.T) {
+	if r := sojournCommand(t, "version").ok(t); !strings.HasPrefix(r.stdout, "sojourn ") || !strings.Contains(r.stdout, "go1.") {
+		t.Errorf("got %q", r.stdout)
+	}
+	var v struct{ Version, Revision, Go, Platform string }
+	sojournCommand(t, "version", "-json").ok(t).json(t, &v)
+	if v.Version == "" || v.Go == "" || v.Platform == "" {
+		t.Errorf("got %+v", v)
+	}
+}

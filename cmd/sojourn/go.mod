@@ -1,0 +1,31 @@
+module github.com/sojourn-go/sojourn/cmd/sojourn
+
+go 1.25.0
+
+require (
+	github.com/alecthomas/kong v1.17.0
+	github.com/fxamacker/cbor/v2 v2.9.6
+	github.com/mattn/go-isatty v0.0.24
+	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn/store/open v0.0.0
+)
+
+require (
+	github.com/dustin/go-humanize v1.0.1 // indirect
+	github.com/google/uuid v1.6.0 // indirect
+	github.com/ncruces/go-strftime v1.0.0 // indirect
+	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/sojourn-go/sojourn/store/sqlite v0.0.0 // indirect
+	github.com/x448/float16 v0.8.4 // indirect
+	golang.org/x/sys v0.47.0 // indirect
+	modernc.org/libc v1.75.7 // indirect
+	modernc.org/mathutil v1.7.1 // indirect
+	modernc.org/memory v1.12.1 // indirect
+	modernc.org/sqlite v1.59.0 // indirect
+)
+
+replace (
+	github.com/sojourn-go/sojourn => ../..
+	github.com/sojourn-go/sojourn/store/open => ../../store/open
+	github.com/sojourn-go/sojourn/store/sqlite => ../../store/sqlite
+)

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/seal"
+)
+
+// keysVariable is the environment variable with the text of the keys.
+const keysVariable = "SOJOURN_KEYS"
+
+// keysFlags are the flags of commands that open sealed things.
+type keysFlags struct {
+	Keys string `placeholder:"FILE" help:"Key file. Without it the keys are taken from the environment variable SOJOURN_KEYS."`
+	Name string `default:"session" help:"Name of the sessions, as in the service's Config.Name."`
+}
+
+// ring returns the keys. Unlike a service, it never makes a key file.
+func (f *keysFlags) ring(term terminal) (*seal.Ring, error) {
+	if f.Keys == "" {
+		text := os.Getenv(keysVariable)
+		if text == "" {
+			return nil, usagef("which keys? Give the key file with --keys FILE, or the keys in the environment variable %s", keysVariable)
+		}
+		ring, err := seal.ParseKeys(text)
+		if err != nil {
+			return nil, fmt.Errorf("the keys in the environment variable %s: %w", keysVariable, err)
+		}
+		return ring, nil
+	}
+	info, err := os.Stat(f.Keys) // before opening, which waits forever on a pipe
+	if err != nil {
+		return nil, fmt.Errorf("the key file: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > seal.MaxText {
+		return nil, fmt.Errorf("the key file: %s is not a file of at most %d bytes", f.Keys, seal.MaxText)
+	}
+	if info.Mode().Perm()&0o007 != 0 && runtime.GOOS != "windows" {
+		fmt.Fprintf(term.messages, "warning: everybody on this machine has access to %s; the service will refuse it\n", f.Keys)
+	}
+	text, err := os.ReadFile(f.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("the key file: %w", err)
+	}
+	ring, err := seal.ParseKeys(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("the key file %s: %w", f.Keys, err)
+	}
+	return ring, nil
+}
+
+type keygen struct {
+	File string `placeholder:"PATH" help:"Make a new key file there instead. A file that exists is left alone."`
+}
+
+func (keygen) Help() string {
+	return `Prints one new key as an entry for a key file or for SOJOURN_KEYS. It is a secret.
+
+To add a key to a running service, append the entry to its key file with the state "published" in place of "active" and restart every process; then make it "active" and restart them again.
+
+Examples:
+
+    sojourn keygen --file data/session.keys
+    sojourn keygen | sed s/^active/published/ >> data/session.keys
+    export SOJOURN_KEYS="$(sojourn keygen)"
+`
+}
+
+func (c *keygen) Run(term terminal) error {
+	if c.File == "" {
+		_, err := fmt.Fprintln(term.out, sojourn.GenerateKey())
+		return err
+	}
+	switch _, err := os.Lstat(c.File); {
+	case err == nil:
+		return fmt.Errorf("%s exists; a key file is never overwritten, because every session sealed with its keys would be lost", c.File)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("making a key file: %w", err)
+	}
+	if _, err := sojourn.LoadKeyFile(c.File); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(term.out, "made %s, with a new key for sealing and one for finding users' sessions; keep a backup of it\n", c.File)
+	return err
+}

@@ -1,0 +1,138 @@
+// Command sojourn looks after session keys and session stores from the command
+// line. README.md describes its output and exit statuses; "sojourn --help" and
+// "sojourn COMMAND --help" how to call it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/mattn/go-isatty"
+)
+
+// Exit statuses, part of the command's interface.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// commandLine is everything that can be asked for.
+type commandLine struct {
+	Keygen  keygen  `cmd:"" help:"Make a key, or a file of keys."`
+	Inspect inspect `cmd:"" help:"Open a cookie or a stored session with the keys."`
+	Ls      ls      `cmd:"" help:"List stored sessions."`
+	Show    show    `cmd:"" help:"Show what the store knows about one session, without keys."`
+	Stats   stats   `cmd:"" help:"Count what a store holds."`
+	Sweep   sweep   `cmd:"" help:"Remove sessions that have been over for a while."`
+	Version version `cmd:"" help:"Print the version."`
+}
+
+const description = `sojourn looks after the sessions that Go services keep with Sojourn.
+
+Stores are named by URL, such as sqlite:data/sessions.db, with --store or in the environment variable SOJOURN_STORE. A database may be looked at while a service is using it. Keys come from the file given with --keys, or from the environment variable SOJOURN_KEYS, which holds the keys themselves.
+
+Exit status: 0 when all went well, 1 when something failed or was not found, 2 for a mistake on the command line. Flags may be written with one dash or two.`
+
+// usageError is a mistake on the command line that the parser cannot see.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// terminal is where a command reads and writes.
+type terminal struct {
+	in       io.Reader
+	out      io.Writer
+	messages io.Writer // prompts, progress, warnings
+	// typing says that in is somebody's keyboard, watching that somebody reads
+	// messages as they come.
+	typing, watching bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], terminal{
+		in: os.Stdin, out: os.Stdout, messages: os.Stderr,
+		typing:   isatty.IsTerminal(os.Stdin.Fd()),
+		watching: isatty.IsTerminal(os.Stderr.Fd()),
+	}))
+}
+
+func run(ctx context.Context, args []string, term terminal) int {
+	var cli commandLine
+	helped := false
+	parser, err := kong.New(&cli,
+		kong.Name("sojourn"),
+		kong.Description(description),
+		kong.Writers(term.out, term.messages),
+		kong.Exit(func(int) { helped = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(term),
+	)
+	if err != nil {
+		panic(err) // the command line's own description is wrong
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(doubleDashes(args))
+	if helped {
+		return exitOK
+	}
+	if err != nil {
+		var where *kong.ParseError
+		if errors.As(err, &where) {
+			command = where.Context
+		}
+		return complain(term, usageError{err}, helpFor(command))
+	}
+	return complain(term, command.Run(), helpFor(command))
+}
+
+// helpFor says how to get help for the command, as far as it is known.
+func helpFor(command *kong.Context) string {
+	if command == nil || command.Selected() == nil {
+		return "sojourn --help"
+	}
+	return "sojourn " + command.Selected().Name + " --help"
+}
+
+// complain prints an error, if there is one, and returns the exit status.
+func complain(term terminal, err error, help string) int {
+	if err == nil {
+		return exitOK
+	}
+	text := strings.ReplaceAll(err.Error(), "\n", "; ") // several errors, one line
+	if errors.As(err, new(usageError)) {
+		fmt.Fprintf(term.messages, "sojourn: %s (see %s)\n", text, help)
+		return exitUsage
+	}
+	fmt.Fprintf(term.messages, "sojourn: %s\n", text)
+	return exitFailed
+}
+
+// doubleDashes lets -flag stand for --flag, as in Go's own tools. Nothing has a
+// name of one letter but -h.
+func doubleDashes(args []string) []string {
+	out := make([]string, len(args))
+	for i, arg := range args {
+		if arg == "--" {
+			copy(out[i:], args[i:])
+			break
+		}
+		if len(arg) > 2 && arg[0] == '-' && arg[1] != '-' && !strings.ContainsAny(arg[1:2], "0123456789") {
+			arg = "-" + arg
+		}
+		out[i] = arg
+	}
+	return out
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// row is what anybody who can read a store learns about a session. Its JSON
+// form is part of the command's interface: see README.md.
+type row struct {
+	Handle   string    `json:"handle"`
+	State    string    `json:"state"` // live, expired or ended
+	Version  uint64    `json:"version"`
+	LoggedIn bool      `json:"logged_in"`
+	Created  timestamp `json:"created"`
+	Seen     timestamp `json:"last_seen"`
+	Deadline timestamp `json:"deadline"` // when it is over if it is not used; for an end mark, until when it is kept
+	Expires  timestamp `json:"expires"`
+	Ended    timestamp `json:"ended"`
+	Bytes    int       `json:"bytes"`
+	Key      string    `json:"key"` // public id of the key that sealed it
+}
+
+func rowOf(rec store.Record, now time.Time) row {
+	r := row{
+		Handle:   rec.ID.String(),
+		State:    "live",
+		Version:  rec.Version,
+		LoggedIn: rec.User != store.UserHash{},
+		Created:  timestamp(rec.Created),
+		Seen:     timestamp(rec.Seen),
+		Deadline: timestamp(rec.Deadline),
+		Expires:  timestamp(rec.Expires),
+		Ended:    timestamp(rec.Ended),
+		Bytes:    len(rec.Data),
+		Key:      keyID(rec.Data),
+	}
+	switch {
+	case rec.IsEnd():
+		r.State = "ended"
+	case rec.Expired(now):
+		r.State = "expired"
+	}
+	return r
+}
+
+// keyID returns the public id of the key that sealed a value.
+func keyID(sealed []byte) string {
+	if len(sealed) < seal.Overhead {
+		return ""
+	}
+	return hex.EncodeToString(sealed[:4])
+}
+
+// print writes the row as lines of text.
+func (r row) print(w io.Writer, now time.Time) {
+	list := newList(w)
+	defer list.Flush()
+	list.line("handle", r.Handle)
+	list.line("state", r.State)
+	list.line("version", r.Version)
+	list.line("logged in", yesNo(r.LoggedIn))
+	list.line("created", r.Created.at(now))
+	list.line("last seen", r.Seen.at(now))
+	if r.State == "ended" {
+		list.line("ended", r.Ended.at(now))
+		list.line("mark kept until", r.Deadline.at(now))
+		return
+	}
+	list.line("over unless used", r.Deadline.at(now))
+	list.line("over in any case", r.Expires.at(now))
+	list.line("bytes", r.Bytes)
+	list.line("sealed with key", r.Key)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// list is a column of names and one of values.
+type list struct{ *tabwriter.Writer }
+
+func newList(w io.Writer) list { return list{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+func (l list) line(name string, value any) { fmt.Fprintf(l, "%s\t%v\n", name, value) }
+
+// timestamp is a time in UTC; the zero one is unknown, and null in JSON.
+type timestamp time.Time
+
+const timeLayout = "2006-01-02T15:04:05.000Z07:00"
+
+func (t timestamp) MarshalJSON() ([]byte, error) {
+	if time.Time(t).IsZero() {
+		return []byte("null"), nil
+	}
+	return json.Marshal(time.Time(t).UTC().Format(timeLayout))
+}
+
+func (t timestamp) String() string {
+	if time.Time(t).IsZero() {
+		return "-"
+	}
+	return time.Time(t).UTC().Format("2006-01-02 15:04:05Z")
+}
+
+// at returns the time together with its distance from now.
+func (t timestamp) at(now time.Time) string {
+	if time.Time(t).IsZero() {
+		return "-"
+	}
+	d := time.Time(t).Sub(now)
+	if d < 0 {
+		return fmt.Sprintf("%v (%s ago)", t, rough(-d))
+	}
+	return fmt.Sprintf("%v (in %s)", t, rough(d))
+}
+
+// rough spells a duration in one unit.
+func rough(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	default:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	}
+}
+
+// printJSON writes v as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/open"
+)
+
+// storeFlag is the flag of commands that need a store.
+type storeFlag struct {
+	Store string `placeholder:"URL" env:"SOJOURN_STORE" help:"The store, such as sqlite:data/sessions.db."`
+}
+
+// open opens the store, which must exist.
+func (f *storeFlag) open(ctx context.Context) (store.Store, func() error, error) {
+	if f.Store == "" {
+		return nil, nil, usagef("which store? Give its URL with --store, such as --store sqlite:data/sessions.db, or in the environment variable SOJOURN_STORE")
+	}
+	s, closer, err := open.Existing(ctx, f.Store)
+	if errors.Is(err, open.ErrURL) {
+		return nil, nil, usagef("--store %q: %w", f.Store, err)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("--store %q: %w", f.Store, err)
+	}
+	return s, closer.Close, nil
+}
+
+// load returns one record by its handle.
+func load(ctx context.Context, s store.Store, handle string) (store.Record, error) {
+	id, err := store.ParseID(handle)
+	if err != nil {
+		return store.Record{}, usagef("%.40q is not a handle: those have 26 lower-case letters and digits; sojourn ls lists them", handle)
+	}
+	rec, err := s.Load(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return rec, fmt.Errorf("%w with the handle %s: it may have ended a while ago, or still live in the visitor's cookie", err, handle)
+	}
+	return rec, err
+}
+
+// pageSize is how many records are asked for at once.
+const pageSize = 200
+
+// scan walks all records of a store, each once.
+func scan(ctx context.Context, s store.Store) (iter.Seq2[store.Record, error], error) {
+	scanner, ok := s.(store.Scanner)
+	if !ok {
+		return nil, errors.New("this kind of store cannot list its sessions")
+	}
+	return func(yield func(store.Record, error) bool) {
+		seen := map[store.ID]struct{}{} // a scan may return a record again
+		for cursor := ""; ; {
+			recs, next, err := scanner.Scan(ctx, cursor, pageSize)
+			if err != nil {
+				yield(store.Record{}, err)
+				return
+			}
+			for _, rec := range recs {
+				if _, again := seen[rec.ID]; again {
+					continue
+				}
+				seen[rec.ID] = struct{}{}
+				if !yield(rec, nil) {
+					return
+				}
+			}
+			if cursor = next; cursor == "" {
+				return
+			}
+		}
+	}, nil
+}

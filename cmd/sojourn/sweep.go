@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+type sweep struct {
+	storeFlag
+	Age  time.Duration `default:"1h" help:"Only what has been over for at least this long."`
+	JSON bool          `name:"json" help:"Print JSON."`
+}
+
+func (sweep) Help() string {
+	return `Removes sessions and end marks that have been over for a while, in small batches, so that a service on the same store is not held up. A service sweeps by itself; this is for cron where nothing is saved for a long time. Interrupted, it keeps what it has done.
+
+Examples:
+
+    sojourn sweep --store sqlite:data/sessions.db
+    sojourn sweep --age 24h --json
+`
+}
+
+// sweepBatch is how many records are removed in one go.
+const sweepBatch = 500
+
+func (c *sweep) Run(ctx context.Context, term terminal) (err error) {
+	if c.Age < 0 {
+		return usagef("--age %v is negative: a session that is not over cannot be swept", c.Age)
+	}
+	s, closeStore, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeStore()) }()
+	sweeper, ok := s.(store.Sweeper)
+	removed := 0
+	if !ok {
+		fmt.Fprintln(term.messages, "this kind of store removes old sessions by itself")
+	} else if removed, err = c.all(ctx, sweeper, term); err != nil {
+		return fmt.Errorf("after %d records: %w", removed, err)
+	}
+	if c.JSON {
+		return printJSON(term.out, map[string]int{"removed": removed})
+	}
+	_, err = fmt.Fprintf(term.out, "removed %d records\n", removed)
+	return err
+}
+
+func (c *sweep) all(ctx context.Context, sweeper store.Sweeper, term terminal) (removed int, err error) {
+	p := newProgress(term, "records removed")
+	defer p.done()
+	for {
+		n, err := sweeper.Sweep(ctx, c.Age, sweepBatch)
+		removed += n
+		p.add(n)
+		if err != nil || n < sweepBatch {
+			return removed, err
+		}
+	}
+}
+
+// progress counts on a line of its own while somebody watches.
+type progress struct {
+	term  terminal
+	what  string
+	count int
+	shown time.Time
+}
+
+func newProgress(term terminal, what string) *progress {
+	return &progress{term: term, what: what, shown: time.Now()}
+}
+
+func (p *progress) add(n int) {
+	p.count += n
+	if now := time.Now(); p.term.watching && now.Sub(p.shown) > time.Second/5 {
+		p.shown = now
+		fmt.Fprintf(p.term.messages, "\r%d %s ", p.count, p.what)
+	}
+}
+
+// done clears the line.
+func (p *progress) done() {
+	if p.term.watching {
+		fmt.Fprint(p.term.messages, "\r\x1b[K")
+	}
+}
