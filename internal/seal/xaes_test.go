@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha3"
 	"encoding/hex"
-	"io"
 	"testing"
 )
 
@@ -61,7 +60,7 @@ func TestXAESMatchesTheAccumulatedVectors(t *testing.T) {
 			in, out := sha3.NewSHAKE128(), sha3.NewSHAKE128()
 			read := func(n int) []byte {
 				b := make([]byte, n)
-				io.ReadFull(in, b)
+				_, _ = in.Read(b) // never fails
 				return b
 			}
 			for range v.iterations {
@@ -71,7 +70,7 @@ func TestXAESMatchesTheAccumulatedVectors(t *testing.T) {
 				out.Write(sealXAES(t, key, nonce, plaintext, aad))
 			}
 			var sum [32]byte
-			io.ReadFull(out, sum[:])
+			_, _ = out.Read(sum[:]) // never fails
 			if hex.EncodeToString(sum[:]) != v.sum {
 				t.Errorf("got %x, want %s", sum, v.sum)
 			}
