@@ -263,6 +263,12 @@ func TestWhatIsNotThereIsStatus1AndIsNotMade(t *testing.T) {
 	}
 }
 
+func TestAPasswordInAStoreURLIsNotRepeated(t *testing.T) {
+	if r := sojournCommand(t, "ls", "--store", "mysql://root:hunter2@db/sessions"); strings.Contains(r.stderr, "hunter2") {
+		t.Errorf("it says %q", r.stderr)
+	}
+}
+
 func TestAFileThatIsNoDatabaseIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notes.txt")
 	for name, text := range map[string]string{"empty": "", "text": strings.Repeat("some notes\n", 100)} {

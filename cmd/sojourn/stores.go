@@ -22,10 +22,10 @@ func (f *storeFlag) open(ctx context.Context) (store.Store, func() error, error)
 	}
 	s, closer, err := open.Existing(ctx, f.Store)
 	if errors.Is(err, open.ErrURL) {
-		return nil, nil, usagef("--store %q: %w", f.Store, err)
+		return nil, nil, usagef("--store: %w", err)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("--store %q: %w", f.Store, err)
+		return nil, nil, fmt.Errorf("--store: %w", err)
 	}
 	return s, closer.Close, nil
 }

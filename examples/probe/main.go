@@ -71,7 +71,7 @@ func serve(ctx context.Context, opts options, stdout io.Writer, logger *slog.Log
 	if opts.store != noStore {
 		db, closer, err := open.Store(ctx, opts.store)
 		if errors.Is(err, open.ErrURL) {
-			return usageError{fmt.Errorf("-store %q: %w", opts.store, err)}
+			return usageError{fmt.Errorf("-store: %w", err)}
 		}
 		if err != nil {
 			return err
