@@ -10,7 +10,6 @@ import (
 	"sort"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/sojourn-go/sojourn"
@@ -150,7 +149,7 @@ func TestCookieAttributesFollowTheConfiguration(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // for an exact age
+			inFakeTime(t, func(t *testing.T) { // for an exact age
 				s := newSite(t, func(c *sojourn.Config) { c.Cookie = test.cookie })
 				v := newGuest(t)
 				// wantLine checks everything but the value.
@@ -241,7 +240,7 @@ func TestRememberOfAStoredSessionSetsTheReferenceAnew(t *testing.T) {
 }
 
 func TestNoCookieIsAskedToLiveLongerThan400Days(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
 		for _, config := range []func(*sojourn.Config){
 			func(c *sojourn.Config) { c.Lifetime = -1 },
 			func(c *sojourn.Config) { c.Lifetime = 400 * 24 * time.Hour },
@@ -262,12 +261,12 @@ func TestNoCookieIsAskedToLiveLongerThan400Days(t *testing.T) {
 }
 
 func TestALifetimeThatIsOverExpiresTheCookie(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
 		s := newSite(t)
 		for _, key := range []sojourn.Key[int]{cartKey, sojourn.NewKey[int]("small")} {
 			v := newGuest(t)
 			s.do(v, func(session *sojourn.Session) { key.Set(session, 1) })
-			time.Sleep(time.Hour)
+			wait(time.Hour)
 			thief := v.copy()
 			s.do(v, func(session *sojourn.Session) { session.SetExpiry(0, time.Minute) })
 			if len(v.cookies) > 0 {
@@ -734,18 +733,18 @@ func TestAnExpiredCookieIsANewVisitorAndReachesNoStore(t *testing.T) {
 		"inline, idle override": {func(c *sojourn.Config) { c.IdleTimeout = time.Hour }, sojourn.NewKey[int]("small"), time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			inFakeTime(t, func(t *testing.T) {
 				s := newSite(t, test.config)
 				v := newGuest(t)
 				s.do(v, func(session *sojourn.Session) { test.key.Set(session, 1) })
-				time.Sleep(test.wait)
+				wait(test.wait)
 				s.do(v.copy(), func(session *sojourn.Session) {
 					if test.key.Get(session) != 1 {
 						t.Error("gone at its very deadline")
 					}
 				})
 				calls := s.calls()
-				time.Sleep(time.Millisecond)
+				wait(time.Millisecond)
 				s.do(v.copy(), func(session *sojourn.Session) {
 					if !session.IsNew() || test.key.Get(session) != 0 {
 						t.Error("alive after its deadline")
@@ -760,22 +759,22 @@ func TestAnExpiredCookieIsANewVisitorAndReachesNoStore(t *testing.T) {
 }
 
 func TestActivityMovesTheIdleDeadlineOfAnInlineSessionButNotTooOften(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
 		s := newSite(t, func(c *sojourn.Config) { c.IdleTimeout = 20 * time.Hour })
 		v := newGuest(t)
 		s.do(v, func(session *sojourn.Session) { themeKey.Set(session, "dark") })
-		time.Sleep(time.Hour - time.Millisecond)
+		wait(time.Hour - time.Millisecond)
 		wantCookies(t, s.do(v, func(*sojourn.Session) {}))
-		time.Sleep(time.Millisecond)
+		wait(time.Millisecond)
 		wantCookies(t, s.do(v, func(*sojourn.Session) {}), stateCookie)
 		wantCookies(t, s.do(v, func(*sojourn.Session) {}))
 		for range 10 {
-			time.Sleep(19 * time.Hour)
+			wait(19 * time.Hour)
 			if !s.has(v, "theme") {
 				t.Fatal("gone although it was used")
 			}
 		}
-		time.Sleep(21 * time.Hour)
+		wait(21 * time.Hour)
 		if s.has(v, "theme") {
 			t.Error("alive although it was not used")
 		}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sojourn-go/sojourn"
@@ -302,3 +303,9 @@ var (
 	themeKey = sojourn.NewKey[string]("theme")
 	cartKey  = sojourn.NewKey[int]("cart", sojourn.ServerSide)
 )
+
+// inFakeTime runs f with a clock that [wait] moves.
+func inFakeTime(t *testing.T, f func(*testing.T)) { synctest.Test(t, f) }
+
+// wait lets the fake clock go on by d.
+func wait(d time.Duration) { time.Sleep(d) }

@@ -262,6 +262,9 @@ func (s *Session) Save(ctx context.Context) error {
 	err := s.commit(ctx, commitSave)
 	if s.phase == phaseLoose {
 		if s.jar.out != nil {
+			if err != nil && s.ending != nil && !s.ending.carry {
+				s.forget() // the logout is still to be kept, but the browser forgets
+			}
 			s.takeBackReference(ctx)
 			s.flushTo(s.jar.out)
 		}
@@ -519,8 +522,13 @@ func callUpdate(f updateFunc, raw []byte, ok bool) ([]byte, error) { return f(ra
 
 // insideUpdate reports whether the calling goroutine is in callUpdate.
 func insideUpdate() bool {
-	var pcs [64]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	pcs := make([]uintptr, 256)
+	n := runtime.Callers(2, pcs)
+	for n == len(pcs) {
+		pcs = make([]uintptr, 2*n)
+		n = runtime.Callers(2, pcs)
+	}
+	frames := runtime.CallersFrames(pcs[:n])
 	for {
 		frame, more := frames.Next()
 		if strings.HasSuffix(frame.Function, "/sojourn.callUpdate") {

@@ -197,7 +197,7 @@ func (h *slow) serve(s *site) http.Handler {
 		}
 		cartKey.Set(session, 2)
 		<-r.Context().Done()
-		time.Sleep(time.Second) // of the fake clock: well after the answer
+		wait(time.Second) // of the fake clock: well after the answer
 		cartKey.Update(session, func(n int) int { return n + 1 })
 		_, _ = cartKey.Get(session), session.Handle()
 		session.Flash("info", "late")
@@ -218,7 +218,7 @@ func TestTimeoutHandlerInsideAndOutsideKeepsNothing(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			inFakeTime(t, func(t *testing.T) {
 				s := newSite(t)
 				v := newGuest(t)
 				s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
@@ -280,7 +280,7 @@ func TestTimeoutHandlerThatIsNotNeededChangesNothing(t *testing.T) {
 }
 
 func TestALogoutOfAHandlerThatTimedOutIsKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
 		s := newSite(t)
 		v := newGuest(t)
 		s.do(v, func(session *sojourn.Session) { session.Login("anna") })
@@ -301,7 +301,7 @@ func TestALogoutOfAHandlerThatTimedOutIsKept(t *testing.T) {
 }
 
 func TestALateCommitUnderAContextDeadlineAnswers503(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
 		s := newSite(t)
 		h := s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 			if r.URL.Path == "/change" {

@@ -4,6 +4,8 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"math"
+	"math/big"
 	"reflect"
 	"sync"
 
@@ -30,6 +32,10 @@ var valueDecoding = sync.OnceValue(func() cbor.DecMode {
 		TimeTag:        cbor.DecTagOptional,
 		// A Go string may hold any bytes; what was set comes back.
 		UTF8: cbor.UTF8DecodeInvalid,
+		// So does whatever fits into a session: only its own manager sealed it.
+		MaxNestedLevels:  math.MaxUint16,
+		MaxArrayElements: math.MaxInt32,
+		MaxMapPairs:      math.MaxInt32,
 	}.DecMode()
 	if err != nil {
 		panic(err) // the options are constant
@@ -47,9 +53,14 @@ func unkeepable(t reflect.Type) error {
 	return checkType(t, map[reflect.Type]bool{})
 }
 
-var marshalers = []reflect.Type{
-	reflect.TypeFor[cbor.Marshaler](),
-	reflect.TypeFor[encoding.BinaryMarshaler](),
+// selfMade are the ways in which a type may bring its own form, and back.
+var selfMade = [...]struct{ marshaler, unmarshaler reflect.Type }{
+	{reflect.TypeFor[cbor.Marshaler](), reflect.TypeFor[cbor.Unmarshaler]()},
+	{reflect.TypeFor[encoding.BinaryMarshaler](), reflect.TypeFor[encoding.BinaryUnmarshaler]()},
+}
+
+func implements(t, i reflect.Type) bool {
+	return t.Implements(i) || reflect.PointerTo(t).Implements(i)
 }
 
 func checkType(t reflect.Type, seen map[reflect.Type]bool) error {
@@ -57,8 +68,17 @@ func checkType(t reflect.Type, seen map[reflect.Type]bool) error {
 		return nil
 	}
 	seen[t] = true
-	for _, m := range marshalers {
-		if t.Implements(m) || reflect.PointerTo(t).Implements(m) {
+	if t.Kind() != reflect.Interface {
+		for _, way := range selfMade {
+			switch {
+			case !implements(t, way.marshaler):
+			case !implements(t, way.unmarshaler):
+				return fmt.Errorf("%v is a %v, but no %v", t, way.marshaler, way.unmarshaler)
+			default:
+				return nil
+			}
+		}
+		if t == reflect.TypeFor[big.Int]() { // CBOR has numbers of any size
 			return nil
 		}
 	}
