@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/store"
@@ -502,7 +503,7 @@ func TestHTTP2WithoutTLS(t *testing.T) {
 }
 
 // downStore is a store that cannot be reached.
-type downStore struct{ store.Store }
+type downStore struct{}
 
 var errDown = errors.New("connection refused")
 
@@ -510,6 +511,8 @@ func (downStore) Load(context.Context, store.ID) (store.Record, error) {
 	return store.Record{}, errDown
 }
 func (downStore) Save(context.Context, store.Record, store.Base) error { return errDown }
+
+func (downStore) Delete(context.Context, store.ID, time.Time) error { return errDown }
 
 func TestAnUnreachableStoreIs503(t *testing.T) {
 	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
