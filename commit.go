@@ -273,6 +273,9 @@ func (s *Session) commitStored(ctx context.Context) error {
 	j := &job{s: s, who: who}
 	s.m.queues.do(ctx, s.m, j)
 	if j.err != nil {
+		if errors.Is(j.err, errUnknownOutcome) && !s.changes.repeatable() {
+			s.failed = j.err
+		}
 		return j.err
 	}
 	s.countMove()
@@ -403,6 +406,9 @@ func (s *Session) keepStored(st *state, renew bool) {
 	m := s.m
 	now := m.now()
 	m.sweepNowAndThen(now)
+	if st.stored.Shorten {
+		m.watches.wakeAt(st.id, st.stored.Deadline)
+	}
 	ref := &s.jar.reference
 	if renew || !s.jar.hasReference || s.jar.referenceStale ||
 		!slices.Equal(ref.Identifier, st.identifier) ||
@@ -559,17 +565,31 @@ func (m *Manager) send(ctx context.Context, rec store.Record, base store.Base) e
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			m.count.conflicts.Add(1)
+			if try > 1 && !m.notSaved(ctx, &rec) {
+				return unavailable("save", errUnknownOutcome)
+			}
 			return err
 		case errors.Is(err, store.ErrTooLarge):
 			return fmt.Errorf("%w: %w", ErrTooLarge, err)
 		}
 		m.count.storeErrors.Add(1)
 		if try == tries || !sleep(ctx, pause) {
-			return unavailable("save", err)
+			return unavailable("save", fmt.Errorf("%w: %w", errUnknownOutcome, err))
 		}
 		m.count.retries.Add(1)
 		pause *= 4
 	}
+}
+
+// errUnknownOutcome says that nobody knows whether a record was saved.
+var errUnknownOutcome = errors.New("it is not known whether it was saved")
+
+// notSaved reports whether a save that met a conflict after an unknown outcome
+// was surely not applied: had it been, its tag would still be there. After many
+// more saves it is gone in any case.
+func (m *Manager) notSaved(ctx context.Context, rec *store.Record) bool {
+	cur, err := m.ask(ctx, rec.ID, 0)
+	return errors.Is(err, store.ErrNotFound) || err == nil && cur.Version < rec.Version+store.RecentTags
 }
 
 // backOff waits a little, at random, before a save is tried on a newer base.

@@ -35,6 +35,8 @@ type spy struct {
 	saveDown atomic.Bool
 	// onSave, if set, runs inside each Save, before anything is kept.
 	onSave atomic.Pointer[func(context.Context)]
+	// onLoad likewise, inside each Load.
+	onLoad atomic.Pointer[func()]
 }
 
 func newSpy() *spy { return &spy{Store: memory.New()} }
@@ -45,6 +47,9 @@ func (s *spy) calls() int64 {
 
 func (s *spy) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	s.loads.Add(1)
+	if f := s.onLoad.Load(); f != nil {
+		(*f)()
+	}
 	if s.down.Load() {
 		return store.Record{}, errStoreDown
 	}

@@ -22,15 +22,17 @@ type watch struct {
 	who  identity
 	done chan struct{}
 
-	mu    sync.Mutex
-	err   error
-	timer *time.Timer
+	mu       sync.Mutex
+	err      error
+	timer    *time.Timer
+	released bool // nobody waits any more
 }
 
 // Done returns a channel that is closed when the session ends: by a logout, a
 // login or an expiry that this process sees, or by [Manager.Close]. [Session.Err]
 // says why. Waiting does not count as activity. The channel is released when
-// the request ends, or with the context that [Manager.Open] was given.
+// the request ends, or with the context that [Manager.Open] was given; asked
+// for only then, it is closed from the start, and Err returns [ErrTooLate].
 //
 // A session that does not live in the store has no end that could be waited
 // for: its channel is closed by its absolute expiry and by Close only.
@@ -38,6 +40,11 @@ func (s *Session) Done() <-chan struct{} {
 	s.lock()
 	defer s.mu.Unlock()
 	if s.watch == nil {
+		if s.phase == phaseOver {
+			s.watch = &watch{done: make(chan struct{})}
+			s.watch.end(ErrTooLate)
+			return s.watch.done
+		}
 		w := s.m.watches.add(s.m, s.last)
 		if s.ctx != nil {
 			context.AfterFunc(s.ctx, func() { s.m.watches.remove(w) })
@@ -100,8 +107,19 @@ func (ws *watches) remove(w *watch) {
 	ws.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.released = true
 	if w.timer != nil {
 		w.timer.Stop()
+	}
+}
+
+// wakeAt lets every watch of that session look at a deadline that has become
+// an earlier one.
+func (ws *watches) wakeAt(id store.ID, deadline time.Time) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for w := range ws.byID[id] {
+		w.wakeAt(deadline)
 	}
 }
 
@@ -143,7 +161,10 @@ func (w *watch) end(why error) {
 func (w *watch) wakeAt(deadline time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err == nil {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	if w.err == nil && !w.released {
 		// One millisecond later: at its very deadline a session is still valid.
 		w.timer = time.AfterFunc(time.Until(deadline)+time.Millisecond, w.look)
 	}
