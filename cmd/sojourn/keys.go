@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/seal"
@@ -55,26 +56,31 @@ func (f *keysFlags) ring(term terminal) (*seal.Ring, error) {
 }
 
 type keygen struct {
-	File string `placeholder:"PATH" help:"Make a new key file there instead. A file that exists is left alone."`
+	File  string `placeholder:"PATH" help:"Make a new key file there instead. A file that exists is left alone."`
+	State string `enum:"active,published,index" default:"active" help:"What the key is for: active, published or index."`
 }
 
 func (keygen) Help() string {
 	return `Prints one new key as an entry for a key file or for SOJOURN_KEYS. It is a secret.
 
-To add a key to a running service, append the entry to its key file with the state "published" in place of "active" and restart every process; then make it "active" and restart them again.
+An active key seals and opens. An index key finds the sessions of a user; there is one, and it stays when the others change. To add a key to a running service, append it to the key file as published and restart every process; then make it active there, and restart them again.
 
 Examples:
 
     sojourn keygen --file data/session.keys
-    sojourn keygen | sed s/^active/published/ >> data/session.keys
-    export SOJOURN_KEYS="$(sojourn keygen)"
+    sojourn keygen --state published >> data/session.keys
+    export SOJOURN_KEYS="$(sojourn keygen) $(sojourn keygen --state index)"
 `
 }
 
 func (c *keygen) Run(term terminal) error {
 	if c.File == "" {
-		_, err := fmt.Fprintln(term.out, sojourn.GenerateKey())
+		_, secret, _ := strings.Cut(sojourn.GenerateKey(), ":")
+		_, err := fmt.Fprintf(term.out, "%s:%s\n", c.State, secret)
 		return err
+	}
+	if c.State != "active" {
+		return usagef("--state is for a single key; a new key file gets an active key and an index key")
 	}
 	switch _, err := os.Lstat(c.File); {
 	case err == nil:

@@ -23,6 +23,22 @@ func TestKeygenPrintsOneNewEntry(t *testing.T) {
 	}
 }
 
+func TestKeygenMakesKeysOfEachState(t *testing.T) {
+	var text string
+	for _, state := range []string{"active", "published", "index"} {
+		entry := sojournCommand(t, "keygen", "--state", state).ok(t).stdout
+		if !strings.HasPrefix(entry, state+":") {
+			t.Errorf("got %q, want state %s", entry, state)
+		}
+		text += entry
+	}
+	if _, err := sojourn.ParseKeys(text); err != nil {
+		t.Error(err)
+	}
+	sojournCommand(t, "keygen", "--state", "old").refused(t, exitUsage, "state")
+	sojournCommand(t, "keygen", "--state", "index", "--file", "keys").refused(t, exitUsage, "--state")
+}
+
 func TestKeygenMakesAKeyFileForItsOwnerOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "session.keys")
 	if r := sojournCommand(t, "keygen", "-file", path).ok(t); !strings.Contains(r.stdout, path) || strings.Contains(r.stdout, "active:") {
