@@ -62,6 +62,12 @@ func (c *changes) hasPops() bool {
 	return slices.ContainsFunc(c.keys, func(k change) bool { return k.taken != nil })
 }
 
+// repeatable reports whether doing the changes a second time makes no
+// difference.
+func (c *changes) repeatable() bool {
+	return !slices.ContainsFunc(c.keys, func(k change) bool { return k.taken != nil || len(k.updates) > 0 })
+}
+
 // has reports whether anything was done to that key by itself.
 func (c *changes) has(name string) bool {
 	return slices.ContainsFunc(c.keys, func(k change) bool { return k.name == name })

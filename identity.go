@@ -163,16 +163,24 @@ func (s *Session) countMove() {
 // the end mark. old is nil if the session before is not known to be stored.
 func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 	m := s.m
-	var made *state
-	// The new session must not outlive a login that fails.
+	// The new session must not outlive a login that fails: some of the time is
+	// kept for ending it. Another try needs another identifier then.
+	whole := ctx
+	deadline, _ := ctx.Deadline()
+	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-m.cfg.Timeout/5))
+	defer cancel()
+	sent := false
 	fail := func(err error) (*state, error) {
-		if made != nil {
-			if err := m.cfg.Store.Delete(context.WithoutCancel(ctx), made.id, m.now().Add(store.MinEndMark)); err != nil {
+		if sent {
+			if err := m.cfg.Store.Delete(whole, s.identity().id, m.now().Add(store.MinEndMark)); err != nil {
 				m.count.storeErrors.Add(1)
 			}
+			id := newIdentity()
+			s.fresh = &id
 		}
 		return nil, err
 	}
+	var made *state
 	carry := s.ending != nil && s.ending.carry
 	for attempt := 0; ; attempt++ {
 		now := m.now()
@@ -202,6 +210,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 		if made != nil {
 			base = made.stored.Base()
 		}
+		sent = true
 		if err := m.send(ctx, next.stored, base); err != nil {
 			if errors.Is(err, store.ErrConflict) {
 				err = ErrEnded // somebody revoked it already

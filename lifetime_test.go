@@ -152,6 +152,32 @@ func TestFailedTouchIsNoError(t *testing.T) {
 	})
 }
 
+func TestEndMarkOutlivesEveryInlineCookieOfItsSession(t *testing.T) {
+	days(t, sojourn.Config{IdleTimeout: 100 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "red") })
+		// A backup of the browser, or a copy of its cookies, goes on by itself.
+		other := anna.Clone()
+		var handle string
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1); handle = s.Handle() })
+		time.Sleep(80 * time.Hour)
+		look(t, other, shop, func(*sojourn.Session) {}) // 100 hours more
+		late := other.Clone()
+		does(t, other, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+		does(t, anna, shop, (*sojourn.Session).Logout)
+		time.Sleep(90 * time.Hour)
+		if isNew(t, late, shop) {
+			t.Fatal("the inline cookie is over, so nothing is tested")
+		}
+		does(t, late, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+		look(t, late, shop, func(s *sojourn.Session) {
+			if s.Handle() == handle || visits.Get(s) != 1 {
+				t.Error("the ended session is back")
+			}
+		})
+	})
+}
+
 func TestErrorAnswersAndStreamsDoNotCountAsActivity(t *testing.T) {
 	days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
 		anna := sitetest.NewBrowser()

@@ -392,13 +392,19 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 		return nil, nil
 	}
 	if minimum > st.stored.Version {
-		m.count.lost.Add(1)
-		m.log.Error("the store answered with an older version than the browser has seen: it has lost writes",
-			slog.String("session", who.id.String()))
+		m.fellBack(who.id)
 		s.jar.lost = minimum
 	}
 	s.touchDue = m.touchDue(h, st.stored.Seen, now)
 	return st, nil
+}
+
+// fellBack notes that the store answered with an older version of a session
+// than it had before.
+func (m *Manager) fellBack(id store.ID) {
+	m.count.lost.Add(1)
+	m.log.Error("the store answered with an older version of a session than was seen before: it has lost writes",
+		slog.String("session", id.String()))
 }
 
 // errGone says that a session is not there any more.
@@ -409,18 +415,21 @@ type goneError struct{ ended time.Time } // zero if it expired or was never ther
 func (e *goneError) Error() string        { return errGone.Error() }
 func (e *goneError) Is(target error) bool { return target == errGone }
 
+// ask loads a record: the store's own, or a copy of at least that version; 0
+// asks the origin.
+func (m *Manager) ask(ctx context.Context, id store.ID, minimum uint64) (store.Record, error) {
+	m.count.loads.Add(1)
+	if fl, ok := m.cfg.Store.(store.FloorLoader); ok {
+		return fl.LoadFrom(ctx, id, minimum)
+	}
+	return m.cfg.Store.Load(ctx, id)
+}
+
 // fetch loads and opens a record: a live session, errGone, or an error that
 // wraps ErrUnavailable. minimum is the lowest version that a cached copy may
 // have; 0 asks the origin.
 func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*state, error) {
-	m.count.loads.Add(1)
-	var rec store.Record
-	var err error
-	if fl, ok := m.cfg.Store.(store.FloorLoader); ok {
-		rec, err = fl.LoadFrom(ctx, who.id, minimum)
-	} else {
-		rec, err = m.cfg.Store.Load(ctx, who.id)
-	}
+	rec, err := m.ask(ctx, who.id, minimum)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, &goneError{}

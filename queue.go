@@ -195,6 +195,7 @@ func newest(known *state, jobs ...*job) *state {
 // applied fails alone. It returns the newest state that it knows.
 func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *state {
 	cur := newest(known, jobs...)
+	floor := uint64(0) // the newest version that the store has lost
 	for attempt := 0; ; attempt++ {
 		now := m.now()
 		rec, rest, minimum := m.merge(cur, jobs, now)
@@ -202,7 +203,7 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 			return cur
 		}
 		jobs = rest
-		next, err := m.sealRecord(rec, jobs[0].who, cur, minimum, now)
+		next, err := m.sealRecord(rec, jobs[0].who, cur, max(minimum, floor), now)
 		if err == nil {
 			base := store.Base{}
 			if cur != nil {
@@ -220,6 +221,13 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 			}
 			return next
 		}
+		if errors.Is(err, ErrTooLarge) && len(jobs) > 1 {
+			// One of them is too large for the store; that must not fail the others.
+			for _, j := range jobs {
+				cur = m.saveMerged(ctx, []*job{j}, cur)
+			}
+			return cur
+		}
 		if !errors.Is(err, store.ErrConflict) {
 			return settleAll(jobs, cur, err)
 		}
@@ -229,6 +237,10 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 		fresh, err := m.fetch(ctx, jobs[0].who, 0)
 		if err != nil {
 			return settleAll(jobs, nil, err)
+		}
+		if cur != nil && fresh.stored.Version < cur.stored.Version {
+			m.fellBack(fresh.id)
+			floor = cur.stored.Version
 		}
 		cur = fresh
 	}
@@ -258,6 +270,7 @@ func (m *Manager) merge(cur *state, jobs []*job, now time.Time) (rec record.Reco
 			next.rec.Header = m.storedHeader(from, j.s.visit(), now)
 		case from.placement == PlacementInline:
 			next.rec = mergeInline(st.rec, &from.rec)
+			next.rec.Header.InlineUntil = max(next.rec.Header.InlineUntil, m.inlineUntil(from, now).UnixMilli())
 			next.stored = store.Record{} // not a state that anybody's view was made of
 		}
 		out, err := j.apply(&next, now)

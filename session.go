@@ -253,6 +253,11 @@ func toMillis(d time.Duration) int64 {
 // or in the header given to [Manager.Open]; it returns [ErrTooLate] if one is
 // needed and the response has already started, or was an error. The
 // commit goes on for at most Config.Timeout when ctx is cancelled.
+//
+// Only where the store's answers stay away for all of that time, it is not
+// known whether anything was kept. Then Save returns [ErrUnavailable], and so
+// does every later commit of the request if an Update or a Pop is among the
+// changes: done again, they might be done twice. Discard drops them.
 func (s *Session) Save(ctx context.Context) error {
 	s.lock()
 	defer s.mu.Unlock()

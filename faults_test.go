@@ -1,0 +1,746 @@
+package sojourn_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/faults"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+// What requests do when the store fails, hangs, loses answers or writes.
+
+// A saveFault is what happens to one Save.
+type saveFault func(ctx context.Context, save func(context.Context) error) error
+
+var saveFaults = map[string]saveFault{
+	"the answer is lost": func(ctx context.Context, save func(context.Context) error) error {
+		_ = save(ctx)
+		return faults.ErrLost
+	},
+	"the request is lost": func(context.Context, func(context.Context) error) error { return faults.ErrLost },
+	"the request is late": func(ctx context.Context, save func(context.Context) error) error {
+		go func() {
+			time.Sleep(time.Second)
+			_ = save(context.WithoutCancel(ctx))
+		}()
+		return faults.ErrLost
+	},
+	"the deadline passes, and it was saved": func(ctx context.Context, save func(context.Context) error) error {
+		_ = save(ctx)
+		<-ctx.Done()
+		return ctx.Err()
+	},
+	"the deadline passes, and it was not saved": func(ctx context.Context, _ func(context.Context) error) error {
+		<-ctx.Done()
+		return ctx.Err()
+	},
+	"the deadline passes, and it is saved later": func(ctx context.Context, save func(context.Context) error) error {
+		go func() {
+			<-ctx.Done()
+			time.Sleep(30 * time.Millisecond)
+			_ = save(context.WithoutCancel(ctx))
+		}()
+		<-ctx.Done()
+		return ctx.Err()
+	},
+}
+
+// failing lets the first n Saves meet a fault.
+func failing(db *faults.Store, n int64, fault saveFault) {
+	var left atomic.Int64
+	left.Store(n)
+	db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+		save := func(ctx context.Context) error { return db.Inner.Save(ctx, rec, base) }
+		if left.Add(-1) >= 0 {
+			return fault(ctx, save)
+		}
+		return save(ctx)
+	}
+}
+
+func TestUnknownOutcomesAreResolved(t *testing.T) {
+	for name, fault := range saveFaults {
+		for what, f := range map[string]func(*sojourn.Session){
+			"update":    func(s *sojourn.Session) { visits.Update(s, addOne) },
+			"promotion": func(s *sojourn.Session) { visits.Update(s, addOne); colour.Set(s, "red") },
+			"login":     func(s *sojourn.Session) { visits.Update(s, addOne); s.Login("anna") },
+		} {
+			t.Run(what+" when "+name, func(t *testing.T) {
+				days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+					anna := sitetest.NewBrowser()
+					does(t, anna, shop, func(s *sojourn.Session) {
+						if what == "promotion" {
+							colour.Set(s, "blue")
+						} else {
+							visits.Set(s, 0)
+						}
+					})
+					failing(db, 1, fault)
+					does(t, anna, shop, f)
+					time.Sleep(time.Minute) // whatever is late arrives
+					look(t, anna, shop, func(s *sojourn.Session) {
+						if n := visits.Get(s); n != 1 {
+							t.Errorf("one increment made %d", n)
+						}
+						if (s.User() == "anna") != (what == "login") {
+							t.Errorf("the user is %q", s.User())
+						}
+					})
+				})
+			})
+		}
+		t.Run("logout when "+name, func(t *testing.T) {
+			days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+				thief := anna.Steal()
+				failing(db, 1, fault)
+				does(t, anna, shop, (*sojourn.Session).Logout)
+				time.Sleep(time.Minute)
+				if !isNew(t, thief, shop) {
+					t.Error("the session goes on")
+				}
+			})
+		})
+	}
+}
+
+func TestOutcomeThatStaysUnknownIsAnErrorAndAtMostOnce(t *testing.T) {
+	for name, fault := range saveFaults {
+		for what, again := range map[string]bool{"answered": false, "saved again by the handler": true} {
+			t.Run(name+" for as long as it is tried, "+what, func(t *testing.T) {
+				days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+					anna := sitetest.NewBrowser()
+					does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 0) })
+					var failures atomic.Bool
+					failures.Store(true)
+					db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+						save := func(ctx context.Context) error { return db.Inner.Save(ctx, rec, base) }
+						if failures.Load() {
+							return fault(ctx, save)
+						}
+						return save(ctx)
+					}
+					a := anna.Visit(shop, func(s *sojourn.Session) {
+						visits.Update(s, addOne)
+						if again {
+							if err := s.Save(t.Context()); !errors.Is(err, sojourn.ErrUnavailable) {
+								t.Errorf("Save said %v, want ErrUnavailable", err)
+							}
+							failures.Store(false)
+						}
+					})
+					if a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
+						t.Errorf("got %d and cookies %v, want 503 and none", a.Status, a.SetCookies())
+					}
+					time.Sleep(time.Minute)
+					failures.Store(false)
+					does(t, anna, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+					look(t, anna, shop, func(s *sojourn.Session) {
+						if n := visits.Get(s); n != 1 && n != 2 {
+							t.Errorf("one known and one unknown increment made %d", n)
+						}
+					})
+				})
+			})
+		}
+	}
+}
+
+func TestChangesThatCanBeRepeatedAreTriedAgainAfterAnUnknownOutcome(t *testing.T) {
+	days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 0) })
+		does(t, anna, shop, func(s *sojourn.Session) {
+			visits.Set(s, 1)
+			failing(db, 4, saveFaults["the answer is lost"])
+			if err := s.Save(t.Context()); !errors.Is(err, sojourn.ErrUnavailable) {
+				t.Errorf("Save said %v, want ErrUnavailable", err)
+			}
+			if err := s.Save(t.Context()); err != nil {
+				t.Errorf("the second Save said %v", err)
+			}
+		})
+		look(t, anna, shop, func(s *sojourn.Session) {
+			if n := visits.Get(s); n != 1 {
+				t.Errorf("the count is %d", n)
+			}
+		})
+	})
+}
+
+func TestUnknownOutcomeIsNotAppliedTwiceHoweverMuchOthersSaved(t *testing.T) {
+	for _, others := range []int{0, 1, store.RecentTags - 1, store.RecentTags, 50} {
+		t.Run(fmt.Sprint(others, " other saves"), func(t *testing.T) {
+			days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+				keys := sitetest.Keys(t)
+				shop = sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys}))
+				replica := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db.Inner, Keys: keys}))
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 0) })
+				failing(db, 1, func(ctx context.Context, save func(context.Context) error) error {
+					if err := save(ctx); err != nil {
+						t.Error(err)
+					}
+					for range others {
+						does(t, anna, replica, func(s *sojourn.Session) { visits.Update(s, addOne) })
+					}
+					return faults.ErrLost
+				})
+				a := anna.Visit(shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+				if others < store.RecentTags && a.Status != http.StatusOK {
+					t.Errorf("got %d although the tag was still there", a.Status)
+				}
+				look(t, anna, shop, func(s *sojourn.Session) {
+					if n := visits.Get(s); n != others+1 {
+						t.Errorf("%d increments made %d", others+1, n)
+					}
+				})
+			})
+		})
+	}
+}
+
+func TestStoreThatIsDown(t *testing.T) {
+	down := func(db *faults.Store) {
+		db.OnLoad = func(context.Context, store.ID) (store.Record, error) { return store.Record{}, faults.ErrLost }
+		db.OnSave = func(context.Context, store.Record, store.Base) error { return faults.ErrLost }
+		db.OnDelete = func(context.Context, store.ID, time.Time) error { return faults.ErrLost }
+		db.OnTouch = func(context.Context, store.ID, time.Time, time.Time) error { return faults.ErrLost }
+	}
+	up := func(db *faults.Store) { db.OnLoad, db.OnSave, db.OnDelete, db.OnTouch = nil, nil, nil, nil }
+
+	t.Run("a known visitor gets ErrUnavailable and keeps the cookies", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+			down(db)
+			var err error
+			a := anna.VisitHTTP(shop, func(w http.ResponseWriter, r *http.Request) {
+				_, err = shop.Manager.Get(r.Context())
+				shop.Manager.ServeError(w, r, err)
+			})
+			if !errors.Is(err, sojourn.ErrUnavailable) || !errors.Is(err, faults.ErrLost) || a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
+				t.Errorf("got %v, %d and cookies %v", err, a.Status, a.SetCookies())
+			}
+			up(db)
+			if isNew(t, anna, shop) {
+				t.Error("the outage logged the visitor out")
+			}
+		})
+	})
+	t.Run("an inline visitor notices nothing until the session grows", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			down(db)
+			does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "red") })
+			a := anna.Visit(shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+			if a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
+				t.Errorf("got %d and cookies %v, want 503 and none", a.Status, a.SetCookies())
+			}
+			look(t, anna, shop, func(s *sojourn.Session) {
+				if colour.Get(s) != "red" {
+					t.Error("the session in the cookie is gone")
+				}
+			})
+		})
+	})
+	for what, f := range map[string]func(*sojourn.Session){
+		"a change":   func(s *sojourn.Session) { visits.Update(s, addOne) },
+		"a login":    func(s *sojourn.Session) { s.Login("bob") },
+		"a rotation": (*sojourn.Session).Rotate,
+	} {
+		t.Run(what+" in a session loaded before is answered 503 and not kept", func(t *testing.T) {
+			days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); visits.Set(s, 1) })
+				slow := anna.Begin(shop)
+				down(db)
+				a := slow.Finish(f).Arrive()
+				if a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
+					t.Errorf("got %d and cookies %v, want 503 and none", a.Status, a.SetCookies())
+				}
+				up(db)
+				look(t, anna, shop, func(s *sojourn.Session) {
+					if s.User() != "anna" || visits.Get(s) != 1 {
+						t.Errorf("the session is %q's with %d", s.User(), visits.Get(s))
+					}
+				})
+			})
+		})
+	}
+	t.Run("a logout is answered 503, and the browser forgets all the same", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+			slow := anna.Begin(shop)
+			down(db)
+			if a := slow.Finish((*sojourn.Session).Logout).Arrive(); a.Status != http.StatusServiceUnavailable {
+				t.Errorf("got %d, want 503", a.Status)
+			}
+			if left := anna.Cookies(); len(left) > 0 {
+				t.Errorf("%d cookies are left", len(left))
+			}
+		})
+	})
+	t.Run("a logout through Open fails, and the browser forgets all the same", func(t *testing.T) {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+			thief := anna.Steal()
+			in, out := http.Header{}, http.Header{}
+			for name, value := range anna.Cookies() {
+				in.Add("Cookie", name+"="+value)
+			}
+			s, err := shop.Manager.Open(t.Context(), in, out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			down(db)
+			s.Logout()
+			if err := s.Save(t.Context()); !errors.Is(err, sojourn.ErrUnavailable) {
+				t.Errorf("Save said %v", err)
+			}
+			if lines := out["Set-Cookie"]; len(lines) != 1 || !strings.Contains(lines[0], "Max-Age=0") {
+				t.Errorf("Set-Cookie: %q", lines)
+			}
+			up(db)
+			if err := s.Save(t.Context()); err != nil { // the logout is still pending
+				t.Errorf("the second Save said %v", err)
+			}
+			if !isNew(t, thief, shop) {
+				t.Error("the second Save did not end the session")
+			}
+		})
+	})
+}
+
+func TestHangingStoreIsWaitedForAsLongAsTheTimeoutSays(t *testing.T) {
+	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	for what, f := range map[string]func(*sojourn.Session){
+		"load":   nil,
+		"change": func(s *sojourn.Session) { visits.Update(s, addOne) },
+		"login":  func(s *sojourn.Session) { s.Login("bob") },
+		"logout": (*sojourn.Session).Logout,
+	} {
+		t.Run(what, func(t *testing.T) {
+			days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+				var slow *sitetest.Slow
+				if f != nil {
+					slow = anna.Begin(shop)
+				}
+				db.OnLoad = func(ctx context.Context, _ store.ID) (store.Record, error) { return store.Record{}, hang(ctx) }
+				db.OnSave = func(ctx context.Context, _ store.Record, _ store.Base) error { return hang(ctx) }
+				db.OnDelete = func(ctx context.Context, _ store.ID, _ time.Time) error { return hang(ctx) }
+				start := time.Now()
+				var a *sitetest.Answer
+				if f == nil {
+					a = anna.Visit(shop, func(*sojourn.Session) {})
+				} else {
+					a = slow.Finish(f)
+				}
+				if took := time.Since(start); took > 10*time.Second || a.Status != http.StatusServiceUnavailable {
+					t.Errorf("got %d after %v, want 503 after at most 10 s", a.Status, took)
+				}
+			})
+		})
+	}
+	t.Run("login whose end of the old session hangs", func(t *testing.T) {
+		days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+			db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+				if rec.IsEnd() {
+					return hang(ctx)
+				}
+				return db.Inner.Save(ctx, rec, base)
+			}
+			db.OnDelete = func(ctx context.Context, _ store.ID, _ time.Time) error { return hang(ctx) }
+			start := time.Now()
+			a := anna.Visit(shop, func(s *sojourn.Session) { s.Login("anna") })
+			// The new session is ended again, for which there is a little more time.
+			if took := time.Since(start); took > 15*time.Second || a.Status != http.StatusServiceUnavailable {
+				t.Errorf("got %d after %v, want 503 after at most 15 s", a.Status, took)
+			}
+		})
+	})
+}
+
+func TestFailedLoginLeavesNoSessionAndMayBeTriedAgain(t *testing.T) {
+	for name, fault := range saveFaults {
+		for step, ends := range map[string]bool{"the new session": false, "the end of the old one": true} {
+			t.Run(step+", "+name, func(t *testing.T) {
+				days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+					memory := db.Inner.(*memory.Store)
+					anna := sitetest.NewBrowser()
+					does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+					db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+						save := func(ctx context.Context) error { return db.Inner.Save(ctx, rec, base) }
+						if rec.IsEnd() == ends {
+							return fault(ctx, save)
+						}
+						return save(ctx)
+					}
+					var again error
+					a := anna.Visit(shop, func(s *sojourn.Session) {
+						s.Login("anna")
+						if err := s.Save(t.Context()); !errors.Is(err, sojourn.ErrUnavailable) {
+							t.Errorf("the first Save said %v", err)
+						}
+						time.Sleep(time.Minute) // whatever is late arrives
+						if counts, err := memory.Count(t.Context()); err != nil || counts.LoggedIn != 0 {
+							t.Errorf("%d logged-in sessions are left (%v)", counts.LoggedIn, err)
+						}
+						db.OnSave = nil
+						again = s.Save(t.Context())
+					})
+					if again != nil || a.Status != http.StatusOK {
+						t.Errorf("the second Save said %v, the answer was %d", again, a.Status)
+					}
+					look(t, anna, shop, func(s *sojourn.Session) {
+						if s.User() != "anna" || visits.Get(s) != 1 {
+							t.Errorf("logged in as %q with %d", s.User(), visits.Get(s))
+						}
+					})
+				})
+			})
+		}
+	}
+}
+
+// fallenBack is a store that fell back to an older state, behind a cache that
+// knows better.
+type fallenBack struct{ store.Store }
+
+func (f fallenBack) LoadFrom(ctx context.Context, id store.ID, _ uint64) (store.Record, error) {
+	return f.Load(ctx, id)
+}
+
+// version returns the version of the browser's session.
+func version(t *testing.T, b *sitetest.Browser, at *sitetest.Site) (v uint64) {
+	t.Helper()
+	look(t, b, at, func(s *sojourn.Session) { v = s.Info().Version })
+	return v
+}
+
+func TestStoreBelowTheFloorIsCountedAndVersionsNeverRestart(t *testing.T) {
+	db := faults.Wrap(memory.New())
+	shop := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: fallenBack{db}}))
+	anna := sitetest.NewBrowser()
+	does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+	var backup store.Record
+	for range 5 {
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+		if backup.Version < 3 {
+			backup = only(t, db)
+		}
+	}
+	db.Inner = memory.New() // a replica that is behind takes over
+	if err := db.Inner.Save(t.Context(), backup, store.Base{}); err != nil {
+		t.Fatal(err)
+	}
+	look(t, anna, shop, func(s *sojourn.Session) {
+		if visits.Get(s) != int(backup.Version) {
+			t.Errorf("the count is %d at version %d", visits.Get(s), backup.Version)
+		}
+	})
+	if n := shop.Manager.Stats().LostVersions; n != 1 {
+		t.Errorf("%d losses were counted, want 1", n)
+	}
+	does(t, anna, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+	if v := version(t, anna, shop); v != 7 {
+		t.Errorf("the next version is %d, want 7: one above the floor", v)
+	}
+	before := shop.Manager.Stats().LostVersions
+	look(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
+	if n := shop.Manager.Stats().LostVersions; n != before {
+		t.Error("it is still counted as lost")
+	}
+}
+
+func TestStoreThatFallsBackDuringARequestDoesNotRestartVersions(t *testing.T) {
+	db := faults.Wrap(memory.New())
+	shop := openShop(t, db)
+	anna := sitetest.NewBrowser()
+	does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+	backup := only(t, db)
+	for range 5 {
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+	}
+	slow := anna.Begin(shop)
+	db.Inner = memory.New()
+	if err := db.Inner.Save(t.Context(), backup, store.Base{}); err != nil {
+		t.Fatal(err)
+	}
+	if a := slow.Finish(func(s *sojourn.Session) { visits.Update(s, addOne) }); a.Status != http.StatusOK {
+		t.Fatalf("got %d", a.Status)
+	}
+	if v := version(t, anna, shop); v != 7 {
+		t.Errorf("the next version is %d, want 7", v)
+	}
+	if n := shop.Manager.Stats().LostVersions; n != 1 {
+		t.Errorf("%d losses were counted, want 1", n)
+	}
+}
+
+// only returns the store's only record.
+func only(t *testing.T, db *faults.Store) store.Record {
+	t.Helper()
+	recs, _, err := db.Inner.(store.Scanner).Scan(t.Context(), "", 10)
+	if err != nil || len(recs) != 1 {
+		t.Fatalf("the store holds %d records (%v)", len(recs), err)
+	}
+	return recs[0]
+}
+
+func TestLackingKeyOfARecordIsAnOutageAndOverwritesNothing(t *testing.T) {
+	one, two := sojourn.GenerateKey(), sojourn.GenerateKey()
+	ring := func(text string) *sojourn.KeyRing {
+		keys, err := sojourn.ParseKeys(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	first, second := one, strings.Replace(two, "active", "published", 1)
+	db := faults.Wrap(memory.New())
+	before := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(first + "\n" + second)}))
+	anna := sitetest.NewBrowser()
+	does(t, anna, before, func(s *sojourn.Session) { visits.Set(s, 1) })
+	rec := only(t, db)
+	// The cookie is sealed anew with the second key; the record is not.
+	both := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(strings.Replace(one, "active", "retired", 1) + "\n" + two)}))
+	look(t, anna, both, func(*sojourn.Session) {})
+	lacking := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(two)}))
+	a := anna.Visit(lacking, func(s *sojourn.Session) { visits.Set(s, 99) })
+	if a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
+		t.Errorf("got %d and cookies %v, want 503 and none", a.Status, a.SetCookies())
+	}
+	if now := only(t, db); now.Version != rec.Version {
+		t.Error("the record was overwritten")
+	}
+	look(t, anna, both, func(s *sojourn.Session) {
+		if visits.Get(s) != 1 {
+			t.Errorf("the count is %d", visits.Get(s))
+		}
+	})
+}
+
+func TestRecordsThatWereTamperedWithAreRefused(t *testing.T) {
+	db := faults.Wrap(memory.New())
+	shop := openShop(t, db)
+	anna, eve := sitetest.NewBrowser(), sitetest.NewBrowser()
+	does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); visits.Set(s, 1) })
+	older := only(t, db)
+	does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 2) })
+	hers := only(t, db)
+	does(t, eve, shop, func(s *sojourn.Session) { s.Login("eve") })
+	var eves store.Record
+	recs, _, err := db.Inner.(store.Scanner).Scan(t.Context(), "", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rec := range recs {
+		if rec.ID != hers.ID {
+			eves = rec
+		}
+	}
+	for name, tamper := range map[string]func(*store.Record){
+		"another's data under one's own key":      func(r *store.Record) { r.Data = hers.Data },
+		"another's data, user, version and end":   func(r *store.Record) { id := r.ID; *r = hers; r.ID = id },
+		"another user":                            func(r *store.Record) { r.User = hers.User },
+		"a later end":                             func(r *store.Record) { r.Expires = r.Expires.Add(time.Hour) },
+		"a newer version":                         func(r *store.Record) { r.Version++ },
+		"damaged data":                            func(r *store.Record) { r.Data = append([]byte{}, r.Data...); r.Data[40] ^= 1 },
+		"cut data":                                func(r *store.Record) { r.Data = r.Data[:len(r.Data)-1] },
+		"no data":                                 func(r *store.Record) { r.Data = nil },
+		"an older version's data as the newest's": func(r *store.Record) { *r = hers; r.Data = older.Data },
+	} {
+		t.Run(name, func(t *testing.T) {
+			browser, rec := eve.Steal(), eves
+			tamper(&rec)
+			if rec.ID == hers.ID {
+				browser = anna.Steal()
+			}
+			db.OnLoad = func(context.Context, store.ID) (store.Record, error) { return rec, nil }
+			defer func() { db.OnLoad = nil }()
+			damaged := shop.Manager.Stats().DamagedRecords
+			a := browser.Visit(shop, func(s *sojourn.Session) {
+				if !s.IsNew() || s.User() != "" || len(s.Names()) > 0 {
+					t.Errorf("it is a session of %q", s.User())
+				}
+			})
+			if a.Status != http.StatusOK {
+				t.Errorf("got %d", a.Status)
+			}
+			if n := shop.Manager.Stats().DamagedRecords - damaged; n != 1 {
+				t.Errorf("counted %d times", n)
+			}
+		})
+	}
+}
+
+func TestTooLargeASessionIsRefusedAndLeftAsItWas(t *testing.T) {
+	t.Run("by MaxSize", func(t *testing.T) {
+		shop := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), MaxSize: 10_000}))
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { essay.Set(s, "short"); visits.Set(s, 1) })
+		var err error
+		a := anna.Visit(shop, func(s *sojourn.Session) {
+			visits.Set(s, 2)
+			essay.Set(s, strings.Repeat("x", 10_000))
+			err = s.Save(t.Context())
+		})
+		if a.Status != http.StatusRequestEntityTooLarge || !errors.Is(err, sojourn.ErrTooLarge) {
+			t.Errorf("got %d, and Save said %v", a.Status, err)
+		}
+		look(t, anna, shop, func(s *sojourn.Session) {
+			if essay.Get(s) != "short" || visits.Get(s) != 1 {
+				t.Error("the session is not as it was")
+			}
+		})
+	})
+	t.Run("by the store", func(t *testing.T) {
+		db := faults.Wrap(memory.New())
+		shop := openShop(t, db)
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { essay.Set(s, "short"); visits.Set(s, 1) })
+		db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+			if len(rec.Data) > 5000 {
+				return fmt.Errorf("engine: %w", store.ErrTooLarge)
+			}
+			return db.Inner.Save(ctx, rec, base)
+		}
+		tries := db.Saves.Load()
+		a := anna.Visit(shop, func(s *sojourn.Session) { essay.Set(s, strings.Repeat("x", 6000)) })
+		if a.Status != http.StatusRequestEntityTooLarge {
+			t.Errorf("got %d, want 413", a.Status)
+		}
+		if n := db.Saves.Load() - tries; n != 1 {
+			t.Errorf("it was tried %d times", n)
+		}
+		look(t, anna, shop, func(s *sojourn.Session) {
+			if essay.Get(s) != "short" {
+				t.Error("the session is not as it was")
+			}
+		})
+	})
+	t.Run("without harm to requests that are saved together with it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			db := faults.Wrap(memory.New())
+			shop := openShop(t, db)
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 0) })
+			var once sync.Once
+			busy, goOn := make(chan struct{}), make(chan struct{})
+			db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+				once.Do(func() { close(busy); <-goOn })
+				if len(rec.Data) > 5000 {
+					return store.ErrTooLarge
+				}
+				return db.Inner.Save(ctx, rec, base)
+			}
+			var all sync.WaitGroup
+			add := func() {
+				if a := anna.Send(shop, func(s *sojourn.Session) { visits.Update(s, addOne) }); a.Status != 200 {
+					t.Errorf("an innocent request got %d", a.Status)
+				}
+			}
+			all.Go(add)
+			<-busy
+			all.Go(add)
+			all.Go(func() {
+				if a := anna.Send(shop, func(s *sojourn.Session) { essay.Set(s, strings.Repeat("x", 6000)) }); a.Status != 413 {
+					t.Errorf("the large request got %d", a.Status)
+				}
+			})
+			all.Go(add)
+			synctest.Wait() // all of them are waiting for the first
+			close(goOn)
+			all.Wait()
+			look(t, anna, shop, func(s *sojourn.Session) {
+				if visits.Get(s) != 3 || essay.Get(s) != "" {
+					t.Errorf("%d increments were kept, want 3", visits.Get(s))
+				}
+			})
+		})
+	})
+}
+
+func TestCommitOutlivesTheClientAndStopsAtTheTimeout(t *testing.T) {
+	days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+		var ended error
+		anna.VisitHTTP(shop, func(w http.ResponseWriter, r *http.Request) {
+			s, err := shop.Manager.Get(r.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			visits.Set(s, 2)
+			gone, cancel := context.WithCancel(r.Context())
+			cancel()
+			if err := s.Save(gone); err != nil {
+				t.Errorf("Save with a cancelled context said %v", err)
+			}
+			visits.Set(s, 3)
+			db.OnSave = func(ctx context.Context, _ store.Record, _ store.Base) error {
+				<-ctx.Done()
+				ended = ctx.Err()
+				return ctx.Err()
+			}
+			start := time.Now()
+			if err := s.Save(gone); !errors.Is(err, sojourn.ErrUnavailable) || time.Since(start) != 10*time.Second {
+				t.Errorf("a commit that hangs ended after %v with %v", time.Since(start), err)
+			}
+			db.OnSave = nil
+			s.Discard()
+		})
+		if ended == nil {
+			t.Error("the store was never told to stop")
+		}
+		look(t, anna, shop, func(s *sojourn.Session) {
+			if visits.Get(s) != 2 {
+				t.Errorf("the count is %d, want 2", visits.Get(s))
+			}
+		})
+	})
+}
+
+func TestClosedManagerAnswersAnErrorAndLetsReadersFinish(t *testing.T) {
+	for what, c := range map[string]struct {
+		f      func(*sojourn.Session)
+		status int
+	}{
+		"reader whose activity is due": {func(s *sojourn.Session) { visits.Get(s) }, 200},
+		"writer":                       {func(s *sojourn.Session) { visits.Set(s, 2) }, 503},
+	} {
+		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+			time.Sleep(2 * time.Hour)
+			slow := anna.Begin(shop)
+			if err := shop.Manager.Close(); err != nil {
+				t.Error(err)
+			}
+			if a := slow.Finish(c.f); a.Status != c.status {
+				t.Errorf("a %s got %d, want %d", what, a.Status, c.status)
+			}
+		})
+	}
+}
