@@ -23,6 +23,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
+	"github.com/sojourn-go/sojourn/legacy/internal/gobdata"
 	"github.com/sojourn-go/sojourn/legacy/reason"
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
@@ -200,29 +201,21 @@ func validID(id string) bool {
 
 func (f *Format) decodeID(payload []byte) (string, error) {
 	var id string
-	var err error
-	if f.c.JSON {
-		err = json.Unmarshal(payload, &id)
-	} else {
-		err = gob.NewDecoder(bytes.NewReader(payload)).Decode(&id)
+	if !f.c.JSON {
+		err := gobdata.Decode(payload, &id)
+		return id, err
 	}
-	if err != nil {
+	if err := json.Unmarshal(payload, &id); err != nil {
 		return "", fmt.Errorf("%w: identifier", reason.Decode)
 	}
 	return id, nil
 }
 
-// maxValues is the most that is decoded, in bytes.
-const maxValues = 4 << 20
-
 // decodeGob reads session.Values.
 func decodeGob(b []byte) (*value.Dict, error) {
-	if len(b) > maxValues {
-		return nil, fmt.Errorf("%w: %d bytes", reason.ResourceLimit, len(b))
-	}
 	var values map[any]any
-	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&values); err != nil {
-		return nil, fmt.Errorf("%w: gob: %w", reason.Decode, err)
+	if err := gobdata.Decode(b, &values); err != nil {
+		return nil, err
 	}
 	d := value.NewDict()
 	for k, v := range values {

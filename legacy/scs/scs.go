@@ -20,6 +20,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
+	"github.com/sojourn-go/sojourn/legacy/internal/gobdata"
 	"github.com/sojourn-go/sojourn/legacy/reason"
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
@@ -91,9 +92,6 @@ func New(c Config) (*Format, error) {
 	return &Format{c}, nil
 }
 
-// maxData is the most that is decoded, in bytes.
-const maxData = 4 << 20
-
 // record is what scs encodes.
 type record struct {
 	Deadline time.Time
@@ -136,12 +134,9 @@ func (f *Format) read(ctx context.Context, token string, now time.Time) (*legacy
 	if !found {
 		return nil, reason.NotFound
 	}
-	if len(b) > maxData {
-		return nil, fmt.Errorf("%w: %d bytes", reason.ResourceLimit, len(b))
-	}
 	var r record
-	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&r); err != nil {
-		return nil, fmt.Errorf("%w: gob: %w", reason.Decode, err)
+	if err := gobdata.Decode(b, &r); err != nil {
+		return nil, err
 	}
 	if now.After(r.Deadline) {
 		return nil, reason.Expired

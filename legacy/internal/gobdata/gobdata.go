@@ -1,0 +1,36 @@
+// Package gobdata decodes gob that may be broken or hostile.
+package gobdata
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+
+	"github.com/sojourn-go/sojourn/legacy/reason"
+)
+
+// maxSize is the most that is decoded, in bytes.
+const maxSize = 4 << 20
+
+// Decode decodes one gob value. It wraps [reason.ResourceLimit] for more than
+// 4 MiB and [reason.Decode] for everything else that fails. Before anything is
+// built it makes sure that no map claims more entries than the bytes can hold,
+// and it turns panics into errors: encoding/gob panics on a map with interface
+// keys of which one is a slice.
+func Decode(b []byte, into any) (err error) {
+	if len(b) > maxSize {
+		return fmt.Errorf("%w: gob of %d bytes", reason.ResourceLimit, len(b))
+	}
+	if err := check(b); err != nil {
+		return fmt.Errorf("%w: %w", reason.Decode, err)
+	}
+	defer func() {
+		if recover() != nil {
+			err = fmt.Errorf("%w: gob that cannot be a session", reason.Decode)
+		}
+	}()
+	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(into); err != nil {
+		return fmt.Errorf("%w: gob: %w", reason.Decode, err)
+	}
+	return nil
+}
