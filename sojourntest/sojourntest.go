@@ -33,6 +33,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,32 +107,18 @@ func Session(t testing.TB, m *sojourn.Manager, r *http.Request, res *http.Respon
 }
 
 // setCookies gives a request header the cookies of a visitor who had those of
-// sent and then was told to set others.
+// sent and then was told to set others. One that was deleted is left without a
+// value, which means the same to a manager.
 func setCookies(header http.Header, sent, set []*http.Cookie) {
-	has := map[string]string{}
-	var order []string
-	note := func(name, value string) {
-		if _, again := has[name]; !again {
-			order = append(order, name)
-		}
-		has[name] = value
-	}
-	for _, c := range sent {
-		note(c.Name, c.Value)
-	}
-	for _, c := range set {
-		note(c.Name, c.Value)
-		if c.MaxAge < 0 {
-			delete(has, c.Name)
-		}
+	values := map[string]string{}
+	for _, c := range slices.Concat(sent, set) {
+		values[c.Name] = c.Value
 	}
 	var pairs []string
-	for _, name := range order {
-		if value, ok := has[name]; ok {
-			pairs = append(pairs, name+"="+value)
-		}
+	for name, value := range values {
+		pairs = append(pairs, name+"="+value)
 	}
-	if len(pairs) > 0 {
+	if slices.Sort(pairs); len(pairs) > 0 {
 		header.Set("Cookie", strings.Join(pairs, "; "))
 	}
 }

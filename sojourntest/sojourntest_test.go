@@ -1,6 +1,7 @@
 package sojourntest_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -243,6 +244,14 @@ func TestTheManagersLogGoesToTheTestsLog(t *testing.T) {
 		ServeHTTP(httptest.NewRecorder(), r)
 	if !strings.Contains(rec.out.String(), "does not decode") {
 		t.Errorf("the log: %q", rec.out.String())
+	}
+}
+
+func TestTheManagerIsClosedWithItsTest(t *testing.T) {
+	var m *sojourn.Manager
+	t.Run("a test", func(t *testing.T) { m = sojourntest.NewManager(t, sojourn.Config{}) })
+	if _, err := m.Open(t.Context(), http.Header{}, nil); !errors.Is(err, sojourn.ErrClosed) {
+		t.Errorf("afterwards it opens sessions: %v", err)
 	}
 }
 

@@ -188,8 +188,17 @@ func ended(rec *store.Record) {
 
 func TestHelpIsThereForEverything(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"--help"}, {"-h"}, {"-help"}, {"ls", "-h"}, {"keygen", "-help"}, {"inspect", "--help"}, {"show", "--help"},
-		{"sweep", "--help"}, {"stats", "--help"}, {"version", "--help"},
+		{},
+		{"--help"},
+		{"-h"},
+		{"-help"},
+		{"ls", "-h"},
+		{"keygen", "-help"},
+		{"inspect", "--help"},
+		{"show", "--help"},
+		{"sweep", "--help"},
+		{"stats", "--help"},
+		{"version", "--help"},
 	} {
 		r := sojournCommand(t, args...).ok(t)
 		if !strings.Contains(r.stdout, "Usage: sojourn") {

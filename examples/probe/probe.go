@@ -89,7 +89,6 @@ func (p *probe) with(h sessionHandler) http.Handler {
 		var bad parameterError
 		switch {
 		case errors.As(err, &bad):
-			session.Discard()
 			fail(w, http.StatusBadRequest, bad.Error())
 		case err != nil:
 			p.sessions.ServeError(w, r, err)

@@ -61,7 +61,7 @@ func openStore(ctx context.Context, url string, create bool) (store.Store, io.Cl
 	switch scheme {
 	case "memory":
 		if rest != "" {
-			return nil, nil, fmt.Errorf("%w: nothing may follow memory:", ErrURL)
+			return nil, nil, fmt.Errorf("%w: memory: takes no path", ErrURL)
 		}
 		if !create {
 			return nil, nil, fmt.Errorf("%w: a store in memory can be seen by its own process only", ErrMissing)
