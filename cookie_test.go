@@ -863,3 +863,70 @@ func TestARecordWhoseKeyIsLackingIsAnOutageAndStaysAsItIs(t *testing.T) {
 		t.Errorf("the cart is %d", got)
 	}
 }
+
+func FuzzOpenCookies(f *testing.F) {
+	// The same keys in every process of the fuzzer.
+	keys, err := sojourn.ParseKeys("active:20260101T000000Z:" + strings.Repeat("A", 43))
+	if err != nil {
+		f.Fatal(err)
+	}
+	newManager := func(edit func(*sojourn.Config)) (*sojourn.Manager, *spy) {
+		db := newSpy()
+		c := sojourn.Config{Keys: keys, Store: db, Logger: slog.New(slog.DiscardHandler)}
+		edit(&c)
+		m, err := sojourn.New(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return m, db
+	}
+	m, db := newManager(func(*sojourn.Config) {})
+	numbered, _ := newManager(func(c *sojourn.Config) { cookieOnly(c); c.InlineLimit = 15000 })
+
+	// header is what a visitor sends whose session holds n bytes.
+	header := func(m *sojourn.Manager, key sojourn.Key[[]byte], n int) string {
+		out := http.Header{}
+		session, err := m.Open(f.Context(), nil, out)
+		if err != nil {
+			f.Fatal(err)
+		}
+		key.Set(session, make([]byte, n))
+		if err := session.Save(f.Context()); err != nil {
+			f.Fatal(err)
+		}
+		var pairs []string
+		for _, line := range out["Set-Cookie"] {
+			pair, _, _ := strings.Cut(line, ";")
+			pairs = append(pairs, pair)
+		}
+		return strings.Join(pairs, "; ")
+	}
+	small, stored := sojourn.NewKey[[]byte]("v"), sojourn.NewKey[[]byte]("v", sojourn.ServerSide)
+	for _, seed := range []string{
+		"", ";", "=", refCookie, refCookie + "=", refCookie + `="`, stateCookie + "=2.", stateCookie + "=4.A; " + stateCookie + "-1=B",
+		header(m, small, 10), header(m, stored, 10), header(m, small, 10) + "; " + header(m, stored, 10), header(m, small, 10) + "\x00",
+		header(numbered, small, 10), header(numbered, small, 9000), strings.Repeat(refCookie+"=A; ", 5) + header(m, stored, 1),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, cookies string) {
+		calls := db.calls()
+		for _, m := range []*sojourn.Manager{m, numbered} {
+			v := newGuest(t)
+			v.raw = []string{cookies}
+			resp := v.get(m.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+				_, _, _ = session.User(), session.Names(), session.Info()
+				_ = session.Flashes()
+			}))
+			wantStatus(t, resp, http.StatusOK)
+		}
+		sealed := false
+		for pair := range strings.SplitSeq(cookies, ";") {
+			_, value, _ := strings.Cut(pair, "=")
+			sealed = sealed || m.OpensReference(strings.Trim(value, "\" \t"))
+		}
+		if n := db.calls() - calls; n > 0 && !sealed {
+			t.Errorf("%d store calls for %q", n, cookies)
+		}
+	})
+}

@@ -1,5 +1,7 @@
 package sojourn
 
+import "github.com/sojourn-go/sojourn/internal/seal"
+
 // Watching returns how many sessions somebody waits for, and how many timers
 // that keeps.
 func (m *Manager) Watching() (waiting, timers int) {
@@ -16,4 +18,11 @@ func (m *Manager) Watching() (waiting, timers int) {
 		}
 	}
 	return waiting, timers
+}
+
+// OpensReference reports whether a cookie value is a reference that the
+// manager's keys sealed.
+func (m *Manager) OpensReference(value string) bool {
+	_, _, err := m.openCookie(seal.Reference, value)
+	return err == nil
 }
