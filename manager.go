@@ -305,6 +305,11 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 	if len(h.Identifier) != record.IdentifierSize || h.Counter == 0 {
 		return nil, wire.ErrFormat
 	}
+	if h.User != "" && m.cfg.Placement != CookieOnly {
+		// From the time when this manager was CookieOnly: there was no server side
+		// then, and a copy of it would survive every logout.
+		return nil, errInlineLogin
+	}
 	expires := record.Time(h.Expires)
 	if now.After(expires) || now.After(m.idleDeadline(h, record.Time(h.Seen), expires)) {
 		return nil, ErrExpired
@@ -315,6 +320,8 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 		rec:       rec,
 	}, nil
 }
+
+var errInlineLogin = errors.New("sojourn: a login in a cookie, where logins are stored")
 
 // readReference opens the reference cookie.
 func (s *Session) readReference(in http.Header, now time.Time) (wire.Reference, bool) {
@@ -468,6 +475,8 @@ func (s *Session) visit() visit {
 	}
 	if host, _, err := net.SplitHostPort(s.r.RemoteAddr); err == nil {
 		v.ip = host
+	} else if net.ParseIP(s.r.RemoteAddr) != nil {
+		v.ip = s.r.RemoteAddr // as a middleware behind a proxy may have set it
 	}
 	return v
 }

@@ -120,7 +120,7 @@ func (l *ledger) placeOrder(ctx context.Context, customer, token string, d deliv
 	if err != nil {
 		return "", fmt.Errorf("placing an order: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // after a Commit it does nothing
 	var number string
 	err = tx.QueryRowContext(ctx, `SELECT number FROM orders WHERE token = ? AND customer = ?`, token, customer).Scan(&number)
 	if !errors.Is(err, sql.ErrNoRows) {

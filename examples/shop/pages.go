@@ -155,7 +155,7 @@ func (s *shop) write(w http.ResponseWriter, r *http.Request, status int, p page)
 	h.Set("Cache-Control", "no-store")
 	h.Add("Vary", "Accept-Language")
 	w.WriteHeader(status)
-	html.WriteTo(w)
+	_, _ = html.WriteTo(w) // whoever left does not miss it
 }
 
 // static serves stylesheet and pictures. It never looks at the session.

@@ -234,7 +234,7 @@ func startProcess(t *testing.T, listen, data string) *shopProcess {
 		close(url)
 		p.err <- cmd.Wait()
 	}()
-	t.Cleanup(func() { cmd.Process.Kill() })
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
 	select {
 	case p.url = <-url:
 	case <-time.After(stuck):
