@@ -32,7 +32,7 @@ const (
 	tagElement   = 1<<3 | 3 // a group
 	tagEnd       = 1<<3 | 4
 	tagKind      = 2<<3 | 2
-	tagID        = 3<<3 | 0
+	tagID        = 3 << 3
 	tagName      = 4<<3 | 2
 )
 

@@ -9,8 +9,6 @@ import (
 	"hash"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +17,7 @@ import (
 	"github.com/gorilla/sessions"
 
 	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/filestore"
 	"github.com/sojourn-go/sojourn/legacy/gorilla"
 	"github.com/sojourn-go/sojourn/legacy/internal/legacytest"
 	"github.com/sojourn-go/sojourn/legacy/reason"
@@ -151,8 +150,13 @@ func TestFilesystemStoreIsReadAndWrittenAsGorillaDoes(t *testing.T) {
 			dir := t.TempDir()
 			real := sessions.NewFilesystemStore(dir, s.pairs...)
 			s.configure(real.Codecs)
+			files, err := filestore.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer files.Close()
 			ours, err := gorilla.New(gorilla.Config{
-				Name: "app", Keys: s.keys, HashFunc: s.hash, Backend: gorilla.FilesystemStore, Store: files(dir),
+				Name: "app", Keys: s.keys, HashFunc: s.hash, Backend: gorilla.FilesystemStore, Store: files,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -181,25 +185,6 @@ func TestFilesystemStoreIsReadAndWrittenAsGorillaDoes(t *testing.T) {
 			}
 		})
 	}
-}
-
-// files is the directory of a FilesystemStore.
-type files string
-
-func (d files) Get(_ context.Context, key string) (legacy.Entry, error) {
-	b, err := os.ReadFile(filepath.Join(string(d), key))
-	if errors.Is(err, os.ErrNotExist) {
-		err = legacy.ErrNoEntry
-	}
-	return legacy.Entry{Value: b}, err
-}
-
-func (d files) Set(_ context.Context, key string, e legacy.Entry) error {
-	return os.WriteFile(filepath.Join(string(d), key), e.Value, 0o600)
-}
-
-func (d files) Delete(_ context.Context, key string) error {
-	return os.Remove(filepath.Join(string(d), key))
 }
 
 func TestRedisStoreIsReadAndWrittenAsRedistoreDoes(t *testing.T) {

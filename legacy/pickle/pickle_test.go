@@ -258,18 +258,33 @@ func TestLimitsCanBeSet(t *testing.T) {
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	huge := new(big.Int).Lsh(big.NewInt(1), 3000)
 	for _, v := range []any{
-		nil, true, false, "", "é😀", value.Surrogates("\xed\xa0\xbd"), []byte{}, []byte{0, 127, 128, 255},
+		nil, true, false, "", "é😀", value.Surrogates("\xed\xa0\xbd"),
+		[]byte{},
+		[]byte{0, 127, 128, 255},
 		int64(0), int64(255), int64(256), int64(65535), int64(65536), int64(-1), int64(math.MinInt32), int64(math.MaxInt32) + 1,
 		int64(math.MinInt64), int64(math.MaxInt64), huge, new(big.Int).Neg(huge), big.NewInt(math.MaxInt64),
 		0.0, math.Copysign(0, -1), math.Inf(1), math.NaN(), 1.5e300,
-		[]any{}, []any{int64(1), []any{nil}}, value.Tuple{}, value.Tuple{"a"}, value.Tuple{"a", "b"}, value.Tuple{"a", "b", "c"},
-		value.Tuple{"a", "b", "c", "d"}, value.NewDict(), dict(t, "a", nil, int64(2), "b", value.Tuple{int64(1)}, true),
-		value.Set{}, value.Set{Items: []any{"x", int64(1)}}, value.Set{Items: []any{nil}, Frozen: true},
+		[]any{},
+		[]any{int64(1), []any{nil}},
+		value.Tuple{},
+		value.Tuple{"a"},
+		value.Tuple{"a", "b"},
+		value.Tuple{"a", "b", "c"},
+		value.Tuple{"a", "b", "c", "d"},
+		value.NewDict(), dict(t, "a", nil, int64(2), "b", value.Tuple{int64(1)}, true),
+		value.Set{},
+		value.Set{Items: []any{"x", int64(1)}},
+		value.Set{Items: []any{nil}, Frozen: true},
 		value.DateTime{Year: 2014, Month: 12, Day: 31, Hour: 23, Minute: 59, Second: 58, Microsecond: 999_999},
 		value.DateTime{Year: 2014, Month: 1, Day: 1, Aware: true, Offset: -90 * time.Minute},
-		value.Date{Year: 9999, Month: 12, Day: 31}, value.Time{Hour: 23, Microsecond: 65536},
-		value.TimeDelta{Days: -1, Seconds: 86399, Microseconds: 999_999}, value.Decimal("-1.5E+7"), value.Decimal("NaN"),
-		value.UUID{}, value.UUID{0xff, 15: 1}, complex(1, -2.5), value.Object{Class: value.EntityProto, State: []byte{1, 255}},
+		value.Date{Year: 9999, Month: 12, Day: 31},
+		value.Time{Hour: 23, Microsecond: 65536},
+		value.TimeDelta{Days: -1, Seconds: 86399, Microseconds: 999_999},
+		value.Decimal("-1.5E+7"), value.Decimal("NaN"),
+		value.UUID{},
+		value.UUID{0xff, 15: 1},
+		complex(1, -2.5),
+		value.Object{Class: value.EntityProto, State: []byte{1, 255}},
 	} {
 		b, err := pickle.Encode(v)
 		if err != nil {
@@ -296,9 +311,15 @@ func TestWhatPythonCouldNotReadIsNotWritten(t *testing.T) {
 	loop := []any{nil}
 	loop[0] = loop
 	for _, v := range []any{
-		"\xff", make(chan int), loop, value.Date{Year: 0, Month: 1, Day: 1}, value.Time{Hour: 24}, value.DateTime{},
-		value.DateTime{Year: 2014, Month: 1, Day: 1, Aware: true, Offset: 24 * time.Hour}, value.Decimal("one"),
-		value.Object{Class: "os.system"}, dict(t, "k", make(chan int)), value.Tuple{make(chan int)},
+		"\xff", make(chan int), loop,
+		value.Date{Year: 0, Month: 1, Day: 1},
+		value.Time{Hour: 24},
+		value.DateTime{},
+		value.DateTime{Year: 2014, Month: 1, Day: 1, Aware: true, Offset: 24 * time.Hour},
+		value.Decimal("one"),
+		value.Object{Class: "os.system"},
+		dict(t, "k", make(chan int)),
+		value.Tuple{make(chan int)},
 		value.Set{Items: []any{make(chan int)}},
 	} {
 		if b, err := pickle.Encode(v); !errors.Is(err, value.ErrUnsupported) {

@@ -55,9 +55,18 @@ func TestKeysAreTheSameWhenPythonSaysSo(t *testing.T) {
 		}
 	}
 	different := []any{
-		nil, "", "1", int64(1), 1.5, []byte("1"), value.Tuple{}, value.Tuple{int64(1)}, value.Tuple{"1"},
-		value.Tuple{value.Tuple{int64(1)}}, value.Tuple{int64(1), "1"}, value.Tuple{"1", int64(1)},
-		value.Set{Frozen: true}, value.Set{Items: []any{int64(1)}, Frozen: true}, day, value.UUID{}, value.Decimal("1"), 1 + 0i,
+		nil, "", "1", int64(1), 1.5, []byte("1"),
+		value.Tuple{},
+		value.Tuple{int64(1)},
+		value.Tuple{"1"},
+		value.Tuple{value.Tuple{int64(1)}},
+		value.Tuple{int64(1), "1"},
+		value.Tuple{"1", int64(1)},
+		value.Set{Frozen: true},
+		value.Set{Items: []any{int64(1)}, Frozen: true},
+		day,
+		value.UUID{},
+		value.Decimal("1"), 1 + 0i,
 	}
 	d := value.NewDict()
 	for _, k := range different {
@@ -161,7 +170,12 @@ func TestJSONIsWrittenAsPythonDoes(t *testing.T) {
 		t.Errorf("got %s, %v", spaced, err)
 	}
 	for _, v := range []any{
-		[]byte{1}, value.Set{}, value.DateTime{}, time.Now(), value.UUID{}, make(chan int),
+		[]byte{1},
+		value.Set{},
+		value.DateTime{},
+		time.Now(),
+		value.UUID{},
+		make(chan int),
 		dict(t, value.Tuple{}, 1), dict(t, []byte("k"), 1),
 	} {
 		if text, err := (value.JSON{}).Marshal(v); !errors.Is(err, value.ErrUnsupported) {
@@ -274,8 +288,12 @@ func TestDateTimesAreInstants(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	for _, bad := range []value.DateTime{
-		{}, {Year: 2014, Month: 2, Day: 29}, {Year: 2014, Month: 13, Day: 1}, {Year: 10000, Month: 1, Day: 1},
-		{Year: 2014, Month: 1, Day: 1, Hour: 24}, {Year: 2014, Month: 1, Day: 1, Microsecond: 1_000_000},
+		{},
+		{Year: 2014, Month: 2, Day: 29},
+		{Year: 2014, Month: 13, Day: 1},
+		{Year: 10000, Month: 1, Day: 1},
+		{Year: 2014, Month: 1, Day: 1, Hour: 24},
+		{Year: 2014, Month: 1, Day: 1, Microsecond: 1_000_000},
 	} {
 		if bad.Valid() {
 			t.Errorf("%v is valid", bad)

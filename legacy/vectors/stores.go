@@ -16,13 +16,14 @@ import (
 // stores holds the entries of one case in memory and plays every back end.
 type stores struct {
 	now  time.Time
+	app  string
 	data map[string]Entry
 }
 
 func newStores(c *Case) *stores {
 	s := &stores{data: map[string]Entry{}}
 	if c != nil {
-		s.now = c.now()
+		s.now, s.app = c.now(), c.app()
 		for _, e := range c.Storage {
 			s.put(e)
 		}
@@ -140,7 +141,11 @@ func property(p Property) any {
 }
 
 func (d datastore) Put(_ context.Context, kind, name string, e appengine.Entity) error {
-	out := Entry{Backend: "datastore", Kind: kind, Key: name, KeyIs: "name", Properties: map[string]Property{}}
+	key := appengine.Key{App: d.app, Path: []appengine.Element{{Kind: kind, Name: name}}}
+	out := Entry{
+		Backend: "datastore", Kind: kind, Key: name, KeyIs: "name", EncodedKey: key.Encode(),
+		Properties: map[string]Property{},
+	}
 	for _, p := range e {
 		switch v := p.Value.(type) {
 		case []byte:

@@ -73,7 +73,7 @@ func (c *Case) webapp2(s *stores) (legacy.Reader, error) {
 	}
 	config := webapp2.Config{
 		Secret: in.bytes(), Name: in.CookieName,
-		Memcache: memcache{s}, Datastore: datastore{s}, App: "s~legacy-app",
+		Memcache: memcache{s}, Datastore: datastore{s}, App: s.app,
 		Cookie: cookies.Attributes{
 			Domain: in.CookieArgs.Domain, Path: in.CookieArgs.Path, MaxAge: in.CookieArgs.MaxAge,
 			Secure: in.CookieArgs.Secure, HTTPOnly: in.CookieArgs.HTTPOnly,

@@ -14,10 +14,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
 	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/memcachevars"
 	"github.com/sojourn-go/sojourn/legacy/pickle"
 	"github.com/sojourn-go/sojourn/legacy/reason"
@@ -74,7 +76,7 @@ type Entry struct {
 	EncodedKey string              `json:"encoded_key,omitempty"`
 	Value      []byte              `json:"value_base64"`
 	Flags      *uint32             `json:"flags"`
-	ExpiresAt  *int64              `json:"expires_at,omitempty"`
+	ExpiresAt  *int64              `json:"expires_at"`
 	TTL        *int64              `json:"ttl,omitempty"` // seconds, -1 = none
 	Properties map[string]Property `json:"properties,omitempty"`
 }
@@ -98,6 +100,48 @@ func Parse(data []byte) (*File, error) {
 		}
 	}
 	return &f, nil
+}
+
+// Check reads a file of recorded sessions and writes the [Verdict] of each case
+// as one line of JSON. Whatever the verdicts are, only a file that cannot be
+// read and a failing w are errors.
+func Check(ctx context.Context, file []byte, w io.Writer) error {
+	return eachLine(file, w, func(c *Case) any { return c.Check(ctx) })
+}
+
+// Rewrite reads a file of recorded sessions and writes what each case's writer
+// makes of its data ([Written]) as one line of JSON. Cases with nothing to write
+// are left out.
+func Rewrite(ctx context.Context, file []byte, w io.Writer) error {
+	return eachLine(file, w, func(c *Case) any {
+		written, err := c.Rewrite(ctx)
+		switch {
+		case errors.Is(err, ErrNotShared):
+			return nil
+		case err != nil:
+			return &Written{Name: c.Name, System: c.System, Config: c.Config, Now: c.Now, Error: err.Error()}
+		}
+		return written
+	})
+}
+
+func eachLine(file []byte, w io.Writer, line func(*Case) any) error {
+	f, err := Parse(file)
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	for i := range f.Cases {
+		v := line(&f.Cases[i])
+		if v == nil {
+			continue
+		}
+		if err := out.Encode(v); err != nil {
+			return fmt.Errorf("recorded sessions: %w", err)
+		}
+	}
+	return nil
 }
 
 // Verdict is what a reader made of a case.
@@ -161,6 +205,16 @@ func (c *Case) header() http.Header {
 	return h
 }
 
+// app is the application that a case was recorded in, as far as its keys tell.
+func (c *Case) app() string {
+	for _, e := range c.Storage {
+		if key, err := appengine.ParseKey(e.EncodedKey); err == nil {
+			return key.App
+		}
+	}
+	return "s~legacy-app"
+}
+
 func (c *Case) now() time.Time {
 	return time.UnixMicro(int64(c.Now * 1e6)).UTC()
 }
@@ -173,6 +227,7 @@ type Written struct {
 	Now       float64         `json:"now"`
 	SetCookie []string        `json:"set_cookie"`
 	Storage   []Entry         `json:"storage"`
+	Error     string          `json:"error,omitempty"` // why nothing could be written
 }
 
 // ErrNotShared says that a case has nothing to write: it is not valid, or its
@@ -198,7 +253,7 @@ func (c *Case) Rewrite(ctx context.Context) (*Written, error) {
 		s.Detail, s.Cookies = nil, nil
 	}
 	empty := newStores(nil)
-	empty.now = c.now()
+	empty.now, empty.app = c.now(), c.app()
 	w, err := c.reader(empty)
 	if err != nil {
 		return nil, err

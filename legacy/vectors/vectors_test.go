@@ -1,12 +1,14 @@
 package vectors_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sojourn-go/sojourn/legacy/beaker"
@@ -208,5 +210,65 @@ func TestRecordedDetailsAreFound(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestChecksAndRewritesAreLinesOfJSON(t *testing.T) {
+	ctx := context.Background()
+	raw, err := os.ReadFile("../testdata/webapp2_ndb.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := vectors.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var checks, rewrites bytes.Buffer
+	if err := vectors.Check(ctx, raw, &checks); err != nil {
+		t.Fatal(err)
+	}
+	if err := vectors.Rewrite(ctx, raw, &rewrites); err != nil {
+		t.Fatal(err)
+	}
+	valid := 0
+	lines := strings.Split(strings.TrimSpace(checks.String()), "\n")
+	for i, c := range file.Cases {
+		var line map[string]any
+		if err := json.Unmarshal([]byte(lines[i]), &line); err != nil {
+			t.Fatal(err)
+		}
+		for _, field := range []string{"name", "valid", "data", "sid", "reason"} {
+			if _, ok := line[field]; !ok {
+				t.Errorf("%s has no %q", lines[i], field)
+			}
+		}
+		if line["name"] != c.Name || len(line) != 5 {
+			t.Errorf("line %d is %s", i, lines[i])
+		}
+		if c.Expect.Valid {
+			valid++
+		}
+	}
+	lines = strings.Split(strings.TrimSpace(rewrites.String()), "\n")
+	if len(lines) != valid {
+		t.Errorf("%d rewrites of %d valid cases", len(lines), valid)
+	}
+	for _, line := range lines {
+		var w vectors.Written
+		if err := json.Unmarshal([]byte(line), &w); err != nil || w.Error != "" || len(w.SetCookie) != 1 || len(w.Storage) != 2 {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	if err := vectors.Check(ctx, []byte("no JSON"), &checks); err == nil {
+		t.Error("a file that is none was checked")
+	}
+	unknown := []byte(`{"system":"other","cases":[{"name":"x","expect":{"valid":true}}]}`)
+	checks.Reset()
+	rewrites.Reset()
+	if err := vectors.Check(ctx, unknown, &checks); err != nil || !strings.Contains(checks.String(), "unknown system") {
+		t.Errorf("%s, %v", checks.String(), err)
+	}
+	if err := vectors.Rewrite(ctx, unknown, &rewrites); err != nil || !strings.Contains(rewrites.String(), "unknown system") {
+		t.Errorf("%s, %v", rewrites.String(), err)
 	}
 }
