@@ -1,0 +1,128 @@
+package redis
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// A record is one string: a head that the scripts read and change, and then the
+// Data, which they leave alone. Its parts, all numbers big-endian:
+//
+//	at  bytes
+//	 0   1     format, 1
+//	 1   1     number of tags
+//	 2   6     Seen      times in Unix milliseconds, 0 = not set
+//	 8   6     Deadline
+//	14   6     Created
+//	20   6     Expires
+//	26   6     Ended
+//	32  16     User
+//	48   8     Version
+//	56   8 n   Tags, newest first
+//	     …     Data
+//
+// Version and newest tag are side by side, so that a base is 16 bytes of it.
+const (
+	format      = 1
+	userAt      = 32
+	versionAt   = 48
+	tagsAt      = 56
+	timeSize    = 6
+	longestTime = 1<<(8*timeSize) - 1 // in the year 10889
+)
+
+// maxValue is the longest string that Redis takes unless it is told otherwise
+// (proto-max-bulk-len). One that is longer would cost the connection.
+const maxValue = 512 << 20
+
+// clockSkew is for how long after its deadline a record stays: the server's
+// clock may be ahead of those that judge deadlines. The scripts know it too.
+const clockSkew = time.Minute
+
+var errFormat = errors.New("the record was written by a newer release, or not by this package")
+
+func encode(rec *store.Record) []byte {
+	tags := rec.Tags[:min(len(rec.Tags), store.RecentTags)]
+	b := make([]byte, 0, tagsAt+8*len(tags)+len(rec.Data))
+	b = append(b, format, byte(len(tags)))
+	for _, t := range [...]time.Time{rec.Seen, rec.Deadline, rec.Created, rec.Expires, rec.Ended} {
+		b = appendTime(b, t)
+	}
+	b = append(b, rec.User[:]...)
+	b = binary.BigEndian.AppendUint64(b, rec.Version)
+	for _, tag := range tags {
+		b = binary.BigEndian.AppendUint64(b, uint64(tag))
+	}
+	return append(b, rec.Data...)
+}
+
+// decode reads what encode wrote. Data shares b.
+func decode(id store.ID, b []byte) (store.Record, error) {
+	if len(b) < tagsAt || b[0] != format {
+		return store.Record{}, errFormat
+	}
+	n := int(b[1])
+	head := tagsAt + 8*n
+	if n > store.RecentTags || len(b) < head {
+		return store.Record{}, errFormat
+	}
+	rec := store.Record{ID: id, User: store.UserHash(b[userAt:versionAt]), Version: binary.BigEndian.Uint64(b[versionAt:])}
+	for i, t := range [...]*time.Time{&rec.Seen, &rec.Deadline, &rec.Created, &rec.Expires, &rec.Ended} {
+		*t = timeAt(b[2+i*timeSize:])
+	}
+	for i := range n {
+		rec.Tags = append(rec.Tags, store.Tag(binary.BigEndian.Uint64(b[tagsAt+8*i:])))
+	}
+	if len(b) > head {
+		rec.Data = b[head:len(b):len(b)]
+	}
+	return rec, nil
+}
+
+// encodeBase returns the 16 bytes of a record that must be as base says, or ""
+// for the base that expects none.
+func encodeBase(base store.Base) string {
+	if base == (store.Base{}) {
+		return ""
+	}
+	b := binary.BigEndian.AppendUint64(nil, base.Version)
+	return string(binary.BigEndian.AppendUint64(b, uint64(base.Tag)))
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	ms := int64(0)
+	if !t.IsZero() {
+		ms = min(max(t.UnixMilli(), 0), longestTime)
+	}
+	var all [8]byte
+	binary.BigEndian.PutUint64(all[:], uint64(ms))
+	return append(b, all[8-timeSize:]...)
+}
+
+func timeAt(b []byte) time.Time {
+	var all [8]byte
+	copy(all[8-timeSize:], b[:timeSize])
+	ms := binary.BigEndian.Uint64(all[:])
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(ms)).UTC()
+}
+
+// key returns the key of a session's record.
+func (s *Store) key(id store.ID) string { return s.prefix + sessionKeys + id.String() }
+
+// userKey returns the key of a user's index.
+func (s *Store) userKey(user store.UserHash) string {
+	return s.prefix + userKeys + store.ID(user).String()
+}
+
+// What a key holds is said right after the prefix.
+const (
+	sessionKeys = "s:"
+	userKeys    = "u:"
+	cacheKeys   = "c:"
+)

@@ -1,0 +1,230 @@
+// Package redis keeps session records in Redis or Valkey: as a store ([Open]),
+// or as a cache in front of one ([NewCache], with package tiered).
+//
+//	db, err := redis.Open(ctx, redis.Options{Addrs: []string{"10.0.0.1:6379"}})
+//	if err != nil {
+//		return err
+//	}
+//	defer db.Close()
+//	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db})
+//
+// The servers may be one node, a node and its replicas watched by Sentinel, or
+// a Cluster; Redis 6.2 or newer, or any Valkey. [ParseURL] reads all of it from
+// a URL.
+//
+// A session is one key, so it is always within one slot of a Cluster. Its save
+// is one round trip: a script on the server compares and sets. The key expires
+// by itself, a minute after the record's deadline.
+//
+// What a nil error from Save is worth depends on how the servers are run. Redis
+// acknowledges a write when it is in the memory of one server: what that server
+// has not yet written to its append-only file is lost when it is killed, and
+// what it has not yet sent to a replica is lost when that replica takes over.
+// The README says for each setting what can be lost. [Options.Replicas] narrows
+// the second gap and does not close it.
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+// Options say where the servers are and how they are used. Only Addrs is
+// required.
+type Options struct {
+	// Addrs are the servers, each as host:port: one node; with Cluster, some
+	// nodes of the cluster, which name the others; with Master, the sentinels.
+	Addrs []string
+	// Cluster says that Addrs belong to a Cluster.
+	Cluster bool
+	// Master is the name of the master that the sentinels at Addrs watch. "" =
+	// no Sentinel.
+	Master string
+
+	// Username and Password are those of an ACL user. "" = the default user,
+	// and no password.
+	Username, Password string
+	// SentinelUsername and SentinelPassword are for the sentinels.
+	SentinelUsername, SentinelPassword string
+	// TLS is used for all connections, those to sentinels too. nil = plain TCP.
+	TLS *tls.Config
+	// DB is the number of the database. A Cluster has only number 0.
+	DB int
+
+	// Prefix is put before every key, so that several applications can share
+	// servers: at most 200 bytes, without braces, which would put all keys of a
+	// Cluster into one slot. "" = "sojourn:".
+	Prefix string
+	// DialTimeout bounds connecting to a server. 0 = 1 s.
+	DialTimeout time.Duration
+
+	// AllowEviction lets Open accept servers that evict keys when their memory
+	// is full. Sessions are lost then, and end marks too, so that a logout may
+	// not be final. A cache does not need it.
+	AllowEviction bool
+	// Replicas is how many replicas must have acknowledged a save or an end
+	// before it counts as kept (WAIT). It narrows what a failover can lose, and
+	// does not close it: the replica that takes over may be another one. With
+	// fewer replicas in reach, every save is an error. 0 = the master alone. A
+	// cache does not use it.
+	Replicas int
+	// ReplicaTimeout is how long to wait for them. 0 = 500 ms.
+	ReplicaTimeout time.Duration
+}
+
+// withDefaults returns the options with all zero values filled in, or an error
+// that names every mistake.
+func (o Options) withDefaults() (Options, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("redis: "+format, args...)) }
+	if len(o.Addrs) == 0 {
+		bad("no address given")
+	}
+	for _, a := range o.Addrs {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			bad("address %q is not host:port", a)
+		}
+	}
+	switch {
+	case o.Cluster && o.Master != "":
+		bad("Cluster and Master exclude each other")
+	case o.Cluster && o.DB != 0:
+		bad("a Cluster has no database %d", o.DB)
+	case !o.Cluster && o.Master == "" && len(o.Addrs) > 1:
+		bad("%d addresses, but neither Cluster nor Master", len(o.Addrs))
+	}
+	if len(o.Prefix) > 200 || strings.ContainsAny(o.Prefix, "{}") {
+		bad("prefix %.40q: at most 200 bytes without braces", o.Prefix)
+	}
+	if o.DB < 0 || o.DialTimeout < 0 || o.Replicas < 0 || o.ReplicaTimeout < 0 {
+		bad("negative option")
+	}
+	if o.Prefix == "" {
+		o.Prefix = "sojourn:"
+	}
+	if o.DialTimeout == 0 {
+		o.DialTimeout = time.Second
+	}
+	if o.ReplicaTimeout == 0 {
+		o.ReplicaTimeout = 500 * time.Millisecond
+	}
+	o.Addrs = slices.Clone(o.Addrs)
+	return o, errors.Join(errs...)
+}
+
+const (
+	// unresponsive is after how long without any answer a connection is given
+	// up, together with the calls on it. It is far above what a busy server
+	// needs, and below what callers would queue up behind a frozen one.
+	unresponsive = 3 * time.Second
+	// keepAlive is how often an idle connection is tried.
+	keepAlive = time.Second
+	// waiting is how many saves may wait for replicas at the same time, on a
+	// connection each, per server.
+	waiting = 64
+)
+
+// clientOption is what the client library is told.
+func (o Options) clientOption() valkey.ClientOption {
+	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive}
+	return valkey.ClientOption{
+		InitAddress:       o.Addrs,
+		Username:          o.Username,
+		Password:          o.Password,
+		SelectDB:          o.DB,
+		TLSConfig:         o.TLS,
+		ClientName:        "sojourn",
+		ClientSetInfo:     valkey.DisableClientSetInfo,
+		Dialer:            dialer,
+		ConnWriteTimeout:  unresponsive,
+		ForceSingleClient: !o.Cluster && o.Master == "",
+		Sentinel: valkey.SentinelOption{
+			MasterSet: o.Master,
+			Username:  o.SentinelUsername,
+			Password:  o.SentinelPassword,
+			TLSConfig: o.TLS,
+			Dialer:    dialer,
+			// The news of a failover can be missed, and a master that was
+			// demoted keeps its connections.
+			TopologyRefreshInterval: time.Second,
+		},
+		ClusterOption: valkey.ClusterOption{
+			ShardsRefreshInterval: 5 * time.Second,
+			MaxMovedRedirections:  5,
+		},
+		// Who calls knows best whether and when to try again; the library would
+		// go on until the context ends.
+		DisableRetry: true,
+		DisableCache: true,
+		// Otherwise a connection starts out in a mode where one call's deadline
+		// closes it for everybody, and where nobody notices its end.
+		AlwaysPipelining:    true,
+		ReadBufferEachConn:  64 << 10,
+		WriteBufferEachConn: 64 << 10,
+		BlockingPoolSize:    waiting,
+		BlockingPoolCleanup: time.Minute,
+	}
+}
+
+// connect makes a client. The library knows no contexts there; a connection
+// that comes too late is closed.
+func connect(ctx context.Context, o Options) (valkey.Client, error) {
+	type outcome struct {
+		rdb valkey.Client
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		rdb, err := valkey.NewClient(o.clientOption())
+		if err != nil && rdb != nil {
+			rdb.Close()
+		}
+		done <- outcome{rdb, err}
+	}()
+	select {
+	case got := <-done:
+		return got.rdb, got.err
+	case <-ctx.Done():
+		go func() {
+			if got := <-done; got.err == nil {
+				got.rdb.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// client is what store and cache have in common.
+type client struct {
+	rdb     valkey.Client
+	cluster bool
+}
+
+// do sends a command. If it failed because of the deadline of another call,
+// which happens to whoever waits for that call's connection, it is sent again.
+func (c *client) do(ctx context.Context, command func() valkey.Completed) (valkey.ValkeyMessage, error) {
+	if err := ctx.Err(); err != nil {
+		return valkey.ValkeyMessage{}, err
+	}
+	m, err := c.rdb.Do(ctx, command()).ToMessage()
+	if isContextError(err) && ctx.Err() == nil {
+		m, err = c.rdb.Do(ctx, command()).ToMessage()
+	}
+	return m, err
+}
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// failed wraps an error of the client library. Keys and values are not in it.
+func failed(doing string, err error) error { return fmt.Errorf("redis: %s: %w", doing, err) }

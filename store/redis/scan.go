@@ -1,0 +1,142 @@
+package redis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	"github.com/valkey-io/valkey-go"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// master is a server that has keys of its own.
+type master struct {
+	rdb valkey.Client
+	run string // which life of the server it is
+}
+
+// masters returns the servers that together have all keys, in an order that
+// lasts as long as they do.
+func (s *Store) masters(ctx context.Context) ([]master, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.cluster {
+		text, err := s.rdb.Do(ctx, s.rdb.B().ClusterInfo().Build()).ToString()
+		if err != nil {
+			return nil, err
+		}
+		if infoField(text, "cluster_slots_ok") != "16384" {
+			return nil, errors.New("some slots of the Cluster have no server")
+		}
+	}
+	var found []master
+	for _, node := range s.rdb.Nodes() {
+		answers := node.DoMulti(ctx, node.B().Info().Section("server").Build(), node.B().Info().Section("replication").Build())
+		server, err := answers[0].ToString()
+		if err != nil {
+			return nil, err
+		}
+		replication, err := answers[1].ToString()
+		if err != nil {
+			return nil, err
+		}
+		if infoField(replication, "role") == "master" {
+			found = append(found, master{node, infoField(server, "run_id")})
+		}
+	}
+	if len(found) == 0 {
+		return nil, errors.New("none of the servers is a master")
+	}
+	slices.SortFunc(found, func(a, b master) int { return cmp.Compare(a.run, b.run) })
+	return found, nil
+}
+
+// infoField returns a field of what INFO or CLUSTER INFO says.
+func infoField(text, name string) string {
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// ErrScanCursor says that a walk cannot go on: its cursor is not one of this
+// store, or one of the servers was restarted or has lost its role since the
+// walk began. It has to begin again.
+var ErrScanCursor = errors.New("redis: the cursor is of no use with these servers")
+
+// Scan returns the next records, as store.Scanner says. It asks one master
+// after the other with SCAN, which looks at all keys of the database, those of
+// others too. A walk that is under way when a server is restarted or taken
+// over ends with ErrScanCursor. A record that a Cluster moves to another node
+// during the walk may be missing.
+func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
+	masters, err := s.masters(ctx)
+	if err != nil {
+		return nil, "", failed("scan", err)
+	}
+	servers := fnv.New64a()
+	for _, m := range masters {
+		_, _ = servers.Write([]byte(m.run)) // never fails
+	}
+	// The cursor is which servers there were, at which of them the walk is,
+	// and SCAN's own cursor there.
+	begun, at, inner := servers.Sum64(), 0, uint64(0)
+	if cursor != "" {
+		if n, err := fmt.Sscanf(cursor, "%x-%d-%d", &begun, &at, &inner); err != nil || n != 3 || at < 0 || at >= len(masters) || begun != servers.Sum64() {
+			return nil, "", ErrScanCursor
+		}
+	}
+	ids, inner, err := s.scanKeys(ctx, masters[at].rdb, inner, limit)
+	if err != nil {
+		return nil, "", failed("scan", err)
+	}
+	recs, err := s.loadAll(ctx, ids)
+	if err != nil {
+		return nil, "", failed("scan", err)
+	}
+	if inner == 0 {
+		if at++; at == len(masters) {
+			return recs, "", nil
+		}
+	}
+	return recs, fmt.Sprintf("%x-%d-%d", begun, at, inner), nil
+}
+
+// scanRounds is how often one page asks for more keys, should few of those that
+// it got be sessions.
+const scanRounds = 16
+
+// scanKeys returns about limit IDs, without any twice, and where to go on; 0 is
+// the end.
+func (s *Store) scanKeys(ctx context.Context, rdb valkey.Client, from uint64, limit int) ([]store.ID, uint64, error) {
+	prefix := s.prefix + sessionKeys
+	pattern := globEscape.Replace(prefix) + "*"
+	seen := map[store.ID]bool{}
+	var ids []store.ID
+	for range scanRounds {
+		entry, err := rdb.Do(ctx, rdb.B().Scan().Cursor(from).Match(pattern).Count(int64(max(limit, 1))).Build()).AsScanEntry()
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, key := range entry.Elements {
+			if id, err := store.ParseID(strings.TrimPrefix(key, prefix)); err == nil && !seen[id] {
+				seen[id] = true
+				ids = append(ids, id)
+			}
+		}
+		if from = entry.Cursor; from == 0 || len(ids) >= limit {
+			break
+		}
+	}
+	return ids, from, nil
+}
+
+var globEscape = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)

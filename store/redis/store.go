@@ -1,0 +1,316 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Store is a store.Store in Redis or Valkey that can touch, find a user's
+// sessions and be scanned. Make one with Open.
+//
+// Calls that run at the same time share connections and travel together. Each
+// is bounded by its context; a server that says nothing at all for three
+// seconds loses its connections, and all calls on them fail. Nothing is tried
+// again in here: whoever saves may send the same save again, and it is applied
+// once.
+type Store struct {
+	client
+	prefix         string
+	replicas       int
+	replicaTimeout time.Duration
+}
+
+var (
+	_ store.Store     = (*Store)(nil)
+	_ store.Toucher   = (*Store)(nil)
+	_ store.UserIndex = (*Store)(nil)
+	_ store.Scanner   = (*Store)(nil)
+)
+
+// ErrEviction says that the servers drop keys when their memory is full, and
+// sessions with them. See [Options.AllowEviction].
+var ErrEviction = errors.New("redis: the server may evict sessions")
+
+// Open connects to the servers and makes sure that they evict nothing: it
+// returns ErrEviction for every maxmemory-policy other than noeviction, unless
+// Options allow it. Of a Cluster it asks every master. ctx bounds the opening
+// only.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	rdb, err := connect(ctx, o)
+	if err != nil {
+		return nil, failed("open", err)
+	}
+	s := &Store{
+		client:         client{rdb, o.Cluster},
+		prefix:         o.Prefix,
+		replicas:       o.Replicas,
+		replicaTimeout: o.ReplicaTimeout,
+	}
+	if !o.AllowEviction {
+		if err := s.refuseEviction(ctx); err != nil {
+			s.rdb.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// refuseEviction asks INFO and not CONFIG, which many providers forbid.
+func (s *Store) refuseEviction(ctx context.Context) error {
+	masters, err := s.masters(ctx)
+	if err != nil {
+		return failed("open", err)
+	}
+	for _, m := range masters {
+		text, err := m.rdb.Do(ctx, m.rdb.B().Info().Section("memory").Build()).ToString()
+		if err != nil {
+			return failed("open: find out about eviction", err)
+		}
+		if policy := infoField(text, "maxmemory_policy"); policy != "noeviction" {
+			return fmt.Errorf("%w: maxmemory-policy is %q", ErrEviction, policy)
+		}
+	}
+	return nil
+}
+
+// Close closes all connections. Calls under way fail.
+func (s *Store) Close() error {
+	s.rdb.Close()
+	return nil
+}
+
+// Load returns a record, as store.Store says.
+func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
+	m, err := s.do(ctx, func() valkey.Completed { return s.rdb.B().Get().Key(s.key(id)).Build() })
+	return loaded(id, m, err)
+}
+
+func loaded(id store.ID, m valkey.ValkeyMessage, err error) (store.Record, error) {
+	if valkey.IsValkeyNil(err) {
+		return store.Record{}, store.ErrNotFound
+	}
+	var b []byte
+	if err == nil {
+		b, err = m.AsBytes()
+	}
+	if err != nil {
+		return store.Record{}, failed("load", err)
+	}
+	rec, err := decode(id, b)
+	if err != nil {
+		return store.Record{}, failed("load", err)
+	}
+	return rec, nil
+}
+
+// What the scripts answer. A text of 16 bytes is a success, too, and names the
+// user whose session it was about.
+const (
+	refused   = 0 // a conflict, or not found; nothing was written
+	succeeded = 1
+	unindexed = 2 // nothing was written: the user's index lacks the session
+)
+
+var errAnswer = errors.New("the script's answer is none of those it has")
+
+// outcome reads a script's answer. What went wrong after a refusal does not
+// matter.
+func outcome(m valkey.ValkeyMessage, failure error) (n int64, user store.UserHash, err error) {
+	if m.IsInt64() {
+		if n, err = m.AsInt64(); err != nil || n != succeeded {
+			return n, user, err
+		}
+		return n, user, failure
+	}
+	if failure != nil && !m.IsString() {
+		return refused, user, failure
+	}
+	text, err := m.ToString()
+	if err != nil || len(text) != len(user) {
+		return refused, user, errAnswer
+	}
+	return succeeded, store.UserHash([]byte(text)), failure
+}
+
+// saveScript compares and sets. Its arguments are the record, the base, now in
+// Unix milliseconds, whether the user's index has the session, and whether times
+// may move backwards.
+var saveScript = newScript(`
+local key, new, base, now, indexed, shorten = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
+local NEVER, NOBODY = string.rep('\0', 6), string.rep('\0', 16)
+local seen, deadline, _, expires = struct.unpack('>I6I6I6I6', new, 3)
+local live, user = string.sub(new, 27, 32) == NEVER, string.sub(new, 33, 48)
+local have = redis.call('GETRANGE', key, 0, 119)
+local was = {deadline = -1}
+if have ~= '' then
+	if string.byte(have) ~= 1 then return redis.error_reply('FORMAT unknown') end
+	was.seen, was.deadline, _, was.expires = struct.unpack('>I6I6I6I6', have, 3)
+	was.live, was.user = string.sub(have, 27, 32) == NEVER, string.sub(have, 33, 48)
+	local tag = string.sub(new, 57, 64)
+	for at = 57, 49 + 8 * string.byte(have, 2), 8 do
+		if string.sub(have, at, at + 7) == tag then
+			-- Saved before. WAIT waits for what its connection wrote, so write.
+			redis.call('PEXPIREAT', key, was.deadline + 60000)
+			return 1
+		end
+	end
+end
+local update = base ~= ''
+if update then
+	if not was.live or string.sub(have, 49, 64) ~= base then return 0 end
+elseif now <= was.deadline then
+	return 0
+end
+if live and user ~= NOBODY and not indexed then
+	-- An entry lives as long as the session may, 0 being for ever.
+	local covered = expires <= was.expires and (expires ~= 0 or was.expires == 0)
+	if user ~= was.user or not covered then return 2 end
+end
+if update and live and not shorten and (seen < was.seen or deadline < was.deadline) then
+	seen, deadline = math.max(seen, was.seen), math.max(deadline, was.deadline)
+	new = string.sub(new, 1, 2) .. struct.pack('>I6I6', seen, deadline) .. string.sub(new, 15)
+end
+-- A full server refuses SET, but neither DEL nor what comes after it in a
+-- script: ending a session always works.
+if not live then redis.call('DEL', key) end
+redis.call('SET', key, new, 'PXAT', deadline + 60000)
+if not live and was.live and was.user ~= NOBODY then return was.user end
+return 1
+`)
+
+// Save stores a record, as store.Store says. It returns store.ErrTooLarge for
+// more than 512 MiB.
+//
+// It takes one round trip. One that brings a session to a user takes another,
+// before it: so the user's index lacks no live session.
+func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	value := encode(&rec)
+	if len(value) > maxValue {
+		return fmt.Errorf("redis: save: %d bytes, at most %d: %w", len(value), maxValue, store.ErrTooLarge)
+	}
+	listed := rec.User != store.UserHash{} && !rec.IsEnd()
+	indexed := !listed
+	save := func() (int64, store.UserHash, error) {
+		return outcome(s.evalKept(ctx, saveScript, s.key(rec.ID), valkey.BinaryString(value), encodeBase(base),
+			strconv.FormatInt(time.Now().UnixMilli(), 10), flag(indexed), flag(rec.Shorten)))
+	}
+	var was store.UserHash
+	var err error
+	result := int64(unindexed)
+	if !listed || base != (store.Base{}) {
+		result, was, err = save()
+	}
+	if err == nil && result == unindexed {
+		if err := s.index(ctx, &rec); err != nil {
+			return failed("save: index by user", err)
+		}
+		indexed = true
+		result, was, err = save()
+	}
+	switch {
+	case err != nil:
+		return failed("save", err)
+	case result == refused:
+		return store.ErrConflict
+	}
+	s.unindex(ctx, was, rec.ID)
+	return nil
+}
+
+// endScript leaves an end mark. Its arguments are now and the mark's deadline,
+// as in a record.
+var endScript = newScript(`
+local key, now, till = KEYS[1], ARGV[1], ARGV[2]
+local NEVER, NOBODY = string.rep('\0', 6), string.rep('\0', 16)
+local have = redis.call('GETRANGE', key, 0, 119)
+local deadline = struct.unpack('>I6', till)
+if have == '' then
+	have = '\1\0' .. string.rep(NEVER, 5) .. NOBODY .. string.rep('\0', 8)
+elseif string.byte(have) ~= 1 then
+	return redis.error_reply('FORMAT unknown')
+elseif string.sub(have, 27, 32) ~= NEVER then
+	deadline = math.max(deadline, (struct.unpack('>I6', have, 9)))
+	redis.call('PEXPIREAT', key, deadline + 60000)
+	redis.call('SETRANGE', key, 8, struct.pack('>I6', deadline))
+	return 1
+end
+local user = string.sub(have, 33, 48)
+local mark = string.sub(have, 1, 8) .. till .. string.sub(have, 15, 26) .. now .. string.sub(have, 33, 56 + 8 * string.byte(have, 2))
+redis.call('DEL', key) -- so that a full server does not refuse the mark
+redis.call('SET', key, mark, 'PXAT', deadline + 60000)
+if user ~= NOBODY then return user end
+return 1
+`)
+
+// Delete ends a session, as store.Store says.
+func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
+	now := appendTime(nil, time.Now())
+	m, err := s.evalKept(ctx, endScript, s.key(id), string(now), string(appendTime(nil, until)))
+	_, was, err := outcome(m, err)
+	if err != nil {
+		return failed("delete", err)
+	}
+	s.unindex(ctx, was, id)
+	return nil
+}
+
+// touchScript moves times forward. Its arguments are both times, as in a record.
+// It answers when a user's session expires, and whose it is.
+var touchScript = newScript(`
+local key = KEYS[1]
+local seen, deadline = struct.unpack('>I6I6', ARGV[1])
+local have = redis.call('GETRANGE', key, 0, 47)
+if have == '' then return 0 end
+if string.byte(have) ~= 1 then return redis.error_reply('FORMAT unknown') end
+if string.sub(have, 27, 32) ~= string.rep('\0', 6) then return 0 end
+local was_seen, was_deadline = struct.unpack('>I6I6', have, 3)
+seen, deadline = math.max(seen, was_seen), math.max(deadline, was_deadline)
+redis.call('PEXPIREAT', key, deadline + 60000)
+redis.call('SETRANGE', key, 2, struct.pack('>I6I6', seen, deadline))
+local user = string.sub(have, 33, 48)
+if user ~= string.rep('\0', 16) then return string.sub(have, 21, 26) .. user end
+return 1
+`)
+
+// Touch extends a session, as store.Toucher says. It does not rewrite the Data,
+// neither in memory nor in the append-only file nor to the replicas, for which
+// it does not wait. For a user's session it takes two round trips.
+func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
+	times := appendTime(appendTime(nil, seen), deadline)
+	m, err := s.eval(ctx, touchScript, s.key(id), string(times))
+	if err != nil {
+		return failed("touch", err)
+	}
+	if m.IsInt64() {
+		if n, _ := m.AsInt64(); n == refused {
+			return store.ErrNotFound
+		}
+		return nil
+	}
+	b, err := m.AsBytes()
+	if err != nil || len(b) != timeSize+len(store.UserHash{}) {
+		return failed("touch", errAnswer)
+	}
+	// A failover may have lost the entry, and not the session.
+	rec := store.Record{ID: id, User: store.UserHash(b[timeSize:]), Deadline: deadline, Expires: timeAt(b)}
+	_ = s.index(ctx, &rec)
+	return nil
+}
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}

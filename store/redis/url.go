@@ -1,0 +1,146 @@
+package redis
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ErrURL says that a text is not one of the URLs that ParseURL reads.
+var ErrURL = errors.New("redis: not a URL of Redis servers")
+
+// ParseURL reads the servers and how to use them from a URL:
+//
+//	redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?OPTIONS]             one node
+//	redissentinel://[…@]HOST[:PORT],…/MASTER[?OPTIONS]               nodes that sentinels watch
+//	rediscluster://[…@]HOST[:PORT],…[?OPTIONS]                       a Cluster
+//
+// With rediss, redissentinels or redisclusters in front, connections are
+// encrypted with TLS. The default port is 6379, and that of sentinels 26379.
+// Each field of Options has an option: prefix, db, dial_timeout, replicas,
+// replica_timeout, sentinel_username and sentinel_password are taken as they
+// are (times such as 500ms), and allow_eviction is true or false.
+//
+// Errors wrap ErrURL and contain no part of the text that may be a password.
+func ParseURL(text string) (Options, error) {
+	o, err := parseURL(text)
+	if err != nil {
+		return Options{}, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	if _, err := o.withDefaults(); err != nil {
+		return Options{}, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	return o, nil
+}
+
+func parseURL(text string) (o Options, err error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return o, errors.New("it has no ://")
+	}
+	kind, encrypted := strings.CutSuffix(scheme, "s")
+	if scheme == "redis" { // its s is its own
+		kind, encrypted = "redis", false
+	}
+	port := "6379"
+	switch kind {
+	case "redis":
+	case "redissentinel":
+		port = "26379"
+	case "rediscluster":
+		o.Cluster = true
+	default:
+		return o, fmt.Errorf("scheme %q is unknown", scheme)
+	}
+	if encrypted {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+
+	// Package url takes one host only.
+	end := len(rest)
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		end = i
+	}
+	user, hosts := "", rest[:end]
+	if i := strings.LastIndexByte(hosts, '@'); i >= 0 {
+		user, hosts = hosts[:i+1], hosts[i+1:]
+	}
+	for _, host := range strings.Split(hosts, ",") {
+		u, err := url.Parse("redis://" + host)
+		if err != nil || u.Hostname() == "" {
+			return o, errors.New("a host is not host:port (a / in a password is %2F)")
+		}
+		p := u.Port()
+		if p == "" {
+			p = port
+		}
+		o.Addrs = append(o.Addrs, net.JoinHostPort(u.Hostname(), p))
+	}
+	u, err := url.Parse("redis://" + user + "host" + rest[end:])
+	if err != nil {
+		return o, errors.New("its user, password, path or options are not written as in a URL")
+	}
+	o.Username = u.User.Username()
+	o.Password, _ = u.User.Password()
+	if u.Fragment != "" {
+		return o, errors.New("it has a # (in a password, that is %23)")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return o, errors.New("its options are not written as in a URL")
+	}
+	path := strings.Trim(u.Path, "/")
+	switch {
+	case kind == "redissentinel":
+		if o.Master = path; path == "" {
+			return o, errors.New("the name of the master is lacking after the sentinels")
+		}
+	case path == "":
+	case o.Cluster || query.Has("db"):
+		return o, errors.New("nothing may follow the hosts but options")
+	default:
+		query.Set("db", path)
+	}
+	for name, values := range query {
+		if len(values) != 1 {
+			return o, fmt.Errorf("option %q is given twice", name)
+		}
+		if err := o.set(name, values[0]); err != nil {
+			return o, fmt.Errorf("option %s: %w", name, err)
+		}
+	}
+	return o, nil
+}
+
+// set sets one field by its name in a URL.
+func (o *Options) set(name, value string) (err error) {
+	switch name {
+	case "prefix":
+		o.Prefix = value
+	case "db":
+		o.DB, err = strconv.Atoi(value)
+	case "dial_timeout":
+		o.DialTimeout, err = time.ParseDuration(value)
+	case "allow_eviction":
+		o.AllowEviction, err = strconv.ParseBool(value)
+	case "replicas":
+		o.Replicas, err = strconv.Atoi(value)
+	case "replica_timeout":
+		o.ReplicaTimeout, err = time.ParseDuration(value)
+	case "sentinel_username":
+		o.SentinelUsername = value
+	case "sentinel_password":
+		o.SentinelPassword = value
+	default:
+		return errors.New("it is unknown")
+	}
+	if err != nil {
+		return errors.New("its value is not of that kind")
+	}
+	return nil
+}
