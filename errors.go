@@ -71,8 +71,8 @@ func unavailable(doing string, err error) error {
 // plain text and 413 ([ErrTooLarge]), 409 ([ErrEnded], [ErrExpired], [ErrTaken],
 // [ErrCrossSite]), 500 (mistakes in the program: [ErrNoMiddleware], [ErrBadValue],
 // [ErrNoStore], [ErrTooLate]) or 503 (everything else). What the handler had set
-// of Content-*, ETag, Last-Modified, Location and Cache-Control is removed
-// first, and the session's pending changes are dropped, except a Logout.
+// of Content-*, ETag, Last-Modified, Location, Cache-Control and an upgrade is
+// removed first, and the session's pending changes are dropped, except a Logout.
 func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
 	if q := m.request(r.Context()); q != nil {
 		q.discard()
@@ -107,10 +107,15 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 func clearPageHeaders(h http.Header) {
 	for name := range h {
 		switch name {
-		case "Etag", "Last-Modified", "Location", "Cache-Control":
+		case "Etag", "Last-Modified", "Location", "Cache-Control", "Upgrade":
 			delete(h, name)
+		case "Connection":
+			if strings.EqualFold(h.Get(name), "Upgrade") {
+				delete(h, name)
+			}
 		default:
-			if strings.HasPrefix(name, "Content-") && !strings.HasPrefix(name, "Content-Security-Policy") {
+			if strings.HasPrefix(name, "Content-") && !strings.HasPrefix(name, "Content-Security-Policy") ||
+				strings.HasPrefix(name, "Sec-Websocket-") {
 				delete(h, name)
 			}
 		}
