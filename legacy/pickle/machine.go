@@ -245,7 +245,7 @@ func (m *machine) line() (string, error) {
 	}
 	s := string(m.in[m.at : m.at+n])
 	m.at += n + 1
-	return strings.TrimSuffix(s, "\r"), nil
+	return s, nil
 }
 
 func (m *machine) push(v any) error {

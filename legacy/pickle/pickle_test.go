@@ -41,6 +41,7 @@ func TestEveryOpcodeGivesItsValue(t *testing.T) {
 		{"STRING in double quotes", "S\"it's\"\n.", "it's"},
 		{"STRING that is not text", `S'\xff'` + "\n.", []byte{0xFF}},
 		{"UNICODE", "Vcaf\xe9 \\u20ac \\U0001f600 \\\\u0041 \\q\n.", "café € 😀 \\\\u0041 \\q"},
+		{"UNICODE that ends with a carriage return", "Va\r\n.", "a\r"},
 		{"UNICODE with a pair", "V\\ud83d\\ude00\n.", "😀"},
 		{"UNICODE with a lone surrogate", "V\\ud83d\n.", value.Surrogates("\xed\xa0\xbd")},
 		{"BININT", "\x80\x02J\xff\xff\xff\xff.", int64(-1)},

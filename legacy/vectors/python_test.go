@@ -1,7 +1,6 @@
 package vectors_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -104,7 +103,7 @@ func missing(t *testing.T, what string) {
 }
 
 // run feeds JSON lines to a script and returns its answers as JSON lines.
-func (p python) run(t *testing.T, script string, cases []map[string]any) []json.RawMessage {
+func (p python) run(t *testing.T, script string, cases []map[string]any, args ...string) []json.RawMessage {
 	t.Helper()
 	var in bytes.Buffer
 	for _, c := range cases {
@@ -112,7 +111,7 @@ func (p python) run(t *testing.T, script string, cases []map[string]any) []json.
 			t.Fatal(err)
 		}
 	}
-	cmd := p.command(filepath.Join("../testdata/python", script))
+	cmd := p.command(append([]string{filepath.Join("../testdata/python", script)}, args...)...)
 	cmd.Stdin = &in
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -121,8 +120,8 @@ func (p python) run(t *testing.T, script string, cases []map[string]any) []json.
 		t.Fatalf("%s %s: %v\n%s", p.path, script, err, stderr.String())
 	}
 	var answers []json.RawMessage
-	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
-		answers = append(answers, bytes.Clone(s.Bytes()))
+	for line := range bytes.Lines(out) {
+		answers = append(answers, line)
 	}
 	return answers
 }
@@ -194,6 +193,56 @@ func TestRealPythonsLoadOurPickles(t *testing.T) {
 			}
 			compare(t, p.run(t, "unpickle.py", cases), want)
 		})
+	}
+}
+
+func TestRandomValuesOfRealPythonsAreReadAndWrittenBack(t *testing.T) {
+	tested := map[string]bool{}
+	for _, p := range candidates() {
+		out, err := p.command("-c", "import sys; print(sys.version.split()[0])").Output()
+		version := strings.TrimSpace(string(out))
+		if err != nil || tested[version] {
+			continue
+		}
+		tested[version] = true
+		t.Run(version, func(t *testing.T) {
+			answers := p.run(t, "random_values.py", nil, "1", "60")
+			var again []map[string]any
+			want := map[string][]byte{}
+			for _, raw := range answers {
+				var a struct {
+					answer
+					Pickle []byte  `json:"pickle"`
+					JSON   *string `json:"json"`
+				}
+				if err := json.Unmarshal(raw, &a); err != nil {
+					t.Fatal(err)
+				}
+				var got any
+				var err error
+				if a.JSON != nil {
+					got, err = value.ParseJSON([]byte(*a.JSON))
+				} else {
+					got, err = pickle.Decode(a.Pickle)
+				}
+				if err != nil || !equalTagged(t, value.MarshalTagged(got), a.Data) {
+					t.Fatalf("%s: %v, %s is read as\n%s, want\n%s", a.Name, err, raw, value.MarshalTagged(got), a.Data)
+				}
+				if a.JSON != nil {
+					continue
+				}
+				written, err := pickle.Encode(got)
+				if err != nil {
+					t.Fatal(err)
+				}
+				again = append(again, map[string]any{"name": a.Name, "pickle": written})
+				want[a.Name] = a.Data
+			}
+			compare(t, p.run(t, "unpickle.py", again), want)
+		})
+	}
+	if len(tested) == 0 {
+		missing(t, "any Python")
 	}
 }
 
