@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,19 +10,6 @@ import (
 
 	"github.com/sojourn-go/sojourn/store"
 )
-
-func testID(n int) store.ID {
-	return store.HashIdentifier(binary.BigEndian.AppendUint64(nil, uint64(n)))
-}
-
-func session(n, size int) store.Record {
-	now := time.Now()
-	return store.Record{
-		ID: testID(n), Version: 1, Tags: []store.Tag{store.Tag(n + 1)},
-		Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(24 * time.Hour),
-		Data: make([]byte, size),
-	}
-}
 
 func BenchmarkSave(b *testing.B) {
 	for _, writers := range []int{1, 16, 64, 256} {
@@ -96,7 +82,7 @@ func BenchmarkLoad(b *testing.B) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for n := 0; pb.Next(); n++ {
-			if _, err := s.Load(context.Background(), testID(n%many)); err != nil {
+			if _, err := s.Load(context.Background(), id(n%many)); err != nil {
 				b.Fatal(err)
 			}
 		}

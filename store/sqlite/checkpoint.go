@@ -1,8 +1,7 @@
 package sqlite
 
 import (
-	"context"
-	"database/sql/driver"
+	"database/sql"
 	"errors"
 	"net/url"
 	"time"
@@ -35,9 +34,9 @@ var usualLimits = logLimits{check: 1_000, size: 4_000, most: 16_000, wait: time.
 // The only thing that lets the log grow beyond that is one single reader, in
 // another process, that stays for longer than the wait.
 type checkpointer struct {
-	conn    *conn
-	move    *stmt
-	restart *stmt
+	db      *sql.DB // one connection
+	move    *sql.Stmt
+	restart *sql.Stmt
 	limits  logLimits
 	// patience is from how many pages on readers are waited for: the limit, or
 	// more after waiting in vain.
@@ -47,28 +46,27 @@ type checkpointer struct {
 	stopped chan struct{} // closed when it has returned
 }
 
-func newCheckpointer(path string, limits logLimits, w *writer) (*checkpointer, error) {
-	c, err := connect(path, url.Values{"mode": {"rw"}})
+func newCheckpointer(path string, o options, w *writer) (*checkpointer, error) {
+	db, err := connect(path, 1, url.Values{"mode": {"rw"}}, durable(o.busyTimeout)...)
 	if err != nil {
 		return nil, err
 	}
 	cp := &checkpointer{
-		conn:     c,
-		limits:   limits,
-		patience: limits.most,
+		db:       db,
+		limits:   o.log,
+		patience: o.log.most,
 		done:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
 	err = errors.Join(
-		durable(c),
-		c.pragma("busy_timeout", 0),
-		c.prepare(statements{
+		setBusy(db, 0),
+		statements{
 			&cp.move:    "PRAGMA wal_checkpoint(PASSIVE)",
 			&cp.restart: "PRAGMA wal_checkpoint(RESTART)",
-		}),
+		}.prepare(db),
 	)
 	if err != nil {
-		return nil, errors.Join(err, c.close())
+		return nil, errors.Join(err, db.Close())
 	}
 	go cp.loop(w)
 	return cp, nil
@@ -106,9 +104,9 @@ func (cp *checkpointer) trim(w *writer) {
 			_, _ = cp.checkpoint(cp.restart)
 			return
 		}
-		_ = cp.conn.pragma("busy_timeout", cp.limits.wait.Milliseconds())
+		_ = setBusy(cp.db, cp.limits.wait)
 		s, err := cp.checkpoint(cp.restart)
-		_ = cp.conn.pragma("busy_timeout", 0)
+		_ = setBusy(cp.db, 0)
 		cp.patience = cp.limits.most
 		if err != nil || s.busy {
 			cp.patience = 2 * s.pages
@@ -122,11 +120,8 @@ type logState struct {
 	pages, moved int64 // in the log, and how many of them are in the database
 }
 
-func (cp *checkpointer) checkpoint(s *stmt) (state logState, err error) {
-	err = s.query(context.Background(), func(row []driver.Value) error {
-		state = logState{row[0] != int64(0), row[1].(int64), row[2].(int64)}
-		return nil
-	})
+func (cp *checkpointer) checkpoint(s *sql.Stmt) (state logState, err error) {
+	err = s.QueryRow().Scan(&state.busy, &state.pages, &state.moved)
 	return state, err
 }
 
@@ -136,5 +131,5 @@ func (cp *checkpointer) close() error {
 	close(cp.done)
 	<-cp.stopped
 	_, err := cp.checkpoint(cp.restart)
-	return errors.Join(err, cp.conn.close())
+	return errors.Join(err, cp.db.Close())
 }

@@ -1,10 +1,9 @@
 package sqlite
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
-
-	lib "modernc.org/sqlite/lib"
 )
 
 var (
@@ -60,19 +59,16 @@ var migrations = []string{
 
 // identify returns the schema version of the database, 0 for an empty one. It
 // changes nothing.
-func identify(c *conn) (version int, err error) {
-	id, err := c.number("PRAGMA application_id")
-	if code(err) == lib.SQLITE_NOTADB {
-		return 0, ErrForeign
-	}
+func identify(db *sql.DB) (version int, err error) {
+	id, err := number(db, "PRAGMA application_id")
 	if err != nil {
 		return 0, err
 	}
-	v, err := c.number("PRAGMA user_version")
+	v, err := number(db, "PRAGMA user_version")
 	if err != nil {
 		return 0, err
 	}
-	tables, err := c.number("SELECT count(*) FROM sqlite_schema")
+	tables, err := number(db, "SELECT count(*) FROM sqlite_schema")
 	switch {
 	case err != nil:
 		return 0, err
@@ -87,37 +83,32 @@ func identify(c *conn) (version int, err error) {
 }
 
 // migrate brings the database to the newest schema, in one transaction.
-func migrate(c *conn) error {
-	version, err := identify(c)
+func migrate(db *sql.DB) error {
+	version, err := identify(db)
 	if err != nil || version == len(migrations) {
 		return err
 	}
-	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+	if _, err := db.Exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	err = func() error {
 		// Another process may have been faster.
-		version, err := identify(c)
+		version, err := identify(db)
 		if err != nil {
 			return err
 		}
 		for ; version < len(migrations); version++ {
-			if err := c.run(migrations[version]); err != nil {
+			if _, err := db.Exec(migrations[version]); err != nil {
 				return fmt.Errorf("from schema %d: %w", version, err)
 			}
 		}
-		if err := c.pragma("application_id", applicationID); err != nil {
-			return err
-		}
-		if err := c.pragma("user_version", version); err != nil {
-			return err
-		}
-		return c.run("COMMIT")
+		_, err = db.Exec(fmt.Sprintf("PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT", applicationID, version))
+		return err
 	}()
 	if err != nil {
 		// The error that led here says more than one from the rollback, and
 		// some errors have rolled back already.
-		_ = c.run("ROLLBACK")
+		_, _ = db.Exec("ROLLBACK")
 	}
 	return err
 }

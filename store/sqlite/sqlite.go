@@ -25,17 +25,20 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	lib "modernc.org/sqlite/lib"
 
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -48,12 +51,14 @@ import (
 // A Save, Delete, Touch or Sweep whose context ends while it waits returns the
 // context's error, and may still be carried out: its outcome is unknown.
 type Store struct {
-	path    string
-	writer  *writer
-	readers readers
-	trim    *checkpointer
-	closing sync.Once
-	closed  error
+	path   string
+	writer *writer
+	reader *reader
+	log    *checkpointer
+
+	closing  sync.Once
+	closed   atomic.Bool
+	closeErr error
 }
 
 var (
@@ -70,8 +75,10 @@ type Option func(*options)
 
 type options struct {
 	busyTimeout time.Duration
-	maxPages    int // of the database; 0 = no limit but the disk's
-	log         logLimits
+
+	// For tests.
+	maxPages int // of the database; 0 = no limit but the disk's
+	log      logLimits
 }
 
 // BusyTimeout is how long to wait for another process that is writing to the
@@ -102,116 +109,138 @@ func (s *Store) open(o options) (err error) {
 	if s.path == "" || strings.HasPrefix(s.path, ":memory:") || strings.HasPrefix(s.path, "file:") {
 		return errors.New("not the path of a file (for sessions in memory, use store/memory)")
 	}
-	c, err := create(s.path)
+	db, err := openFile(s.path, o)
 	if err != nil {
 		return err
 	}
-	if err := prepareFile(c, o); err != nil {
-		return errors.Join(err, c.close())
+	if s.writer, err = newWriter(db, o); err != nil {
+		return errors.Join(err, db.Close())
 	}
-	if s.writer, err = newWriter(c, o); err != nil {
-		return errors.Join(err, c.close())
+	if s.reader, err = newReader(s.path, o); err == nil {
+		s.log, err = newCheckpointer(s.path, o, s.writer)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
-	if s.readers, err = newReaders(s.path, readerCount(), o); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, s.Close())
 	}
-	s.trim, err = newCheckpointer(s.path, o.log, s.writer)
-	return err
+	return nil
 }
 
-// create connects to the file, which it makes if it is missing.
-func create(path string) (*conn, error) {
-	if _, err := os.Stat(path); err == nil {
-		return connect(path, url.Values{"mode": {"rw"}})
+// openFile returns a connection for writing to a file that is ready for it.
+func openFile(path string, o options) (*sql.DB, error) {
+	mode := url.Values{"mode": {"rw"}}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		example, err := makeExample(path)
+		if err != nil {
+			return nil, err
+		}
+		defer os.Remove(example)
+		mode = url.Values{"mode": {"rwc"}, "modeof": {example}}
+	} else if err != nil {
+		return nil, err
 	}
+	pragmas := durable(o.busyTimeout,
+		fmt.Sprintf("journal_size_limit(%d)", o.log.size*pageSize),
+		"cache_size(-16384)", // KiB
+	)
+	if o.maxPages > 0 {
+		pragmas = append(pragmas, fmt.Sprintf("max_page_count(%d)", o.maxPages))
+	}
+	db, err := connect(path, 1, mode, pragmas...)
+	if err != nil {
+		return nil, err
+	}
+	if err := retryWhileBusy(o.busyTimeout, func() error { return prepareFile(db) }); err != nil {
+		if code(err) == lib.SQLITE_NOTADB {
+			err = ErrForeign
+		}
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// makeExample makes the folders of a new database, and an empty file from which
+// SQLite takes the mode of the new one. Changing the mode later would leave a
+// moment in which others may open it. And nothing but SQLite should ever open
+// the file itself: closing it would drop the locks that this process has on it.
+func makeExample(path string) (string, error) {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, err
+		return "", err
 	}
-	// SQLite gives the file the mode of another one. Changing the mode later
-	// would leave a moment in which others may open it. And nothing but SQLite
-	// should ever open the file itself: closing it would drop the locks that
-	// this process has on it.
-	example, err := os.CreateTemp(folder, filepath.Base(path)+".new-*")
+	f, err := os.CreateTemp(folder, filepath.Base(path)+".new-*")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	defer os.Remove(example.Name())
-	if err := errors.Join(example.Chmod(0o600), example.Close()); err != nil {
-		return nil, err
-	}
-	return connect(path, url.Values{"mode": {"rwc"}, "modeof": {example.Name()}})
+	return f.Name(), errors.Join(f.Chmod(0o600), f.Close())
 }
 
-// prepareFile brings the database to the newest schema and into WAL mode. It
-// tries again while another process is doing the same.
-func prepareFile(c *conn, o options) error {
-	if ro, err := c.readOnly(); ro || err != nil {
-		return errors.Join(err, fs.ErrPermission)
+// prepareFile brings the database to the newest schema and into WAL mode.
+func prepareFile(db *sql.DB) error {
+	if ro, err := readOnly(db); err != nil {
+		return err
+	} else if ro {
+		return fmt.Errorf("the file is read-only: %w", fs.ErrPermission)
 	}
-	return retryWhileBusy(o.busyTimeout, func() error {
-		if err := migrate(c); err != nil {
-			return err
-		}
-		mode, err := c.row("PRAGMA journal_mode=WAL")
-		if err != nil {
-			return err
-		}
-		if mode[0] != "wal" {
-			return fmt.Errorf("this file system does not support a write-ahead log (journal mode %v)", mode[0])
-		}
-		return nil
-	})
+	if err := migrate(db); err != nil {
+		return err
+	}
+	var mode string
+	if err := db.QueryRow("PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("this file system does not support a write-ahead log (journal mode %s)", mode)
+	}
+	return nil
 }
 
 // Close waits for the calls under way, moves everything into the database file
 // and closes it. It may be called several times.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
+		s.closed.Store(true)
 		s.writer.stop()
 		var errs []error
-		if s.trim != nil {
-			errs = append(errs, s.trim.close())
+		if s.log != nil {
+			errs = append(errs, s.log.close())
 		}
-		errs = append(errs, s.readers.close(), s.writer.close())
+		if s.reader != nil {
+			errs = append(errs, s.reader.db.Close())
+		}
+		errs = append(errs, s.writer.db.Close())
 		if err := errors.Join(errs...); err != nil {
-			s.closed = fmt.Errorf("sqlite: close %s: %w", s.path, err)
+			s.closeErr = fmt.Errorf("sqlite: close %s: %w", s.path, err)
 		}
 	})
-	return s.closed
+	return s.closeErr
 }
 
-// Load returns a record, as store.Store says.
+// Load returns a record, as store.Store says. Once it has started, it is not
+// cut short: that would cost more than it takes.
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
-	r, err := s.readers.get(ctx)
-	if err != nil {
-		return store.Record{}, fmt.Errorf("sqlite: load: %w", err)
+	if err := ctx.Err(); err != nil {
+		return store.Record{}, s.wrap("load", err)
 	}
-	defer s.readers.put(r)
-	recs, _, err := r.records(r.byID, id[:])
-	if err != nil {
-		return store.Record{}, fmt.Errorf("sqlite: load: %w", err)
-	}
-	if len(recs) == 0 {
-		return store.Record{}, store.ErrNotFound
-	}
-	return recs[0], nil
+	rec, err := s.reader.load(context.WithoutCancel(ctx), id)
+	return rec, s.wrap("load", err)
 }
+
+// maxData is how long a record's data may be. SQLite's limit for a row is a
+// little more.
+const maxData = 999_000_000
 
 // Save stores a record, as store.Store says. It returns store.ErrTooLarge for
-// more than about 1 GB of Data.
+// more than 999,000,000 bytes of Data.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	if len(rec.Data) > maxData {
+		return store.ErrTooLarge
+	}
 	// The caller may change the tags after an outcome that is unknown.
 	rec.Tags = slices.Clone(rec.Tags)
 	err := s.writer.do(ctx, len(rec.Data), func(tx *transaction) error {
 		return tx.save(&rec, base)
 	})
-	return wrap("save", err)
+	return s.wrap("save", err)
 }
 
 // Delete ends a session, as store.Store says.
@@ -219,7 +248,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	err := s.writer.do(ctx, 0, func(tx *transaction) error {
 		return tx.end(id, until)
 	})
-	return wrap("delete", err)
+	return s.wrap("delete", err)
 }
 
 // Touch extends a session, as store.Toucher says. A record past its deadline
@@ -228,7 +257,7 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	err := s.writer.do(ctx, 0, func(tx *transaction) error {
 		return tx.touch(id, seen, deadline)
 	})
-	return wrap("touch", err)
+	return s.wrap("touch", err)
 }
 
 // sweepStep is how many rows are swept in one go. It is small enough to let
@@ -247,7 +276,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (remove
 			return err
 		})
 		if err != nil {
-			return removed, wrap("sweep", err)
+			return removed, s.wrap("sweep", err)
 		}
 		removed += gone
 		if looked < step {
@@ -259,40 +288,29 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (remove
 
 // ByUser returns a user's records, as store.UserIndex says.
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
-	r, err := s.readers.get(ctx)
-	if err != nil {
-		return nil, wrap("list a user's sessions", err)
-	}
-	defer s.readers.put(r)
-	if user == (store.UserHash{}) {
-		return nil, nil
-	}
-	recs, _, err := r.records(r.byUser, user[:])
-	return recs, wrap("list a user's sessions", err)
+	// Nobody's sessions are not in the index.
+	recs, _, err := s.reader.list(ctx, s.reader.byUser, userBytes(user))
+	return recs, s.wrap("list a user's sessions", err)
 }
 
 // Scan returns the next records, as store.Scanner says. A record that stays is
 // returned exactly once, and one that is added during the walk not at all.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
-	r, err := s.readers.get(ctx)
-	if err != nil {
-		return nil, "", wrap("scan", err)
-	}
-	defer s.readers.put(r)
 	// The cursor is the last row that was returned, and the last of all when
 	// the walk began.
 	var after, end int64
+	var err error
 	if cursor == "" {
-		end, err = r.end()
+		err = s.reader.last.QueryRowContext(ctx).Scan(&end)
 	} else if n, e := fmt.Sscanf(cursor, "%d-%d", &after, &end); n != 2 || e != nil {
 		err = errors.New("not a cursor of this store")
 	}
 	if err != nil {
-		return nil, "", wrap("scan", err)
+		return nil, "", s.wrap("scan", err)
 	}
-	recs, last, err := r.records(r.page, after, end, int64(limit))
+	recs, last, err := s.reader.list(ctx, s.reader.page, after, end, limit)
 	if err != nil {
-		return nil, "", wrap("scan", err)
+		return nil, "", s.wrap("scan", err)
 	}
 	if len(recs) < limit || last == end {
 		return recs, "", nil
@@ -302,20 +320,19 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 
 // Count counts the records, as store.Counter says. It reads the whole table
 // except for long data: about a second for a million sessions.
-func (s *Store) Count(ctx context.Context) (store.Counts, error) {
-	r, err := s.readers.get(ctx)
-	if err != nil {
-		return store.Counts{}, wrap("count", err)
-	}
-	defer s.readers.put(r)
-	c, err := r.counts(ctx, time.Now())
-	return c, wrap("count", err)
+func (s *Store) Count(ctx context.Context) (c store.Counts, err error) {
+	row := s.reader.count.QueryRowContext(ctx, time.Now().UnixMilli())
+	err = row.Scan(&c.Live, &c.LoggedIn, &c.Expired, &c.Ended, &c.Bytes)
+	return c, s.wrap("count", err)
 }
 
 // wrap adds what was being done to an error that is not an answer in itself.
-func wrap(doing string, err error) error {
+func (s *Store) wrap(doing string, err error) error {
 	if err == nil || isAnswer(err) {
 		return err
+	}
+	if s.closed.Load() && !errors.Is(err, os.ErrClosed) {
+		err = fmt.Errorf("%w: %w", os.ErrClosed, err)
 	}
 	return fmt.Errorf("sqlite: %s: %w", doing, err)
 }
@@ -325,6 +342,3 @@ func wrap(doing string, err error) error {
 func isAnswer(err error) bool {
 	return err == store.ErrNotFound || err == store.ErrConflict || err == store.ErrTooLarge
 }
-
-// readerCount is how many connections there are for reading.
-func readerCount() int { return min(max(4, 2*runtime.GOMAXPROCS(0)), 16) }

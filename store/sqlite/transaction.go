@@ -1,12 +1,10 @@
 package sqlite
 
 import (
-	"context"
-	"database/sql/driver"
+	"database/sql"
 	"encoding/binary"
+	"errors"
 	"time"
-
-	lib "modernc.org/sqlite/lib"
 
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -14,15 +12,15 @@ import (
 // A transaction is what a request may do while the writer holds the write lock,
 // so that what it reads stays true until it has written.
 type transaction struct {
-	insert, update, look, replace, mark, extend *stmt
-	due, postpone, remove                       *stmt
+	insert, update, look, replace, mark, extend *sql.Stmt
+	due, postpone, remove                       *sql.Stmt
 
-	// pages is a guess, rather high, at how many pages were written.
+	// pages is at least about how many pages were written.
 	pages int64
 }
 
-func (tx *transaction) prepare(c *conn) error {
-	return c.prepare(statements{
+func (tx *transaction) prepare(db *sql.DB) error {
+	return statements{
 		&tx.insert: `INSERT INTO sessions
 			(id, version, tags, user, created, seen, deadline, expires, ended, sweep, data)
 			VALUES (?1, ?2, coalesce(?3, x''), ?4, ?5, ?6, ?7, ?8, ?9, ?7, ?10)
@@ -34,7 +32,7 @@ func (tx *transaction) prepare(c *conn) error {
 			WHERE id = ?1 AND version = ?10 AND substr(tags, 1, 8) = ?11
 			AND ended IS NULL AND user IS ?4`,
 
-		&tx.look: `SELECT ` + columns + ` FROM sessions WHERE id = ?1`,
+		&tx.look: `SELECT ` + head + `, NULL FROM sessions WHERE id = ?1`,
 		&tx.replace: `UPDATE sessions SET version = ?2, tags = coalesce(?3, x''), user = ?4, created = ?5,
 			seen = ?6, deadline = ?7, expires = ?8, ended = ?9, sweep = min(sweep, ?7), data = ?10
 			WHERE id = ?1`,
@@ -47,15 +45,19 @@ func (tx *transaction) prepare(c *conn) error {
 		&tx.due:      `SELECT row, deadline FROM sessions WHERE sweep < ?1 ORDER BY sweep LIMIT ?2`,
 		&tx.postpone: `UPDATE sessions SET sweep = deadline WHERE row = ?1`,
 		&tx.remove:   `DELETE FROM sessions WHERE row = ?1`,
-	})
+	}.prepare(db)
 }
 
 // change runs a statement that changes at most one row, and reports whether it
 // did.
-func (tx *transaction) change(s *stmt, args ...driver.Value) (bool, error) {
-	n, err := s.exec(args...)
+func (tx *transaction) change(s *sql.Stmt, args ...any) (bool, error) {
+	result, err := s.Exec(args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
 	if n > 0 {
-		tx.pages += 3
+		tx.pages++
 	}
 	return n > 0, err
 }
@@ -67,19 +69,14 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 		return err
 	}
 	// It is a conflict, or one of the rare cases.
-	var stored *store.Record
-	err = tx.look.query(context.Background(), func(row []driver.Value) error {
-		found, err := record(row)
-		stored = &found
-		return err
-	}, rec.ID[:])
+	stored, _, err := scanRecord(tx.look.QueryRow(rec.ID[:]))
 	insert := base == store.Base{}
 	seen, deadline := rec.Seen, rec.Deadline
 	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return store.ErrConflict // an insert would have been quick
 	case err != nil:
 		return err
-	case stored == nil:
-		return store.ErrConflict // an insert would have been quick
 	case len(rec.Tags) > 0 && stored.HasTag(rec.Tags[0]):
 		return nil
 	case insert:
@@ -94,7 +91,7 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 	_, err = tx.change(tx.replace, rec.ID[:], int64(rec.Version), tagBytes(rec.Tags), userBytes(rec.User),
 		rec.Created.UnixMilli(), seen.UnixMilli(), deadline.UnixMilli(), rec.Expires.UnixMilli(),
 		endedMillis(rec.Ended), rec.Data)
-	return tooLarge(err)
+	return err
 }
 
 // quickly does the two usual kinds of save with one statement, which compares
@@ -110,8 +107,8 @@ func (tx *transaction) quickly(rec *store.Record, base store.Base) (done bool, e
 			rec.Created.UnixMilli(), rec.Seen.UnixMilli(), rec.Deadline.UnixMilli(), rec.Expires.UnixMilli(),
 			rec.Data, int64(base.Version), tagBytes([]store.Tag{base.Tag}))
 	}
-	tx.pages += int64(len(rec.Data) / 4096)
-	return done, tooLarge(err)
+	tx.pages += int64(len(rec.Data) / pageSize)
+	return done, err
 }
 
 // end is Store.Delete.
@@ -138,13 +135,8 @@ func (tx *transaction) touch(id store.ID, seen, deadline time.Time) error {
 // there were and how many of them it removed. The others get a new time to be
 // looked at: their deadlines, which saves and touches have moved.
 func (tx *transaction) sweep(before time.Time, limit int) (looked, removed int, err error) {
-	type row struct{ number, deadline int64 }
-	var rows []row
-	err = tx.due.query(context.Background(), func(r []driver.Value) error {
-		rows = append(rows, row{r[0].(int64), r[1].(int64)})
-		return nil
-	}, before.UnixMilli(), int64(limit))
-	for _, r := range rows {
+	due, err := tx.dueRows(before, limit)
+	for _, r := range due {
 		if err != nil {
 			return 0, 0, err
 		}
@@ -155,7 +147,25 @@ func (tx *transaction) sweep(before time.Time, limit int) (looked, removed int, 
 			_, err = tx.change(tx.postpone, r.number)
 		}
 	}
-	return len(rows), removed, err
+	return len(due), removed, err
+}
+
+type dueRow struct{ number, deadline int64 }
+
+func (tx *transaction) dueRows(before time.Time, limit int) (due []dueRow, err error) {
+	rows, err := tx.due.Query(before.UnixMilli(), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r dueRow
+		if err := rows.Scan(&r.number, &r.deadline); err != nil {
+			return nil, err
+		}
+		due = append(due, r)
+	}
+	return due, rows.Err()
 }
 
 func later(a, b time.Time) time.Time {
@@ -174,24 +184,13 @@ func tagBytes(tags []store.Tag) []byte {
 	return b
 }
 
-func userBytes(user store.UserHash) driver.Value {
+func userBytes(user store.UserHash) []byte {
 	if user == (store.UserHash{}) {
 		return nil
 	}
 	return user[:]
 }
 
-func endedMillis(at time.Time) driver.Value {
-	if at.IsZero() {
-		return nil
-	}
-	return at.UnixMilli()
-}
-
-// tooLarge turns SQLite's refusal of a value into the contract's.
-func tooLarge(err error) error {
-	if code(err) == lib.SQLITE_TOOBIG {
-		return store.ErrTooLarge
-	}
-	return err
+func endedMillis(at time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: at.UnixMilli(), Valid: !at.IsZero()}
 }

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -26,10 +27,10 @@ const (
 // queued up while it committed the ones before, and commits them together: one
 // wait for the disk serves them all.
 type writer struct {
-	conn        *conn
-	tx          *transaction
-	begin       *stmt
-	commit      *stmt
+	db          *sql.DB // one connection
+	tx          transaction
+	begin       *sql.Stmt
+	commit      *sql.Stmt
 	busyTimeout time.Duration
 
 	queue   chan *request
@@ -56,28 +57,22 @@ type request struct {
 	done chan error
 }
 
-func newWriter(c *conn, o options) (*writer, error) {
+// newWriter takes over a pool of one connection to a file that is prepared.
+func newWriter(db *sql.DB, o options) (*writer, error) {
 	w := &writer{
-		conn:        c,
-		tx:          &transaction{},
+		db:          db,
 		busyTimeout: o.busyTimeout,
 		queue:       make(chan *request, queueLength),
 		holds:       make(chan func()),
 		stopped:     make(chan struct{}),
-		due:         make(chan struct{}, 1),
 		check:       o.log.check,
+		due:         make(chan struct{}, 1),
 	}
 	err := errors.Join(
-		durable(c),
-		c.pragma("busy_timeout", 0), // see retryWhileBusy
-		c.pragma("journal_size_limit", o.log.size*pageSize),
-		c.pragma("cache_size", -16<<10), // KiB
-		w.tx.prepare(c),
-		c.prepare(statements{&w.begin: "BEGIN IMMEDIATE", &w.commit: "COMMIT"}),
+		setBusy(db, 0), // see retryWhileBusy
+		w.tx.prepare(db),
+		statements{&w.begin: "BEGIN IMMEDIATE", &w.commit: "COMMIT"}.prepare(db),
 	)
-	if err == nil && o.maxPages > 0 {
-		err = c.pragma("max_page_count", o.maxPages)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -125,16 +120,14 @@ func (w *writer) send(r *request) error {
 	}
 }
 
-// hold runs a function while nothing is being written. It returns false if the
-// writer has stopped.
-func (w *writer) hold(f func()) bool {
+// hold runs a function while nothing is being written, unless the writer has
+// stopped.
+func (w *writer) hold(f func()) {
 	done := make(chan struct{})
 	select {
 	case w.holds <- func() { f(); close(done) }:
 		<-done
-		return true
 	case <-w.stopped:
-		return false
 	}
 }
 
@@ -216,7 +209,7 @@ func (e *failedRequest) Unwrap() error { return e.error }
 // it is committed.
 func (w *writer) attempt(batch []*request) (outcomes []error, err error) {
 	err = retryWhileBusy(w.busyTimeout, func() error {
-		_, err := w.begin.exec()
+		_, err := w.begin.Exec()
 		return err
 	})
 	if err != nil {
@@ -226,16 +219,15 @@ func (w *writer) attempt(batch []*request) (outcomes []error, err error) {
 	w.tx.pages = 0
 	for i, r := range batch {
 		if outcomes[i] = r.ctx.Err(); outcomes[i] != nil {
-			continue
+			continue // nobody waits for it any more
 		}
-		if err := r.do(w.tx); err != nil && !isAnswer(err) {
+		outcomes[i] = r.do(&w.tx)
+		if err := outcomes[i]; err != nil && !isAnswer(err) {
 			w.rollback()
 			return nil, &failedRequest{err}
-		} else {
-			outcomes[i] = err
 		}
 	}
-	if _, err := w.commit.exec(); err != nil {
+	if _, err := w.commit.Exec(); err != nil {
 		w.rollback()
 		return nil, err
 	}
@@ -252,9 +244,7 @@ func (w *writer) attempt(batch []*request) (outcomes []error, err error) {
 
 // rollback ends a transaction that some errors have ended already: then it
 // fails, which does no harm.
-func (w *writer) rollback() { _ = w.conn.run("ROLLBACK") }
-
-func (w *writer) close() error { return w.conn.close() }
+func (w *writer) rollback() { _, _ = w.db.Exec("ROLLBACK") }
 
 // retryWhileBusy calls f until its error is another one than that the database
 // is locked, or the time is over.

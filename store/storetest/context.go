@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/sojourn-go/sojourn/store"
@@ -101,8 +102,11 @@ func cancelledIncrement(h *harness, id store.ID) error {
 			}
 			cancel()
 		}()
-		err = h.store.Save(ctx, rec, stored.Base())
+		sent := rec
+		sent.Tags = slices.Clone(rec.Tags)
+		err = h.store.Save(ctx, sent, stored.Base())
 		cancel()
+		clear(sent.Tags) // they are the caller's again, whatever became of it
 		if err != nil && !errors.Is(err, store.ErrConflict) {
 			err = h.store.Save(h.Context(), rec, stored.Base())
 		}

@@ -1,0 +1,107 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/url"
+	"runtime"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// The reader is a pool of connections that cannot write, with its statements.
+type reader struct {
+	db                              *sql.DB
+	byID, byUser, page, last, count *sql.Stmt
+}
+
+// What a row consists of, in the order that scanRecord reads it.
+const (
+	head    = `row, id, version, tags, user, created, seen, deadline, expires, ended`
+	columns = head + `, data`
+)
+
+func newReader(path string, o options) (*reader, error) {
+	n := min(max(4, 2*runtime.GOMAXPROCS(0)), 16)
+	db, err := connect(path, n, url.Values{"mode": {"rw"}}, busy(o.busyTimeout), "query_only(1)")
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{db: db}
+	err = statements{
+		&r.byID:   `SELECT ` + columns + ` FROM sessions WHERE id = ?1`,
+		&r.byUser: `SELECT ` + columns + ` FROM sessions WHERE user = ?1 AND ended IS NULL`,
+		&r.page:   `SELECT ` + columns + ` FROM sessions WHERE row > ?1 AND row <= ?2 ORDER BY row LIMIT ?3`,
+		&r.last:   `SELECT coalesce(max(row), 0) FROM sessions`,
+		&r.count: `SELECT
+			count(*) FILTER (WHERE ended IS NULL AND deadline >= ?1),
+			count(*) FILTER (WHERE ended IS NULL AND deadline >= ?1 AND user IS NOT NULL),
+			count(*) FILTER (WHERE ended IS NULL AND deadline < ?1),
+			count(*) FILTER (WHERE ended IS NOT NULL),
+			coalesce(sum(length(data)), 0)
+			FROM sessions`,
+	}.prepare(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return r, nil
+}
+
+func (r *reader) load(ctx context.Context, id store.ID) (store.Record, error) {
+	rec, _, err := scanRecord(r.byID.QueryRowContext(ctx, id[:]))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = store.ErrNotFound
+	}
+	return rec, err
+}
+
+// list runs a statement that selects rows, and returns their records and the
+// number of the last one.
+func (r *reader) list(ctx context.Context, s *sql.Stmt, args ...any) (recs []store.Record, last int64, err error) {
+	rows, err := s.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var rec store.Record
+		if rec, last, err = scanRecord(rows); err != nil {
+			return nil, 0, err
+		}
+		recs = append(recs, rec)
+	}
+	return recs, last, rows.Err()
+}
+
+// scanRecord reads a row of columns, from a *sql.Row or *sql.Rows.
+func scanRecord(row interface{ Scan(...any) error }) (rec store.Record, number int64, err error) {
+	var version, created, seen, deadline, expires int64
+	var ended sql.NullInt64
+	var id, tags, user []byte
+	err = row.Scan(&number, &id, &version, &tags, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
+	if err != nil {
+		return store.Record{}, 0, err
+	}
+	if len(id) != len(rec.ID) || user != nil && len(user) != len(rec.User) || len(tags)%8 != 0 {
+		return store.Record{}, 0, fmt.Errorf("row %d is damaged", number)
+	}
+	copy(rec.ID[:], id)
+	copy(rec.User[:], user)
+	rec.Version = uint64(version)
+	rec.Tags = make([]store.Tag, len(tags)/8)
+	for i := range rec.Tags {
+		rec.Tags[i] = store.Tag(binary.BigEndian.Uint64(tags[8*i:]))
+	}
+	rec.Created = time.UnixMilli(created).UTC()
+	rec.Seen = time.UnixMilli(seen).UTC()
+	rec.Deadline = time.UnixMilli(deadline).UTC()
+	rec.Expires = time.UnixMilli(expires).UTC()
+	if ended.Valid {
+		rec.Ended = time.UnixMilli(ended.Int64).UTC()
+	}
+	return rec, number, nil
+}
