@@ -100,8 +100,6 @@ const (
 	sigLen = 40
 	// maxValue is the longest cookie value before its signature.
 	maxValue = 4064
-	// maxPlain bounds what compressed JSON may expand to.
-	maxPlain = 4 << 20
 )
 
 // Format reads and writes sessions. It is safe for concurrent use if its
@@ -379,12 +377,10 @@ func (f *Format) parse(plain []byte) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: not compressed", reason.Decode)
 	}
-	text, err := io.ReadAll(io.LimitReader(z, maxPlain+1))
+	// One byte over the limit is enough for ParseJSON to refuse it.
+	text, err := io.ReadAll(io.LimitReader(z, value.MaxJSON+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: broken compression", reason.Decode)
-	}
-	if len(text) > maxPlain {
-		return nil, fmt.Errorf("%w: JSON over %d bytes", reason.ResourceLimit, maxPlain)
 	}
 	return value.ParseJSON(text)
 }

@@ -146,6 +146,7 @@ func TestPicklesAreRefusedForTheRightReason(t *testing.T) {
 		{"integer with spaces", "I 5\n.", reason.Decode},
 		{"NEWOBJ_EX with arguments", "cuuid\nUUID\n)}K\x01K\x02s\x92.", reason.Decode},
 
+		{"a global that is named and dropped", "cos\nsystem\n0N.", reason.HostilePickle},
 		{"a class as data", "cdatetime\ndatetime\n.", reason.HostilePickle},
 		{"a class inside data", "]cdecimal\nDecimal\na.", reason.HostilePickle},
 		{"an allowed class made by INST", "(idatetime\ndatetime\n.", reason.HostilePickle},

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxJSON is the longest JSON text that is read.
-	maxJSON = 4 << 20
+	// MaxJSON is the longest JSON text that is read, in bytes.
+	MaxJSON = 4 << 20
 	// maxValues is how many values one JSON text may hold.
 	maxValues = 250_000
 	// maxDigits is how long an integer may be; beyond it, conversion costs
@@ -27,9 +27,9 @@ const (
 // (up to 10,000 digits), the bare words NaN, Infinity and -Infinity, and \u
 // escapes of lone surrogates. The last of several equal keys counts. It wraps
 // [reason.Decode] for what is not JSON and [reason.ResourceLimit] for texts
-// over 4 MiB, 250,000 values or [MaxDepth] levels.
+// over [MaxJSON], 250,000 values or [MaxDepth] levels.
 func ParseJSON(data []byte) (any, error) {
-	if len(data) > maxJSON {
+	if len(data) > MaxJSON {
 		return nil, fmt.Errorf("%w: JSON of %d bytes", reason.ResourceLimit, len(data))
 	}
 	p := jsonParser{in: data}

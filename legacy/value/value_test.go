@@ -84,6 +84,34 @@ func TestKeysAreTheSameWhenPythonSaysSo(t *testing.T) {
 	}
 }
 
+func TestEqualValues(t *testing.T) {
+	otherNaN := math.Float64frombits(0xFFF8000000000000)
+	for _, c := range []struct {
+		a, b  any
+		equal bool
+	}{
+		{math.NaN(), otherNaN, true},
+		{0.0, math.Copysign(0, -1), false},
+		{int64(1), 1.0, false},
+		{int64(1), true, false},
+		{[]any{"a"}, value.Tuple{"a"}, true},
+		{[]any{"a"}, []any{"a", "b"}, false},
+		{[]any{}, value.NewDict(), false},
+		{[]byte("a"), "a", false},
+		{dict(t, "a", 1, "b", 2), dict(t, "b", 2, "a", 1), true},
+		{dict(t, "a", 1), dict(t, "a", 2), false},
+		{dict(t, "a", nil), dict(t, "b", nil), false},
+		{value.Set{Items: []any{"a", "b"}}, value.Set{Items: []any{"b", "a"}}, true},
+		{value.Set{Items: []any{"a"}}, value.Set{Items: []any{"b"}}, false},
+		{value.Set{}, value.Set{Frozen: true}, false},
+		{value.Object{Class: "x"}, value.Object{Class: "x", State: []byte{1}}, false},
+	} {
+		if value.Equal(c.a, c.b) != c.equal || value.Equal(c.b, c.a) != c.equal {
+			t.Errorf("%#v and %#v: not %v", c.a, c.b, c.equal)
+		}
+	}
+}
+
 func TestDictKeepsItsOrder(t *testing.T) {
 	d := dict(t, "a", 1, "b", 2, "c", 3, "d", 4)
 	d.Set("b", 20)
