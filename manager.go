@@ -108,7 +108,9 @@ func (m *Manager) Get(ctx context.Context) (*Session, error) {
 // Open returns the session that the request header in brings, for servers and
 // tests outside [Manager.Wrap]. [Session.Save] keeps the changes and writes
 // Set-Cookie to out; nothing is saved by itself. With a nil out, a Save that
-// needs a cookie fails with [ErrTooLate] and keeps nothing.
+// needs a cookie fails with [ErrTooLate] and keeps nothing. The names in both
+// headers are canonical, as http.Header's methods make them: gRPC's metadata
+// has them in lower case.
 func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, error) {
 	s := &Session{m: m, phase: phaseLoose, in: in, ctx: ctx}
 	s.jar.out = out

@@ -53,6 +53,23 @@ func TestServerSentEventsCarryTheCookieWithTheirFirstFlush(t *testing.T) {
 	<-over
 }
 
+func TestAStreamWhoseSessionCannotBeKeptAnswersAtOnce(t *testing.T) {
+	s := newSite(t)
+	s.store.saveDown.Store(true)
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		cartKey.Set(session, 1)
+		w.(http.Flusher).Flush() // whose error nobody sees
+		<-r.Context().Done()
+	}))
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	resp := fetch(t, "GET", address, func(r *http.Request) { *r = *r.WithContext(ctx) })
+	wantStatus(t, resp, http.StatusServiceUnavailable)
+	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); !strings.Contains(line, "not available") {
+		t.Errorf("body %q, %v", line, err)
+	}
+}
+
 func TestAStreamMayGoOnChangingAStoredSession(t *testing.T) {
 	s := newSite(t)
 	v := newGuest(t)

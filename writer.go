@@ -270,10 +270,13 @@ func (q *request) Flush() { _ = q.FlushError() }
 
 // FlushError is Flush for [http.ResponseController].
 func (q *request) FlushError() error {
-	if err := q.start(http.StatusOK); err != nil {
+	err := q.start(http.StatusOK)
+	// Also if that was answered with an error: who calls Flush may go on for long.
+	flushed := http.NewResponseController(q.inner).Flush()
+	if err != nil {
 		return err
 	}
-	return http.NewResponseController(q.inner).Flush()
+	return flushed
 }
 
 // Hijack commits the session and hands over the connection. The cookies are in
