@@ -155,6 +155,23 @@ func TestSlowerReloginOfAnEndedSessionBringsNoneOfItsValues(t *testing.T) {
 	})
 }
 
+func TestWhatIsSetAfterALoginIsInItsSessionWhateverTheOneBeforeHeld(t *testing.T) {
+	shop := openShop(t, memory.New())
+	anna := sitetest.NewBrowser()
+	login := func(s *sojourn.Session) { s.Login("anna"); colour.Set(s, "red") }
+	does(t, anna, shop, login)
+	slow := anna.Begin(shop)
+	does(t, anna, shop, (*sojourn.Session).Logout)
+	if a := slow.Finish(login).Arrive(); a.Status != http.StatusOK {
+		t.Errorf("the login got %d", a.Status)
+	}
+	look(t, anna, shop, func(s *sojourn.Session) {
+		if s.User() != "anna" || colour.Get(s) != "red" {
+			t.Errorf("%q has %q", s.User(), colour.Get(s))
+		}
+	})
+}
+
 func TestSlowerInlineAnswerDoesNotUndoALogin(t *testing.T) {
 	db := memory.New()
 	shop := openShop(t, db)

@@ -33,6 +33,9 @@ type Session struct {
 	last *state        // as loaded or last saved
 	view record.Record // last with the changes below applied
 	own  bool          // view's field list is not shared with last
+	// behind: view is what this request's own commit made of the session, and
+	// last has changes of others on top, which were saved together with it.
+	behind bool
 
 	changes changes
 	ending  *ending   // last is to be ended
@@ -288,7 +291,7 @@ func (s *Session) Discard() {
 func (s *Session) discard() {
 	s.changes = changes{}
 	s.ending, s.login, s.fresh, s.failed = nil, nil, nil, nil
-	s.view, s.own = s.last.rec, false
+	s.view, s.own, s.behind = s.last.rec, false, false
 }
 
 // base is the state that the pending changes apply to: nothing, after Logout.
@@ -418,13 +421,13 @@ func (s *Session) put(k slot, raw []byte) {
 }
 
 // unchanged reports whether putting raw would change nothing, so that nothing
-// is written. A value that expires by itself starts anew with each Set, and
-// what follows another change of this request may matter when both are done
-// again to a newer state.
+// is written. A value that expires by itself starts anew with each Set, what
+// follows another change of this request may matter when both are done again to
+// a newer state, and a login may have to start from nothing.
 func (s *Session) unchanged(k slot, raw []byte) bool {
 	f, ok := s.view.Find(k.name)
 	return ok && k.ttl == 0 && f.Expiry == 0 && f.Flags&k.flags == k.flags && string(f.Value) == string(raw) &&
-		!s.changes.has(k.name)
+		!s.changes.has(k.name) && s.login == nil
 }
 
 func (s *Session) remove(name string) {
