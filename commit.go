@@ -280,12 +280,15 @@ func (s *Session) commitStored(ctx context.Context) error {
 	}
 	s.countMove()
 	s.keepStored(j.next, rotate)
+	if j.behind {
+		s.view, s.behind = j.out, true
+	}
 	return nil
 }
 
 // applyTo does the pending changes to a state of the session.
 func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
-	if s.own && st.stored.Base() == s.last.stored.Base() && st.placement == s.last.placement {
+	if s.own && !s.behind && st.stored.Base() == s.last.stored.Base() && st.placement == s.last.placement {
 		// The view is just that; Update functions need not run again.
 		out := s.view.Clone()
 		out.Header = st.rec.Header
@@ -372,7 +375,7 @@ func (m *Manager) touch(ctx context.Context, st *state, now time.Time) error {
 
 // settle makes st the session's last kept state.
 func (s *Session) settle(st *state) {
-	s.last, s.view, s.own = st, st.rec, false
+	s.last, s.view, s.own, s.behind = st, st.rec, false, false
 	s.changes = changes{}
 	s.ending, s.login, s.fresh = nil, nil, nil
 	s.presentDue, s.touchDue = false, false

@@ -42,7 +42,9 @@ type job struct {
 	done     chan struct{} // closed when another job has done it
 	deadline time.Time
 
-	next     *state // the session as saved
+	next     *state        // the session as saved
+	out      record.Record // what this job's changes made of it
+	behind   bool          // later jobs' changes were saved on top
 	err      error
 	panicked any // by an Update function, in whatever goroutine it ran
 }
@@ -216,8 +218,8 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 			if cur != nil && next.rec.Header.Generation != cur.rec.Header.Generation {
 				m.count.rotations.Add(1)
 			}
-			for _, j := range jobs {
-				j.next, j.err = next, nil
+			for i, j := range jobs {
+				j.next, j.err, j.behind = next, nil, i < len(jobs)-1
 			}
 			return next
 		}
@@ -286,6 +288,7 @@ func (m *Manager) merge(cur *state, jobs []*job, now time.Time) (rec record.Reco
 		}
 		st = &state{placement: PlacementStored, identity: j.who, rec: out}
 		minimum = max(minimum, j.s.jar.lost)
+		j.out = out
 		in = append(in, j)
 	}
 	return st.rec, in, minimum
