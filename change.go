@@ -27,6 +27,7 @@ type change struct {
 	base    changeBase
 	value   []byte       // if base is baseSet
 	updates []updateFunc // then, in order
+	found   []byte       // what the first of updates was given; nil = nothing
 }
 
 type changeBase uint8

@@ -207,7 +207,7 @@ func (k Key[T]) Pop(s *Session) (T, bool) {
 		s.m.unreadable(k.name, err)
 		return zero, false
 	}
-	s.take(k.name)
+	s.take(k.name, raw)
 	return v, true
 }
 

@@ -1,17 +1,21 @@
 package sojourn_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -152,6 +156,44 @@ func TestPopHasOneWinner(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPopOfAValueThatARequestSavedTogetherWithThisOneTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := faults.Wrap(memory.New())
+		shop := openShop(t, db)
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { ticket.Set(s, "admit one") })
+		requests := [3]*sitetest.Slow{anna.Begin(shop), anna.Begin(shop), anna.Begin(shop)}
+		// The first request's save takes until the other two are waiting for it.
+		var once sync.Once
+		goOn := make(chan struct{})
+		db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+			once.Do(func() { <-goOn })
+			return db.Inner.Save(ctx, rec, base)
+		}
+		statuses := [3]int{}
+		var all sync.WaitGroup
+		for i, f := range [3]func(*sojourn.Session){
+			func(s *sojourn.Session) { visits.Update(s, addOne) },
+			func(s *sojourn.Session) {
+				visits.Update(s, addOne)
+				if err := s.Save(t.Context()); err != nil {
+					t.Error(err)
+				}
+				ticket.Pop(s)
+			},
+			func(s *sojourn.Session) { ticket.Pop(s) },
+		} {
+			all.Go(func() { statuses[i] = requests[i].Finish(f).Status })
+			synctest.Wait()
+		}
+		close(goOn)
+		all.Wait()
+		if statuses != [3]int{200, 409, 200} {
+			t.Errorf("the statuses are %v: the value was popped twice, or by nobody", statuses)
+		}
+	})
 }
 
 func TestLoserOfAPopIsToldBySave(t *testing.T) {

@@ -439,12 +439,14 @@ func (s *Session) remove(name string) {
 	s.show(ch)
 }
 
-func (s *Session) take(name string) {
+func (s *Session) take(name string, raw []byte) {
 	ch := s.changes.of(name)
 	// Only a value that was there when the session was loaded can have been
 	// taken by somebody else, whatever an Update made of it since.
-	if f, ok := s.base().rec.Find(name); ok && ch.base == baseKept && f.Live(s.m.now().UnixMilli()) {
-		ch.taken = nonNil(f.Value)
+	if ch.base == baseKept {
+		if ch.taken = raw; len(ch.updates) > 0 {
+			ch.taken = ch.found
+		}
 	}
 	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
 	s.show(ch)
@@ -461,6 +463,9 @@ func (s *Session) update(k slot, f updateFunc) ([]byte, error) {
 	ch := s.changes.of(k.name)
 	ch.slot = k
 	if ch.base == baseKept {
+		if len(ch.updates) == 0 && ok {
+			ch.found = raw
+		}
 		ch.updates = append(ch.updates, f)
 		s.showValue(k, next)
 		return next, nil
