@@ -34,9 +34,9 @@ type Limits struct {
 	// byte strings may take once shared ones are counted each time they are
 	// used. Default 4 MiB.
 	Bytes int
-	// Nodes is how many values may be made, counted likewise; a dictionary or
-	// set counts as four, and the stack and the memo count too. Default
-	// 250,000.
+	// Nodes is how many values may be made, counted likewise; a dictionary
+	// counts as four and a set as sixteen, and the stack and the memo count
+	// too. Default 250,000.
 	Nodes int
 	// Depth is how deeply values may be nested. Default and maximum
 	// [value.MaxDepth].
@@ -146,8 +146,10 @@ func (e *expander) expand(v any, depth int) (any, error) {
 	}
 	nodes, size := 1, 0
 	switch v := v.(type) {
-	case *dictNode, *setNode:
+	case *dictNode:
 		nodes = 4
+	case *setNode:
+		nodes = 16
 	case string:
 		size = len(v)
 	case value.Surrogates:
