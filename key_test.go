@@ -58,7 +58,6 @@ func TestNewKeyPanicsOnOptionsThatCannotBe(t *testing.T) {
 }
 
 type (
-	private  struct{ a, b int }
 	nested   struct{ Inner struct{ f func() } }
 	withFunc struct {
 		Name string
@@ -92,7 +91,7 @@ func TestNewKeyPanicsOnTypesThatWouldNotComeBack(t *testing.T) {
 		"map of chan":              {func() { sojourn.NewKey[map[string]chan int]("n") }, "chan int"},
 		"pointer to func":          {func() { sojourn.NewKey[*func()]("n") }, "func()"},
 		"array of interfaces":      {func() { sojourn.NewKey[[2]error]("n") }, "interface with methods"},
-		"unexported fields only":   {func() { sojourn.NewKey[private]("n") }, "no exported field"},
+		"unexported fields only":   {func() { sojourn.NewKey[strings.Reader]("n") }, "no exported field"},
 		"deep inside":              {func() { sojourn.NewKey[map[string][]nested]("n") }, "Inner"},
 		"a field":                  {func() { sojourn.NewKey[withFunc]("n") }, "field Call"},
 		"a field that is left out": {func() { sojourn.NewKey[withoutFunc]("n") }, ""},

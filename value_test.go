@@ -34,7 +34,6 @@ type account struct {
 	Parent  *account
 	Raw     []byte
 	Since   time.Time
-	private int
 }
 
 func TestValuesComeBackAsTheyWere(t *testing.T) {

@@ -89,7 +89,7 @@ func TestSessionIsCommittedOnceRightBeforeTheFirstByte(t *testing.T) {
 			[]string{"WriteString a cookies=1 saves=1"},
 		},
 		"ReadFrom": {
-			func(w http.ResponseWriter) { io.Copy(w, io.LimitReader(strings.NewReader("abc"), 2)) },
+			func(w http.ResponseWriter) { _, _ = io.Copy(w, io.LimitReader(strings.NewReader("abc"), 2)) },
 			[]string{"ReadFrom ab cookies=1 saves=1"},
 		},
 		"Flush": {
@@ -838,7 +838,7 @@ func TestErrorHandlerMayLeaveTheAnswerToServeError(t *testing.T) {
 func TestErrorHandlerThatAsksForTheSessionKeepsNothing(t *testing.T) {
 	var s *site
 	s = newSite(t, func(c *sojourn.Config) {
-		c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, _ error) {
 			session, err := s.Get(r.Context())
 			if err != nil {
 				t.Error(err)
