@@ -157,10 +157,15 @@ const redisGrace = 2 * time.Minute
 // wrap puts a session into its container.
 func (f *Format) wrap(v any, detail *Detail, now time.Time) (legacy.Entry, error) {
 	text, isText := v.(string)
-	switch {
-	case f.c.Type == Memcached && isText:
+	if f.c.Type == Memcached && isText {
 		return legacy.Entry{Value: []byte(text), Flags: detail.Flags & flagText}, nil
-	case f.c.Type != Memcached && f.c.Type != Redis:
+	}
+	if isText {
+		// Old Beakers on Python 2 derive another key from a nonce that is
+		// unicode.
+		v = pickle.Native(text)
+	}
+	if f.c.Type != Memcached && f.c.Type != Redis {
 		container := value.NewDict()
 		container.Set("session", v)
 		v = container

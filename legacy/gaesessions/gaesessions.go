@@ -388,9 +388,9 @@ func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 // CleanupBatch is how many sessions one run of [Cleanup] removes at most.
 const CleanupBatch = 500
 
-// Expired is a datastore in which sessions can be found by their names, which
+// CleanupStore is a datastore in which sessions can be found by their names, which
 // begin with their time of expiry. It must be bound to the empty namespace.
-type Expired interface {
+type CleanupStore interface {
 	// NamesBetween returns up to limit names of entities with from <= name <
 	// to, in order. It is a keys-only query.
 	NamesBetween(ctx context.Context, kind, from, to string, limit int) ([]string, error)
@@ -401,7 +401,7 @@ type Expired interface {
 // and reports how many it removed; fewer than that means that none are left.
 // It replaces delete_expired_sessions, which compares names only and so also
 // removes sessions that expire in this very second, and all that never do.
-func Cleanup(ctx context.Context, store Expired, now time.Time) (int, error) {
+func Cleanup(ctx context.Context, store CleanupStore, now time.Time) (int, error) {
 	names, err := store.NamesBetween(ctx, Kind, "0000000001", fmt.Sprintf("%010d", now.Unix()), CleanupBatch)
 	if err != nil {
 		return 0, fmt.Errorf("gae-sessions: clean-up: %w", err)

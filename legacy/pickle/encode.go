@@ -11,13 +11,18 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
+// Native is ASCII text that each Python reads as its own str: bytes in Python
+// 2, text in Python 3. It is for writers of formats in which Python 2 expects
+// bytes that only hold letters; [Decode] never returns it.
+type Native string
+
 // Encode writes v as a pickle of protocol 2 without memo, which Python 2 and
 // Python 3 both read: text as unicode, bytes and the states of dates as Latin-1
 // text that is encoded on loading. Python 2 reads all text back as unicode, and
 // cannot read aware datetimes (it has no zone class); the fold of a time is
 // lost, as in every pickle of this protocol.
 //
-// It accepts what [value.Of] accepts and returns [value.ErrUnsupported] for the
+// It accepts [Native] and what [value.Of] accepts, and returns [value.ErrUnsupported] for the
 // rest.
 func Encode(v any) ([]byte, error) {
 	e := encoder{out: []byte{0x80, 2}}
@@ -56,6 +61,8 @@ func (e *encoder) write(v any, depth int) error {
 		e.text(v)
 	case value.Surrogates:
 		e.text(string(v))
+	case Native:
+		return e.native(string(v))
 	case []byte:
 		e.bytes(v)
 	case []any:
@@ -167,6 +174,18 @@ func (e *encoder) text(s string) {
 	e.op("X")
 	e.out = binary.LittleEndian.AppendUint32(e.out, uint32(len(s)))
 	e.op(s)
+}
+
+func (e *encoder) native(s string) error {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return fmt.Errorf("%w: Native text that is not ASCII", value.ErrUnsupported)
+		}
+	}
+	e.op("T")
+	e.out = binary.LittleEndian.AppendUint32(e.out, uint32(len(s)))
+	e.op(s)
+	return nil
 }
 
 // bytes writes bytes in the only way that gives bytes in both Pythons.

@@ -330,6 +330,16 @@ func TestWhatPythonCouldNotReadIsNotWritten(t *testing.T) {
 	}
 }
 
+func TestNativeTextIsStrInEitherPython(t *testing.T) {
+	got, err := pickle.Encode([]any{pickle.Native("abc")})
+	if err != nil || string(got) != "\x80\x02](T\x03\x00\x00\x00abce." {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := pickle.Encode(pickle.Native("é")); !errors.Is(err, value.ErrUnsupported) {
+		t.Errorf("beyond ASCII: %v", err)
+	}
+}
+
 func TestTheWritersFormIsStable(t *testing.T) {
 	// What is shared with Python processes must not change by accident.
 	d := dict(t, "user", "é", "n", []any{int64(1), int64(300), int64(-1), 1.5, true, nil}, "raw", []byte{0xFF})
