@@ -312,8 +312,7 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 		// then, and a copy of it would survive every logout.
 		return nil, errInlineLogin
 	}
-	expires := record.Time(h.Expires)
-	if now.After(expires) || now.After(m.idleDeadline(h, record.Time(h.Seen), expires)) {
+	if now.After(m.idleDeadline(h, record.Time(h.Seen), record.Time(h.Expires))) {
 		return nil, ErrExpired
 	}
 	return &state{

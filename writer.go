@@ -194,7 +194,10 @@ func (q *request) finish() {
 	if s == nil || q.failed != nil || !late {
 		return
 	}
-	if err := s.end(q.Context, q.discarded); err != nil {
+	q.mu.Lock()
+	discarded := q.discarded
+	q.mu.Unlock()
+	if err := s.end(q.Context, discarded); err != nil {
 		q.m.count.late.Add(1)
 		q.m.log.Error("changes made after the response had started were lost",
 			slog.String("session", s.Handle()), slog.Any("error", err))
