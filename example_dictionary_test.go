@@ -1,0 +1,38 @@
+package sojourn_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// The dictionary is for names that are not known when the program is compiled,
+// such as the fields of a form.
+func ExampleSession_Set() {
+	session, err := manager(sojourn.Config{}).Open(ctx, http.Header{}, http.Header{})
+	if err != nil {
+		panic(err)
+	}
+	session.Set("draft.title", "Tea")
+	session.Set("draft.lines", []string{"Boil water", "wait"})
+	session.Set("steps", 2)
+
+	var title string
+	fmt.Println(session.Get("draft.title", &title), title)
+	fmt.Println(session.Names())
+
+	session.Delete("draft.title")
+	fmt.Println(session.Has("draft.title"), errors.Is(session.Get("draft.title", &title), sojourn.ErrNoValue))
+	fmt.Println(errors.Is(session.Get("steps", &title), sojourn.ErrBadValue), title)
+
+	session.Clear()
+	fmt.Println(session.Names())
+	// Output:
+	// <nil> Tea
+	// [draft.lines draft.title steps]
+	// false true
+	// true Tea
+	// []
+}

@@ -1,0 +1,31 @@
+package sojourn_test
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// Keys come from a file, or from a text such as an environment variable. To
+// change them, publish the new one everywhere first, then activate it, and
+// retire the old one.
+func ExampleParseKeys() {
+	secret := func(key string) string { return key[strings.LastIndex(key, ":"):] }
+	old, next := secret(sojourn.GenerateKey()), secret(sojourn.GenerateKey())
+
+	for _, text := range []string{
+		"active:20260101T000000Z" + old,
+		"active:20260101T000000Z" + old + ", published:20260601T000000Z" + next,
+		"retired:20260101T000000Z" + old + ", active:20260601T000000Z" + next,
+		"published:20260601T000000Z" + next,
+	} {
+		_, err := sojourn.ParseKeys(text)
+		fmt.Println(err == nil)
+	}
+	// Output:
+	// true
+	// true
+	// true
+	// false
+}
