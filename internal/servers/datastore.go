@@ -1,0 +1,88 @@
+//go:build linux
+
+package servers
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Datastore starts Google's Datastore emulator, in the mode that Firestore
+// databases have, with further arguments such as "--require_indexes". It is
+// empty, forgets everything at its end, and knows any project.
+//
+// The emulator comes with the Google Cloud SDK alone. Where that or Java is
+// missing Datastore returns nil, after saying loudly that nothing is tested,
+// and fails the test if REQUIRE_DATASTORE is 1.
+func Datastore(t testing.TB, args ...string) *Server {
+	t.Helper()
+	jar, err := datastoreEmulator()
+	if err != nil {
+		if os.Getenv("REQUIRE_DATASTORE") == "1" {
+			t.Fatalf("Cloud Datastore cannot be tested: %v", err)
+		}
+		fmt.Fprintf(os.Stderr, "\n*** Cloud Datastore was NOT TESTED by %s: %v\n\n", t.Name(), err)
+		return nil
+	}
+	s := newServer(t, "datastore", "java")
+	s.args = append([]string{
+		"-Xmx512m", "-cp", jar, "com.google.cloud.datastore.emulator.CloudDatastore", "start",
+		"--host=127.0.0.1", "--port=" + strconv.Itoa(s.Port), "--testing", "--firestore_in_datastore_mode",
+	}, args...)
+	s.ready = s.answersOK
+	s.Start()
+	return s
+}
+
+// datastoreEmulator finds the emulator in the Google Cloud SDK: in
+// CLOUDSDK_ROOT, or where the gcloud on the PATH belongs to.
+func datastoreEmulator() (jar string, err error) {
+	sdk := os.Getenv("CLOUDSDK_ROOT")
+	if sdk == "" {
+		gcloud, err := exec.LookPath("gcloud")
+		if err != nil {
+			return "", fmt.Errorf("there is no Google Cloud SDK: %w", err)
+		}
+		if gcloud, err = filepath.EvalSymlinks(gcloud); err != nil {
+			return "", err
+		}
+		sdk = filepath.Dir(filepath.Dir(gcloud))
+	}
+	jar = filepath.Join(sdk, "platform", "cloud-datastore-emulator", "CloudDatastore.jar")
+	if _, err := os.Stat(jar); err != nil {
+		return "", fmt.Errorf("the Google Cloud SDK lacks the component cloud-datastore-emulator: %w", err)
+	}
+	if _, err := exec.LookPath("java"); err != nil {
+		return "", fmt.Errorf("there is no Java: %w", err)
+	}
+	return jar, nil
+}
+
+// answersOK asks for / by HTTP.
+func (s *Server) answersOK(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr+"/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64))
+	if err != nil {
+		return err
+	}
+	if text := strings.TrimSpace(string(body)); resp.StatusCode != http.StatusOK || !strings.EqualFold(text, "ok") {
+		return fmt.Errorf("%s %q is no answer", resp.Status, text)
+	}
+	return nil
+}
