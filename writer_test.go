@@ -578,6 +578,23 @@ func TestAPanickingHandlerKeepsNothing(t *testing.T) {
 	}
 }
 
+func TestAWriteAfterThePanicOfItsHandlerKeepsNothing(t *testing.T) {
+	s := newSite(t)
+	var leaked http.ResponseWriter // as a goroutine of the handler has it
+	func() {
+		defer func() { _ = recover() }()
+		newGuest(t).get(s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+			leaked = w
+			cartKey.Set(session, 1)
+			panic("boom")
+		}))
+	}()
+	io.WriteString(leaked, "late")
+	if s.calls() > 0 {
+		t.Error("the changes were kept")
+	}
+}
+
 func TestAPanicAfterTheFirstByteKeepsWhatTheResponsePromisedAndNoMore(t *testing.T) {
 	s := newSite(t)
 	v := newGuest(t)
