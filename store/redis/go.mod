@@ -7,6 +7,10 @@ require (
 	github.com/valkey-io/valkey-go v1.0.79
 )
 
-require golang.org/x/sys v0.47.0 // indirect
+require (
+	github.com/fxamacker/cbor/v2 v2.9.6 // indirect
+	github.com/x448/float16 v0.8.4 // indirect
+	golang.org/x/sys v0.47.0 // indirect
+)
 
 replace github.com/sojourn-go/sojourn => ../..

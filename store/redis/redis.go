@@ -30,7 +30,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -209,21 +208,18 @@ type client struct {
 	cluster bool
 }
 
-// do sends a command. If it failed because of the deadline of another call,
-// which happens to whoever waits for that call's connection, it is sent again.
+// do sends a command. If it failed because another call's context ended, which
+// happens to whoever waits for the connection that the other one was making, it
+// is sent again, once.
 func (c *client) do(ctx context.Context, command func() valkey.Completed) (valkey.ValkeyMessage, error) {
 	if err := ctx.Err(); err != nil {
 		return valkey.ValkeyMessage{}, err
 	}
 	m, err := c.rdb.Do(ctx, command()).ToMessage()
-	if isContextError(err) && ctx.Err() == nil {
+	if (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) && ctx.Err() == nil {
 		m, err = c.rdb.Do(ctx, command()).ToMessage()
 	}
 	return m, err
-}
-
-func isContextError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // failed wraps an error of the client library. Keys and values are not in it.

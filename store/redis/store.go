@@ -152,7 +152,7 @@ local NEVER, NOBODY = string.rep('\0', 6), string.rep('\0', 16)
 local seen, deadline, _, expires = struct.unpack('>I6I6I6I6', new, 3)
 local live, user = string.sub(new, 27, 32) == NEVER, string.sub(new, 33, 48)
 local have = redis.call('GETRANGE', key, 0, 119)
-local was = {deadline = -1}
+local was = {deadline = -1, expires = -1}
 if have ~= '' then
 	if string.byte(have) ~= 1 then return redis.error_reply('FORMAT unknown') end
 	was.seen, was.deadline, _, was.expires = struct.unpack('>I6I6I6I6', have, 3)

@@ -71,15 +71,14 @@ func parseURL(text string) (o Options, err error) {
 		user, hosts = hosts[:i+1], hosts[i+1:]
 	}
 	for _, host := range strings.Split(hosts, ",") {
-		u, err := url.Parse("redis://" + host)
-		if err != nil || u.Hostname() == "" {
+		name, p, err := net.SplitHostPort(host)
+		if err != nil {
+			name, p, err = net.SplitHostPort(host + ":" + port)
+		}
+		if _, e := strconv.ParseUint(p, 10, 16); err != nil || e != nil || name == "" {
 			return o, errors.New("a host is not host:port (a / in a password is %2F)")
 		}
-		p := u.Port()
-		if p == "" {
-			p = port
-		}
-		o.Addrs = append(o.Addrs, net.JoinHostPort(u.Hostname(), p))
+		o.Addrs = append(o.Addrs, net.JoinHostPort(name, p))
 	}
 	u, err := url.Parse("redis://" + user + "host" + rest[end:])
 	if err != nil {
@@ -107,18 +106,16 @@ func parseURL(text string) (o Options, err error) {
 		query.Set("db", path)
 	}
 	for name, values := range query {
-		if len(values) != 1 {
-			return o, fmt.Errorf("option %q is given twice", name)
-		}
-		if err := o.set(name, values[0]); err != nil {
-			return o, fmt.Errorf("option %s: %w", name, err)
+		if err := o.set(name, values); err != nil {
+			return o, err
 		}
 	}
 	return o, nil
 }
 
 // set sets one field by its name in a URL.
-func (o *Options) set(name, value string) (err error) {
+func (o *Options) set(name string, values []string) (err error) {
+	value := values[0]
 	switch name {
 	case "prefix":
 		o.Prefix = value
@@ -137,10 +134,10 @@ func (o *Options) set(name, value string) (err error) {
 	case "sentinel_password":
 		o.SentinelPassword = value
 	default:
-		return errors.New("it is unknown")
+		return errors.New("one of its options is unknown (a ? in a password is %3F)")
 	}
-	if err != nil {
-		return errors.New("its value is not of that kind")
+	if err != nil || len(values) != 1 {
+		return fmt.Errorf("the value of %s is not of its kind, or given twice", name)
 	}
 	return nil
 }
