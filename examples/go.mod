@@ -20,6 +20,8 @@ require (
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/sojourn-go/sojourn/store/redis v0.0.0 // indirect
+	github.com/valkey-io/valkey-go v1.0.79 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	modernc.org/libc v1.75.7 // indirect
@@ -29,6 +31,7 @@ require (
 
 replace (
 	github.com/sojourn-go/sojourn => ..
+	github.com/sojourn-go/sojourn/store/redis => ../store/redis
 	github.com/sojourn-go/sojourn/store/sqlite => ../store/sqlite
 )
 

@@ -7,6 +7,7 @@ require (
 	github.com/fxamacker/cbor/v2 v2.9.6
 	github.com/mattn/go-isatty v0.0.24
 	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn/legacy v0.0.0
 	github.com/sojourn-go/sojourn/store/open v0.0.0
 )
 
@@ -15,7 +16,9 @@ require (
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/sojourn-go/sojourn/store/redis v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/sqlite v0.0.0 // indirect
+	github.com/valkey-io/valkey-go v1.0.79 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	modernc.org/libc v1.75.7 // indirect
@@ -26,6 +29,8 @@ require (
 
 replace (
 	github.com/sojourn-go/sojourn => ../..
+	github.com/sojourn-go/sojourn/legacy => ../../legacy
 	github.com/sojourn-go/sojourn/store/open => ../../store/open
+	github.com/sojourn-go/sojourn/store/redis => ../../store/redis
 	github.com/sojourn-go/sojourn/store/sqlite => ../../store/sqlite
 )

@@ -32,7 +32,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints errors, on one line
 	flags.StringVar(&opts.listen, "listen", "127.0.0.1:0", "`address` to listen on")
-	flags.StringVar(&opts.store, "store", "memory:", "where sessions are kept: memory:, sqlite:PATH, or none for cookies only")
+	flags.StringVar(&opts.store, "store", "memory:", "where sessions are kept: memory:, sqlite:PATH, redis://HOST:PORT, another `URL` of a store, or none for cookies only")
 	flags.IntVar(&opts.inline, "inline", 0, "most `bytes` of a session in the cookie; 0 = all sessions are stored (default: the library's)")
 	flags.DurationVar(&opts.idle, "idle", 0, "end a session that was not used for this long (default: the library's)")
 	flags.DurationVar(&opts.lifetime, "lifetime", 0, "end a session this long after it began (default: the library's)")

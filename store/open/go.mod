@@ -7,12 +7,15 @@ require (
 	github.com/sojourn-go/sojourn/store/sqlite v0.0.0
 )
 
+require github.com/valkey-io/valkey-go v1.0.79 // indirect
+
 require (
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/sojourn-go/sojourn/store/redis v0.0.0
 	golang.org/x/sys v0.47.0 // indirect
 	modernc.org/libc v1.75.7 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
@@ -22,5 +25,6 @@ require (
 
 replace (
 	github.com/sojourn-go/sojourn => ../..
+	github.com/sojourn-go/sojourn/store/redis => ../redis
 	github.com/sojourn-go/sojourn/store/sqlite => ../sqlite
 )

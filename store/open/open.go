@@ -1,8 +1,14 @@
 // Package open opens a session store by its URL, for programs that let whoever
 // runs them choose one, such as the sojourn command:
 //
-//	memory:              in this process; gone when it stops
-//	sqlite:PATH          the embedded store, in that file
+//	memory:                      in this process; gone when it stops
+//	sqlite:PATH                  the embedded store, in that file
+//	redis://HOST[:PORT][/DB]     Redis or Valkey, one node
+//	rediscluster://HOST,HOST…    a Cluster of them
+//	redissentinel://HOST,…/NAME  nodes that sentinels watch under that name
+//
+// With rediss, redisclusters and redissentinels, connections use TLS; what else
+// such a URL may say is with [redis.ParseURL].
 //
 // It imports every engine that it can open. A service that knows its store does
 // better to import that store's package alone.
@@ -18,6 +24,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
+	"github.com/sojourn-go/sojourn/store/redis"
 	"github.com/sojourn-go/sojourn/store/sqlite"
 )
 
@@ -31,7 +38,7 @@ var (
 )
 
 // forms lists what can be opened, for error texts.
-const forms = "use memory: or sqlite:PATH"
+const forms = "use memory:, sqlite:PATH, redis://HOST, rediscluster://HOST,HOST or redissentinel://HOST,HOST/NAME"
 
 // Store opens the store that the URL names, and makes an embedded one that does
 // not exist yet. The caller closes it with the io.Closer, which is never nil
@@ -45,7 +52,7 @@ func Store(ctx context.Context, url string) (store.Store, io.Closer, error) {
 
 // Existing is Store for programs that look at what others keep. It never makes
 // a store: a missing one is ErrMissing, and so is memory:, which only the
-// process that made it can see.
+// process that made it can see. A server's database always exists.
 func Existing(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	return openStore(ctx, url, false)
 }
@@ -69,6 +76,8 @@ func openStore(ctx context.Context, url string, create bool) (store.Store, io.Cl
 		return memory.New(), io.NopCloser(nil), nil
 	case "sqlite":
 		return openSQLite(rest, create)
+	case "redis", "rediss", "rediscluster", "redisclusters", "redissentinel", "redissentinels":
+		return openRedis(ctx, url)
 	default:
 		return nil, nil, fmt.Errorf("%w: stores of kind %q are not available; %s", ErrURL, scheme, forms)
 	}
@@ -92,6 +101,19 @@ func openSQLite(path string, create bool) (store.Store, io.Closer, error) {
 		}
 	}
 	db, err := sqlite.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return db, db, nil
+}
+
+// openRedis makes nothing: an empty database and a new one are the same.
+func openRedis(ctx context.Context, url string) (store.Store, io.Closer, error) {
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	db, err := redis.Open(ctx, options)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/open"
 )
@@ -17,7 +18,10 @@ import (
 type opening func(context.Context, string) (store.Store, io.Closer, error)
 
 func TestStoreOpensWhatTheURLNames(t *testing.T) {
-	for _, url := range []string{"memory:", "sqlite:" + filepath.Join(t.TempDir(), "new", "sessions.db")} {
+	for _, url := range []string{
+		"memory:", "sqlite:" + filepath.Join(t.TempDir(), "new", "sessions.db"),
+		"redis://" + servers.Redis(t).Addr + "/1?prefix=a:",
+	} {
 		s, closer, err := open.Store(t.Context(), url)
 		if err != nil {
 			t.Fatalf("%s: %v", url, err)
@@ -75,7 +79,7 @@ func TestExistingMakesNothing(t *testing.T) {
 
 func TestWhatIsNoStoreURLIsRefused(t *testing.T) {
 	for name, open1 := range map[string]opening{"Store": open.Store, "Existing": open.Existing} {
-		for _, url := range []string{"", "sessions.db", "sqlite:", "memory:x", "mysql://root:hunter2@db/sessions", ":"} {
+		for _, url := range []string{"", "sessions.db", "sqlite:", "memory:x", "mysql://root:hunter2@db/sessions", "redis://root:hunter2@db/sessions", "rediscluster://:hunter2@db?x=y", ":"} {
 			_, _, err := open1(t.Context(), url)
 			if !errors.Is(err, open.ErrURL) {
 				t.Errorf("%s(%q): %v", name, url, err)
@@ -95,6 +99,15 @@ func TestAFolderThatIsAFileIsAnErrorOfTheStore(t *testing.T) {
 	_, _, err := open.Store(t.Context(), "sqlite:"+filepath.Join(file, "sessions.db"))
 	if err == nil || errors.Is(err, open.ErrURL) || errors.Is(err, open.ErrMissing) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAServerThatIsNotThereIsAnErrorOfTheStore(t *testing.T) {
+	for name, open1 := range map[string]opening{"Store": open.Store, "Existing": open.Existing} {
+		_, _, err := open1(t.Context(), "redis://root:hunter2@127.0.0.1:1")
+		if err == nil || errors.Is(err, open.ErrURL) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
