@@ -142,7 +142,7 @@ func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 // A200MeansItIsKept: promise 3.
 func A200MeansItIsKept(t *testing.T, open Open) {
 	db := faults.Wrap(open(t))
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Timeout: 100 * time.Millisecond}))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Timeout: 500 * time.Millisecond}))
 	anna, bob := sitetest.NewBrowser(), sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
 

@@ -35,6 +35,12 @@ type Options struct {
 	// Namespace holds the entities: up to 100 letters, digits, ".", "_" and
 	// "-". "" = the default namespace.
 	Namespace string
+
+	// TTLPolicy says that the kind has a TTL policy on its property "deadline".
+	// Then the property is not indexed, which makes saves cheaper and lifts the
+	// limit that an index of ever later times sets (about 500 writes a second),
+	// and Sweep answers [errors.ErrUnsupported].
+	TTLPolicy bool
 }
 
 const (
@@ -57,6 +63,7 @@ type Store struct {
 	own    bool // the client is closed with the store
 	kind   string
 	space  string
+	ttl    bool // old records are deleted by a TTL policy
 }
 
 var (
@@ -99,7 +106,7 @@ func New(client *datastore.Client, o Options) (*Store, error) {
 			return nil, fmt.Errorf("clouddatastore: %s %.120q: up to 100 letters, digits, \".\", \"_\" and \"-\", not beginning with \"__\"", what, name)
 		}
 	}
-	return &Store{client: client, kind: o.Kind, space: o.Namespace}, nil
+	return &Store{client: client, kind: o.Kind, space: o.Namespace, ttl: o.TTLPolicy}, nil
 }
 
 // Close closes the client that Open made.
@@ -211,7 +218,7 @@ func (s *Store) insert(ctx context.Context, rec store.Record, change func(have s
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		_, err := s.client.Mutate(ctx, datastore.NewInsert(s.key(rec.ID), &entity{rec: rec}))
+		_, err := s.client.Mutate(ctx, datastore.NewInsert(s.key(rec.ID), s.entity(rec)))
 		switch status.Code(err) {
 		case codes.AlreadyExists:
 		case codes.Aborted: // another insert was faster
@@ -245,7 +252,7 @@ func (s *Store) update(ctx context.Context, id store.ID, change func(have store.
 		if err != nil {
 			return err
 		}
-		_, err = tx.Mutate(datastore.NewUpdate(key, &entity{rec: next}))
+		_, err = tx.Mutate(datastore.NewUpdate(key, s.entity(next)))
 		return err
 	})
 	if errors.Is(err, errUnchanged) {
@@ -266,14 +273,17 @@ func (s *Store) transact(ctx context.Context, do func(*datastore.Transaction) er
 		if err != nil {
 			return err
 		}
-		if err = do(tx); err == nil {
-			_, err = tx.Commit()
-		}
+		err = do(tx)
 		if err == nil {
-			return nil
+			if _, err = tx.Commit(); err == nil {
+				return nil
+			}
+			if status.Code(err) == codes.NotFound { // the entity to update has just been swept
+				err = datastore.ErrConcurrentTransaction
+			}
 		}
 		_ = tx.Rollback() // lets go of locks; what is left behind ends by itself
-		if !contended(err) {
+		if !errors.Is(err, datastore.ErrConcurrentTransaction) && status.Code(err) != codes.Aborted {
 			return err
 		}
 		select {
@@ -284,24 +294,13 @@ func (s *Store) transact(ctx context.Context, do func(*datastore.Transaction) er
 	}
 }
 
-// contended reports whether a transaction was not applied, because of another.
-func contended(err error) bool {
-	if errors.Is(err, datastore.ErrConcurrentTransaction) {
-		return true
-	}
-	switch status.Code(err) {
-	case codes.Aborted:
-		return true
-	case codes.NotFound: // the entity to update has just been swept
-		return true
-	}
-	return false
-}
-
 // Sweep implements [store.Sweeper], by this process's clock: Datastore's cannot
 // be asked. It reads keys only, at most 500 at a time, in the transaction that
 // deletes them, so that a record which gets a new deadline meanwhile stays.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
+	if s.ttl {
+		return 0, fmt.Errorf("clouddatastore: sweep: the TTL policy does that: %w", errors.ErrUnsupported)
+	}
 	over := time.Now().Add(-age)
 	removed := 0
 	for removed < limit {
@@ -386,6 +385,10 @@ func (s *Store) key(id store.ID) *datastore.Key {
 	k := datastore.NameKey(s.kind, id.String(), nil)
 	k.Namespace = s.space
 	return k
+}
+
+func (s *Store) entity(rec store.Record) *entity {
+	return &entity{rec: rec, unswept: s.ttl}
 }
 
 func (s *Store) query() *datastore.Query {

@@ -27,7 +27,10 @@ const (
 var errNotRecord = errors.New("an entity is not a session record")
 
 // entity is a record in Datastore's form. Its ID is the entity's key.
-type entity struct{ rec store.Record }
+type entity struct {
+	rec     store.Record
+	unswept bool // Sweep does not look for it: the deadline is not indexed
+}
 
 var _ datastore.PropertyLoadSaver = (*entity)(nil)
 
@@ -36,7 +39,7 @@ func (e *entity) Save() ([]datastore.Property, error) {
 	rec := &e.rec
 	props := []datastore.Property{
 		{Name: propVersion, Value: int64(rec.Version), NoIndex: true},
-		{Name: propDeadline, Value: millis(rec.Deadline)},
+		{Name: propDeadline, Value: millis(rec.Deadline), NoIndex: e.unswept},
 	}
 	if len(rec.Tags) > 0 {
 		tags := make([]any, len(rec.Tags))

@@ -21,6 +21,7 @@ const writers = 64
 type harness struct {
 	*testing.T
 	store store.Store
+	settings
 }
 
 // now is the time in the precision that stores keep.

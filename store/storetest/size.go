@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"testing"
 
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -43,10 +42,7 @@ var sizeTests = []scenario{
 	}},
 
 	{"many records are kept apart", func(h *harness) {
-		many := 100_000
-		if testing.Short() {
-			many = 2_000
-		}
+		many := h.records
 		const workers = 256
 		rec := first()
 		id := func(i int) store.ID { return store.HashIdentifier(fmt.Appendf(nil, "record %d", i)) }

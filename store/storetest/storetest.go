@@ -35,9 +35,17 @@ import (
 // open is called once per subtest and must return a store without any records.
 // It reports its own failures through t and leaves closing to t.Cleanup.
 //
-// With -short, the test with many records makes 2,000 of them, not 100,000.
-func Run(t *testing.T, open func(t *testing.T) store.Store) {
+// With -short, the test with many records makes 2,000 of them, not 100,000; see
+// also [Records].
+func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	t.Helper()
+	set := settings{records: 100_000}
+	if testing.Short() {
+		set.records = 2_000
+	}
+	for _, o := range options {
+		o(&set)
+	}
 	groups := []group{
 		{"Save", saveTests},
 		{"Resend", resendTests},
@@ -70,11 +78,24 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		t.Run(g.name, func(t *testing.T) {
 			for _, s := range g.scenarios {
 				t.Run(s.name, func(t *testing.T) {
-					s.run(&harness{T: t, store: open(t)})
+					s.run(&harness{T: t, store: open(t), settings: set})
 				})
 			}
 		})
 	}
+}
+
+// An Option changes what Run does.
+type Option func(*settings)
+
+// Records limits the test with many records to n of them, for engines that can
+// only be tested in an emulator much slower than they are.
+func Records(n int) Option {
+	return func(s *settings) { s.records = min(s.records, n) }
+}
+
+type settings struct {
+	records int // in the test with many records
 }
 
 type group struct {
