@@ -57,8 +57,34 @@ var migrations = []string{
 	CREATE INDEX sessions_sweep ON sessions(sweep);`,
 }
 
+// migrate brings the database to the newest schema.
+func migrate(db *sql.DB) error {
+	var version int
+	err := inTransaction(db, "BEGIN", func() (err error) {
+		version, err = identify(db)
+		return err
+	})
+	if err != nil || version == len(migrations) {
+		return err
+	}
+	return inTransaction(db, "BEGIN IMMEDIATE", func() error {
+		version, err := identify(db) // another process may have been faster
+		if err != nil {
+			return err
+		}
+		for ; version < len(migrations); version++ {
+			if _, err := db.Exec(migrations[version]); err != nil {
+				return fmt.Errorf("from schema %d: %w", version, err)
+			}
+		}
+		_, err = db.Exec(fmt.Sprintf("PRAGMA application_id=%d; PRAGMA user_version=%d", applicationID, version))
+		return err
+	})
+}
+
 // identify returns the schema version of the database, 0 for an empty one. It
-// changes nothing.
+// changes nothing. Without a transaction around it, it could see half of what
+// another process is doing.
 func identify(db *sql.DB) (version int, err error) {
 	id, err := number(db, "PRAGMA application_id")
 	if err != nil {
@@ -82,32 +108,19 @@ func identify(db *sql.DB) (version int, err error) {
 	return int(v), nil
 }
 
-// migrate brings the database to the newest schema, in one transaction.
-func migrate(db *sql.DB) error {
-	version, err := identify(db)
-	if err != nil || version == len(migrations) {
+// inTransaction runs f between begin and COMMIT on a single connection, or
+// undoes it if it fails.
+func inTransaction(db *sql.DB, begin string, f func() error) error {
+	if _, err := db.Exec(begin); err != nil {
 		return err
 	}
-	if _, err := db.Exec("BEGIN IMMEDIATE"); err != nil {
-		return err
+	err := f()
+	if err == nil {
+		_, err = db.Exec("COMMIT")
 	}
-	err = func() error {
-		// Another process may have been faster.
-		version, err := identify(db)
-		if err != nil {
-			return err
-		}
-		for ; version < len(migrations); version++ {
-			if _, err := db.Exec(migrations[version]); err != nil {
-				return fmt.Errorf("from schema %d: %w", version, err)
-			}
-		}
-		_, err = db.Exec(fmt.Sprintf("PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT", applicationID, version))
-		return err
-	}()
 	if err != nil {
-		// The error that led here says more than one from the rollback, and
-		// some errors have rolled back already.
+		// Some errors have rolled back already. Then this one fails, which does
+		// no harm.
 		_, _ = db.Exec("ROLLBACK")
 	}
 	return err
