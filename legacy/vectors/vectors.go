@@ -94,6 +94,9 @@ func Parse(data []byte) (*File, error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return nil, fmt.Errorf("recorded sessions: %w", err)
 	}
+	if f.Cases == nil {
+		return nil, errors.New("recorded sessions: there are no cases in it")
+	}
 	for i := range f.Cases {
 		if c := &f.Cases[i]; c.System == "" {
 			c.System = f.System

@@ -259,8 +259,10 @@ func TestChecksAndRewritesAreLinesOfJSON(t *testing.T) {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
-	if err := vectors.Check(ctx, []byte("no JSON"), &checks); err == nil {
-		t.Error("a file that is none was checked")
+	for _, other := range []string{"no JSON", "[]", "{}", `{"system":"webapp2-ndb"}`} {
+		if err := vectors.Check(ctx, []byte(other), &checks); err == nil {
+			t.Errorf("a file of %s was checked", other)
+		}
 	}
 	unknown := []byte(`{"system":"other","cases":[{"name":"x","expect":{"valid":true}}]}`)
 	checks.Reset()
