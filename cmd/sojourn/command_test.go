@@ -198,13 +198,16 @@ func TestHelpIsThereForEverything(t *testing.T) {
 		{"show", "--help"},
 		{"sweep", "--help"},
 		{"stats", "--help"},
+		{"legacy", "inspect", "--help"},
+		{"legacy", "check", "--help"},
+		{"legacy", "write", "--help"},
 		{"version", "--help"},
 	} {
 		r := sojournCommand(t, args...).ok(t)
 		if !strings.Contains(r.stdout, "Usage: sojourn") {
 			t.Errorf("%q: %s", args, r.stdout)
 		}
-		if len(args) == 2 && args[0] != "version" && !strings.Contains(r.stdout, "Examples:") {
+		if len(args) >= 2 && args[0] != "version" && !strings.Contains(r.stdout, "Examples:") {
 			t.Errorf("%q gives no examples", args)
 		}
 	}
@@ -237,6 +240,14 @@ func TestMistakesOnTheCommandLineAreStatus2(t *testing.T) {
 		{keys, []string{"inspect"}, "no cookie"},
 		{keys, []string{"inspect", "a", "--file", "b"}, "--file"},
 		{keys, []string{"inspect", handle}, "--store"},
+		{call{}, []string{"legacy"}, "see sojourn legacy --help"},
+		{call{}, []string{"legacy", "check"}, "see sojourn legacy check --help"},
+		{call{}, []string{"legacy", "write"}, "<file>"},
+		{call{}, []string{"legacy", "inspect", "--config", "{}"}, "--system"},
+		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions"}, "--config"},
+		{call{}, []string{"legacy", "inspect", "--system", "php", "--config", "{}"}, "gae-sessions"},
+		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions", "--config", "{}"}, "no cookie"},
+		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions", "--config", "{}", "--at", "noon"}, "--at"},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			tt.call.run(t, tt.args...).refused(t, exitUsage, tt.says, "--help)")

@@ -222,9 +222,12 @@ func (v value) text() string {
 	case v.Raw != "":
 		return "base64 " + v.Raw
 	default:
-		return "(hidden; --values shows it)"
+		return hidden
 	}
 }
+
+// hidden stands for a value without --values.
+const hidden = "(hidden; --values shows it)"
 
 // printable quotes a text that would upset a terminal.
 func printable(s string) string {

@@ -90,12 +90,18 @@ const maxInput = 1 << 20
 
 // cookie reads the cookie from wherever it was given.
 func (c *inspect) cookie(term terminal) (string, error) {
+	if c.What != "" && c.What != "-" {
+		return c.What, nil
+	}
+	return cookieText(c.File, term)
+}
+
+// cookieText reads a cookie from a file, or from standard input if file is "".
+func cookieText(file string, term terminal) (string, error) {
 	in := term.in
 	switch {
-	case c.What != "" && c.What != "-":
-		return c.What, nil
-	case c.File != "":
-		f, err := os.Open(c.File)
+	case file != "":
+		f, err := os.Open(file)
 		if err != nil {
 			return "", fmt.Errorf("the cookie: %w", err)
 		}

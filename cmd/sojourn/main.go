@@ -26,13 +26,14 @@ const (
 
 // commandLine is everything that can be asked for.
 type commandLine struct {
-	Keygen  keygen  `cmd:"" help:"Make a key, or a file of keys."`
-	Inspect inspect `cmd:"" help:"Open a cookie or a stored session with the keys."`
-	Ls      ls      `cmd:"" help:"List stored sessions."`
-	Show    show    `cmd:"" help:"Show what the store knows about one session, without keys."`
-	Stats   stats   `cmd:"" help:"Count what a store holds."`
-	Sweep   sweep   `cmd:"" help:"Remove sessions that have been over for a while."`
-	Version version `cmd:"" help:"Print the version."`
+	Keygen  keygen         `cmd:"" help:"Make a key, or a file of keys."`
+	Inspect inspect        `cmd:"" help:"Open a cookie or a stored session with the keys."`
+	Ls      ls             `cmd:"" help:"List stored sessions."`
+	Show    show           `cmd:"" help:"Show what the store knows about one session, without keys."`
+	Stats   stats          `cmd:"" help:"Count what a store holds."`
+	Sweep   sweep          `cmd:"" help:"Remove sessions that have been over for a while."`
+	Legacy  legacyCommands `cmd:"" help:"Look at sessions of other libraries."`
+	Version version        `cmd:"" help:"Print the version."`
 }
 
 const description = `sojourn looks after the sessions that Go services keep with Sojourn.
@@ -103,7 +104,7 @@ func helpFor(command *kong.Context) string {
 	if command == nil || command.Selected() == nil {
 		return "sojourn --help"
 	}
-	return "sojourn " + command.Selected().Name + " --help"
+	return command.Selected().FullPath() + " --help"
 }
 
 // complain prints an error, if there is one, and returns the exit status.

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sojourn-go/sojourn/legacy/reason"
+	old "github.com/sojourn-go/sojourn/legacy/value"
+	"github.com/sojourn-go/sojourn/legacy/vectors"
+)
+
+// legacyCommands are about the sessions of other libraries.
+type legacyCommands struct {
+	Inspect legacyInspect `cmd:"" help:"Decode one session of another library."`
+	Check   legacyCheck   `cmd:"" help:"Run recorded sessions through the readers."`
+	Write   legacyWrite   `cmd:"" help:"Write recorded sessions anew, for the old libraries to read."`
+}
+
+type legacyInspect struct {
+	System string    `required:"" enum:"webapp2-securecookie,webapp2-memcache,webapp2-ndb,gae-sessions,beaker-cookie,beaker-session,gaeutilities,diy-memcache" placeholder:"SYSTEM" help:"What wrote the session: webapp2-securecookie, webapp2-memcache, webapp2-ndb, gae-sessions, beaker-cookie, beaker-session, gaeutilities (of which data cookies can be read) or diy-memcache."`
+	Config string    `required:"" placeholder:"FILE" help:"The old application's configuration: a file with a JSON object, or the object itself. A secret in an argument ends up in the shell's history."`
+	File   string    `placeholder:"PATH" help:"Read the cookie from this file instead of standard input."`
+	At     time.Time `placeholder:"TIME" help:"Read it as of this time, such as 2026-11-20T15:00:00Z; now if not given."`
+	Values bool      `help:"Show the values, too. They may be personal data or secrets."`
+	JSON   bool      `name:"json" help:"Print JSON."`
+}
+
+func (legacyInspect) Help() string {
+	return `Decodes the session in a Cookie header (or in Set-Cookie header lines), and prints the verdict, when the session was issued and expires, and the names and kinds of its values. Identifiers and secrets are never printed.
+
+The verdict is valid; refused, with a reason such as bad_signature or expired; or elsewhere: nothing is wrong with the cookie's signature, if it has one, but the data is kept on a server, and this command asks none. The exit status is 0 for each of them. A data cookie of gaeutilities is not signed: valid only means that it can be read.
+
+The configuration has the fields that the system has in files of recorded sessions; the command's README.md lists them.
+
+Examples:
+
+    sojourn legacy inspect --system webapp2-securecookie --config webapp2.json < cookie.txt
+    sojourn legacy inspect --system beaker-cookie --config beaker.json --file cookie.txt --values --json
+    sojourn legacy inspect --system gae-sessions --config gae.json --at 2026-11-01T00:00:00Z < cookie.txt
+`
+}
+
+// Verdicts of legacy inspect.
+const (
+	verdictValid     = "valid"
+	verdictRefused   = "refused"
+	verdictElsewhere = "elsewhere" // on a server
+)
+
+// legacyFinding is what legacy inspect found. Its JSON form is part of the
+// command's interface: see README.md.
+type legacyFinding struct {
+	System  string          `json:"system"`
+	Verdict string          `json:"verdict"`
+	Reason  *string         `json:"reason"` // null if valid
+	Detail  string          `json:"detail,omitempty"`
+	Cookies []string        `json:"cookies"` // names
+	Issued  timestamp       `json:"issued"`
+	Expires timestamp       `json:"expires"`
+	Values  []legacyValue   `json:"values"`
+	Data    json.RawMessage `json:"data,omitempty"` // tagged JSON, if values are to be shown
+}
+
+type legacyValue struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"`
+	text string
+}
+
+func (c *legacyInspect) Run(ctx context.Context, term terminal) error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	text, err := cookieText(c.File, term)
+	if err != nil {
+		return err
+	}
+	if c.At.IsZero() {
+		c.At = time.Now()
+	}
+	header := cookieHeader(text)
+	recorded := vectors.Case{
+		Name: "the configuration", System: c.System, Config: config,
+		Now: float64(c.At.UnixMicro()) / 1e6, CookieHeader: &header,
+	}
+	found := legacyFinding{System: c.System, Verdict: verdictValid, Cookies: []string{}, Values: []legacyValue{}}
+	session, err := recorded.Read(ctx)
+	switch why := reason.Of(err); {
+	case err == nil:
+		found.Cookies = append(found.Cookies, session.Cookies...)
+		found.Issued, found.Expires = timestamp(session.Issued), timestamp(session.Expires)
+		for key, v := range session.Data.All() {
+			found.Values = append(found.Values, legacyValue{legacyName(key), legacyKind(v), string(old.MarshalTagged(v))})
+		}
+		if c.Values {
+			found.Data = old.MarshalTagged(session.Data)
+		}
+	case why == "":
+		return err // there are no stores that could fail: the configuration is wrong
+	default:
+		found.Verdict = verdictRefused
+		if why == reason.NotFound {
+			found.Verdict = verdictElsewhere
+		}
+		code := string(why)
+		found.Reason, found.Detail = &code, err.Error()
+	}
+	if c.JSON {
+		return printJSON(term.out, found)
+	}
+	found.print(term.out, c.At, c.Values)
+	return nil
+}
+
+// config returns the JSON object that --config names or is.
+func (c *legacyInspect) config() (json.RawMessage, error) {
+	text, where := []byte(c.Config), "--config"
+	if !strings.HasPrefix(strings.TrimSpace(c.Config), "{") {
+		var err error
+		if text, err = os.ReadFile(c.Config); err != nil {
+			return nil, fmt.Errorf("the configuration: %w", err)
+		}
+		where = c.Config
+	}
+	if !json.Valid(text) || !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		return nil, fmt.Errorf("the configuration: %s holds no JSON object", where)
+	}
+	return text, nil
+}
+
+// cookieHeader makes one Cookie header of the lines of a text. The attributes
+// of a Set-Cookie line are then cookies that no library asks for.
+func cookieHeader(text string) string {
+	var pairs []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(headerName.ReplaceAllString(line, "")); line != "" {
+			pairs = append(pairs, line)
+		}
+	}
+	return strings.Join(pairs, "; ")
+}
+
+// legacyName is the name of a value. A key that is not text looks as in tagged
+// JSON.
+func legacyName(key any) string {
+	if name, ok := old.TextOf(key); ok {
+		return name
+	}
+	return string(old.MarshalTagged(key))
+}
+
+// legacyKind names the type of a value.
+func legacyKind(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "none"
+	case bool:
+		return "bool"
+	case int64, *big.Int:
+		return "int"
+	case float64:
+		return "float"
+	case string, old.Surrogates:
+		return "text"
+	case []byte:
+		return "bytes"
+	case []any:
+		return "list"
+	case old.Tuple:
+		return "tuple"
+	case *old.Dict:
+		return "dict"
+	case old.Set:
+		if v.Frozen {
+			return "frozenset"
+		}
+		return "set"
+	case old.DateTime:
+		return "datetime"
+	case old.Date:
+		return "date"
+	case old.Time:
+		return "time"
+	case old.TimeDelta:
+		return "timedelta"
+	case old.Decimal:
+		return "decimal"
+	case old.UUID:
+		return "uuid"
+	case complex128:
+		return "complex"
+	default:
+		return "object"
+	}
+}
+
+func (f *legacyFinding) print(w io.Writer, now time.Time, values bool) {
+	list := newList(w)
+	list.line("system", f.System)
+	list.line("verdict", f.Verdict)
+	if f.Reason != nil {
+		list.line("reason", *f.Reason)
+		list.line("detail", printable(f.Detail))
+		list.Flush()
+		if f.Verdict == verdictElsewhere {
+			fmt.Fprintln(w, "nothing is wrong with the signature, if there is one; the data is kept on a server, which was not asked")
+		}
+		return
+	}
+	for _, name := range f.Cookies {
+		list.line("cookie", printable(name))
+	}
+	list.line("issued", f.Issued.at(now))
+	list.line("expires", f.Expires.at(now))
+	list.Flush()
+	if len(f.Values) == 0 {
+		fmt.Fprintln(w, "no values")
+		return
+	}
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tKIND\tVALUE")
+	for _, v := range f.Values {
+		text := hidden
+		if values {
+			text = v.text
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", printable(v.Name), v.Kind, text)
+	}
+	table.Flush()
+}
+
+type legacyCheck struct {
+	Files []string `arg:"" name:"file" help:"Files of recorded sessions; - is standard input."`
+}
+
+func (legacyCheck) Help() string {
+	return `Reads every case of files in the recorded-session format, and prints one line of JSON for each: {"name","valid","data","sid","reason"}, with the data in tagged JSON. The exit status is 0 whatever the verdicts are, and 1 if a file cannot be read or is none of recorded sessions; the other files are checked all the same.
+
+Examples:
+
+    sojourn legacy check webapp2_ndb.json gae_sessions.json
+    sojourn legacy check - < beaker_cookie.json | jq -c 'select(.valid | not)'
+`
+}
+
+func (c *legacyCheck) Run(ctx context.Context, term terminal) error {
+	return eachRecording(c.Files, term, func(file []byte) error { return vectors.Check(ctx, file, term.out) })
+}
+
+type legacyWrite struct {
+	Files []string `arg:"" name:"file" help:"Files of recorded sessions; - is standard input."`
+}
+
+func (legacyWrite) Help() string {
+	return `Prints, for every valid case of a system whose sessions are shared, what this module's writer makes of its data, as one line of JSON: {"name","system","config","now","set_cookie","storage"}, in the fields of the recorded-session format. A case that cannot be written has "error", too. The lines hold the secrets of the configurations and the data of the sessions.
+
+Examples:
+
+    sojourn legacy write webapp2_ndb.json gae_sessions.json > written.jsonl
+    sojourn legacy write - < beaker_cookie.json | jq -r '.set_cookie[]'
+`
+}
+
+func (c *legacyWrite) Run(ctx context.Context, term terminal) error {
+	return eachRecording(c.Files, term, func(file []byte) error { return vectors.Rewrite(ctx, file, term.out) })
+}
+
+// eachRecording gives the content of every file to do. A file that fails does
+// not keep the others from their turn.
+func eachRecording(names []string, term terminal, do func(file []byte) error) error {
+	var errs []error
+	for _, name := range names {
+		var file []byte
+		var err error
+		if name == "-" {
+			name = "standard input"
+			file, err = io.ReadAll(term.in)
+		} else {
+			file, err = os.ReadFile(name)
+		}
+		if err == nil {
+			err = do(file)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
