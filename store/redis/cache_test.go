@@ -43,7 +43,7 @@ func TestTieredWithACache(t *testing.T) {
 		s, err := tiered.New(memory.New(), tiered.Layer{Cache: cacheAt(t, o), Timeout: 5 * time.Second})
 		must(t, err)
 		return s
-	})
+	}, storetest.Records(2_000))
 }
 
 func TestACacheConnectsWhenItCan(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 func TestStoreOnACluster(t *testing.T) {
 	nodes := servers.RedisCluster(t, 3)
 	o := Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr}, Cluster: true}
-	storetest.Run(t, opener(o, nodes[:3]...))
+	storetest.Run(t, opener(o, nodes[:3]...), storetest.Records(10_000))
 }
 
 // ownerOf returns the master that has the key.
@@ -87,7 +87,8 @@ func TestASaveFollowsItsSlotToAnotherNode(t *testing.T) {
 	waiting.Replicas, waiting.ReplicaTimeout = 1, 100*time.Millisecond
 	for what, o := range map[string]Options{"the master alone": o, "with a replica": waiting} {
 		s := open(t, o)
-		rec := session(ann)
+		user := store.UserHash{byte(o.Replicas + 1)}
+		rec := session(user)
 		settled(t, s, rec, store.Base{})
 		key := s.key(rec.ID)
 		from, slot := ownerOf(t, nodes, key), strings.TrimSpace(nodes[0].RedisCommand("CLUSTER", "KEYSLOT", key))
@@ -136,7 +137,7 @@ func TestASaveFollowsItsSlotToAnotherNode(t *testing.T) {
 		if got, err := s.Load(t.Context(), rec.ID); err != nil || got.Version != 3 {
 			t.Errorf("%s: version %d, %v", what, got.Version, err)
 		}
-		has(t, s, ann, rec.ID)
+		has(t, s, user, rec.ID)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 
 func TestStore(t *testing.T) {
 	server := servers.Redis(t)
-	storetest.Run(t, opener(at(server), server))
+	storetest.Run(t, opener(at(server), server), storetest.Records(30_000))
 }
 
 func TestPromises(t *testing.T) {
