@@ -281,18 +281,17 @@ func (c *legacyWrite) Run(ctx context.Context, term terminal) error {
 func eachRecording(names []string, term terminal, do func(file []byte) error) error {
 	var errs []error
 	for _, name := range names {
-		var file []byte
-		var err error
+		read := func() ([]byte, error) { return os.ReadFile(name) }
 		if name == "-" {
 			name = "standard input"
-			file, err = io.ReadAll(term.in)
-		} else {
-			file, err = os.ReadFile(name)
+			read = func() ([]byte, error) { return io.ReadAll(term.in) }
 		}
-		if err == nil {
-			err = do(file)
-		}
+		file, err := read()
 		if err != nil {
+			errs = append(errs, fmt.Errorf("recorded sessions: %w", err)) // which names the file
+			continue
+		}
+		if err := do(file); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		}
 	}
