@@ -1,12 +1,16 @@
 package sojourn_test
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -14,11 +18,23 @@ import (
 // sees what it made of the session, in its place of their order: a counter can
 // hand out numbers.
 func TestParallelIncrementsEachGetANumberOfTheirOwn(t *testing.T) {
+	synctest.Test(t, parallelIncrements)
+}
+
+// slowSaves lets commits meet: in the time that a save takes, others queue up.
+type slowSaves struct{ *memory.Store }
+
+func (s slowSaves) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	time.Sleep(time.Millisecond) // of a synctest bubble: it takes no time
+	return s.Store.Save(ctx, rec, base)
+}
+
+func parallelIncrements(t *testing.T) {
 	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := sojourn.New(sojourn.Config{Keys: keys, Store: memory.New()})
+	m, err := sojourn.New(sojourn.Config{Keys: keys, Store: slowSaves{memory.New()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +108,7 @@ func TestParallelIncrementsEachGetANumberOfTheirOwn(t *testing.T) {
 	if !slices.Equal(logged, drawn) {
 		t.Errorf("logged %v", logged)
 	}
-	if c := m.Stats(); c.Saves >= 3*visitors {
-		t.Errorf("%d saves: nothing was saved together", c.Saves)
+	if c := m.Stats(); c.Saves > visitors {
+		t.Errorf("%d saves: little was saved together", c.Saves)
 	}
 }
