@@ -184,9 +184,9 @@ func TestChangesThatCanBeRepeatedAreTriedAgainAfterAnUnknownOutcome(t *testing.T
 func TestUnknownOutcomeIsNotAppliedTwiceHoweverMuchOthersSaved(t *testing.T) {
 	for _, others := range []int{0, 1, store.RecentTags - 1, store.RecentTags, 50} {
 		t.Run(fmt.Sprint(others, " other saves"), func(t *testing.T) {
-			days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			days(t, sojourn.Config{}, func(t *testing.T, _ *sitetest.Site, db *faults.Store) {
 				keys := sitetest.Keys(t)
-				shop = sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys}))
+				shop := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys}))
 				replica := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db.Inner, Keys: keys}))
 				anna := sitetest.NewBrowser()
 				does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 0) })
@@ -560,14 +560,14 @@ func TestRecordsThatWereTamperedWithAreRefused(t *testing.T) {
 		}
 	}
 	for name, tamper := range map[string]func(*store.Record){
-		"another's data under one's own key":      func(r *store.Record) { r.Data = hers.Data },
-		"another's data, user, version and end":   func(r *store.Record) { id := r.ID; *r = hers; r.ID = id },
-		"another user":                            func(r *store.Record) { r.User = hers.User },
-		"a later end":                             func(r *store.Record) { r.Expires = r.Expires.Add(time.Hour) },
-		"a newer version":                         func(r *store.Record) { r.Version++ },
-		"damaged data":                            func(r *store.Record) { r.Data = append([]byte{}, r.Data...); r.Data[40] ^= 1 },
-		"cut data":                                func(r *store.Record) { r.Data = r.Data[:len(r.Data)-1] },
-		"no data":                                 func(r *store.Record) { r.Data = nil },
+		"another's data under one's own key":    func(r *store.Record) { r.Data = hers.Data },
+		"another's data, user, version and end": func(r *store.Record) { id := r.ID; *r = hers; r.ID = id },
+		"another user":                          func(r *store.Record) { r.User = hers.User },
+		"a later end":                           func(r *store.Record) { r.Expires = r.Expires.Add(time.Hour) },
+		"a newer version":                       func(r *store.Record) { r.Version++ },
+		"damaged data":                          func(r *store.Record) { r.Data = append([]byte{}, r.Data...); r.Data[40] ^= 1 },
+		"cut data":                              func(r *store.Record) { r.Data = r.Data[:len(r.Data)-1] },
+		"no data":                               func(r *store.Record) { r.Data = nil },
 		"an older version's data as the newest's": func(r *store.Record) { *r = hers; r.Data = older.Data },
 	} {
 		t.Run(name, func(t *testing.T) {
