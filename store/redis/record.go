@@ -3,6 +3,7 @@ package redis
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sojourn-go/sojourn/store"
@@ -37,6 +38,14 @@ const (
 // maxValue is the longest string that Redis takes unless it is told otherwise
 // (proto-max-bulk-len). One that is longer would cost the connection.
 const maxValue = 512 << 20
+
+// fits returns ErrTooLarge for Data of more bytes than Redis takes with a head.
+func fits(data int) error {
+	if limit := maxValue - tagsAt - 8*store.RecentTags; data > limit {
+		return fmt.Errorf("%d bytes, at most %d: %w", data, limit, store.ErrTooLarge)
+	}
+	return nil
+}
 
 // clockSkew is for how long after its deadline a record stays: the server's
 // clock may be ahead of those that judge deadlines. The scripts know it too.

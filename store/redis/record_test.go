@@ -32,6 +32,21 @@ func TestTheHeadIsWhereTheScriptsLook(t *testing.T) {
 	}
 }
 
+func TestARecordThatRedisWouldRefuseIsTooLarge(t *testing.T) {
+	rec := session(ann)
+	rec.Data = nil
+	for range store.RecentTags {
+		rec = next(rec)
+	}
+	most := maxValue - len(encode(&rec))
+	if err := fits(most); err != nil {
+		t.Error(err)
+	}
+	if err := fits(most + 1); !errors.Is(err, store.ErrTooLarge) {
+		t.Errorf("one byte more: %v", err)
+	}
+}
+
 func TestTimesOutOfRangeAreBent(t *testing.T) {
 	for _, c := range []struct{ in, want time.Time }{
 		{time.Time{}, time.Time{}},

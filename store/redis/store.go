@@ -190,15 +190,15 @@ return 1
 `)
 
 // Save stores a record, as store.Store says. It returns store.ErrTooLarge for
-// more than 512 MiB.
+// more than about 512 MiB.
 //
 // It takes one round trip. One that brings a session to a user takes another,
 // before it: so the user's index lacks no live session.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
-	value := encode(&rec)
-	if len(value) > maxValue {
-		return fmt.Errorf("redis: save: %d bytes, at most %d: %w", len(value), maxValue, store.ErrTooLarge)
+	if err := fits(len(rec.Data)); err != nil {
+		return failed("save", err)
 	}
+	value := encode(&rec)
 	listed := rec.User != store.UserHash{} && !rec.IsEnd()
 	indexed := !listed
 	save := func() (int64, store.UserHash, error) {

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -148,13 +149,13 @@ func (s *Store) loadAll(ctx context.Context, ids []store.ID) ([]store.Record, er
 		for i, answer := range s.rdb.DoMulti(ctx, commands...) {
 			m, err := answer.ToMessage()
 			rec, err := loaded(page[i], m, err)
-			switch err {
-			case nil:
-				recs = append(recs, rec)
-			case store.ErrNotFound:
-			default:
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			if err != nil {
 				return nil, err
 			}
+			recs = append(recs, rec)
 		}
 	}
 	return recs, nil
