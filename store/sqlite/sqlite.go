@@ -340,5 +340,5 @@ func (s *Store) wrap(doing string, err error) error {
 // isAnswer reports whether an error says something about a record, not about
 // the database.
 func isAnswer(err error) bool {
-	return err == store.ErrNotFound || err == store.ErrConflict || err == store.ErrTooLarge
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrTooLarge)
 }
