@@ -356,3 +356,23 @@ func TestManyVisitorsAtOnceDoNotMeet(t *testing.T) {
 		}
 	})
 }
+
+func TestValueThatWasRemovedWhenTheSessionGrewDoesNotComeBackWithAnotherGrowth(t *testing.T) {
+	for what, remove := range map[string]func(*sojourn.Session){
+		"deleted": func(s *sojourn.Session) { colour.Delete(s) },
+		"popped":  func(s *sojourn.Session) { colour.Pop(s) },
+		"cleared": (*sojourn.Session).Clear,
+	} {
+		shop := openShop(t, memory.New())
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "red") })
+		other := anna.Begin(shop)
+		does(t, anna, shop, func(s *sojourn.Session) { remove(s); visits.Update(s, addOne) })
+		other.Finish(func(s *sojourn.Session) { visits.Update(s, addOne) }).Arrive()
+		look(t, anna, shop, func(s *sojourn.Session) {
+			if s.Has("colour") || visits.Get(s) != 2 {
+				t.Errorf("the value that was %s: %q; %d visits", what, colour.Get(s), visits.Get(s))
+			}
+		})
+	}
+}
