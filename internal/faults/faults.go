@@ -33,6 +33,29 @@ type Store struct {
 // Wrap returns a store that answers as inner does.
 func Wrap(inner store.Store) *Store { return &Store{Inner: inner} }
 
+// Store returns the store for a manager: one that has copies, if the wrapped
+// one has.
+func (s *Store) Store() store.Store {
+	if inner, ok := s.Inner.(store.FloorLoader); ok {
+		return copies{s, inner}
+	}
+	return s
+}
+
+type copies struct {
+	*Store
+	inner store.FloorLoader
+}
+
+// LoadFrom implements store.FloorLoader.
+func (c copies) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.Record, error) {
+	c.Loads.Add(1)
+	if c.OnLoad != nil {
+		return c.OnLoad(ctx, id)
+	}
+	return c.inner.LoadFrom(ctx, id, floor)
+}
+
 // Calls returns how often the store was asked anything.
 func (s *Store) Calls() int64 {
 	return s.Loads.Load() + s.Saves.Load() + s.Touchs.Load() + s.Ends.Load()

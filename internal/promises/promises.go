@@ -69,7 +69,7 @@ const (
 // the root package, without the race detector.)
 func UntouchedIsFree(t *testing.T, open Open) {
 	db := faults.Wrap(open(t))
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db.Store()}))
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
 	calls, before := db.Calls(), site.Manager.Stats()
@@ -96,7 +96,7 @@ func UntouchedIsFree(t *testing.T, open Open) {
 // NothingIsWrittenThatDidNotChange: promise 2.
 func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 	db := faults.Wrap(open(t))
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db.Store()}))
 	stored, inline := sitetest.NewBrowser(), sitetest.NewBrowser()
 
 	saves := db.Saves.Load()
@@ -142,7 +142,7 @@ func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 // A200MeansItIsKept: promise 3.
 func A200MeansItIsKept(t *testing.T, open Open) {
 	db := faults.Wrap(open(t))
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Timeout: 500 * time.Millisecond}))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db.Store()}))
 	anna, bob := sitetest.NewBrowser(), sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
 
@@ -298,7 +298,7 @@ func GarbageNeverReachesTheStore(t *testing.T, open Open) {
 	inner := open(t)
 	db := faults.Wrap(inner)
 	keys := sitetest.Keys(t)
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys}))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db.Store(), Keys: keys}))
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
 	genuine := anna.Cookies()[reference]
@@ -391,7 +391,7 @@ func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 		mu.Unlock()
 		return inner.Save(ctx, rec, base)
 	}
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db}))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db.Store()}))
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) {
 		s.Login("anna@example.org")

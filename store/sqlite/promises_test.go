@@ -1,0 +1,12 @@
+package sqlite
+
+import (
+	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/promises"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+func TestPromises(t *testing.T) {
+	promises.Run(t, func(t *testing.T) store.Store { return open(t) })
+}
