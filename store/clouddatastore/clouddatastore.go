@@ -137,7 +137,7 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 }
 
 // Save implements [store.Store]. A first save is one call, and a following one
-// is two. Data of over 1,047,000 bytes or so is store.ErrTooLarge: an entity
+// is three. Data of over 1,047,000 bytes or so is store.ErrTooLarge: an entity
 // may take 1,048,572 bytes in all.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := s.fits(&rec); err != nil {
@@ -234,10 +234,6 @@ func (s *Store) insert(ctx context.Context, rec store.Record, change func(have s
 // update replaces a record by what change makes of it, in a transaction, and
 // runs change again when another writer was faster. It returns
 // store.ErrNotFound where there is no record.
-//
-// A transaction that begins with its first read saves a call. But the client
-// forgets such a transaction when that read finds nothing: it must not be used
-// to create what was missing.
 func (s *Store) update(ctx context.Context, id store.ID, change func(have store.Record) (store.Record, error)) error {
 	err := s.transact(ctx, func(tx *datastore.Transaction) error {
 		key := s.key(id)
@@ -264,12 +260,16 @@ func (s *Store) update(ctx context.Context, id store.ID, change func(have store.
 // transact runs do and commits what it asks for, again and again while other
 // transactions are in the way and ctx is not over. An error of do's own rolls
 // back.
+//
+// datastore.BeginLater would save a call, but the client forgets a transaction
+// that began with a read which found nothing (or whose answer lacks its name):
+// the commit is then no part of it, and its locks stay.
 func (s *Store) transact(ctx context.Context, do func(*datastore.Transaction) error) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		tx, err := s.client.NewTransaction(ctx, datastore.BeginLater)
+		tx, err := s.client.NewTransaction(ctx)
 		if err != nil {
 			return err
 		}

@@ -257,7 +257,7 @@ func TestInterleavings(t *testing.T) {
 		holds(t, here, rec)
 	})
 
-	scenario("a first save is one call, a following one two, a load one", func(t *testing.T, here, _ *clouddatastore.Store) {
+	scenario("a first save is one call, a following one three, a load one", func(t *testing.T, here, _ *clouddatastore.Store) {
 		wire.on = nil
 		rec := session(n)
 		for _, c := range []struct {
@@ -266,7 +266,7 @@ func TestInterleavings(t *testing.T) {
 			want []string
 		}{
 			{"first save", func() { save(t, here, rec, store.Base{}) }, []string{"Commit"}},
-			{"following save", func() { save(t, here, next(rec), rec.Base()) }, []string{"Lookup", "Commit"}},
+			{"following save", func() { save(t, here, next(rec), rec.Base()) }, []string{"BeginTransaction", "Lookup", "Commit"}},
 			{"load", func() { _, _ = here.Load(t.Context(), rec.ID) }, []string{"Lookup"}},
 		} {
 			if made := wire.since(c.do); !slices.Equal(made, c.want) {
