@@ -359,6 +359,34 @@ func TestHangingStoreIsWaitedForAsLongAsTheTimeoutSays(t *testing.T) {
 			})
 		})
 	}
+	t.Run("changes that wait for each other", func(t *testing.T) {
+		days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 0) })
+			var up atomic.Bool
+			db.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+				if up.Load() {
+					return db.Inner.Save(ctx, rec, base)
+				}
+				return hang(ctx)
+			}
+			sitetest.Together(5, func(i int) {
+				time.Sleep(time.Duration(i) * time.Second)
+				start := time.Now()
+				a := anna.Send(shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+				if took := time.Since(start); took > 10*time.Second || a.Status != http.StatusServiceUnavailable {
+					t.Errorf("request %d got %d after %v, want 503 after at most 10 s", i, a.Status, took)
+				}
+			})
+			up.Store(true)
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+			look(t, anna, shop, func(s *sojourn.Session) {
+				if visits.Get(s) != 1 {
+					t.Errorf("the count is %d, want 1", visits.Get(s))
+				}
+			})
+		})
+	})
 	t.Run("login whose end of the old session hangs", func(t *testing.T) {
 		days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
 			anna := sitetest.NewBrowser()

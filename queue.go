@@ -127,8 +127,8 @@ func (sh *queueShard) giveUp(q *queue, j *job) bool {
 func (sh *queueShard) work(ctx context.Context, m *Manager, q *queue, j *job) {
 	sh.mu.Lock()
 	n := 1
-	if j.alone == nil {
-		for n < len(q.waiting) && n < maxBatch && q.waiting[n].alone == nil {
+	if j.joins(m) {
+		for n < len(q.waiting) && n < maxBatch && q.waiting[n].joins(m) {
 			n++
 		}
 	}
@@ -152,17 +152,17 @@ func (sh *queueShard) work(ctx context.Context, m *Manager, q *queue, j *job) {
 		}
 	}()
 
-	last := j.deadline
+	// The leader's values, such as its trace, go along to the store. Nobody waits
+	// for longer than until his own deadline.
+	first := j
 	for _, other := range batch {
-		if other.deadline.After(last) {
-			last = other.deadline
+		if other.deadline.Before(first.deadline) {
+			first = other
 		}
 	}
-	// The leader's values, such as its trace, go along to the store; its own
-	// deadline does not bound the others.
-	if last.After(j.deadline) {
+	if first != j {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), last)
+		ctx, cancel = context.WithDeadline(ctx, first.deadline)
 		defer cancel()
 	}
 	if j.alone != nil {
@@ -170,6 +170,12 @@ func (sh *queueShard) work(ctx context.Context, m *Manager, q *queue, j *job) {
 		return
 	}
 	known = m.saveMerged(ctx, batch, known)
+}
+
+// joins reports whether j can be saved together with others: it leaves them
+// enough time until its deadline, which is theirs then.
+func (j *job) joins(m *Manager) bool {
+	return j.alone == nil && time.Until(j.deadline) >= m.cfg.Timeout/5
 }
 
 func (j *job) runAlone(ctx context.Context, known *state) (next *state, err error) {
