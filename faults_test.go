@@ -588,14 +588,21 @@ func TestRecordsThatWereTamperedWithAreRefused(t *testing.T) {
 		}
 	}
 	for name, tamper := range map[string]func(*store.Record){
-		"another's data under one's own key":    func(r *store.Record) { r.Data = hers.Data },
-		"another's data, user, version and end": func(r *store.Record) { id := r.ID; *r = hers; r.ID = id },
-		"another user":                          func(r *store.Record) { r.User = hers.User },
-		"a later end":                           func(r *store.Record) { r.Expires = r.Expires.Add(time.Hour) },
-		"a newer version":                       func(r *store.Record) { r.Version++ },
-		"damaged data":                          func(r *store.Record) { r.Data = append([]byte{}, r.Data...); r.Data[40] ^= 1 },
-		"cut data":                              func(r *store.Record) { r.Data = r.Data[:len(r.Data)-1] },
-		"no data":                               func(r *store.Record) { r.Data = nil },
+		"another's data under one's own key": func(r *store.Record) { r.Data = hers.Data },
+		"another's data, user, version and end": func(r *store.Record) {
+			id := r.ID
+			*r = hers
+			r.ID = id
+		},
+		"another user":    func(r *store.Record) { r.User = hers.User },
+		"a later end":     func(r *store.Record) { r.Expires = r.Expires.Add(time.Hour) },
+		"a newer version": func(r *store.Record) { r.Version++ },
+		"damaged data": func(r *store.Record) {
+			r.Data = append([]byte{}, r.Data...)
+			r.Data[40] ^= 1
+		},
+		"cut data": func(r *store.Record) { r.Data = r.Data[:len(r.Data)-1] },
+		"no data":  func(r *store.Record) { r.Data = nil },
 		"an older version's data as the newest's": func(r *store.Record) { *r = hers; r.Data = older.Data },
 	} {
 		t.Run(name, func(t *testing.T) {
