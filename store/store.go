@@ -13,7 +13,8 @@
 //     the mark's own deadline.
 //
 // Everything that not every engine can do is an optional interface: [Toucher],
-// [Sweeper], [UserIndex], [Scanner], [Counter], [FloorLoader]. The manager
+// [Sweeper], [UserIndex], [UserLimiter], [EndFeed], [Scanner], [Counter],
+// [FloorLoader]. The manager
 // asks for them by type assertion and does without where they are lacking. A
 // store that wraps another one has all methods, and answers
 // [errors.ErrUnsupported] from those that the other lacks.
@@ -43,6 +44,10 @@ var (
 	// ErrTooLarge says that the engine cannot keep a record of that size. The
 	// stored record is untouched.
 	ErrTooLarge = errors.New("store: record too large for this engine")
+
+	// ErrLimit says that the user has as many live sessions as the limit allows.
+	// Nothing was saved.
+	ErrLimit = errors.New("store: the user has too many sessions")
 
 	// ErrBadID says that a text is not the text form of an [ID].
 	ErrBadID = errors.New("store: not a session handle")
@@ -215,6 +220,66 @@ type UserIndex interface {
 	// marks. Records past their deadline may be among them. The zero UserHash
 	// has none.
 	ByUser(ctx context.Context, user UserHash) ([]Record, error)
+}
+
+// UserLimiter is a store that can hold a user to a number of live sessions.
+type UserLimiter interface {
+	// SaveLimited is Save with the zero base, for a new session of rec.User, and
+	// holds the user to limit.Max live ones: those that have not ended and are
+	// not past their deadline. If there are more, the oldest of the others (by
+	// Created, or by the order in which the engine came to know them) are ended
+	// as Delete ends them, and returned; or, with limit.Refuse, the result is
+	// ErrLimit. It has all happened when SaveLimited returns, or none of it if
+	// the error is ErrConflict, ErrTooLarge or ErrLimit.
+	//
+	// However many calls run at once, none returns nil while the user has more
+	// than limit.Max live sessions, other calls' that have not returned yet
+	// aside; and no session is ended that the limit has room for. One call's
+	// session may be ended by another before its own call returns, which may
+	// then be ErrConflict.
+	SaveLimited(ctx context.Context, rec Record, limit UserLimit) (ended []ID, err error)
+}
+
+// UserLimit says how many live sessions a user may have.
+type UserLimit struct {
+	Max    int  // 1 or more, the new one included
+	Refuse bool // rather than ending the oldest ones
+	// Replaces is a session of the user that does not count and is not ended,
+	// because the new one is about to take its place. Zero = none.
+	Replaces ID
+	Until    time.Time // until when the end marks are kept
+}
+
+// EndFeed is a store that can tell which sessions have ended, so that other
+// processes hear of it.
+type EndFeed interface {
+	// Ends returns the ends since an earlier call. With the cursor of that call,
+	// every end that a Save, Delete or SaveLimited reported between the start of
+	// that call and the start of this one is among the result's, or among those
+	// of the calls that More asks for. An end may be returned more than once.
+	//
+	// FeedFromNow starts with what ends from now on, FeedFromStart with every
+	// end mark that is not past its deadline. A page has about limit ends.
+	Ends(ctx context.Context, cursor string, limit int) (EndPage, error)
+}
+
+// Cursors that start a feed.
+const (
+	FeedFromNow   = ""
+	FeedFromStart = "start"
+)
+
+// EndPage is one answer of an [EndFeed].
+type EndPage struct {
+	Ends   []End
+	Cursor string // for the next call; never empty
+	More   bool   // there are more already: call again at once
+}
+
+// End says that a session has ended.
+type End struct {
+	ID    ID
+	Until time.Time // the end mark's deadline
 }
 
 // Scanner is a store whose records can be walked, for tools.

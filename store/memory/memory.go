@@ -8,11 +8,15 @@
 package memory
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,15 +33,21 @@ type Store struct {
 	shards [shardCount]shard
 	limit  int64 // of used; 0 = none
 	used   atomic.Int64
+
+	// limiting serializes SaveLimited, by user.
+	limiting [shardCount]sync.Mutex
+	feed     feed
 }
 
 var (
-	_ store.Store     = (*Store)(nil)
-	_ store.Toucher   = (*Store)(nil)
-	_ store.Sweeper   = (*Store)(nil)
-	_ store.UserIndex = (*Store)(nil)
-	_ store.Scanner   = (*Store)(nil)
-	_ store.Counter   = (*Store)(nil)
+	_ store.Store       = (*Store)(nil)
+	_ store.Toucher     = (*Store)(nil)
+	_ store.Sweeper     = (*Store)(nil)
+	_ store.UserIndex   = (*Store)(nil)
+	_ store.UserLimiter = (*Store)(nil)
+	_ store.EndFeed     = (*Store)(nil)
+	_ store.Scanner     = (*Store)(nil)
+	_ store.Counter     = (*Store)(nil)
 )
 
 // Option changes what New makes.
@@ -104,6 +114,9 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	grown, err := sh.save(r, base, rec.Shorten)
 	sh.mu.Unlock()
 	s.grow(grown, rec.ID)
+	if err == nil && rec.IsEnd() {
+		s.feed.add(rec.ID, rec.Deadline)
+	}
 	return err
 }
 
@@ -117,6 +130,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	grown := sh.end(id, until.UnixMilli())
 	sh.mu.Unlock()
 	s.grow(grown, id)
+	s.feed.add(id, until)
 	return nil
 }
 
@@ -168,7 +182,71 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return recs, nil
 }
 
-var errCursor = errors.New("memory: scan: not a cursor of this store")
+// SaveLimited stores a user's new session, as store.UserLimiter says.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
+	mu := &s.limiting[rec.User[0]%shardCount]
+	mu.Lock()
+	defer mu.Unlock()
+	switch known, err := s.Load(ctx, rec.ID); {
+	case errors.Is(err, store.ErrNotFound), err == nil && known.Expired(time.Now()):
+	case err != nil:
+		return nil, err
+	case known.HasTag(rec.Tags[0]):
+		return nil, nil
+	default:
+		return nil, store.ErrConflict
+	}
+	if s.limit > 0 && overhead+int64(len(rec.Data)) > s.limit {
+		return nil, store.ErrTooLarge
+	}
+	others, err := s.ByUser(ctx, rec.User)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	others = slices.DeleteFunc(others, func(o store.Record) bool {
+		return o.Expired(now) || o.ID == limit.Replaces || o.ID == rec.ID
+	})
+	over := len(others) - (limit.Max - 1)
+	if over > 0 && limit.Refuse {
+		return nil, store.ErrLimit
+	}
+	slices.SortFunc(others, func(a, b store.Record) int {
+		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	for i := range max(over, 0) {
+		if err := s.Delete(ctx, others[i].ID, limit.Until); err != nil {
+			return ended, err
+		}
+		ended = append(ended, others[i].ID)
+	}
+	return ended, s.Save(ctx, rec, store.Base{})
+}
+
+// Ends returns what has ended, as store.EndFeed says.
+func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	if err := ctx.Err(); err != nil {
+		return store.EndPage{}, fmt.Errorf("memory: read the feed of ends: %w", err)
+	}
+	page, ok, err := s.feed.page(cursor, limit)
+	if err != nil || ok {
+		return page, err
+	}
+	now := time.Now()
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		for _, e := range sh.marks {
+			if rec := e.record(); !rec.Expired(now) {
+				page.Ends = append(page.Ends, store.End{ID: rec.ID, Until: rec.Deadline})
+			}
+		}
+		sh.mu.RUnlock()
+	}
+	return page, nil
+}
+
+var errCursor = errors.New("memory: not a cursor of this store")
 
 // Scan returns the next records, as store.Scanner says. A record that stays is
 // returned exactly once.

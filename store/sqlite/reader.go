@@ -17,6 +17,7 @@ import (
 type reader struct {
 	db                              *sql.DB
 	byID, byUser, page, last, count *sql.Stmt
+	ends, lastEnd                   *sql.Stmt
 }
 
 // What a row consists of, in the order that scanRecord reads it.
@@ -44,6 +45,10 @@ func newReader(path string, o options) (*reader, error) {
 			count(*) FILTER (WHERE ended IS NOT NULL),
 			coalesce(sum(length(data)), 0)
 			FROM sessions`,
+		&r.ends: `SELECT number, id, until FROM ends
+			WHERE number > ?1 AND number <= ?2 AND until >= ?3 ORDER BY number LIMIT ?4`,
+		// Those that were swept count, too, or numbers would seem to start anew.
+		&r.lastEnd: `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'ends'`,
 	}.prepare(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

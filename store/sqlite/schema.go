@@ -55,6 +55,20 @@ var migrations = []string{
 	) STRICT;
 	CREATE INDEX sessions_user ON sessions(user) WHERE user IS NOT NULL AND ended IS NULL;
 	CREATE INDEX sessions_sweep ON sessions(sweep);`,
+
+	// The ends in the order in which they happened. Triggers write them, so that
+	// a process of the release before does, too.
+	`CREATE TABLE ends (
+		number INTEGER PRIMARY KEY AUTOINCREMENT,
+		id     BLOB NOT NULL,
+		until  INTEGER NOT NULL -- the end mark's deadline, Unix milliseconds
+	) STRICT;
+	CREATE INDEX ends_until ON ends(until);
+	INSERT INTO ends (id, until) SELECT id, deadline FROM sessions WHERE ended IS NOT NULL;
+	CREATE TRIGGER sessions_end AFTER UPDATE OF ended ON sessions WHEN NEW.ended IS NOT NULL
+		BEGIN INSERT INTO ends (id, until) VALUES (NEW.id, NEW.deadline); END;
+	CREATE TRIGGER sessions_insert_end AFTER INSERT ON sessions WHEN NEW.ended IS NOT NULL
+		BEGIN INSERT INTO ends (id, until) VALUES (NEW.id, NEW.deadline); END;`,
 }
 
 // migrate brings the database to the newest schema.

@@ -29,10 +29,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,12 +64,14 @@ type Store struct {
 }
 
 var (
-	_ store.Store     = (*Store)(nil)
-	_ store.Toucher   = (*Store)(nil)
-	_ store.Sweeper   = (*Store)(nil)
-	_ store.UserIndex = (*Store)(nil)
-	_ store.Scanner   = (*Store)(nil)
-	_ store.Counter   = (*Store)(nil)
+	_ store.Store       = (*Store)(nil)
+	_ store.Toucher     = (*Store)(nil)
+	_ store.Sweeper     = (*Store)(nil)
+	_ store.UserIndex   = (*Store)(nil)
+	_ store.UserLimiter = (*Store)(nil)
+	_ store.EndFeed     = (*Store)(nil)
+	_ store.Scanner     = (*Store)(nil)
+	_ store.Counter     = (*Store)(nil)
 )
 
 // Option changes how Open opens a database.
@@ -243,6 +247,28 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	return s.wrap("save", err)
 }
 
+// SaveLimited stores a user's new session, as store.UserLimiter says.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
+	if len(rec.Data) > maxData {
+		return nil, store.ErrTooLarge
+	}
+	rec.Tags = slices.Clone(rec.Tags)
+	ended := make(chan []store.ID, 1)
+	err := s.writer.do(ctx, len(rec.Data), func(tx *transaction) error {
+		ids, err := tx.saveLimited(&rec, limit)
+		select { // what an attempt that was rolled back left
+		case <-ended:
+		default:
+		}
+		ended <- ids
+		return err
+	})
+	if err != nil {
+		return nil, s.wrap("save", err)
+	}
+	return <-ended, nil
+}
+
 // Delete ends a session, as store.Store says.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	err := s.writer.do(ctx, 0, func(tx *transaction) error {
@@ -293,6 +319,48 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return recs, s.wrap("list a user's sessions", err)
 }
 
+// Ends returns what has ended, as store.EndFeed says.
+func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	page, err := s.ends(ctx, cursor, max(limit, 1))
+	return page, s.wrap("read the feed of ends", err)
+}
+
+func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.EndPage, err error) {
+	var after, last int64
+	if err := s.reader.lastEnd.QueryRowContext(ctx).Scan(&last); err != nil {
+		return page, err
+	}
+	over := int64(math.MinInt64) // marks that ended before are left out
+	switch cursor {
+	case store.FeedFromNow:
+		after = last
+	case store.FeedFromStart:
+		over = time.Now().UnixMilli()
+	default:
+		if after, err = strconv.ParseInt(cursor, 10, 64); err != nil || after < 0 || after > last {
+			return page, errors.New("not a cursor of this store")
+		}
+	}
+	rows, err := s.reader.ends.QueryContext(ctx, after, last, over, limit)
+	if err != nil {
+		return page, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id []byte
+		var until int64
+		if err := rows.Scan(&after, &id, &until); err != nil {
+			return page, err
+		}
+		page.Ends = append(page.Ends, store.End{ID: store.ID(id), Until: time.UnixMilli(until).UTC()})
+	}
+	if page.More = len(page.Ends) == limit; !page.More {
+		after = last
+	}
+	page.Cursor = strconv.FormatInt(after, 10)
+	return page, rows.Err()
+}
+
 // Scan returns the next records, as store.Scanner says. A record that stays is
 // returned exactly once, and one that is added during the walk not at all.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
@@ -340,5 +408,5 @@ func (s *Store) wrap(doing string, err error) error {
 // isAnswer reports whether an error says something about a record, not about
 // the database.
 func isAnswer(err error) bool {
-	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrTooLarge)
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrLimit) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrTooLarge)
 }

@@ -13,7 +13,8 @@ import (
 // so that what it reads stays true until it has written.
 type transaction struct {
 	insert, update, look, replace, mark, extend *sql.Stmt
-	due, postpone, remove                       *sql.Stmt
+	due, postpone, remove, removeEnds           *sql.Stmt
+	others                                      *sql.Stmt
 
 	// pages is at least about how many pages were written.
 	pages int64
@@ -45,6 +46,11 @@ func (tx *transaction) prepare(db *sql.DB) error {
 		&tx.due:      `SELECT row, deadline FROM sessions WHERE sweep < ?1 ORDER BY sweep LIMIT ?2`,
 		&tx.postpone: `UPDATE sessions SET sweep = deadline WHERE row = ?1`,
 		&tx.remove:   `DELETE FROM sessions WHERE row = ?1`,
+		&tx.removeEnds: `DELETE FROM ends WHERE number IN
+			(SELECT number FROM ends WHERE until < ?1 ORDER BY until LIMIT ?2)`,
+
+		&tx.others: `SELECT id FROM sessions WHERE user = ?1 AND ended IS NULL
+			AND deadline >= ?2 AND id <> ?3 AND id <> ?4 ORDER BY created, id`,
 	}.prepare(db)
 }
 
@@ -122,6 +128,53 @@ func (tx *transaction) end(id store.ID, until time.Time) error {
 	return err
 }
 
+// saveLimited is Store.SaveLimited.
+func (tx *transaction) saveLimited(rec *store.Record, limit store.UserLimit) (ended []store.ID, err error) {
+	now := time.Now().UnixMilli()
+	stored, _, err := scanRecord(tx.look.QueryRow(rec.ID[:]))
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return nil, err
+	case stored.HasTag(rec.Tags[0]):
+		return nil, nil
+	case now <= stored.Deadline.UnixMilli():
+		return nil, store.ErrConflict
+	}
+	others, err := tx.otherSessions(rec, limit.Replaces, now)
+	if err != nil {
+		return nil, err
+	}
+	over := max(len(others)-(limit.Max-1), 0)
+	if over > 0 && limit.Refuse {
+		return nil, store.ErrLimit
+	}
+	for _, id := range others[:over] {
+		if err := tx.end(id, limit.Until); err != nil {
+			return nil, err
+		}
+	}
+	return others[:over], tx.save(rec, store.Base{})
+}
+
+// otherSessions returns a user's live sessions besides these two, the oldest
+// first.
+func (tx *transaction) otherSessions(rec *store.Record, replaces store.ID, now int64) (ids []store.ID, err error) {
+	rows, err := tx.others.Query(rec.User[:], now, rec.ID[:], replaces[:])
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id []byte
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, store.ID(id))
+	}
+	return ids, rows.Err()
+}
+
 // touch is Store.Touch.
 func (tx *transaction) touch(id store.ID, seen, deadline time.Time) error {
 	done, err := tx.change(tx.extend, id[:], seen.UnixMilli(), deadline.UnixMilli())
@@ -146,6 +199,9 @@ func (tx *transaction) sweep(before time.Time, limit int) (looked, removed int, 
 		} else {
 			_, err = tx.change(tx.postpone, r.number)
 		}
+	}
+	if err == nil {
+		_, err = tx.change(tx.removeEnds, before.UnixMilli(), limit)
 	}
 	return len(due), removed, err
 }

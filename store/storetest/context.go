@@ -47,6 +47,14 @@ var contextTests = []scenario{
 				_, err := s.ByUser(c.ctx, rec.User)
 				fails("ByUser", err)
 			}
+			if s, ok := h.store.(store.UserLimiter); ok {
+				_, err := s.SaveLimited(c.ctx, login(rec.User), store.UserLimit{Max: 3, Until: now().Add(time.Hour)})
+				fails("SaveLimited", err)
+			}
+			if s, ok := h.store.(store.EndFeed); ok {
+				_, err := s.Ends(c.ctx, store.FeedFromNow, 10)
+				fails("Ends", err)
+			}
 			if s, ok := h.store.(store.Scanner); ok {
 				_, _, err := s.Scan(c.ctx, "", 10)
 				fails("Scan", err)

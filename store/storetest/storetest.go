@@ -65,6 +65,12 @@ func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	if _, ok := able.(store.UserIndex); ok {
 		groups = append(groups, group{"ByUser", userTests})
 	}
+	if _, ok := able.(store.UserLimiter); ok {
+		groups = append(groups, group{"SaveLimited", limitTests})
+	}
+	if _, ok := able.(store.EndFeed); ok {
+		groups = append(groups, group{"Ends", feedTests})
+	}
 	if _, ok := able.(store.Scanner); ok {
 		groups = append(groups, group{"Scan", scanTests})
 	}
