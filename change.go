@@ -51,7 +51,13 @@ type headerChange struct {
 	idle, lifetime *int64
 	persist        *record.Persist
 	presented      uint64 // the credential of this generation came back for the first time; 0 = none
-	rotate         bool
+	rotate         *rotation
+}
+
+// rotation replaces the credential of one generation.
+type rotation struct {
+	from  uint64
+	grace int64 // in ms
 }
 
 func (c *changes) empty() bool {
@@ -171,10 +177,15 @@ func (h *headerChange) apply(to *record.Header, now int64) {
 	if h.presented != 0 && to.Generation == h.presented && to.Presented == 0 {
 		to.Presented = now
 	}
-	// One successor at a time: until its credential has come back, another
-	// rotation would leave slower requests of this visitor two behind.
-	if h.rotate && (to.Generation == 0 || to.Presented != 0) {
+	// One successor, whoever is first. And one at a time: until its credential
+	// has come back, another rotation would leave slower requests of this visitor
+	// two behind.
+	if r := h.rotate; r != nil && to.Generation == r.from && (to.Generation == 0 || to.Presented != 0) {
+		to.OlderUntil = 0
+		if to.Presented != 0 {
+			to.OlderUntil = to.Presented + r.grace
+		}
 		to.Generation++
-		to.Presented = 0
+		to.Presented, to.Rotated = 0, now
 	}
 }

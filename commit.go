@@ -73,6 +73,9 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 	if next == phaseOver {
 		mode = commitLogout
 	}
+	if strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+		s.rotateDue = false // it may be long until the browser keeps the cookie
+	}
 	err := s.commit(ctx, mode)
 	if err != nil {
 		s.leaveAnyway(ctx, err)
@@ -227,7 +230,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	case PlacementInline:
 		next := s.view.Clone()
 		next.Expire(now.UnixMilli())
-		st, value, err := m.sealInline(next, s.identity(), true, now)
+		st, value, err := m.sealInline(next, s.identity(), true, s.background, now)
 		if err == nil {
 			s.keepInline(st, value, now)
 			return nil
@@ -246,6 +249,9 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	}
 	if s.presentDue {
 		s.changes.header.presented = s.last.rec.Header.Generation
+	}
+	if s.rotateDue && (s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil) {
+		s.changes.header.rotate = s.rotation()
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
@@ -278,8 +284,8 @@ func (s *Session) commitStored(ctx context.Context) error {
 		}
 		return j.err
 	}
-	s.countMove()
-	s.keepStored(j.next, rotate)
+	s.countMove(ctx, j.next)
+	s.keepStored(j.next, rotate != nil)
 	if j.behind {
 		s.view, s.behind = j.out, true
 	}
@@ -307,7 +313,7 @@ func (s *Session) choresDue() bool {
 	case PlacementInline:
 		return s.touchDue || s.jar.stateStale
 	case PlacementStored:
-		return s.touchDue || s.presentDue || s.jar.referenceStale ||
+		return s.touchDue || s.presentDue || s.rotateDue || s.jar.referenceStale ||
 			s.jar.reference.Generation != s.last.rec.Header.Generation
 	default:
 		return false
@@ -320,7 +326,7 @@ func (s *Session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
 	if s.last.placement == PlacementInline {
-		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, false, now)
+		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, false, s.background, now)
 		if err != nil {
 			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
 			return
@@ -332,12 +338,12 @@ func (s *Session) doChores(ctx context.Context) {
 	if s.jar.referenceStale || s.jar.reference.Generation != h.Generation {
 		s.setReference(s.last, now)
 	}
-	if !s.presentDue && !s.touchDue {
+	if !s.presentDue && !s.touchDue && !s.rotateDue {
 		return
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
-	if !s.presentDue {
+	if !s.presentDue && !s.rotateDue {
 		err := m.touch(ctx, s.last, now)
 		if !errors.Is(err, errors.ErrUnsupported) {
 			s.touchDue = false
@@ -347,8 +353,11 @@ func (s *Session) doChores(ctx context.Context) {
 	if s.presentDue {
 		s.changes.header.presented = h.Generation
 	}
+	if s.rotateDue {
+		s.changes.header.rotate = s.rotation()
+	}
 	if err := s.commitStored(ctx); err != nil {
-		s.changes.header.presented = 0
+		s.changes.header.presented, s.changes.header.rotate = 0, nil
 		m.log.Debug("could not note a session's activity", slog.Any("error", err))
 	}
 }
@@ -378,13 +387,14 @@ func (s *Session) settle(st *state) {
 	s.last, s.view, s.own, s.behind = st, st.rec, false, false
 	s.changes = changes{}
 	s.ending, s.login, s.fresh = nil, nil, nil
-	s.presentDue, s.touchDue = false, false
+	s.presentDue, s.rotateDue, s.touchDue = false, false, false
 }
 
 // keepInline settles a session that lives in the cookie.
 func (s *Session) keepInline(st *state, value string, now time.Time) {
 	if s.last.placement == PlacementNone {
 		s.m.count.created.Add(1)
+		s.m.tell(s.context(), s.event(EventCreated, st))
 	}
 	n := &s.m.names
 	chunks := []string{value}
@@ -556,11 +566,17 @@ func newTag() store.Tag {
 // same save again, with the same tag: the store applies it once, and a first
 // try that is still under way comes too late then.
 func (m *Manager) send(ctx context.Context, rec store.Record, base store.Base) error {
+	return m.sendAgain(ctx, &rec, func(ctx context.Context) error {
+		return m.cfg.Store.Save(ctx, rec, base)
+	})
+}
+
+func (m *Manager) sendAgain(ctx context.Context, rec *store.Record, save func(context.Context) error) error {
 	const tries = 4
 	pause := 20 * time.Millisecond
 	for try := 1; ; try++ {
 		once, cancel := context.WithTimeout(ctx, 2*m.cfg.Timeout/5)
-		err := m.cfg.Store.Save(once, rec, base)
+		err := save(once)
 		cancel()
 		switch {
 		case err == nil:
@@ -568,12 +584,16 @@ func (m *Manager) send(ctx context.Context, rec store.Record, base store.Base) e
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			m.count.conflicts.Add(1)
-			if try > 1 && !m.notSaved(ctx, &rec) {
+			if try > 1 && !m.notSaved(ctx, rec) {
 				return unavailable("save", errUnknownOutcome)
 			}
 			return err
 		case errors.Is(err, store.ErrTooLarge):
 			return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		case errors.Is(err, store.ErrLimit):
+			return fmt.Errorf("%w: %w", ErrTooManySessions, err)
+		case errors.Is(err, errors.ErrUnsupported):
+			return unavailable("save", err)
 		}
 		m.count.storeErrors.Add(1)
 		if try == tries || !sleep(ctx, pause) {

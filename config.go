@@ -62,6 +62,34 @@ type Config struct {
 	// for that long even when the client has gone away. 0 = 5 seconds.
 	Timeout time.Duration
 
+	// MaxPerUser is how many live sessions a user may have. A login beyond it
+	// ends the user's oldest sessions, or fails with ErrTooManySessions where
+	// RefuseOverMax is set; parallel logins, on any replica, never overshoot. It
+	// needs a store that implements store.UserLimiter, as all durable ones here
+	// do. 0 = any number.
+	MaxPerUser    int
+	RefuseOverMax bool
+
+	// RotateEvery replaces a stored session's credential (the reference cookie)
+	// when it was in use for that long, with the next response that surely
+	// reaches the browser's cookies. It is never replaced earlier than Grace
+	// after it was first used. 0 = only by Session.Rotate and Login.
+	RotateEvery time.Duration
+
+	// Grace is for how long the credential before the newest one is still
+	// accepted, counted from when the newest one first came back: requests under
+	// way have the old one, and a browser that crashed comes back with what it
+	// had on disk half a minute ago. An outdated credential that turns up more
+	// than a minute later is reported as suspected theft. 0 = 1 minute.
+	Grace time.Duration
+
+	// EndOnTheft ends a session when theft is suspected: the visitor and the
+	// thief both have to log in again.
+	EndOnTheft bool
+
+	// Events hears what happens to sessions; see [AuditLog]. nil = nobody does.
+	Events Events
+
 	// ErrorHandler answers when a session could not be loaded or kept; see
 	// [Manager.ServeError] for what happens when it is nil. It writes the whole
 	// answer, status included, or calls ServeError for the plain one.
@@ -119,6 +147,8 @@ const (
 	defaultIdle        = 7 * 24 * time.Hour
 	defaultLifetime    = 30 * 24 * time.Hour
 	defaultTimeout     = 5 * time.Second
+	defaultGrace       = time.Minute
+	maxGrace           = 24 * time.Hour
 
 	// maxAge is the longest time that browsers keep a cookie (RFC 6265bis,
 	// section 5.5).
@@ -191,6 +221,24 @@ func (c *Config) complete() error {
 	}
 	if c.Timeout < 0 {
 		bad("Timeout %v is negative", c.Timeout)
+	}
+	if c.MaxPerUser < 0 {
+		bad("MaxPerUser %d is negative: use 0 for any number", c.MaxPerUser)
+	}
+	if _, ok := c.Store.(store.UserLimiter); c.MaxPerUser > 0 && !ok {
+		bad("MaxPerUser needs a store that can hold users to a number of sessions (store.UserLimiter); %T cannot", c.Store)
+	}
+	if c.RefuseOverMax && c.MaxPerUser == 0 {
+		bad("RefuseOverMax is set without MaxPerUser")
+	}
+	if c.RotateEvery < 0 {
+		bad("RotateEvery %v is negative: use 0 for never", c.RotateEvery)
+	}
+	if c.Grace == 0 {
+		c.Grace = defaultGrace
+	}
+	if c.Grace < 0 || c.Grace > maxGrace {
+		bad("Grace %v: use at most %v, or 0 for %v", c.Grace, maxGrace, defaultGrace)
 	}
 	errs = append(errs, c.Cookie.complete()...)
 	if c.Logger == nil {

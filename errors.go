@@ -53,6 +53,14 @@ var (
 	// is CookieOnly.
 	ErrNoStore = errors.New("sojourn: this value needs a store, and the manager has none")
 
+	// ErrTooManySessions says that the user has Config.MaxPerUser sessions, and
+	// that Config.RefuseOverMax asks for refusing another login.
+	ErrTooManySessions = errors.New("sojourn: the user has too many sessions")
+
+	// ErrNotFound says that there is no live session with that handle, or that it
+	// is not that user's.
+	ErrNotFound = errors.New("sojourn: no such session")
+
 	// ErrNoValue says that the session has no value of that name.
 	ErrNoValue = errors.New("sojourn: no such value")
 
@@ -69,7 +77,7 @@ func unavailable(doing string, err error) error {
 // ServeError answers a request whose session could not be loaded or kept, the
 // way a failed commit is answered: through Config.ErrorHandler, or with a short
 // plain text and 413 ([ErrTooLarge]), 409 ([ErrEnded], [ErrExpired], [ErrTaken],
-// [ErrCrossSite]), 500 (mistakes in the program: [ErrNoMiddleware], [ErrBadValue],
+// [ErrCrossSite], [ErrTooManySessions]), 404 ([ErrNotFound]), 500 (mistakes in the program: [ErrNoMiddleware], [ErrBadValue],
 // [ErrNoStore], [ErrTooLate]) or 503 (everything else). What the handler had set
 // of Content-*, ETag, Last-Modified, Location, Cache-Control and an upgrade is
 // removed first, and the session's pending changes are dropped, except a Logout.
@@ -129,8 +137,11 @@ func errorStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable
-	case errors.Is(err, ErrEnded), errors.Is(err, ErrExpired), errors.Is(err, ErrTaken), errors.Is(err, ErrCrossSite):
+	case errors.Is(err, ErrEnded), errors.Is(err, ErrExpired), errors.Is(err, ErrTaken), errors.Is(err, ErrCrossSite),
+		errors.Is(err, ErrTooManySessions):
 		return http.StatusConflict
+	case errors.Is(err, ErrNotFound):
+		return http.StatusNotFound
 	case errors.Is(err, ErrNoMiddleware), errors.Is(err, ErrBadValue), errors.Is(err, ErrNoStore), errors.Is(err, ErrTooLate):
 		return http.StatusInternalServerError
 	default:
@@ -142,6 +153,8 @@ func errorText(status int) string {
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		return "What you sent does not fit into your session."
+	case http.StatusNotFound:
+		return "There is no such session."
 	case http.StatusConflict:
 		return "Your session has changed in the meantime. Please reload the page and try again."
 	case http.StatusServiceUnavailable:

@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/store"
 )
-
-// rotationGrace is how long the credential before the newest one is still
-// accepted after the newest was first presented. Chromium writes its cookies to
-// disk about every half minute, so after a crash it comes back with an old one.
-const rotationGrace = time.Minute
 
 // Login makes this the session of user, under a fresh identifier: whoever knew
 // the one before has nothing. An anonymous visitor's values are kept; those of
@@ -21,13 +17,27 @@ const rotationGrace = time.Minute
 // still under way with it change nothing any more (they get [ErrEnded]); the
 // lifetime starts anew. An empty user fails the commit.
 //
-// Call it on every authentication, also when the same user authenticates again.
-func (s *Session) Login(user string) {
+// Call it on every authentication, also when the same user authenticates again
+// (step-up): the values stay, and Info.LoggedIn and Info.Methods are the new
+// ones.
+//
+// methods says how the user authenticated, for [Info]: any names without white
+// space, such as the "pwd", "otp" and "hwk" of RFC 8176.
+//
+// With Config.MaxPerUser the user's oldest sessions beyond it are ended, or the
+// commit fails with [ErrTooManySessions].
+func (s *Session) Login(user string, methods ...string) {
 	s.lock()
 	defer s.mu.Unlock()
 	if user == "" {
 		s.failLater(fmt.Errorf("%w: Login with an empty user", ErrBadValue))
 		return
+	}
+	for _, method := range methods {
+		if len(strings.Fields(method)) != 1 || strings.TrimSpace(method) != method || len(method) > 64 {
+			s.failLater(fmt.Errorf("%w: Login with the method %.40q: a method is a word", ErrBadValue, method))
+			return
+		}
 	}
 	if s.ending == nil && s.last.placement != PlacementNone {
 		s.ending = &ending{carry: true}
@@ -37,7 +47,12 @@ func (s *Session) Login(user string) {
 	if drop {
 		s.clear()
 	}
-	s.login = &login{user: user, at: s.m.now(), drop: drop || s.login != nil && s.login.drop}
+	s.login = &login{
+		user:    user,
+		methods: strings.Join(methods, " "),
+		at:      s.m.now(),
+		drop:    drop || s.login != nil && s.login.drop,
+	}
 	id := newIdentity()
 	s.fresh = &id
 	s.view.Header = s.login.header(s.view.Header, s.visit())
@@ -49,6 +64,7 @@ func (l *login) header(h record.Header, v visit) record.Header {
 		Created:   l.at.UnixMilli(),
 		User:      l.user,
 		AuthTime:  l.at.UnixMilli(),
+		Methods:   l.methods,
 		UserAgent: v.userAgent,
 		IP:        v.ip,
 		Idle:      h.Idle,
@@ -86,14 +102,14 @@ func (s *Session) logout() {
 }
 
 // Rotate gives the session a fresh credential: same session, handle and values,
-// new cookie. The credential before stays good for a minute after the new one
-// was first used, for requests already under way; and as long as the new one
+// new cookie. The credential before stays good for Config.Grace after the new
+// one was first used, for requests already under way; and as long as the new one
 // was never used, the next Rotate hands it out again. To make an old credential
-// worthless at once, use Login.
+// worthless at once, use Login. Config.RotateEvery does the same by itself.
 func (s *Session) Rotate() {
 	s.lock()
 	defer s.mu.Unlock()
-	s.changes.header.rotate = true
+	s.changes.header.rotate = s.rotation()
 }
 
 // commitLogin makes the session of the login and ends the one before.
@@ -124,7 +140,8 @@ func (s *Session) commitLogin(ctx context.Context) error {
 		m.watches.end(j.who.id, ErrEnded)
 	}
 	m.count.logins.Add(1)
-	s.countMove()
+	m.tell(ctx, s.event(EventLogin, j.next))
+	s.countMove(ctx, j.next)
 	s.keepStored(j.next, true)
 	return nil
 }
@@ -137,22 +154,25 @@ func (s *Session) commitLoginInline() error {
 	if _, err := s.m.place(PlacementNone, &r, now); err != nil {
 		return err
 	}
-	st, value, err := s.m.sealInline(r, s.identity(), true, now)
+	st, value, err := s.m.sealInline(r, s.identity(), true, false, now)
 	if err != nil {
 		return err
 	}
 	s.m.count.logins.Add(1)
+	s.m.tell(s.context(), s.event(EventLogin, st))
 	s.keepInline(st, value, now)
 	return nil
 }
 
 // countMove counts a session that is about to settle in the store.
-func (s *Session) countMove() {
+func (s *Session) countMove(ctx context.Context, st *state) {
 	switch s.last.placement {
 	case PlacementNone:
 		s.m.count.created.Add(1)
+		s.m.tell(ctx, s.event(EventCreated, st))
 	case PlacementInline:
 		s.m.count.promoted.Add(1)
+		s.m.tell(ctx, s.event(EventPromoted, st))
 	}
 }
 
@@ -202,7 +222,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 		}
 		rec.Settle()
 		rec.Header = s.login.header(rec.Header, s.visit())
-		next, err := m.sealRecord(rec, s.identity(), made, 0, now)
+		next, err := m.sealRecord(rec, s.identity(), made, 0, now, now)
 		if err != nil {
 			return fail(err)
 		}
@@ -211,9 +231,12 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 			base = made.stored.Base()
 		}
 		sent = true
-		if err := m.send(ctx, next.stored, base); err != nil {
+		if err := s.sendLogin(ctx, next.stored, base); err != nil {
 			if errors.Is(err, store.ErrConflict) {
 				err = ErrEnded // somebody revoked it already
+			}
+			if errors.Is(err, ErrTooManySessions) {
+				sent = false
 			}
 			return fail(err)
 		}
@@ -293,6 +316,7 @@ func (s *Session) endLast(ctx context.Context) error {
 		m.watches.end(j.who.id, ErrEnded)
 	}
 	m.count.logouts.Add(1)
+	m.tell(ctx, s.event(EventLogout, s.last))
 	s.forget()
 	s.last, s.ending = nothing, nil
 	return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/sojourn-go/sojourn/internal/seal"
 )
@@ -22,10 +23,17 @@ import (
 // sealed is sealed anew: a cookie when it is next used, a stored record when it
 // is next saved.
 //
-// A KeyRing is immutable and safe for concurrent use. All processes that serve
-// the same sessions need the same keys.
+// A KeyRing is safe for concurrent use. Its keys change only by
+// [KeyRing.Replace], which [WatchKeyFile] and [WatchKeys] call by themselves.
+// All processes that serve the same sessions need the same keys.
 type KeyRing struct {
-	ring *seal.Ring
+	ring atomic.Pointer[seal.Ring]
+}
+
+func newKeyRing(ring *seal.Ring) *KeyRing {
+	k := &KeyRing{}
+	k.ring.Store(ring)
+	return k
 }
 
 // LoadKeyFile reads the keys in a file, in the form that [ParseKeys] describes.
@@ -34,6 +42,7 @@ type KeyRing struct {
 // in a folder of mode 0700 that is made too). Several processes that start at
 // once get the same keys. The file system must support hard links. Keep the
 // file: without it every session is lost.
+// The file is read once; [WatchKeyFile] also notices changes.
 //
 // A file that everybody on the machine can access is refused, and so is one that
 // is empty, larger than 64 KiB, or not a file. Its group may read it, as the
@@ -54,7 +63,7 @@ func LoadKeyFile(path string) (*KeyRing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sojourn: key file %s: %w", path, err)
 	}
-	return &KeyRing{ring}, nil
+	return newKeyRing(ring), nil
 }
 
 // ParseKeys reads keys from a text, such as an environment variable.
@@ -79,7 +88,7 @@ func ParseKeys(text string) (*KeyRing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sojourn: parsing keys: %w", err)
 	}
-	return &KeyRing{ring}, nil
+	return newKeyRing(ring), nil
 }
 
 // GenerateKey returns a new active key as an entry for [ParseKeys] or a key
@@ -87,14 +96,14 @@ func ParseKeys(text string) (*KeyRing, error) {
 func GenerateKey() string { return seal.GenerateKey() }
 
 // current returns the keys to use now; nil for the zero KeyRing.
-func (k *KeyRing) current() *seal.Ring { return k.ring }
+func (k *KeyRing) current() *seal.Ring { return k.ring.Load() }
 
 // String says how many keys there are, and the public id of the one that seals.
 func (k *KeyRing) String() string {
-	if k == nil || k.ring == nil {
+	if k == nil || k.current() == nil {
 		return "sojourn.KeyRing(no keys)"
 	}
-	return fmt.Sprintf("sojourn.KeyRing(%v)", k.ring)
+	return fmt.Sprintf("sojourn.KeyRing(%v)", k.current())
 }
 
 // Format prints what String returns, whatever the verb.

@@ -382,16 +382,31 @@ func TestRotatedCredential(t *testing.T) {
 			}
 		})
 	})
-	t.Run("two generations back is refused", func(t *testing.T) {
+	t.Run("two generations back is good for as long as it would have been, three back is refused", func(t *testing.T) {
 		days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 			anna, before := rotate(t, shop)
 			does(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
+			time.Sleep(30 * time.Second)
 			does(t, anna, shop, (*sojourn.Session).Rotate)
+			does(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
+			time.Sleep(29 * time.Second)
+			if isNew(t, before.Clone(), shop) {
+				t.Error("two back is refused within its grace")
+			}
+			three := before.Clone()
+			does(t, anna, shop, (*sojourn.Session).Rotate)
+			if !isNew(t, three, shop) {
+				t.Error("three back is accepted")
+			}
+			time.Sleep(time.Second)
 			if !isNew(t, before, shop) {
-				t.Error("it is accepted")
+				t.Error("two back is accepted after its grace")
 			}
 			if isNew(t, anna, shop) {
 				t.Error("the newest is refused")
+			}
+			if n := shop.Manager.Stats().TheftsSuspected; n != 0 {
+				t.Errorf("%d thefts suspected: quick rotations are none", n)
 			}
 		})
 	})

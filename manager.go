@@ -30,6 +30,8 @@ type Manager struct {
 	queues  queues
 	count   counters
 	watches watches
+	feed    feed
+	told    struct{ expired onceSet }
 
 	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
 	closing   sync.Once
@@ -215,6 +217,8 @@ func (s *Session) load(ctx context.Context) error {
 	s.last = nothing
 	s.jar.isNew = true
 	now := m.now()
+	s.loaded = now
+	s.background = declaresBackground(in)
 
 	inline, seen := s.readState(in, now)
 	ref, ok := s.readReference(in, now)
@@ -229,7 +233,7 @@ func (s *Session) load(ctx context.Context) error {
 	}
 	if s.last.placement == PlacementNone && inline != nil {
 		s.last, s.jar.isNew = inline, false
-		s.touchDue = m.touchDue(&inline.rec.Header, record.Time(inline.rec.Header.Seen), now)
+		s.touchDue = m.touchDue(&inline.rec.Header, record.Time(inline.rec.Header.Seen), now) && !s.background
 	}
 	s.view = s.last.rec
 	return nil
@@ -269,14 +273,14 @@ func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) 
 			plain, stale, err = m.openCookie(seal.State, value)
 		}
 		if err != nil || len(plain) == 0 {
-			m.rejected("state", err)
+			s.rejected("state", err)
 			continue
 		}
 		switch plain[0] {
 		case wire.StateFloor:
 			f, err := wire.ParseFloor(plain[1:])
 			if err != nil {
-				m.rejected("state", err)
+				s.rejected("state", err)
 				continue
 			}
 			s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, stale
@@ -284,14 +288,14 @@ func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) 
 		case wire.StateInline:
 			st, err := m.inlineState(plain[1:], now)
 			if err != nil {
-				m.rejected("state", err)
+				s.rejected("state", err)
 				continue
 			}
 			st.size = m.inlineSize(len(value))
 			s.jar.state, s.jar.stateStale = jarInline, stale
 			return st, wire.Floor{}
 		default:
-			m.rejected("state", wire.ErrFormat)
+			s.rejected("state", wire.ErrFormat)
 		}
 	}
 	return nil, wire.Floor{}
@@ -345,7 +349,7 @@ func (s *Session) readReference(in http.Header, now time.Time) (wire.Reference, 
 			err = ErrExpired
 		}
 		if err != nil {
-			m.rejected("reference", err)
+			s.rejected("reference", err)
 			continue
 		}
 		s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, stale
@@ -356,12 +360,30 @@ func (s *Session) readReference(in http.Header, now time.Time) (wire.Reference, 
 
 // rejected counts and logs a cookie that is not used. Why it is not is of no
 // use to whoever sent it, so the response never tells.
-func (m *Manager) rejected(kind string, err error) {
+func (s *Session) rejected(kind string, err error) {
+	m := s.m
 	m.count.rejected.Add(1)
 	if errors.Is(err, seal.ErrUnknownKey) {
 		m.count.unknownKeys.Add(1)
 	}
 	m.log.Debug("session cookie rejected", slog.String("cookie", kind), slog.Any("error", err))
+	if m.cfg.Events != nil {
+		e := s.event(EventCookieRejected, nil)
+		e.Reason = rejectReason(err)
+		m.tell(s.context(), e)
+	}
+}
+
+// rejectReason says in a word why a cookie is not used.
+func rejectReason(err error) string {
+	switch {
+	case errors.Is(err, seal.ErrUnknownKey):
+		return "unknown_key"
+	case errors.Is(err, ErrExpired):
+		return "expired"
+	default:
+		return "damaged"
+	}
 }
 
 // loadStored asks the store for the session that ref names. It returns nil if
@@ -379,6 +401,9 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	case errors.Is(err, errGone):
 		var gone *goneError
 		errors.As(err, &gone)
+		if gone.expired && m.told.expired.first(who.id) {
+			m.tell(ctx, s.event(EventExpired, &state{identity: who}))
+		}
 		// A session that ended a moment ago may just have been replaced by
 		// another tab's login; its cookie must not be overwritten.
 		s.jar.justEnded = !gone.ended.IsZero() && now.Sub(gone.ended) < store.MinEndMark
@@ -392,18 +417,22 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	switch {
 	case ref.Generation == h.Generation:
 		s.presentDue = h.Generation > 0 && h.Presented == 0
-	case ref.Generation+1 == h.Generation && (h.Presented == 0 || now.Before(record.Time(h.Presented).Add(rotationGrace))):
+		s.rotateDue = m.rotationDue(h, now) && s.mayRotate()
+	case ref.Generation > h.Generation:
+		// Only this service can have made it, so the store has lost the rotation.
+		m.fellBack(who.id)
+	case m.outdatedSince(ref.Generation, h, now) < 0:
 		// A slower request of the same visitor: it gets the newest credential.
 	default:
 		m.count.staleRefs.Add(1)
-		m.log.Warn("an outdated session credential was refused", slog.String("session", who.id.String()))
+		m.refuseOutdated(ctx, st, ref.Generation, now, s)
 		return nil, nil
 	}
 	if minimum > st.stored.Version {
 		m.fellBack(who.id)
 		s.jar.lost = minimum
 	}
-	s.touchDue = m.touchDue(h, st.stored.Seen, now)
+	s.touchDue = m.touchDue(h, st.stored.Seen, now) && !s.background
 	return st, nil
 }
 
@@ -418,7 +447,10 @@ func (m *Manager) fellBack(id store.ID) {
 // errGone says that a session is not there any more.
 var errGone = errors.New("sojourn: the session is over")
 
-type goneError struct{ ended time.Time } // zero if it expired or was never there
+type goneError struct {
+	ended   time.Time // zero if it expired or was never there
+	expired bool      // it is still there, past its deadline
+}
 
 func (e *goneError) Error() string        { return errGone.Error() }
 func (e *goneError) Is(target error) bool { return target == errGone }
@@ -447,7 +479,7 @@ func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*sta
 	case rec.IsEnd():
 		return nil, &goneError{ended: rec.Ended}
 	case rec.Expired(m.now()):
-		return nil, &goneError{}
+		return nil, &goneError{expired: true}
 	}
 	st, err := m.openRecord(rec, who)
 	switch {

@@ -322,7 +322,7 @@ func TestDiscardDropsEverythingPending(t *testing.T) {
 	shop := openShop(t, db)
 	anna := sitetest.NewBrowser()
 	does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); visits.Set(s, 1) })
-	saves := db.Saves.Load() + db.Ends.Load()
+	saves := db.Saves.Load() + db.Marks.Load()
 	for name, f := range map[string]func(*sojourn.Session){
 		"values":          func(s *sojourn.Session) { visits.Update(s, addOne); colour.Set(s, "red") },
 		"a login":         func(s *sojourn.Session) { s.Login("bob") },
@@ -345,7 +345,7 @@ func TestDiscardDropsEverythingPending(t *testing.T) {
 			t.Errorf("after %s and Discard: cookies %v", name, a.SetCookies())
 		}
 	}
-	if n := db.Saves.Load() + db.Ends.Load() - saves; n != 0 {
+	if n := db.Saves.Load() + db.Marks.Load() - saves; n != 0 {
 		t.Errorf("%d discarded changes were saved", n)
 	}
 }

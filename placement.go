@@ -98,17 +98,21 @@ func (m *Manager) persistent(h *record.Header) bool {
 }
 
 // sealInline makes the state cookie for a session in the cookie, from a record
-// of which it takes possession. changed says that it is more than a refresh.
-func (m *Manager) sealInline(r record.Record, who identity, changed bool, now time.Time) (st *state, value string, err error) {
+// of which it takes possession. changed says that it is more than a refresh,
+// and background that the request does not count as activity.
+func (m *Manager) sealInline(r record.Record, who identity, changed, background bool, now time.Time) (st *state, value string, err error) {
 	h := &r.Header
 	h.Identifier = who.identifier
-	h.Seen = now.UnixMilli()
+	if !background || h.Seen == 0 {
+		h.Seen = now.UnixMilli()
+	}
 	if h.Created == 0 {
-		h.Created = h.Seen
+		h.Created = now.UnixMilli()
 	}
 	h.Expires = m.lifetimeEnd(h).UnixMilli()
 	// Whatever belongs to a stored session only.
-	h.Generation, h.Presented, h.PromotedAt, h.InlineUntil = 0, 0, 0, 0
+	h.Generation, h.Presented, h.Rotated, h.OlderUntil, h.Suspected = 0, 0, 0, 0, 0
+	h.PromotedAt, h.InlineUntil = 0, 0
 	h.UserAgent, h.IP = "", ""
 	if changed || h.Counter == 0 {
 		h.Counter++
@@ -158,8 +162,8 @@ func mergeInline(stored record.Record, inline *record.Record) record.Record {
 }
 
 // sealRecord makes the store's record for a session, as the successor of prev
-// (zero: the first). It takes possession of r.
-func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum uint64, now time.Time) (*state, error) {
+// (zero: the first), last used at seen. It takes possession of r.
+func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum uint64, now, seen time.Time) (*state, error) {
 	h := &r.Header
 	h.Identifier, h.Counter, h.Seen, h.Expires = nil, 0, 0, 0
 	if h.Created == 0 {
@@ -170,7 +174,7 @@ func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum
 		Version: 1,
 		Tags:    []store.Tag{newTag()},
 		Created: record.Time(h.Created),
-		Seen:    now,
+		Seen:    seen,
 		Expires: m.lifetimeEnd(h),
 	}
 	if prev != nil {

@@ -211,7 +211,11 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 			return cur
 		}
 		jobs = rest
-		next, err := m.sealRecord(rec, jobs[0].who, cur, max(minimum, floor), now)
+		seen := now
+		if cur != nil && !slices.ContainsFunc(jobs, func(j *job) bool { return !j.s.background }) {
+			seen = cur.stored.Seen
+		}
+		next, err := m.sealRecord(rec, jobs[0].who, cur, max(minimum, floor), now, seen)
 		if err == nil {
 			base := store.Base{}
 			if cur != nil {
@@ -223,6 +227,7 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 			next.stored.Data = nil
 			if cur != nil && next.rec.Header.Generation != cur.rec.Header.Generation {
 				m.count.rotations.Add(1)
+				m.tell(ctx, jobs[0].s.event(EventRotated, next))
 			}
 			for i, j := range jobs {
 				j.next, j.err, j.behind = next, nil, i < len(jobs)-1

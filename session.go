@@ -44,7 +44,10 @@ type Session struct {
 	failed  error     // why the next commit must fail
 
 	presentDue bool // the newest credential came back for the first time
+	rotateDue  bool // it is old enough to be replaced
 	touchDue   bool // activity should be noted
+	background bool // the request does not count as activity
+	loaded     time.Time
 
 	jar   jar         // what the browser holds once it has the response's cookies
 	lines []setCookie // of the response, not yet in its header
@@ -98,8 +101,9 @@ type ending struct {
 }
 
 type login struct {
-	user string
-	at   time.Time
+	user    string
+	methods string
+	at      time.Time
 	// drop: the values are those of another user.
 	drop bool
 }
@@ -137,10 +141,13 @@ type Info struct {
 	LastSeen    time.Time // last activity that was noted
 	IdleExpires time.Time // when it ends without further activity
 	Expires     time.Time // when it ends in any case
-	LoggedIn    time.Time // when the user logged in
+	LoggedIn    time.Time // when the user logged in, last
+	Methods     []string  // how: what Session.Login was given
 	UserAgent   string    // of the request that stored the session or logged in
 	IP          string    // likewise: the request's RemoteAddr
 	Persistent  bool      // the browser keeps it when it is closed
+	Suspected   bool      // an outdated credential of it turned up: somebody may have copied the cookie
+	Current     bool      // in the list of Manager.Sessions: the session of the request that asks
 }
 
 // IsNew reports whether the request brought no live session.
@@ -183,24 +190,33 @@ func (s *Session) Info() Info {
 	s.lock()
 	defer s.mu.Unlock()
 	st := s.base()
+	info := s.m.describe(st)
+	info.Handle = s.identity().id.String() // after Login, the new one
+	return info
+}
+
+// describe makes the Info of a state.
+func (m *Manager) describe(st *state) Info {
 	h := &st.rec.Header
 	info := Info{
-		Handle:     s.identity().id.String(),
+		Handle:     st.id.String(),
 		Placement:  st.placement,
 		Version:    st.stored.Version,
 		Size:       st.size,
 		User:       h.User,
 		Created:    record.Time(h.Created),
 		LoggedIn:   record.Time(h.AuthTime),
+		Methods:    strings.Fields(h.Methods),
 		UserAgent:  h.UserAgent,
 		IP:         h.IP,
-		Persistent: s.m.persistent(h),
+		Persistent: m.persistent(h),
+		Suspected:  h.Suspected != 0,
 	}
 	switch st.placement {
 	case PlacementInline:
 		info.LastSeen = record.Time(h.Seen)
 		info.Expires = record.Time(h.Expires)
-		info.IdleExpires = s.m.idleDeadline(h, info.LastSeen, info.Expires)
+		info.IdleExpires = m.idleDeadline(h, info.LastSeen, info.Expires)
 	case PlacementStored:
 		info.LastSeen = st.stored.Seen
 		info.Expires = st.stored.Expires

@@ -21,7 +21,9 @@ type Stats struct {
 	Promoted        uint64 // sessions that moved from the cookie to the store
 	Logins          uint64 // logins kept
 	Logouts         uint64 // logouts kept
-	Rotations       uint64 // credentials replaced by Rotate
+	Rotations       uint64 // credentials replaced by Rotate and Config.RotateEvery
+	Revoked         uint64 // sessions ended from elsewhere: Revoke, Config.MaxPerUser, EndOnTheft
+	TheftsSuspected uint64 // sessions of which an outdated credential turned up
 	RejectedCookies uint64 // session cookies that were damaged, foreign or expired
 	UnknownKeys     uint64 // of those: sealed with a key that the key ring lacks
 	StaleReferences uint64 // references to sessions that ended or expired, or of an old generation
@@ -37,6 +39,7 @@ type Stats struct {
 type counters struct {
 	loads, saves, conflicts, retries, touches, storeErrors      atomic.Uint64
 	created, promoted, logins, logouts, rotations               atomic.Uint64
+	revoked, thefts                                             atomic.Uint64
 	rejected, unknownKeys, staleRefs, damaged, lost, unreadable atomic.Uint64
 	late, failed, swept                                         atomic.Uint64
 
@@ -65,6 +68,8 @@ func (m *Manager) Stats() Stats {
 		Logins:          c.logins.Load(),
 		Logouts:         c.logouts.Load(),
 		Rotations:       c.rotations.Load(),
+		Revoked:         c.revoked.Load(),
+		TheftsSuspected: c.thefts.Load(),
 		RejectedCookies: c.rejected.Load(),
 		UnknownKeys:     c.unknownKeys.Load(),
 		StaleReferences: c.staleRefs.Load(),

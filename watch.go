@@ -46,6 +46,9 @@ func (s *Session) Done() <-chan struct{} {
 			return s.watch.done
 		}
 		w := s.m.watches.add(s.m, s.last)
+		if s.last.placement == PlacementStored {
+			s.m.follow(w, s.loaded)
+		}
 		if s.ctx != nil {
 			context.AfterFunc(s.ctx, func() { s.m.watches.remove(w) })
 		}
@@ -96,6 +99,26 @@ func (ws *watches) add(m *Manager, st *state) *watch {
 		w.wakeAt(m.lifetimeEnd(&st.rec.Header))
 	}
 	return w
+}
+
+func (ws *watches) empty() bool {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return len(ws.byID) == 0
+}
+
+// oneOfEach returns a watch of each session.
+func (ws *watches) oneOfEach() []*watch {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	all := make([]*watch, 0, len(ws.byID))
+	for _, some := range ws.byID {
+		for w := range some {
+			all = append(all, w)
+			break
+		}
+	}
+	return all
 }
 
 func (ws *watches) remove(w *watch) {
@@ -188,9 +211,9 @@ func (w *watch) look() {
 	case err == nil:
 		w.wakeAt(st.stored.Deadline)
 	case errors.As(err, &gone) && !gone.ended.IsZero():
-		w.end(ErrEnded)
+		m.watches.end(w.who.id, ErrEnded)
 	case errors.As(err, &gone):
-		w.end(ErrExpired)
+		m.watches.end(w.who.id, ErrExpired)
 	default: // the store is away: ask again soon
 		w.wakeAt(m.now().Add(time.Second))
 	}

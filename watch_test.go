@@ -47,8 +47,8 @@ func TestAStreamLearnsOfTheEndOfItsSession(t *testing.T) {
 		"login as the same user": {func(s *site, v *guest) {
 			s.do(v, func(session *sojourn.Session) { session.Login("anna") })
 		}, sojourn.ErrEnded},
-		"idle timeout":  {func(*site, *guest) { wait(7*24*time.Hour + 2*time.Millisecond) }, sojourn.ErrExpired},
-		"lifetime":      {useUntil(30 * 24 * time.Hour), sojourn.ErrExpired},
+		"idle timeout":  {func(*site, *guest) { wait(6*time.Hour + 2*time.Millisecond) }, sojourn.ErrExpired},
+		"lifetime":      {useUntil(20 * time.Hour), sojourn.ErrExpired},
 		"Manager.Close": {func(s *site, v *guest) { _ = s.Close() }, sojourn.ErrClosed},
 		"a shorter expiry": {func(s *site, v *guest) {
 			s.do(v, func(session *sojourn.Session) { session.SetExpiry(time.Hour, 0) })
@@ -58,14 +58,14 @@ func TestAStreamLearnsOfTheEndOfItsSession(t *testing.T) {
 			wait(time.Hour)
 			s.do(v, func(session *sojourn.Session) { session.SetExpiry(0, time.Minute) })
 		}, sojourn.ErrExpired},
-		"a logout, days later": {func(s *site, v *guest) {
-			wait(6 * 24 * time.Hour)
+		"a logout, hours later": {func(s *site, v *guest) {
+			wait(5 * time.Hour)
 			logout(s, v)
 		}, sojourn.ErrEnded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFakeTime(t, func(t *testing.T) {
-				s := newSite(t)
+				s := newSite(t, func(c *sojourn.Config) { c.IdleTimeout, c.Lifetime = 6*time.Hour, 20*time.Hour })
 				v := newGuest(t)
 				s.do(v, func(session *sojourn.Session) { session.Login("anna") })
 				s.stream(v.copy(), func(session *sojourn.Session) {
@@ -82,12 +82,12 @@ func TestAStreamLearnsOfTheEndOfItsSession(t *testing.T) {
 	}
 }
 
-// useUntil uses the session each day, until its lifetime is over.
+// useUntil uses the session every few hours, until its lifetime is over.
 func useUntil(d time.Duration) func(*site, *guest) {
 	return func(s *site, v *guest) {
-		for range d / (24 * time.Hour) {
+		for range d / (4 * time.Hour) {
 			s.do(v, func(session *sojourn.Session) { _ = session.User() })
-			wait(24 * time.Hour)
+			wait(4 * time.Hour)
 		}
 		wait(2 * time.Millisecond)
 	}

@@ -117,6 +117,13 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 	return s, nil
 }
 
+// ready returns the session if it was loaded.
+func (q *request) ready() *Session {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.s
+}
+
 // checkNesting reports two nested managers of one name: they would overwrite
 // each other's cookies.
 func (q *request) checkNesting() {
@@ -215,7 +222,7 @@ func (q *request) leave() {
 func (m *Manager) commitFailed(s *Session, err error) {
 	m.count.failed.Add(1)
 	level := slog.LevelError
-	if errors.Is(err, ErrEnded) || errors.Is(err, ErrExpired) || errors.Is(err, ErrTaken) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCrossSite) {
+	if errors.Is(err, ErrEnded) || errors.Is(err, ErrExpired) || errors.Is(err, ErrTaken) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCrossSite) || errors.Is(err, ErrTooManySessions) {
 		level = slog.LevelInfo // the visitor's doing, not a fault
 	}
 	m.log.Log(context.Background(), level, "the session could not be kept; the response was replaced by an error",

@@ -22,12 +22,16 @@ type Store struct {
 	Loads  atomic.Int64
 	Saves  atomic.Int64
 	Touchs atomic.Int64
-	Ends   atomic.Int64 // end marks saved, and Deletes
+	Marks  atomic.Int64 // end marks saved, and Deletes
+	Polls  atomic.Int64 // of the feed of ends
 
 	OnLoad   func(ctx context.Context, id store.ID) (store.Record, error)
 	OnSave   func(ctx context.Context, rec store.Record, base store.Base) error
 	OnDelete func(ctx context.Context, id store.ID, until time.Time) error
 	OnTouch  func(ctx context.Context, id store.ID, seen, deadline time.Time) error
+
+	OnSaveLimited func(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error)
+	OnEnds        func(ctx context.Context, cursor string, limit int) (store.EndPage, error)
 }
 
 // Wrap returns a store that answers as inner does.
@@ -58,7 +62,7 @@ func (c copies) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.
 
 // Calls returns how often the store was asked anything.
 func (s *Store) Calls() int64 {
-	return s.Loads.Load() + s.Saves.Load() + s.Touchs.Load() + s.Ends.Load()
+	return s.Loads.Load() + s.Saves.Load() + s.Touchs.Load() + s.Marks.Load()
 }
 
 // Load implements store.Store.
@@ -73,7 +77,7 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 // Save implements store.Store.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if rec.IsEnd() {
-		s.Ends.Add(1)
+		s.Marks.Add(1)
 	} else {
 		s.Saves.Add(1)
 	}
@@ -85,7 +89,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	s.Ends.Add(1)
+	s.Marks.Add(1)
 	if s.OnDelete != nil {
 		return s.OnDelete(ctx, id, until)
 	}
@@ -102,4 +106,36 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 		return t.Touch(ctx, id, seen, deadline)
 	}
 	return errors.ErrUnsupported
+}
+
+// ByUser implements store.UserIndex.
+func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
+	if i, ok := s.Inner.(store.UserIndex); ok {
+		return i.ByUser(ctx, user)
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// SaveLimited implements store.UserLimiter. It counts as a Save.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
+	s.Saves.Add(1)
+	if s.OnSaveLimited != nil {
+		return s.OnSaveLimited(ctx, rec, limit)
+	}
+	if l, ok := s.Inner.(store.UserLimiter); ok {
+		return l.SaveLimited(ctx, rec, limit)
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// Ends implements store.EndFeed.
+func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	s.Polls.Add(1)
+	if s.OnEnds != nil {
+		return s.OnEnds(ctx, cursor, limit)
+	}
+	if f, ok := s.Inner.(store.EndFeed); ok {
+		return f.Ends(ctx, cursor, limit)
+	}
+	return store.EndPage{}, errors.ErrUnsupported
 }

@@ -125,7 +125,7 @@ func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 		"asking for flash messages":   func(s *sojourn.Session) { s.Flashes() },
 		"a change that is taken back": func(s *sojourn.Session) { theme.Set(s, "light"); s.Discard() },
 	} {
-		calls := db.Saves.Load() + db.Ends.Load() + db.Touchs.Load()
+		calls := db.Saves.Load() + db.Marks.Load() + db.Touchs.Load()
 		for where, browser := range map[string]*sitetest.Browser{"stored": stored, "inline": inline} {
 			a := browser.Visit(site, f)
 			mustBe(t, 200, a)
@@ -133,7 +133,7 @@ func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 				t.Errorf("%s (%s) set cookies %v", what, where, a.SetCookies())
 			}
 		}
-		if n := db.Saves.Load() + db.Ends.Load() + db.Touchs.Load() - calls; n != 0 {
+		if n := db.Saves.Load() + db.Marks.Load() + db.Touchs.Load() - calls; n != 0 {
 			t.Errorf("%s made %d writes to the store", what, n)
 		}
 	}

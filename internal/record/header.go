@@ -28,6 +28,11 @@ type Header struct {
 	PromotedAt  uint64 // inline counter that the stored record was first made from
 	InlineUntil int64  // until when a cookie that holds this session inline may turn up
 
+	Methods    string // how that user authenticated: space-separated names
+	Rotated    int64  // when this generation's credential was made
+	OlderUntil int64  // until when the generation before the previous one is accepted
+	Suspected  uint64 // the generation at which an outdated credential was last reported
+
 	// Unknown holds entries of newer versions, as they were read.
 	Unknown []byte
 }
@@ -60,6 +65,10 @@ const (
 	tagPersist
 	tagPromotedAt
 	tagInlineUntil
+	tagMethods
+	tagRotated
+	tagOlderUntil
+	tagSuspected
 	tagFirstUnknown
 )
 
@@ -104,6 +113,10 @@ func (h *Header) append(dst []byte) []byte {
 	number(tagPersist, uint64(h.Persist))
 	number(tagPromotedAt, h.PromotedAt)
 	number(tagInlineUntil, uint64(h.InlineUntil))
+	text(tagMethods, h.Methods)
+	number(tagRotated, uint64(h.Rotated))
+	number(tagOlderUntil, uint64(h.OlderUntil))
+	number(tagSuspected, h.Suspected)
 	return append(dst, h.Unknown...)
 }
 
@@ -166,6 +179,14 @@ func (h *Header) parse(b []byte) bool {
 			h.PromotedAt = e.nonzero()
 		case tagInlineUntil:
 			h.InlineUntil = e.millis()
+		case tagMethods:
+			h.Methods = e.text()
+		case tagRotated:
+			h.Rotated = e.millis()
+		case tagOlderUntil:
+			h.OlderUntil = e.millis()
+		case tagSuspected:
+			h.Suspected = e.nonzero()
 		}
 		if e.bad || len(e.b) > 0 {
 			return false

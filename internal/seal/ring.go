@@ -17,6 +17,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -176,6 +177,41 @@ func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 	r.index = (*[SecretSize]byte)(users)
 	r.scratch.New = func() any { return new([]byte) }
 	return r, nil
+}
+
+// Continue makes r, which nobody uses yet, go on with what old has derived and
+// cached of the keys that both have. It reports whether both have the same
+// secret behind [Ring.UserHash].
+func (r *Ring) Continue(old *Ring) (sameIndex bool) {
+	for i := range r.keys {
+		for _, k := range old.keys {
+			if k.id == r.keys[i].id {
+				if r.sealing == r.keys[i].material {
+					r.sealing = k.material
+				}
+				r.keys[i].material = k.material
+			}
+		}
+	}
+	return hmac.Equal(r.index[:], old.index[:])
+}
+
+// Keys returns the ids and states of the keys, in the order in which they were
+// given.
+func (r *Ring) Keys() []KeyInfo {
+	infos := make([]KeyInfo, len(r.keys))
+	for i, k := range r.keys {
+		infos[i] = KeyInfo{ID: hex.EncodeToString(k.id[:]), State: k.State, Created: k.Created, Seals: k.material == r.sealing}
+	}
+	return infos
+}
+
+// KeyInfo describes a key without its secret.
+type KeyInfo struct {
+	ID      string // as sealed values name it, in hexadecimal
+	State   KeyState
+	Created time.Time
+	Seals   bool // it is the newest active key
 }
 
 // String says how many keys there are and which one seals, by its public id.

@@ -1,0 +1,179 @@
+package sojourn
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// EventKind says what has happened to a session.
+type EventKind uint8
+
+const (
+	EventCreated        EventKind = iota + 1 // a visitor's session got its first value
+	EventPromoted                            // it moved from the cookie to the store
+	EventLogin                               // a user logged in; Session is the new handle
+	EventLogout                              // Session.Logout ended it
+	EventRotated                             // its credential was replaced
+	EventRevoked                             // it was ended from elsewhere; see Reason
+	EventExpired                             // it was found to be past its idle timeout or lifetime
+	EventTheftSuspected                      // an outdated credential of it turned up
+	EventCookieRejected                      // a session cookie was damaged, foreign or expired; see Reason
+)
+
+var eventNames = [...]string{
+	EventCreated: "created", EventPromoted: "promoted", EventLogin: "login", EventLogout: "logout",
+	EventRotated: "rotated", EventRevoked: "revoked", EventExpired: "expired",
+	EventTheftSuspected: "theft_suspected", EventCookieRejected: "cookie_rejected",
+}
+
+// String returns "created", "promoted", "login", "logout", "rotated", "revoked",
+// "expired", "theft_suspected" or "cookie_rejected".
+func (k EventKind) String() string {
+	if int(k) >= len(eventNames) || k == 0 {
+		return "unknown"
+	}
+	return eventNames[k]
+}
+
+// Reasons of EventRevoked.
+const (
+	ReasonRevoked     = "revoked"      // Manager.Revoke or RevokeHandle
+	ReasonRevokedUser = "revoked_user" // Manager.RevokeUser
+	ReasonErased      = "erased"       // Manager.EraseUser
+	ReasonLimit       = "limit"        // Config.MaxPerUser: a newer login took its place
+	ReasonTheft       = "theft"        // Config.EndOnTheft
+)
+
+// Event is something that happened to a session, for audit logs and metrics.
+// It holds no secret: a session is named by its handle.
+type Event struct {
+	Kind      EventKind
+	Time      time.Time
+	Manager   string // Config.Name
+	Session   string // handle; "" for EventCookieRejected
+	User      string // "" = anonymous, or not known here
+	Reason    string // of EventRevoked and EventCookieRejected
+	UserAgent string // of the request, if there is one
+	IP        string // likewise
+}
+
+// Events hears what happens to sessions. SessionEvent is called right after the
+// fact, in the request that caused it and often while that request's session is
+// locked: it must be quick, must not use the session, and is called from many
+// goroutines at once. An event that another process causes is heard there.
+type Events interface {
+	SessionEvent(ctx context.Context, e Event)
+}
+
+// EventFunc is a function that hears events.
+type EventFunc func(ctx context.Context, e Event)
+
+// SessionEvent calls f.
+func (f EventFunc) SessionEvent(ctx context.Context, e Event) { f(ctx, e) }
+
+// JoinEvents returns Events that tells all of these, in order.
+func JoinEvents(all ...Events) Events {
+	return EventFunc(func(ctx context.Context, e Event) {
+		for _, one := range all {
+			one.SessionEvent(ctx, e)
+		}
+	})
+}
+
+// AuditLog returns Events that writes one line per event to a logger: what
+// happened, the session's handle, the user, and where the request came from.
+// Suspected theft is a warning, rejected cookies are debug lines, everything
+// else is information. nil = slog.Default().
+func AuditLog(logger *slog.Logger) Events {
+	if logger == nil {
+		logger = slog.Default()
+	}
+	return EventFunc(func(ctx context.Context, e Event) {
+		level := slog.LevelInfo
+		switch e.Kind {
+		case EventTheftSuspected:
+			level = slog.LevelWarn
+		case EventCookieRejected:
+			level = slog.LevelDebug
+		}
+		if !logger.Enabled(ctx, level) {
+			return
+		}
+		attrs := make([]slog.Attr, 0, 7)
+		add := func(name, value string) {
+			if value != "" {
+				attrs = append(attrs, slog.String(name, value))
+			}
+		}
+		add("event", e.Kind.String())
+		add("manager", e.Manager)
+		add("session", e.Session)
+		add("user", e.User)
+		add("reason", e.Reason)
+		add("ip", e.IP)
+		add("user_agent", e.UserAgent)
+		logger.LogAttrs(ctx, level, "session "+e.Kind.String(), attrs...)
+	})
+}
+
+// tell tells Config.Events, if there is one.
+func (m *Manager) tell(ctx context.Context, e Event) {
+	if m.cfg.Events == nil {
+		return
+	}
+	e.Time, e.Manager = m.now(), m.cfg.Name
+	m.cfg.Events.SessionEvent(ctx, e)
+}
+
+// event describes what this request did to a session.
+func (s *Session) event(kind EventKind, st *state) Event {
+	if s.m.cfg.Events == nil {
+		return Event{}
+	}
+	v := s.visit()
+	e := Event{Kind: kind, UserAgent: v.userAgent, IP: v.ip}
+	if st != nil {
+		e.Session, e.User = st.id.String(), st.rec.Header.User
+	}
+	return e
+}
+
+// context returns the context of the request that the session belongs to.
+func (s *Session) context() context.Context {
+	switch {
+	case s.r != nil:
+		return s.r.Context()
+	case s.ctx != nil:
+		return s.ctx
+	default:
+		return context.Background()
+	}
+}
+
+// onceSet remembers some thousand sessions, so that what their dead cookies do
+// in every request is told once.
+type onceSet struct {
+	mu       sync.Mutex
+	now, old map[store.ID]struct{}
+}
+
+const onceSize = 4096
+
+// first reports whether id is new to the set, and adds it.
+func (o *onceSet) first(id store.ID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.now[id]; ok {
+		return false
+	}
+	_, known := o.old[id]
+	if o.now == nil || len(o.now) >= onceSize {
+		o.old, o.now = o.now, make(map[store.ID]struct{})
+	}
+	o.now[id] = struct{}{}
+	return !known
+}

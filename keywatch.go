@@ -1,0 +1,133 @@
+package sojourn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/seal"
+)
+
+// ErrIndexKey says that a new set of keys would find users' sessions under
+// other names than the one in use: its index entry is another one, or it has
+// none and its oldest key is another one. It was not taken on.
+var ErrIndexKey = errors.New("sojourn: the key that finds users' sessions has changed")
+
+// KeyInfo describes one key of a [KeyRing], without its secret.
+type KeyInfo struct {
+	ID      string // public id, 8 hexadecimal digits; what a key seals names it
+	State   string // "published", "active" or "retired"
+	Created time.Time
+	Seals   bool // it is the one that seals: the newest active one
+}
+
+// Keys describes the keys in the ring now, in the order of the file.
+func (k *KeyRing) Keys() []KeyInfo {
+	ring := k.current()
+	if ring == nil {
+		return nil
+	}
+	var infos []KeyInfo
+	for _, key := range ring.Keys() {
+		infos = append(infos, KeyInfo{key.ID, key.State.String(), key.Created, key.Seals})
+	}
+	return infos
+}
+
+// Replace takes on the keys in text (see [ParseKeys]) in place of those in use,
+// in every manager that has this ring, without a restart. On an error the ring
+// stays as it is. A text under which users' sessions could no longer be found is
+// [ErrIndexKey].
+//
+// For keys that roll over in many processes without logging anybody out: publish
+// the new key everywhere, then make it active everywhere, and remove the old one
+// once no session is left that it sealed. The guide has the procedure.
+func (k *KeyRing) Replace(text string) error {
+	ring, err := seal.ParseKeys(text)
+	if err != nil {
+		return fmt.Errorf("sojourn: replacing keys: %w", err)
+	}
+	for {
+		old := k.current()
+		if old != nil && !ring.Continue(old) {
+			return fmt.Errorf("sojourn: replacing keys: %w", ErrIndexKey)
+		}
+		if k.ring.CompareAndSwap(old, ring) {
+			return nil
+		}
+	}
+}
+
+// defaultKeyInterval is how often watched keys are looked at.
+const defaultKeyInterval = 10 * time.Second
+
+// WatchKeyFile is [LoadKeyFile] and then takes on the file's changes, until ctx
+// ends. It looks every interval (0 = 10 seconds), so a roll-out waits at least
+// that long between its stages. A file that cannot be used is logged, and the
+// keys in use stay. A nil logger is slog.Default().
+func WatchKeyFile(ctx context.Context, path string, interval time.Duration, logger *slog.Logger) (*KeyRing, error) {
+	if _, err := LoadKeyFile(path); err != nil { // made when missing
+		return nil, err
+	}
+	return WatchKeys(ctx, interval, logger, func(context.Context) (string, error) { return readKeyFile(path) })
+}
+
+// WatchKeys makes a KeyRing of the text that load returns (see [ParseKeys]),
+// and calls load again every interval (0 = 10 seconds) until ctx ends: for keys
+// that come from a key management service. A load that fails, or returns what
+// cannot be used, is logged, and the keys in use stay; only the first one is an
+// error. A nil logger is slog.Default().
+func WatchKeys(ctx context.Context, interval time.Duration, logger *slog.Logger, load func(context.Context) (string, error)) (*KeyRing, error) {
+	if interval < 0 {
+		return nil, fmt.Errorf("sojourn: watching keys: the interval %v is negative", interval)
+	}
+	if interval == 0 {
+		interval = defaultKeyInterval
+	}
+	if logger == nil {
+		logger = slog.Default()
+	}
+	text, err := load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sojourn: loading keys: %w", err)
+	}
+	ring, err := ParseKeys(text)
+	if err != nil {
+		return nil, err
+	}
+	go ring.watch(ctx, interval, logger, text, load)
+	return ring, nil
+}
+
+func (k *KeyRing) watch(ctx context.Context, interval time.Duration, logger *slog.Logger, last string, load func(context.Context) (string, error)) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	failing := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		once, cancel := context.WithTimeout(ctx, max(interval, time.Second))
+		text, err := load(once)
+		cancel()
+		if err == nil && text != last {
+			if err = k.Replace(text); err == nil {
+				last = text
+				logger.Info("session keys were reloaded", slog.String("keys", k.String()))
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			failing = ""
+		case err.Error() != failing: // not every time
+			failing = err.Error()
+			logger.Error("session keys could not be reloaded; those in use stay", slog.Any("error", err))
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package sojourn_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+// withState returns a key's entry in another state.
+func withState(entry, state string) string {
+	_, rest, _ := strings.Cut(entry, ":")
+	return state + ":" + rest
+}
+
+// olderKey returns a new active key that was made before another.
+func olderKey() string {
+	part := strings.Split(sojourn.GenerateKey(), ":")
+	return part[0] + ":20200101T000000Z:" + part[2]
+}
+
+func parse(t *testing.T, text string) *sojourn.KeyRing {
+	t.Helper()
+	keys, err := sojourn.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+func TestReplaceKeepsTheRingOnAnError(t *testing.T) {
+	first := olderKey()
+	keys := parse(t, first)
+	before := keys.String()
+	for what, text := range map[string]string{
+		"nothing":       "",
+		"garbage":       "active:never:secret",
+		"no active key": withState(first, "retired"),
+	} {
+		if err := keys.Replace(text); err == nil || strings.Contains(err.Error(), "secret") && what == "garbage" && strings.Contains(err.Error(), "never") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := keys.Replace(sojourn.GenerateKey()); !errors.Is(err, sojourn.ErrIndexKey) {
+		t.Errorf("other keys under which no user's sessions are found: %v, want ErrIndexKey", err)
+	}
+	if keys.String() != before {
+		t.Errorf("the ring has changed from %s to %s", before, keys)
+	}
+	if err := keys.Replace(first + "\n" + sojourn.GenerateKey()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKeysAreDescribedWithoutSecrets(t *testing.T) {
+	first, second := olderKey(), sojourn.GenerateKey()
+	infos := parse(t, first+" "+withState(second, "published")).Keys()
+	if len(infos) != 2 || infos[0].State != "active" || !infos[0].Seals || infos[1].State != "published" || infos[1].Seals ||
+		infos[0].ID == infos[1].ID || len(infos[0].ID) != 8 || infos[0].Created.Year() != 2020 {
+		t.Errorf("%+v", infos)
+	}
+}
+
+// TestKeysRollOverWhileReplicasAreAtDifferentStages goes through the documented
+// procedure, one replica after the other, under load.
+func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
+	old, fresh := olderKey(), sojourn.GenerateKey()
+	// In the last stage the old key is gone. Without an index entry that would
+	// lose users' sessions, so the ring has one.
+	index := withState(sojourn.GenerateKey(), "index") + "\n"
+	stages := []string{
+		index + old,
+		index + old + "\n" + withState(fresh, "published"),
+		index + old + "\n" + fresh,
+		index + withState(old, "retired") + "\n" + fresh,
+	}
+	db := memory.New()
+	rings := make([]*sojourn.KeyRing, 3)
+	shops := make([]*sitetest.Site, 3)
+	for i := range shops {
+		rings[i] = parse(t, stages[0])
+		shops[i] = sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: rings[i], Store: db}))
+	}
+	type visitor struct {
+		b     *sitetest.Browser
+		users bool
+		n     int
+	}
+	visitors := make([]*visitor, 12)
+	for i := range visitors {
+		v := &visitor{b: sitetest.NewBrowser(), users: i%2 == 0}
+		visitors[i] = v
+		does(t, v.b, shops[i%3], func(s *sojourn.Session) {
+			if v.users {
+				s.Login("anna")
+				visits.Set(s, 0)
+			} else {
+				colour.Set(s, "red")
+			}
+		})
+	}
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for i, v := range visitors {
+		load.Go(func() {
+			for at := i; ; at++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a := v.b.Visit(shops[at%3], func(s *sojourn.Session) {
+					switch {
+					case v.users && (s.User() != "anna" || visits.Get(s) != v.n):
+						t.Errorf("a user lost the session, or a visit: %q, %d of %d", s.User(), visits.Get(s), v.n)
+					case !v.users && colour.Get(s) != "red":
+						t.Error("an anonymous visitor lost the cookie")
+					}
+					if v.users {
+						visits.Set(s, v.n+1)
+					} else if at%7 == 0 {
+						note.Set(s, time.Now().String())
+					}
+				})
+				if a.Status != 200 {
+					t.Errorf("got %d %s", a.Status, a.Body)
+					return
+				}
+				v.n++
+			}
+		})
+	}
+	for _, text := range stages[1:] {
+		for _, ring := range rings {
+			if err := ring.Replace(text); err != nil {
+				t.Error(err)
+			}
+			for _, v := range visitors { // some load in between
+				v.b.Clone().Visit(shops[0], reads)
+			}
+		}
+	}
+	close(stop)
+	load.Wait()
+	// Everything that was used since has moved to the new key: the old one can go.
+	for i, ring := range rings {
+		for _, v := range visitors {
+			does(t, v.b, shops[i], func(s *sojourn.Session) {
+				if v.users {
+					visits.Set(s, v.n)
+				}
+			})
+		}
+		_ = ring
+	}
+	for _, ring := range rings {
+		if err := ring.Replace(index + fresh); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, v := range visitors {
+		if isNew(t, v.b, shops[i%3]) {
+			t.Errorf("visitor %d was lost with the old key", i)
+		}
+	}
+}
+
+func TestWatchKeyFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		path := filepath.Join(t.TempDir(), "keys", "session.keys")
+		var log logBook
+		keys, err := sojourn.WatchKeyFile(ctx, path, time.Minute, slog.New(&log))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(s string) {
+			t.Helper()
+			if err := os.WriteFile(path, []byte(s), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute + time.Millisecond)
+			synctest.Wait()
+		}
+		write(string(text) + "\n" + withState(sojourn.GenerateKey(), "published"))
+		if n := len(keys.Keys()); n != 2 {
+			t.Errorf("%d keys after the file got a second one", n)
+		}
+		for range 3 {
+			write("garbage")
+		}
+		if n := len(keys.Keys()); n != 2 {
+			t.Errorf("%d keys after the file became unusable, want those before", n)
+		}
+		if n := len(log.with("could not be reloaded")); n != 1 {
+			t.Errorf("%d log lines about one unusable file, want 1", n)
+		}
+		write(string(text))
+		if n := len(keys.Keys()); n != 1 {
+			t.Errorf("%d keys after the file was as before", n)
+		}
+		cancel()
+		synctest.Wait()
+		write(string(text) + "\n" + withState(sojourn.GenerateKey(), "published"))
+		if n := len(keys.Keys()); n != 1 {
+			t.Errorf("%d keys: somebody still watches", n)
+		}
+	})
+}
+
+func TestWatchKeysOfAFunction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var mu sync.Mutex
+		text, fails := sojourn.GenerateKey(), error(nil)
+		load := func(context.Context) (string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return text, fails
+		}
+		keys, err := sojourn.WatchKeys(ctx, 0, slog.New(&logBook{}), load)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		text += "\n" + sojourn.GenerateKey()
+		fails = errors.New("the key service is away")
+		mu.Unlock()
+		time.Sleep(time.Hour)
+		if len(keys.Keys()) != 1 {
+			t.Error("keys were taken from a load that failed")
+		}
+		mu.Lock()
+		fails = nil
+		mu.Unlock()
+		time.Sleep(10*time.Second + time.Millisecond)
+		synctest.Wait()
+		if len(keys.Keys()) != 2 {
+			t.Error("the new key was not taken on")
+		}
+		if _, err := sojourn.WatchKeys(ctx, 0, nil, func(context.Context) (string, error) { return "", errors.New("away") }); err == nil {
+			t.Error("no error from the first load")
+		}
+	})
+}

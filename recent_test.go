@@ -1,0 +1,131 @@
+package sojourn_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/faults"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
+)
+
+func TestRequireRecent(t *testing.T) {
+	days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		anna := sitetest.NewBrowser()
+		answer := func(otherwise http.Handler) int {
+			t.Helper()
+			protected := shop.Manager.RequireRecent(10*time.Minute, otherwise)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusNoContent)
+			}))
+			return anna.VisitHTTP(shop, protected.ServeHTTP).Status
+		}
+		if got := answer(nil); got != http.StatusUnauthorized {
+			t.Errorf("an anonymous visitor got %d, want 401", got)
+		}
+		does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna", "pwd"); visits.Set(s, 4) })
+		time.Sleep(10 * time.Minute)
+		if got := answer(nil); got != http.StatusNoContent {
+			t.Errorf("ten minutes after the login: %d, want 204", got)
+		}
+		time.Sleep(time.Millisecond)
+		does(t, anna, shop, reads) // activity is no authentication
+		if got := answer(nil); got != http.StatusUnauthorized {
+			t.Errorf("later: %d, want 401", got)
+		}
+		if got := answer(http.RedirectHandler("/login", http.StatusSeeOther)); got != http.StatusSeeOther {
+			t.Errorf("with a handler of the app's own: %d, want 303", got)
+		}
+		does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna", "pwd", "otp") })
+		if got := answer(nil); got != http.StatusNoContent {
+			t.Errorf("after authenticating again: %d, want 204", got)
+		}
+		look(t, anna, shop, func(s *sojourn.Session) {
+			info := s.Info()
+			if visits.Get(s) != 4 || len(info.Methods) != 2 || info.Methods[1] != "otp" {
+				t.Errorf("after authenticating again: %d visits, methods %q", visits.Get(s), info.Methods)
+			}
+		})
+		if a := anna.Visit(shop, func(s *sojourn.Session) { s.Login("anna", "two words") }); a.Status != http.StatusInternalServerError {
+			t.Errorf("a method of two words: %d, want 500", a.Status)
+		}
+	})
+}
+
+// status asks the status handler.
+func status(t *testing.T, b *sitetest.Browser, shop *sitetest.Site) (st sojourn.Status) {
+	t.Helper()
+	a := b.VisitHTTP(shop, shop.Manager.StatusHandler().ServeHTTP)
+	if err := json.Unmarshal([]byte(a.Body), &st); err != nil || a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	if len(a.SetCookies()) != 0 || a.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("cookies %v, Cache-Control %q", a.SetCookies(), a.Header.Get("Cache-Control"))
+	}
+	return st
+}
+
+func TestStatusTellsTheEndAndExtendsNothing(t *testing.T) {
+	for what, start := range map[string]func(*sojourn.Session){
+		"inline":    func(s *sojourn.Session) { colour.Set(s, "red") },
+		"stored":    func(s *sojourn.Session) { visits.Set(s, 1) },
+		"logged in": func(s *sojourn.Session) { s.Login("anna") },
+	} {
+		days(t, sojourn.Config{IdleTimeout: time.Hour, Lifetime: 10 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna := sitetest.NewBrowser()
+			if got, want := status(t, anna, shop), (sojourn.Status{AuthAge: -1}); got != want {
+				t.Errorf("without a session: %+v, want %+v", got, want)
+			}
+			does(t, anna, shop, start)
+			time.Sleep(30 * time.Minute)
+			want := sojourn.Status{Active: true, IdleExpiresIn: 30 * 60, ExpiresIn: 9*3600 + 30*60, AuthAge: -1}
+			if what == "logged in" {
+				want.LoggedIn, want.AuthAge = true, 30*60
+			}
+			if got := status(t, anna, shop); got != want {
+				t.Errorf("%s: %+v, want %+v", what, got, want)
+			}
+			time.Sleep(30*time.Minute + time.Millisecond)
+			if got := status(t, anna, shop); got.Active {
+				t.Errorf("%s: after the idle timeout: %+v: asking has extended it", what, got)
+			}
+		})
+	}
+}
+
+func TestABackgroundRequestIsNoActivity(t *testing.T) {
+	for what, start := range map[string]func(*sojourn.Session){
+		"inline": func(s *sojourn.Session) { colour.Set(s, "red") },
+		"stored": func(s *sojourn.Session) { visits.Set(s, 1) },
+	} {
+		for change, f := range map[string]func(*sojourn.Session){
+			"reading": reads,
+			"writing": func(s *sojourn.Session) { note.Set(s, time.Now().String()) },
+		} {
+			days(t, sojourn.Config{IdleTimeout: time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, start)
+				for range 5 {
+					time.Sleep(12*time.Minute - time.Millisecond)
+					does(t, anna, shop, func(s *sojourn.Session) { s.Background(); f(s) })
+				}
+				time.Sleep(6 * time.Millisecond)
+				if !isNew(t, anna, shop) {
+					t.Errorf("%s in the background of a session that is %s kept it alive", change, what)
+				}
+			})
+			days(t, sojourn.Config{IdleTimeout: time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, start)
+				time.Sleep(30 * time.Minute)
+				does(t, anna, shop, func(s *sojourn.Session) { s.Background(); f(s) })
+				does(t, anna, shop, f)
+				time.Sleep(59 * time.Minute)
+				if isNew(t, anna, shop) {
+					t.Errorf("%s in a session that is %s: a background request has taken the activity of another one", change, what)
+				}
+			})
+		}
+	}
+}

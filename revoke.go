@@ -1,0 +1,353 @@
+package sojourn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Sessions returns the live sessions of a user, the last used first. With the
+// context of a request whose session was asked for, that session is marked
+// Current. It returns no sessions for "".
+//
+// The store must have an index by user (all of Sojourn's durable stores do);
+// otherwise the error is [errors.ErrUnsupported]. No record is scanned that is
+// not the user's.
+func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
+	sessions, err := m.userSessions(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]Info, len(sessions))
+	current := m.currentHandle(ctx)
+	for i, st := range sessions {
+		infos[i] = m.describe(st)
+		infos[i].Current = infos[i].Handle == current
+	}
+	slices.SortStableFunc(infos, func(a, b Info) int { return b.LastSeen.Compare(a.LastSeen) })
+	return infos, nil
+}
+
+// Revoke ends one session of a user, on every replica, at once wherever the
+// caches can be told: on a device that was lost, say. It returns [ErrNotFound]
+// if no live session of that user has this handle: handles are public, so the
+// user must come from the session of whoever asks.
+func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
+	st, err := m.findHandle(ctx, handle)
+	if err != nil {
+		return err
+	}
+	if user == "" || st.stored.User != m.userHash(user) {
+		return ErrNotFound
+	}
+	return m.revokeWithin(ctx, st, ReasonRevoked)
+}
+
+// RevokeUser ends all sessions of a user but those whose handles are in keep,
+// and returns how many: after a change of password, say, with the handle of the
+// session that changed it. On an error, some may have ended.
+//
+// A login that has not been answered when RevokeUser is called may come before
+// it or after it.
+func (m *Manager) RevokeUser(ctx context.Context, user string, keep ...string) (int, error) {
+	return m.revokeUser(ctx, user, ReasonRevokedUser, keep)
+}
+
+// EraseUser ends all sessions of a user and with them removes every value in
+// the store, and returns how many there were. What stays until the next sweep,
+// about an hour, are end marks without values, and the keyed hash of the user's
+// name in them.
+func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
+	return m.revokeUser(ctx, user, ReasonErased, nil)
+}
+
+// Export is a session with its values, for a user who asks what is kept about
+// them, and for support.
+type Export struct {
+	Info
+	// Values are the values by name, as the dictionary interface would decode
+	// them: numbers, strings, []byte, time.Time, []any and map[string]any. A
+	// value that is not CBOR (see NewKeyCodec) is given as its bytes.
+	Values map[string]any
+}
+
+// ExportUser returns the live sessions of a user with all their values, flash
+// messages included.
+func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error) {
+	sessions, err := m.userSessions(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Export, len(sessions))
+	for i, st := range sessions {
+		out[i] = m.export(st)
+	}
+	return out, nil
+}
+
+// Find returns the live stored session with that handle, whoever's it is, with
+// its values; [ErrNotFound] if there is none. It is for operators: an
+// application's own users may only see what [Manager.Sessions] lists for them.
+func (m *Manager) Find(ctx context.Context, handle string) (Export, error) {
+	st, err := m.findHandle(ctx, handle)
+	if err != nil {
+		return Export{}, err
+	}
+	return m.export(st), nil
+}
+
+// RevokeHandle ends the session with that handle, whoever's it is, anonymous
+// ones included; [ErrNotFound] if there is none. It is for operators: see
+// [Manager.Revoke].
+func (m *Manager) RevokeHandle(ctx context.Context, handle string) error {
+	st, err := m.findHandle(ctx, handle)
+	if err != nil {
+		return err
+	}
+	return m.revokeWithin(ctx, st, ReasonRevoked)
+}
+
+func (m *Manager) userHash(user string) store.UserHash {
+	return m.cfg.Keys.current().UserHash(m.cfg.Name, user)
+}
+
+// userSessions returns the live sessions of a user.
+func (m *Manager) userSessions(ctx context.Context, user string) ([]*state, error) {
+	if err := m.begin(); err != nil {
+		return nil, err
+	}
+	defer m.end()
+	if user == "" {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	return m.listUser(ctx, user)
+}
+
+func (m *Manager) listUser(ctx context.Context, user string) ([]*state, error) {
+	index, ok := m.cfg.Store.(store.UserIndex)
+	if !ok {
+		return nil, fmt.Errorf("sojourn: list a user's sessions: the store cannot: %w", errors.ErrUnsupported)
+	}
+	recs, err := index.ByUser(ctx, m.userHash(user))
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, fmt.Errorf("sojourn: list a user's sessions: %w", err)
+	case err != nil:
+		m.count.storeErrors.Add(1)
+		return nil, unavailable("list a user's sessions", err)
+	}
+	now := m.now()
+	var sessions []*state
+	for _, rec := range recs {
+		if !rec.IsEnd() && !rec.Expired(now) {
+			sessions = append(sessions, m.openAny(rec, user))
+		}
+	}
+	return sessions, nil
+}
+
+// openAny opens a record for looking at it. One that does not open, because a
+// key is lacking, is described as far as the store knows it.
+func (m *Manager) openAny(rec store.Record, user string) *state {
+	st, err := m.openRecord(rec, identity{id: rec.ID})
+	if err != nil {
+		return &state{
+			placement: PlacementStored,
+			identity:  identity{id: rec.ID},
+			// What else may hold it is not known, so its mark stays the longest.
+			rec: record.Record{Header: record.Header{
+				User:        user,
+				Created:     record.Millis(rec.Created),
+				InlineUntil: record.Millis(rec.Expires),
+			}},
+			stored: rec,
+			size:   len(rec.Data),
+		}
+	}
+	return st
+}
+
+// findHandle returns the live stored session with that handle.
+func (m *Manager) findHandle(ctx context.Context, handle string) (*state, error) {
+	if err := m.begin(); err != nil {
+		return nil, err
+	}
+	defer m.end()
+	id, err := store.ParseID(handle)
+	if err != nil || m.cfg.Store == nil {
+		return nil, ErrNotFound
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	rec, err := m.ask(ctx, id, 0)
+	switch {
+	case errors.Is(err, store.ErrNotFound), err == nil && (rec.IsEnd() || rec.Expired(m.now())):
+		return nil, ErrNotFound
+	case err != nil:
+		m.count.storeErrors.Add(1)
+		return nil, unavailable("load", err)
+	}
+	return m.openAny(rec, ""), nil
+}
+
+// currentHandle returns the handle of the session of the request that ctx
+// belongs to, if it was asked for.
+func (m *Manager) currentHandle(ctx context.Context) string {
+	q := m.request(ctx)
+	if q == nil {
+		return ""
+	}
+	s := q.ready()
+	if s == nil {
+		return ""
+	}
+	return s.Handle()
+}
+
+func (m *Manager) revokeWithin(ctx context.Context, st *state, reason string) error {
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.end()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Timeout)
+	defer cancel()
+	return m.revoke(ctx, st, reason)
+}
+
+// revoke ends a session whatever its version.
+func (m *Manager) revoke(ctx context.Context, st *state, reason string) error {
+	until := m.markUntil(&st.rec.Header, m.now())
+	if err := m.cfg.Store.Delete(ctx, st.id, until); err != nil {
+		m.count.storeErrors.Add(1)
+		return unavailable("end a session", err)
+	}
+	m.ended(ctx, st.id, st.rec.Header.User, reason)
+	return nil
+}
+
+// ended tells everybody here that a session was ended from elsewhere.
+func (m *Manager) ended(ctx context.Context, id store.ID, user, reason string) {
+	m.count.saves.Add(1)
+	m.count.revoked.Add(1)
+	m.watches.end(id, ErrEnded)
+	m.tell(ctx, Event{Kind: EventRevoked, Session: id.String(), User: user, Reason: reason})
+}
+
+// revokeAtOnce is how many sessions are ended at the same time.
+const revokeAtOnce = 16
+
+func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []string) (int, error) {
+	if err := m.begin(); err != nil {
+		return 0, err
+	}
+	defer m.end()
+	if user == "" {
+		return 0, nil
+	}
+	total := 0
+	// Again, for a login that was under way while the first ones were ended.
+	for range 3 {
+		listing, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+		sessions, err := m.listUser(listing, user)
+		cancel()
+		if err != nil {
+			return total, err
+		}
+		sessions = slices.DeleteFunc(sessions, func(st *state) bool {
+			return slices.Contains(keep, st.id.String())
+		})
+		if len(sessions) == 0 {
+			break
+		}
+		n, err := m.revokeAll(ctx, sessions, reason)
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (m *Manager) revokeAll(ctx context.Context, sessions []*state, reason string) (n int, err error) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, revokeAtOnce)
+	for _, st := range sessions {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+			defer cancel()
+			one := m.revoke(ctx, st, reason)
+			mu.Lock()
+			defer mu.Unlock()
+			if one == nil {
+				n++
+			} else {
+				err = one
+			}
+		})
+	}
+	wg.Wait()
+	return n, err
+}
+
+func (m *Manager) export(st *state) Export {
+	out := Export{Info: m.describe(st), Values: map[string]any{}}
+	now := m.now().UnixMilli()
+	for i := range st.rec.Fields() {
+		f := &st.rec.Fields()[i]
+		if !f.Live(now) {
+			continue
+		}
+		name := f.Name
+		if name == flashName {
+			name = "flashes"
+		} else if strings.HasPrefix(name, "_") {
+			continue
+		}
+		var v any
+		if cbor.Wellformed(f.Value) != nil || decodeValue(f.Value, &v) != nil {
+			v = slices.Clone(f.Value)
+		}
+		out.Values[name] = v
+	}
+	return out
+}
+
+// sendLogin saves the record of a login: the first one within the user's limit.
+func (s *Session) sendLogin(ctx context.Context, rec store.Record, base store.Base) error {
+	m := s.m
+	if base != (store.Base{}) || m.cfg.MaxPerUser == 0 {
+		return m.send(ctx, rec, base)
+	}
+	limiter, ok := m.cfg.Store.(store.UserLimiter)
+	if !ok {
+		return unavailable("save", errors.ErrUnsupported)
+	}
+	limit := store.UserLimit{
+		Max:    m.cfg.MaxPerUser,
+		Refuse: m.cfg.RefuseOverMax,
+		Until:  m.now().Add(store.MinEndMark),
+	}
+	if s.ending != nil && s.ending.carry && s.last.rec.Header.User == s.login.user {
+		limit.Replaces = s.last.id
+	}
+	return m.sendAgain(ctx, &rec, func(ctx context.Context) error {
+		evicted, err := limiter.SaveLimited(ctx, rec, limit)
+		for _, id := range evicted {
+			m.ended(ctx, id, s.login.user, ReasonLimit)
+		}
+		return err
+	})
+}

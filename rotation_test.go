@@ -1,0 +1,351 @@
+package sojourn_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/faults"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
+)
+
+const reference = "__Host-session"
+
+var note = sojourn.NewKey[string]("note")
+
+// reads is a request that changes nothing.
+func reads(s *sojourn.Session) { _ = s.User() }
+
+// rotating is a manager's configuration with rotation every ten minutes.
+func rotating(edit ...func(*sojourn.Config)) sojourn.Config {
+	c := sojourn.Config{RotateEvery: 10 * time.Minute}
+	for _, f := range edit {
+		f(&c)
+	}
+	return c
+}
+
+func TestPeriodicRotation(t *testing.T) {
+	type world struct {
+		*testing.T
+		shop *sitetest.Site
+		anna *sitetest.Browser
+	}
+	for name, f := range map[string]func(w world){
+		"a credential is replaced when it was in use for RotateEvery, and not before": func(w world) {
+			time.Sleep(10*time.Minute - time.Millisecond)
+			if a := does(w.T, w.anna, w.shop, reads); len(a.SetCookies()) != 0 {
+				w.Errorf("cookies %v before it is time", a.SetCookies())
+			}
+			time.Sleep(time.Millisecond)
+			if a := does(w.T, w.anna, w.shop, reads); len(a.SetCookies()) != 1 {
+				w.Errorf("cookies %v, want the new credential", a.SetCookies())
+			}
+			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+				w.Errorf("%d rotations, want 1", n)
+			}
+		},
+		"session, handle and values stay": func(w world) {
+			var before, after string
+			look(w.T, w.anna, w.shop, func(s *sojourn.Session) { before = s.Handle() })
+			time.Sleep(time.Hour)
+			does(w.T, w.anna, w.shop, func(s *sojourn.Session) { visits.Set(s, 2) })
+			look(w.T, w.anna, w.shop, func(s *sojourn.Session) {
+				after = s.Handle()
+				if s.User() != "anna" || visits.Get(s) != 2 {
+					w.Errorf("user %q, visits %d", s.User(), visits.Get(s))
+				}
+			})
+			if before != after {
+				w.Error("the handle has changed")
+			}
+			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+				w.Errorf("%d rotations with a change, want 1", n)
+			}
+		},
+		"a rotation with a change is one write": func(w world) {
+			time.Sleep(time.Hour)
+			saves := w.shop.Manager.Stats().Saves
+			does(w.T, w.anna, w.shop, func(s *sojourn.Session) { visits.Set(s, 2) })
+			if n := w.shop.Manager.Stats().Saves - saves; n != 1 {
+				w.Errorf("%d saves, want 1", n)
+			}
+		},
+		"a lost response changes nothing: the old one still leads to the newest": func(w world) {
+			for range 5 {
+				time.Sleep(time.Hour)
+				w.anna.Send(w.shop, reads) // its answer never arrives
+			}
+			if isNew(w.T, w.anna, w.shop) {
+				w.Error("the visitor lost the session")
+			}
+			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+				w.Errorf("%d rotations, want the one that was never seen", n)
+			}
+		},
+		"there is no rotation in what may never reach the browser's cookies": func(w world) {
+			time.Sleep(time.Hour)
+			for header, value := range map[string]string{
+				"Upgrade":            "websocket",
+				"Accept":             "text/event-stream",
+				"Sec-Purpose":        "prefetch;prerender",
+				"Sojourn-Background": "1",
+			} {
+				r, _ := http.NewRequest(http.MethodGet, "https://shop.test/", nil)
+				r.Header.Set(header, value)
+				r.Header.Set("Cookie", reference+"="+w.anna.Cookies()[reference])
+				out := http.Header{}
+				s, err := w.shop.Manager.Open(r.Context(), r.Header, out)
+				if err != nil || s.User() != "anna" {
+					w.Fatalf("Open: %v", err)
+				}
+				if err := s.Save(context.Background()); err != nil || len(out["Set-Cookie"]) != 0 {
+					w.Errorf("with %s: %s it was rotated (%v)", header, value, err)
+				}
+			}
+			w.anna.VisitHTTP(w.shop, func(rw http.ResponseWriter, r *http.Request) {
+				_, _ = w.shop.Manager.Get(r.Context())
+				rw.Header().Set("Content-Type", "text/event-stream")
+				rw.WriteHeader(http.StatusOK)
+			})
+			if n := w.shop.Manager.Stats().Rotations; n != 0 {
+				w.Errorf("%d rotations, want none", n)
+			}
+		},
+		"it waits until the grace of the one before is over": func(w world) {
+			time.Sleep(10 * time.Minute)
+			does(w.T, w.anna, w.shop, reads)
+			time.Sleep(10*time.Minute - time.Second)
+			does(w.T, w.anna, w.shop, reads) // presents the second one, nearly ten minutes old
+			time.Sleep(59 * time.Second)
+			does(w.T, w.anna, w.shop, reads)
+			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+				w.Errorf("%d rotations within the grace, want 1", n)
+			}
+			time.Sleep(time.Second)
+			does(w.T, w.anna, w.shop, reads)
+			if n := w.shop.Manager.Stats().Rotations; n != 2 {
+				w.Errorf("%d rotations after the grace, want 2", n)
+			}
+		},
+		"a login starts its time anew": func(w world) {
+			time.Sleep(9 * time.Minute)
+			does(w.T, w.anna, w.shop, func(s *sojourn.Session) { s.Login("anna") })
+			time.Sleep(9 * time.Minute)
+			does(w.T, w.anna, w.shop, reads)
+			if n := w.shop.Manager.Stats().Rotations; n != 0 {
+				w.Errorf("%d rotations, want none", n)
+			}
+		},
+		"parallel tabs make one successor": func(w world) {
+			time.Sleep(time.Hour)
+			tabs := make([]*sitetest.Slow, 5)
+			for i := range tabs {
+				tabs[i] = w.anna.Begin(w.shop)
+			}
+			for _, tab := range tabs {
+				tab.Finish(reads).Arrive()
+			}
+			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+				w.Errorf("%d rotations by %d tabs, want 1", n, len(tabs))
+			}
+			if isNew(w.T, w.anna, w.shop) {
+				w.Error("the visitor lost the session")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			days(t, rotating(), func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); visits.Set(s, 1) })
+				f(world{t, shop, anna})
+			})
+		})
+	}
+}
+
+// stolen returns a copy of anna's cookies, and a rotation later.
+func stolen(t *testing.T, shop *sitetest.Site, anna *sitetest.Browser) *sitetest.Browser {
+	thief := anna.Steal()
+	does(t, anna, shop, (*sojourn.Session).Rotate)
+	does(t, anna, shop, reads)
+	return thief
+}
+
+func TestSuspectedTheft(t *testing.T) {
+	type world struct {
+		*testing.T
+		shop        *sitetest.Site
+		anna, thief *sitetest.Browser
+		db          *faults.Store
+		events      *eventBook
+	}
+	for name, test := range map[string]struct {
+		cfg sojourn.Config
+		f   func(w world)
+	}{
+		"an old credential is refused after the grace, and reported a minute later": {f: func(w world) {
+			time.Sleep(time.Minute)
+			if !isNew(w.T, w.thief, w.shop) {
+				w.Error("it is accepted after the grace")
+			}
+			time.Sleep(time.Minute)
+			isNew(w.T, w.thief, w.shop)
+			if n := w.shop.Manager.Stats().TheftsSuspected; n != 0 {
+				w.Errorf("%d thefts suspected within the margin for clocks, want none", n)
+			}
+			time.Sleep(time.Millisecond)
+			if !isNew(w.T, w.thief, w.shop) {
+				w.Error("it is accepted")
+			}
+			if n := w.shop.Manager.Stats().TheftsSuspected; n != 1 {
+				w.Errorf("%d thefts suspected, want 1", n)
+			}
+			if got := w.events.of(sojourn.EventTheftSuspected); len(got) != 1 || got[0].User != "anna" || got[0].Session == "" {
+				w.Errorf("events %v, want one with user and handle", got)
+			}
+			if isNew(w.T, w.anna, w.shop) {
+				w.Error("the visitor lost the session, which is opt-in")
+			}
+		}},
+		"it is reported once, and shown with the session": {f: func(w world) {
+			time.Sleep(3 * time.Minute)
+			for range 5 {
+				isNew(w.T, w.thief, w.shop)
+			}
+			if n := w.shop.Manager.Stats().TheftsSuspected; n != 1 {
+				w.Errorf("%d thefts suspected, want 1", n)
+			}
+			look(w.T, w.anna, w.shop, func(s *sojourn.Session) {
+				if !s.Info().Suspected {
+					w.Error("Info does not tell")
+				}
+			})
+		}},
+		"the report is no activity of the visitor": {f: func(w world) {
+			time.Sleep(24 * time.Hour)
+			var before, after time.Time
+			infos, _ := w.shop.Manager.Sessions(context.Background(), "anna")
+			before = infos[0].LastSeen
+			isNew(w.T, w.thief, w.shop)
+			infos, _ = w.shop.Manager.Sessions(context.Background(), "anna")
+			after = infos[0].LastSeen
+			if !before.Equal(after) {
+				w.Errorf("last seen moved from %v to %v", before, after)
+			}
+		}},
+		"with EndOnTheft the session ends, for both": {sojourn.Config{EndOnTheft: true}, func(w world) {
+			time.Sleep(3 * time.Minute)
+			isNew(w.T, w.thief, w.shop)
+			if !isNew(w.T, w.anna, w.shop) {
+				w.Error("the session goes on")
+			}
+			if got := w.events.of(sojourn.EventRevoked); len(got) != 1 || got[0].Reason != sojourn.ReasonTheft {
+				w.Errorf("events %v", got)
+			}
+		}},
+		"with a longer Grace it takes longer": {sojourn.Config{Grace: time.Hour}, func(w world) {
+			time.Sleep(59 * time.Minute)
+			if isNew(w.T, w.thief.Clone(), w.shop) {
+				w.Error("it is refused within the grace")
+			}
+			time.Sleep(3 * time.Minute)
+			if !isNew(w.T, w.thief, w.shop) || w.shop.Manager.Stats().TheftsSuspected != 1 {
+				w.Error("it is not reported after the grace")
+			}
+		}},
+		"a login leaves no grace, and what was before it is no theft": {f: func(w world) {
+			old := w.anna.Steal()
+			does(w.T, w.anna, w.shop, func(s *sojourn.Session) { s.Login("anna") })
+			if !isNew(w.T, old, w.shop) {
+				w.Error("the credential from before the login leads somewhere")
+			}
+			time.Sleep(time.Hour)
+			isNew(w.T, old, w.shop)
+			if n := w.shop.Manager.Stats().TheftsSuspected; n != 0 {
+				w.Errorf("%d thefts suspected, want none: any tab may have that cookie", n)
+			}
+		}},
+		"a store that has lost a rotation does not log the visitor out": {f: func(w world) {
+			snapshot := snapshotOf(w.T, w.db, w.anna, w.shop)
+			does(w.T, w.anna, w.shop, (*sojourn.Session).Rotate)
+			snapshot()
+			if isNew(w.T, w.anna, w.shop) {
+				w.Error("the newest credential is refused because the store forgot it")
+			}
+			if n := w.shop.Manager.Stats().LostVersions; n == 0 {
+				w.Error("that the store has lost a write was not counted")
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events := &eventBook{}
+			test.cfg.Events = events
+			days(t, test.cfg, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); visits.Set(s, 1) })
+				test.f(world{t, shop, anna, stolen(t, shop, anna), db, events})
+			})
+		})
+	}
+}
+
+// TestRotationWithUnreliableResponses plays a browser with five tabs whose
+// responses are delayed, reordered and lost, and which crashes now and then.
+func TestRotationWithUnreliableResponses(t *testing.T) {
+	days(t, sojourn.Config{RotateEvery: time.Second, Grace: 40 * time.Second}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
+		disk, flushed := anna.Clone(), time.Now()
+		type answer struct {
+			*sitetest.Answer
+			at time.Time
+		}
+		var underWay []answer
+		next := uint64(1)
+		random := func(n int) int { // the same each time
+			next = next*6364136223846793005 + 1442695040888963407
+			return int(next>>33) % n
+		}
+		for range 3000 {
+			time.Sleep(time.Duration(random(400)) * time.Millisecond)
+			now := time.Now()
+			if now.Sub(flushed) >= 30*time.Second { // as Chromium does
+				disk, flushed = anna.Clone(), now
+			}
+			rest := underWay[:0]
+			for _, a := range underWay {
+				if now.After(a.at) {
+					a.ArriveAt(anna)
+				} else {
+					rest = append(rest, a)
+				}
+			}
+			underWay = rest
+			if random(500) == 0 { // a crash, and a quick restart
+				anna, underWay = disk.Clone(), nil
+			}
+			a := anna.Send(shop, func(s *sojourn.Session) {
+				if s.User() != "anna" {
+					t.Fatalf("the visitor was logged out %v after the start", now)
+				}
+			})
+			switch random(5) {
+			case 0: // lost
+			case 1, 2: // late
+				underWay = append(underWay, answer{a, now.Add(time.Duration(random(8000)) * time.Millisecond)})
+			default:
+				a.ArriveAt(anna)
+			}
+		}
+		stats := shop.Manager.Stats()
+		if stats.TheftsSuspected != 0 {
+			t.Errorf("%d false alarms", stats.TheftsSuspected)
+		}
+		if stats.Rotations < 10 {
+			t.Errorf("only %d rotations: the test shows nothing", stats.Rotations)
+		}
+	})
+}
