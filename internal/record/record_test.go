@@ -20,6 +20,7 @@ func full() Record {
 		Identifier: bytes.Repeat([]byte{7}, IdentifierSize), Counter: 3, Created: 1, Seen: 2, Expires: math.MaxInt32,
 		Generation: 5, Presented: 6, User: "anna", AuthTime: 7, UserAgent: "browser/1", IP: "192.0.2.1",
 		Idle: -1, Lifetime: 3_600_000, Persist: PersistBrowser, PromotedAt: 9, InlineUntil: 10,
+		Methods: "pwd otp", Rotated: 11, OlderUntil: 12, Suspected: 4,
 	}}
 	r.Put(Field{Name: "b", Flags: ServerSide | Volatile, Stamp: 2, Expiry: 99, Value: []byte{1}})
 	r.Put(Field{Name: "a", Value: []byte{}})
@@ -71,7 +72,7 @@ func TestEveryHeaderComesBackAsItWas(t *testing.T) {
 	property := func(h Header, identifier [IdentifierSize]byte) bool {
 		h.Identifier, h.Unknown = identifier[:], nil
 		h.Persist %= PersistBrowser + 1
-		for _, ms := range []*int64{&h.Created, &h.Seen, &h.Expires, &h.Presented, &h.AuthTime, &h.InlineUntil} {
+		for _, ms := range []*int64{&h.Created, &h.Seen, &h.Expires, &h.Presented, &h.AuthTime, &h.InlineUntil, &h.Rotated, &h.OlderUntil} {
 			*ms &= 1<<62 - 1
 		}
 		r := Record{Header: h}
