@@ -63,7 +63,8 @@ var (
 const forms = "use memory:, sqlite:PATH, postgres://USER@HOST/DATABASE, redis://HOST, rediscluster://HOST,HOST, redissentinel://HOST,HOST/NAME, datastore://PROJECT or memcached://HOST,HOST"
 
 // Store opens the store that the URL names, and makes what does not exist yet:
-// the file of an embedded one, the table of PostgreSQL. It returns an error if
+// the file of an embedded one, the table of PostgreSQL, whose schemas are
+// brought up to date. It returns an error if
 // the store does not answer. The caller closes it with the io.Closer, which is
 // never nil when the error is. ctx bounds the opening only; without a deadline
 // on it, the opening gives up when the engine does.
@@ -76,7 +77,8 @@ func Store(ctx context.Context, url string) (store.Store, io.Closer, error) {
 
 // Existing is Store for programs that look at what others keep. It never makes
 // a store: a missing one is ErrMissing, and so is memory:, which only the
-// process that made it can see.
+// process that made it can see. Nor does it change a schema: an older one is
+// ErrSchema.
 func Existing(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	return openStore(ctx, url, false)
 }
@@ -99,9 +101,9 @@ func openStore(ctx context.Context, url string, create bool) (store.Store, io.Cl
 		}
 		return memory.New(), io.NopCloser(nil), nil
 	case "sqlite":
-		return openSQLite(rest, create)
+		return openSQLite(ctx, rest, create)
 	case "postgres", "postgresql":
-		return openPostgres(ctx, url)
+		return openPostgres(ctx, url, create)
 	case "redis", "rediss", "rediscluster", "redisclusters", "redissentinel", "redissentinels":
 		return openRedis(ctx, url)
 	case "datastore":
@@ -132,21 +134,13 @@ func answers(ctx context.Context, s store.Store) error {
 	return nil
 }
 
-func openSQLite(path string, create bool) (store.Store, io.Closer, error) {
+func openSQLite(ctx context.Context, path string, create bool) (store.Store, io.Closer, error) {
 	if path == "" {
 		return nil, nil, urlError("sqlite: needs the path of the database file, such as sqlite:data/sessions.db")
 	}
 	if !create {
-		info, err := os.Stat(path)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return nil, nil, fmt.Errorf("%w: there is no file %s", ErrMissing, path)
-		case err != nil:
-			return nil, nil, fmt.Errorf("opening the store: %w", err)
-		case !info.Mode().IsRegular():
-			return nil, nil, fmt.Errorf("%w: %s is not a regular file", ErrMissing, path)
-		case info.Size() == 0:
-			return nil, nil, fmt.Errorf("%w: %s is empty", ErrMissing, path)
+		if err := current(ctx, "sqlite:"+path); err != nil {
+			return nil, nil, err
 		}
 	}
 	db, err := sqlite.Open(path)
@@ -154,6 +148,25 @@ func openSQLite(path string, create bool) (store.Store, io.Closer, error) {
 		return nil, nil, err
 	}
 	return db, db, nil
+}
+
+// existingFile returns an error unless there is a file with something in it.
+func existingFile(path string) error {
+	if path == "" {
+		return urlError("sqlite: needs the path of the database file, such as sqlite:data/sessions.db")
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: there is no file %s", ErrMissing, path)
+	case err != nil:
+		return fmt.Errorf("opening the store: %w", err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%w: %s is not a regular file", ErrMissing, path)
+	case info.Size() == 0:
+		return fmt.Errorf("%w: %s is empty", ErrMissing, path)
+	}
+	return nil
 }
 
 // openRedis makes nothing: an empty database and a new one are the same.

@@ -12,10 +12,15 @@ import (
 	"github.com/sojourn-go/sojourn/store/postgres"
 )
 
-func openPostgres(ctx context.Context, text string) (store.Store, io.Closer, error) {
-	text, options, err := parsePostgres(text)
+func openPostgres(ctx context.Context, url string, create bool) (store.Store, io.Closer, error) {
+	text, options, err := parsePostgres(url)
 	if err != nil {
 		return nil, nil, err
+	}
+	if !create {
+		if err := current(ctx, url); err != nil {
+			return nil, nil, err
+		}
 	}
 	db, err := postgres.Open(ctx, text, options)
 	if err != nil {
