@@ -9,6 +9,8 @@ require (
 	github.com/sojourn-go/sojourn v0.0.0
 	github.com/sojourn-go/sojourn/legacy v0.0.0
 	github.com/sojourn-go/sojourn/store/open v0.0.0
+	github.com/sojourn-go/sojourn/store/redis v0.0.0
+	modernc.org/sqlite v1.59.0
 )
 
 require (
@@ -36,7 +38,6 @@ require (
 	github.com/sojourn-go/sojourn/store/clouddatastore v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/memcached v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/postgres v0.0.0 // indirect
-	github.com/sojourn-go/sojourn/store/redis v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/sqlite v0.0.0 // indirect
 	github.com/valkey-io/valkey-go v1.0.79 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
@@ -62,7 +63,6 @@ require (
 	modernc.org/libc v1.75.7 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-	modernc.org/sqlite v1.59.0 // indirect
 )
 
 replace (
