@@ -11,8 +11,9 @@ import (
 )
 
 // The names of an entity's properties, which are those of package
-// clouddatastore. Only the deadline, and the user of a live session, are
-// indexed. Times and fields that are not set have none.
+// clouddatastore. Only the deadline, the user of a live session and an end
+// mark's place in the feed are indexed. Times and fields that are not set have
+// none.
 const (
 	propVersion  = "version"
 	propTags     = "tags"
@@ -23,6 +24,7 @@ const (
 	propExpires  = "expires"
 	propEnded    = "ended"
 	propData     = "data"
+	propFeed     = "feed" // in an end mark only, and not read with it
 )
 
 var errNotRecord = errors.New("an entity is not a session record")
@@ -54,7 +56,9 @@ func (e *entity) Save() ([]datastore.Property, error) {
 			props = append(props, datastore.Property{Name: t.name, Value: millis(t.at), NoIndex: true})
 		}
 	}
-	if len(rec.Data) > 0 && !rec.IsEnd() {
+	if rec.IsEnd() {
+		props = append(props, datastore.Property{Name: propFeed, Value: feedEntry(time.Now(), rec.ID, rec.Deadline)})
+	} else if len(rec.Data) > 0 {
 		props = append(props, datastore.Property{Name: propData, Value: rec.Data, NoIndex: true})
 	}
 	return props, nil

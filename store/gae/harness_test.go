@@ -57,6 +57,14 @@ func (s inRequest) ByUser(ctx context.Context, user store.UserHash) ([]store.Rec
 	return s.Store.ByUser(s.in(ctx), user)
 }
 
+func (s inRequest) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
+	return s.Store.SaveLimited(s.in(ctx), rec, limit)
+}
+
+func (s inRequest) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	return s.Store.Ends(s.in(ctx), cursor, limit)
+}
+
 func (s inRequest) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
 	return s.Store.Scan(s.in(ctx), cursor, limit)
 }

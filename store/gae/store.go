@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,12 +52,14 @@ type Store struct {
 }
 
 var (
-	_ store.Store     = (*Store)(nil)
-	_ store.Toucher   = (*Store)(nil)
-	_ store.Sweeper   = (*Store)(nil)
-	_ store.UserIndex = (*Store)(nil)
-	_ store.Scanner   = (*Store)(nil)
-	_ store.Counter   = (*Store)(nil)
+	_ store.Store       = (*Store)(nil)
+	_ store.Toucher     = (*Store)(nil)
+	_ store.Sweeper     = (*Store)(nil)
+	_ store.UserIndex   = (*Store)(nil)
+	_ store.UserLimiter = (*Store)(nil)
+	_ store.EndFeed     = (*Store)(nil)
+	_ store.Scanner     = (*Store)(nil)
+	_ store.Counter     = (*Store)(nil)
 )
 
 // New returns a store. It calls no service.
@@ -114,20 +117,25 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 
 // Delete implements [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	now := time.Now()
 	return s.change(ctx, "delete", id, func(have store.Record, found bool) (store.Record, error) {
-		switch {
-		case !found:
-			return store.Record{ID: id, Created: now, Seen: now, Deadline: until, Expires: until, Ended: now}, nil
-		case have.IsEnd() && !until.After(have.Deadline):
-			return store.Record{}, errUnchanged
-		case have.IsEnd():
-			have.Deadline = until
-			return have, nil
+		if !found {
+			have = store.Record{ID: id, Created: time.Now(), Seen: time.Now(), Expires: until}
 		}
-		have.Ended, have.Deadline, have.Data = now, until, nil
-		return have, nil
+		return endMark(have, until)
 	})
+}
+
+// endMark returns what is left of a record that ends, or errUnchanged.
+func endMark(rec store.Record, until time.Time) (store.Record, error) {
+	if !rec.IsEnd() {
+		rec.Ended, rec.Deadline, rec.Data = time.Now(), until, nil
+		return rec, nil
+	}
+	if !until.After(rec.Deadline) {
+		return store.Record{}, errUnchanged
+	}
+	rec.Deadline = until
+	return rec, nil
 }
 
 // Touch implements [store.Toucher]. It rewrites the entity: the datastore has
@@ -150,36 +158,49 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 var errUnchanged = errors.New("gae: nothing to change")
 
 // change stores what next makes of the record that is there, in a transaction,
-// and runs next again when another writer was faster. An error of next's
-// changes nothing.
+// and asks it again when another writer was faster. An error of next's changes
+// nothing; errUnchanged is success.
 func (s *Store) change(ctx context.Context, doing string, id store.ID, next func(have store.Record, found bool) (store.Record, error)) error {
 	ctx, err := begin(ctx, s.space, doing)
 	if err != nil {
 		return err
 	}
-	err = transact(ctx, func(ctx context.Context) error {
+	look := func(ctx context.Context) (store.Record, error) {
 		have, err := s.get(ctx, id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
+			return store.Record{}, err
 		}
-		rec, err := next(have, err == nil)
+		return next(have, err == nil)
+	}
+	err = transact(ctx, func(ctx context.Context) error {
+		rec, err := look(ctx)
 		if err != nil {
 			return err
 		}
 		_, err = datastore.Put(ctx, s.key(ctx, id), &entity{rec})
 		return err
+	}, func() error {
+		_, err := look(ctx)
+		return err
 	})
-	if errors.Is(err, errUnchanged) {
+	return failed(ctx, doing, unless(errUnchanged, err))
+}
+
+// unless returns err, or nil if it is that one.
+func unless(one, err error) error {
+	if errors.Is(err, one) {
 		return nil
 	}
-	return failed(ctx, doing, err)
+	return err
 }
 
 // transact runs do in a transaction, again and again while others are in the
-// way and ctx is not over. An error of do's own rolls back. Running again after
-// a transaction that may have been committed does no harm: do then finds what
-// it did.
-func transact(ctx context.Context, do func(context.Context) error) error {
+// way and ctx is not over. An error of do's own rolls back. So does one of
+// overtaken's, which is asked before each further attempt: who was overtaken has
+// mostly lost, and needs no second transaction to know. Running again after a
+// transaction that may have been committed does no harm: do then finds what it
+// did.
+func transact(ctx context.Context, do func(context.Context) error, overtaken func() error) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := datastore.RunInTransaction(ctx, do, &datastore.TransactionOptions{XG: true, Attempts: 1})
 		if !contended(err) {
@@ -189,6 +210,9 @@ func transact(ctx context.Context, do func(context.Context) error) error {
 		case <-ctx.Done():
 			return err
 		case <-time.After(pause/2 + rand.N(pause/2)):
+		}
+		if err := overtaken(); err != nil {
+			return err
 		}
 	}
 }
@@ -228,21 +252,28 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 		return 0, err
 	}
 	over := time.Now().Add(-age)
-	removed := 0
+	removed, err := sweep(ctx, s.kind, over, limit)
+	if err == nil && removed < limit {
+		// What is left of users who have no session is no record, and not counted.
+		_, err = sweep(ctx, s.kind+userSuffix, over, limit)
+	}
+	return removed, failed(ctx, "sweep", err)
+}
+
+// sweep deletes at most limit entities of a kind whose deadline is before over.
+func sweep(ctx context.Context, kind string, over time.Time, limit int) (removed int, err error) {
 	for removed < limit {
 		page := min(limit-removed, maxKeys)
-		keys, err := datastore.NewQuery(s.kind).Filter(propDeadline+" <", over).KeysOnly().Limit(page).GetAll(ctx, nil)
+		keys, err := datastore.NewQuery(kind).Filter(propDeadline+" <", over).KeysOnly().Limit(page).GetAll(ctx, nil)
 		if err != nil {
-			return removed, failed(ctx, "sweep", err)
+			return removed, err
 		}
 		before := removed
-		for rest := keys; len(rest) > 0; {
-			group := rest[:min(len(rest), maxGroups)]
-			rest = rest[len(group):]
-			n, err := s.remove(ctx, group, over)
+		for group := range slices.Chunk(keys, maxGroups) {
+			n, err := remove(ctx, group, over)
 			removed += n
 			if err != nil {
-				return removed, failed(ctx, "sweep", err)
+				return removed, err
 			}
 		}
 		if len(keys) < page || removed == before { // the latter: others are at it
@@ -252,16 +283,28 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 	return removed, nil
 }
 
+// due is what a sweep reads of an entity.
+type due struct{ deadline time.Time }
+
+// Load implements [datastore.PropertyLoadSaver].
+func (d *due) Load(props []datastore.Property) error {
+	for _, p := range props {
+		if at, ok := p.Value.(time.Time); ok && p.Name == propDeadline {
+			d.deadline = at
+		}
+	}
+	return nil
+}
+
+// Save implements [datastore.PropertyLoadSaver]; nothing saves a due.
+func (d *due) Save() ([]datastore.Property, error) { return nil, errNotRecord }
+
 // remove deletes those of the entities whose deadline is before over.
-func (s *Store) remove(ctx context.Context, keys []*datastore.Key, over time.Time) (n int, err error) {
+func remove(ctx context.Context, keys []*datastore.Key, over time.Time) (n int, err error) {
 	err = transact(ctx, func(ctx context.Context) error {
 		n = 0
-		entities := make([]entity, len(keys))
-		ptrs := make([]*entity, len(keys))
-		for i := range entities {
-			ptrs[i] = &entities[i]
-		}
-		err := datastore.GetMulti(ctx, keys, ptrs)
+		found := make([]due, len(keys))
+		err := datastore.GetMulti(ctx, keys, found)
 		var each appengine.MultiError
 		if err != nil && !errors.As(err, &each) {
 			return err
@@ -272,7 +315,7 @@ func (s *Store) remove(ctx context.Context, keys []*datastore.Key, over time.Tim
 			case each != nil && errors.Is(each[i], datastore.ErrNoSuchEntity):
 			case each != nil && each[i] != nil:
 				return each[i]
-			case entities[i].rec.Deadline.Before(over):
+			case found[i].deadline.Before(over):
 				old = append(old, key)
 			}
 		}
@@ -281,14 +324,11 @@ func (s *Store) remove(ctx context.Context, keys []*datastore.Key, over time.Tim
 		}
 		n = len(old)
 		return datastore.DeleteMulti(ctx, old)
-	})
+	}, func() error { return nil })
 	if err != nil {
 		n = 0
 	}
-	if errors.Is(err, errUnchanged) {
-		err = nil
-	}
-	return n, err
+	return n, unless(errUnchanged, err)
 }
 
 // ByUser implements [store.UserIndex].
