@@ -169,6 +169,44 @@ func TestExistingMakesNothing(t *testing.T) {
 	}
 }
 
+func TestSchemaIsToldWithoutAChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	pg := servers.Postgres(t).PostgresURL() + "&pool_max_conns=2"
+	if _, _, err := open.Schema(t.Context(), "sqlite:"+path); !errors.Is(err, open.ErrMissing) {
+		t.Errorf("of a file that is not there: %v", err)
+	}
+	for range 2 {
+		if have, newest, err := open.Schema(t.Context(), pg); err != nil || have != 0 || newest < 1 {
+			t.Errorf("of an empty database: %d of %d, %v", have, newest, err)
+		}
+		if _, _, err := open.Existing(t.Context(), pg); !errors.Is(err, open.ErrMissing) {
+			t.Errorf("it exists: %v", err)
+		}
+	}
+	for _, url := range []string{"sqlite:" + path, pg, pg + "&table=others"} {
+		_, closer, err := open.Store(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := closer.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if have, newest, err := open.Schema(t.Context(), url); err != nil || have != newest {
+			t.Errorf("%s: %d of %d, %v", url, have, newest, err)
+		}
+	}
+	for _, url := range []string{"memory:", "redis://127.0.0.1:1", "memcached://127.0.0.1:1", "datastore://project"} {
+		if _, _, err := open.Schema(t.Context(), url); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	for _, url := range []string{"", "sqlite:", "floppy:a", "postgres:x", "postgres://u:hunter2@h:port/db"} {
+		if _, _, err := open.Schema(t.Context(), url); !errors.Is(err, open.ErrURL) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
 func TestWhatIsNoStoreURLIsRefused(t *testing.T) {
 	for name, open1 := range map[string]opening{"Store": open.Store, "Existing": open.Existing} {
 		for _, url := range []string{"", "sessions.db", "sqlite:", "memory:x", "mysql://root:hunter2@db/sessions", "redis://root:hunter2@db/sessions", "rediscluster://:hunter2@db?x=y", ":",
