@@ -16,7 +16,7 @@ GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .PHONY: help
 help: ## list what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run the shop on http://localhost:8080 (DEMO_ADDR=host:port to change that)
@@ -41,6 +41,10 @@ fmt: $(BIN)/golangci-lint ## format all Go files the way lint wants them
 .PHONY: bench
 bench: ## compare with the libraries that users would pick instead (BENCH_ARGS=-quick for a minute's worth)
 	@cd bench && $(GO) run . $(BENCH_ARGS)
+
+.PHONY: bench-engines
+bench-engines: ## the same on real servers, which it starts: Redis, PostgreSQL (BENCH_ARGS=-full for all of it)
+	@cd bench && $(GO) run . engines $(BENCH_ARGS)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s each)

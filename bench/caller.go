@@ -107,13 +107,18 @@ type jar map[string]string
 
 func (j jar) update(response http.Header) {
 	for _, line := range response["Set-Cookie"] {
-		pair, attributes, _ := strings.Cut(line, ";")
-		name, value, _ := strings.Cut(pair, "=")
-		if strings.Contains(attributes, "Max-Age=0") {
-			delete(j, name)
-		} else {
-			j[name] = value
-		}
+		j.keep(line)
+	}
+}
+
+// keep does what a Set-Cookie line says.
+func (j jar) keep(line string) {
+	pair, attributes, _ := strings.Cut(line, ";")
+	name, value, _ := strings.Cut(pair, "=")
+	if strings.Contains(attributes, "Max-Age=0") {
+		delete(j, name)
+	} else {
+		j[name] = value
 	}
 }
 

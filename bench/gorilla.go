@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"io"
 	"net/http"
 
 	"github.com/gorilla/sessions"
@@ -10,12 +11,13 @@ import (
 // gorillaSessions is gorilla/sessions. It has no middleware: a handler saves by
 // itself, before it writes.
 type gorillaSessions struct {
-	store sessions.Store
+	store  sessions.Store
+	opened io.Closer // nil = nothing to close
 }
 
 // newGorillaCookie signs (HMAC-SHA256) and encrypts (AES-256) the cookie.
 func newGorillaCookie() *gorillaSessions {
-	return &gorillaSessions{sessions.NewCookieStore(random(64), random(32))}
+	return &gorillaSessions{store: sessions.NewCookieStore(random(64), random(32))}
 }
 
 // newGorillaFiles keeps sessions in files, signed and encrypted, without limit
@@ -23,7 +25,7 @@ func newGorillaCookie() *gorillaSessions {
 func newGorillaFiles(dir string) *gorillaSessions {
 	s := sessions.NewFilesystemStore(dir, random(64), random(32))
 	s.MaxLength(0)
-	return &gorillaSessions{s}
+	return &gorillaSessions{store: s}
 }
 
 func random(n int) []byte {
@@ -72,4 +74,9 @@ func (g *gorillaSessions) fill(w http.ResponseWriter, r *http.Request) error {
 	return s.Save(r, w)
 }
 
-func (g *gorillaSessions) close() error { return nil }
+func (g *gorillaSessions) close() error {
+	if g.opened == nil {
+		return nil
+	}
+	return g.opened.Close()
+}

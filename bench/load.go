@@ -19,6 +19,7 @@ type visitor interface {
 
 // load is what many visitors got done in one turn.
 type load struct {
+	requests  float64
 	perSecond float64
 	p50, p99  time.Duration
 	allocs    float64 // per request, of the whole process
@@ -93,6 +94,7 @@ func together(visitors []visitor, turn time.Duration) (load, error) {
 	}
 	n := float64(len(all))
 	return load{
+		requests:  n,
 		perSecond: n / took.Seconds(),
 		p50:       all[len(all)/2],
 		p99:       all[len(all)*99/100],

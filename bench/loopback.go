@@ -1,15 +1,9 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"strconv"
 )
 
 const parallelVisitors = 64
@@ -35,7 +29,7 @@ func runLoopback(ctx context.Context, temp string, o options) ([]loadResult, err
 		defer stop()
 		var visitors []visitor
 		for range parallelVisitors {
-			c, err := dial(ctx, addr)
+			c, err := dial(ctx, addr, mixed)
 			if err != nil {
 				return nil, err
 			}
@@ -61,68 +55,4 @@ func serve(ctx context.Context, h http.Handler) (addr string, stop func(), err e
 	server := &http.Server{Handler: h}
 	go func() { _ = server.Serve(l) }()
 	return l.Addr().String(), func() { _ = server.Close() }, nil
-}
-
-// client is a visitor over HTTP. It does little more than a benchmark needs,
-// because it shares the processor with the server.
-type client struct {
-	conn    net.Conn
-	in      *bufio.Reader
-	jar     jar
-	count   int  // how often this visitor has counted up
-	keeps   bool // whether the server is expected to know that number
-	request bytes.Buffer
-}
-
-func dial(ctx context.Context, addr string) (*client, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return &client{conn: conn, in: bufio.NewReader(conn), jar: jar{}}, nil
-}
-
-// next counts up with every fifth request and checks with all others that the
-// number is still what it should be.
-func (c *client) next(i int) error {
-	path := read
-	if i%5 == 0 || c.count == 0 {
-		path = count
-		c.count++
-	}
-	body, err := c.get(path)
-	if err != nil {
-		return err
-	}
-	if c.keeps && string(body) != strconv.Itoa(c.count) {
-		return fmt.Errorf("%s: the session holds %s, and should hold %d", path, body, c.count)
-	}
-	return nil
-}
-
-func (c *client) get(path string) ([]byte, error) {
-	c.request.Reset()
-	fmt.Fprintf(&c.request, "GET %s HTTP/1.1\r\nHost: shop.example\r\n", path)
-	h := requestHeader()
-	h["Cookie"] = c.jar.header()
-	if err := h.Write(&c.request); err != nil {
-		return nil, err
-	}
-	c.request.WriteString("\r\n")
-	if _, err := c.conn.Write(c.request.Bytes()); err != nil {
-		return nil, err
-	}
-	response, err := http.ReadResponse(c.in, nil)
-	if err != nil {
-		return nil, err
-	}
-	body, err := io.ReadAll(response.Body)
-	if err = errors.Join(err, response.Body.Close()); err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s: %s", path, response.Status, body)
-	}
-	c.jar.update(response.Header)
-	return body, nil
 }

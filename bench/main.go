@@ -1,8 +1,11 @@
 // Command bench compares Sojourn with the libraries that its users would pick
 // instead, on identical handlers, in one run:
 //
-//	go run .          about four minutes
-//	go run . -quick   less than one
+//	go run .                 what one process can do: about four minutes
+//	go run . -quick          less than one
+//	go run . engines         on Redis and PostgreSQL, which it starts: two minutes
+//	go run . engines -full   twenty
+//	go run . sizes           how many bytes a session takes on each engine
 //
 // It prints Markdown. README.md says how it measures, and holds the last run.
 package main
@@ -32,23 +35,37 @@ var (
 )
 
 func main() {
-	short := flag.Bool("quick", false, "measure for less than a minute, less exactly")
-	flag.Parse()
-	o := full
-	if *short {
-		o = quick
-	}
 	// What a handler of net/http's server finds, and an end with Ctrl-C.
 	ctx := context.WithValue(context.Background(), http.ServerContextKey, &http.Server{})
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	run := benchLibraries
+	args := os.Args[1:]
+	if len(args) > 0 {
+		switch args[0] {
+		case "engines":
+			run, args = benchEngines, args[1:]
+		case "sizes":
+			run, args = measureSizes, args[1:]
+		case "serve": // what engines starts
+			run, args = serveSide, args[1:]
+		}
+	}
+	if err := run(ctx, args); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, o options) error {
+// benchLibraries measures what one process can do.
+func benchLibraries(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ExitOnError)
+	short := flags.Bool("quick", false, "measure for less than a minute, less exactly")
+	_ = flags.Parse(args) // ExitOnError
+	o := full
+	if *short {
+		o = quick
+	}
 	temp, err := os.MkdirTemp("", "sojourn-bench-")
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 type ours struct {
 	sessions *sojourn.Manager
 	opened   []io.Closer
+	caches   sojourn.CacheCounter // nil without a cache
 	count    sojourn.Key[int]
 	pages    [pageCount]sojourn.Key[string]
 }

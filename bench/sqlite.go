@@ -51,3 +51,16 @@ func openForSCS(path string) (*sql.DB, error) {
 	}
 	return db, nil
 }
+
+// sqliteBytes is the size of the database at path: its pages, whether they are
+// in the file already or still in the log.
+func sqliteBytes(ctx context.Context, path string) (float64, error) {
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	var bytes float64
+	err = db.QueryRowContext(ctx, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").Scan(&bytes)
+	return bytes, err
+}

@@ -126,8 +126,12 @@ type service struct {
 
 func newService(t *testing.T, cfg sojourn.Config) *service {
 	t.Helper()
-	dir := t.TempDir()
-	s := &service{keys: filepath.Join(dir, "session.keys"), store: "sqlite:" + filepath.Join(dir, "sessions.db")}
+	return newServiceOn(t, "sqlite:"+filepath.Join(t.TempDir(), "sessions.db"), cfg)
+}
+
+func newServiceOn(t *testing.T, url string, cfg sojourn.Config) *service {
+	t.Helper()
+	s := &service{keys: filepath.Join(t.TempDir(), "session.keys"), store: url}
 	var err error
 	if cfg.Keys, err = sojourn.LoadKeyFile(s.keys); err != nil {
 		t.Fatal(err)
@@ -198,6 +202,8 @@ func TestHelpIsThereForEverything(t *testing.T) {
 		{"show", "--help"},
 		{"sweep", "--help"},
 		{"stats", "--help"},
+		{"migrate", "--help"},
+		{"copy", "--help"},
 		{"legacy", "inspect", "--help"},
 		{"legacy", "check", "--help"},
 		{"legacy", "write", "--help"},

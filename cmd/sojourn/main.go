@@ -32,6 +32,8 @@ type commandLine struct {
 	Show    show           `cmd:"" help:"Show what the store knows about one session, without keys."`
 	Stats   stats          `cmd:"" help:"Count what a store holds."`
 	Sweep   sweep          `cmd:"" help:"Remove sessions that have been over for a while."`
+	Migrate migrate        `cmd:"" help:"Bring a store's schema up to date."`
+	Copy    copyStores     `cmd:"" help:"Copy live sessions to another store while a service uses them."`
 	Legacy  legacyCommands `cmd:"" help:"Look at sessions of other libraries."`
 	Version version        `cmd:"" help:"Print the version."`
 }

@@ -21,13 +21,23 @@ func (f *storeFlag) open(ctx context.Context) (store.Store, func() error, error)
 		return nil, nil, usagef("which store? Give its URL with --store, such as --store sqlite:data/sessions.db, or in the environment variable SOJOURN_STORE")
 	}
 	s, closer, err := open.Existing(ctx, f.Store)
-	if errors.Is(err, open.ErrURL) {
-		return nil, nil, usagef("--store: %w", err)
-	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("--store: %w", err)
+		return nil, nil, storeError("--store", err)
 	}
 	return s, closer.Close, nil
+}
+
+// storeError is the error for a store that could not be opened, with the name
+// under which its URL was given.
+func storeError(given string, err error) error {
+	switch {
+	case errors.Is(err, open.ErrURL):
+		return usagef("%s: %w", given, err)
+	case errors.Is(err, open.ErrSchema):
+		return fmt.Errorf("%s: %w (with sojourn migrate)", given, err)
+	default:
+		return fmt.Errorf("%s: %w", given, err)
+	}
 }
 
 // load returns one record by its handle.

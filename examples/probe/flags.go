@@ -17,6 +17,8 @@ const noStore = "none"
 type options struct {
 	listen         string
 	store          string
+	caches         []string
+	maxStale       time.Duration
 	inline         int
 	idle, lifetime time.Duration
 	keys           string
@@ -32,7 +34,12 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints errors, on one line
 	flags.StringVar(&opts.listen, "listen", "127.0.0.1:0", "`address` to listen on")
-	flags.StringVar(&opts.store, "store", "memory:", "where sessions are kept: memory:, sqlite:PATH, redis://HOST:PORT, another `URL` of a store, or none for cookies only")
+	flags.StringVar(&opts.store, "store", "memory:", "where sessions are kept: memory:, sqlite:PATH, postgres://USER@HOST/DATABASE, redis://HOST:PORT, another `URL` of a store, or none for cookies only")
+	flags.Func("cache", "a cache in front of the store: memory:BYTES, memcached://HOST:PORT, redis://HOST:PORT, another `URL` of a cache; may be given again, nearest first", func(url string) error {
+		opts.caches = append(opts.caches, url)
+		return nil
+	})
+	flags.DurationVar(&opts.maxStale, "max-stale", 0, "how old the copies in a shared cache may be; 0 = the library's default (in process: always 1s)")
 	flags.IntVar(&opts.inline, "inline", 0, "most `bytes` of a session in the cookie; 0 = all sessions are stored (default: the library's)")
 	flags.DurationVar(&opts.idle, "idle", 0, "end a session that was not used for this long (default: the library's)")
 	flags.DurationVar(&opts.lifetime, "lifetime", 0, "end a session this long after it began (default: the library's)")
@@ -58,6 +65,13 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 			err = usageError{fmt.Errorf("-%s is not available yet", f.Name)}
 		}
 	})
+	switch {
+	case err != nil:
+	case len(opts.caches) > 0 && opts.store == noStore:
+		err = usageError{errors.New("-cache: with -store none there is nothing to put it in front of")}
+	case opts.maxStale < 0:
+		err = usageError{fmt.Errorf("-max-stale %v is negative", opts.maxStale)}
+	}
 	if opts.given["inline"] && opts.inline == 0 && opts.store == noStore && err == nil {
 		err = usageError{errors.New("-inline 0 keeps every session in the store, and -store none has none")}
 	}
@@ -68,12 +82,10 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 // library does not exist yet. Zero switches each of them off, which is what
 // happens anyway.
 func laterFlags(flags *flag.FlagSet) map[string]bool {
-	flags.String("cache", "", "a cache in front of the store (not available yet)")
-	flags.Duration("max-stale", 0, "how old a cached copy may be (not available yet)")
 	flags.Duration("rotate", 0, "renew credentials this often (not available yet)")
 	flags.Duration("grace", 0, "how long a renewed credential still counts (not available yet)")
 	flags.Int("max-per-user", 0, "most stored sessions of one user (not available yet)")
-	return map[string]bool{"cache": true, "max-stale": true, "rotate": true, "grace": true, "max-per-user": true}
+	return map[string]bool{"rotate": true, "grace": true, "max-per-user": true}
 }
 
 // config returns what the flags say about sessions, all but the store.

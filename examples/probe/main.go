@@ -8,6 +8,7 @@
 //
 //	main.go      started and stopped in order
 //	flags.go     every flag, and the sojourn.Config that comes of them
+//	tiers.go     the store, and the caches in front of it
 //	probe.go     routes, parameters, answers, errors
 //	values.go    values: set, update, pop
 //	visitor.go   who the visitor is: login, logout, flash messages
@@ -30,8 +31,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/sojourn-go/sojourn/store/open"
 )
 
 func main() {
@@ -69,15 +68,12 @@ func serve(ctx context.Context, opts options, stdout io.Writer, logger *slog.Log
 		return err
 	}
 	if opts.store != noStore {
-		db, closer, err := open.Store(ctx, opts.store)
-		if errors.Is(err, open.ErrURL) {
-			return usageError{fmt.Errorf("-store: %w", err)}
+		sessions, openErr := openTiers(ctx, opts, logger)
+		if openErr != nil {
+			return openErr
 		}
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, closer.Close()) }()
-		cfg.Store = db
+		defer func() { err = errors.Join(err, sessions.Close()) }()
+		cfg.Store = sessions.Store
 	}
 	p, err := newProbe(cfg)
 	if err != nil {

@@ -36,7 +36,14 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 		{"no cookies and no store", []string{"-store", "none", "-inline", "0"}, 2, "-inline"},
 		{"a limit that browsers do not keep", []string{"-inline", "5000"}, 2, "InlineLimit"},
 		{"two mistakes at once", []string{"-inline", "5000", "-lifetime", "20000h"}, 2, "Lifetime"},
-		{"a cache", []string{"-cache", "memory:1000"}, 2, "-cache is not available yet"},
+		{"an unknown kind of cache", []string{"-cache", "floppy:a"}, 2, "-cache"},
+		{"a cache without a size", []string{"-cache", "memory:"}, 2, "memory:67108864"},
+		{"a cache in front of nothing", []string{"-store", "none", "-cache", "memory:1000000"}, 2, "-cache"},
+		{"a negative age", []string{"-max-stale", "-1s"}, 2, "-max-stale"},
+		{"an option that the store does not have", []string{"-store", "memcached://127.0.0.1:1?nonsense=1"}, 2, "prefix"},
+		{"no PostgreSQL", []string{"-store", "postgres://root:hunter2@127.0.0.1:1/db"}, 1, "127.0.0.1"},
+		{"no Redis", []string{"-store", "redis://root:hunter2@127.0.0.1:1"}, 1, "127.0.0.1"},
+		{"no memcached", []string{"-store", "memcached://127.0.0.1:1"}, 1, "127.0.0.1"},
 		{"periodic rotation", []string{"-rotate", "1h"}, 2, "-rotate is not available yet"},
 		{"a cap", []string{"-max-per-user", "3"}, 2, "-max-per-user is not available yet"},
 		{"a store in a folder that is a file", []string{"-store", "sqlite:" + shared + "/sessions.db"}, 1, "sessions.db"},
@@ -55,6 +62,9 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 			}
 			if stdout.Len() > 0 {
 				t.Errorf("stdout: %q", &stdout)
+			}
+			if strings.Contains(stderr.String(), "hunter2") {
+				t.Errorf("stderr repeats the password: %s", &stderr)
 			}
 			if text := stderr.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, tt.says) {
 				t.Errorf("stderr is not one line with %q: %q", tt.says, text)

@@ -42,19 +42,11 @@ func Datastore(t testing.TB, args ...string) *Server {
 	return s
 }
 
-// datastoreEmulator finds the emulator in the Google Cloud SDK: in
-// CLOUDSDK_ROOT, or where the gcloud on the PATH belongs to.
+// datastoreEmulator finds the emulator in the Google Cloud SDK.
 func datastoreEmulator() (jar string, err error) {
-	sdk := os.Getenv("CLOUDSDK_ROOT")
-	if sdk == "" {
-		gcloud, err := exec.LookPath("gcloud")
-		if err != nil {
-			return "", fmt.Errorf("there is no Google Cloud SDK: %w", err)
-		}
-		if gcloud, err = filepath.EvalSymlinks(gcloud); err != nil {
-			return "", err
-		}
-		sdk = filepath.Dir(filepath.Dir(gcloud))
+	sdk, err := cloudSDK()
+	if err != nil {
+		return "", err
 	}
 	jar = filepath.Join(sdk, "platform", "cloud-datastore-emulator", "CloudDatastore.jar")
 	if _, err := os.Stat(jar); err != nil {
@@ -64,6 +56,22 @@ func datastoreEmulator() (jar string, err error) {
 		return "", fmt.Errorf("there is no Java: %w", err)
 	}
 	return jar, nil
+}
+
+// cloudSDK finds the Google Cloud SDK: CLOUDSDK_ROOT, or where the gcloud on the
+// PATH belongs to.
+func cloudSDK() (dir string, err error) {
+	if sdk := os.Getenv("CLOUDSDK_ROOT"); sdk != "" {
+		return sdk, nil
+	}
+	gcloud, err := exec.LookPath("gcloud")
+	if err != nil {
+		return "", fmt.Errorf("there is no Google Cloud SDK: %w", err)
+	}
+	if gcloud, err = filepath.EvalSymlinks(gcloud); err != nil {
+		return "", err
+	}
+	return filepath.Dir(filepath.Dir(gcloud)), nil
 }
 
 // answersOK asks for / by HTTP.

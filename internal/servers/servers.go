@@ -196,6 +196,10 @@ func (s *Server) Kill() { s.signal(syscall.SIGKILL, true) }
 // and waits for it.
 func (s *Server) Stop() { s.signal(syscall.SIGINT, true) }
 
+// Abort makes PostgreSQL end at once and in disorder, all its processes
+// together: it has to recover when it is started again.
+func (s *Server) Abort() { s.signal(syscall.SIGQUIT, true) }
+
 // Pause freezes the server: its connections stay, and nothing answers.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP, false) }
 

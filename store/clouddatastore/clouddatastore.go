@@ -67,11 +67,13 @@ type Store struct {
 }
 
 var (
-	_ store.Store     = (*Store)(nil)
-	_ store.Toucher   = (*Store)(nil)
-	_ store.Sweeper   = (*Store)(nil)
-	_ store.UserIndex = (*Store)(nil)
-	_ store.Scanner   = (*Store)(nil)
+	_ store.Store       = (*Store)(nil)
+	_ store.Toucher     = (*Store)(nil)
+	_ store.Sweeper     = (*Store)(nil)
+	_ store.UserIndex   = (*Store)(nil)
+	_ store.UserLimiter = (*Store)(nil)
+	_ store.EndFeed     = (*Store)(nil)
+	_ store.Scanner     = (*Store)(nil)
 )
 
 // Open connects to that project's default database, with the credentials that
@@ -125,15 +127,11 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Record{}, failed(ctx, "load", err)
 	}
-	e := entity{rec: store.Record{ID: id}}
-	err := s.client.Get(ctx, s.key(id), &e)
-	switch {
-	case errors.Is(err, datastore.ErrNoSuchEntity):
-		return store.Record{}, store.ErrNotFound
-	case err != nil:
-		return store.Record{}, failed(ctx, "load", err)
+	rec, found, err := s.found(id, func(key *datastore.Key, dst any) error { return s.client.Get(ctx, key, dst) })
+	if err == nil && !found {
+		err = store.ErrNotFound
 	}
-	return e.rec, nil
+	return rec, failed(ctx, "load", err)
 }
 
 // Save implements [store.Store]. A first save is one call, and a following one
@@ -143,60 +141,59 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	if err := s.fits(&rec); err != nil {
 		return err
 	}
-	var err error
-	if base == (store.Base{}) {
-		err = s.insert(ctx, rec, func(have store.Record) (store.Record, error) {
-			switch {
-			case have.HasTag(rec.Tags[0]):
-				return store.Record{}, errUnchanged
-			case !have.Expired(time.Now()):
-				return store.Record{}, store.ErrConflict
-			}
+	next := func(have store.Record, found bool) (store.Record, error) {
+		switch {
+		case !found && base == (store.Base{}):
 			return rec, nil
-		})
-	} else {
-		err = s.update(ctx, rec.ID, func(have store.Record) (store.Record, error) {
-			switch {
-			case have.HasTag(rec.Tags[0]):
-				return store.Record{}, errUnchanged
-			case have.IsEnd() || have.Base() != base:
-				return store.Record{}, store.ErrConflict
-			}
-			next := rec
-			if !rec.Shorten && !rec.IsEnd() {
-				next.Seen, next.Deadline = later(rec.Seen, have.Seen), later(rec.Deadline, have.Deadline)
-			}
-			return next, nil
-		})
-		if errors.Is(err, store.ErrNotFound) {
-			err = store.ErrConflict
+		case !found:
+			return store.Record{}, store.ErrConflict
+		case have.HasTag(rec.Tags[0]):
+			return store.Record{}, errUnchanged
+		case base == (store.Base{}) && have.Expired(time.Now()):
+			return rec, nil
+		case have.IsEnd() || have.Base() != base:
+			return store.Record{}, store.ErrConflict
 		}
+		after := rec
+		if !rec.Shorten && !rec.IsEnd() {
+			after.Seen, after.Deadline = later(rec.Seen, have.Seen), later(rec.Deadline, have.Deadline)
+		}
+		return after, nil
 	}
-	return failed(ctx, "save", err)
+	if base == (store.Base{}) {
+		return failed(ctx, "save", s.insert(ctx, rec, next))
+	}
+	return failed(ctx, "save", s.change(ctx, rec.ID, next))
 }
 
 // Delete implements [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	now := time.Now()
-	mark := store.Record{ID: id, Created: now, Seen: now, Deadline: until, Expires: until, Ended: now}
-	return failed(ctx, "delete", s.insert(ctx, mark, func(have store.Record) (store.Record, error) {
-		if have.IsEnd() {
-			if !until.After(have.Deadline) {
-				return store.Record{}, errUnchanged
-			}
-			have.Deadline = until
-			return have, nil
+	return failed(ctx, "delete", s.change(ctx, id, func(have store.Record, found bool) (store.Record, error) {
+		if !found {
+			have = store.Record{ID: id, Created: time.Now(), Seen: time.Now(), Expires: until}
 		}
-		have.Ended, have.Deadline, have.Data = now, until, nil
-		return have, nil
+		return endMark(have, until)
 	}))
+}
+
+// endMark returns what is left of a record that ends, or errUnchanged.
+func endMark(rec store.Record, until time.Time) (store.Record, error) {
+	if !rec.IsEnd() {
+		rec.Ended, rec.Deadline, rec.Data = time.Now(), until, nil
+		return rec, nil
+	}
+	if !until.After(rec.Deadline) {
+		return store.Record{}, errUnchanged
+	}
+	rec.Deadline = until
+	return rec, nil
 }
 
 // Touch implements [store.Toucher]. It rewrites the entity: Datastore has
 // nothing smaller.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	return failed(ctx, "touch", s.update(ctx, id, func(have store.Record) (store.Record, error) {
-		if have.IsEnd() {
+	return failed(ctx, "touch", s.change(ctx, id, func(have store.Record, found bool) (store.Record, error) {
+		if !found || have.IsEnd() {
 			return store.Record{}, store.ErrNotFound
 		}
 		next := have
@@ -211,60 +208,81 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 // errUnchanged is what a change answers when there is nothing to write.
 var errUnchanged = errors.New("clouddatastore: nothing to change")
 
-// insert stores rec where there is no record, and otherwise what change makes
-// of the one that is there.
-func (s *Store) insert(ctx context.Context, rec store.Record, change func(have store.Record) (store.Record, error)) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		_, err := s.client.Mutate(ctx, datastore.NewInsert(s.key(rec.ID), s.entity(rec)))
-		switch status.Code(err) {
-		case codes.AlreadyExists:
-		case codes.Aborted: // another insert was faster
-		default:
-			return err
-		}
-		if err := s.update(ctx, rec.ID, change); !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
+// A change says what becomes of the record that is there. Its errors leave it
+// as it is; errUnchanged is success.
+type change func(have store.Record, found bool) (store.Record, error)
+
+// insert stores rec where there is no record, and otherwise what next makes of
+// the one that is there.
+func (s *Store) insert(ctx context.Context, rec store.Record, next change) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	_, err := s.client.Mutate(ctx, datastore.NewInsert(s.key(rec.ID), s.entity(rec)))
+	if code := status.Code(err); code != codes.AlreadyExists && code != codes.Aborted {
+		return err
+	}
+	if err := s.look(ctx, rec.ID, next); err != nil {
+		return unless(errUnchanged, err)
+	}
+	return s.change(ctx, rec.ID, next)
 }
 
-// update replaces a record by what change makes of it, in a transaction, and
-// runs change again when another writer was faster. It returns
-// store.ErrNotFound where there is no record.
-func (s *Store) update(ctx context.Context, id store.ID, change func(have store.Record) (store.Record, error)) error {
-	err := s.transact(ctx, func(tx *datastore.Transaction) error {
-		key := s.key(id)
-		e := entity{rec: store.Record{ID: id}}
-		if err := tx.Get(key, &e); err != nil {
-			if errors.Is(err, datastore.ErrNoSuchEntity) {
-				return store.ErrNotFound
-			}
-			return err
-		}
-		next, err := change(e.rec)
+// change stores what next makes of the record that is there, in a transaction,
+// and asks it again when another writer was faster.
+func (s *Store) change(ctx context.Context, id store.ID, next change) error {
+	return unless(errUnchanged, s.transact(ctx, func(tx *datastore.Transaction) error {
+		have, found, err := s.found(id, tx.Get)
 		if err != nil {
 			return err
 		}
-		_, err = tx.Mutate(datastore.NewUpdate(key, s.entity(next)))
+		rec, err := next(have, found)
+		if err != nil {
+			return err
+		}
+		return s.put(tx, rec, found)
+	}, func() error { return s.look(ctx, id, next) }))
+}
+
+// look returns next's error for the record that is there, by one call. Who was
+// overtaken has mostly lost, and needs no second transaction to know.
+func (s *Store) look(ctx context.Context, id store.ID, next change) error {
+	have, found, err := s.found(id, func(key *datastore.Key, dst any) error { return s.client.Get(ctx, key, dst) })
+	if err != nil {
 		return err
-	})
-	if errors.Is(err, errUnchanged) {
-		return nil
 	}
+	_, err = next(have, found)
+	return err
+}
+
+// found reads a record.
+func (s *Store) found(id store.ID, get func(*datastore.Key, any) error) (rec store.Record, found bool, err error) {
+	e := entity{rec: store.Record{ID: id}}
+	err = get(s.key(id), &e)
+	if errors.Is(err, datastore.ErrNoSuchEntity) {
+		return store.Record{}, false, nil
+	}
+	return e.rec, err == nil, err
+}
+
+// put makes a transaction write a record, which it has found or not.
+func (s *Store) put(tx *datastore.Transaction, rec store.Record, found bool) error {
+	mutation := datastore.NewInsert
+	if found {
+		mutation = datastore.NewUpdate
+	}
+	_, err := tx.Mutate(mutation(s.key(rec.ID), s.entity(rec)))
 	return err
 }
 
 // transact runs do and commits what it asks for, again and again while other
 // transactions are in the way and ctx is not over. An error of do's own rolls
-// back.
+// back. So does one of overtaken's, which is asked before each further attempt.
 //
 // datastore.BeginLater would save a call, but the client forgets a transaction
 // that began with a read which found nothing (or whose answer lacks its name):
 // the commit is then no part of it, and its locks stay.
-func (s *Store) transact(ctx context.Context, do func(*datastore.Transaction) error) error {
+func (s *Store) transact(ctx context.Context, do func(*datastore.Transaction) error, overtaken func() error) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -273,17 +291,14 @@ func (s *Store) transact(ctx context.Context, do func(*datastore.Transaction) er
 		if err != nil {
 			return err
 		}
-		err = do(tx)
-		if err == nil {
-			if _, err = tx.Commit(); err == nil {
+		if err = do(tx); err == nil {
+			if err = commit(tx); err == nil {
 				return nil
 			}
-			if status.Code(err) == codes.NotFound { // the entity to update has just been swept
-				err = datastore.ErrConcurrentTransaction
-			}
+		} else {
+			_ = tx.Rollback() // lets go of locks; what is left behind ends by itself
 		}
-		_ = tx.Rollback() // lets go of locks; what is left behind ends by itself
-		if !errors.Is(err, datastore.ErrConcurrentTransaction) && status.Code(err) != codes.Aborted {
+		if !contended(err) {
 			return err
 		}
 		select {
@@ -291,7 +306,33 @@ func (s *Store) transact(ctx context.Context, do func(*datastore.Transaction) er
 			return err
 		case <-time.After(pause/2 + rand.N(pause/2)):
 		}
+		if err := overtaken(); err != nil {
+			return err
+		}
 	}
+}
+
+// commit commits a transaction. That the entity to update has just been swept,
+// or the one to insert just been made, is the work of others, too.
+func commit(tx *datastore.Transaction) error {
+	_, err := tx.Commit()
+	if code := status.Code(err); code == codes.NotFound || code == codes.AlreadyExists {
+		return datastore.ErrConcurrentTransaction
+	}
+	return err
+}
+
+// contended reports whether a transaction failed because of others.
+func contended(err error) bool {
+	return errors.Is(err, datastore.ErrConcurrentTransaction) || status.Code(err) == codes.Aborted
+}
+
+// unless returns err, or nil if it is that one.
+func unless(one, err error) error {
+	if errors.Is(err, one) {
+		return nil
+	}
+	return err
 }
 
 // Sweep implements [store.Sweeper], by this process's clock: Datastore's cannot
@@ -302,13 +343,23 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 		return 0, fmt.Errorf("clouddatastore: sweep: the TTL policy does that: %w", errors.ErrUnsupported)
 	}
 	over := time.Now().Add(-age)
-	removed := 0
+	removed, err := s.sweep(ctx, s.query(), over, limit)
+	if err == nil && removed < limit {
+		// What is left of users who have no session is no record, and not counted.
+		_, err = s.sweep(ctx, s.users(), over, limit)
+	}
+	return removed, failed(ctx, "sweep", err)
+}
+
+// sweep deletes at most limit of the entities that q finds whose deadline is
+// before over.
+func (s *Store) sweep(ctx context.Context, q *datastore.Query, over time.Time, limit int) (removed int, err error) {
+	q = q.FilterField(propDeadline, "<", over).KeysOnly()
 	for removed < limit {
 		batch := min(limit-removed, maxMutations)
-		var n int
+		n := 0
 		err := s.transact(ctx, func(tx *datastore.Transaction) error {
-			q := s.query().FilterField(propDeadline, "<", over).KeysOnly().Limit(batch).Transaction(tx)
-			keys, err := s.client.GetAll(ctx, q, nil)
+			keys, err := s.client.GetAll(ctx, q.Limit(batch).Transaction(tx), nil)
 			if err != nil {
 				return err
 			}
@@ -316,9 +367,9 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 				return errUnchanged
 			}
 			return tx.DeleteMulti(keys)
-		})
-		if err != nil && !errors.Is(err, errUnchanged) {
-			return removed, failed(ctx, "sweep", err)
+		}, func() error { return nil })
+		if err := unless(errUnchanged, err); err != nil {
+			return removed, err
 		}
 		removed += n
 		if n < batch {
@@ -336,7 +387,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	if user == (store.UserHash{}) {
 		return nil, nil
 	}
-	recs, err := s.collect(ctx, s.query().FilterField(propUser, "=", user[:]))
+	recs, err := s.collect(ctx, s.query().FilterField(propUser, "=", userText(user)))
 	return recs, failed(ctx, "list a user's sessions", err)
 }
 
@@ -395,13 +446,18 @@ func (s *Store) query() *datastore.Query {
 	return datastore.NewQuery(s.kind).Namespace(s.space)
 }
 
+// users finds the entities that logins of one user meet at.
+func (s *Store) users() *datastore.Query {
+	return datastore.NewQuery(s.kind + userSuffix).Namespace(s.space)
+}
+
 // failed wraps err, unless it is nil or one of package store's own. What the
 // context did comes first: it is lost among gRPC's errors.
 func failed(ctx context.Context, doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict):
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrLimit):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("clouddatastore: %s: %w: %w", doing, ctx.Err(), hushed{err})

@@ -387,7 +387,7 @@ func TestEntities(t *testing.T) {
 			want []string
 		}{
 			{"a session", false, rec, []string{"deadline", "user"}},
-			{"an end mark", false, mark, []string{"deadline"}},
+			{"an end mark", false, mark, []string{"deadline", "feed"}},
 			{"a session under a TTL policy", true, rec, []string{"user"}},
 		} {
 			s := open(t, client, clouddatastore.Options{Kind: "S", Namespace: strings.ReplaceAll(c.name, " ", "-"), TTLPolicy: c.ttl})
@@ -426,7 +426,7 @@ func TestEntities(t *testing.T) {
 		rec := session(3)
 		key := datastore.NameKey("S", rec.ID.String(), nil)
 		key.Namespace = "foreign"
-		for name, value := range map[string]any{"version": "1", "tags": []any{"a"}, "user": []byte("short"), "deadline": int64(7), "data": "text"} {
+		for name, value := range map[string]any{"version": "1", "tags": []any{"a"}, "user": "short", "deadline": int64(7), "data": "text"} {
 			if _, err := client.Put(t.Context(), key, &datastore.PropertyList{{Name: name, Value: value}}); err != nil {
 				t.Fatal(err)
 			}

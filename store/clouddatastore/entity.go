@@ -10,8 +10,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// The names of an entity's properties. Only the deadline, and the user of a
-// live session, are indexed. Times and fields that are not set have none.
+// The names of an entity's properties. Only the deadline, the user of a live
+// session and an end mark's place in the feed are indexed. Times and fields that
+// are not set have none.
 const (
 	propVersion  = "version"
 	propTags     = "tags"
@@ -22,6 +23,7 @@ const (
 	propExpires  = "expires"
 	propEnded    = "ended"
 	propData     = "data"
+	propFeed     = "feed" // in an end mark only, and not read with it
 )
 
 var errNotRecord = errors.New("an entity is not a session record")
@@ -50,7 +52,7 @@ func (e *entity) Save() ([]datastore.Property, error) {
 	}
 	if rec.User != (store.UserHash{}) {
 		// Left out of the index, an end mark is not among the user's sessions.
-		props = append(props, datastore.Property{Name: propUser, Value: rec.User[:], NoIndex: rec.IsEnd()})
+		props = append(props, datastore.Property{Name: propUser, Value: userText(rec.User), NoIndex: rec.IsEnd()})
 	}
 	for _, t := range []struct {
 		name string
@@ -60,7 +62,9 @@ func (e *entity) Save() ([]datastore.Property, error) {
 			props = append(props, datastore.Property{Name: t.name, Value: millis(t.at), NoIndex: true})
 		}
 	}
-	if len(rec.Data) > 0 && !rec.IsEnd() {
+	if rec.IsEnd() {
+		props = append(props, datastore.Property{Name: propFeed, Value: feedEntry(time.Now(), rec.ID, rec.Deadline)})
+	} else if len(rec.Data) > 0 {
 		props = append(props, datastore.Property{Name: propData, Value: rec.Data, NoIndex: true})
 	}
 	return props, nil
@@ -80,9 +84,11 @@ func (e *entity) Load(props []datastore.Property) error {
 		case propTags:
 			ok = loadTags(rec, p.Value)
 		case propUser:
-			var b []byte
-			b, ok = p.Value.([]byte)
-			ok = ok && copy(rec.User[:], b) == len(rec.User)
+			var text string
+			text, ok = p.Value.(string)
+			id, err := store.ParseID(text)
+			ok = ok && err == nil
+			rec.User = store.UserHash(id)
 		case propCreated:
 			rec.Created, ok = p.Value.(time.Time)
 		case propSeen:
@@ -102,6 +108,11 @@ func (e *entity) Load(props []datastore.Property) error {
 	}
 	return nil
 }
+
+// userText is how a user is kept, as 26 letters and digits: App Engine's bundled
+// datastore, where package gae keeps the same entities, cannot be queried for
+// bytes.
+func userText(u store.UserHash) string { return store.ID(u).String() }
 
 func loadTags(rec *store.Record, value any) bool {
 	list, ok := value.([]any)

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,26 +31,40 @@ type Options struct {
 	// Table is the table's name, with or without a schema in front: lower-case
 	// letters, digits and "_". "" = "sojourn_sessions".
 	Table string
+
+	// Timeout is how long a Load, Save or Touch waits for the database at most,
+	// when its context does not end sooner. 0 = 10 seconds.
+	Timeout time.Duration
 }
 
-const defaultTable = "sojourn_sessions"
+const (
+	defaultTable   = "sojourn_sessions"
+	defaultTimeout = 10 * time.Second
+)
 
 var tableName = regexp.MustCompile(`^([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,50}$`)
 
 // Store keeps records in one table. It is safe for concurrent use.
 type Store struct {
-	pool *pgxpool.Pool
-	own  bool // the pool is closed with the store
-	sql  statements
+	pool  *pgxpool.Pool
+	own   bool // the pool is closed with the store
+	table string
+	sql   statements
+
+	loads  lane[loading, store.Record]
+	writes lane[writing, []store.ID]
+	lost   *atomic.Int64 // when a connection was last found broken, in Unix nanoseconds
 }
 
 var (
-	_ store.Store     = (*Store)(nil)
-	_ store.Toucher   = (*Store)(nil)
-	_ store.Sweeper   = (*Store)(nil)
-	_ store.UserIndex = (*Store)(nil)
-	_ store.Scanner   = (*Store)(nil)
-	_ store.Counter   = (*Store)(nil)
+	_ store.Store       = (*Store)(nil)
+	_ store.UserLimiter = (*Store)(nil)
+	_ store.EndFeed     = (*Store)(nil)
+	_ store.Toucher     = (*Store)(nil)
+	_ store.Sweeper     = (*Store)(nil)
+	_ store.UserIndex   = (*Store)(nil)
+	_ store.Scanner     = (*Store)(nil)
+	_ store.Counter     = (*Store)(nil)
 )
 
 // Open connects to the database that url names (libpq's URL or key=value form,
@@ -65,13 +81,20 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	// A cancelled statement is taken back at the server, and its real outcome
 	// waited for, instead of being left behind on a closed connection.
 	cfg.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelTime}
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, CancelRequestDelay: cancelDelay, DeadlineDelay: cancelTime}
 	}
+	// When a connection breaks, others have too: those from before are tried out
+	// before they are used.
+	lost := new(atomic.Int64)
+	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
+		return p.IdleDuration > time.Second || time.Now().Add(-p.IdleDuration).UnixNano() <= lost.Load()
+	}
+	cfg.PingTimeout = pingTime
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, failed("open", err)
 	}
-	s, err := New(ctx, pool, o)
+	s, err := open(ctx, pool, o, lost)
 	if err != nil {
 		pool.Close()
 		return nil, err
@@ -83,21 +106,43 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 // New keeps records through a pool that the application already has, and
 // brings the table up to date. The pool stays the caller's.
 func New(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
+	return open(ctx, pool, o, new(atomic.Int64))
+}
+
+func open(ctx context.Context, pool *pgxpool.Pool, o Options, lost *atomic.Int64) (*Store, error) {
 	if o.Table == "" {
 		o.Table = defaultTable
 	}
 	if !tableName.MatchString(o.Table) {
 		return nil, fmt.Errorf("postgres: table %.60q: lower-case letters, digits and \"_\", with at most one schema in front", o.Table)
 	}
-	s := &Store{pool: pool, sql: statementsFor(o.Table)}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Timeout < 0 {
+		return nil, fmt.Errorf("postgres: Timeout %v is negative", o.Timeout)
+	}
+	s := &Store{pool: pool, table: o.Table, sql: statementsFor(o.Table), lost: lost}
+	s.loads = lane[loading, store.Record]{limit: loadFlights, timeout: o.Timeout, carry: s.carryLoads}
+	s.writes = lane[writing, []store.ID]{
+		limit: writeFlights, timeout: o.Timeout, carry: s.carryWrites,
+		exclusive: true, busy: map[store.ID]*flight[writing, []store.ID]{},
+	}
 	if err := migrate(ctx, pool, o.Table); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// cancelTime is how long the outcome of a cancelled statement is waited for.
-const cancelTime = time.Second
+const (
+	// cancelTime is how long the outcome of a cancelled statement is waited for,
+	// and cancelDelay how long before it is taken back: most are done by then.
+	cancelTime  = time.Second
+	cancelDelay = 100 * time.Millisecond
+
+	// pingTime is how long a connection may take to show that it is alive.
+	pingTime = time.Second
+)
 
 // Close closes the connections that Open made.
 func (s *Store) Close() error {
@@ -118,90 +163,88 @@ func (s *Store) Ping(ctx context.Context) error {
 // failed wraps an error of the driver, whose texts never hold parameters.
 func failed(doing string, err error) error { return fmt.Errorf("postgres: %s: %w", doing, err) }
 
-// Load implements [store.Store].
-func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
-	rec, err := s.load(ctx, id)
-	if err != nil && pgconn.SafeToRetry(err) && ctx.Err() == nil {
-		// A pooled connection had died and nothing was sent.
-		rec, err = s.load(ctx, id)
-	}
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return store.Record{}, store.ErrNotFound
-	case err != nil:
-		return store.Record{}, failed("load", err)
-	}
-	return rec, nil
-}
-
-func (s *Store) load(ctx context.Context, id store.ID) (store.Record, error) {
-	return scan(s.pool.QueryRow(ctx, s.sql.load, id[:]))
-}
-
-// Save implements [store.Store].
-func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
-	sql, args := s.sql.insert, row(rec)
-	if base != (store.Base{}) {
-		sql, args = s.sql.update, append(args, int64(base.Version), int64(base.Tag), rec.Shorten || rec.IsEnd())
-	}
-	n, err := s.exec(ctx, sql, args...)
-	switch {
-	case err != nil:
-		return failed("save", err)
-	case n == 1:
-		return nil
-	}
-	// A statement of its own: the one before may have waited for this very save,
-	// sent earlier, and its snapshot is older than that.
-	var saved bool
-	err = s.pool.QueryRow(ctx, s.sql.hasTag, rec.ID[:], int64(rec.Tags[0])).Scan(&saved)
-	switch {
-	case err != nil:
-		return failed("save", err)
-	case !saved:
-		return store.ErrConflict
-	}
-	return nil
-}
-
-// Delete implements [store.Store].
-func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	if _, err := s.exec(ctx, s.sql.end, id[:], time.Now().UnixMilli(), until.UnixMilli()); err != nil {
-		return failed("delete", err)
-	}
-	return nil
-}
-
-// Touch implements [store.Toucher].
-func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	n, err := s.exec(ctx, s.sql.touch, id[:], seen.UnixMilli(), deadline.UnixMilli())
-	switch {
-	case err != nil:
-		return failed("touch", err)
-	case n == 0:
-		return store.ErrNotFound
-	}
-	return nil
-}
-
 // Sweep implements [store.Sweeper], by the database's clock. Replicas that
 // sweep at once take different rows.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
-	n, err := s.exec(ctx, s.sql.sweep, age.Milliseconds(), limit)
+	n, err := s.exec(ctx, once, s.sql.sweep, age.Milliseconds(), limit)
+	if err == nil {
+		_, err = s.exec(ctx, once, s.sql.sweepEnds, age.Milliseconds(), limit)
+	}
 	if err != nil {
-		return 0, failed("sweep", err)
+		return int(n), failed("sweep", err)
 	}
 	return int(n), nil
 }
 
-// exec runs one statement. It is sent again only if nothing of it had been
-// sent: a pooled connection had died.
-func (s *Store) exec(ctx context.Context, sql string, args ...any) (int64, error) {
-	tag, err := s.pool.Exec(ctx, sql, args...)
-	if err != nil && pgconn.SafeToRetry(err) && ctx.Err() == nil {
-		tag, err = s.pool.Exec(ctx, sql, args...)
+// exec runs one statement and returns how many rows it changed.
+func (s *Store) exec(ctx context.Context, again repetition, sql string, args ...any) (n int64, err error) {
+	err = s.retry(ctx, again, func() error {
+		tag, err := s.pool.Exec(ctx, sql, args...)
+		n = tag.RowsAffected()
+		return err
+	})
+	return n, err
+}
+
+// repetition says whether a statement may be sent again when the connection
+// broke and nobody knows whether it was carried out.
+type repetition bool
+
+const (
+	once       repetition = false
+	repeatable repetition = true
+)
+
+// retry does something a second time if its connection turns out to have been
+// lost, and if that is safe: because nothing had been sent, or because the
+// statement may be repeated.
+func (s *Store) retry(ctx context.Context, again repetition, do func() error) error {
+	err := do()
+	if err == nil || !connectionLost(err) {
+		return err
 	}
-	return tag.RowsAffected(), err
+	s.lost.Store(time.Now().UnixNano())
+	if ctx.Err() != nil || !pgconn.SafeToRetry(err) && again == once {
+		return err
+	}
+	return do()
+}
+
+// connectionLost reports whether err says that a connection that was made has
+// broken.
+func connectionLost(err error) bool {
+	var connect *pgconn.ConnectError
+	var answer *pgconn.PgError
+	switch {
+	case errors.As(err, &connect), errors.Is(err, pgx.ErrNoRows), errors.Is(err, errNotARecord):
+		return false
+	case errors.As(err, &answer):
+		return strings.HasPrefix(answer.Code, "08") || strings.HasPrefix(answer.Code, "57P")
+	default:
+		return true
+	}
+}
+
+// oneRowsFault reports whether a statement for many rows may have failed because
+// of one of them, and not because of the state that the server is in.
+func oneRowsFault(err error) bool {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || len(answer.Code) < 2 {
+		return errors.Is(err, errNotARecord)
+	}
+	switch answer.Code[:2] {
+	case "08", // connection exception
+		"25", // invalid transaction state: a read-only server
+		"26", // an unknown prepared statement
+		"42", // access rule violation, a missing table
+		"53", // insufficient resources
+		"58": // system error
+		return false
+	case "57": // operator intervention: shutting down, but a timeout hits one row
+		return answer.Code == "57014"
+	default:
+		return true
+	}
 }
 
 // ByUser implements [store.UserIndex].
@@ -249,67 +292,4 @@ func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 		return store.Counts{}, failed("count", err)
 	}
 	return c, nil
-}
-
-// row is a record as the arguments of insert and update.
-func row(rec store.Record) []any {
-	tags := make([]int64, len(rec.Tags))
-	for i, t := range rec.Tags {
-		tags[i] = int64(t)
-	}
-	var user, data []byte
-	if rec.User != (store.UserHash{}) {
-		user = rec.User[:]
-	}
-	if !rec.IsEnd() {
-		data = rec.Data
-		if data == nil {
-			data = []byte{}
-		}
-	}
-	return []any{
-		rec.ID[:], int64(rec.Version), tags, user, millis(rec.Created), millis(rec.Seen),
-		millis(rec.Deadline), millis(rec.Expires), millis(rec.Ended), data,
-	}
-}
-
-// scan is the inverse of row.
-func scan(r pgx.Row) (store.Record, error) {
-	var rec store.Record
-	var id, user []byte
-	var version, created, seen, deadline, expires, ended int64
-	var tags []int64
-	err := r.Scan(&id, &version, &tags, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
-	if err != nil {
-		return store.Record{}, err
-	}
-	if len(id) != len(rec.ID) || len(user) != 0 && len(user) != len(rec.User) {
-		return store.Record{}, errors.New("a row is not a session record")
-	}
-	copy(rec.ID[:], id)
-	copy(rec.User[:], user)
-	rec.Version = uint64(version)
-	for _, t := range tags {
-		rec.Tags = append(rec.Tags, store.Tag(t))
-	}
-	rec.Created, rec.Seen, rec.Deadline = moment(created), moment(seen), moment(deadline)
-	rec.Expires, rec.Ended = moment(expires), moment(ended)
-	if len(rec.Data) == 0 {
-		rec.Data = nil
-	}
-	return rec, nil
-}
-
-func millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-func moment(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms).UTC()
 }

@@ -34,15 +34,33 @@ var migrations = []string{
 	ALTER TABLE %[1]s ALTER COLUMN data SET STORAGE EXTERNAL;
 	CREATE INDEX %[2]s_due ON %[1]s (due);
 	CREATE INDEX %[2]s_usr ON %[1]s (usr) WHERE usr IS NOT NULL AND ended = 0;`,
+
+	// The ends, for the feed. Triggers note them, so that a program of the
+	// version before does, too, while the replicas are replaced one by one. The
+	// number of the transaction tells who has seen its ends already, see Ends.
+	`CREATE TABLE %[1]s_ends (
+		txid  bigint NOT NULL DEFAULT txid_current(),
+		id    bytea  NOT NULL,
+		until bigint NOT NULL
+	);
+	CREATE INDEX %[2]s_ends_txid ON %[1]s_ends (txid, id);
+	CREATE INDEX %[2]s_ends_until ON %[1]s_ends (until);
+	CREATE FUNCTION %[1]s_note_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO %[1]s_ends (id, until) VALUES (NEW.id, NEW.deadline);
+		RETURN NULL;
+	END $$;
+	CREATE TRIGGER %[2]s_insert_end AFTER INSERT ON %[1]s
+		FOR EACH ROW WHEN (NEW.ended <> 0) EXECUTE FUNCTION %[1]s_note_end();
+	CREATE TRIGGER %[2]s_update_end AFTER UPDATE ON %[1]s
+		FOR EACH ROW WHEN (NEW.ended <> 0) EXECUTE FUNCTION %[1]s_note_end();
+	INSERT INTO %[1]s_ends (id, until) SELECT id, deadline FROM %[1]s WHERE ended <> 0;`,
 }
 
 // migrate brings the table up to date. Replicas that start at once wait for
 // each other at a lock that ends with the transaction.
 func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte("sojourn " + table)) // never fails
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(h.Sum64())); err != nil {
+		if _, err := tx.Exec(ctx, lockSQL, lockNumber(table, nil)); err != nil {
 			return failed("lock the schema", err)
 		}
 		if _, err := tx.Exec(ctx, "CREATE TABLE IF NOT EXISTS "+table+"_schema (version integer NOT NULL)"); err != nil {
@@ -60,13 +78,9 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 			bare = table
 		}
 		for ; version < len(migrations); version++ {
-			for _, sql := range strings.Split(fmt.Sprintf(migrations[version], table, bare), ";") {
-				if strings.TrimSpace(sql) == "" {
-					continue
-				}
-				if _, err := tx.Exec(ctx, sql); err != nil {
-					return failed(fmt.Sprintf("bring the schema to version %d", version+1), err)
-				}
+			sql := fmt.Sprintf(migrations[version], table, bare)
+			if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+				return failed(fmt.Sprintf("bring the schema to version %d", version+1), err)
 			}
 			if _, err := tx.Exec(ctx, "INSERT INTO "+table+"_schema (version) VALUES ($1)", version+1); err != nil {
 				return failed("note the schema version", err)
@@ -76,9 +90,38 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 	})
 }
 
+// lockSQL takes a lock that ends with the transaction.
+const lockSQL = "SELECT pg_advisory_xact_lock($1)"
+
+// lockNumber is the lock of a user's sessions in a table; without a user, that
+// of the table's schema.
+func lockNumber(table string, user []byte) int64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte("sojourn " + table)) // never fails
+	_, _ = h.Write(user)
+	return int64(h.Sum64())
+}
+
 type statements struct {
 	load, insert, update, hasTag, end, touch, sweep, byUser, scan, count string
+	look, others, endMany, ends, sweepEnds                               string
+	loadMany, insertMany, updateMany, touchMany                          string
 }
+
+// many are the arguments of insertMany and updateMany as rows; see
+// recordColumns.
+const many = `unnest($1::bytea[], $3::integer[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[],
+	$8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[]`
+
+const manyColumns = "id, tag_count, version, usr, created, seen, deadline, expires, ended, data"
+
+// manyTags are the tags of row n.nr of many.
+const manyTags = "($2::bigint[])[(n.nr - 1) * 8 + 1 : (n.nr - 1) * 8 + n.tag_count]"
+
+// free locks the rows of a batch for it, without waiting for what others have
+// locked, and in the order of the IDs.
+const free = `WITH free AS MATERIALIZED (
+	SELECT id FROM TABLE WHERE id = ANY($1::bytea[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)`
 
 const columns = "id, version, tags, usr, created, seen, deadline, expires, ended, data"
 
@@ -88,6 +131,7 @@ const nowMillis = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 func statementsFor(table string) statements {
 	due := func(deadline string) string { return "(" + deadline + " / 3600000)::integer" }
 	r := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "NOW", nowMillis)
+	m := strings.NewReplacer("TABLE", table, "FREE", strings.ReplaceAll(free, "TABLE", table), "MANYTAGS", manyTags, "MANYCOLUMNS", manyColumns, "MANY", many)
 	return statements{
 		load: r.Replace("SELECT COLUMNS FROM TABLE WHERE id = $1"),
 		// A record past its deadline makes room for a new one.
@@ -111,8 +155,43 @@ func statementsFor(table string) statements {
 				ended = CASE WHEN t.ended = 0 THEN $2::bigint ELSE t.ended END,
 				deadline = CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END,
 				due = ` + due("CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END")),
+		look: r.Replace("SELECT tags, deadline >= NOW FROM TABLE WHERE id = $1"),
+		others: r.Replace(`SELECT id, created FROM TABLE WHERE usr = $1 AND ended = 0 AND deadline >= NOW
+			AND id <> $2 AND id <> $3 ORDER BY id FOR NO KEY UPDATE`),
+		endMany: r.Replace(`UPDATE TABLE SET data = NULL, ended = $2::bigint, deadline = $3::bigint, due = ` + due("$3::bigint") + `
+			WHERE id = ANY($1)`),
+		ends: r.Replace(`SELECT at.upto::text, e.txid, e.id, e.until FROM (
+				SELECT coalesce($2::text::txid_snapshot, txid_current_snapshot()) AS upto,
+					-- A cursor from the future was handed out before the database was
+					-- replaced by a copy of it: its reader hears everything again.
+					CASE WHEN txid_snapshot_xmax($1::text::txid_snapshot) <= txid_snapshot_xmax(txid_current_snapshot())
+						THEN $1::text::txid_snapshot ELSE '1:1:' END AS since) at
+			LEFT JOIN LATERAL (SELECT txid, id, until FROM TABLE_ends
+				WHERE txid >= txid_snapshot_xmin(at.since) AND NOT txid_visible_in_snapshot(txid, at.since)
+				AND txid_visible_in_snapshot(txid, at.upto)
+				AND (txid, id) > ($3::bigint, $4::bytea) AND until >= $5::bigint
+				ORDER BY txid, id LIMIT $6) e ON true`),
+		sweepEnds: r.Replace(`DELETE FROM TABLE_ends WHERE ctid = ANY (ARRAY(SELECT ctid FROM TABLE_ends
+			WHERE until < NOW - $1::bigint LIMIT $2 FOR UPDATE SKIP LOCKED))`),
 		touch: r.Replace(`UPDATE TABLE SET seen = greatest(seen, $2::bigint), deadline = greatest(deadline, $3::bigint),
 			due = ` + due("greatest(deadline, $3::bigint)") + ` WHERE id = $1 AND ended = 0`),
+		loadMany: r.Replace("SELECT COLUMNS FROM TABLE WHERE id = ANY($1)"),
+		insertMany: m.Replace(`INSERT INTO TABLE (id, version, tags, usr, created, seen, deadline, expires, ended, data, due)
+			SELECT n.id, n.version, MANYTAGS, n.usr, n.created, n.seen, n.deadline, n.expires, n.ended, n.data, ` + due("n.deadline") + `
+			FROM MANY) WITH ORDINALITY AS n (MANYCOLUMNS, nr) ORDER BY n.id
+			ON CONFLICT (id) DO NOTHING RETURNING id`),
+		updateMany: m.Replace(`FREE UPDATE TABLE t SET version = n.version, tags = MANYTAGS, usr = n.usr, created = n.created,
+			seen = CASE WHEN n.shorten THEN n.seen ELSE greatest(t.seen, n.seen) END,
+			deadline = CASE WHEN n.shorten THEN n.deadline ELSE greatest(t.deadline, n.deadline) END,
+			due = ` + due("CASE WHEN n.shorten THEN n.deadline ELSE greatest(t.deadline, n.deadline) END") + `,
+			expires = n.expires, ended = n.ended, data = n.data
+			FROM MANY, $12::bigint[], $13::bigint[], $14::boolean[]) WITH ORDINALITY AS n (MANYCOLUMNS, base_version, base_tag, shorten, nr)
+			WHERE t.id = n.id AND n.id IN (SELECT id FROM free)
+			AND t.version = n.base_version AND t.tags[1] = n.base_tag AND t.ended = 0 RETURNING t.id`),
+		touchMany: m.Replace(`FREE UPDATE TABLE t SET seen = greatest(t.seen, n.seen), deadline = greatest(t.deadline, n.deadline),
+			due = ` + due("greatest(t.deadline, n.deadline)") + `
+			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS n (id, seen, deadline)
+			WHERE t.id = n.id AND n.id IN (SELECT id FROM free) AND t.ended = 0 RETURNING t.id`),
 		sweep: r.Replace(`DELETE FROM TABLE WHERE id IN (SELECT id FROM TABLE
 			WHERE due <= ` + due("(NOW - $1::bigint)") + ` AND deadline < NOW - $1::bigint
 			LIMIT $2 FOR UPDATE SKIP LOCKED)`),

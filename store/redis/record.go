@@ -31,6 +31,7 @@ const (
 	userAt      = 32
 	versionAt   = 48
 	tagsAt      = 56
+	longestHead = tagsAt + 8*store.RecentTags
 	timeSize    = 6
 	longestTime = 1<<(8*timeSize) - 1 // in the year 10889
 )
@@ -41,7 +42,7 @@ const maxValue = 512 << 20
 
 // fits returns ErrTooLarge for Data of more bytes than Redis takes with a head.
 func fits(data int) error {
-	if limit := maxValue - tagsAt - 8*store.RecentTags; data > limit {
+	if limit := maxValue - longestHead; data > limit {
 		return fmt.Errorf("%d bytes, at most %d: %w", data, limit, store.ErrTooLarge)
 	}
 	return nil
@@ -129,9 +130,10 @@ func (s *Store) userKey(user store.UserHash) string {
 	return s.prefix + userKeys + store.ID(user).String()
 }
 
-// What a key holds is said right after the prefix.
+// What a key holds is said right after the prefix. There is one feed.
 const (
 	sessionKeys = "s:"
 	userKeys    = "u:"
 	cacheKeys   = "c:"
+	feedKey     = "ends"
 )

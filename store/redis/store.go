@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
@@ -13,7 +14,8 @@ import (
 )
 
 // Store is a store.Store in Redis or Valkey that can touch, find a user's
-// sessions and be scanned. Make one with Open.
+// sessions and limit their number, tell what has ended, and be scanned. Make one
+// with Open.
 //
 // Calls that run at the same time share connections and travel together. Each
 // is bounded by its context; a server that says nothing at all for three
@@ -28,10 +30,12 @@ type Store struct {
 }
 
 var (
-	_ store.Store     = (*Store)(nil)
-	_ store.Toucher   = (*Store)(nil)
-	_ store.UserIndex = (*Store)(nil)
-	_ store.Scanner   = (*Store)(nil)
+	_ store.Store       = (*Store)(nil)
+	_ store.Toucher     = (*Store)(nil)
+	_ store.UserIndex   = (*Store)(nil)
+	_ store.UserLimiter = (*Store)(nil)
+	_ store.EndFeed     = (*Store)(nil)
+	_ store.Scanner     = (*Store)(nil)
 )
 
 // ErrEviction says that the servers drop keys when their memory is full, and
@@ -106,6 +110,9 @@ func loaded(id store.ID, m valkey.ValkeyMessage, err error) (store.Record, error
 	}
 	if err != nil {
 		return store.Record{}, failed("load", err)
+	}
+	if len(b) == 0 { // GETRANGE's way of saying so
+		return store.Record{}, store.ErrNotFound
 	}
 	rec, err := decode(id, b)
 	if err != nil {
@@ -185,7 +192,9 @@ end
 -- script: ending a session always works.
 if not live then redis.call('DEL', key) end
 redis.call('SET', key, new, 'PXAT', deadline + 60000)
-if not live and was.live and was.user ~= NOBODY then return was.user end
+-- One that is gone at once has ended, too, as far as the index goes.
+local listed = live and user ~= NOBODY and deadline + 60000 >= now
+if not listed and was.live and was.user ~= NOBODY then return was.user end
 return 1
 `)
 
@@ -193,39 +202,44 @@ return 1
 // more than about 512 MiB.
 //
 // It takes one round trip. One that brings a session to a user takes another,
-// before it: so the user's index lacks no live session.
+// before it: so the user's index lacks no live session. One that ends a session
+// takes another, after it: so no end is in the feed that did not happen.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := fits(len(rec.Data)); err != nil {
 		return failed("save", err)
 	}
 	value := encode(&rec)
-	listed := rec.User != store.UserHash{} && !rec.IsEnd()
-	indexed := !listed
-	save := func() (int64, store.UserHash, error) {
-		return outcome(s.evalKept(ctx, saveScript, s.key(rec.ID), valkey.BinaryString(value), encodeBase(base),
-			strconv.FormatInt(time.Now().UnixMilli(), 10), flag(indexed), flag(rec.Shorten)))
-	}
+	insert := base == (store.Base{})
+	// A record that is gone at once needs no entry, which nothing would remove.
+	indexed := rec.User == store.UserHash{} || rec.IsEnd() || insert && rec.Expired(time.Now().Add(-clockSkew))
 	var was store.UserHash
 	var err error
 	result := int64(unindexed)
-	if !listed || base != (store.Base{}) {
-		result, was, err = save()
+	if indexed || !insert {
+		result, was, err = s.save(ctx, &rec, value, base, indexed)
 	}
 	if err == nil && result == unindexed {
 		if err := s.index(ctx, &rec); err != nil {
 			return failed("save: index by user", err)
 		}
-		indexed = true
-		result, was, err = save()
+		result, was, err = s.save(ctx, &rec, value, base, true)
 	}
 	switch {
 	case err != nil:
 		return failed("save", err)
 	case result == refused:
 		return store.ErrConflict
+	case rec.IsEnd():
+		return s.hasEnded(ctx, was, rec.Deadline, rec.ID)
 	}
 	s.unindex(ctx, was, rec.ID)
 	return nil
+}
+
+// save runs saveScript with a record and its encoded form.
+func (s *Store) save(ctx context.Context, rec *store.Record, value []byte, base store.Base, indexed bool) (int64, store.UserHash, error) {
+	return outcome(s.evalKept(ctx, saveScript, s.key(rec.ID), valkey.BinaryString(value), encodeBase(base),
+		strconv.FormatInt(time.Now().UnixMilli(), 10), flag(indexed), flag(rec.Shorten)))
 }
 
 // endScript leaves an end mark. Its arguments are now and the mark's deadline,
@@ -253,20 +267,39 @@ if user ~= NOBODY then return user end
 return 1
 `)
 
-// Delete ends a session, as store.Store says.
+// Delete ends a session, as store.Store says. It takes two round trips.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	now := appendTime(nil, time.Now())
-	m, err := s.evalKept(ctx, endScript, s.key(id), string(now), string(appendTime(nil, until)))
-	_, was, err := outcome(m, err)
+	was, err := s.end(ctx, id, until)
 	if err != nil {
 		return failed("delete", err)
 	}
-	s.unindex(ctx, was, id)
+	return s.hasEnded(ctx, was, until, id)
+}
+
+// end runs endScript. It returns whose session was live until now.
+func (s *Store) end(ctx context.Context, id store.ID, until time.Time) (store.UserHash, error) {
+	now := appendTime(nil, time.Now())
+	m, err := s.evalKept(ctx, endScript, s.key(id), string(now), string(appendTime(nil, until)))
+	_, was, err := outcome(m, err)
+	return was, err
+}
+
+// hasEnded removes what has ended from the user's index, and tells the feed.
+func (s *Store) hasEnded(ctx context.Context, user store.UserHash, until time.Time, ids ...store.ID) error {
+	var wg sync.WaitGroup
+	if user != (store.UserHash{}) {
+		wg.Go(func() { s.unindex(ctx, user, ids...) })
+	}
+	err := s.tell(ctx, until, ids)
+	wg.Wait()
+	if err != nil {
+		return failed("tell of an end", err)
+	}
 	return nil
 }
 
 // touchScript moves times forward. Its arguments are both times, as in a record.
-// It answers when a user's session expires, and whose it is.
+// It answers when a user's session was created and expires, and whose it is.
 var touchScript = newScript(`
 local key = KEYS[1]
 local seen, deadline = struct.unpack('>I6I6', ARGV[1])
@@ -279,7 +312,7 @@ seen, deadline = math.max(seen, was_seen), math.max(deadline, was_deadline)
 redis.call('PEXPIREAT', key, deadline + 60000)
 redis.call('SETRANGE', key, 2, struct.pack('>I6I6', seen, deadline))
 local user = string.sub(have, 33, 48)
-if user ~= string.rep('\0', 16) then return string.sub(have, 21, 26) .. user end
+if user ~= string.rep('\0', 16) then return string.sub(have, 15, 26) .. user end
 return 1
 `)
 
@@ -299,11 +332,11 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 		return nil
 	}
 	b, err := m.AsBytes()
-	if err != nil || len(b) != timeSize+len(store.UserHash{}) {
+	if err != nil || len(b) != 2*timeSize+len(store.UserHash{}) {
 		return failed("touch", errAnswer)
 	}
 	// A failover may have lost the entry, and not the session.
-	rec := store.Record{ID: id, User: store.UserHash(b[timeSize:]), Deadline: deadline, Expires: timeAt(b)}
+	rec := store.Record{ID: id, User: store.UserHash(b[2*timeSize:]), Deadline: deadline, Created: timeAt(b), Expires: timeAt(b[timeSize:])}
 	_ = s.index(ctx, &rec)
 	return nil
 }

@@ -120,7 +120,8 @@ func TestRoundTripsAreFew(t *testing.T) {
 		{"its next one", func() error { return s.Save(t.Context(), followed, login.Base()) }, map[string]int{"evalsha": 1}},
 		{"one that moves it to another user", func() error { return s.Save(t.Context(), moved, followed.Base()) }, map[string]int{"evalsha": 3}},
 		{"one that lets it last longer", func() error { return s.Save(t.Context(), longer, moved.Base()) }, map[string]int{"evalsha": 3}},
-		{"its end", func() error { return s.Save(t.Context(), mark, longer.Base()) }, map[string]int{"evalsha": 1, "hdel": 1}},
+		{"its end", func() error { return s.Save(t.Context(), mark, longer.Base()) }, map[string]int{"evalsha": 2, "hdel": 1}},
+		{"that of an anonymous one", func() error { return s.Delete(t.Context(), anonymous.ID, time.Now().Add(time.Hour)) }, map[string]int{"evalsha": 2}},
 	} {
 		server.RedisCommand("CONFIG", "RESETSTAT")
 		must(t, c.call())

@@ -12,16 +12,18 @@ import (
 )
 
 // The index of a user is a hash: the ID of each session, and when the entry was
-// written and when the session is over at the latest, 6 bytes each. It lives in
-// another slot than the sessions, so nothing keeps the two in step but their
-// order: an entry is written before its record, and removed after the record has
-// ended. What is lost in between is an entry too many, and those do not count.
+// written, when the session is over at the latest, and when it was created, 6
+// bytes each. It lives in another slot than the sessions, so nothing keeps the
+// two in step but their order: an entry is written before its record, and removed
+// after the record has ended. What is lost in between is an entry too many. Of
+// those, one that is younger than a minute may belong to a record that is about
+// to be written; the others do not count.
 
-// indexScript adds an entry. Its arguments are the ID and the session's end in
-// Unix milliseconds. When the entries have doubled in number, those of sessions
-// that are over make room.
+// indexScript adds an entry. Its arguments are the ID and the session's end and
+// creation in Unix milliseconds. When the entries have doubled in number, those
+// of sessions that are over make room.
 var indexScript = newScript(`
-local key, id, expires = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local key, id, expires, created = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local n = redis.call('HLEN', key)
@@ -32,7 +34,7 @@ if n >= 16 and bit.band(n, n - 1) == 0 and redis.call('HEXISTS', key, id) == 0 t
 		if over + 60000 < now then redis.call('HDEL', key, all[i]) end
 	end
 end
-redis.call('HSET', key, id, struct.pack('>I6I6', now, expires))
+redis.call('HSET', key, id, struct.pack('>I6I6I6', now, expires, created))
 local ttl = redis.call('PTTL', key)
 if ttl < 0 or now + ttl < expires + 60000 then redis.call('PEXPIREAT', key, expires + 60000) end
 return 1
@@ -52,6 +54,12 @@ return 1
 
 // index makes sure that the user's index has the session.
 func (s *Store) index(ctx context.Context, rec *store.Record) error {
+	_, err := s.evalKept(ctx, indexScript, s.userKey(rec.User), entry(rec)...)
+	return err
+}
+
+// entry returns what the scripts need to know to write a session's entry.
+func entry(rec *store.Record) []string {
 	over := rec.Expires
 	if rec.Deadline.After(over) {
 		over = rec.Deadline
@@ -60,24 +68,47 @@ func (s *Store) index(ctx context.Context, rec *store.Record) error {
 	if rec.Expires.IsZero() {
 		ms = longestTime
 	}
-	_, err := s.evalKept(ctx, indexScript, s.userKey(rec.User), string(rec.ID[:]), strconv.FormatInt(ms, 10))
-	return err
+	created := min(max(rec.Created.UnixMilli(), 0), longestTime)
+	return []string{string(rec.ID[:]), strconv.FormatInt(ms, 10), strconv.FormatInt(created, 10)}
 }
 
 // unindexTime bounds what an ended session's caller waits for its entry to go.
 const unindexTime = 250 * time.Millisecond
 
-// unindex removes the entry of a session that has ended. Should that fail, the
-// entry does no harm until the next ByUser removes it.
-func (s *Store) unindex(ctx context.Context, user store.UserHash, id store.ID) {
-	if user == (store.UserHash{}) {
+// unindex removes the entries of sessions that have ended. Should that fail, they
+// do no harm until somebody looks at the index and removes them.
+func (s *Store) unindex(ctx context.Context, user store.UserHash, ids ...store.ID) {
+	if user == (store.UserHash{}) || len(ids) == 0 {
 		return
+	}
+	fields := make([]string, len(ids))
+	for i, id := range ids {
+		fields[i] = string(id[:])
 	}
 	ctx, cancel := context.WithTimeout(ctx, unindexTime)
 	defer cancel()
 	_, _ = s.do(ctx, func() valkey.Completed {
-		return s.rdb.B().Hdel().Key(s.userKey(user)).Field(string(id[:])).Build()
+		return s.rdb.B().Hdel().Key(s.userKey(user)).Field(fields...).Build()
 	})
+}
+
+// entries returns the IDs that the user's index holds, whether they count or not.
+func (s *Store) entries(ctx context.Context, user store.UserHash) ([]store.ID, error) {
+	m, err := s.do(ctx, func() valkey.Completed { return s.rdb.B().Hkeys().Key(s.userKey(user)).Build() })
+	if err != nil {
+		return nil, err
+	}
+	fields, err := m.AsStrSlice()
+	if err != nil {
+		return nil, err
+	}
+	var ids []store.ID
+	for _, f := range fields {
+		if len(f) == len(store.ID{}) {
+			ids = append(ids, store.ID([]byte(f)))
+		}
+	}
+	return ids, nil
 }
 
 // ByUser returns a user's records, as store.UserIndex says. It takes two round
@@ -89,19 +120,9 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	if user == (store.UserHash{}) {
 		return nil, nil
 	}
-	m, err := s.do(ctx, func() valkey.Completed { return s.rdb.B().Hkeys().Key(s.userKey(user)).Build() })
+	ids, err := s.entries(ctx, user)
 	if err != nil {
 		return nil, failed("list a user's sessions", err)
-	}
-	entries, err := m.AsStrSlice()
-	if err != nil {
-		return nil, failed("list a user's sessions", err)
-	}
-	var ids []store.ID
-	for _, e := range entries {
-		if len(e) == len(store.ID{}) {
-			ids = append(ids, store.ID([]byte(e)))
-		}
 	}
 	recs, err := s.loadAll(ctx, ids)
 	if err != nil {
@@ -138,13 +159,24 @@ const pageSize = 500
 
 // loadAll returns the records with those IDs, without those that do not exist.
 func (s *Store) loadAll(ctx context.Context, ids []store.ID) ([]store.Record, error) {
+	return s.getAll(ctx, ids, func(key string) valkey.Completed { return s.rdb.B().Get().Key(key).Build() })
+}
+
+// loadHeads is loadAll without the Data.
+func (s *Store) loadHeads(ctx context.Context, ids []store.ID) ([]store.Record, error) {
+	return s.getAll(ctx, ids, func(key string) valkey.Completed {
+		return s.rdb.B().Getrange().Key(key).Start(0).End(longestHead - 1).Build()
+	})
+}
+
+func (s *Store) getAll(ctx context.Context, ids []store.ID, get func(key string) valkey.Completed) ([]store.Record, error) {
 	recs := make([]store.Record, 0, len(ids))
 	for len(ids) > 0 {
 		page := ids[:min(len(ids), pageSize)]
 		ids = ids[len(page):]
 		commands := make(valkey.Commands, 0, len(page))
 		for _, id := range page {
-			commands = append(commands, s.rdb.B().Get().Key(s.key(id)).Build())
+			commands = append(commands, get(s.key(id)))
 		}
 		for i, answer := range s.rdb.DoMulti(ctx, commands...) {
 			m, err := answer.ToMessage()

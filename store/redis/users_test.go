@@ -47,7 +47,7 @@ func has(t testing.TB, s *Store, user store.UserHash, want ...store.ID) {
 // age makes an index entry look as if it had been written that long ago.
 func age(t testing.TB, s *Store, user store.UserHash, id store.ID, ago, left time.Duration) {
 	t.Helper()
-	entry := appendTime(appendTime(nil, time.Now().Add(-ago)), time.Now().Add(left))
+	entry := appendTime(appendTime(appendTime(nil, time.Now().Add(-ago)), time.Now().Add(left)), time.Now().Add(-ago))
 	must(t, s.rdb.Do(t.Context(), s.rdb.B().Hset().Key(s.userKey(user)).FieldValue().FieldValue(string(id[:]), string(entry)).Build()).Error())
 }
 

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/alexedwards/scs/goredisstore"
+	"github.com/alexedwards/scs/pgxstore"
+	"github.com/alexedwards/scs/redisstore"
+	"github.com/boj/redistore"
+	redigo "github.com/gomodule/redigo/redis"
+	"github.com/jackc/pgx/v5/pgxpool"
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/postgres"
+	"github.com/sojourn-go/sojourn/store/redis"
+	"github.com/sojourn-go/sojourn/store/tiered"
+)
+
+// engines are where the servers are.
+type engines struct {
+	Redis    string // host:port
+	Postgres string // URL
+}
+
+// engineSide is a library on an engine.
+type engineSide struct {
+	name   string
+	engine string // "redis", "postgres", or "" for the bare handler
+	ours   bool
+	cached bool // with a cache in the process
+	open   func(ctx context.Context, e engines) (library, error)
+}
+
+// connections is how many connections to a server each peer gets. All of them
+// do better with that many than with what they come with (10 for redigo in its
+// documentation, 10 per core for go-redis, 4 for pgx on a small machine).
+const connections = 32
+
+func engineSides() []engineSide {
+	return []engineSide{
+		{name: bare, open: func(context.Context, engines) (library, error) { return none{}, nil }},
+
+		{name: "Sojourn, Redis", engine: "redis", ours: true, open: func(ctx context.Context, e engines) (library, error) {
+			db, err := redis.Open(ctx, redis.Options{Addrs: []string{e.Redis}})
+			if err != nil {
+				return nil, err
+			}
+			return newOurs(db, false)
+		}},
+		{name: "Sojourn, Redis, cache in the process", engine: "redis", ours: true, cached: true, open: func(ctx context.Context, e engines) (library, error) {
+			db, err := redis.Open(ctx, redis.Options{Addrs: []string{e.Redis}})
+			if err != nil {
+				return nil, err
+			}
+			return newOursCached(db, db)
+		}},
+		{name: "scs, redisstore (redigo)", engine: "redis", open: func(_ context.Context, e engines) (library, error) {
+			pool := redigoPool(e.Redis)
+			return newSCS(redisstore.New(pool), pool), nil
+		}},
+		{name: "scs, goredisstore (go-redis)", engine: "redis", open: func(_ context.Context, e engines) (library, error) {
+			rdb := goredis.NewClient(&goredis.Options{Addr: e.Redis, PoolSize: connections})
+			return newSCS(goredisstore.New(rdb), rdb), nil
+		}},
+		{name: "gorilla, redistore (redigo)", engine: "redis", open: func(_ context.Context, e engines) (library, error) {
+			s, err := redistore.NewRediStoreWithPool(redigoPool(e.Redis), random(64), random(32))
+			if err != nil {
+				return nil, err
+			}
+			s.SetMaxLength(0)
+			return &gorillaSessions{s, s}, nil
+		}},
+
+		{name: "Sojourn, PostgreSQL", engine: "postgres", ours: true, open: func(ctx context.Context, e engines) (library, error) {
+			db, err := postgres.Open(ctx, e.Postgres, postgres.Options{})
+			if err != nil {
+				return nil, err
+			}
+			return newOurs(db, false)
+		}},
+		{name: "Sojourn, PostgreSQL, cache in the process", engine: "postgres", ours: true, cached: true, open: func(ctx context.Context, e engines) (library, error) {
+			db, err := postgres.Open(ctx, e.Postgres, postgres.Options{})
+			if err != nil {
+				return nil, err
+			}
+			return newOursCached(db, db)
+		}},
+		{name: "scs, pgxstore (pgx)", engine: "postgres", open: openPgxstore},
+	}
+}
+
+// newOursCached puts 64 MiB of the process's memory in front of db, which is
+// also what opened is, and is closed with it.
+func newOursCached(db store.Store, opened io.Closer) (library, error) {
+	cached, err := tiered.New(db, tiered.Layer{Cache: tiered.NewMemory(64 << 20)})
+	if err != nil {
+		return nil, err
+	}
+	o, err := newOurs(cached, false)
+	if err != nil {
+		return nil, err
+	}
+	o.opened = append(o.opened, opened)
+	o.caches = cached
+	return o, nil
+}
+
+func redigoPool(addr string) *redigo.Pool {
+	return &redigo.Pool{
+		MaxIdle: connections, MaxActive: connections, Wait: true, IdleTimeout: 4 * time.Minute,
+		Dial: func() (redigo.Conn, error) { return redigo.Dial("tcp", addr) },
+	}
+}
+
+func openPgxstore(ctx context.Context, e engines) (library, error) {
+	cfg, err := pgxpool.ParseConfig(e.Postgres)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = connections
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	// The table of its documentation.
+	const schema = `CREATE TABLE IF NOT EXISTS sessions (token TEXT PRIMARY KEY, data BYTEA NOT NULL, expiry TIMESTAMPTZ NOT NULL);
+		CREATE INDEX IF NOT EXISTS sessions_expiry_idx ON sessions (expiry)`
+	if _, err := pool.Exec(ctx, schema); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("making the table for scs: %w", err)
+	}
+	return newSCS(pgxstore.NewWithCleanupInterval(pool, 0), closing(pool.Close)), nil
+}
+
+// closing is a Close that cannot fail.
+type closing func()
+
+func (c closing) Close() error {
+	c()
+	return nil
+}

@@ -1,0 +1,368 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/servers"
+)
+
+// The tests in this file run several probes on one store behind one address,
+// as a service runs: requests of one visitor go to all of them in turn, and one
+// cookie jar takes whatever comes back. Stores and caches are real servers.
+
+// engine is a store that the probe can be started on.
+type engine struct {
+	name string
+	// replicas is how many probes can share the store.
+	replicas int
+	// url starts the servers and returns the store's URL; "" where it says that
+	// there are none.
+	url func(t *testing.T) string
+}
+
+var engines = []engine{
+	{"memory", 1, func(*testing.T) string { return "memory:" }},
+	{"sqlite", 3, func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "sessions.db") }},
+	{"postgres", 3, func(t *testing.T) string { return servers.Postgres(t).PostgresURL() }},
+	{"redis", 3, func(t *testing.T) string { return "redis://" + servers.Redis(t).Addr }},
+	{"rediscluster", 3, func(t *testing.T) string {
+		var hosts []string
+		for _, s := range servers.RedisCluster(t, 3)[:3] {
+			hosts = append(hosts, s.Addr)
+		}
+		return "rediscluster://" + strings.Join(hosts, ",")
+	}},
+	{"datastore", 3, func(t *testing.T) string {
+		s := servers.Datastore(t)
+		if s == nil {
+			return ""
+		}
+		t.Setenv("DATASTORE_EMULATOR_HOST", s.Addr)
+		return "datastore://probe-test"
+	}},
+	{"memcached", 3, func(t *testing.T) string { return "memcached://" + servers.Memcached(t, 64).Addr + "?timeout=10s" }},
+}
+
+// site is several probes behind one address.
+type site struct {
+	visitor *browser   // whose requests go to all of them in turn
+	direct  []*browser // the same visitor at each of them
+}
+
+// newSite starts the engine's number of probes.
+func newSite(t *testing.T, e engine, store string, args ...string) *site {
+	t.Helper()
+	args = append([]string{"-insecure", "-store", store, "-keys", filepath.Join(t.TempDir(), "keys")}, args...)
+	var targets []*url.URL
+	for range e.replicas {
+		base, err := url.Parse(startProcess(t, args...).base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets = append(targets, base)
+	}
+	var next atomic.Int64
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(transport.CloseIdleConnections)
+	front := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(targets[int(next.Add(1))%len(targets)])
+			r.Out.Host = r.In.Host
+		},
+	})
+	t.Cleanup(front.Close)
+	s := &site{visitor: newBrowser(t, front.URL)}
+	for _, target := range targets {
+		s.direct = append(s.direct, s.visitor.at(target.String()))
+	}
+	return s
+}
+
+// count adds up a counter of all replicas.
+func (s *site) count(name string) (n int) {
+	for _, b := range s.direct {
+		n += b.stats()[name]
+	}
+	return n
+}
+
+func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			store := e.url(t)
+			if store == "" {
+				return // servers has said that nothing is tested
+			}
+			t.Run("alone", func(t *testing.T) {
+				s := newSite(t, e, store)
+				keepsItsPromises(t, s)
+				if n := s.count("cache_hits"); n != 0 {
+					t.Errorf("without a cache there were %d cache hits", n)
+				}
+			})
+			t.Run("behind memory and memcached", func(t *testing.T) {
+				shared := "memcached://" + servers.Memcached(t, 64).Addr
+				s := newSite(t, e, store, "-cache", "memory:1048576", "-cache", shared)
+				keepsItsPromises(t, s)
+				readsComeFromTheCaches(t, s)
+			})
+		})
+	}
+}
+
+// keepsItsPromises tests what holds on every store, whatever is in front of it.
+func keepsItsPromises(t *testing.T, s *site) {
+	t.Run("parallel changes all count", func(t *testing.T) { parallelChangesAllCount(t, s) })
+	t.Run("a visitor reads what he wrote", func(t *testing.T) { readsWhatHeWrote(t, s) })
+	t.Run("a login changes the identifier", func(t *testing.T) { loginChangesTheIdentifier(t, s) })
+	t.Run("a logout is final", func(t *testing.T) { logoutIsFinal(t, s) })
+	t.Run("of parallel pops one wins", func(t *testing.T) { onePopWins(t, s) })
+	t.Run("large values come back", func(t *testing.T) { largeValuesComeBack(t, s) })
+	if n := s.count("store_errors"); n != 0 {
+		t.Errorf("%d store errors", n)
+	}
+}
+
+// somebodyNew is a visitor without cookies at the same site.
+func (s *site) somebodyNew(t *testing.T) *site {
+	fresh := newBrowser(t, s.visitor.base)
+	n := &site{visitor: fresh}
+	for _, b := range s.direct {
+		n.direct = append(n.direct, fresh.at(b.base))
+	}
+	return n
+}
+
+func parallelChangesAllCount(t *testing.T, s *site) {
+	s = s.somebodyNew(t)
+	s.visitor.mustPost("/set-serverside?key=k&value=v")
+	const n = 30
+	together(n, func(i int) {
+		s.visitor.mustPost(fmt.Sprintf("/incr?key=n&delay=%d", 5*(i%4)))
+		s.visitor.mustPost(fmt.Sprintf("/append?key=l&value=v%d.&delay=%d", i, 5*(i%3)))
+	})
+	list := s.visitor.get("/get?key=l").text()
+	for i := range n {
+		if !strings.Contains(list, fmt.Sprintf(`"v%d."`, i)) {
+			t.Errorf("the value of request %d is missing", i)
+		}
+	}
+	for i, b := range s.direct {
+		if r := b.get("/get?key=n"); r.text() != fmt.Sprint(n) {
+			t.Errorf("at replica %d, %d increments made %s", i, n, r.text())
+		}
+	}
+}
+
+func readsWhatHeWrote(t *testing.T, s *site) {
+	// Several at once, so that caches and replicas have something to mix up.
+	together(4, func(who int) {
+		s := s.somebodyNew(t)
+		for i := range 15 {
+			want := fmt.Sprintf("%d-%d", who, i)
+			if r := s.visitor.post("/set-serverside?key=k&value=" + want); r.status != http.StatusOK {
+				t.Errorf("%d %s", r.status, r.body)
+			}
+			for at, b := range s.direct {
+				if r := b.get("/get?key=k"); r.text() != want {
+					t.Errorf("after writing %s, replica %d answers %d %s", want, at, r.status, r.body)
+				}
+			}
+		}
+	})
+}
+
+func loginChangesTheIdentifier(t *testing.T, s *site) {
+	s = s.somebodyNew(t)
+	s.visitor.mustPost("/set-serverside?key=cart&value=mug")
+	for _, b := range s.direct {
+		b.get("/get?key=cart") // into every cache
+	}
+	before := s.visitor.copied()
+	s.visitor.mustPost("/login?user=ada")
+	for i, b := range s.direct {
+		if r := b.get("/get?key=cart"); r.text() != "mug" {
+			t.Errorf("at replica %d the visitor has %s", i, r.body)
+		}
+		goneSoon(t, before.at(b.base), "the identifier from before the login")
+	}
+}
+
+func logoutIsFinal(t *testing.T, s *site) {
+	s = s.somebodyNew(t)
+	s.visitor.mustPost("/login?user=ada")
+	for _, b := range s.direct {
+		b.get("/info") // into every cache
+	}
+	first, last := s.direct[0], s.direct[len(s.direct)-1]
+	slow := last.copied()
+	answer := make(chan reply, 1)
+	asked := func() int { n := last.stats(); return n["loads"] + n["cache_hits"] }
+	before := asked()
+	go func() {
+		r, err := slow.try("POST", "/set?key=k&value=late&delay=1000")
+		if err != nil {
+			r.body = err.Error()
+		}
+		answer <- r
+	}()
+	waitFor(t, "the slow request has loaded its session", func() bool { return asked() > before })
+	replayed := last.copied()
+
+	first.mustPost("/logout")
+
+	if r := <-answer; r.status != http.StatusConflict || len(r.header["Set-Cookie"]) > 0 {
+		t.Errorf("the slow request got %d %s with cookies %v", r.status, r.body, r.header["Set-Cookie"])
+	}
+	for _, b := range s.direct {
+		goneSoon(t, replayed.at(b.base), "a copied cookie")
+	}
+	// Gone for good, and there is nothing that a write could come back to.
+	for i, b := range s.direct {
+		if r := replayed.at(b.base).get("/info"); r.User != "" || r.Placement != "none" {
+			t.Errorf("at replica %d a copied cookie leads to %s", i, r.body)
+		}
+		if r := b.get("/info"); r.User != "" {
+			t.Errorf("at replica %d the visitor is %s", i, r.body)
+		}
+	}
+}
+
+// goneSoon waits until a session that has ended is gone: at once in the process
+// that ended it and without caches; within MaxStale, a second, where another
+// process has a copy of its own.
+func goneSoon(t *testing.T, b *browser, what string) {
+	t.Helper()
+	waitFor(t, what+" leads nowhere", func() bool {
+		r := b.get("/info")
+		return r.User == "" && r.Placement == "none"
+	})
+}
+
+func onePopWins(t *testing.T, s *site) {
+	s = s.somebodyNew(t)
+	s.visitor.mustPost("/set-serverside?key=state&value=xyz")
+	var won atomic.Int32
+	together(16, func(int) {
+		switch r := s.visitor.post("/pop?key=state&delay=20"); {
+		case r.status == http.StatusOK && r.Found:
+			won.Add(1)
+		case r.status == http.StatusOK, r.status == http.StatusConflict:
+		default:
+			t.Errorf("got %d %s", r.status, r.body)
+		}
+	})
+	if won.Load() != 1 {
+		t.Errorf("%d requests got the value", won.Load())
+	}
+}
+
+func largeValuesComeBack(t *testing.T, s *site) {
+	s = s.somebodyNew(t)
+	s.visitor.mustPost("/set?key=k&size=200000")
+	want := s.direct[0].get("/get?key=k").text()
+	if len(want) != 200000 {
+		t.Fatalf("%d bytes", len(want))
+	}
+	for i, b := range s.direct {
+		if b.get("/get?key=k").text() != want {
+			t.Errorf("replica %d has another value", i)
+		}
+	}
+}
+
+func readsComeFromTheCaches(t *testing.T, s *site) {
+	s = s.somebodyNew(t)
+	s.visitor.mustPost("/set-serverside?key=k&value=v")
+	before := s.count("cache_hits")
+	waitFor(t, "a read comes from a cache", func() bool {
+		s.visitor.get("/get?key=k")
+		return s.count("cache_hits") > before
+	})
+	if s.count("cache_misses") == 0 {
+		t.Error("no miss was counted")
+	}
+}
+
+func TestASharedCacheServesReplicasThatHaveNotSeenTheSession(t *testing.T) {
+	for name, cache := range map[string]string{
+		"memcached": "memcached://" + servers.Memcached(t, 64).Addr + "?timeout=10s",
+		"redis":     "redis://" + servers.Redis(t, "--save", "", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru").Addr,
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := engines[1]
+			s := newSite(t, e, e.url(t), "-cache", cache, "-max-stale", "1h")
+			s.visitor.mustPost("/set-serverside?key=k&value=v")
+			waitFor(t, "the cache has a copy", func() bool {
+				before := s.direct[0].stats()["cache_hits"]
+				s.direct[0].get("/get?key=k")
+				return s.direct[0].stats()["cache_hits"] > before
+			})
+			waitFor(t, "another replica reads it", func() bool {
+				s.direct[1].get("/get?key=k")
+				return s.direct[1].stats()["cache_hits"] > 0
+			})
+		})
+	}
+}
+
+func TestACacheThatIsNotThereAtTheStartIsUsedOnceItIs(t *testing.T) {
+	cache := servers.Memcached(t, 64)
+	cache.Kill()
+	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "memcached://"+cache.Addr)
+	if !strings.Contains(p.log.String(), "a cache does not answer") {
+		t.Errorf("the log does not say so: %s", p.log)
+	}
+	b := newBrowser(t, p.base)
+	b.mustPost("/set-serverside?key=k&value=v")
+	if r := b.get("/get?key=k"); r.text() != "v" {
+		t.Errorf("without its cache: %s", r.body)
+	}
+	cache.Start()
+	waitFor(t, "the cache is used", func() bool {
+		b.get("/get?key=k")
+		return b.stats()["cache_hits"] > 0
+	})
+}
+
+func TestACacheThatDiesCostsNothingButItsHits(t *testing.T) {
+	cache := servers.Memcached(t, 64)
+	e := engines[1]
+	s := newSite(t, e, e.url(t), "-cache", "memory:1048576", "-cache", "memcached://"+cache.Addr)
+	s.visitor.mustPost("/incr?key=n")
+	s.visitor.mustPost("/set-serverside?key=k&value=v")
+	var answered atomic.Int64
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 20 {
+				s.visitor.mustPost("/incr?key=n")
+				answered.Add(1)
+			}
+		})
+	}
+	waitFor(t, "the load runs", func() bool { return answered.Load() > 20 })
+	cache.Pause()
+	waitFor(t, "the load runs on", func() bool { return answered.Load() > 60 })
+	cache.Kill()
+	all.Wait()
+	for i, b := range s.direct {
+		if r := b.get("/get?key=n"); r.text() != "161" {
+			t.Errorf("at replica %d, 161 increments made %s", i, r.text())
+		}
+	}
+	s.visitor.mustPost("/logout")
+	if r := s.visitor.get("/info"); r.Placement != "none" {
+		t.Errorf("afterwards: %s", r.body)
+	}
+}

@@ -1,0 +1,217 @@
+package faulttests
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/servers"
+)
+
+const (
+	// maxStale is what the probes are told for shared caches, and inProcess what
+	// they use for the cache within.
+	maxStale  = time.Second
+	inProcess = time.Second
+	// lagOfTwo: a copy in the process may have been taken from the shared cache.
+	lagOfTwo = maxStale + inProcess
+)
+
+// withCaches are the flags of probes with caches.
+func withCaches(flags ...string) []string {
+	return append([]string{"-max-stale", maxStale.String()}, flags...)
+}
+
+// embedded is a durable store that never fails here.
+func embedded(t testing.TB) string {
+	return "sqlite:" + filepath.Join(t.TempDir(), "sessions.db")
+}
+
+// killOrFreeze are the ends of a cache that keeps nothing.
+func killOrFreeze(server *servers.Server) []fault {
+	return []fault{
+		{"killed and started again", func() {
+			server.Kill()
+			<-time.After(aWhile)
+			server.Start()
+		}},
+		{"frozen", func() {
+			server.Pause()
+			<-time.After(aWhile)
+			server.Resume()
+		}},
+	}
+}
+
+func TestMemcachedIsKilledOrFrozen(t *testing.T) {
+	t.Parallel()
+	cache := servers.Memcached(t, 64)
+	scenario{
+		probes: withCaches("-store", embedded(t), "-cache", "memcached://"+cache.Addr),
+		lag:    maxStale,
+		faults: killOrFreeze(cache),
+	}.run(t)
+}
+
+func TestMemcachedIsKilledOrFrozenBehindAnotherCache(t *testing.T) {
+	t.Parallel()
+	cache := servers.Memcached(t, 64)
+	scenario{
+		probes: withCaches("-store", embedded(t), "-cache", "memory:4194304", "-cache", "memcached://"+cache.Addr),
+		lag:    lagOfTwo,
+		faults: killOrFreeze(cache),
+	}.run(t)
+}
+
+func TestRedisAsACacheIsKilledOrFrozen(t *testing.T) {
+	t.Parallel()
+	cache := servers.Redis(t)
+	scenario{
+		probes: withCaches("-store", embedded(t), "-cache", "redis://"+cache.Addr),
+		lag:    maxStale,
+		faults: killOrFreeze(cache),
+	}.run(t)
+}
+
+func TestTheWireToMemcachedIsBad(t *testing.T) {
+	t.Parallel()
+	cache := servers.Memcached(t, 64)
+	w := newWire(t, cache.Addr)
+	scenario{
+		probes: withCaches("-store", embedded(t), "-cache", "memcached://"+w.Addr),
+		lag:    maxStale,
+		faults: badWires(w),
+	}.run(t)
+}
+
+// A cache with no room left forgets at random, leases and copies alike.
+func TestMemcachedIsFull(t *testing.T) {
+	t.Parallel()
+	cache := servers.Memcached(t, 2)
+	s := scenario{
+		probes: withCaches("-store", embedded(t), "-cache", "memcached://"+cache.Addr),
+		lag:    maxStale,
+	}
+	s.fleet = startFleet(t, replicas, nil, s.probes...)
+	s.faults = []fault{{"as long as others push everything out", func() {
+		before := statOf(t, cache, "evictions")
+		eventually(t, "memcached forgets", func() bool {
+			for range 20 {
+				b := s.fleet.browser()
+				must(t)(b.post("/set-serverside?key=ballast&size=20000"))
+				must(t)(b.get("/get?key=ballast"))
+			}
+			return statOf(t, cache, "evictions") >= before+100
+		})
+	}}}
+	s.run(t)
+}
+
+// statOf asks memcached for one of its numbers.
+func statOf(t testing.TB, server *servers.Server, name string) (n int) {
+	t.Helper()
+	c, err := net.Dial("tcp", server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := fmt.Fprint(c, "stats\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(c); lines.Scan() && lines.Text() != "END"; {
+		if text, ok := strings.CutPrefix(lines.Text(), "STAT "+name+" "); ok {
+			if _, err := fmt.Sscan(text, &n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("memcached has no number %q", name)
+	return 0
+}
+
+func TestALogoutIsFinalAtOnceWhereTheCacheWasTold(t *testing.T) {
+	t.Parallel()
+	cache := servers.Memcached(t, 64)
+	f := startFleet(t, replicas, nil, withCaches("-store", embedded(t), "-cache", "memcached://"+cache.Addr)...)
+	for range 20 {
+		b := f.browser()
+		must(t)(b.post("/login?user=ada"))
+		must(t)(b.post("/set-serverside?key=text&value=v"))
+		for _, r := range f.replicas { // the cache has a copy
+			must(t)(b.send(r, http.MethodGet, "/get?key=text"))
+		}
+		copied := b.copied()
+		must(t)(b.post("/logout"))
+		for _, r := range f.replicas {
+			if a := must(t)(copied.copied().send(r, http.MethodGet, "/info")); a.User != "" {
+				t.Fatalf("a copied cookie leads to %s", a.body)
+			}
+		}
+	}
+	if hits := f.count(t, "cache_hits"); hits == 0 {
+		t.Error("the cache was never asked")
+	}
+}
+
+// A frozen cache must cost a timeout now and then, and not one with each
+// request: after the first one, hardly any request may ask it at all.
+func TestAFrozenCacheIsAskedNowAndThen(t *testing.T) {
+	t.Parallel()
+	hole := newHole(t)
+	f := startFleet(t, 1, nil, withCaches("-store", embedded(t), "-cache", "memcached://"+hole.Addr)...)
+	b := f.browser()
+	must(t)(b.post("/login?user=ada"))
+	must(t)(b.post("/set-serverside?key=text&value=v"))
+
+	before, begin := hole.lines.Load(), time.Now()
+	const requests = 300
+	for range requests {
+		must(t)(b.get("/get?key=text"))
+	}
+	asked, elapsed := hole.lines.Load()-before, time.Since(begin)
+	// After each failure the cache rests for a quarter of a second at least.
+	if limit := 1 + int64(elapsed/(250*time.Millisecond)); asked > limit {
+		t.Errorf("%d requests asked a frozen cache %d times in %v, want at most %d", requests, asked, elapsed, limit)
+	}
+	if asked > requests/10 {
+		t.Errorf("%d requests asked a frozen cache %d times", requests, asked)
+	}
+}
+
+// hole listens, takes everything, and says nothing.
+type hole struct {
+	Addr  string
+	lines atomic.Int64 // commands that it was sent
+}
+
+func newHole(t testing.TB) *hole {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	h := &hole{Addr: l.Addr().String()}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for lines := bufio.NewScanner(c); lines.Scan(); {
+					h.lines.Add(1)
+				}
+			}()
+		}
+	}()
+	return h
+}

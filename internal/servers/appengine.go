@@ -1,0 +1,94 @@
+//go:build linux
+
+package servers
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// AppEngine starts the App Engine API server, which answers the bundled
+// services' calls (datastore, memcache) as App Engine does, and points the App
+// Engine library at it until the test ends. It is empty, and forgets everything
+// at its end.
+//
+// The API server comes with the Google Cloud SDK alone. Where that is missing
+// AppEngine returns nil, after saying loudly that nothing is tested, and fails
+// the test if REQUIRE_DATASTORE is 1.
+func AppEngine(t testing.TB) *Server {
+	t.Helper()
+	python, dir, err := appEngineServer()
+	if err != nil {
+		if os.Getenv("REQUIRE_DATASTORE") == "1" {
+			t.Fatalf("App Engine's bundled services cannot be tested: %v", err)
+		}
+		fmt.Fprintf(os.Stderr, "\n*** App Engine's bundled services were NOT TESTED by %s: %v\n\n", t.Name(), err)
+		return nil
+	}
+	var path []string
+	for _, lib := range []string{"requests", "urllib3", "chardet", "certifi", "idna", "pyparsing", "oauthlib", "markupsafe", "pytz"} {
+		path = append(path, filepath.Join(dir, "lib", lib))
+	}
+	s := newServer(t, "App Engine API server", "env")
+	s.args = []string{
+		"PYTHONPATH=" + strings.Join(path, ":"), "PYTHONDONTWRITEBYTECODE=1",
+		python, "-S", filepath.Join(dir, "api_server.py"),
+		"--application=testapp", "--api_host=127.0.0.1", "--api_port=" + strconv.Itoa(s.Port),
+		"--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
+	}
+	s.ready = s.answersAppID
+	t.Setenv("API_HOST", "127.0.0.1")
+	t.Setenv("API_PORT", strconv.Itoa(s.Port))
+	t.Setenv("GAE_APPLICATION", "dev~testapp")
+	t.Setenv("GAE_ENV", "standard")
+	s.Start()
+	return s
+}
+
+// appEngineServer finds the API server, and the Python for it, in the Google
+// Cloud SDK.
+func appEngineServer() (python, dir string, err error) {
+	sdk, err := cloudSDK()
+	if err != nil {
+		return "", "", err
+	}
+	python = filepath.Join(sdk, "platform", "bundledpythonunix", "bin", "python3")
+	dir = filepath.Join(sdk, "platform", "google_appengine")
+	for component, file := range map[string]string{
+		"bundled-python3-unix": python,
+		"app-engine-python":    filepath.Join(dir, "api_server.py"),
+	} {
+		if _, err := os.Stat(file); err != nil {
+			return "", "", fmt.Errorf("the Google Cloud SDK lacks the component %s: %w", component, err)
+		}
+	}
+	return python, dir, nil
+}
+
+// answersAppID asks for / by HTTP: the API server then says whom it serves.
+func (s *Server) answersAppID(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr+"/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 256))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "app_id: dev~testapp") {
+		return fmt.Errorf("%s %q is no answer", resp.Status, body)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+// Package gae keeps sessions in App Engine's bundled services: the records in
+// its datastore, and copies of them in its memcache.
+//
+//	db, err := gae.New(gae.Options{})
+//	copies, err := gae.NewCache(gae.CacheOptions{})
+//	sessions, err := tiered.New(db, tiered.Layer{Cache: copies, MaxStale: 30 * time.Second})
+//	…
+//	http.Handle("/tasks/sweep", gae.Cron(db, 0))
+//	http.ListenAndServe(":"+os.Getenv("PORT"), appengine.Middleware(manager.Wrap(http.DefaultServeMux)))
+//
+// The bundled services belong to a request: App Engine answers calls only while
+// the request is being served whose context they carry. So appengine.Middleware
+// (or appengine.Main) goes around [sojourn.Manager.Wrap], and the contexts that
+// the session manager derives from the request's do. Every other context gives
+// [ErrNoRequest].
+//
+// The App Engine library heeds a context's deadline during a call, and its
+// cancellation only between calls.
+//
+// An app that does not depend on the bundled services uses package
+// clouddatastore instead. Both keep the same entities in the same place, so
+// changing over is a change of the program alone.
+//
+// [sojourn.Manager.Wrap]: https://pkg.go.dev/github.com/sojourn-go/sojourn#Manager.Wrap
+package gae
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"google.golang.org/appengine/v2"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// ErrNoRequest says that a context does not come from a request that App
+// Engine's middleware has seen. The bundled services cannot be called with it.
+var ErrNoRequest = errors.New("not in an App Engine request: appengine.Middleware has to be around the handler and around the session manager's Wrap, and the context has to be the request's")
+
+// begin checks a call's context before anything is sent, and puts the call into
+// the namespace.
+func begin(ctx context.Context, namespace, doing string) (context.Context, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, failed(ctx, doing, err)
+	}
+	if !inRequest(ctx) {
+		return nil, failed(ctx, doing, ErrNoRequest)
+	}
+	ctx, err := appengine.Namespace(ctx, namespace)
+	return ctx, failed(ctx, doing, err)
+}
+
+// inRequest reports whether the App Engine library finds a request in ctx. The
+// library has no such question, but it looks for the request, by a key that
+// only it has, when it is asked for the request's name.
+func inRequest(ctx context.Context) bool {
+	w := &watched{Context: ctx}
+	_ = appengine.RequestID(w)
+	return w.found
+}
+
+// watched is a context that notes whether something was found in it.
+type watched struct {
+	context.Context
+	found bool
+}
+
+func (w *watched) Value(key any) any {
+	v := w.Context.Value(key)
+	w.found = w.found || v != nil
+	return v
+}
+
+// failed wraps err, unless it is nil or one of package store's own. What the
+// context did comes first: the App Engine library has errors of its own for it.
+func failed(ctx context.Context, doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrLimit):
+		return err
+	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+		return fmt.Errorf("gae: %s: %w: %w", doing, ctx.Err(), hushed{err})
+	case ctx.Err() == nil && appengine.IsTimeoutError(err):
+		// The library's clock runs a little ahead of the context's.
+		return fmt.Errorf("gae: %s: %w: %w", doing, context.DeadlineExceeded, hushed{err})
+	}
+	return fmt.Errorf("gae: %s: %w", doing, hushed{err})
+}
+
+// hushed is an error of the services whose text is free of handles: it quotes
+// the keys of entities.
+type hushed struct{ err error }
+
+var handles = regexp.MustCompile(`[a-z2-7]{26}`)
+
+func (h hushed) Error() string { return handles.ReplaceAllString(h.err.Error(), "…") }
+func (h hushed) Unwrap() error { return h.err }
+
+var partName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,100}$`)
+
+// checkName says what is wrong with the name of a kind or namespace.
+func checkName(what, name string) error {
+	if !partName.MatchString(name) || strings.HasPrefix(name, "__") {
+		return fmt.Errorf("gae: %s %.120q: up to 100 letters, digits, \".\", \"_\" and \"-\", not beginning with \"__\"", what, name)
+	}
+	return nil
+}

@@ -1,0 +1,28 @@
+package memcached
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/promises"
+	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// As the only store memcached keeps every promise within one server's life, with
+// room to spare. What a restart or a full server loses is lost: promises 3 and 5
+// then hold for nobody, as the package says.
+func TestPromises(t *testing.T) {
+	server := servers.Memcached(t, 512)
+	n := 0
+	promises.Run(t, func(t *testing.T) store.Store {
+		n++
+		s, err := NewStore([]string{server.Addr}, Options{Prefix: fmt.Sprintf("p%d:", n), Timeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	})
+}

@@ -1,0 +1,101 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// A cursor is the snapshot up to which ends were heard, in the form of
+// PostgreSQL's txid_snapshot: which transactions were over. So no end is missed
+// whose transaction was still under way, whatever the order in which they come
+// to their ends. Between the pages of one walk it is "since/upto/txid/id": the
+// two snapshots between which the ends are, and the last one that was returned.
+var cursorForm = regexp.MustCompile(`^(\d{1,19}:\d{1,19}:[\d,]*)(?:/(\d{1,19}:\d{1,19}:[\d,]*)/(\d{1,19})/([a-z2-7]{26}))?$`)
+
+// fromStart is a snapshot that has seen nothing.
+const fromStart = "1:1:"
+
+var errCursor = errors.New("not a cursor of this store")
+
+// Ends implements [store.EndFeed]. An idle call costs a look into an index, and
+// a write transaction that stays open for long, anywhere in the database
+// server, makes it a longer one.
+func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	page, err := s.ends(ctx, cursor, max(limit, 1))
+	if err != nil {
+		return store.EndPage{}, failed("read the feed of ends", err)
+	}
+	return page, nil
+}
+
+func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.EndPage, err error) {
+	since := cursor
+	var upto *string             // the present, on the first page
+	var txid int64               // where the page before has stopped
+	after := []byte{}            // in that transaction
+	kept := int64(math.MinInt64) // marks that were over before are left out
+	switch cursor {
+	case store.FeedFromNow:
+		err = s.retry(ctx, repeatable, func() error {
+			return s.pool.QueryRow(ctx, "SELECT txid_current_snapshot()::text").Scan(&page.Cursor)
+		})
+		return page, err
+	case store.FeedFromStart:
+		since, kept = fromStart, time.Now().UnixMilli()
+	default:
+		part := cursorForm.FindStringSubmatch(cursor)
+		if part == nil {
+			return page, errCursor
+		}
+		if since = part[1]; part[2] != "" {
+			id, err := store.ParseID(part[4])
+			if err != nil {
+				return page, errCursor
+			}
+			if txid, err = strconv.ParseInt(part[3], 10, 64); err != nil {
+				return page, errCursor
+			}
+			upto, after = &part[2], id[:]
+		}
+	}
+	var snapshot string
+	err = s.retry(ctx, repeatable, func() error {
+		page.Ends = nil
+		rows, err := s.pool.Query(ctx, s.sql.ends, since, upto, txid, after, kept, limit)
+		if err != nil {
+			return err
+		}
+		var number, until *int64
+		var id []byte
+		_, err = pgx.ForEachRow(rows, []any{&snapshot, &number, &id, &until}, func() error {
+			switch {
+			case number == nil: // nothing has ended
+				return nil
+			case len(id) != len(store.ID{}):
+				return errNotARecord
+			}
+			txid = *number
+			page.Ends = append(page.Ends, store.End{ID: store.ID(id), Until: time.UnixMilli(*until).UTC()})
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return page, err
+	}
+	page.Cursor = snapshot
+	if page.More = len(page.Ends) == limit; page.More {
+		last := page.Ends[limit-1].ID.String()
+		page.Cursor = strings.Join([]string{since, snapshot, strconv.FormatInt(txid, 10), last}, "/")
+	}
+	return page, nil
+}

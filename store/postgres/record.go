@@ -1,0 +1,145 @@
+package postgres
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+var errNotARecord = errors.New("a row is not a session record")
+
+// row is a record as the arguments of insert and update.
+func row(rec store.Record) []any {
+	tags := make([]int64, len(rec.Tags))
+	for i, t := range rec.Tags {
+		tags[i] = int64(t)
+	}
+	return []any{
+		rec.ID[:], int64(rec.Version), tags, userColumn(&rec), millis(rec.Created), millis(rec.Seen),
+		millis(rec.Deadline), millis(rec.Expires), millis(rec.Ended), dataColumn(&rec),
+	}
+}
+
+// userColumn is NULL for nobody.
+func userColumn(rec *store.Record) []byte {
+	if rec.User == (store.UserHash{}) {
+		return nil
+	}
+	return rec.User[:]
+}
+
+// dataColumn is NULL for end marks only.
+func dataColumn(rec *store.Record) []byte {
+	switch {
+	case rec.IsEnd():
+		return nil
+	case rec.Data == nil:
+		return []byte{}
+	default:
+		return rec.Data
+	}
+}
+
+// recordColumns are records as the arguments of insertMany and updateMany: one
+// array for each column. PostgreSQL has no arrays of arrays of different
+// lengths: the tags are in one array, RecentTags for each record, and how many
+// of them count in another one.
+func recordColumns(calls []*writeCall) []any {
+	n := len(calls)
+	ids, users, data := make([][]byte, n), make([][]byte, n), make([][]byte, n)
+	tags, tagCounts := make([]int64, n*store.RecentTags), make([]int32, n)
+	var numbers [6][]int64
+	for i := range numbers {
+		numbers[i] = make([]int64, n)
+	}
+	for i, c := range calls {
+		rec := &c.q.rec
+		ids[i], users[i], data[i] = rec.ID[:], userColumn(rec), dataColumn(rec)
+		tagCounts[i] = int32(len(rec.Tags))
+		for k, tag := range rec.Tags {
+			tags[i*store.RecentTags+k] = int64(tag)
+		}
+		for k, v := range [...]int64{
+			int64(rec.Version), millis(rec.Created), millis(rec.Seen), millis(rec.Deadline), millis(rec.Expires), millis(rec.Ended),
+		} {
+			numbers[k][i] = v
+		}
+	}
+	return []any{
+		ids, tags, tagCounts, numbers[0], users, numbers[1], numbers[2],
+		numbers[3], numbers[4], numbers[5], data,
+	}
+}
+
+// baseColumns are what updateMany takes besides.
+func baseColumns(calls []*writeCall) []any {
+	versions, tags, shorten := make([]int64, len(calls)), make([]int64, len(calls)), make([]bool, len(calls))
+	for i, c := range calls {
+		versions[i], tags[i] = int64(c.q.base.Version), int64(c.q.base.Tag)
+		shorten[i] = c.q.rec.Shorten || c.q.rec.IsEnd()
+	}
+	return []any{versions, tags, shorten}
+}
+
+// touchColumns are the arguments of touchMany: of each session the latest
+// times.
+func touchColumns(calls []*writeCall) []any {
+	var ids [][]byte
+	var seen, deadlines []int64
+	for _, c := range calls { // sorted by ID
+		rec := &c.q.rec
+		last := len(ids) - 1
+		if last < 0 || !bytes.Equal(ids[last], rec.ID[:]) {
+			ids, seen, deadlines = append(ids, rec.ID[:]), append(seen, rec.Seen.UnixMilli()), append(deadlines, rec.Deadline.UnixMilli())
+			continue
+		}
+		seen[last] = max(seen[last], rec.Seen.UnixMilli())
+		deadlines[last] = max(deadlines[last], rec.Deadline.UnixMilli())
+	}
+	return []any{ids, seen, deadlines}
+}
+
+// scan is the inverse of row.
+func scan(r pgx.Row) (store.Record, error) {
+	var rec store.Record
+	var id, user []byte
+	var version, created, seen, deadline, expires, ended int64
+	var tags []int64
+	err := r.Scan(&id, &version, &tags, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
+	if err != nil {
+		return store.Record{}, err
+	}
+	if len(id) != len(rec.ID) || len(user) != 0 && len(user) != len(rec.User) {
+		return store.Record{}, errNotARecord
+	}
+	copy(rec.ID[:], id)
+	copy(rec.User[:], user)
+	rec.Version = uint64(version)
+	for _, t := range tags {
+		rec.Tags = append(rec.Tags, store.Tag(t))
+	}
+	rec.Created, rec.Seen, rec.Deadline = moment(created), moment(seen), moment(deadline)
+	rec.Expires, rec.Ended = moment(expires), moment(ended)
+	if len(rec.Data) == 0 {
+		rec.Data = nil
+	}
+	return rec, nil
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func moment(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

@@ -1,0 +1,301 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// writeFlights is how many batches of writes are under way at once: one waits
+// for the disk while the next one is prepared.
+const writeFlights = 2
+
+// maxData is how long a record's data may be. PostgreSQL's own limit is 1 GiB
+// for a value, and for a message that holds it.
+const maxData = 256 << 20
+
+// kinds of writes
+const (
+	insert = iota
+	update
+	touch
+	end
+	limited // an insert that holds the user to a number of sessions
+)
+
+// A writing is a save, a touch or an end.
+type writing struct {
+	what  int
+	rec   store.Record // of a touch: ID, Seen and Deadline; of an end: ID and Deadline
+	base  store.Base
+	limit store.UserLimit
+}
+
+func (w writing) session() store.ID { return w.rec.ID }
+func (w writing) kind() int         { return w.what }
+func (w writing) size() int         { return len(w.rec.Data) }
+func (w writing) shares() bool      { return w.what == touch }
+
+// The answer to a write are the sessions that it ended besides.
+type writeCall = call[writing, []store.ID]
+
+// Save implements [store.Store]. It returns [store.ErrTooLarge] for more than
+// 256 MiB of Data. Saves that come while others are being committed share a
+// statement and a commit.
+func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	w := writing{what: insert, rec: rec, base: base}
+	if base != (store.Base{}) {
+		w.what = update
+	}
+	_, err := s.save(ctx, w)
+	return err
+}
+
+// SaveLimited implements [store.UserLimiter]. Those of one user wait for each
+// other, in the database.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
+	return s.save(ctx, writing{what: limited, rec: rec, limit: limit})
+}
+
+func (s *Store) save(ctx context.Context, w writing) ([]store.ID, error) {
+	switch n := len(w.rec.Tags); {
+	case n == 0 || n > store.RecentTags:
+		return nil, fmt.Errorf("postgres: save: a record has 1 to %d tags, not %d", store.RecentTags, n)
+	case len(w.rec.Data) > maxData:
+		return nil, store.ErrTooLarge
+	}
+	// The caller may change the tags after an outcome that is unknown.
+	w.rec.Tags = slices.Clone(w.rec.Tags)
+	ended, err := s.writes.do(ctx, w)
+	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrLimit) {
+		return nil, failed("save", err)
+	}
+	return ended, err
+}
+
+// Delete implements [store.Store].
+func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
+	_, err := s.writes.do(ctx, writing{what: end, rec: store.Record{ID: id, Deadline: until}})
+	if err != nil {
+		return failed("delete", err)
+	}
+	return nil
+}
+
+// Touch implements [store.Toucher]. It shares statements and commits as Save
+// does.
+func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
+	_, err := s.writes.do(ctx, writing{what: touch, rec: store.Record{ID: id, Seen: seen, Deadline: deadline}})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return failed("touch", err)
+	}
+	return err
+}
+
+// carryWrites commits writes of one kind in one statement. Those that it did
+// not apply are returned: what is locked by somebody else shall hold up nobody,
+// and whether the others are conflicts shows when they are sent alone.
+func (s *Store) carryWrites(ctx context.Context, calls []*writeCall) (rest []*writeCall) {
+	if len(calls) == 1 {
+		calls[0].settle(s.writeOne(ctx, &calls[0].q))
+		return nil
+	}
+	if what := calls[0].q.what; what == end || what == limited {
+		return calls
+	}
+	applied, err := s.writeMany(ctx, calls)
+	switch {
+	case err == nil:
+		for _, c := range calls {
+			if applied[c.q.rec.ID] {
+				c.settle(nil, nil)
+			} else {
+				rest = append(rest, c)
+			}
+		}
+		return rest
+	case oneRowsFault(err):
+		// Nothing was applied.
+		for _, c := range calls {
+			s.carryWrites(ctx, []*writeCall{c})
+		}
+		return nil
+	default:
+		for _, c := range calls {
+			c.settle(nil, err)
+		}
+		return nil
+	}
+}
+
+// writeMany returns the sessions to which the writes were applied.
+func (s *Store) writeMany(ctx context.Context, calls []*writeCall) (map[store.ID]bool, error) {
+	// In the order of the IDs, so that two statements never wait for each other.
+	calls = slices.Clone(calls)
+	slices.SortFunc(calls, func(a, b *writeCall) int {
+		return bytes.Compare(a.q.rec.ID[:], b.q.rec.ID[:])
+	})
+	var sql string
+	var args []any
+	switch what := calls[0].q.what; what {
+	case touch:
+		sql, args = s.sql.touchMany, touchColumns(calls)
+	case insert:
+		sql, args = s.sql.insertMany, recordColumns(calls)
+	case update:
+		sql, args = s.sql.updateMany, append(recordColumns(calls), baseColumns(calls)...)
+	}
+	applied := make(map[store.ID]bool, len(calls))
+	err := s.retry(ctx, once, func() error {
+		rows, err := s.pool.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if len(id) == len(store.ID{}) {
+				applied[store.ID(id)] = true
+			}
+		}
+		return nil
+	})
+	return applied, err
+}
+
+// writeOne carries out a single write.
+func (s *Store) writeOne(ctx context.Context, w *writing) (ended []store.ID, err error) {
+	switch w.what {
+	case touch:
+		return nil, s.touchOne(ctx, w.rec.ID, w.rec.Seen, w.rec.Deadline)
+	case end:
+		_, err := s.exec(ctx, repeatable, s.sql.end, w.rec.ID[:], time.Now().UnixMilli(), w.rec.Deadline.UnixMilli())
+		return nil, err
+	case limited:
+		return s.saveLimited(ctx, w.rec, w.limit)
+	default:
+		return nil, s.saveOne(ctx, w.rec, w.base)
+	}
+}
+
+func (s *Store) saveOne(ctx context.Context, rec store.Record, base store.Base) error {
+	sql, args := s.sql.insert, row(rec)
+	if base != (store.Base{}) {
+		sql, args = s.sql.update, append(args, int64(base.Version), int64(base.Tag), rec.Shorten || rec.IsEnd())
+	}
+	n, err := s.exec(ctx, once, sql, args...)
+	if err != nil || n == 1 {
+		return err
+	}
+	// A statement of its own: the one before may have waited for this very save,
+	// sent earlier, and its snapshot is older than that.
+	var saved bool
+	err = s.retry(ctx, repeatable, func() error {
+		return s.pool.QueryRow(ctx, s.sql.hasTag, rec.ID[:], int64(rec.Tags[0])).Scan(&saved)
+	})
+	if err == nil && !saved {
+		err = store.ErrConflict
+	}
+	return err
+}
+
+func (s *Store) touchOne(ctx context.Context, id store.ID, seen, deadline time.Time) error {
+	n, err := s.exec(ctx, repeatable, s.sql.touch, id[:], seen.UnixMilli(), deadline.UnixMilli())
+	if err == nil && n == 0 {
+		err = store.ErrNotFound
+	}
+	return err
+}
+
+// saveLimited inserts a user's session and makes room for it. Whoever does so
+// for the same user waits until this is committed, in whatever process.
+func (s *Store) saveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
+	err = s.retry(ctx, once, func() error {
+		ended = nil
+		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, lockSQL, lockNumber(s.table, rec.User[:])); err != nil {
+				return err
+			}
+			var there bool
+			var tags []int64
+			err := tx.QueryRow(ctx, s.sql.look, rec.ID[:]).Scan(&tags, &there)
+			switch {
+			case errors.Is(err, pgx.ErrNoRows):
+			case err != nil:
+				return err
+			case slices.Contains(tags, int64(rec.Tags[0])):
+				return nil // saved before
+			case there:
+				return store.ErrConflict
+			}
+			others, err := s.others(ctx, tx, &rec, limit.Replaces)
+			if err != nil {
+				return err
+			}
+			over := max(len(others)-(limit.Max-1), 0)
+			if over > 0 && limit.Refuse {
+				return store.ErrLimit
+			}
+			tag, err := tx.Exec(ctx, s.sql.insert, row(rec)...)
+			switch {
+			case err != nil:
+				return err
+			case tag.RowsAffected() == 0:
+				return store.ErrConflict // with somebody who was faster
+			case over == 0:
+				return nil
+			}
+			ids := make([][]byte, over)
+			for i := range ids {
+				ids[i] = others[i][:]
+			}
+			_, err = tx.Exec(ctx, s.sql.endMany, ids, time.Now().UnixMilli(), limit.Until.UnixMilli())
+			ended = others[:over]
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ended, nil
+}
+
+// others locks a user's live sessions, besides the new one and the one that it
+// replaces, and returns them, the oldest first.
+func (s *Store) others(ctx context.Context, tx pgx.Tx, rec *store.Record, replaces store.ID) ([]store.ID, error) {
+	rows, err := tx.Query(ctx, s.sql.others, userColumn(rec), rec.ID[:], replaces[:])
+	if err != nil {
+		return nil, err
+	}
+	type session struct {
+		id      store.ID
+		created int64
+	}
+	sessions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (session, error) {
+		var id []byte
+		var at int64
+		if err := row.Scan(&id, &at); err != nil {
+			return session{}, err
+		}
+		if len(id) != len(store.ID{}) {
+			return session{}, errNotARecord
+		}
+		return session{store.ID(id), at}, nil
+	})
+	slices.SortStableFunc(sessions, func(a, b session) int { return cmp.Compare(a.created, b.created) })
+	ids := make([]store.ID, len(sessions))
+	for i, o := range sessions {
+		ids[i] = o.id
+	}
+	return ids, err
+}

@@ -1,0 +1,241 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// reserveScript lists a session that is about to be saved, and answers which
+// others have to end to make room for it, the oldest first. They stay listed
+// until they have ended, so that whoever comes in between waits for their end,
+// too. Or it refuses.
+//
+// Its arguments are the new session's entry, how many others may stay, whether
+// to refuse, the one that is replaced, and the entries that the caller found
+// without a live session, each behind a letter that says why. All others count,
+// those too that the caller has not seen: somebody has just reserved a place.
+var reserveScript = newScript(`
+local key, id, expires, created = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local room, refuse, replaced = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
+local why = {}
+for i = 7, #ARGV do why[string.sub(ARGV[i], 2)] = string.sub(ARGV[i], 1, 1) end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local others = {}
+local all = redis.call('HGETALL', key)
+for i = 1, #all, 2 do
+	local other = all[i]
+	if other ~= id and other ~= replaced then
+		local written, _, born = struct.unpack('>I6I6I6', all[i + 1])
+		local old = written + 60000 < now
+		if not why[other] or why[other] == 'a' and not old then
+			table.insert(others, {id = other, born = born})
+		elseif why[other] ~= 'x' and old then
+			redis.call('HDEL', key, other)
+		end
+	end
+end
+if refuse and #others > room then return 0 end
+-- In the same order for everybody; that of texts depends on the server's locale.
+table.sort(others, function(a, b)
+	if a.born ~= b.born then return a.born < b.born end
+	return (struct.unpack('>I6', a.id)) < (struct.unpack('>I6', b.id))
+end)
+redis.call('HSET', key, id, struct.pack('>I6I6I6', now, expires, created))
+local ttl = redis.call('PTTL', key)
+if ttl < 0 or now + ttl < expires + 60000 then redis.call('PEXPIREAT', key, expires + 60000) end
+local victims = {}
+for i = 1, #others - room do victims[i] = others[i].id end
+return victims
+`)
+
+// Why an entry may not count.
+const (
+	absent  = "a" // there is no record; it may be about to be written
+	over    = "e" // it has ended, or is another user's
+	expired = "x" // a clock that is behind may still find it live
+)
+
+const (
+	// promptly is how long after it was reserved a place may be taken. After a
+	// minute it does not count.
+	promptly = clockSkew / 2
+	// limitTries is how often SaveLimited starts over. Twice is the rule, to look
+	// whether all has gone well; more, after a failover or a long pause.
+	limitTries = 8
+)
+
+var errUnsettled = errors.New("the index by user does not keep its entries")
+
+// SaveLimited stores a user's new session, as store.UserLimiter says. It takes
+// six round trips, and two more to end others.
+//
+// The index by user, which decides, and the sessions may be on different servers.
+// So a place in the index is reserved first; then those that have to go are
+// ended; then the session is saved; and then everything is looked at again. A
+// session whose place was given to another one meanwhile meets the end mark that
+// was left for it. Whatever stops in between leaves at worst a place that nobody
+// takes, for a minute.
+//
+// The order of the sessions is that of Created. An ID that is taken while the
+// call is under way is ErrConflict after others were ended, and so is a session
+// that was ended by another call.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
+	if rec.User == (store.UserHash{}) || rec.IsEnd() || rec.Expired(time.Now().Add(-clockSkew)) {
+		return nil, s.Save(ctx, rec, store.Base{}) // and it does not count
+	}
+	if err := fits(len(rec.Data)); err != nil {
+		return nil, failed("save", err)
+	}
+	value := encode(&rec)
+	for range limitTries {
+		found, err := s.look(ctx, &rec)
+		if err != nil {
+			return ended, failed("save: look at the user's sessions", err)
+		}
+		own := found.own
+		saved := own != nil && own.HasTag(rec.Tags[0])
+		switch {
+		case saved && (found.listed || own.IsEnd()):
+			return ended, nil
+		case saved: // and its entry is lost
+			limit.Refuse = false
+		case own != nil && !own.Expired(time.Now()):
+			return ended, store.ErrConflict
+		}
+		begun := time.Now()
+		victims, err := s.reserve(ctx, &rec, limit, found.idle)
+		if errors.Is(err, store.ErrLimit) {
+			return ended, store.ErrLimit
+		}
+		if err != nil {
+			return ended, failed("save: reserve a place", err)
+		}
+		gone, err := s.evict(ctx, rec.User, victims, limit.Until)
+		ended = append(ended, gone...)
+		if err != nil {
+			return ended, failed("save: make room", err)
+		}
+		if time.Since(begun) > promptly {
+			continue
+		}
+		if _, _, err := s.save(ctx, &rec, value, store.Base{}, true); err != nil {
+			if _, answered := valkey.IsValkeyErr(err); answered {
+				s.unindex(ctx, rec.User, rec.ID) // it surely was not saved
+			}
+			return ended, failed("save", err)
+		}
+		// If it was refused, the next look says why.
+	}
+	return ended, failed("save", errUnsettled)
+}
+
+// census is what look finds.
+type census struct {
+	own    *store.Record // nil = there is none
+	listed bool          // the index has an entry for it
+	idle   []string      // the other entries without a live session, as reserveScript takes them
+}
+
+// look reads the index of a record's user, and then its sessions' records. In
+// that order: an entry goes after its session has ended, so one that is live and
+// was not listed before has lost its entry.
+func (s *Store) look(ctx context.Context, rec *store.Record) (c census, err error) {
+	ids, err := s.entries(ctx, rec.User)
+	if err != nil {
+		return c, err
+	}
+	if c.listed = slices.Contains(ids, rec.ID); !c.listed {
+		ids = append(ids, rec.ID)
+	}
+	recs, err := s.loadHeads(ctx, ids)
+	if err != nil {
+		return c, err
+	}
+	found := make(map[store.ID]*store.Record, len(recs))
+	for i := range recs {
+		found[recs[i].ID] = &recs[i]
+	}
+	c.own = found[rec.ID]
+	now := time.Now()
+	for _, id := range ids {
+		if id == rec.ID {
+			continue
+		}
+		why := ""
+		switch r := found[id]; {
+		case r == nil:
+			why = absent
+		case r.IsEnd(), r.User != rec.User:
+			why = over
+		case r.Expired(now):
+			why = expired
+		default:
+			continue
+		}
+		c.idle = append(c.idle, why+string(id[:]))
+	}
+	return c, nil
+}
+
+// reserve runs reserveScript. It returns store.ErrLimit if there is no room.
+func (s *Store) reserve(ctx context.Context, rec *store.Record, limit store.UserLimit, idle []string) ([]store.ID, error) {
+	args := append(entry(rec), strconv.Itoa(limit.Max-1), flag(limit.Refuse), string(limit.Replaces[:]))
+	m, err := s.evalKept(ctx, reserveScript, s.userKey(rec.User), append(args, idle...)...)
+	if n, e := m.AsInt64(); m.IsInt64() && e == nil && n == refused {
+		return nil, store.ErrLimit
+	}
+	if err != nil {
+		return nil, err
+	}
+	texts, err := m.AsStrSlice()
+	if err != nil {
+		return nil, errAnswer
+	}
+	victims := make([]store.ID, len(texts))
+	for i, text := range texts {
+		if len(text) != len(victims[i]) {
+			return nil, errAnswer
+		}
+		victims[i] = store.ID([]byte(text))
+	}
+	return victims, nil
+}
+
+// evict ends sessions, and returns those that were live until then.
+func (s *Store) evict(ctx context.Context, user store.UserHash, victims []store.ID, until time.Time) (live []store.ID, err error) {
+	for page := range slices.Chunk(victims, waiting) {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		var gone []store.ID
+		var failure error
+		for _, id := range page {
+			wg.Go(func() {
+				was, err := s.end(ctx, id, until)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err != nil:
+					failure = err
+					return
+				case was != store.UserHash{}:
+					live = append(live, id)
+				}
+				gone = append(gone, id)
+			})
+		}
+		wg.Wait()
+		if err := errors.Join(failure, s.hasEnded(ctx, user, until, gone...)); err != nil {
+			return live, err
+		}
+	}
+	return live, nil
+}

@@ -1,0 +1,340 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+func upTo(n int) store.UserLimit {
+	return store.UserLimit{Max: n, Until: time.Now().Add(time.Hour)}
+}
+
+func refusing(n int) store.UserLimit {
+	limit := upTo(n)
+	limit.Refuse = true
+	return limit
+}
+
+// logins saves that many sessions of a user, each a second younger than the one
+// before.
+func logins(t testing.TB, s *Store, user store.UserHash, n int) (ids []store.ID) {
+	t.Helper()
+	for i := range n {
+		rec := session(user)
+		rec.Created = rec.Created.Add(time.Duration(i-n) * time.Second)
+		ids = append(ids, inserted(t, s, rec).ID)
+	}
+	return ids
+}
+
+// limited saves a new session, and fails the test unless these were ended.
+func limited(t testing.TB, s *Store, rec store.Record, limit store.UserLimit, want ...store.ID) {
+	t.Helper()
+	ended, err := s.SaveLimited(t.Context(), rec, limit)
+	must(t, err)
+	got := map[store.ID]bool{}
+	for _, id := range ended {
+		got[id] = true
+	}
+	wanted := map[store.ID]bool{}
+	for _, id := range want {
+		wanted[id] = true
+	}
+	if len(ended) != len(want) || !maps.Equal(got, wanted) {
+		t.Fatalf("SaveLimited has ended %d sessions, want the %d that were in the way", len(ended), len(want))
+	}
+}
+
+// reserved is a login that stopped after it had reserved its place.
+func reserved(t testing.TB, s *Store, rec store.Record) {
+	t.Helper()
+	found, err := s.look(t.Context(), &rec)
+	must(t, err)
+	_, err = s.reserve(t.Context(), &rec, upTo(100), found.idle)
+	must(t, err)
+}
+
+func live(t testing.TB, s *Store, ids ...store.ID) (n int) {
+	t.Helper()
+	recs, err := s.loadHeads(context.Background(), ids)
+	must(t, err)
+	for _, rec := range recs {
+		if !rec.IsEnd() && !rec.Expired(time.Now()) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAPlaceThatNobodyTakesIsFreeAfterAMinute(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 1)
+	stopped := session(ann)
+	reserved(t, s, stopped)
+	if _, err := s.SaveLimited(t.Context(), session(ann), refusing(2)); !errors.Is(err, store.ErrLimit) {
+		t.Fatalf("%v, want ErrLimit: the place may be about to be taken", err)
+	}
+	age(t, s, ann, stopped.ID, 61*time.Second, time.Hour)
+	rec := session(ann)
+	limited(t, s, rec, refusing(2))
+	has(t, s, ann, ids[0], rec.ID)
+	if listed(t, s, ann)[stopped.ID] {
+		t.Error("the place is still reserved")
+	}
+}
+
+func TestALoginThatIsSentAgainTakesThePlaceThatItReserved(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 1)
+	rec := session(ann)
+	reserved(t, s, rec)
+	limited(t, s, rec, refusing(2))
+	has(t, s, ann, ids[0], rec.ID)
+}
+
+func TestASessionThatLosesItsPlaceBeforeItIsSavedStaysEnded(t *testing.T) {
+	_, s := single(t)
+	slow := session(ann)
+	slow.Created = slow.Created.Add(-time.Second)
+	reserved(t, s, slow)
+	fast := session(ann)
+	limited(t, s, fast, upTo(1)) // none was live before
+	if _, err := s.SaveLimited(t.Context(), slow, upTo(1)); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the slow login: %v, want ErrConflict", err)
+	}
+	if err := s.Save(t.Context(), slow, store.Base{}); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("its save: %v, want ErrConflict", err)
+	}
+	has(t, s, ann, fast.ID)
+}
+
+func TestARefusedLoginReservesNothing(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 2)
+	for range 3 {
+		if _, err := s.SaveLimited(t.Context(), session(ann), refusing(2)); !errors.Is(err, store.ErrLimit) {
+			t.Fatalf("%v, want ErrLimit", err)
+		}
+	}
+	if n := len(listed(t, s, ann)); n != 2 {
+		t.Errorf("the index holds %d entries, want 2", n)
+	}
+	must(t, s.Delete(t.Context(), ids[0], time.Now().Add(time.Hour)))
+	limited(t, s, session(ann), refusing(2))
+}
+
+func TestALoginThatTheServerRefusesGivesItsPlaceBack(t *testing.T) {
+	_, s := single(t)
+	rec := session(ann)
+	rec.Data = make([]byte, 2<<20)
+	must(t, s.rdb.Do(t.Context(), s.rdb.B().ConfigSet().ParameterValue().ParameterValue("proto-max-bulk-len", "1048576").Build()).Error())
+	if _, err := s.SaveLimited(t.Context(), rec, refusing(1)); err == nil {
+		t.Fatal("it was saved")
+	}
+	has(t, s, ann)
+}
+
+func TestALoginCountsNeitherEndedNorVanishedSessionsAndTidiesUp(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 5)
+	expired, gone, marked, moved, stays := ids[0], ids[1], ids[2], ids[3], ids[4]
+	change := func(id store.ID, how func(rec *store.Record)) {
+		rec, err := s.Load(t.Context(), id)
+		must(t, err)
+		save := next(rec)
+		save.Shorten = true
+		how(&save)
+		saved(t, s, save, rec.Base())
+	}
+	change(expired, func(rec *store.Record) { rec.Deadline = time.Now().Add(-time.Second) })
+	change(moved, func(rec *store.Record) { rec.User = store.UserHash{0xb} })
+	must(t, s.rdb.Do(t.Context(), s.rdb.B().Del().Key(s.key(gone)).Build()).Error())
+	must(t, s.Delete(t.Context(), marked, time.Now().Add(time.Hour)))
+	for _, id := range []store.ID{expired, gone, moved} {
+		age(t, s, ann, id, 2*time.Minute, time.Hour)
+	}
+	age(t, s, ann, marked, 2*time.Minute, time.Hour) // its removal has failed
+	rec := session(ann)
+	limited(t, s, rec, refusing(2))
+	if got := listed(t, s, ann); got[gone] || got[marked] || got[moved] {
+		t.Errorf("%d entries are left", len(got))
+	}
+	// A process whose clock is behind may extend it.
+	if !listed(t, s, ann)[expired] {
+		t.Error("the entry of a session that has just expired was removed while there is a record")
+	}
+	limited(t, s, session(ann), upTo(2), stays)
+}
+
+func TestASessionThatIsOverWhenItIsSavedIsNotListed(t *testing.T) {
+	_, s := single(t)
+	past := session(ann)
+	past.Deadline = time.Now().Add(-2 * clockSkew)
+	inserted(t, s, past)
+	rec := inserted(t, s, session(ann))
+	short := next(rec)
+	short.Shorten, short.Deadline = true, past.Deadline
+	saved(t, s, short, rec.Base())
+	if n := len(listed(t, s, ann)); n != 0 {
+		t.Errorf("the index holds %d entries", n)
+	}
+	limited(t, s, past, refusing(1))
+	limited(t, s, session(ann), refusing(1))
+}
+
+func TestEvictionGoesByCreationAlsoAfterTouches(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 3)
+	rec, err := s.Load(t.Context(), ids[0])
+	must(t, err)
+	must(t, s.Touch(t.Context(), ids[0], rec.Seen.Add(time.Minute), rec.Deadline.Add(time.Minute)))
+	limited(t, s, session(ann), upTo(3), ids[0])
+}
+
+func TestALoginWhoseEntryAFailoverLostIsListedAgainAndLimitedStill(t *testing.T) {
+	server, s := single(t)
+	rec := session(ann)
+	limited(t, s, rec, upTo(2))
+	server.RedisCommand("DEL", s.userKey(ann))
+	others := logins(t, s, ann, 2)
+	limited(t, s, rec, upTo(2), others[0]) // sent again, as its answer was lost
+	has(t, s, ann, rec.ID, others[1])
+}
+
+func TestEvictedSessionsLeaveTheIndexAndAreReportedOnce(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 200)
+	rec := session(ann)
+	limited(t, s, rec, upTo(3), ids[:198]...)
+	if n := len(listed(t, s, ann)); n != 3 {
+		t.Errorf("the index holds %d entries, want 3", n)
+	}
+	has(t, s, ann, ids[198], ids[199], rec.ID)
+}
+
+// parallelLogins logs a user in n times at once, and returns the sessions and
+// how many logins came through.
+func parallelLogins(t testing.TB, stores []*Store, n int, limit store.UserLimit, settle bool) (ids []store.ID, in int) {
+	t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	ended := map[store.ID]int{}
+	for i := range n {
+		s, rec := stores[i%len(stores)], session(ann)
+		ids = append(ids, rec.ID)
+		wg.Go(func() {
+			for try := 0; ; try++ {
+				gone, err := s.SaveLimited(within(t, 30*time.Second), rec, limit)
+				mu.Lock()
+				for _, id := range gone {
+					ended[id]++
+				}
+				if err == nil {
+					in++
+				}
+				mu.Unlock()
+				if err == nil || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrLimit) {
+					return
+				}
+				if !settle || try == 200 {
+					t.Errorf("SaveLimited: %v", err)
+					return
+				}
+				<-time.After(50 * time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	for _, times := range ended {
+		if times != 1 {
+			t.Errorf("an eviction was reported %d times", times)
+		}
+	}
+	return ids, in
+}
+
+func TestTwoHundredParallelLoginsInAClusterLeaveExactlyThree(t *testing.T) {
+	nodes := servers.RedisCluster(t, 3)
+	o := Options{Addrs: []string{nodes[0].Addr}, Cluster: true}
+	stores := []*Store{open(t, o), open(t, o), open(t, o)} // as many replicas of the application
+	s := stores[0]
+	ids := logins(t, s, ann, 3)
+	more, _ := parallelLogins(t, stores, 200, upTo(3), false)
+	if n := live(t, s, append(ids, more...)...); n != 3 {
+		t.Errorf("%d sessions are live, want 3", n)
+	}
+	recs, err := s.ByUser(t.Context(), ann)
+	if err != nil || len(recs) != 3 {
+		t.Fatalf("ByUser returns %d sessions, %v; want 3", len(recs), err)
+	}
+	must(t, s.Delete(t.Context(), recs[0].ID, time.Now().Add(time.Hour)))
+	refused, in := parallelLogins(t, stores, 200, refusing(3), false)
+	if n := live(t, s, append(append(ids, more...), refused...)...); n != 3 || in != 1 {
+		t.Errorf("%d of 200 were let in where there was room for one, and %d are live", in, n)
+	}
+}
+
+// Each time another of the masters is killed while logins are under way: that of
+// the user's index, and those of sessions alone. Every write is on its replica
+// before it counts, so the failover loses none.
+func TestParallelLoginsDuringAFailoverLeaveNoMoreThanAllowed(t *testing.T) {
+	for _, what := range []string{"the user's index", "no index"} {
+		t.Run("of the node with "+what, func(t *testing.T) {
+			nodes := servers.RedisCluster(t, 3)
+			o := Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr, nodes[2].Addr}, Cluster: true}
+			safe := o
+			safe.Replicas, safe.ReplicaTimeout = 1, 10*time.Second
+			stores := []*Store{open(t, safe), open(t, safe)}
+			after := open(t, o)
+			ids := logins(t, after, ann, 3)
+			owner := ownerOf(t, nodes, after.userKey(ann))
+			victim := owner
+			if what == "no index" {
+				for _, n := range nodes[:3] {
+					if n != owner {
+						victim = n
+					}
+				}
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				eventually(t, "logins are under way", func() bool {
+					recs, err := after.entries(context.Background(), ann)
+					return err != nil || len(recs) > 10
+				})
+				victim.Kill()
+				eventually(t, "another node has taken over", func() bool {
+					masters := 0
+					for _, n := range nodes {
+						if n != victim && n.RedisRole() == "master" {
+							masters++
+						}
+					}
+					return masters == 3
+				})
+				victim.Start() // as a replica: without one, no save counts
+			})
+			more, _ := parallelLogins(t, stores, 100, upTo(3), true)
+			wg.Wait()
+			ids = append(ids, more...)
+			rec := session(ann)
+			eventually(t, "the next login succeeds", func() bool {
+				_, err := after.SaveLimited(within(t, 10*time.Second), rec, upTo(3))
+				return err == nil
+			})
+			if n := live(t, after, append(ids, rec.ID)...); n != 3 {
+				t.Errorf("%d sessions are live after the next login, want 3", n)
+			}
+			if recs, err := after.ByUser(t.Context(), ann); err != nil || len(recs) != 3 {
+				t.Errorf("ByUser returns %d sessions, %v; want 3", len(recs), err)
+			}
+		})
+	}
+}
