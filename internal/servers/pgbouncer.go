@@ -32,6 +32,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 1000
+server_login_retry = 1
 `, postgres.Port, s.Port, connections)
 	file := filepath.Join(s.Dir, "pgbouncer.ini")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {

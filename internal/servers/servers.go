@@ -216,12 +216,41 @@ func (s *Server) signal(sig syscall.Signal, wait bool) {
 		return
 	default:
 	}
+	workers := children(cmd.Process.Pid)
 	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.t.Errorf("signal %s: %v", s.name, err)
+	}
+	if sig != syscall.SIGINT { // which the server passes on as it sees fit
+		for _, pid := range workers {
+			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+				s.t.Errorf("signal a process of %s: %v", s.name, err)
+			}
+		}
 	}
 	if wait {
 		<-done
 	}
+}
+
+// children are the processes that a server such as PostgreSQL has started for
+// its clients, which would go on without it.
+func children(parent int) (pids []int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// "pid (name) state ppid …", and a name may hold anything
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if len(fields) < 2 || string(fields[1]) != strconv.Itoa(parent) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // says returns a check that the server answers a line with that beginning.
