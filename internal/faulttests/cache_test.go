@@ -90,6 +90,38 @@ func TestTheWireToMemcachedIsBad(t *testing.T) {
 	}.run(t)
 }
 
+// What one replica cannot tell the cache, the others go on reading there, for
+// as long as a copy lives.
+func TestOneReplicaCannotReachMemcached(t *testing.T) {
+	t.Parallel()
+	cache := servers.Memcached(t, 64)
+	program, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, keys, store := newFleet(t), filepath.Join(t.TempDir(), "keys"), embedded(t)
+	w := newWire(t, cache.Addr)
+	for _, addr := range []string{w.Addr, cache.Addr, cache.Addr} {
+		f.start(t, program, nil, keys, withCaches("-store", store, "-cache", "memcached://"+addr)...)
+	}
+	scenario{
+		fleet: f,
+		lag:   maxStale,
+		faults: []fault{
+			{"cut", func() {
+				w.cut()
+				<-time.After(2 * maxStale)
+				w.plug()
+			}},
+			{"silent", func() {
+				heal := w.poison("timeout", toServer, attributes{"timeout": 0})
+				<-time.After(2 * maxStale)
+				heal()
+			}},
+		},
+	}.run(t)
+}
+
 // A cache with no room left forgets at random, leases and copies alike.
 func TestMemcachedIsFull(t *testing.T) {
 	t.Parallel()

@@ -46,7 +46,8 @@ type result string
 const (
 	done    result = "done"
 	refused result = "refused" // 409: it did not happen
-	unknown result = "unknown" // it may have happened, or happen later
+	failed  result = "failed"  // 503: it did not happen
+	unknown result = "unknown" // 503: it may have happened, or happen later
 )
 
 // value is a value of any of the kinds: a sum, a text, or a list as its length
@@ -149,8 +150,8 @@ type history struct {
 // add notes an operation and when it was sent and answered.
 func (h *history) add(op operation, out outcome, sent, answered time.Duration) {
 	switch {
-	case out.result == unknown && op.kind == read:
-		return // says nothing
+	case out.result == failed, out.result == unknown && op.kind == read:
+		return // nothing happened
 	case out.result == unknown:
 		answered = math.MaxInt64
 	case lagging(op, out):
@@ -265,7 +266,11 @@ func outcomeOf(op operation, a answer) (outcome, error) {
 	case http.StatusConflict:
 		return outcome{result: refused}, nil
 	case http.StatusServiceUnavailable:
-		return outcome{result: unknown}, nil
+		// The library says it if it does not know. An end is more than one step.
+		if op.kind == logout || strings.Contains(a.Error, "it is not known whether it was saved") {
+			return outcome{result: unknown}, nil
+		}
+		return outcome{result: failed}, nil
 	default:
 		return outcome{}, fmt.Errorf("%v is answered with %d %s", op, a.status, a.body)
 	}

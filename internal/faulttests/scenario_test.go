@@ -98,6 +98,7 @@ type round struct {
 // failure is an answer that is an error.
 type failure struct {
 	op             operation
+	result         result
 	sent, answered time.Duration
 	text           string
 }
@@ -194,9 +195,9 @@ func (r *round) does(v *visitor, b *browser, op operation) (out outcome, ok bool
 		r.t.Errorf("%s: %v", v.name, err)
 		return out, false
 	}
-	if out.result == unknown {
+	if out.result == unknown || out.result == failed {
 		r.mu.Lock()
-		r.failed = append(r.failed, failure{op, sent, answered, a.body})
+		r.failed = append(r.failed, failure{op, out.result, sent, answered, a.body})
 		r.mu.Unlock()
 	} else {
 		r.answered.Add(1)
@@ -225,7 +226,7 @@ func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 			}
 		}
 		wait := pause
-		if out.result == unknown {
+		if out.result == unknown || out.result == failed {
 			wait = afterFailure
 		}
 		select {
@@ -286,8 +287,11 @@ func (r *round) recovers() {
 // judge holds what failed against the policy.
 func (r *round) judge() {
 	r.t.Helper()
-	wrong := 0
+	wrong, open := 0, 0
 	for _, f := range r.failed {
+		if f.result == unknown {
+			open++
+		}
 		if r.storeFails && f.answered >= r.breakAt && f.sent <= r.backAt {
 			continue
 		}
@@ -298,7 +302,7 @@ func (r *round) judge() {
 	if wrong > 3 {
 		r.t.Errorf("and %d more", wrong-3)
 	}
-	r.t.Logf("%d answers, %d failures, from %v to %v", r.answered.Load(), len(r.failed), r.breakAt.Round(time.Millisecond), r.backAt.Round(time.Millisecond))
+	r.t.Logf("%d answers, %d failures, %d of them with an unknown outcome, from %v to %v", r.answered.Load(), len(r.failed), open, r.breakAt.Round(time.Millisecond), r.backAt.Round(time.Millisecond))
 }
 
 // counts reads the session from the store, at every replica, and counts.
