@@ -659,6 +659,42 @@ func TestAWalkBeginsAgainWhenTheServersChange(t *testing.T) {
 	}
 }
 
+func TestAPassGoesOnWhereItWasInterrupted(t *testing.T) {
+	from, to := &moody{Store: memory.New()}, memory.New()
+	for i := range 10 {
+		if err := from.Save(t.Context(), plain(fmt.Sprint(i)), store.Base{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "move.json")
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	for _, ctx := range []context.Context{ctx, t.Context()} {
+		state, err := loadMove(path, "from", "to")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &pass{from: from, to: to, move: state, parallel: 1, term: terminal{messages: io.Discard}}
+		p.keep = func() error {
+			if from.pages == 3 {
+				interrupt()
+			}
+			return state.save(path)
+		}
+		if err := p.run(ctx, false); (err != nil) != (ctx.Err() != nil) {
+			t.Fatal(err)
+		}
+	}
+	if counts, err := to.Count(t.Context()); err != nil || counts.Live != 10 {
+		t.Errorf("copied %+v %v", counts, err)
+	}
+	// 10 sessions are 5 pages and perhaps an empty one; the one under way when it
+	// was interrupted is asked for again.
+	if m := stateOf(path); m.Passes != 1 || m.Last.Read != 10 || from.pages > 7 {
+		t.Errorf("%d pages were asked for, %+v", from.pages, m)
+	}
+}
+
 func TestASessionThatIsTooLargeIsNamedAndTheOthersAreCopied(t *testing.T) {
 	from, to := memory.New(), &moody{Store: memory.New()}
 	large := plain("large")
