@@ -21,6 +21,9 @@ type operation struct {
 	kind kind
 	key  string // of one value; "" for what ends them all
 	arg  string
+	// delay is how long the request keeps the session that it has loaded before
+	// it changes it.
+	delay time.Duration
 }
 
 type kind string
@@ -304,7 +307,7 @@ func outcomeOf(op operation, a answer) (outcome, error) {
 
 // send sends the operation as a request.
 func (op operation) send(b *browser) (answer, error) {
-	query := "?key=" + op.key + "&value=" + op.arg
+	query := fmt.Sprintf("?key=%s&value=%s&delay=%d", op.key, op.arg, op.delay.Milliseconds())
 	switch op.kind {
 	case read:
 		return b.get("/get" + query)

@@ -156,9 +156,11 @@ func (s scenario) play(t *testing.T, f fault) {
 	}
 	r.stayEnded(all)
 	r.judge()
+	begin := time.Now()
 	for _, v := range all {
 		v.check(t)
 	}
+	t.Logf("checking took %v", time.Since(begin))
 }
 
 // await waits for that many good answers from now on.
@@ -174,7 +176,12 @@ func (r *round) arrives(i int) *visitor {
 	v := &visitor{first: r.fleet.browser(), leaves: i == visitors-1, shared: i%2 == 0}
 	v.name, v.lag = fmt.Sprintf("visitor %d", i), r.lag
 	must(r.t)(v.first.post(fmt.Sprintf("/login?user=user-%d-%d", r.begin.UnixNano(), i)))
-	for _, op := range []operation{{incr, "counter", ""}, {extend, "list", "first"}, {set, "text", "first"}, {set, "ticket", "first"}} {
+	for _, op := range []operation{
+		{kind: incr, key: "counter"},
+		{kind: extend, key: "list", arg: "first"},
+		{kind: set, key: "text", arg: "first"},
+		{kind: set, key: "ticket", arg: "first"},
+	} {
 		if out, ok := r.does(v, v.first, op); !ok || out.result != done {
 			r.t.Fatalf("%v: %v", op, out)
 		}
@@ -240,28 +247,39 @@ func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 func anything(text string) operation {
 	switch n := rand.IntN(100); {
 	case n < 35:
-		return operation{incr, "counter", ""}
+		return operation{kind: incr, key: "counter"}
 	case n < 50:
-		return operation{read, "counter", ""}
+		return operation{kind: read, key: "counter"}
 	case n < 62:
-		return operation{extend, "list", text}
+		return operation{kind: extend, key: "list", arg: text}
 	case n < 67:
-		return operation{read, "list", ""}
+		return operation{kind: read, key: "list"}
 	case n < 77:
-		return operation{set, "text", text}
+		return operation{kind: set, key: "text", arg: text}
 	case n < 87:
-		return operation{read, "text", ""}
+		return operation{kind: read, key: "text"}
 	case n < 93:
-		return operation{set, "ticket", text}
+		return operation{kind: set, key: "ticket", arg: text}
 	default:
-		return operation{pop, "ticket", ""}
+		return operation{kind: pop, key: "ticket"}
 	}
 }
 
 // leaves ends the session once the fault has begun, however often that takes.
-// The cookies are copied each time: a logout that fails takes them away.
+// The cookies are copied each time: a logout that fails takes them away. Slow
+// requests are under way meanwhile, and save when it is over.
 func (r *round) leaves(v *visitor, b *browser) {
 	<-r.broken
+	var slow sync.WaitGroup
+	defer slow.Wait()
+	for i := range 2 * replicas {
+		op := operation{kind: incr, key: "counter", delay: 200 * time.Millisecond}
+		if i%2 == 0 {
+			op.kind, op.key, op.arg = set, "text", fmt.Sprintf("late-%d", i)
+		}
+		slow.Go(func() { r.does(v, b.copied(), op) })
+	}
+	<-time.After(100 * time.Millisecond)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if out, ok := r.does(v, b.copied(), operation{kind: logout}); !ok || out.result == done {
 			return
@@ -313,7 +331,7 @@ func (r *round) counts(v *visitor) {
 			// It is part of the history, too, though no cache can answer it.
 			b := v.first.withoutFloor()
 			sent := time.Since(r.begin)
-			op := operation{read, key, ""}
+			op := operation{kind: read, key: key}
 			out, err := outcomeOf(op, must(r.t)(op.send(b)))
 			if err != nil {
 				r.t.Fatal(err)
@@ -345,7 +363,7 @@ func (r *round) stayEnded(all []*visitor) {
 			if err != nil || a.status != http.StatusOK || a.User != "" {
 				r.t.Errorf("%s has logged out; %d %s, %v", v.name, a.status, a.body, err)
 			}
-			if out, ok := r.does(v, v.first.copied(), operation{incr, "counter", ""}); ok && out.result != refused {
+			if out, ok := r.does(v, v.first.copied(), operation{kind: incr, key: "counter"}); ok && out.result != refused {
 				r.t.Errorf("%s has logged out, and goes on counting: %v", v.name, out)
 			}
 		}
