@@ -63,8 +63,15 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 		if _, err := tx.Exec(ctx, lockSQL, lockNumber(table, nil)); err != nil {
 			return failed("lock the schema", err)
 		}
-		if _, err := tx.Exec(ctx, "CREATE TABLE IF NOT EXISTS "+table+"_schema (version integer NOT NULL)"); err != nil {
-			return failed("make the schema table", err)
+		// "IF NOT EXISTS" would need the right to make tables even if it does.
+		var made bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", table+"_schema").Scan(&made); err != nil {
+			return failed("look for the schema table", err)
+		}
+		if !made {
+			if _, err := tx.Exec(ctx, "CREATE TABLE "+table+"_schema (version integer NOT NULL)"); err != nil {
+				return failed("make the schema table", err)
+			}
 		}
 		var version int
 		if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM "+table+"_schema").Scan(&version); err != nil {
