@@ -1,13 +1,10 @@
 package gae_test
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/sojourn-go/sojourn/internal/promises"
 	"github.com/sojourn-go/sojourn/internal/servers"
-	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/gae"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
@@ -23,17 +20,6 @@ func TestPromises(t *testing.T) {
 		return
 	}
 	promises.Run(t, spaces())
-}
-
-func TestCacheConformance(t *testing.T) {
-	if servers.AppEngine(t) == nil {
-		return
-	}
-	n := 0
-	storetest.RunCache(t, func(t *testing.T) store.Cache {
-		n++
-		return openCache(t, gae.CacheOptions{Prefix: fmt.Sprintf("t%d:", n)})
-	})
 }
 
 // The API server's datastore is a simple one; this is the one that Google keeps
