@@ -192,6 +192,40 @@ func TestALogoutIsFinalAtOnceWhereTheCacheWasTold(t *testing.T) {
 	}
 }
 
+// While the store is out of reach, caches answer for as long as a copy lives,
+// and nothing can be written.
+func TestWithoutItsStoreACacheAnswersForAWhile(t *testing.T) {
+	t.Parallel()
+	db, cache := servers.Redis(t, durable...), servers.Memcached(t, 64)
+	f := startFleet(t, 1, nil, "-max-stale", "5s", "-store", "redis://"+db.Addr, "-cache", "memcached://"+cache.Addr)
+	b := f.browser()
+	must(t)(b.post("/login?user=ada"))
+	must(t)(b.post("/set-serverside?key=text&value=v"))
+	must(t)(b.get("/get?key=text"))
+	db.Kill()
+	if a := must(t)(b.get("/get?key=text")); a.text() != "v" {
+		t.Errorf("right after the store was lost, the cache answers with %s", a.body)
+	}
+	status := func(a answer, err error) int {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.status
+	}
+	if got := status(b.copied().post("/incr?key=counter")); got != http.StatusServiceUnavailable {
+		t.Errorf("a write without a store is answered with %d", got)
+	}
+	if got := status(b.withoutFloor().get("/get?key=text")); got != http.StatusServiceUnavailable {
+		t.Errorf("a read that no cache may answer is answered with %d", got)
+	}
+	eventually(t, "the copy is too old", func() bool { return status(b.get("/get?key=text")) == http.StatusServiceUnavailable })
+	db.Start()
+	eventually(t, "the store is back", func() bool { return status(b.get("/get?key=text")) == http.StatusOK })
+	if a := must(t)(b.get("/info")); a.User != "ada" {
+		t.Errorf("afterwards the session is %s", a.body)
+	}
+}
+
 // A frozen cache must cost a timeout now and then, and not one with each
 // request: after the first one, hardly any request may ask it at all.
 func TestAFrozenCacheIsAskedNowAndThen(t *testing.T) {
