@@ -79,7 +79,7 @@ func TestConformance(t *testing.T) {
 		return
 	}
 	// The emulator takes a millisecond for each call, one after the other.
-	storetest.Run(t, spaces(connect(t)), storetest.Records(1000))
+	storetest.Run(t, spaces(connect(t)), storetest.Records(300), storetest.Writers(12))
 }
 
 func TestPromises(t *testing.T) {
