@@ -89,6 +89,7 @@ func (l *loss) add(m loss) {
 // TestWhatRedisLoses measures what a killed Redis takes with it. It prints a
 // table, and fails where something is lost that must not be.
 func TestWhatRedisLoses(t *testing.T) {
+	t.Parallel()
 	rounds := 1
 	if text := os.Getenv("FAULT_ROUNDS"); text != "" {
 		var err error
