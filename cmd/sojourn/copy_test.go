@@ -449,7 +449,7 @@ func TestALogoutInTheOldStoreIsFinalInTheNewOne(t *testing.T) {
 func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 	m := newMove(t)
 	recs := map[string]store.Record{}
-	for _, name := range []string{"untouched", "changed there", "changed here", "changed in both", "ended there", "ended here", "left"} {
+	for _, name := range []string{"untouched", "changed there", "changed here", "changed in both", "changed often in both", "ended there", "ended here", "left"} {
 		recs[name] = m.save(t, m.from, plain(name), store.Base{})
 	}
 	m.copies(t)
@@ -458,7 +458,10 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 		was := recs[name]
 		m.save(t, m.from, next(was, store.Tag(100+i)), was.Base())
 	}
-	for i, name := range []string{"changed there", "changed in both"} {
+	for was, i := recs["changed often in both"], 0; i < 2*store.RecentTags; i++ {
+		was = m.save(t, m.from, next(was, store.Tag(300+i)), was.Base())
+	}
+	for i, name := range []string{"changed there", "changed in both", "changed often in both"} {
 		was := recs[name]
 		m.save(t, m.to, next(was, store.Tag(200+i)), was.Base())
 	}
@@ -479,13 +482,13 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 		t.Error("the pass that was refused has ended sessions")
 	}
 	n := m.copies(t, "--switched")
-	if n.Inserted != 1 || n.Replaced != 1 || n.Ended != 1 || n.Kept != 3 || n.Unchanged != 1 {
+	if n.Inserted != 1 || n.Replaced != 1 || n.Ended != 1 || n.Kept != 4 || n.Unchanged != 1 {
 		t.Errorf("got %+v", n)
 	}
 	m.same(t, "new here", fresh.ID)
 	m.same(t, "changed here", recs["changed here"].ID)
-	for _, name := range []string{"changed there", "changed in both"} {
-		if got, err := m.to.Load(t.Context(), recs[name].ID); err != nil || got.Tags[0] < 200 {
+	for _, name := range []string{"changed there", "changed in both", "changed often in both"} {
+		if got, err := m.to.Load(t.Context(), recs[name].ID); err != nil || got.Tags[0] < 200 || got.Tags[0] >= 300 {
 			t.Errorf("%s: %+v %v", name, got, err)
 		}
 	}
