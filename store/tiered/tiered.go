@@ -44,6 +44,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -262,16 +263,18 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	s.answered(ctx, err)
 	ctx = context.WithoutCancel(ctx)
 	switch {
-	case err == nil && rec.IsEnd():
+	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge):
+	case rec.IsEnd():
+		// It has ended, or may have: nobody knows what the origin holds now.
 		s.drop(ctx, rec.ID)
 		s.dropVolatile(ctx, rec.ID)
 	case err == nil:
-		for _, l := range s.layers {
+		for _, l := range slices.Backward(s.layers) { // see drop
 			l.renew(ctx, rec)
 		}
-	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge):
 	default:
-		s.drop(ctx, rec.ID) // nobody knows what the origin holds now
+		// It may have been saved. Nobody was told so, and until somebody is, the
+		// copies answer: during an outage they are all there is.
 	}
 	return err
 }
@@ -286,10 +289,11 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return err
 }
 
-// drop deletes the copies. Callers see to it that the caches are told even if
-// the request is over: they would answer wrongly until MaxStale.
+// drop deletes the copies, the farthest first: a reader could fill a nearer cache
+// again from a copy that is still to go. Callers see to it that the caches are
+// told even if the request is over: they would answer wrongly until MaxStale.
 func (s *Store) drop(ctx context.Context, id store.ID) {
-	for _, l := range s.layers {
+	for _, l := range slices.Backward(s.layers) {
 		l.delete(ctx, id)
 	}
 }

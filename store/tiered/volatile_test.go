@@ -257,7 +257,7 @@ func TestVolatileChanges(t *testing.T) {
 		if a := slow.Finish(func(s *sojourn.Session) { page.Set(s, "/late") }); a.Status != http.StatusConflict || len(a.SetCookies()) != 0 {
 			tn.Errorf("a volatile change after the logout was answered %d with %d cookies, want 409 and none", a.Status, len(a.SetCookies()))
 		}
-		time.Sleep(5 * time.Second) // the slower request's lease
+		time.Sleep(6 * time.Second) // the slower request's lease
 		if n := tn.shared.len(); n != 0 {
 			tn.Errorf("%d entries are left in the cache", n)
 		}
