@@ -95,6 +95,8 @@ var (
 	_ store.Toucher        = (*Store)(nil)
 	_ store.Sweeper        = (*Store)(nil)
 	_ store.UserIndex      = (*Store)(nil)
+	_ store.UserLimiter    = (*Store)(nil)
+	_ store.EndFeed        = (*Store)(nil)
 	_ store.Scanner        = (*Store)(nil)
 	_ store.Counter        = (*Store)(nil)
 )
@@ -178,7 +180,8 @@ func (s *Store) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.
 // answered notes whether the origin answers.
 func (s *Store) answered(ctx context.Context, err error) {
 	switch {
-	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge):
+	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict),
+		errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrLimit):
 		s.failing.Store(false)
 	case !errors.Is(ctx.Err(), context.Canceled): // else the caller gave up
 		s.failing.Store(true)
@@ -338,6 +341,33 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 		return o.ByUser(ctx, user)
 	}
 	return nil, errors.ErrUnsupported
+}
+
+// SaveLimited saves in the origin, and then tells the caches what has ended.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
+	o, ok := s.origin.(store.UserLimiter)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	ended, err := o.SaveLimited(ctx, rec, limit)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, err
+	}
+	s.answered(ctx, err)
+	ctx = context.WithoutCancel(ctx)
+	for _, id := range ended {
+		s.drop(ctx, id)
+		s.dropVolatile(ctx, id)
+	}
+	return ended, err
+}
+
+// Ends asks the origin.
+func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	if o, ok := s.origin.(store.EndFeed); ok {
+		return o.Ends(ctx, cursor, limit)
+	}
+	return store.EndPage{}, errors.ErrUnsupported
 }
 
 // Scan walks the origin.
