@@ -294,6 +294,23 @@ func TestInterleavings(t *testing.T) {
 		}
 	})
 
+	scenario("of two first logins at once, where one is allowed, one is refused", func(t *testing.T, here, elsewhere *clouddatastore.Store) {
+		limit := store.UserLimit{Max: 1, Refuse: true}
+		faster, slower := session(n), session(n)
+		slower.ID[0]++
+		faster.User, slower.User = store.UserHash{n}, store.UserHash{n}
+		wire.between("Commit", func(send func() error) error {
+			if _, err := elsewhere.SaveLimited(t.Context(), faster, limit); err != nil {
+				t.Errorf("the faster login: %v", err)
+			}
+			return send()
+		})
+		if _, err := here.SaveLimited(t.Context(), slower, limit); !errors.Is(err, store.ErrLimit) {
+			t.Errorf("the slower login: %v, want ErrLimit", err)
+		}
+		wire.on = nil
+	})
+
 	scenario("a cap that very many sessions exceed ends all of them, at most 500 with each commit", func(t *testing.T, here, _ *clouddatastore.Store) {
 		const many = 410
 		user := store.UserHash{n}
