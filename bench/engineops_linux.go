@@ -18,6 +18,10 @@ type work struct {
 	logged     float64 // bytes: Redis's append-only file, PostgreSQL's write-ahead log
 }
 
+func (w work) plus(o work) work {
+	return work{w.cpu + o.cpu, w.operations + o.operations, w.logged + o.logged}
+}
+
 func (w work) minus(o work) work {
 	return work{w.cpu - o.cpu, w.operations - o.operations, w.logged - o.logged}
 }

@@ -181,7 +181,7 @@ func compare(ctx context.Context, sides []served, watched map[string]engine, w w
 				return nil, err
 			}
 			i := (round + k) % len(sides)
-			t, err := takeTurn(ctx, sides[i], watched[sides[i].engine], crowds[i], o.turn)
+			t, err := takeTurn(ctx, sides[i], watched, crowds[i], o.turn)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", sides[i].name, err)
 			}
@@ -193,12 +193,21 @@ func compare(ctx context.Context, sides []served, watched map[string]engine, w w
 	return results, nil
 }
 
-func takeTurn(ctx context.Context, s served, e engine, visitors []visitor, turn time.Duration) (t turnResult, err error) {
+func takeTurn(ctx context.Context, s served, watched map[string]engine, visitors []visitor, turn time.Duration) (t turnResult, err error) {
 	look := func() (u usage, w work, err error) {
-		if u, err = s.usage(ctx); err == nil && e != nil {
-			w, err = e.work(ctx)
+		if u, err = s.usage(ctx); err != nil {
+			return u, w, err
 		}
-		return u, w, err
+		for _, name := range []string{s.engine, s.shared} {
+			if name != "" {
+				one, err := watched[name].work(ctx)
+				if err != nil {
+					return u, w, err
+				}
+				w = w.plus(one)
+			}
+		}
+		return u, w, nil
 	}
 	before, workBefore, err := look()
 	if err != nil {
@@ -246,7 +255,7 @@ func printEngines(n int, results []engineResult) {
 	}
 	of := func(engine string, cached bool, f func(engineResult) []float64) []float64 {
 		for _, r := range results {
-			if r.ours && r.engine == engine && r.cached == cached {
+			if r.ours && r.engine == engine && r.cached == cached && r.shared == "" {
 				return f(r)
 			}
 		}
@@ -261,7 +270,7 @@ func printEngines(n int, results []engineResult) {
 			operations = digits(r.median(func(t turnResult) float64 { return t.operations }))
 			logged = fmt.Sprintf("%.0f", r.median(func(t turnResult) float64 { return t.logged }))
 		}
-		if hits := r.median(func(t turnResult) float64 { return t.hits }); r.cached && hits >= 0 {
+		if hits := r.median(func(t turnResult) float64 { return t.hits }); hits >= 0 {
 			name = fmt.Sprintf("%s (%.1f %% hits)", name, 100*hits)
 		}
 		if r.engine != "" && !r.ours {

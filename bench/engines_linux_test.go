@@ -86,6 +86,10 @@ func TestRealServers(t *testing.T) {
 				if turn.hits < 0.5 || turn.operations > 0.5 {
 					t.Errorf("%s: %.2f hits, %.2f operations", r.name, turn.hits, turn.operations)
 				}
+			case r.shared != "":
+				if turn.hits < 0.5 || turn.operations < 0.5 {
+					t.Errorf("%s: %.2f hits, %.2f operations", r.name, turn.hits, turn.operations)
+				}
 			case r.engine != "":
 				// Another connection's greeting may be among them.
 				if turn.operations < 1 || turn.operations > 1.5 {

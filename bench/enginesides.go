@@ -30,14 +30,15 @@ type engines struct {
 type engineSide struct {
 	name   string
 	engine string // "redis", "postgres", or "" for the bare handler
+	shared string // the engine of a cache that replicas share; "" = there is none
 	ours   bool
 	cached bool // with a cache in the process
 	open   func(ctx context.Context, e engines) (library, error)
 }
 
-// connections is how many connections to a server each peer gets. All of them
-// do better with that many than with what they come with (10 for redigo in its
-// documentation, 10 per core for go-redis, 4 for pgx on a small machine).
+// connections is how many connections to a server each peer gets, so that none
+// is held back by waiting for one: more than they have by default (10 in redigo's
+// documentation, 10 for each core with go-redis, 4 with pgx on a small machine).
 const connections = 32
 
 func engineSides() []engineSide {
@@ -56,7 +57,7 @@ func engineSides() []engineSide {
 			if err != nil {
 				return nil, err
 			}
-			return newOursCached(db, db)
+			return newOursCached(db, tiered.NewMemory(64<<20), db)
 		}},
 		{name: "scs, redisstore (redigo)", engine: "redis", open: func(_ context.Context, e engines) (library, error) {
 			pool := redigoPool(e.Redis)
@@ -76,35 +77,44 @@ func engineSides() []engineSide {
 		}},
 
 		{name: "Sojourn, PostgreSQL", engine: "postgres", ours: true, open: func(ctx context.Context, e engines) (library, error) {
-			db, err := postgres.Open(ctx, e.Postgres, postgres.Options{})
+			db, pool, err := openPostgres(ctx, e)
 			if err != nil {
 				return nil, err
 			}
-			return newOurs(db, false)
+			return newOurs(db, false, pool)
 		}},
 		{name: "Sojourn, PostgreSQL, cache in the process", engine: "postgres", ours: true, cached: true, open: func(ctx context.Context, e engines) (library, error) {
-			db, err := postgres.Open(ctx, e.Postgres, postgres.Options{})
+			db, pool, err := openPostgres(ctx, e)
 			if err != nil {
 				return nil, err
 			}
-			return newOursCached(db, db)
+			return newOursCached(db, tiered.NewMemory(64<<20), db, pool)
+		}},
+		{name: "Sojourn, PostgreSQL, shared cache in Redis", engine: "postgres", shared: "redis", ours: true, open: func(ctx context.Context, e engines) (library, error) {
+			db, pool, err := openPostgres(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			cache, err := redis.NewCache(redis.Options{Addrs: []string{e.Redis}})
+			if err != nil {
+				return nil, err
+			}
+			return newOursCached(db, cache, db, pool, cache)
 		}},
 		{name: "scs, pgxstore (pgx)", engine: "postgres", open: openPgxstore},
 	}
 }
 
-// newOursCached puts 64 MiB of the process's memory in front of db, which is
-// also what opened is, and is closed with it.
-func newOursCached(db store.Store, opened io.Closer) (library, error) {
-	cached, err := tiered.New(db, tiered.Layer{Cache: tiered.NewMemory(64 << 20)})
+// newOursCached puts a cache in front of db. What was opened is closed with it.
+func newOursCached(db store.Store, cache store.Cache, opened ...io.Closer) (library, error) {
+	cached, err := tiered.New(db, tiered.Layer{Cache: cache})
 	if err != nil {
 		return nil, err
 	}
-	o, err := newOurs(cached, false)
+	o, err := newOurs(cached, false, opened...)
 	if err != nil {
 		return nil, err
 	}
-	o.opened = append(o.opened, opened)
 	o.caches = cached
 	return o, nil
 }
@@ -116,13 +126,33 @@ func redigoPool(addr string) *redigo.Pool {
 	}
 }
 
-func openPgxstore(ctx context.Context, e engines) (library, error) {
+// pgxPool is a pool as pgx makes it, with prepared statements.
+func pgxPool(ctx context.Context, e engines) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(e.Postgres)
 	if err != nil {
 		return nil, err
 	}
 	cfg.MaxConns = connections
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	return pgxpool.NewWithConfig(ctx, cfg)
+}
+
+// openPostgres gives Sojourn's store a pool like that of scs. What is returned
+// beside the store closes the pool.
+func openPostgres(ctx context.Context, e engines) (*postgres.Store, io.Closer, error) {
+	pool, err := pgxPool(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := postgres.New(ctx, pool, postgres.Options{})
+	if err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	return db, closing(pool.Close), nil
+}
+
+func openPgxstore(ctx context.Context, e engines) (library, error) {
+	pool, err := pgxPool(ctx, e)
 	if err != nil {
 		return nil, err
 	}

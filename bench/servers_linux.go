@@ -114,11 +114,6 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), nil
 }
 
-func (p *process) port() string {
-	_, port, _ := net.SplitHostPort(p.addr)
-	return port
-}
-
 // startRedis starts Redis with an append-only file that is synced every second.
 func startRedis(ctx context.Context, dir string, args ...string) (*process, error) {
 	addr, err := freeAddr()

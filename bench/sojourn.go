@@ -18,8 +18,9 @@ type ours struct {
 }
 
 // newOurs returns sessions in that store. With inline, small ones stay in the
-// cookie as they do by default; without, all of them live in the store.
-func newOurs(db store.Store, inline bool) (*ours, error) {
+// cookie as they do by default; without, all of them live in the store. The
+// store, if it can be closed, and what else was opened is closed with them.
+func newOurs(db store.Store, inline bool, opened ...io.Closer) (*ours, error) {
 	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
 	if err != nil {
 		return nil, err
@@ -40,6 +41,7 @@ func newOurs(db store.Store, inline bool) (*ours, error) {
 	if c, ok := db.(io.Closer); ok {
 		o.opened = append(o.opened, c)
 	}
+	o.opened = append(o.opened, opened...)
 	return o, nil
 }
 
