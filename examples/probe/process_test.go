@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,23 +86,28 @@ func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 	p := startProcess(t, args...)
 	b := newBrowser(t, p.base)
 	b.mustPost("/login?user=ada")
-	watched := make(chan string, 1)
-	go func() {
-		r, err := b.try("GET", "/stream?events=1000000&every=100")
-		if err != nil {
-			r.body = err.Error()
-		}
-		watched <- r.body
-	}()
 	slow := make(chan reply, 1)
 	go func() {
-		r, err := b.try("POST", "/set?key=k&value=slow&delay=500")
+		r, err := b.try("POST", "/set?key=k&value=slow&delay=3000")
 		if err != nil {
 			r.body = err.Error()
 		}
 		slow <- r
 	}()
-	waitFor(t, "both requests are under way", func() bool { return b.stats()["loads"] == 2 })
+	waitFor(t, "the slow request is under way", func() bool { return b.stats()["loads"] > 0 })
+	stream, err := b.http.Get(p.base + "/stream?events=1000000&every=100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	watched := make(chan string, 1)
+	go func() {
+		body, err := io.ReadAll(stream.Body)
+		if err != nil {
+			body = []byte(err.Error())
+		}
+		watched <- string(body)
+	}()
 	if status := p.terminate(t); status != 0 {
 		t.Errorf("exit status %d; it said: %s", status, p.log)
 	}

@@ -334,9 +334,7 @@ func TestACacheThatIsNotThereAtTheStartIsUsedOnceItIs(t *testing.T) {
 	cache := servers.Memcached(t, 64)
 	cache.Kill()
 	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "memcached://"+cache.Addr)
-	if !strings.Contains(p.log.String(), "a cache does not answer") {
-		t.Errorf("the log does not say so: %s", p.log)
-	}
+	waitFor(t, "the log says so", func() bool { return strings.Contains(p.log.String(), "a cache does not answer") })
 	b := newBrowser(t, p.base)
 	b.mustPost("/set-serverside?key=k&value=v")
 	if r := b.get("/get?key=k"); r.text() != "v" {
