@@ -152,7 +152,7 @@ func (s *Session) anchorOf(rec record.Record, now time.Time) (anchor record.Reco
 		return rec, nil, "", err
 	}
 	anchor = record.Record{Header: rec.Header}
-	anchor.Header.InlineUntil = 1
+	anchor.Header.InlineUntil = m.lifetimeEnd(&rec.Header).UnixMilli()
 	return anchor, inline, value, nil
 }
 

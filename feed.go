@@ -155,7 +155,7 @@ func (m *Manager) hear(ends []store.End) {
 		}
 	}
 	for _, e := range ends {
-		if f.running {
+		if f.running && !f.since.IsZero() { // else it is from some time before
 			f.heard[e.ID] = now
 		}
 		if f.running && m.cfg.Placement == CookieFirst {
@@ -193,7 +193,7 @@ func (f *feed) listens(since time.Time) bool {
 func (f *feed) lost() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.since, f.complete = time.Time{}, time.Time{}
+	f.since = time.Time{}
 }
 
 // feedDone stops the feed when nobody has waited for a while.
