@@ -8,6 +8,9 @@ ALL      = $(addsuffix /...,$(MODULES))
 
 DEMO_ADDR ?= localhost:8080
 FUZZTIME  ?= 30s
+SOAKTIME  ?= 1m
+SOAKROUNDS ?= 10
+SOAK ?= .
 
 # Tools, pinned. They are built into .bin and are no dependency of any module.
 GOTESTSUM     := gotest.tools/gotestsum@v1.13.0
@@ -29,6 +32,10 @@ test: $(BIN)/gotestsum ## install what the tests need and run all of them, with 
 .PHONY: test-short
 test-short: ## run the tests that need neither browser nor server, quickly
 	$(GO) test -short $(ALL)
+
+.PHONY: soak
+soak: ## break real servers for longer: each scenario for SOAKTIME (1m), Redis losses in SOAKROUNDS (10) rounds
+	cd internal/faulttests && FAULT_TIME=$(SOAKTIME) FAULT_ROUNDS=$(SOAKROUNDS) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAK)' .
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check formatting, vet, staticcheck and the other linters

@@ -225,7 +225,7 @@ func takeTurn(ctx context.Context, s served, e engine, visitors []visitor, turn 
 }
 
 func printEnginesHeader() {
-	fmt.Println("| at once | sessions | requests/s | p50 | p99 | CPU | operations | log | allocations | Sojourn is faster | … with its cache | Sojourn takes less CPU | … with its cache |")
+	fmt.Println("| at once | sessions | requests/s | p50 | p99 | CPU, app + engine | operations | log | allocations | Sojourn is faster | … with its cache | Sojourn takes less CPU | … with its cache |")
 	fmt.Println("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
 }
 
@@ -256,7 +256,8 @@ func printEngines(n int, results []engineResult) {
 	for _, r := range results {
 		name, cpu, operations, logged, ratios := r.name, "–", "–", "–", "| | | "
 		if r.engine != "" {
-			cpu = nanos(spreadOf(cost(r)).median)
+			inEngine := r.median(func(t turnResult) float64 { return float64(t.engineCPU) })
+			cpu = fmt.Sprintf("%s + %s", nanos(spreadOf(cost(r)).median-inEngine), nanos(inEngine))
 			operations = digits(r.median(func(t turnResult) float64 { return t.operations }))
 			logged = fmt.Sprintf("%.0f", r.median(func(t turnResult) float64 { return t.logged }))
 		}

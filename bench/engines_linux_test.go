@@ -119,7 +119,7 @@ func TestEveryEngineTellsTheSizeOfASession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := kind{"", 1000, true, 2}
+	k := kind{"", 1000, true, 2, false}
 	for _, s := range shelves(e, watched, mc.addr, t.TempDir()) {
 		bytes, err := measureSize(t.Context(), s, k, 100)
 		if err != nil {
@@ -145,6 +145,10 @@ func TestDatastoresFormula(t *testing.T) {
 	rec.User = store.UserHash{1}
 	if got, want := datastoreBytes(rec), entity+index+(4+1+16)+2*(key+15+(4+1+16)+32); got != want {
 		t.Errorf("with a user %d bytes, want %d", got, want)
+	}
+	rec.Ended, rec.Data = time.Now(), nil
+	if got, want := datastoreBytes(rec), entity-(4+1+100)+(5+1+8)+index+(4+1+16); got != want {
+		t.Errorf("an end mark %d bytes, want %d", got, want)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	redigo "github.com/gomodule/redigo/redis"
 	"github.com/jackc/pgx/v5"
@@ -31,13 +32,15 @@ type kind struct {
 	value int // bytes of the one value it holds
 	user  bool
 	saves int
+	ended bool // it is only an end mark, of a session that was never stored
 }
 
 var kinds = []kind{
-	{"200 B, nobody logged in, saved once", 200, false, 1},
-	{"200 B, logged in, saved 8 times", 200, true, 8},
-	{"1 KB, logged in, saved 8 times", 1000, true, 8},
-	{"20 KB, logged in, saved 8 times", 20_000, true, 8},
+	{"200 B, nobody logged in, saved once", 200, false, 1, false},
+	{"200 B, logged in, saved 8 times", 200, true, 8, false},
+	{"1 KB, logged in, saved 8 times", 1000, true, 8, false},
+	{"20 KB, logged in, saved 8 times", 20_000, true, 8, false},
+	{name: "an end mark", ended: true},
 }
 
 // shelf is an engine that tells how much room it has given to sessions.
@@ -132,6 +135,12 @@ func measureSize(ctx context.Context, s shelf, k kind, n int) (float64, error) {
 // fillWith makes n sessions. The engine tidies up whenever a fifth of them was
 // saved, as PostgreSQL does by default.
 func fillWith(ctx context.Context, db store.Store, k kind, n int, tidy func(context.Context) error) error {
+	if k.ended {
+		until := time.Now().Add(time.Hour)
+		return inParallel(0, n, func(i int) error {
+			return db.Delete(ctx, store.HashIdentifier([]byte(strconv.Itoa(i))), until)
+		})
+	}
 	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
 	if err != nil {
 		return err
@@ -317,13 +326,19 @@ func datastoreBytes(rec store.Record) int {
 	const number, moment = 8, 8
 	entity := key + each +
 		text("version") + number + text("tags") + number*len(rec.Tags) +
-		text("created") + moment + text("seen") + moment + text("deadline") + moment + text("expires") + moment +
-		text("data") + len(rec.Data)
+		text("created") + moment + text("seen") + moment + text("deadline") + moment + text("expires") + moment
+	if rec.IsEnd() {
+		entity += text("ended") + moment
+	} else {
+		entity += text("data") + len(rec.Data)
+	}
 	// Every indexed property is in two indexes, up and down.
 	indexes := 2 * (key + kind + text("deadline") + moment + each)
 	if (rec.User != store.UserHash{}) {
 		entity += text("user") + len(rec.User)
-		indexes += 2 * (key + kind + text("user") + len(rec.User) + each)
+		if !rec.IsEnd() {
+			indexes += 2 * (key + kind + text("user") + len(rec.User) + each)
+		}
 	}
 	return entity + indexes
 }

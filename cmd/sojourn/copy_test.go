@@ -449,7 +449,7 @@ func TestALogoutInTheOldStoreIsFinalInTheNewOne(t *testing.T) {
 func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 	m := newMove(t)
 	recs := map[string]store.Record{}
-	for _, name := range []string{"untouched", "changed there", "changed here", "changed in both", "ended there", "ended here", "left"} {
+	for _, name := range []string{"untouched", "changed there", "changed here", "changed in both", "changed often in both", "ended there", "ended here", "left"} {
 		recs[name] = m.save(t, m.from, plain(name), store.Base{})
 	}
 	m.copies(t)
@@ -458,7 +458,10 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 		was := recs[name]
 		m.save(t, m.from, next(was, store.Tag(100+i)), was.Base())
 	}
-	for i, name := range []string{"changed there", "changed in both"} {
+	for was, i := recs["changed often in both"], 0; i < 2*store.RecentTags; i++ {
+		was = m.save(t, m.from, next(was, store.Tag(300+i)), was.Base())
+	}
+	for i, name := range []string{"changed there", "changed in both", "changed often in both"} {
 		was := recs[name]
 		m.save(t, m.to, next(was, store.Tag(200+i)), was.Base())
 	}
@@ -479,13 +482,13 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 		t.Error("the pass that was refused has ended sessions")
 	}
 	n := m.copies(t, "--switched")
-	if n.Inserted != 1 || n.Replaced != 1 || n.Ended != 1 || n.Kept != 3 || n.Unchanged != 1 {
+	if n.Inserted != 1 || n.Replaced != 1 || n.Ended != 1 || n.Kept != 4 || n.Unchanged != 1 {
 		t.Errorf("got %+v", n)
 	}
 	m.same(t, "new here", fresh.ID)
 	m.same(t, "changed here", recs["changed here"].ID)
-	for _, name := range []string{"changed there", "changed in both"} {
-		if got, err := m.to.Load(t.Context(), recs[name].ID); err != nil || got.Tags[0] < 200 {
+	for _, name := range []string{"changed there", "changed in both", "changed often in both"} {
+		if got, err := m.to.Load(t.Context(), recs[name].ID); err != nil || got.Tags[0] < 200 || got.Tags[0] >= 300 {
 			t.Errorf("%s: %+v %v", name, got, err)
 		}
 	}
@@ -656,6 +659,42 @@ func TestAWalkBeginsAgainWhenTheServersChange(t *testing.T) {
 		if counts, err := to.Count(t.Context()); works && (err != nil || counts.Live != 7) {
 			t.Errorf("%d changes: %+v %v", changes, counts, err)
 		}
+	}
+}
+
+func TestAPassGoesOnWhereItWasInterrupted(t *testing.T) {
+	from, to := &moody{Store: memory.New()}, memory.New()
+	for i := range 10 {
+		if err := from.Save(t.Context(), plain(fmt.Sprint(i)), store.Base{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "move.json")
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	for _, ctx := range []context.Context{ctx, t.Context()} {
+		state, err := loadMove(path, "from", "to")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &pass{from: from, to: to, move: state, parallel: 1, term: terminal{messages: io.Discard}}
+		p.keep = func() error {
+			if from.pages == 3 {
+				interrupt()
+			}
+			return state.save(path)
+		}
+		if err := p.run(ctx, false); (err != nil) != (ctx.Err() != nil) {
+			t.Fatal(err)
+		}
+	}
+	if counts, err := to.Count(t.Context()); err != nil || counts.Live != 10 {
+		t.Errorf("copied %+v %v", counts, err)
+	}
+	// 10 sessions are 5 pages and perhaps an empty one; the one under way when it
+	// was interrupted is asked for again.
+	if m := stateOf(path); m.Passes != 1 || m.Last.Read != 10 || from.pages > 7 {
+		t.Errorf("%d pages were asked for, %+v", from.pages, m)
 	}
 }
 

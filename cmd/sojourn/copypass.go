@@ -213,17 +213,11 @@ func (p *pass) checkOne(ctx context.Context, there store.Record) error {
 	if there.IsEnd() || there.Expired(now) {
 		return nil
 	}
-	have, err := p.from.Load(ctx, there.ID)
-	switch {
-	case err == nil && !have.IsEnd():
-		return nil // copying comes next
-	case err == nil:
-		return p.end(ctx, there.ID, have.Deadline)
-	case errors.Is(err, store.ErrNotFound):
+	_, err := p.from.Load(ctx, there.ID)
+	if errors.Is(err, store.ErrNotFound) {
 		return p.end(ctx, there.ID, now)
-	default:
-		return err
 	}
+	return err // whatever it is now, copying comes next
 }
 
 // copyOne brings one record of the old store to the new one.

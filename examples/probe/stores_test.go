@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -314,6 +315,19 @@ func TestASharedCacheServesReplicasThatHaveNotSeenTheSession(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestMaxStaleIsTheAgeOfCopiesInASharedCache(t *testing.T) {
+	cache := servers.Redis(t)
+	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "redis://"+cache.Addr, "-max-stale", "1h")
+	b := newBrowser(t, p.base)
+	b.mustPost("/set-serverside?key=k&value=v")
+	waitFor(t, "there is a copy that may be an hour old", func() bool {
+		b.get("/get?key=k")
+		name := strings.TrimSpace(cache.RedisCommand("RANDOMKEY"))
+		left, err := strconv.Atoi(strings.TrimSpace(cache.RedisCommand("TTL", name)))
+		return err == nil && left > 1800
+	})
 }
 
 func TestACacheThatIsNotThereAtTheStartIsUsedOnceItIs(t *testing.T) {

@@ -90,6 +90,38 @@ func TestTheWireToMemcachedIsBad(t *testing.T) {
 	}.run(t)
 }
 
+// What one replica cannot tell the cache, the others go on reading there, for
+// as long as a copy lives.
+func TestOneReplicaCannotReachMemcached(t *testing.T) {
+	t.Parallel()
+	cache := servers.Memcached(t, 64)
+	program, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, keys, store := newFleet(t), filepath.Join(t.TempDir(), "keys"), embedded(t)
+	w := newWire(t, cache.Addr)
+	for _, addr := range []string{w.Addr, cache.Addr, cache.Addr} {
+		f.start(t, program, nil, keys, withCaches("-store", store, "-cache", "memcached://"+addr)...)
+	}
+	scenario{
+		fleet: f,
+		lag:   maxStale,
+		faults: []fault{
+			{"cut", func() {
+				w.cut()
+				<-time.After(2 * maxStale)
+				w.plug()
+			}},
+			{"silent", func() {
+				heal := w.poison("timeout", toServer, attributes{"timeout": 0})
+				<-time.After(2 * maxStale)
+				heal()
+			}},
+		},
+	}.run(t)
+}
+
 // A cache with no room left forgets at random, leases and copies alike.
 func TestMemcachedIsFull(t *testing.T) {
 	t.Parallel()
@@ -157,6 +189,40 @@ func TestALogoutIsFinalAtOnceWhereTheCacheWasTold(t *testing.T) {
 	}
 	if hits := f.count(t, "cache_hits"); hits == 0 {
 		t.Error("the cache was never asked")
+	}
+}
+
+// While the store is out of reach, caches answer for as long as a copy lives,
+// and nothing can be written.
+func TestWithoutItsStoreACacheAnswersForAWhile(t *testing.T) {
+	t.Parallel()
+	db, cache := servers.Redis(t, durable...), servers.Memcached(t, 64)
+	f := startFleet(t, 1, nil, "-max-stale", "5s", "-store", "redis://"+db.Addr, "-cache", "memcached://"+cache.Addr)
+	b := f.browser()
+	must(t)(b.post("/login?user=ada"))
+	must(t)(b.post("/set-serverside?key=text&value=v"))
+	must(t)(b.get("/get?key=text"))
+	db.Kill()
+	if a := must(t)(b.get("/get?key=text")); a.text() != "v" {
+		t.Errorf("right after the store was lost, the cache answers with %s", a.body)
+	}
+	status := func(a answer, err error) int {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.status
+	}
+	if got := status(b.copied().post("/incr?key=counter")); got != http.StatusServiceUnavailable {
+		t.Errorf("a write without a store is answered with %d", got)
+	}
+	if got := status(b.withoutFloor().get("/get?key=text")); got != http.StatusServiceUnavailable {
+		t.Errorf("a read that no cache may answer is answered with %d", got)
+	}
+	eventually(t, "the copy is too old", func() bool { return status(b.get("/get?key=text")) == http.StatusServiceUnavailable })
+	db.Start()
+	eventually(t, "the store is back", func() bool { return status(b.get("/get?key=text")) == http.StatusOK })
+	if a := must(t)(b.get("/info")); a.User != "ada" {
+		t.Errorf("afterwards the session is %s", a.body)
 	}
 }
 

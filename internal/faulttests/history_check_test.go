@@ -81,16 +81,18 @@ func TestTheCheckerKnowsListsAndTickets(t *testing.T) {
 	}
 	say := func(out outcome) outcome { out.result = done; return out }
 	var (
-		addA = at{operation{extend, "list", "a"}, say(outcome{value: value{n: 1}}), 0, 1}
-		addB = at{operation{extend, "list", "b"}, say(outcome{value: value{n: 2}}), 2, 3}
-		all  = func(v value) at { return at{operation{read, "list", ""}, say(outcome{value: v, found: true}), 4, 5} }
-		put  = at{operation{set, "ticket", "x"}, say(outcome{}), 0, 1}
+		addA = at{operation{kind: extend, key: "list", arg: "a"}, say(outcome{value: value{n: 1}}), 0, 1}
+		addB = at{operation{kind: extend, key: "list", arg: "b"}, say(outcome{value: value{n: 2}}), 2, 3}
+		all  = func(v value) at {
+			return at{operation{kind: read, key: "list", arg: ""}, say(outcome{value: v, found: true}), 4, 5}
+		}
+		put  = at{operation{kind: set, key: "ticket", arg: "x"}, say(outcome{}), 0, 1}
 		take = func(found bool, sent int) at {
 			out := outcome{found: found}
 			if found {
 				out.text = "x"
 			}
-			return at{operation{pop, "ticket", ""}, say(out), sent, sent + 1}
+			return at{operation{kind: pop, key: "ticket", arg: ""}, say(out), sent, sent + 1}
 		}
 	)
 	for _, tt := range []struct {

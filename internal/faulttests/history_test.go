@@ -21,6 +21,9 @@ type operation struct {
 	kind kind
 	key  string // of one value; "" for what ends them all
 	arg  string
+	// delay is how long the request keeps the session that it has loaded before
+	// it changes it.
+	delay time.Duration
 }
 
 type kind string
@@ -46,7 +49,8 @@ type result string
 const (
 	done    result = "done"
 	refused result = "refused" // 409: it did not happen
-	unknown result = "unknown" // it may have happened, or happen later
+	failed  result = "failed"  // 503: it did not happen
+	unknown result = "unknown" // 503: it may have happened, or happen later
 )
 
 // value is a value of any of the kinds: a sum, a text, or a list as its length
@@ -149,8 +153,8 @@ type history struct {
 // add notes an operation and when it was sent and answered.
 func (h *history) add(op operation, out outcome, sent, answered time.Duration) {
 	switch {
-	case out.result == unknown && op.kind == read:
-		return // says nothing
+	case out.result == failed, out.result == unknown && op.kind == read:
+		return // nothing happened
 	case out.result == unknown:
 		answered = math.MaxInt64
 	case lagging(op, out):
@@ -265,7 +269,11 @@ func outcomeOf(op operation, a answer) (outcome, error) {
 	case http.StatusConflict:
 		return outcome{result: refused}, nil
 	case http.StatusServiceUnavailable:
-		return outcome{result: unknown}, nil
+		// The library says it if it does not know. An end is more than one step.
+		if op.kind == logout || strings.Contains(a.Error, "it is not known whether it was saved") {
+			return outcome{result: unknown}, nil
+		}
+		return outcome{result: failed}, nil
 	default:
 		return outcome{}, fmt.Errorf("%v is answered with %d %s", op, a.status, a.body)
 	}
@@ -299,7 +307,7 @@ func outcomeOf(op operation, a answer) (outcome, error) {
 
 // send sends the operation as a request.
 func (op operation) send(b *browser) (answer, error) {
-	query := "?key=" + op.key + "&value=" + op.arg
+	query := fmt.Sprintf("?key=%s&value=%s&delay=%d", op.key, op.arg, op.delay.Milliseconds())
 	switch op.kind {
 	case read:
 		return b.get("/get" + query)

@@ -18,6 +18,16 @@ func badWires(w *wire) []fault {
 			<-time.After(aWhile)
 			w.plug()
 		}},
+		{"cut again and again", func() {
+			// Slow as well, so that there are always answers on their way.
+			heal := w.poison("latency", fromServer, attributes{"latency": 20})
+			for range 5 {
+				w.cut()
+				w.plug()
+				<-time.After(aWhile / 5)
+			}
+			heal()
+		}},
 		{"slow", badly("latency", fromServer, attributes{"latency": 150, "jitter": 100})},
 		{"in small pieces", badly("slicer", fromServer, attributes{"average_size": 40, "size_variation": 20, "delay": 200})},
 		{"silent on the way there", badly("timeout", toServer, attributes{"timeout": 0})},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,7 +29,13 @@ const patience = 90 * time.Second
 var scratch string
 
 func TestMain(m *testing.M) {
-	var err error
+	// Most of a scenario is waiting.
+	flag.Parse()
+	err := flag.Set("test.parallel", "4")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	if scratch, err = os.MkdirTemp("", "faulttests-*"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -98,6 +98,7 @@ type round struct {
 // failure is an answer that is an error.
 type failure struct {
 	op             operation
+	result         result
 	sent, answered time.Duration
 	text           string
 }
@@ -155,9 +156,11 @@ func (s scenario) play(t *testing.T, f fault) {
 	}
 	r.stayEnded(all)
 	r.judge()
+	begin := time.Now()
 	for _, v := range all {
 		v.check(t)
 	}
+	t.Logf("checking took %v", time.Since(begin))
 }
 
 // await waits for that many good answers from now on.
@@ -173,7 +176,12 @@ func (r *round) arrives(i int) *visitor {
 	v := &visitor{first: r.fleet.browser(), leaves: i == visitors-1, shared: i%2 == 0}
 	v.name, v.lag = fmt.Sprintf("visitor %d", i), r.lag
 	must(r.t)(v.first.post(fmt.Sprintf("/login?user=user-%d-%d", r.begin.UnixNano(), i)))
-	for _, op := range []operation{{incr, "counter", ""}, {extend, "list", "first"}, {set, "text", "first"}, {set, "ticket", "first"}} {
+	for _, op := range []operation{
+		{kind: incr, key: "counter"},
+		{kind: extend, key: "list", arg: "first"},
+		{kind: set, key: "text", arg: "first"},
+		{kind: set, key: "ticket", arg: "first"},
+	} {
 		if out, ok := r.does(v, v.first, op); !ok || out.result != done {
 			r.t.Fatalf("%v: %v", op, out)
 		}
@@ -194,9 +202,9 @@ func (r *round) does(v *visitor, b *browser, op operation) (out outcome, ok bool
 		r.t.Errorf("%s: %v", v.name, err)
 		return out, false
 	}
-	if out.result == unknown {
+	if out.result == unknown || out.result == failed {
 		r.mu.Lock()
-		r.failed = append(r.failed, failure{op, sent, answered, a.body})
+		r.failed = append(r.failed, failure{op, out.result, sent, answered, a.body})
 		r.mu.Unlock()
 	} else {
 		r.answered.Add(1)
@@ -225,7 +233,7 @@ func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 			}
 		}
 		wait := pause
-		if out.result == unknown {
+		if out.result == unknown || out.result == failed {
 			wait = afterFailure
 		}
 		select {
@@ -239,28 +247,39 @@ func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 func anything(text string) operation {
 	switch n := rand.IntN(100); {
 	case n < 35:
-		return operation{incr, "counter", ""}
+		return operation{kind: incr, key: "counter"}
 	case n < 50:
-		return operation{read, "counter", ""}
+		return operation{kind: read, key: "counter"}
 	case n < 62:
-		return operation{extend, "list", text}
+		return operation{kind: extend, key: "list", arg: text}
 	case n < 67:
-		return operation{read, "list", ""}
+		return operation{kind: read, key: "list"}
 	case n < 77:
-		return operation{set, "text", text}
+		return operation{kind: set, key: "text", arg: text}
 	case n < 87:
-		return operation{read, "text", ""}
+		return operation{kind: read, key: "text"}
 	case n < 93:
-		return operation{set, "ticket", text}
+		return operation{kind: set, key: "ticket", arg: text}
 	default:
-		return operation{pop, "ticket", ""}
+		return operation{kind: pop, key: "ticket"}
 	}
 }
 
 // leaves ends the session once the fault has begun, however often that takes.
-// The cookies are copied each time: a logout that fails takes them away.
+// The cookies are copied each time: a logout that fails takes them away. Slow
+// requests are under way meanwhile, and save when it is over.
 func (r *round) leaves(v *visitor, b *browser) {
 	<-r.broken
+	var slow sync.WaitGroup
+	defer slow.Wait()
+	for i := range 2 * replicas {
+		op := operation{kind: incr, key: "counter", delay: 200 * time.Millisecond}
+		if i%2 == 0 {
+			op.kind, op.key, op.arg = set, "text", fmt.Sprintf("late-%d", i)
+		}
+		slow.Go(func() { r.does(v, b.copied(), op) })
+	}
+	<-time.After(100 * time.Millisecond)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if out, ok := r.does(v, b.copied(), operation{kind: logout}); !ok || out.result == done {
 			return
@@ -286,8 +305,11 @@ func (r *round) recovers() {
 // judge holds what failed against the policy.
 func (r *round) judge() {
 	r.t.Helper()
-	wrong := 0
+	wrong, open := 0, 0
 	for _, f := range r.failed {
+		if f.result == unknown {
+			open++
+		}
 		if r.storeFails && f.answered >= r.breakAt && f.sent <= r.backAt {
 			continue
 		}
@@ -298,7 +320,7 @@ func (r *round) judge() {
 	if wrong > 3 {
 		r.t.Errorf("and %d more", wrong-3)
 	}
-	r.t.Logf("%d answers, %d failures, from %v to %v", r.answered.Load(), len(r.failed), r.breakAt.Round(time.Millisecond), r.backAt.Round(time.Millisecond))
+	r.t.Logf("%d answers, %d failures, %d of them with an unknown outcome, from %v to %v", r.answered.Load(), len(r.failed), open, r.breakAt.Round(time.Millisecond), r.backAt.Round(time.Millisecond))
 }
 
 // counts reads the session from the store, at every replica, and counts.
@@ -309,7 +331,7 @@ func (r *round) counts(v *visitor) {
 			// It is part of the history, too, though no cache can answer it.
 			b := v.first.withoutFloor()
 			sent := time.Since(r.begin)
-			op := operation{read, key, ""}
+			op := operation{kind: read, key: key}
 			out, err := outcomeOf(op, must(r.t)(op.send(b)))
 			if err != nil {
 				r.t.Fatal(err)
@@ -341,7 +363,7 @@ func (r *round) stayEnded(all []*visitor) {
 			if err != nil || a.status != http.StatusOK || a.User != "" {
 				r.t.Errorf("%s has logged out; %d %s, %v", v.name, a.status, a.body, err)
 			}
-			if out, ok := r.does(v, v.first.copied(), operation{incr, "counter", ""}); ok && out.result != refused {
+			if out, ok := r.does(v, v.first.copied(), operation{kind: incr, key: "counter"}); ok && out.result != refused {
 				r.t.Errorf("%s has logged out, and goes on counting: %v", v.name, out)
 			}
 		}

@@ -24,12 +24,9 @@ import (
 // and fails the test if REQUIRE_DATASTORE is 1.
 func Datastore(t testing.TB, args ...string) *Server {
 	t.Helper()
-	jar, err := datastoreEmulator()
+	jar, err := sdkJar("cloud-datastore-emulator", "CloudDatastore.jar")
 	if err != nil {
-		if os.Getenv("REQUIRE_DATASTORE") == "1" {
-			t.Fatalf("Cloud Datastore cannot be tested: %v", err)
-		}
-		fmt.Fprintf(os.Stderr, "\n*** Cloud Datastore was NOT TESTED by %s: %v\n\n", t.Name(), err)
+		noDatastore(t, err)
 		return nil
 	}
 	s := newServer(t, "datastore", "java")
@@ -42,15 +39,46 @@ func Datastore(t testing.TB, args ...string) *Server {
 	return s
 }
 
-// datastoreEmulator finds the emulator in the Google Cloud SDK.
-func datastoreEmulator() (jar string, err error) {
+// LockingDatastore starts Google's Firestore emulator in Datastore mode, in which
+// transactions lock what they read, as in databases with pessimistic concurrency:
+// of two in each other's way one waits, for about two seconds. Otherwise it is as
+// [Datastore].
+func LockingDatastore(t testing.TB) *Server {
+	t.Helper()
+	jar, err := sdkJar("cloud-firestore-emulator", "cloud-firestore-emulator.jar")
+	if err != nil {
+		noDatastore(t, err)
+		return nil
+	}
+	s := newServer(t, "locking datastore", "java")
+	s.args = []string{
+		"-Xmx512m", "-Duser.language=en", "-cp", jar, "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
+		"--host=127.0.0.1", "--port=" + strconv.Itoa(s.Port), "--websocket_port=" + strconv.Itoa(freePort(t)), "--database-mode=datastore-mode",
+	}
+	s.ready = s.answersOK
+	s.Start()
+	return s
+}
+
+// noDatastore says loudly that something is not tested, and fails the test where
+// that must not be.
+func noDatastore(t testing.TB, err error) {
+	t.Helper()
+	if os.Getenv("REQUIRE_DATASTORE") == "1" {
+		t.Fatalf("Cloud Datastore cannot be tested: %v", err)
+	}
+	fmt.Fprintf(os.Stderr, "\n*** Cloud Datastore was NOT TESTED by %s: %v\n\n", t.Name(), err)
+}
+
+// sdkJar finds a program in Java that a component of the Google Cloud SDK brings.
+func sdkJar(component, file string) (jar string, err error) {
 	sdk, err := cloudSDK()
 	if err != nil {
 		return "", err
 	}
-	jar = filepath.Join(sdk, "platform", "cloud-datastore-emulator", "CloudDatastore.jar")
+	jar = filepath.Join(sdk, "platform", component, file)
 	if _, err := os.Stat(jar); err != nil {
-		return "", fmt.Errorf("the Google Cloud SDK lacks the component cloud-datastore-emulator: %w", err)
+		return "", fmt.Errorf("the Google Cloud SDK lacks the component %s: %w", component, err)
 	}
 	if _, err := exec.LookPath("java"); err != nil {
 		return "", fmt.Errorf("there is no Java: %w", err)

@@ -79,7 +79,7 @@ func TestConformance(t *testing.T) {
 		return
 	}
 	// The emulator takes a millisecond for each call, one after the other.
-	storetest.Run(t, spaces(connect(t)), storetest.Records(1000))
+	storetest.Run(t, spaces(connect(t)), storetest.Records(300), storetest.Writers(12))
 }
 
 func TestPromises(t *testing.T) {
@@ -294,6 +294,43 @@ func TestInterleavings(t *testing.T) {
 		}
 	})
 
+	scenario("a cap that very many sessions exceed ends all of them, at most 500 with each commit", func(t *testing.T, here, _ *clouddatastore.Store) {
+		const many = 410
+		user := store.UserHash{n}
+		var wg sync.WaitGroup
+		for w := range 20 {
+			wg.Go(func() {
+				for i := w; i < many; i += 20 {
+					rec := session(n)
+					rec.ID, rec.User = store.HashIdentifier(fmt.Append(nil, i)), user
+					save(t, here, rec, store.Base{})
+				}
+			})
+		}
+		wg.Wait()
+		var sizes []int
+		wire.on = func(method string, req any, send func() error) error {
+			if method == "Commit" {
+				sizes = append(sizes, len(req.(*pb.CommitRequest).GetMutations()))
+			}
+			return send()
+		}
+		rec := session(n)
+		rec.User = user
+		ended, err := here.SaveLimited(t.Context(), rec, store.UserLimit{Max: 1, Until: time.Now().Add(time.Hour)})
+		wire.on = nil
+		if err != nil || len(ended) != many {
+			t.Errorf("SaveLimited ended %d sessions, %v; want %d", len(ended), err, many)
+		}
+		// Each with the user, and the last with the new session.
+		if want := []int{400 + 1, 10 + 2}; !slices.Equal(sizes, want) {
+			t.Errorf("commits of %v, want %v", sizes, want)
+		}
+		if live, err := here.ByUser(t.Context(), user); err != nil || len(live) != 1 {
+			t.Errorf("%d sessions are live, %v; want 1", len(live), err)
+		}
+	})
+
 	scenario("a sweep removes many, at most 500 with each commit", func(t *testing.T, here, _ *clouddatastore.Store) {
 		const many = 1100
 		var wg sync.WaitGroup
@@ -345,11 +382,118 @@ func TestNoQueryNeedsACompositeIndex(t *testing.T) {
 	if recs, err := s.ByUser(t.Context(), rec.User); err != nil || len(recs) != 1 {
 		t.Errorf("ByUser: %d records, %v; want 1", len(recs), err)
 	}
+	if _, err := s.SaveLimited(t.Context(), session(3), store.UserLimit{Max: 1}); err != nil {
+		t.Errorf("SaveLimited: %v", err)
+	}
+	if err := s.Delete(t.Context(), session(3).ID, time.Now().Add(time.Hour)); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if page, err := s.Ends(t.Context(), store.FeedFromStart, 10); err != nil || len(page.Ends) != 1 {
+		t.Errorf("Ends: %d ends, %v; want 1", len(page.Ends), err)
+	}
 	if recs, cursor, err := s.Scan(t.Context(), "", 1); err != nil || len(recs) != 1 || cursor == "" {
 		t.Errorf("Scan: %d records, %v; want 1 and a cursor", len(recs), err)
-	} else if recs, _, err := s.Scan(t.Context(), cursor, 1); err != nil || len(recs) != 0 {
-		t.Errorf("Scan from the cursor: %d records, %v; want none", len(recs), err)
+	} else if recs, _, err := s.Scan(t.Context(), cursor, 2); err != nil || len(recs) != 1 {
+		t.Errorf("Scan from the cursor: %d records, %v; want the end mark", len(recs), err)
 	}
+}
+
+// With pessimistic concurrency, transactions lock what they read: who meets
+// another one waits, and may be the one to give way. Few writers do here, for
+// the emulator lets the loser wait for two seconds.
+func TestWhereTransactionsLock(t *testing.T) {
+	server := servers.LockingDatastore(t)
+	if server == nil {
+		return
+	}
+	t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
+	client, other := connect(t), connect(t)
+
+	t.Run("parallel touches and saves of one session all count", func(t *testing.T) {
+		o := clouddatastore.Options{Namespace: "mixed"}
+		here, elsewhere := open(t, client, o), open(t, other, o)
+		rec := session(1)
+		save(t, here, rec, store.Base{})
+		seen, deadline := rec.Seen.Add(time.Minute), rec.Deadline.Add(time.Minute)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := elsewhere.Touch(t.Context(), rec.ID, seen, deadline); err != nil {
+				t.Errorf("Touch: %v", err)
+			}
+		})
+		last := rec
+		wg.Go(func() {
+			for range 3 {
+				save(t, here, next(last), last.Base())
+				last, _ = here.Load(t.Context(), rec.ID)
+			}
+		})
+		wg.Wait()
+		got, err := here.Load(t.Context(), rec.ID)
+		if err != nil || got.Version != 4 || !got.Seen.Equal(seen) || !got.Deadline.Equal(deadline) {
+			t.Errorf("version %d until %v, %v; want version 4 until %v", got.Version, got.Deadline, err, deadline)
+		}
+	})
+
+	t.Run("of three saves on one base one wins", func(t *testing.T) {
+		s := open(t, client, clouddatastore.Options{Namespace: "race"})
+		rec := session(1)
+		save(t, s, rec, store.Base{})
+		errs := make([]error, 3)
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() {
+				after := next(rec)
+				after.Tags[0] = store.Tag(i + 1)
+				errs[i] = s.Save(t.Context(), after, rec.Base())
+			})
+		}
+		wg.Wait()
+		wins := 0
+		for _, err := range errs {
+			switch {
+			case err == nil:
+				wins++
+			case !errors.Is(err, store.ErrConflict):
+				t.Errorf("Save: %v, want nil or ErrConflict", err)
+			}
+		}
+		if wins != 1 {
+			t.Errorf("%d saves on one base were accepted, want 1", wins)
+		}
+	})
+
+	t.Run("a save that is given up may be applied, and is settled by sending it again", func(t *testing.T) {
+		s := open(t, client, clouddatastore.Options{Namespace: "given-up"})
+		rec := session(1)
+		save(t, s, rec, store.Base{})
+		after := next(rec)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		_ = s.Save(ctx, after, rec.Base()) // over in the middle, somewhere
+		cancel()
+		save(t, s, after, rec.Base())
+		holds(t, s, after)
+	})
+
+	t.Run("parallel logins leave as many sessions as allowed", func(t *testing.T) {
+		s := open(t, client, clouddatastore.Options{Namespace: "logins"})
+		user := store.UserHash{1}
+		limit := store.UserLimit{Max: 2, Until: time.Now().Add(time.Hour)}
+		var wg sync.WaitGroup
+		for i := range byte(4) {
+			wg.Go(func() {
+				rec := session(i)
+				rec.User = user
+				if _, err := s.SaveLimited(t.Context(), rec, limit); err != nil {
+					t.Errorf("SaveLimited: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if recs, err := s.ByUser(t.Context(), user); err != nil || len(recs) != limit.Max {
+			t.Errorf("%d sessions are live, %v; want %d", len(recs), err, limit.Max)
+		}
+	})
 }
 
 func TestEntities(t *testing.T) {

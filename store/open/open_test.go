@@ -209,11 +209,13 @@ func TestSchemaIsToldWithoutAChange(t *testing.T) {
 
 func TestWhatIsNoStoreURLIsRefused(t *testing.T) {
 	for name, open1 := range map[string]opening{"Store": open.Store, "Existing": open.Existing} {
-		for _, url := range []string{"", "sessions.db", "sqlite:", "memory:x", "mysql://root:hunter2@db/sessions", "redis://root:hunter2@db/sessions", "rediscluster://:hunter2@db?x=y", ":",
-			"postgres:", "postgres:hunter2", "postgres://u:hunter2@h:port/db", "postgres://u:hunter2@h/db?sslmode=hunter2", "postgres://h/db?table=",
-			"postgres://u:hunter2%zz@h/db", "postgres://h/db?pool_max_conns=many",
-			"datastore:", "datastore://", "datastore://p?kind=__x", "datastore://p?namespace=a&namespace=b", "datastore://p?ttl_policy=often", "datastore://p?table=x",
-			"memcached://", "memcached://a:port", "memcached://a/b", "memcached://u:hunter2@a", "memcached://a?prefix=%20", "memcached://a,a"} {
+		for _, url := range []string{
+			"", "sessions.db", "sqlite:", "memory:x", "mysql://root:hunter2@db/sessions", "redis://root:hunter2@db/sessions",
+			"rediscluster://:hunter2@db?x=y", ":", "postgres:", "postgres:hunter2", "postgres://u:hunter2@h:port/db", "postgres://u:hunter2@h/db?sslmode=hunter2",
+			"postgres://h/db?table=", "postgres://u:hunter2%zz@h/db", "postgres://h/db?pool_max_conns=many", "datastore:", "datastore://",
+			"datastore://p?kind=__x", "datastore://p?namespace=a&namespace=b", "datastore://p?ttl_policy=often", "datastore://p?table=x",
+			"memcached://", "memcached://a:port", "memcached://a/b", "memcached://u:hunter2@a", "memcached://a?prefix=%20", "memcached://a,a",
+		} {
 			_, _, err := open1(t.Context(), url)
 			if !errors.Is(err, open.ErrURL) {
 				t.Errorf("%s(%q): %v", name, url, err)

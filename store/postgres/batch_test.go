@@ -179,6 +179,34 @@ func TestARowThatMakesTheStatementFailFailsAlone(t *testing.T) {
 	})
 }
 
+func TestSavesOfOneSessionOnOneBaseHaveOneWinner(t *testing.T) {
+	_, s := single(t)
+	rec := session()
+	must(t, s.Save(t.Context(), rec, store.Base{}))
+	recs := []store.Record{rec, session(), session(), rec, rec}
+	for _, fresh := range recs[1:3] {
+		must(t, s.Save(t.Context(), fresh, store.Base{}))
+	}
+	errs := make([]error, len(recs))
+	var calls []func()
+	for i, rec := range recs {
+		calls = append(calls, func() { errs[i] = s.Save(t.Context(), following(rec), rec.Base()) })
+	}
+	together(t, &s.writes, calls...)
+	won := 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			won++
+		case recs[i].ID != rec.ID || !errors.Is(err, store.ErrConflict):
+			t.Errorf("save %d: %v", i, err)
+		}
+	}
+	if won != 3 {
+		t.Errorf("%d saves were accepted, want one for each of the 3 sessions", won)
+	}
+}
+
 func TestTooMuchDataIsRefusedBeforeItIsSent(t *testing.T) {
 	_, s := single(t)
 	rec := session()

@@ -158,16 +158,24 @@ func TestALoadOverABrokenConnectionIsRepeated(t *testing.T) {
 	_, s := single(t)
 	rec := session()
 	must(t, s.Save(t.Context(), rec, store.Base{}))
-	for range 20 {
-		// The store's own idle connections end, which it does not know yet.
-		sql(t, s, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()")
-		_, err := s.pool.Exec(t.Context(), "SELECT pg_terminate_backend(pg_backend_pid())")
-		if err == nil {
-			t.Fatal("the connection is still alive")
-		}
+	for range 5 {
+		victim, err := s.pool.Acquire(t.Context())
+		must(t, err)
+		killer, err := s.pool.Acquire(t.Context())
+		must(t, err)
+		pid := victim.Conn().PgConn().PID()
+		_, err = killer.Exec(t.Context(), "SELECT pg_terminate_backend($1)", pid)
+		must(t, err)
+		eventually(t, "the connection is gone", func() bool {
+			var n int
+			must(t, killer.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid).Scan(&n))
+			return n == 0
+		})
+		victim.Release() // the pool does not know it yet
 		if _, err := s.Load(t.Context(), rec.ID); err != nil {
 			t.Errorf("load: %v", err)
 		}
+		killer.Release()
 	}
 }
 

@@ -186,10 +186,7 @@ func (l *lane[Q, A]) board(f *flight[Q, A], c *call[Q, A]) {
 // waits.
 func (l *lane[Q, A]) fly(f *flight[Q, A]) {
 	for f != nil {
-		slow := time.AfterFunc(slowFlight, func() { l.overdue(f) })
-		rest := l.carry(f.ctx, f.calls)
-		f.cancel()
-		slow.Stop()
+		rest := l.lift(f)
 		// The callers that were just answered often come back at once: letting
 		// them in first makes the next batch longer.
 		runtime.Gosched()
@@ -212,6 +209,7 @@ func (l *lane[Q, A]) fly(f *flight[Q, A]) {
 		}
 		var next *flight[Q, A]
 		if f.counts {
+			f.counts = false
 			if next = l.collect(); next == nil {
 				l.flying--
 			}
@@ -220,6 +218,14 @@ func (l *lane[Q, A]) fly(f *flight[Q, A]) {
 		l.mu.Unlock()
 		f = next
 	}
+}
+
+// lift carries one flight.
+func (l *lane[Q, A]) lift(f *flight[Q, A]) (rest []*call[Q, A]) {
+	slow := time.AfterFunc(slowFlight, func() { l.overdue(f) })
+	defer slow.Stop()
+	defer f.cancel()
+	return l.carry(f.ctx, f.calls)
 }
 
 // overdue lets another flight start in place of a slow one.

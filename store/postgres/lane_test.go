@@ -233,6 +233,24 @@ func TestASlowFlightHoldsUpNobody(t *testing.T) {
 	})
 }
 
+func TestAFlightThatBecomesSlowAsItEndsIsCountedOnce(t *testing.T) {
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			l, seen := laneFor(1, true)
+			send(t, l, errand{id: 1, before: slowFlight})
+			send(t, l, errand{id: 2, before: slowFlight})
+			send(t, l, errand{id: 3, before: slowFlight})
+			time.Sleep(time.Minute)
+			seen.mu.Lock()
+			if n := len(seen.log); n > 3 {
+				t.Errorf("%d flights, want at most 3", n)
+			}
+			seen.mu.Unlock()
+			idle(t, l)
+		})
+	}
+}
+
 func TestAFlightEndsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _ := laneFor(1, false)

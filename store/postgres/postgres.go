@@ -2,11 +2,64 @@
 // on more than one machine.
 //
 //	db, err := postgres.Open(ctx, "postgres://user@host/app", postgres.Options{})
+//	if err != nil {
+//		return err
+//	}
 //	defer db.Close()
+//	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db})
 //
-// It needs PostgreSQL 12 or newer, one table, and the right to make it. Every
-// statement stands for itself, so a pooler in transaction mode (pgbouncer) may
-// be in between.
+// It needs PostgreSQL 12 or newer, and the right to make tables, indexes, a
+// function and triggers in one schema: Open and New make or upgrade them, from
+// as many replicas at once as there are. While the replicas of a service are
+// replaced one by one, those of the version before go on working.
+//
+// # How requests travel
+//
+// A request that finds the database idle is sent at once, as a statement for
+// one row. Those that come meanwhile share the next statement: many loads one
+// query, many saves or touches one update and one wait for the disk. Each gets
+// its own outcome, and what one of them meets (a conflict, a row that somebody
+// has locked, data that the database refuses) holds up none of the others.
+// Three batches of loads and two of writes are under way at a time, so a store
+// needs few connections: the default of 8 is enough for thousands of visitors,
+// and pool_max_conns in the URL changes it. When the pool is used up, requests
+// wait for it as long as their contexts allow.
+//
+// # What is kept, and when
+//
+// A Save, SaveLimited, Delete or Touch that returned nil was committed. What
+// that is worth is the server's configuration: with fsync and synchronous_commit
+// on, as they are by default, it survives a crash of the server; with
+// synchronous_standby_names also the loss of the machine. With
+// synchronous_commit off, a crash loses what was acknowledged in the last
+// moments.
+//
+// A request whose context ends stops waiting at once, and its outcome is
+// unknown then, as after a lost connection: sent again, the same Save is applied
+// once. The store itself sends again only what had not left, or what does no
+// harm when it is done twice: loads, touches and ends.
+//
+// # Poolers, replicas, accounts
+//
+// Open uses no named prepared statements, no session settings and no LISTEN, so
+// a pooler in transaction mode (pgbouncer, as of version 1.18) may be in
+// between. A pool that is given to New keeps its own settings: behind such a
+// pooler its DefaultQueryExecMode must not be QueryExecModeCacheStatement, which
+// is pgx's default.
+//
+// The URL must name a server that accepts writes; with several hosts, add
+// target_session_attrs=read-write. A replica lags behind and must not be read
+// from: a session that has ended would be live there.
+//
+// The table holds no credential (see the package store). An account needs
+// SELECT, INSERT, UPDATE and DELETE on the tables, once they are made.
+//
+// # Care
+//
+// Sessions are updated often. The table leaves room in its pages so that an
+// update stays within its page, and keeps times out of the indexes; autovacuum
+// does the rest. Long transactions, also of other applications on the same
+// server, keep it from doing so: watch n_dead_tup in pg_stat_user_tables.
 package postgres
 
 import (
@@ -26,25 +79,35 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Options are a store's settings. The zero value is a sensible default.
+// Options are a store's settings. The zero value is a sensible default. Other
+// settings are part of the URL: pool_max_conns, connect_timeout in seconds, TLS
+// (sslmode, sslrootcert).
 type Options struct {
 	// Table is the table's name, with or without a schema in front: lower-case
-	// letters, digits and "_". "" = "sojourn_sessions".
+	// letters, digits and "_", at most 51 of them. Two more tables, a function
+	// and the indexes are named after it. "" = "sojourn_sessions".
 	Table string
 
-	// Timeout is how long a Load, Save or Touch waits for the database at most,
-	// when its context does not end sooner. 0 = 10 seconds.
+	// Timeout is how long a Load, Save, SaveLimited, Delete or Touch takes at
+	// most when its context does not end sooner, waiting for a connection
+	// included. 0 = 10 seconds; negative is an error.
 	Timeout time.Duration
 }
 
 const (
 	defaultTable   = "sojourn_sessions"
 	defaultTimeout = 10 * time.Second
+
+	// defaultConns are enough for the flights of all lanes, and for a few
+	// requests that fly alone.
+	defaultConns = 8
 )
 
 var tableName = regexp.MustCompile(`^([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,50}$`)
 
-// Store keeps records in one table. It is safe for concurrent use.
+// Store is a [store.Store] in one PostgreSQL table, and all of its optional
+// interfaces but FloorLoader. It is safe for concurrent use. Make one with Open
+// or New.
 type Store struct {
 	pool  *pgxpool.Pool
 	own   bool // the pool is closed with the store
@@ -68,12 +131,19 @@ var (
 )
 
 // Open connects to the database that url names (libpq's URL or key=value form,
-// with pgxpool's pool_* settings) and brings the table up to date. The caller
-// closes the store.
+// with pgxpool's pool_* settings) and brings the table up to date. ctx bounds
+// just that. The caller closes the store.
+//
+// It fails when the URL or the Options are wrong, when the database cannot be
+// reached, when the account may not make what is missing, and when the table
+// was made by a newer version of this package. No error holds a password.
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("postgres: the connection URL cannot be parsed") // the error would quote it, password and all
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		cfg.MaxConns = max(cfg.MaxConns, defaultConns)
 	}
 	// Unnamed statements, described once per connection: a pooler in transaction
 	// mode would lose named ones.
@@ -104,7 +174,10 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 }
 
 // New keeps records through a pool that the application already has, and
-// brings the table up to date. The pool stays the caller's.
+// brings the table up to date; see Open for its errors. The pool stays the
+// caller's, and so do its settings: after the server was restarted, a pool
+// without a ShouldPing of its own costs a failed request for each connection
+// that was used in the second before.
 func New(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	return open(ctx, pool, o, new(atomic.Int64))
 }
@@ -164,7 +237,8 @@ func (s *Store) Ping(ctx context.Context) error {
 func failed(doing string, err error) error { return fmt.Errorf("postgres: %s: %w", doing, err) }
 
 // Sweep implements [store.Sweeper], by the database's clock. Replicas that
-// sweep at once take different rows.
+// sweep at once take different rows, and leave what is locked for the next time.
+// It also forgets the ends in the feed whose marks are as old.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
 	n, err := s.exec(ctx, once, s.sql.sweep, age.Milliseconds(), limit)
 	if err == nil {

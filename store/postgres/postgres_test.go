@@ -30,13 +30,13 @@ func TestConformance(t *testing.T) {
 	// What is acknowledged must be kept, which the fault tests show; here it would
 	// only cost time.
 	server := servers.Postgres(t, "synchronous_commit=off")
-	storetest.Run(t, tables(server.PostgresURL()+"&pool_max_conns=32"))
+	storetest.Run(t, tables(server.PostgresURL()), storetest.Records(20_000))
 }
 
 func TestConformanceThroughPgbouncerInTransactionMode(t *testing.T) {
 	server := servers.Postgres(t, "synchronous_commit=off")
 	bouncer := servers.PgBouncer(t, server, 2)
-	storetest.Run(t, tables(bouncer.PostgresURL()+"&pool_max_conns=16"), storetest.Records(10_000))
+	storetest.Run(t, tables(bouncer.PostgresURL()+"&pool_max_conns=16"), storetest.Records(5_000))
 }
 
 func TestPromises(t *testing.T) {

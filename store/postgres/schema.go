@@ -63,8 +63,15 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 		if _, err := tx.Exec(ctx, lockSQL, lockNumber(table, nil)); err != nil {
 			return failed("lock the schema", err)
 		}
-		if _, err := tx.Exec(ctx, "CREATE TABLE IF NOT EXISTS "+table+"_schema (version integer NOT NULL)"); err != nil {
-			return failed("make the schema table", err)
+		// "IF NOT EXISTS" would need the right to make tables even if it does.
+		var made bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", table+"_schema").Scan(&made); err != nil {
+			return failed("look for the schema table", err)
+		}
+		if !made {
+			if _, err := tx.Exec(ctx, "CREATE TABLE "+table+"_schema (version integer NOT NULL)"); err != nil {
+				return failed("make the schema table", err)
+			}
 		}
 		var version int
 		if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM "+table+"_schema").Scan(&version); err != nil {
@@ -119,7 +126,9 @@ const manyColumns = "id, tag_count, version, usr, created, seen, deadline, expir
 const manyTags = "($2::bigint[])[(n.nr - 1) * 8 + 1 : (n.nr - 1) * 8 + n.tag_count]"
 
 // free locks the rows of a batch for it, without waiting for what others have
-// locked, and in the order of the IDs.
+// locked, and in the order of the IDs. It is asked with "(… IN …) IS TRUE",
+// which keeps the planner from making a join of it: it expects few rows, and
+// would compare each row with each.
 const free = `WITH free AS MATERIALIZED (
 	SELECT id FROM TABLE WHERE id = ANY($1::bytea[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)`
 
@@ -186,12 +195,12 @@ func statementsFor(table string) statements {
 			due = ` + due("CASE WHEN n.shorten THEN n.deadline ELSE greatest(t.deadline, n.deadline) END") + `,
 			expires = n.expires, ended = n.ended, data = n.data
 			FROM MANY, $12::bigint[], $13::bigint[], $14::boolean[]) WITH ORDINALITY AS n (MANYCOLUMNS, base_version, base_tag, shorten, nr)
-			WHERE t.id = n.id AND n.id IN (SELECT id FROM free)
+			WHERE t.id = n.id AND (n.id IN (SELECT id FROM free)) IS TRUE
 			AND t.version = n.base_version AND t.tags[1] = n.base_tag AND t.ended = 0 RETURNING t.id`),
 		touchMany: m.Replace(`FREE UPDATE TABLE t SET seen = greatest(t.seen, n.seen), deadline = greatest(t.deadline, n.deadline),
 			due = ` + due("greatest(t.deadline, n.deadline)") + `
 			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS n (id, seen, deadline)
-			WHERE t.id = n.id AND n.id IN (SELECT id FROM free) AND t.ended = 0 RETURNING t.id`),
+			WHERE t.id = n.id AND (n.id IN (SELECT id FROM free)) IS TRUE AND t.ended = 0 RETURNING t.id`),
 		sweep: r.Replace(`DELETE FROM TABLE WHERE id IN (SELECT id FROM TABLE
 			WHERE due <= ` + due("(NOW - $1::bigint)") + ` AND deadline < NOW - $1::bigint
 			LIMIT $2 FOR UPDATE SKIP LOCKED)`),

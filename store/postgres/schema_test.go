@@ -128,6 +128,33 @@ func TestUpgradeFromVersion1KeepsEverything(t *testing.T) {
 	}
 }
 
+func TestAnAccountThatMayNotMakeTablesCanUseThem(t *testing.T) {
+	server, s := single(t)
+	sql(t, s, "CREATE ROLE app LOGIN")
+	sql(t, s, "REVOKE CREATE ON SCHEMA public FROM public")
+	sql(t, s, "GRANT SELECT, INSERT, UPDATE, DELETE ON sojourn_sessions, sojourn_sessions_ends, sojourn_sessions_schema TO app")
+	url := strings.Replace(server.PostgresURL(), "postgres@", "app@", 1)
+	app := opened(t, url, Options{})
+	recs := []store.Record{session(), session(), session()}
+	var calls []func()
+	for _, rec := range recs {
+		must(t, app.Save(t.Context(), rec, store.Base{}))
+		calls = append(calls, func() {
+			if err := app.Save(t.Context(), following(rec), rec.Base()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	together(t, &app.writes, calls...)
+	must(t, app.Delete(t.Context(), recs[0].ID, time.Now().Add(-2*time.Hour)))
+	if n, err := app.Sweep(t.Context(), time.Hour, 10); err != nil || n != 1 {
+		t.Errorf("sweep: %d, %v", n, err)
+	}
+	if _, err := Open(t.Context(), url, Options{Table: "new"}); err == nil {
+		t.Error("it made a table all the same")
+	}
+}
+
 func TestATableOfANewerVersionIsRefused(t *testing.T) {
 	server, s := single(t)
 	sql(t, s, "INSERT INTO sojourn_sessions_schema VALUES (99)")

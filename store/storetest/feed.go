@@ -91,6 +91,17 @@ var feedTests = []scenario{
 		}
 	}},
 
+	{"tells a later deadline", func(h *harness) {
+		rec := h.inserted(first())
+		h.deleted(rec.ID, now().Add(time.Hour))
+		f := h.follow(store.FeedFromNow)
+		until := now().Add(2 * time.Hour)
+		h.deleted(rec.ID, until)
+		if got := f.read(100)[rec.ID]; !got.Equal(until) {
+			h.Errorf("the feed says that the mark is kept until %v, want %v, as the second Delete said", got, until)
+		}
+	}},
+
 	{"does not tell of live sessions", func(h *harness) {
 		f := h.follow(store.FeedFromNow)
 		rec := h.inserted(first())
@@ -112,6 +123,15 @@ var feedTests = []scenario{
 		}
 	}},
 
+	{"a cursor can be used again", func(h *harness) {
+		f := h.follow(store.FeedFromNow)
+		rec := h.inserted(first())
+		h.deleted(rec.ID, now().Add(time.Hour))
+		crashed := *f // after it had read, and before it had acted upon it
+		crashed.hears(rec.ID)
+		f.hears(rec.ID)
+	}},
+
 	{"a reader from the start hears every mark that is still kept", func(h *harness) {
 		var want []store.ID
 		for range 5 {
@@ -119,6 +139,9 @@ var feedTests = []scenario{
 			h.deleted(rec.ID, now().Add(time.Hour))
 			want = append(want, rec.ID)
 		}
+		marked := h.inserted(first())
+		h.saved(ended(marked, time.Hour), marked.Base())
+		want = append(want, marked.ID)
 		f := h.follow(store.FeedFromStart)
 		heard := f.read(2)
 		for _, id := range want {
@@ -175,6 +198,7 @@ var feedTests = []scenario{
 				}
 			})
 		}
+		defer wg.Wait() // also when the test fails
 		over := make(chan struct{})
 		go func() { wg.Wait(); close(over) }()
 		heard := map[store.ID]bool{}

@@ -95,6 +95,18 @@ var limitTests = []scenario{
 		}
 	}},
 
+	{"ends them as Delete does", func(h *harness) {
+		ann := newUser()
+		old := h.logins(ann, 1)[0]
+		two := h.following(old)
+		h.limited(login(ann), store.UserLimit{Max: 1})
+		h.saved(two, old.Base()) // sent again
+		h.staysEnded(old.ID)
+		if mark := h.load(old.ID); mark.Version != two.Version {
+			h.Errorf("the evicted session's mark has version %d, want that of the session, %d", mark.Version, two.Version)
+		}
+	}},
+
 	{"keeps the end marks until the given time", func(h *harness) {
 		ann := newUser()
 		old := h.logins(ann, 1)
@@ -142,13 +154,44 @@ var limitTests = []scenario{
 		h.userHas(others[0].User, others...)
 	}},
 
+	{"goes by what is stored last", func(h *harness) {
+		ann := newUser()
+		moved, shortened, late := h.logins(ann, 1)[0], h.logins(ann, 1)[0], expired()
+		other := next(moved)
+		other.User = newUser()
+		h.saved(other, moved.Base())
+		short := next(shortened)
+		short.Seen, short.Deadline, short.Shorten = late.Seen, late.Deadline, true
+		h.saved(short, shortened.Base())
+		h.sameIDs(h.limited(login(ann), store.UserLimit{Max: 1, Refuse: true}), nil)
+		h.holds(other)
+
+		// One that a later save or touch has brought back counts, if the engine
+		// lets it.
+		bob := newUser()
+		late.User = bob
+		h.inserted(late)
+		extended := next(late)
+		extended.Deadline = now().Add(time.Hour)
+		if err := h.store.Save(h.Context(), extended, late.Base()); err != nil && !errors.Is(err, store.ErrConflict) {
+			h.Fatalf("Save: %v", err)
+		}
+		if h.isLive(late.ID) {
+			h.sameIDs(h.limited(login(bob), store.UserLimit{Max: 1}), idsOf(late))
+		}
+	}},
+
 	{"leaves alone the session that the new one replaces", func(h *harness) {
 		ann := newUser()
 		old := h.logins(ann, 3)
 		rec := login(ann)
 		h.sameIDs(h.limited(rec, store.UserLimit{Max: 3, Replaces: old[0].ID}), nil)
 		h.userHas(ann, old[0], old[1], old[2], rec)
-		h.sameIDs(h.limited(login(ann), store.UserLimit{Max: 3, Replaces: rec.ID}), idsOf(old[0]))
+		h.sameIDs(h.limited(login(ann), store.UserLimit{Max: 3, Replaces: old[0].ID}), idsOf(old[1]))
+		_, err := h.store.(store.UserLimiter).SaveLimited(h.Context(), login(ann), store.UserLimit{Max: 3, Refuse: true, Replaces: newID()})
+		if !errors.Is(err, store.ErrLimit) {
+			h.Errorf("SaveLimited with Refuse that replaces somebody else's session: %v, want store.ErrLimit", err)
+		}
 	}},
 
 	{"sent twice is saved once, and evicts once", func(h *harness) {
@@ -164,10 +207,35 @@ var limitTests = []scenario{
 		h.userHas(ann, old[1], old[2], two)
 	}},
 
+	{"sent again after it has ended changes nothing", func(h *harness) {
+		ann := newUser()
+		old := h.logins(ann, 2)
+		rec := login(ann)
+		h.limited(rec, store.UserLimit{Max: 3})
+		h.deleted(rec.ID, now().Add(time.Hour))
+		three := h.logins(ann, 1)[0]
+		h.sameIDs(h.limited(rec, store.UserLimit{Max: 3}), nil)
+		h.staysEnded(rec.ID)
+		h.userHas(ann, old[0], old[1], three)
+	}},
+
+	{"copies sent at once are saved once, and evict once", func(h *harness) {
+		ann := newUser()
+		old := h.logins(ann, 3)
+		rec := login(ann)
+		together(8, func(int) {
+			sent := rec
+			if _, err := h.store.(store.UserLimiter).SaveLimited(h.Context(), sent, store.UserLimit{Max: 3, Until: now().Add(time.Hour)}); err != nil {
+				h.Errorf("SaveLimited: %v, want nil: this very save was applied", err)
+			}
+		})
+		h.userHas(ann, old[1], old[2], rec)
+	}},
+
 	{"refuses an ID that is taken or has ended, and ends nothing then", func(h *harness) {
 		ann := newUser()
 		old := h.logins(ann, 2)
-		ids := []store.ID{h.inserted(first()).ID, newID()}
+		ids := []store.ID{h.inserted(first()).ID, newID(), old[0].ID}
 		h.deleted(ids[1], now().Add(time.Hour))
 		for _, id := range ids {
 			rec := login(ann)

@@ -17,7 +17,7 @@ var parallelTests = []scenario{
 		rec := first()
 		rec.Data = binary.BigEndian.AppendUint64(nil, 0)
 		h.inserted(rec)
-		together(writers, func(int) {
+		together(h.writers, func(int) {
 			for range each {
 				if err := increment(h, rec.ID); err != nil {
 					h.Errorf("increment: %v", err)
@@ -26,31 +26,32 @@ var parallelTests = []scenario{
 			}
 		})
 		got := h.load(rec.ID)
-		if n := binary.BigEndian.Uint64(got.Data); n != writers*each {
-			h.Errorf("the counter is %d, want %d: two saves on one base were both accepted, or an accepted one was lost", n, writers*each)
+		total := uint64(h.writers * each)
+		if n := binary.BigEndian.Uint64(got.Data); n != total {
+			h.Errorf("the counter is %d, want %d: two saves on one base were both accepted, or an accepted one was lost", n, total)
 		}
-		if want := rec.Version + writers*each; got.Version != want {
+		if want := rec.Version + total; got.Version != want {
 			h.Errorf("version %d, want %d: one more with each save", got.Version, want)
 		}
 	}},
 
 	{"of 64 inserts one wins", func(h *harness) {
 		for range rounds {
-			h.holds(oneWins(h, inserts(newID()), store.Base{}))
+			h.holds(oneWins(h, inserts(h, newID()), store.Base{}))
 		}
 	}},
 
 	{"of 64 inserts over an expired record one wins", func(h *harness) {
 		for range rounds {
 			old := h.inserted(expired())
-			h.holds(oneWins(h, inserts(old.ID), store.Base{}))
+			h.holds(oneWins(h, inserts(h, old.ID), store.Base{}))
 		}
 	}},
 
 	{"of 64 saves on one base one wins", func(h *harness) {
 		for range rounds {
 			one := h.inserted(first())
-			recs := make([]store.Record, writers)
+			recs := make([]store.Record, h.writers)
 			for i := range recs {
 				recs[i] = next(one)
 			}
@@ -59,7 +60,7 @@ var parallelTests = []scenario{
 	}},
 
 	{"sessions do not get in each other's way", func(h *harness) {
-		together(writers, func(int) {
+		together(h.writers, func(int) {
 			rec := first()
 			base := store.Base{}
 			for range 8 {
@@ -100,8 +101,8 @@ func increment(h *harness, id store.ID) error {
 }
 
 // inserts returns different first records of one session, one for each writer.
-func inserts(id store.ID) []store.Record {
-	recs := make([]store.Record, writers)
+func inserts(h *harness, id store.ID) []store.Record {
+	recs := make([]store.Record, h.writers)
 	for i := range recs {
 		recs[i] = first()
 		recs[i].ID = id

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"strconv"
@@ -23,6 +24,15 @@ type simple struct {
 	mu      sync.Mutex
 	rows    map[store.ID]*simpleRow
 	count   int
+	ends    []simpleEnd
+	ended   int // how many ends have a number
+	read    int // up to which number the feed was read
+	gap     chan struct{}
+}
+
+type simpleEnd struct {
+	store.End
+	number int
 }
 
 type simpleRow struct {
@@ -33,7 +43,19 @@ type simpleRow struct {
 }
 
 func newSimple(fault string) *simple {
-	return &simple{fault: fault, rows: map[store.ID]*simpleRow{}}
+	return &simple{fault: fault, rows: map[store.ID]*simpleRow{}, gap: make(chan struct{})}
+}
+
+// meet lets another call in, with the lock held before and after: for faults
+// that show only when two calls are between the same lines.
+func (s *simple) meet() {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	select {
+	case s.gap <- struct{}{}:
+	case <-s.gap:
+	case <-time.After(100 * time.Millisecond): // it is the only one
+	}
 }
 
 func (s *simple) is(fault string) bool { return s.fault == fault }
@@ -128,9 +150,17 @@ func (s *simple) Save(ctx context.Context, rec store.Record, base store.Base) er
 		}
 		lost = ctx.Err()
 	}
-	key := s.key(rec.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.save(rec, base, lost)
+}
+
+// save is Save, with the lock held, and without a context.
+func (s *simple) save(rec store.Record, base store.Base, lost error) error {
+	key := s.key(rec.ID)
+	if rec.IsEnd() && s.is("feed tells of what is refused") {
+		s.tell(rec.ID, rec.Deadline)
+	}
 	row := s.rows[key]
 	var stored store.Record
 	if row != nil {
@@ -178,6 +208,9 @@ func (s *simple) Save(ctx context.Context, rec store.Record, base store.Base) er
 		rec.Tags = append([]store.Tag{12345}, rec.Tags[1:]...)
 	}
 	s.put(key, row, s.in(rec))
+	if rec.IsEnd() && !s.is("feed forgets marks") && !(insert && s.is("feed forgets inserted marks")) {
+		s.tell(rec.ID, rec.Deadline)
+	}
 	return lost
 }
 
@@ -219,19 +252,33 @@ func (s *simple) Delete(ctx context.Context, id store.ID, until time.Time) error
 	if err := s.over(ctx); err != nil {
 		return err
 	}
-	key := s.key(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	row := s.rows[s.key(id)]
+	s.end(id, until)
+	switch {
+	case s.is("feed forgets Delete"),
+		s.is("feed forgets unknown IDs") && row == nil,
+		s.is("feed forgets later deadlines") && row != nil && s.told(id):
+	default:
+		s.tell(id, until)
+	}
+	return nil
+}
+
+// end is Delete, with the lock held, and without telling the feed.
+func (s *simple) end(id store.ID, until time.Time) {
+	key := s.key(id)
 	if s.is("Delete removes") {
 		delete(s.rows, key)
-		return nil
+		return
 	}
 	row := s.rows[key]
 	if row == nil {
 		if !s.is("Delete of nothing leaves no mark") {
 			s.put(key, nil, s.in(store.Record{ID: id, Ended: time.Now(), Deadline: until}))
 		}
-		return nil
+		return
 	}
 	mark := row.Record
 	if mark.IsEnd() {
@@ -254,7 +301,6 @@ func (s *simple) Delete(ctx context.Context, id store.ID, until time.Time) error
 		mark.Tags = nil
 	}
 	s.put(key, row, s.in(mark))
-	return nil
 }
 
 func (s *simple) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
@@ -344,6 +390,155 @@ func (s *simple) ByUser(ctx context.Context, user store.UserHash) ([]store.Recor
 		recs = append(recs, s.out(row))
 	}
 	return recs, nil
+}
+
+func (s *simple) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
+	if err := s.over(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if row := s.rows[s.key(rec.ID)]; row != nil {
+		again := s.recognises(row.Record, rec)
+		switch {
+		case again && (s.is("resend evicts again") || s.is("resend after the end evicts") && row.IsEnd()):
+		case again:
+			return nil, nil
+		case !row.Expired(now) && !s.is("limit evicts before it refuses the ID"):
+			return nil, store.ErrConflict
+		}
+	}
+	if s.is("limit counts copies of itself") {
+		s.meet()
+	}
+	var others []store.ID
+	for _, row := range s.sorted() {
+		if s.counts(row, rec, limit, now) {
+			others = append(others, row.ID)
+		}
+	}
+	if s.is("limit evicts the newest") {
+		slices.Reverse(others)
+	}
+	over := len(others) - (limit.Max - 1)
+	switch {
+	case s.is("limit leaves one too many"):
+		over--
+	case s.is("limit leaves one too few"):
+		over++
+	}
+	over = min(max(over, 0), len(others))
+	if s.is("limit not atomic") {
+		s.meet()
+	}
+	if over > 0 && limit.Refuse && !s.is("limit never refuses") {
+		if s.is("limit saves what it refuses") {
+			_ = s.save(rec, store.Base{}, nil)
+		}
+		return nil, store.ErrLimit
+	}
+	for _, id := range others[:over] {
+		until := limit.Until
+		if s.is("limit ignores Until") {
+			until = now.Add(24 * time.Hour)
+		}
+		if s.is("limit leaves no marks") {
+			delete(s.rows, s.key(id))
+		} else {
+			s.end(id, until)
+		}
+		if s.is("limit forgets the tags of the evicted") {
+			s.rows[s.key(id)].Tags = nil
+		}
+		if !s.is("feed forgets evictions") {
+			s.tell(id, until)
+		}
+	}
+	if !s.is("limit does not say which") {
+		ended = others[:over]
+	}
+	return ended, s.save(rec, store.Base{}, nil)
+}
+
+// counts reports whether a session counts when rec is saved with a limit.
+func (s *simple) counts(row *simpleRow, rec store.Record, limit store.UserLimit, now time.Time) bool {
+	owner, deadline := row.User, row.Deadline
+	switch {
+	case s.is("limit counts by the first user"):
+		owner = row.firstUser
+	case s.is("limit counts everybody's"):
+		owner = rec.User
+	case s.is("limit counts by the first deadline"):
+		deadline = row.firstDeadline
+	}
+	return owner == rec.User &&
+		(row.ID != rec.ID || s.is("limit counts copies of itself") || s.is("resend evicts again")) &&
+		(!row.IsEnd() || s.is("limit counts marks")) &&
+		(!now.After(deadline) || s.is("limit counts expired sessions")) &&
+		(row.ID != limit.Replaces || s.is("limit counts the one that is replaced"))
+}
+
+// tell adds an end to the feed.
+func (s *simple) tell(id store.ID, until time.Time) {
+	until = until.Truncate(time.Millisecond).UTC()
+	if s.is("feed makes up deadlines") {
+		until = until.Add(time.Minute)
+	}
+	s.ended++
+	e := simpleEnd{store.End{ID: id, Until: until}, s.ended}
+	if s.is("feed numbers an end before it shows it") && e.number%2 == 1 {
+		for begun := time.Now(); s.read < e.number && time.Since(begun) < 100*time.Millisecond; {
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
+		}
+	}
+	at, _ := slices.BinarySearchFunc(s.ends, e.number, func(e simpleEnd, n int) int { return cmp.Compare(e.number, n) })
+	s.ends = slices.Insert(s.ends, at, e)
+}
+
+func (s *simple) told(id store.ID) bool {
+	return slices.ContainsFunc(s.ends, func(e simpleEnd) bool { return e.ID == id })
+}
+
+func (s *simple) Ends(ctx context.Context, cursor string, limit int) (page store.EndPage, err error) {
+	if err := s.over(ctx); err != nil {
+		return page, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	after := 0
+	switch {
+	case cursor == store.FeedFromStart && !s.is("feed starts with what follows"):
+	case cursor == store.FeedFromNow, cursor == store.FeedFromStart:
+		after = s.ended
+		if s.is("feed starts one too late") {
+			after++
+		}
+	default:
+		if after, err = strconv.Atoi(cursor); (err != nil || after < 0) && !s.is("feed takes any cursor") {
+			return page, errors.New("not a cursor")
+		}
+	}
+	rest := slices.DeleteFunc(slices.Clone(s.ends), func(e simpleEnd) bool { return e.number <= after })
+	for _, e := range rest[:min(len(rest), limit)] {
+		page.Ends = append(page.Ends, e.End)
+		after = e.number
+	}
+	page.More = len(rest) > limit && !s.is("feed forgets More") || s.is("feed says More for ever")
+	if page.More && s.is("feed loses an end between pages") {
+		after++
+	}
+	if s.is("feed is a queue") {
+		s.ends = rest[min(len(rest), limit):]
+	}
+	s.read = after
+	page.Cursor = strconv.Itoa(after)
+	if s.is("feed returns no cursor") {
+		page.Cursor = ""
+	}
+	return page, nil
 }
 
 // sorted returns the rows in order of creation.

@@ -39,7 +39,7 @@ import (
 // also [Records].
 func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	t.Helper()
-	set := settings{records: 100_000}
+	set := settings{records: 100_000, writers: writers}
 	if testing.Short() {
 		set.records = 2_000
 	}
@@ -100,8 +100,16 @@ func Records(n int) Option {
 	return func(s *settings) { s.records = min(s.records, n) }
 }
 
+// Writers limits how many write one session at once to n, in the tests that are
+// named after 64, for emulators that answer one call after the other: where all
+// but one of n writers lose and try again, their calls grow with the square of n.
+func Writers(n int) Option {
+	return func(s *settings) { s.writers = min(s.writers, n) }
+}
+
 type settings struct {
 	records int // in the test with many records
+	writers int // in the tests of parallel saves
 }
 
 type group struct {

@@ -34,9 +34,11 @@ func TestSuitePassesAStoreWithNativeExpiry(t *testing.T) {
 			store.Store
 			store.Toucher
 			store.UserIndex
+			store.UserLimiter
+			store.EndFeed
 			store.Scanner
 			store.Counter
-		}{s, s, s, s, s}
+		}{s, s, s, s, s, s, s}
 	})
 }
 
@@ -102,6 +104,47 @@ var faults = []struct{ name, noticedBy string }{
 	{"index keeps the first user", "ByUser/follows_a_record_from_user_to_user"},
 	{"index lists nobody", "ByUser/nobody_has_no_sessions"},
 	{"index holds 100", "ByUser/holds_200_sessions_of_one_user_among_those_of_200_others"},
+	{"limit leaves one too few", "SaveLimited/saves_and_ends_nothing_while_there_is_room"},
+	{"limit leaves one too many", "SaveLimited/ends_the_oldest_sessions_to_make_room,_and_says_which"},
+	{"limit evicts the newest", "SaveLimited/ends_the_oldest_sessions_to_make_room,_and_says_which"},
+	{"limit does not say which", "SaveLimited/ends_the_oldest_sessions_to_make_room,_and_says_which"},
+	{"limit leaves no marks", "SaveLimited/ends_the_oldest_sessions_to_make_room,_and_says_which"},
+	{"limit forgets the tags of the evicted", "SaveLimited/ends_them_as_Delete_does"},
+	{"limit ignores Until", "SaveLimited/keeps_the_end_marks_until_the_given_time"},
+	{"limit never refuses", "SaveLimited/with_Refuse_saves_nothing_over_the_limit,_and_ends_nothing"},
+	{"limit saves what it refuses", "SaveLimited/with_Refuse_saves_nothing_over_the_limit,_and_ends_nothing"},
+	{"limit counts marks", "SaveLimited/does_not_count_what_has_ended_or_expired,_nor_anybody_else's"},
+	{"limit counts expired sessions", "SaveLimited/does_not_count_what_has_ended_or_expired,_nor_anybody_else's"},
+	{"limit counts everybody's", "SaveLimited/does_not_count_what_has_ended_or_expired,_nor_anybody_else's"},
+	{"limit counts by the first user", "SaveLimited/goes_by_what_is_stored_last"},
+	{"limit counts by the first deadline", "SaveLimited/goes_by_what_is_stored_last"},
+	{"limit counts the one that is replaced", "SaveLimited/leaves_alone_the_session_that_the_new_one_replaces"},
+	{"resend evicts again", "SaveLimited/sent_twice_is_saved_once,_and_evicts_once"},
+	{"resend after the end evicts", "SaveLimited/sent_again_after_it_has_ended_changes_nothing"},
+	{"limit counts copies of itself", "SaveLimited/copies_sent_at_once_are_saved_once,_and_evict_once"},
+	{"limit evicts before it refuses the ID", "SaveLimited/refuses_an_ID_that_is_taken_or_has_ended,_and_ends_nothing_then"},
+	{"limit not atomic", "SaveLimited/parallel_logins_leave_exactly_as_many_as_allowed"},
+	{"limit leaves one too few", "SaveLimited/parallel_logins_leave_exactly_as_many_as_allowed"},
+	{"limit not atomic", "SaveLimited/parallel_logins_with_Refuse_let_exactly_as_many_in_as_allowed"},
+	{"feed forgets marks", "Ends/tells_every_way_in_which_a_session_ends"},
+	{"feed forgets inserted marks", "Ends/tells_every_way_in_which_a_session_ends"},
+	{"feed forgets Delete", "Ends/tells_every_way_in_which_a_session_ends"},
+	{"feed forgets unknown IDs", "Ends/tells_every_way_in_which_a_session_ends"},
+	{"feed forgets evictions", "Ends/tells_every_way_in_which_a_session_ends"},
+	{"feed makes up deadlines", "Ends/tells_until_when_the_mark_is_kept"},
+	{"feed forgets later deadlines", "Ends/tells_a_later_deadline"},
+	{"feed tells of what is refused", "Ends/does_not_tell_of_live_sessions"},
+	{"feed starts one too late", "Ends/a_reader_that_starts_now_hears_what_follows"},
+	{"feed says More for ever", "Ends/a_reader_that_starts_now_hears_what_follows"},
+	{"feed returns no cursor", "Ends/a_reader_that_starts_now_hears_what_follows"},
+	{"feed starts with what follows", "Ends/a_reader_from_the_start_hears_every_mark_that_is_still_kept"},
+	{"feed forgets marks", "Ends/a_reader_from_the_start_hears_every_mark_that_is_still_kept"},
+	{"feed forgets More", "Ends/a_reader_from_the_start_hears_every_mark_that_is_still_kept"},
+	{"feed is a queue", "Ends/readers_do_not_disturb_each_other"},
+	{"feed is a queue", "Ends/a_cursor_can_be_used_again"},
+	{"feed loses an end between pages", "Ends/many_ends_come_in_pages"},
+	{"feed numbers an end before it shows it", "Ends/misses_no_end_that_happens_while_it_is_read"},
+	{"feed takes any cursor", "Ends/refuses_what_is_not_a_cursor"},
 	{"scan skips marks", "Scan/returns_every_record_in_pages,_marks_and_expired_ones_too"},
 	{"scan by position", "Scan/returns_what_stays,_while_others_come,_go_and_change"},
 	{"scan ignores the limit", "Scan/returns_every_record_in_pages,_marks_and_expired_ones_too"},
