@@ -250,6 +250,9 @@ func (s *Session) commitChanges(ctx context.Context) error {
 			return err
 		}
 	}
+	if ok, err := s.commitVolatile(ctx); ok {
+		return err
+	}
 	if s.last.placement != PlacementStored {
 		if s.crossSite() && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
 			return ErrCrossSite
@@ -305,7 +308,7 @@ func (s *Session) commitStored(ctx context.Context) error {
 
 // applyTo does the pending changes to a state of the session.
 func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
-	if s.own && !s.behind && st.stored.Base() == s.last.stored.Base() && st.placement == s.last.placement {
+	if s.own && !s.behind && st.stored.Base() == s.last.stored.Base() && st.placement == s.last.placement && st.volatile == s.last.volatile {
 		// The view is just that; Update functions need not run again.
 		out := s.view.Clone()
 		out.Header = st.rec.Header
@@ -486,7 +489,7 @@ func (s *Session) setReference(st *state, now time.Time) {
 // it an older one.
 func (s *Session) setFloor(st *state, now time.Time) {
 	m := s.m
-	f := wire.Floor{ID: st.id, Version: st.stored.Version}
+	f := st.floor()
 	if s.jar.state == jarFloor && s.jar.floor == f && !s.jar.stateStale {
 		return
 	}

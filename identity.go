@@ -273,7 +273,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state
 		if !backOff(ctx, attempt) {
 			return fail(unavailable("save", ctx.Err()))
 		}
-		old, err = m.fetch(ctx, s.last.identity, 0)
+		old, err = m.fetchNewest(ctx, s.last.identity)
 		switch {
 		case errors.Is(err, errGone):
 			if s.changes.hasPops() {
@@ -363,7 +363,7 @@ func (s *Session) endStored(ctx context.Context, cur *state) error {
 		if !backOff(ctx, attempt) {
 			return unavailable("save", ctx.Err())
 		}
-		cur, err = m.fetch(ctx, s.last.identity, 0)
+		cur, err = m.fetchNewest(ctx, s.last.identity)
 		if errors.Is(err, errGone) {
 			if s.ending.pops.hasPops() {
 				return ErrTaken

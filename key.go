@@ -51,8 +51,22 @@ type keyOptions struct {
 func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
 
 // Volatile marks values whose loss would not matter, such as the last page
-// seen: a store with caches may keep a change in the caches only until the
-// next durable write. Other stores keep it like any other.
+// seen. Where the session is stored and the store has a cache that all replicas
+// share, a request that changes nothing else keeps the change in that cache: no
+// write to the store, no new version. Every replica sees it with the visitor's
+// next request, and the next durable write of the session carries it along.
+//
+// It is lost if the cache fails, restarts or evicts it before that, or if
+// another request was saving the session durably just then: the value is again
+// what it was at the last durable write, also one that was deleted or popped. So
+// a Volatile value must not be one that may be used only once, and its Update
+// is exact only as long as the cache keeps it.
+//
+// The change is written durably, like any other, where there is no such cache,
+// where it cannot be reached or has no copy of the session, after the first
+// byte of a response unless the browser knows of volatile values already, and
+// when the visitor's activity is to be noted in any case. In a cookie-held
+// session Volatile means nothing.
 func Volatile(o *keyOptions) { o.flags |= record.Volatile }
 
 // TTL lets a value end by itself that long after it was last set or updated.

@@ -293,8 +293,8 @@ func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) 
 			continue
 		}
 		switch plain[0] {
-		case wire.StateFloor:
-			f, err := wire.ParseFloor(plain[1:])
+		case wire.StateFloor, wire.StateFloorVolatile:
+			f, err := wire.ParseFloor(plain[0], plain[1:])
 			if err != nil {
 				s.rejected("state", err)
 				continue
@@ -438,6 +438,8 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	if minimum > st.stored.Version {
 		m.fellBack(who.id)
 		s.jar.lost = minimum
+	} else if minimum > 0 && seen.Volatile {
+		st = m.withVolatile(ctx, st)
 	}
 	s.touchDue = m.touchDue(h, st.stored.Seen, now) && !s.background
 	return st, nil

@@ -191,7 +191,9 @@ func (j *job) runAlone(ctx context.Context, known *state) (next *state, err erro
 // or nil if the session is not known to be stored.
 func newest(known *state, jobs ...*job) *state {
 	for _, j := range jobs {
-		if st := j.s.last; st.placement == PlacementStored && (known == nil || st.stored.Version > known.stored.Version) {
+		st := j.s.last
+		if st.placement == PlacementStored && (known == nil || st.stored.Version > known.stored.Version ||
+			st.volatile != 0 && known.volatile == 0 && st.stored.Base() == known.stored.Base()) {
 			known = st
 		}
 	}
@@ -254,7 +256,7 @@ func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *st
 		if !backOff(ctx, attempt) {
 			return settleAll(jobs, cur, unavailable("save", ctx.Err()))
 		}
-		fresh, err := m.fetch(ctx, jobs[0].who, 0)
+		fresh, err := m.fetchNewest(ctx, jobs[0].who)
 		if err != nil {
 			return settleAll(jobs, nil, err)
 		}

@@ -88,7 +88,10 @@ type state struct {
 	rec record.Record
 	// stored is what the store holds, without Data, if placement is stored.
 	stored store.Record
-	size   int // bytes in the cookie, or of the stored Data
+	// volatile names the volatile values that a cache holds beside the record
+	// and that are part of rec; 0 = none are.
+	volatile store.Tag
+	size     int // bytes in the cookie, or of the stored Data
 }
 
 // nothing is the state of a session that lives nowhere.

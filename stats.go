@@ -15,6 +15,7 @@ type Stats struct {
 	Retries         uint64 // saves sent again because their outcome was unknown
 	Touches         uint64 // idle deadlines extended without rewriting
 	StoreErrors     uint64 // calls that the store failed to answer
+	VolatileSaves   uint64 // changes of Volatile values kept in a cache, without writing the record
 	CacheHits       uint64 // loads answered by a cache in front of the store
 	CacheMisses     uint64 // loads that the caches could not answer
 	Created         uint64 // sessions that got their first value, in a cookie or the store
@@ -41,7 +42,7 @@ type counters struct {
 	created, promoted, logins, logouts, rotations               atomic.Uint64
 	revoked, thefts                                             atomic.Uint64
 	rejected, unknownKeys, staleRefs, damaged, lost, unreadable atomic.Uint64
-	late, failed, swept                                         atomic.Uint64
+	late, failed, swept, volatile                               atomic.Uint64
 
 	logged sync.Map // what was logged once: key names and the like
 }
@@ -63,6 +64,7 @@ func (m *Manager) Stats() Stats {
 		Retries:         c.retries.Load(),
 		Touches:         c.touches.Load(),
 		StoreErrors:     c.storeErrors.Load(),
+		VolatileSaves:   c.volatile.Load(),
 		Created:         c.created.Load(),
 		Promoted:        c.promoted.Load(),
 		Logins:          c.logins.Load(),

@@ -14,10 +14,10 @@
 //
 // Everything that not every engine can do is an optional interface: [Toucher],
 // [Sweeper], [UserIndex], [UserLimiter], [EndFeed], [Scanner], [Counter],
-// [FloorLoader]. The manager
-// asks for them by type assertion and does without where they are lacking. A
-// store that wraps another one has all methods, and answers
-// [errors.ErrUnsupported] from those that the other lacks.
+// [FloorLoader], [VolatileKeeper]. The manager asks for them by type assertion
+// and does without where they are lacking. A store that wraps another one
+// has all methods, and answers [errors.ErrUnsupported] from those that the other
+// lacks.
 //
 // The package storetest is the suite that every store passes, and the place to
 // start when writing a new one.
@@ -313,4 +313,30 @@ type FloorLoader interface {
 	// LoadFrom is Load, but answers from a copy only if the copy's version is
 	// at least floor. With floor 0 it asks the origin.
 	LoadFrom(ctx context.Context, id ID, floor uint64) (Record, error)
+}
+
+// VolatileKeeper is a store with a cache that can hold values which need not
+// survive it. They are kept beside the record, for one state of it: the next
+// Save, Delete or end of the session makes them void. Whoever saves the session
+// carries them over, if it has them.
+type VolatileKeeper interface {
+	Store
+	// LoadVolatile returns what SaveVolatile kept last for that state of the
+	// record. It returns ErrNotFound when there is nothing, or not any more; any
+	// other error says that the cache could not answer.
+	LoadVolatile(ctx context.Context, id ID, base Base) (Volatile, error)
+
+	// SaveVolatile keeps next for that state of the record, at most until the
+	// given time, in place of what LoadVolatile returned with the tag prev (zero:
+	// nothing). It returns ErrConflict when something else is there, and nil when
+	// next itself is: it was sent before. Any other error means that the values
+	// have to be saved with the record: the cache does not have the record in
+	// that state, which has perhaps ended or changed, or it could not answer.
+	SaveVolatile(ctx context.Context, id ID, base Base, prev Tag, next Volatile, until time.Time) error
+}
+
+// Volatile is a set of values that a cache holds for one state of a record.
+type Volatile struct {
+	Tag  Tag    // random; new with each SaveVolatile
+	Data []byte // sealed
 }

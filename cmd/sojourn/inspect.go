@@ -212,8 +212,8 @@ func (o *opener) state(f finding, plain []byte) (finding, error) {
 		return f, wire.ErrFormat
 	}
 	switch plain[0] {
-	case wire.StateFloor:
-		floor, err := wire.ParseFloor(plain[1:])
+	case wire.StateFloor, wire.StateFloorVolatile:
+		floor, err := wire.ParseFloor(plain[0], plain[1:])
 		if err != nil {
 			return f, err
 		}

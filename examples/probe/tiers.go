@@ -40,7 +40,7 @@ func openTiers(ctx context.Context, opts options, logger *slog.Logger) (_ *tiers
 		}
 		t.closers = append(t.closers, closer)
 		scheme, _, _ := strings.Cut(url, ":")
-		layer := tiered.Layer{Cache: cache, Name: scheme}
+		layer := tiered.Layer{Cache: cache, Name: scheme, Logger: logger}
 		if _, inProcess := cache.(*tiered.Memory); !inProcess {
 			layer.MaxStale = opts.maxStale
 		}

@@ -70,26 +70,35 @@ func ParseReference(b []byte) (Reference, error) {
 const (
 	StateInline = 1 // a record follows: the session itself
 	StateFloor  = 2 // a Floor follows
+	// StateFloorVolatile is StateFloor, for a session that had volatile values
+	// in a cache at that version.
+	StateFloorVolatile = 3
 )
 
 // Floor is the newest version of a stored session that a browser has seen.
 type Floor struct {
 	ID      store.ID
 	Version uint64
+	// Volatile: a cache may hold values for that version.
+	Volatile bool
 }
 
 // Append appends the state cookie's plain text for f to dst.
 func (f *Floor) Append(dst []byte) []byte {
-	dst = append(dst, StateFloor)
+	kind := byte(StateFloor)
+	if f.Volatile {
+		kind = StateFloorVolatile
+	}
+	dst = append(dst, kind)
 	dst = append(dst, f.ID[:]...)
 	return binary.AppendUvarint(dst, f.Version)
 }
 
-// ParseFloor reads what Append wrote, after the kind.
-func ParseFloor(b []byte) (Floor, error) {
-	var f Floor
+// ParseFloor reads what Append wrote, after that kind.
+func ParseFloor(kind byte, b []byte) (Floor, error) {
+	f := Floor{Volatile: kind == StateFloorVolatile}
 	if len(b) <= len(f.ID) {
-		return f, ErrFormat
+		return Floor{}, ErrFormat
 	}
 	copy(f.ID[:], b)
 	v, n := uvarint(b[len(f.ID):])
@@ -125,6 +134,12 @@ func BindRecord(bound []byte, rec *store.Record) []byte {
 	b = binary.BigEndian.AppendUint64(b, rec.Version)
 	b = append(b, rec.User[:]...)
 	return binary.BigEndian.AppendUint64(b, uint64(rec.Expires.UnixMilli()))
+}
+
+// BindVolatile returns the additional data of values that a cache holds for
+// that very state of a record: what binds the record, and its newest tag.
+func BindVolatile(bound []byte, rec *store.Record) []byte {
+	return binary.BigEndian.AppendUint64(BindRecord(bound, rec), uint64(rec.Base().Tag))
 }
 
 // Chunks returns into how many pieces Split cuts a value of n bytes.

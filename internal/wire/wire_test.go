@@ -68,8 +68,16 @@ func TestFloorLayout(t *testing.T) {
 	if !bytes.Equal(b, want) {
 		t.Errorf("%x", b)
 	}
-	if got, err := ParseFloor(b[1:]); err != nil || got != f {
+	if got, err := ParseFloor(b[0], b[1:]); err != nil || got != f {
 		t.Errorf("%+v, %v", got, err)
+	}
+	f.Volatile = true
+	want[0] = 3
+	if b := f.Append(nil); !bytes.Equal(b, want) {
+		t.Errorf("with volatile values: %x", b)
+	}
+	if got, err := ParseFloor(want[0], want[1:]); err != nil || got != f {
+		t.Errorf("with volatile values: %+v, %v", got, err)
 	}
 	for name, b := range map[string][]byte{
 		"nothing":          nil,
@@ -79,7 +87,7 @@ func TestFloorLayout(t *testing.T) {
 		"padded":           append(slices.Clone(want[1:17]), 0x81, 0),
 		"cut off":          want[1 : len(want)-1],
 	} {
-		if f, err := ParseFloor(b); !errors.Is(err, ErrFormat) {
+		if f, err := ParseFloor(StateFloor, b); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %+v, %v", name, f, err)
 		}
 	}
@@ -187,15 +195,15 @@ func FuzzParseReference(f *testing.F) {
 }
 
 func FuzzParseFloor(f *testing.F) {
-	for _, fl := range []Floor{{}, {store.ID{1}, 300}, {store.ID{1}, math.MaxUint64}} {
+	for _, fl := range []Floor{{}, {store.ID{1}, 300, false}, {store.ID{1}, math.MaxUint64, true}} {
 		f.Add(fl.Append(nil))
 	}
 	f.Add(append(make([]byte, 17), 0x80, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) == 0 || b[0] != StateFloor {
+		if len(b) == 0 || b[0] != StateFloor && b[0] != StateFloorVolatile {
 			return
 		}
-		fl, err := ParseFloor(b[1:])
+		fl, err := ParseFloor(b[0], b[1:])
 		switch {
 		case err != nil && !errors.Is(err, ErrFormat):
 			t.Fatalf("error %v", err)

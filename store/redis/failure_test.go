@@ -12,6 +12,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
 func TestARestartedServerIsUsedAgain(t *testing.T) {
@@ -228,6 +229,12 @@ func TestParallelSavesWaitForReplicasAtTheSameTime(t *testing.T) {
 	wg.Wait()
 }
 
+func TestStoreBehindSentinels(t *testing.T) {
+	nodes, watchers := servers.RedisSentinels(t, 1, 3)
+	o := Options{Addrs: []string{watchers[0].Addr, watchers[1].Addr}, Master: "mymaster"}
+	storetest.Run(t, opener(o, nodes[0]), storetest.Records(5_000))
+}
+
 func TestSentinelFailoverKeepsWhatAllReplicasHave(t *testing.T) {
 	nodes, watchers := servers.RedisSentinels(t, 2, 3)
 	var sentinels []string
@@ -241,6 +248,7 @@ func TestSentinelFailoverKeepsWhatAllReplicasHave(t *testing.T) {
 		recs[i] = inserted(t, safe, session(ann))
 	}
 	mark := inserted(t, safe, session(ann))
+	cursor := fromNow(t, safe)
 	must(t, safe.Delete(t.Context(), mark.ID, time.Now().Add(time.Hour)))
 
 	nodes[0].Kill()
@@ -255,6 +263,7 @@ func TestSentinelFailoverKeepsWhatAllReplicasHave(t *testing.T) {
 	if got, err := s.Load(t.Context(), mark.ID); err != nil || !got.IsEnd() {
 		t.Errorf("the end after the failover: %v", err)
 	}
+	hears(t, s, &cursor, mark.ID)
 	if recs, err := s.ByUser(t.Context(), ann); err != nil || len(recs) != 50 {
 		t.Errorf("the user has %d sessions, %v", len(recs), err)
 	}

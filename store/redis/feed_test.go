@@ -91,6 +91,25 @@ func TestAnEndThatIsRepeatedIsToldAgainWithTheLaterDeadline(t *testing.T) {
 	}
 }
 
+func TestEvictionsOfOneLoginComeInPagesToo(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 5)
+	cursor := fromNow(t, s)
+	limited(t, s, session(ann), upTo(1), ids...)
+	ends := map[store.ID]bool{}
+	for more := true; more; {
+		page, err := s.Ends(t.Context(), cursor, 2)
+		must(t, err)
+		for _, e := range page.Ends {
+			ends[e.ID] = true
+		}
+		cursor, more = page.Cursor, page.More
+	}
+	if len(ends) != len(ids) {
+		t.Errorf("a reader of short pages hears %d of %d ends", len(ends), len(ids))
+	}
+}
+
 func TestTheFeedForgetsAnEndAnHourAfterItsMark(t *testing.T) {
 	server, s := single(t)
 	now := time.Now()

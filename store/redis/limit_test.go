@@ -53,11 +53,11 @@ func limited(t testing.TB, s *Store, rec store.Record, limit store.UserLimit, wa
 }
 
 // reserved is a login that stopped after it had reserved its place.
-func reserved(t testing.TB, s *Store, rec store.Record) {
+func reserved(t testing.TB, s *Store, rec store.Record, limit store.UserLimit) {
 	t.Helper()
 	found, err := s.look(t.Context(), &rec)
 	must(t, err)
-	_, err = s.reserve(t.Context(), &rec, upTo(100), found.idle)
+	_, err = s.reserve(t.Context(), &rec, limit, found.idle)
 	must(t, err)
 }
 
@@ -77,7 +77,7 @@ func TestAPlaceThatNobodyTakesIsFreeAfterAMinute(t *testing.T) {
 	_, s := single(t)
 	ids := logins(t, s, ann, 1)
 	stopped := session(ann)
-	reserved(t, s, stopped)
+	reserved(t, s, stopped, upTo(2))
 	if _, err := s.SaveLimited(t.Context(), session(ann), refusing(2)); !errors.Is(err, store.ErrLimit) {
 		t.Fatalf("%v, want ErrLimit: the place may be about to be taken", err)
 	}
@@ -94,16 +94,25 @@ func TestALoginThatIsSentAgainTakesThePlaceThatItReserved(t *testing.T) {
 	_, s := single(t)
 	ids := logins(t, s, ann, 1)
 	rec := session(ann)
-	reserved(t, s, rec)
+	reserved(t, s, rec, upTo(2))
 	limited(t, s, rec, refusing(2))
 	has(t, s, ann, ids[0], rec.ID)
+}
+
+func TestALoginThatStopsBeforeItHasMadeRoomLeavesThatToTheNext(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 3)
+	reserved(t, s, session(ann), upTo(3))
+	rec := session(ann)
+	limited(t, s, rec, upTo(3), ids[0], ids[1])
+	has(t, s, ann, ids[2], rec.ID)
 }
 
 func TestASessionThatLosesItsPlaceBeforeItIsSavedStaysEnded(t *testing.T) {
 	_, s := single(t)
 	slow := session(ann)
 	slow.Created = slow.Created.Add(-time.Second)
-	reserved(t, s, slow)
+	reserved(t, s, slow, upTo(1))
 	fast := session(ann)
 	limited(t, s, fast, upTo(1)) // none was live before
 	if _, err := s.SaveLimited(t.Context(), slow, upTo(1)); !errors.Is(err, store.ErrConflict) {
@@ -305,11 +314,12 @@ func TestParallelLoginsDuringAFailoverLeaveNoMoreThanAllowed(t *testing.T) {
 					}
 				}
 			}
-			var wg sync.WaitGroup
-			wg.Go(func() {
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
 				eventually(t, "logins are under way", func() bool {
-					recs, err := after.entries(context.Background(), ann)
-					return err != nil || len(recs) > 10
+					entries, err := after.entries(context.Background(), ann)
+					return err == nil && len(entries) > 5
 				})
 				victim.Kill()
 				eventually(t, "another node has taken over", func() bool {
@@ -322,10 +332,16 @@ func TestParallelLoginsDuringAFailoverLeaveNoMoreThanAllowed(t *testing.T) {
 					return masters == 3
 				})
 				victim.Start() // as a replica: without one, no save counts
-			})
-			more, _ := parallelLogins(t, stores, 100, upTo(3), true)
-			wg.Wait()
-			ids = append(ids, more...)
+			}()
+			for going := true; going; {
+				select {
+				case <-over:
+					going = false
+				default:
+				}
+				more, _ := parallelLogins(t, stores, 20, upTo(3), true)
+				ids = append(ids, more...)
+			}
 			rec := session(ann)
 			eventually(t, "the next login succeeds", func() bool {
 				_, err := after.SaveLimited(within(t, 10*time.Second), rec, upTo(3))

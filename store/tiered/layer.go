@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"sync"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +16,7 @@ type layer struct {
 	Layer
 	inProcess bool
 	breaker   breaker
+	missed    missed
 	failures  atomic.Uint64
 }
 
@@ -27,8 +28,9 @@ type entry struct {
 
 // The first byte of an entry is its kind.
 const (
-	kindCopy  = 1 // the record's binary form follows
-	kindLease = 2 // 8 random bytes follow
+	kindCopy     = 1 // the record's binary form follows
+	kindLease    = 2 // 8 random bytes follow
+	kindVolatile = 3 // see volatile
 )
 
 // leaseTime bounds how long a reader that died keeps others from filling.
@@ -68,34 +70,59 @@ func decodeEntry(id store.ID, b []byte) (entry, error) {
 var errPassedOver = errors.New("tiered: the cache is passed over after a failure")
 
 // call runs f with the layer's timeout, unless the layer failed a moment ago.
-// A miss and a lost race are no failures.
+// A miss, a lost race, and an entry that is too large are no failures.
 func (l *layer) call(ctx context.Context, f func(ctx context.Context) error) error {
-	if !l.breaker.allow(time.Now()) {
+	p := l.breaker.allow(time.Now())
+	if p == passOver {
 		return errPassedOver
 	}
 	once, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	err := f(once)
-	failed := err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrConflict)
-	if failed && ctx.Err() != nil {
+	ok := err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrTooLarge)
+	if !ok && ctx.Err() != nil {
 		// The caller gave up; that says nothing about the cache.
-		l.breaker.unknown()
+		l.breaker.unknown(p)
 		return err
 	}
-	if failed {
+	if !ok {
 		l.failures.Add(1)
 	}
-	l.breaker.report(time.Now(), !failed)
+	if l.breaker.report(time.Now(), p, ok) {
+		l.tell(ok, err)
+	}
 	return err
 }
 
+// tell logs that the cache went away, or has come back, and catches up then.
+func (l *layer) tell(back bool, err error) {
+	if !back {
+		l.Logger.Warn("a cache of session copies does not answer; it is passed over until it does",
+			slog.String("cache", l.Name), slog.Any("error", err))
+		return
+	}
+	l.Logger.Info("a cache of session copies answers again", slog.String("cache", l.Name))
+	if l.missed.any() {
+		go l.catchUp()
+	}
+}
+
+// catchUp deletes the copies that could not be replaced or deleted while the
+// cache was out of reach.
+func (l *layer) catchUp() {
+	for {
+		id, ok := l.missed.next()
+		if !ok || !l.delete(context.Background(), id) {
+			return
+		}
+	}
+}
+
 func (l *layer) get(ctx context.Context, id store.ID) (e entry, token uint64, err error) {
-	var b []byte
-	err = l.call(ctx, func(ctx context.Context) error {
-		var err error
-		b, token, err = l.Cache.Get(ctx, id)
-		return err
-	})
+	if l.missed.has(id) && !l.delete(ctx, id) {
+		return entry{}, 0, errPassedOver // whatever is there, it was not told
+	}
+	b, token, err := l.read(ctx, id)
 	if err != nil {
 		return entry{}, 0, err
 	}
@@ -106,6 +133,15 @@ func (l *layer) get(ctx context.Context, id store.ID) (e entry, token uint64, er
 		return entry{}, 0, store.ErrNotFound
 	}
 	return e, token, nil
+}
+
+func (l *layer) read(ctx context.Context, id store.ID) (b []byte, token uint64, err error) {
+	err = l.call(ctx, func(ctx context.Context) error {
+		var err error
+		b, token, err = l.Cache.Get(ctx, id)
+		return err
+	})
+	return b, token, err
 }
 
 func (l *layer) lease(ctx context.Context, id store.ID) (token uint64, ok bool) {
@@ -127,20 +163,29 @@ func (l *layer) swap(ctx context.Context, id store.ID, token uint64, rec store.R
 	})
 }
 
-func (l *layer) delete(ctx context.Context, id store.ID) {
-	_ = l.call(ctx, func(ctx context.Context) error { return l.Cache.Delete(ctx, id) }) // counted
+// delete reports whether the entry is surely gone. If not, that is made up for.
+func (l *layer) delete(ctx context.Context, id store.ID) bool {
+	err := l.call(ctx, func(ctx context.Context) error { return l.Cache.Delete(ctx, id) })
+	if err != nil {
+		l.missed.add(id)
+		return false
+	}
+	l.missed.remove(id)
+	return true
 }
 
 // renew replaces an older copy by rec, which the origin has just accepted, and
 // deletes anything else that is not newer.
 func (l *layer) renew(ctx context.Context, rec store.Record) {
-	ctx = context.WithoutCancel(ctx)
 	const tries = 3
 	for range tries {
 		e, token, err := l.get(ctx, rec.ID)
 		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return // no copy to replace
 		case err != nil:
-			return // no copy to replace, or no way to reach it
+			l.missed.add(rec.ID)
+			return
 		case e.lease:
 			// Its reader may have asked the origin before this save.
 			l.delete(ctx, rec.ID)
@@ -156,71 +201,4 @@ func (l *layer) renew(ctx context.Context, rec store.Record) {
 		}
 	}
 	l.delete(ctx, rec.ID)
-}
-
-// touch notes activity in a copy, so that it is not noted again and again.
-func (l *layer) touch(ctx context.Context, id store.ID, seen, deadline time.Time) {
-	e, token, err := l.get(ctx, id)
-	if err != nil || e.lease || !seen.After(e.rec.Seen) {
-		return
-	}
-	e.rec.Seen = seen
-	if deadline.After(e.rec.Deadline) {
-		e.rec.Deadline = deadline
-	}
-	_ = l.swap(ctx, id, token, e.rec) // a lost race means a newer copy
-}
-
-// breaker lets a cache that failed rest for a while, so that a dead or frozen
-// one costs one timeout and not one per request.
-type breaker struct {
-	mu      sync.Mutex
-	until   time.Time // passed over until then
-	rest    time.Duration
-	probing bool
-}
-
-const (
-	shortestRest = 250 * time.Millisecond
-	longestRest  = 5 * time.Second
-)
-
-// allow reports whether a call may go out now. After a rest one call at a time
-// finds out whether the cache is back.
-func (b *breaker) allow(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.rest == 0 {
-		return true
-	}
-	if now.Before(b.until) || b.probing {
-		return false
-	}
-	b.probing = true
-	return true
-}
-
-func (b *breaker) report(now time.Time, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.probing = false
-	if ok {
-		b.rest = 0
-		return
-	}
-	b.rest = min(max(2*b.rest, shortestRest), longestRest)
-	b.until = now.Add(b.rest)
-}
-
-// unknown ends a call that proved nothing.
-func (b *breaker) unknown() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.probing = false
-}
-
-func (b *breaker) isOpen(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.rest != 0 && (now.Before(b.until) || b.probing)
 }

@@ -16,12 +16,25 @@
 //     that the cache was told of.
 //   - A writer, after the store has accepted its save, replaces an older copy by
 //     compare-and-swap, and deletes a lease. It never adds.
-//   - Whoever ends a session deletes the entry, after the store.
+//   - Whoever ends or touches a session deletes the entry, after the store.
 //   - Every copy lives for at most its layer's MaxStale, by the cache's own
 //     clock. That bounds what a cache answers that could not be told.
+//   - Who could not tell a cache does not read that entry from it until it has
+//     deleted it.
 //
 // A request carries the version that its browser has seen; a copy below it is
 // not used. A request without one asks the store.
+//
+// # Outages
+//
+// A cache that fails costs one call its Timeout. Then it is passed over, for
+// MinRest at first and up to MaxRest, and one call at a time finds out whether it
+// is back. Meanwhile farther caches and the store answer. One log line says that
+// it went away and one that it came back; [Store.Health] tells at any time.
+//
+// When the store fails, reads go on for as long as caches have copies that are
+// not below the request's version, so for at most MaxStale; see
+// Layer.RefuseInOutage. Writes fail. Nothing here repeats a call to the store.
 package tiered
 
 import (
@@ -30,6 +43,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,10 +59,22 @@ type Layer struct {
 	// any other. A copy that was itself taken from a farther layer can be as old
 	// as both bounds together.
 	MaxStale time.Duration
-	// Timeout bounds each call. 0 = 100 ms.
+	// Timeout bounds each call. 0 = 100 ms. A client that knows nothing of
+	// contexts, as memcached's, has a timeout of its own.
 	Timeout time.Duration
-	// Name is for Health and errors. "" = the cache's type.
+	// MinRest and MaxRest bound how long the cache is passed over after a
+	// failure: MinRest at first, twice as long after each further one. 0 = 250 ms
+	// and 5 s.
+	MinRest, MaxRest time.Duration
+	// RefuseInOutage keeps copies from answering in place of a store that has
+	// failed: from its first failure until it answers again every load asks it,
+	// and fails with it. Otherwise copies go on answering until MaxStale.
+	RefuseInOutage bool
+	// Name is for logs and Health. "" = the cache's type.
 	Name string
+	// Logger gets a line when the cache goes away and one when it is back. nil =
+	// slog.Default().
+	Logger *slog.Logger
 }
 
 // Store is a store with caches in front. It implements every optional interface
@@ -56,32 +83,37 @@ type Store struct {
 	origin store.Store
 	layers []*layer
 	loads  flights
+	now    func() time.Time // the replica's clock
 
 	hits, misses atomic.Uint64
+	failing      atomic.Bool // the origin's last answer was a failure
 }
 
 var (
-	_ store.FloorLoader = (*Store)(nil)
-	_ store.Toucher     = (*Store)(nil)
-	_ store.Sweeper     = (*Store)(nil)
-	_ store.UserIndex   = (*Store)(nil)
-	_ store.Scanner     = (*Store)(nil)
-	_ store.Counter     = (*Store)(nil)
+	_ store.FloorLoader    = (*Store)(nil)
+	_ store.VolatileKeeper = (*Store)(nil)
+	_ store.Toucher        = (*Store)(nil)
+	_ store.Sweeper        = (*Store)(nil)
+	_ store.UserIndex      = (*Store)(nil)
+	_ store.UserLimiter    = (*Store)(nil)
+	_ store.EndFeed        = (*Store)(nil)
+	_ store.Scanner        = (*Store)(nil)
+	_ store.Counter        = (*Store)(nil)
 )
 
 // New returns origin with the layers in front of it, nearest first. The caller
-// goes on owning all of them. It reports an error for a nil origin or cache and
-// for negative durations.
+// goes on owning all of them. It reports an error for a nil origin or cache, for
+// negative durations, and for a MinRest above MaxRest.
 func New(origin store.Store, layers ...Layer) (*Store, error) {
 	if origin == nil {
 		return nil, errors.New("tiered: the origin store is nil")
 	}
-	s := &Store{origin: origin}
+	s := &Store{origin: origin, now: time.Now}
 	for i, l := range layers {
 		if l.Cache == nil {
 			return nil, fmt.Errorf("tiered: layer %d has no cache", i)
 		}
-		if l.MaxStale < 0 || l.Timeout < 0 {
+		if l.MaxStale < 0 || l.Timeout < 0 || l.MinRest < 0 || l.MaxRest < 0 {
 			return nil, fmt.Errorf("tiered: layer %d: negative duration", i)
 		}
 		_, inProcess := l.Cache.(*Memory)
@@ -94,10 +126,25 @@ func New(origin store.Store, layers ...Layer) (*Store, error) {
 		if l.Timeout == 0 {
 			l.Timeout = 100 * time.Millisecond
 		}
+		if l.MinRest == 0 {
+			l.MinRest = 250 * time.Millisecond
+		}
+		if l.MaxRest == 0 {
+			l.MaxRest = max(5*time.Second, l.MinRest)
+		}
+		if l.MinRest > l.MaxRest {
+			return nil, fmt.Errorf("tiered: layer %d: MinRest %v is above MaxRest %v", i, l.MinRest, l.MaxRest)
+		}
 		if l.Name == "" {
 			l.Name = fmt.Sprintf("%T", l.Cache)
 		}
-		s.layers = append(s.layers, &layer{Layer: l, inProcess: inProcess})
+		if l.Logger == nil {
+			l.Logger = slog.Default()
+		}
+		s.layers = append(s.layers, &layer{
+			Layer: l, inProcess: inProcess,
+			breaker: breaker{shortest: l.MinRest, longest: l.MaxRest},
+		})
 	}
 	return s, nil
 }
@@ -112,8 +159,8 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 }
 
 // LoadFrom answers from the nearest cache that has a copy of at least version
-// floor, or else from the origin. With floor 0 it asks the origin. When the
-// origin fails, a copy that is not below the floor answers in its place.
+// floor, or else from the origin. With floor 0 it asks the origin, and fails
+// when that fails.
 func (s *Store) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.Record, error) {
 	var found []lookup
 	if floor > 0 {
@@ -125,16 +172,20 @@ func (s *Store) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.
 		}
 	}
 	s.misses.Add(1)
-	rec, err := s.loads.do(ctx, id, func(ctx context.Context, sent func()) (store.Record, error) {
+	return s.loads.do(ctx, id, func(ctx context.Context, sent func()) (store.Record, error) {
 		return s.fromOrigin(ctx, id, found, sent)
 	})
-	if err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
-		// A copy is within MaxStale by its very existence.
-		if rec, _, ok := s.fromCaches(ctx, id, max(floor, 1)); ok {
-			return rec, nil
-		}
+}
+
+// answered notes whether the origin answers.
+func (s *Store) answered(ctx context.Context, err error) {
+	switch {
+	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict),
+		errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrLimit):
+		s.failing.Store(false)
+	case !errors.Is(ctx.Err(), context.Canceled): // else the caller gave up
+		s.failing.Store(true)
 	}
-	return rec, err
 }
 
 // lookup is what a reader found in one layer, and may fill in its place.
@@ -150,6 +201,10 @@ type lookup struct {
 func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (store.Record, []lookup, bool) {
 	found := make([]lookup, 0, len(s.layers))
 	for _, l := range s.layers {
+		if l.RefuseInOutage && s.failing.Load() {
+			found = append(found, lookup{})
+			continue
+		}
 		e, token, err := l.get(ctx, id)
 		switch {
 		case err != nil:
@@ -163,7 +218,7 @@ func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (stor
 		case e.lease:
 			// Another reader's: it will fill this layer.
 			found = append(found, lookup{})
-		case e.rec.Version >= floor && !e.rec.Expired(time.Now()):
+		case e.rec.Version >= floor && !e.rec.Expired(s.now()):
 			s.fill(ctx, id, found, e.rec)
 			return e.rec, nil, true
 		default:
@@ -186,6 +241,7 @@ func (s *Store) fromOrigin(ctx context.Context, id store.ID, found []lookup, sen
 	}
 	sent()
 	rec, err := s.origin.Load(ctx, id)
+	s.answered(ctx, err)
 	if err == nil && !rec.IsEnd() {
 		s.fill(ctx, id, found, rec)
 	}
@@ -207,48 +263,68 @@ func (s *Store) fill(ctx context.Context, id store.ID, found []lookup, rec store
 // Save saves in the origin and then tells the caches.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	err := s.origin.Save(ctx, rec, base)
+	s.answered(ctx, err)
+	ctx = context.WithoutCancel(ctx)
 	switch {
-	case err == nil && !rec.IsEnd():
-		for _, l := range s.layers {
+	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge):
+	case rec.IsEnd():
+		// It has ended, or may have: nobody knows what the origin holds now.
+		s.drop(ctx, rec.ID)
+		s.dropVolatile(ctx, rec.ID)
+	case err == nil:
+		for _, l := range slices.Backward(s.layers) { // see drop
 			l.renew(ctx, rec)
 		}
-	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge):
 	default:
-		// It has ended, or nobody knows what the origin holds now.
-		s.drop(ctx, rec.ID)
+		// It may have been saved. Nobody was told so, and until somebody is, the
+		// copies answer: during an outage they are all there is.
 	}
 	return err
 }
 
-// Delete ends the session in the origin and then deletes the copies.
+// Delete ends the session in the origin and then deletes what the caches have.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	err := s.origin.Delete(ctx, id, until)
+	s.answered(ctx, err)
+	ctx = context.WithoutCancel(ctx)
 	s.drop(ctx, id)
+	s.dropVolatile(ctx, id)
 	return err
 }
 
-// drop deletes the copies. The caches are told even if the request is over:
-// they would answer wrongly until MaxStale.
+// drop deletes the copies, the farthest first: a reader could fill a nearer cache
+// again from a copy that is still to go. Callers see to it that the caches are
+// told even if the request is over: they would answer wrongly until MaxStale.
 func (s *Store) drop(ctx context.Context, id store.ID) {
-	ctx = context.WithoutCancel(ctx)
-	for _, l := range s.layers {
+	for _, l := range slices.Backward(s.layers) {
 		l.delete(ctx, id)
 	}
 }
 
-// Touch touches the session in the origin, and in the copies.
+// dropVolatile frees the room of values that nobody will be shown any more.
+func (s *Store) dropVolatile(ctx context.Context, id store.ID) {
+	if l := s.shared(); l != nil {
+		l.delete(ctx, volatileKey(id))
+	}
+}
+
+// Touch touches the session in the origin, and deletes the copies: a copy with
+// the new times would have to live on without the origin having confirmed its
+// version.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	t, ok := s.origin.(store.Toucher)
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	if err := t.Touch(ctx, id, seen, deadline); err != nil {
+	err := t.Touch(ctx, id, seen, deadline)
+	if errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	for _, l := range s.layers {
-		l.touch(ctx, id, seen, deadline)
+	s.answered(ctx, err)
+	if err == nil {
+		s.drop(context.WithoutCancel(ctx), id)
 	}
-	return nil
+	return err
 }
 
 // Sweep sweeps the origin; copies expire by themselves.
@@ -265,6 +341,33 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 		return o.ByUser(ctx, user)
 	}
 	return nil, errors.ErrUnsupported
+}
+
+// SaveLimited saves in the origin, and then tells the caches what has ended.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
+	o, ok := s.origin.(store.UserLimiter)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	ended, err := o.SaveLimited(ctx, rec, limit)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, err
+	}
+	s.answered(ctx, err)
+	ctx = context.WithoutCancel(ctx)
+	for _, id := range ended {
+		s.drop(ctx, id)
+		s.dropVolatile(ctx, id)
+	}
+	return ended, err
+}
+
+// Ends asks the origin.
+func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	if o, ok := s.origin.(store.EndFeed); ok {
+		return o.Ends(ctx, cursor, limit)
+	}
+	return store.EndPage{}, errors.ErrUnsupported
 }
 
 // Scan walks the origin.
@@ -287,8 +390,7 @@ func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 type Health struct {
 	Name     string        `json:"name"`
 	MaxStale time.Duration `json:"max_stale"`
-	// Reachable is false while the layer is passed over because its last call
-	// failed.
+	// Reachable is false from the cache's first failure until it answers again.
 	Reachable bool   `json:"reachable"`
 	Errors    uint64 `json:"errors"` // calls that failed since New
 }
@@ -297,7 +399,7 @@ type Health struct {
 func (s *Store) Health() []Health {
 	out := make([]Health, len(s.layers))
 	for i, l := range s.layers {
-		out[i] = Health{Name: l.Name, MaxStale: l.MaxStale, Reachable: !l.breaker.isOpen(time.Now()), Errors: l.failures.Load()}
+		out[i] = Health{Name: l.Name, MaxStale: l.MaxStale, Reachable: !l.breaker.isOpen(), Errors: l.failures.Load()}
 	}
 	return out
 }

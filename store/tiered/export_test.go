@@ -1,0 +1,17 @@
+package tiered
+
+import (
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// SetClock gives a replica a clock of its own.
+func SetClock(s *Store, now func() time.Time) { s.now = now }
+
+// SetInProcess makes the layer one that no other process sees, as if its cache
+// were a Memory.
+func SetInProcess(s *Store, layer int) { s.layers[layer].inProcess = true }
+
+// VolatileKey is where the shared cache has a session's volatile values.
+func VolatileKey(id store.ID) store.ID { return volatileKey(id) }

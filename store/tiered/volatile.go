@@ -1,0 +1,132 @@
+package tiered
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Volatile values live under a key of their own, in the nearest cache that all
+// replicas share: not in the copies, which have to go after MaxStale, and in no
+// process, where other replicas would not see them. They belong to one state of
+// the session, named by version and tag: whatever follows that state makes them
+// void, without anybody having to delete them.
+
+// volatile is what the cache holds under volatileKey: kindVolatile, then the
+// version (8 bytes) and tag (8) of the state it belongs to, its own tag (8), and
+// the sealed values.
+type volatile struct {
+	base store.Base
+	store.Volatile
+}
+
+const volatileHeader = 1 + 3*8
+
+// volatileKey is the cache key of a session's volatile values.
+func volatileKey(id store.ID) store.ID {
+	sum := sha256.Sum256(append([]byte("sojourn volatile "), id[:]...))
+	return store.ID(sum[:len(store.ID{})])
+}
+
+func (v *volatile) encode() []byte {
+	b := make([]byte, 0, volatileHeader+len(v.Data))
+	b = append(b, kindVolatile)
+	b = binary.BigEndian.AppendUint64(b, v.base.Version)
+	b = binary.BigEndian.AppendUint64(b, uint64(v.base.Tag))
+	b = binary.BigEndian.AppendUint64(b, uint64(v.Tag))
+	return append(b, v.Data...)
+}
+
+// decodeVolatile reads what encode wrote. Anything else counts as the values of
+// a state that no session has.
+func decodeVolatile(b []byte) (v volatile) {
+	if len(b) < volatileHeader || b[0] != kindVolatile {
+		return v
+	}
+	v.base.Version = binary.BigEndian.Uint64(b[1:])
+	v.base.Tag = store.Tag(binary.BigEndian.Uint64(b[9:]))
+	v.Tag = store.Tag(binary.BigEndian.Uint64(b[17:]))
+	v.Data = b[volatileHeader:]
+	return v
+}
+
+// shared returns the layer that holds volatile values; nil = none does.
+func (s *Store) shared() *layer {
+	for _, l := range s.layers {
+		if !l.inProcess {
+			return l
+		}
+	}
+	return nil
+}
+
+func (l *layer) getVolatile(ctx context.Context, key store.ID) (v volatile, token uint64, err error) {
+	if l.missed.has(key) && !l.delete(ctx, key) {
+		return volatile{}, 0, errPassedOver
+	}
+	b, token, err := l.read(ctx, key)
+	if err != nil {
+		return volatile{}, 0, err
+	}
+	return decodeVolatile(b), token, nil
+}
+
+// LoadVolatile implements [store.VolatileKeeper]. Without a cache that replicas
+// share it returns [errors.ErrUnsupported].
+func (s *Store) LoadVolatile(ctx context.Context, id store.ID, base store.Base) (store.Volatile, error) {
+	l := s.shared()
+	if l == nil {
+		return store.Volatile{}, errors.ErrUnsupported
+	}
+	v, _, err := l.getVolatile(ctx, volatileKey(id))
+	if err != nil {
+		return store.Volatile{}, err
+	}
+	if v.base != base {
+		return store.Volatile{}, store.ErrNotFound
+	}
+	return v.Volatile, nil
+}
+
+// SaveVolatile implements [store.VolatileKeeper]. It needs a copy of that very
+// state in the cache: one that is gone may have gone because the session has
+// ended.
+func (s *Store) SaveVolatile(ctx context.Context, id store.ID, base store.Base, prev store.Tag, next store.Volatile, until time.Time) error {
+	l := s.shared()
+	if l == nil {
+		return errors.ErrUnsupported
+	}
+	e, _, err := l.get(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case e.lease || e.rec.Base() != base:
+		return store.ErrNotFound
+	}
+	key := volatileKey(id)
+	ttl := max(until.Sub(s.now()), time.Second)
+	value := (&volatile{base, next}).encode()
+	have, token, err := l.getVolatile(ctx, key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return l.call(ctx, func(ctx context.Context) error {
+			_, err := l.Cache.Add(ctx, key, value, ttl)
+			return err
+		})
+	case err != nil:
+		return err
+	case have.base == base && have.Tag == next.Tag:
+		return nil // sent again
+	case have.base == base && have.Tag != prev:
+		return store.ErrConflict
+	case have.base.Version > base.Version:
+		return store.ErrNotFound
+	}
+	return l.call(ctx, func(ctx context.Context) error {
+		return l.Cache.Swap(ctx, key, token, value, ttl)
+	})
+}
