@@ -26,3 +26,10 @@ func (m *Manager) OpensReference(value string) bool {
 	_, _, err := m.openCookie(seal.Reference, value)
 	return err == nil
 }
+
+// Marks returns how many end marks a CookieFirst manager has in mind.
+func (m *Manager) Marks() int {
+	m.feed.mu.Lock()
+	defer m.feed.mu.Unlock()
+	return len(m.feed.marks)
+}

@@ -32,13 +32,31 @@ const (
 )
 
 // A feed hears which stored sessions end in other processes, while somebody
-// here waits for the end of any. One poll serves all of them.
+// here waits for the end of any, or relies on not having heard of it. One poll
+// serves all of them.
 type feed struct {
 	mu      sync.Mutex
 	running bool
 	since   time.Time // every end since then is heard; zero = not listening yet
 	heard   map[store.ID]time.Time
 	quiet   time.Time // since when nobody waits; zero = somebody does
+
+	// With CookieFirst:
+	marks    map[store.ID]time.Time // every end mark, and until when it matters
+	complete time.Time              // every end before then is in marks; zero = not yet
+	used     time.Time              // when it was asked last
+	pruned   time.Time
+}
+
+// start starts the reader unless it is at work. The caller holds mu.
+func (f *feed) start(m *Manager) {
+	if f.running {
+		return
+	}
+	f.running = true
+	f.heard = map[store.ID]time.Time{}
+	f.marks = map[store.ID]time.Time{}
+	go m.readFeed()
 }
 
 // follow makes sure that the end of w's session is heard, which was loaded at
@@ -46,11 +64,7 @@ type feed struct {
 func (m *Manager) follow(w *watch, loaded time.Time) {
 	f := &m.feed
 	f.mu.Lock()
-	if !f.running {
-		f.running = true
-		f.heard = map[store.ID]time.Time{}
-		go m.readFeed()
-	}
+	f.start(m)
 	f.quiet = time.Time{}
 	_, over := f.heard[w.who.id]
 	_, caches := m.cfg.Store.(store.FloorLoader)
@@ -69,7 +83,11 @@ func (m *Manager) follow(w *watch, loaded time.Time) {
 // readFeed polls the store's feed of ends until nobody waits any more.
 func (m *Manager) readFeed() {
 	reader, ok := m.cfg.Store.(store.EndFeed)
-	cursor, failures := store.FeedFromNow, 0
+	start, failures := store.FeedFromNow, 0
+	if m.cfg.Placement == CookieFirst {
+		start = store.FeedFromStart
+	}
+	cursor, began := start, time.Time{} // of the pages that belong together
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -95,19 +113,24 @@ func (m *Manager) readFeed() {
 			continue
 		case err != nil:
 			if failures++; failures >= feedFailures {
-				cursor = store.FeedFromNow
+				cursor, began = start, time.Time{}
 				m.feed.lost()
 			}
 			continue
 		}
 		failures, cursor = 0, page.Cursor
-		if page.More {
-			timer.Reset(0)
+		if began.IsZero() {
+			began = asked
 		}
 		m.hear(page.Ends)
-		if m.feed.listens(asked) {
+		if page.More {
+			timer.Reset(0)
+			continue
+		}
+		if m.feed.listens(began) {
 			m.lookAtAll()
 		}
+		began = time.Time{}
 	}
 }
 
@@ -132,7 +155,20 @@ func (m *Manager) hear(ends []store.End) {
 		}
 	}
 	for _, e := range ends {
-		f.heard[e.ID] = now
+		if f.running && !f.since.IsZero() { // else it is from some time before
+			f.heard[e.ID] = now
+		}
+		if f.running && m.cfg.Placement == CookieFirst {
+			f.marks[e.ID] = later(f.marks[e.ID], e.Until)
+		}
+	}
+	if now.Sub(f.pruned) > time.Minute {
+		f.pruned = now
+		for id, until := range f.marks {
+			if now.After(until) {
+				delete(f.marks, id)
+			}
+		}
 	}
 	f.mu.Unlock()
 	for _, e := range ends {
@@ -140,11 +176,12 @@ func (m *Manager) hear(ends []store.End) {
 	}
 }
 
-// listens notes that every end since then is heard, and reports whether that is
-// new.
+// listens notes that every end until then is heard, and reports whether it
+// starts with it.
 func (f *feed) listens(since time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.complete = since
 	if !f.since.IsZero() {
 		return false
 	}
@@ -166,7 +203,7 @@ func (m *Manager) feedDone() bool {
 	defer f.mu.Unlock()
 	now := m.now()
 	switch {
-	case !m.watches.empty():
+	case !m.watches.empty(), now.Sub(f.used) < feedIdle:
 		f.quiet = time.Time{}
 		return false
 	case f.quiet.IsZero():
@@ -176,6 +213,7 @@ func (m *Manager) feedDone() bool {
 		return false
 	}
 	f.running, f.since, f.heard = false, time.Time{}, nil
+	f.marks, f.complete = nil, time.Time{}
 	return true
 }
 

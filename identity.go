@@ -121,9 +121,10 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	j := &job{s: s, who: s.last.identity}
-	run := func(ctx context.Context, known *state) (*state, error) {
-		next, err := s.moveInto(ctx, newest(known, j))
-		j.next = next
+	var inline *state
+	var value string
+	run := func(ctx context.Context, known *state) (_ *state, err error) {
+		j.next, inline, value, err = s.moveInto(ctx, newest(known, j))
 		return nil, err
 	}
 	if s.last.placement == PlacementNone {
@@ -141,6 +142,10 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	}
 	m.count.logins.Add(1)
 	m.tell(ctx, s.event(EventLogin, j.next))
+	if inline != nil {
+		s.keepInline(inline, value, m.now())
+		return nil
+	}
 	s.countMove(ctx, j.next)
 	s.keepStored(j.next, true)
 	return nil
@@ -181,7 +186,9 @@ func (s *Session) countMove(ctx context.Context, st *state) {
 // has changed, the new record is rewritten from it. Only then is the login
 // answered: a parallel request's change is either in the new session, or meets
 // the end mark. old is nil if the session before is not known to be stored.
-func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
+//
+// inline is the session itself where it lives in the cookie, and made its anchor.
+func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state, value string, err error) {
 	m := s.m
 	// The new session must not outlive a login that fails: some of the time is
 	// kept for ending it. Another try needs another identifier then.
@@ -190,7 +197,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-m.cfg.Timeout/5))
 	defer cancel()
 	sent := false
-	fail := func(err error) (*state, error) {
+	fail := func(err error) (_, _ *state, _ string, _ error) {
 		if sent {
 			if err := m.cfg.Store.Delete(whole, s.identity().id, m.now().Add(store.MinEndMark)); err != nil {
 				m.count.storeErrors.Add(1)
@@ -198,10 +205,18 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 			id := newIdentity()
 			s.fresh = &id
 		}
-		return nil, err
+		return nil, nil, "", err
 	}
-	var made *state
 	carry := s.ending != nil && s.ending.carry
+	if carry && m.anchored(s.last) && old == nil {
+		old, err = m.fetch(ctx, s.last.identity, 0)
+		switch {
+		case errors.Is(err, errGone):
+			carry = false // its values were those of a login that is over
+		case err != nil:
+			return fail(err)
+		}
+	}
 	for attempt := 0; ; attempt++ {
 		now := m.now()
 		from := nothing
@@ -222,6 +237,9 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 		}
 		rec.Settle()
 		rec.Header = s.login.header(rec.Header, s.visit())
+		if rec, inline, value, err = s.anchorOf(rec, now); err != nil {
+			return fail(err)
+		}
 		next, err := m.sealRecord(rec, s.identity(), made, 0, now, now)
 		if err != nil {
 			return fail(err)
@@ -243,11 +261,11 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 		next.stored.Data = nil
 		made = next
 		if !carry {
-			return made, nil
+			return made, inline, value, nil
 		}
 		err = m.sendEnd(ctx, s.last, old, now)
 		if err == nil {
-			return made, nil
+			return made, inline, value, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
 			return fail(err)
@@ -265,7 +283,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (*state, error) {
 			// authenticated, so the login stands; what it was about to carry over
 			// stays only if it was an anonymous visitor's.
 			if s.last.rec.Header.User == "" {
-				return made, nil
+				return made, inline, value, nil
 			}
 			carry, old = false, nil
 		case err != nil:
@@ -282,6 +300,9 @@ func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) 
 	base := store.Base{}
 	if last.placement == PlacementInline {
 		until = later(until, m.inlineUntil(last, now))
+	}
+	if m.anchored(last) {
+		until = later(until, m.lifetimeEnd(&last.rec.Header))
 	}
 	if old != nil {
 		base = old.stored.Base()
@@ -314,6 +335,10 @@ func (s *Session) endLast(ctx context.Context) error {
 			return j.err
 		}
 		m.watches.end(j.who.id, ErrEnded)
+	} else if m.anchored(s.last) {
+		if err := s.endAnchored(ctx); err != nil {
+			return err
+		}
 	}
 	m.count.logouts.Add(1)
 	m.tell(ctx, s.event(EventLogout, s.last))

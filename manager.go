@@ -222,6 +222,22 @@ func (s *Session) load(ctx context.Context) error {
 
 	inline, seen := s.readState(in, now)
 	ref, ok := s.readReference(in, now)
+	if inline != nil && m.anchored(inline) {
+		if ok && belongs(inline, ref) {
+			ok = false
+			st, err := s.loadAnchored(ctx, inline, ref, now)
+			if err != nil {
+				return err
+			}
+			if st != nil {
+				s.last, s.jar.isNew = st, false
+			}
+		} else {
+			s.rejected("state", errNoAnchor)
+			s.jar.state = jarJunk
+		}
+		inline = nil
+	}
 	if ok {
 		st, err := m.loadStored(ctx, ref, seen, now, s)
 		if err != nil {
@@ -311,7 +327,7 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 	if len(h.Identifier) != record.IdentifierSize || h.Counter == 0 {
 		return nil, wire.ErrFormat
 	}
-	if h.User != "" && m.cfg.Placement != CookieOnly {
+	if h.User != "" && m.cfg.Placement != CookieOnly && m.cfg.Placement != CookieFirst {
 		// From the time when this manager was CookieOnly: there was no server side
 		// then, and a copy of it would survive every logout.
 		return nil, errInlineLogin
@@ -399,16 +415,7 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	st, err := m.fetch(ctx, who, minimum)
 	switch {
 	case errors.Is(err, errGone):
-		var gone *goneError
-		errors.As(err, &gone)
-		if gone.expired && m.told.expired.first(who.id) {
-			m.tell(ctx, s.event(EventExpired, &state{identity: who}))
-		}
-		// A session that ended a moment ago may just have been replaced by
-		// another tab's login; its cookie must not be overwritten.
-		s.jar.justEnded = !gone.ended.IsZero() && now.Sub(gone.ended) < store.MinEndMark
-		m.count.staleRefs.Add(1)
-		m.log.Debug("reference to a session that is over", slog.String("session", who.id.String()))
+		s.goneReference(ctx, err, who.id, now)
 		return nil, nil
 	case err != nil:
 		return nil, err

@@ -29,13 +29,14 @@ type watch struct {
 }
 
 // Done returns a channel that is closed when the session ends: by a logout, a
-// login or an expiry that this process sees, or by [Manager.Close]. [Session.Err]
+// login, a revocation or its expiry, on this replica or, within a second, on any
+// other one that has the same store, or by [Manager.Close]. [Session.Err]
 // says why. Waiting does not count as activity. The channel is released when
 // the request ends, or with the context that [Manager.Open] was given; asked
 // for only then, it is closed from the start, and Err returns [ErrTooLate].
 //
-// A session that does not live in the store has no end that could be waited
-// for: its channel is closed by its absolute expiry and by Close only.
+// An anonymous session in the cookie has no end that could be waited for: its
+// channel is closed by its absolute expiry and by Close only.
 func (s *Session) Done() <-chan struct{} {
 	s.lock()
 	defer s.mu.Unlock()
@@ -46,7 +47,7 @@ func (s *Session) Done() <-chan struct{} {
 			return s.watch.done
 		}
 		w := s.m.watches.add(s.m, s.last)
-		if s.last.placement == PlacementStored {
+		if s.last.placement == PlacementStored || s.m.anchored(s.last) {
 			s.m.follow(w, s.loaded)
 		}
 		if s.ctx != nil {
