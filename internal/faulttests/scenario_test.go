@@ -43,11 +43,16 @@ const (
 	replicas = 3
 	visitors = 4
 	tabs     = 3
-	// pause is how long a visitor waits after an answer, and afterFailure after
-	// one that says to try later.
-	pause        = 6 * time.Millisecond
-	afterFailure = 300 * time.Millisecond
+	// pause is how long a visitor waits after an answer.
+	pause = 6 * time.Millisecond
 )
+
+// afterFailure is how long a visitor waits after that many failures in a row:
+// longer and longer, as people do. Each request whose outcome is unknown doubles
+// the work of the checker, too.
+func afterFailure(times int) time.Duration {
+	return min(200*time.Millisecond<<min(times-1, 10), 3*time.Second)
+}
 
 // run plays the rounds. In `make soak` it starts again until the time is over.
 func (s scenario) run(t *testing.T) {
@@ -218,6 +223,7 @@ func (r *round) does(v *visitor, b *browser, op operation) (out outcome, ok bool
 // uses is what a tab does until the visit is over or its session has ended.
 func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 	mine := 0 // the last sum that this browser made
+	failures := 0
 	for i := 0; ctx.Err() == nil; i++ {
 		op := anything(fmt.Sprintf("%d-%d.", tab, i))
 		out, ok := r.does(v, b, op)
@@ -234,7 +240,10 @@ func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 		}
 		wait := pause
 		if out.result == unknown || out.result == failed {
-			wait = afterFailure
+			failures++
+			wait = afterFailure(failures)
+		} else {
+			failures = 0
 		}
 		select {
 		case <-ctx.Done():
@@ -280,11 +289,12 @@ func (r *round) leaves(v *visitor, b *browser) {
 		slow.Go(func() { r.does(v, b.copied(), op) })
 	}
 	<-time.After(100 * time.Millisecond)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	deadline := time.Now().Add(patience)
+	for failures := 1; time.Now().Before(deadline); failures++ {
 		if out, ok := r.does(v, b.copied(), operation{kind: logout}); !ok || out.result == done {
 			return
 		}
-		<-time.After(afterFailure)
+		<-time.After(afterFailure(failures))
 	}
 	r.t.Errorf("%s cannot log out", v.name)
 }
