@@ -27,7 +27,7 @@ func (copyStores) Help() string {
 Each run makes one pass over all sessions: it copies those that are new, replaces those that have changed, and ends those that have ended. So every pass leaves less for the next one. The order of a move:
 
 1. Copy, as often as you like, while the service uses the old store.
-2. Stop the service, or let it refuse writes, and copy once more.
+2. Stop the service, and copy once more.
 3. Start the service on the new store.
 
 To move without a stop, leave out step 2, switch the replicas one by one, and copy with --switched once the last one has changed over. What is lost then are changes that a visitor made in the old store after the last pass, if he came to the new one before the --switched pass did.
