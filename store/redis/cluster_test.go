@@ -130,6 +130,8 @@ func TestASaveFollowsItsSlotToAnotherNode(t *testing.T) {
 		}
 		two := next(rec)
 		follows("while the slot moves", two, rec.Base())
+		has(t, s, user, rec.ID)
+		limited(t, s, session(user), upTo(2))
 		setslot(to, "NODE", clusterID(to))
 		setslot(from, "NODE", clusterID(to))
 		three := next(two)
@@ -137,7 +139,9 @@ func TestASaveFollowsItsSlotToAnotherNode(t *testing.T) {
 		if got, err := s.Load(t.Context(), rec.ID); err != nil || got.Version != 3 {
 			t.Errorf("%s: version %d, %v", what, got.Version, err)
 		}
-		has(t, s, user, rec.ID)
+		if recs, err := s.ByUser(t.Context(), user); err != nil || len(recs) != 2 {
+			t.Errorf("%s: the user has %d sessions, %v; want 2", what, len(recs), err)
+		}
 	}
 }
 
@@ -174,7 +178,13 @@ func TestAnACLUserOfAClusterCanDoEverything(t *testing.T) {
 	if n := len(scanAll(t, s)); n != len(recs) {
 		t.Errorf("a walk returns %d records, want %d", n, len(recs))
 	}
+	cursor := fromNow(t, s)
 	must(t, s.Delete(t.Context(), recs[0].ID, time.Now().Add(time.Hour)))
+	hears(t, s, &cursor, recs[0].ID)
+	limited(t, s, session(ann), upTo(len(recs)))
+	if gone, err := s.SaveLimited(t.Context(), session(ann), upTo(len(recs))); err != nil || len(gone) != 1 {
+		t.Errorf("a login that makes room: it has ended %d sessions, %v", len(gone), err)
+	}
 	c := cacheAt(t, o)
 	for _, rec := range recs {
 		token, err := c.Add(t.Context(), rec.ID, []byte("one"), time.Hour)

@@ -50,10 +50,7 @@ return 1
 `)
 
 // tell adds sessions that have ended to the feed.
-func (s *Store) tell(ctx context.Context, until time.Time, ids []store.ID) error {
-	if len(ids) == 0 {
-		return nil
-	}
+func (s *Store) tell(ctx context.Context, until time.Time, ids ...store.ID) error {
 	args := make([]string, 1, 1+len(ids))
 	args[0] = strconv.FormatInt(min(max(until.UnixMilli(), 0), longestTime), 10)
 	for _, id := range ids {

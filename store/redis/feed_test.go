@@ -187,6 +187,19 @@ func TestAnEndCountsOnlyWhenTheFeedHasIt(t *testing.T) {
 	hears(t, s, &cursor, byMark.ID, byDelete.ID)
 }
 
+func TestAnEvictionThatTheFeedDoesNotHaveIsToldByTheNextLogin(t *testing.T) {
+	server, s := single(t)
+	old := logins(t, s, ann, 1)[0]
+	cursor := fromNow(t, s)
+	server.RedisCommand("LPUSH", s.prefix+feedKey, "in the way")
+	if _, err := s.SaveLimited(t.Context(), session(ann), upTo(1)); err == nil {
+		t.Error("a login whose eviction could not be told was answered with success")
+	}
+	server.RedisCommand("DEL", s.prefix+feedKey)
+	limited(t, s, session(ann), upTo(2))
+	hears(t, s, &cursor, old)
+}
+
 func TestEndsOnAFullServerAreTold(t *testing.T) {
 	server, s := single(t)
 	cursor := fromNow(t, s)

@@ -76,7 +76,7 @@ const (
 var errUnsettled = errors.New("the index by user does not keep its entries")
 
 // SaveLimited stores a user's new session, as store.UserLimiter says. It takes
-// six round trips, and two more to end others.
+// six round trips, and three more to end others.
 //
 // The index by user, which decides, and the sessions may be on different servers.
 // So a place in the index is reserved first; then those that have to go are
@@ -119,7 +119,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 		if err != nil {
 			return ended, failed("save: reserve a place", err)
 		}
-		gone, err := s.evict(ctx, rec.User, victims, limit.Until)
+		gone, err := s.evict(ctx, rec.User, append(victims, found.ended...), limit.Until)
 		ended = append(ended, gone...)
 		if err != nil {
 			return ended, failed("save: make room", err)
@@ -143,6 +143,7 @@ type census struct {
 	own    *store.Record // nil = there is none
 	listed bool          // the index has an entry for it
 	idle   []string      // the other entries without a live session, as reserveScript takes them
+	ended  []store.ID    // of those, the ones whose end may not have been told
 }
 
 // look reads the index of a record's user, and then its sessions' records. In
@@ -174,7 +175,10 @@ func (s *Store) look(ctx context.Context, rec *store.Record) (c census, err erro
 		switch r := found[id]; {
 		case r == nil:
 			why = absent
-		case r.IsEnd(), r.User != rec.User:
+		case r.IsEnd():
+			why = over
+			c.ended = append(c.ended, id)
+		case r.User != rec.User:
 			why = over
 		case r.Expired(now):
 			why = expired
@@ -210,12 +214,13 @@ func (s *Store) reserve(ctx context.Context, rec *store.Record, limit store.User
 	return victims, nil
 }
 
-// evict ends sessions, and returns those that were live until then.
+// evict ends sessions, and returns those that were live until then. All of them
+// are told of, and only then leave the index: should this fail, whoever finds
+// them there tries again.
 func (s *Store) evict(ctx context.Context, user store.UserHash, victims []store.ID, until time.Time) (live []store.ID, err error) {
 	for page := range slices.Chunk(victims, waiting) {
 		var mu sync.Mutex
 		var wg sync.WaitGroup
-		var gone []store.ID
 		var failure error
 		for _, id := range page {
 			wg.Go(func() {
@@ -225,17 +230,19 @@ func (s *Store) evict(ctx context.Context, user store.UserHash, victims []store.
 				switch {
 				case err != nil:
 					failure = err
-					return
 				case was != store.UserHash{}:
 					live = append(live, id)
 				}
-				gone = append(gone, id)
 			})
 		}
 		wg.Wait()
-		if err := errors.Join(failure, s.hasEnded(ctx, user, until, gone...)); err != nil {
+		if failure != nil {
+			return live, failure
+		}
+		if err := s.tell(ctx, until, page...); err != nil {
 			return live, err
 		}
+		s.unindex(ctx, user, page...)
 	}
 	return live, nil
 }

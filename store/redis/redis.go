@@ -14,14 +14,24 @@
 //
 // A session is one key, so it is always within one slot of a Cluster. Its save
 // is one round trip: a script on the server compares and sets. The key expires
-// by itself, a minute after the record's deadline.
+// by itself, a minute after the record's deadline. These are all keys, each
+// behind [Options.Prefix]:
+//
+//	s:HANDLE  string      a session's record, or its end mark
+//	u:HASH    hash        a user's sessions: ID to when the entry was written, when
+//	                      the session is over at the latest, when it was created
+//	ends      sorted set  the feed of ends: each twice, by its number and by its
+//	                      mark's deadline
+//	c:HANDLE  string      a copy in a cache
 //
 // What a nil error from Save is worth depends on how the servers are run. Redis
 // acknowledges a write when it is in the memory of one server: what that server
 // has not yet written to its append-only file is lost when it is killed, and
 // what it has not yet sent to a replica is lost when that replica takes over.
 // The README says for each setting what can be lost. [Options.Replicas] narrows
-// the second gap and does not close it.
+// the second gap and does not close it. Of the feed, a failover may lose the last
+// ends: who reads it does not hear of them, and the records say that they have
+// ended.
 package redis
 
 import (

@@ -284,13 +284,14 @@ func (s *Store) end(ctx context.Context, id store.ID, until time.Time) (store.Us
 	return was, err
 }
 
-// hasEnded removes what has ended from the user's index, and tells the feed.
-func (s *Store) hasEnded(ctx context.Context, user store.UserHash, until time.Time, ids ...store.ID) error {
+// hasEnded removes a session that has ended from the user's index, and tells the
+// feed.
+func (s *Store) hasEnded(ctx context.Context, user store.UserHash, until time.Time, id store.ID) error {
 	var wg sync.WaitGroup
 	if user != (store.UserHash{}) {
-		wg.Go(func() { s.unindex(ctx, user, ids...) })
+		wg.Go(func() { s.unindex(ctx, user, id) })
 	}
-	err := s.tell(ctx, until, ids)
+	err := s.tell(ctx, until, id)
 	wg.Wait()
 	if err != nil {
 		return failed("tell of an end", err)

@@ -99,6 +99,10 @@ func TestRoundTripsAreFew(t *testing.T) {
 	warm := inserted(t, s, session(ann)) // teaches the scripts
 	must(t, s.Touch(t.Context(), warm.ID, warm.Seen, warm.Deadline))
 	must(t, s.Delete(t.Context(), warm.ID, time.Now().Add(time.Hour)))
+	carl := store.UserHash{3}
+	limited(t, s, session(carl), upTo(2))
+	cursor := fromNow(t, s)
+	heard(t, s, &cursor)
 
 	anonymous, login := session(store.UserHash{}), session(ann)
 	followed := next(login)
@@ -121,6 +125,9 @@ func TestRoundTripsAreFew(t *testing.T) {
 		{"one that moves it to another user", func() error { return s.Save(t.Context(), moved, followed.Base()) }, map[string]int{"evalsha": 3}},
 		{"one that lets it last longer", func() error { return s.Save(t.Context(), longer, moved.Base()) }, map[string]int{"evalsha": 3}},
 		{"its end", func() error { return s.Save(t.Context(), mark, longer.Base()) }, map[string]int{"evalsha": 2, "hdel": 1}},
+		{"a login with a limit", func() error { limited(t, s, session(carl), upTo(2)); return nil }, map[string]int{"evalsha": 2, "hkeys": 2}},
+		{"one that ends another session", func() error { _, err := s.SaveLimited(t.Context(), session(carl), upTo(2)); return err }, map[string]int{"evalsha": 4, "hkeys": 2, "hdel": 1}},
+		{"what has ended", func() error { _, err := s.Ends(t.Context(), cursor, 100); return err }, map[string]int{"evalsha": 1}},
 		{"that of an anonymous one", func() error { return s.Delete(t.Context(), anonymous.ID, time.Now().Add(time.Hour)) }, map[string]int{"evalsha": 2}},
 	} {
 		server.RedisCommand("CONFIG", "RESETSTAT")

@@ -78,7 +78,7 @@ const unindexTime = 250 * time.Millisecond
 // unindex removes the entries of sessions that have ended. Should that fail, they
 // do no harm until somebody looks at the index and removes them.
 func (s *Store) unindex(ctx context.Context, user store.UserHash, ids ...store.ID) {
-	if user == (store.UserHash{}) || len(ids) == 0 {
+	if user == (store.UserHash{}) {
 		return
 	}
 	fields := make([]string, len(ids))
