@@ -182,6 +182,10 @@ func TestOutsideOfARequestTheErrorSaysSo(t *testing.T) {
 		if err := call(); !errors.Is(err, gae.ErrNoRequest) || !strings.Contains(err.Error(), "appengine.Middleware") {
 			t.Errorf("%s: %v, want ErrNoRequest, and what to do about it", name, err)
 		}
+		background := name == "Sweep" || name == "Ends"
+		if err := call(); errors.Is(err, errors.ErrUnsupported) != background {
+			t.Errorf("%s: %v; errors.ErrUnsupported is for what the manager does in the background", name, err)
+		}
 	}
 }
 

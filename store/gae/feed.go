@@ -71,12 +71,13 @@ var errNotCursor = errors.New("not a cursor of this store")
 // It goes by the clocks of the processes that end sessions, and returns what
 // ended within a minute and a half before the last look once more: an end is
 // missed if two processes' clocks differ by more than a minute, or if writing it
-// took more than half a minute.
+// took more than half a minute. Outside of a request it answers ErrNoRequest and
+// [errors.ErrUnsupported].
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	const doing = "read the feed of ends"
 	ctx, err := begin(ctx, s.space, doing)
 	if err != nil {
-		return store.EndPage{}, err
+		return store.EndPage{}, inBackground(err)
 	}
 	now := time.Now()
 	then := feedTime(now.Add(-feedOverlap))

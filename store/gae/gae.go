@@ -53,6 +53,15 @@ func begin(ctx context.Context, namespace, doing string) (context.Context, error
 	return ctx, failed(ctx, doing, err)
 }
 
+// inBackground makes ErrNoRequest say, too, that something is not supported: the
+// session manager, which asks for it in the background, then does without.
+func inBackground(err error) error {
+	if errors.Is(err, ErrNoRequest) {
+		return fmt.Errorf("%w: %w", err, errors.ErrUnsupported)
+	}
+	return err
+}
+
 // inRequest reports whether the App Engine library finds a request in ctx. The
 // library has no such question, but it looks for the request, by a key that
 // only it has, when it is asked for the request's name.

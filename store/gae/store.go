@@ -3,7 +3,6 @@ package gae
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -245,11 +244,8 @@ func contended(err error) bool {
 // [Cron] is what cleans up.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
 	ctx, err := begin(ctx, s.space, "sweep")
-	if errors.Is(err, ErrNoRequest) {
-		return 0, fmt.Errorf("%w: %w", err, errors.ErrUnsupported)
-	}
 	if err != nil {
-		return 0, err
+		return 0, inBackground(err)
 	}
 	over := time.Now().Add(-age)
 	removed, err := sweep(ctx, s.kind, over, limit)
