@@ -171,7 +171,7 @@ func (s *Store) look(ctx context.Context, rec *store.Record) (c census, err erro
 		if id == rec.ID {
 			continue
 		}
-		why := ""
+		var why string
 		switch r := found[id]; {
 		case r == nil:
 			why = absent
