@@ -103,8 +103,13 @@ func TestRevokeNeedsTheRightUser(t *testing.T) {
 		var anonymous string
 		look(t, guest, shop, func(s *sojourn.Session) { anonymous = s.Handle() })
 		for _, c := range []struct{ user, handle string }{
-			{"ben", handle}, {"", handle}, {"", anonymous}, {"ben", anonymous},
-			{"anna", "not a handle"}, {"anna", ""}, {"anna", "aaaaaaaaaaaaaaaaaaaaaaaaaa"},
+			{"ben", handle},
+			{"", handle},
+			{"", anonymous},
+			{"ben", anonymous},
+			{"anna", "not a handle"},
+			{"anna", ""},
+			{"anna", "aaaaaaaaaaaaaaaaaaaaaaaaaa"},
 		} {
 			if err := shop.Manager.Revoke(t.Context(), c.user, c.handle); !errors.Is(err, sojourn.ErrNotFound) {
 				t.Errorf("Revoke(%q, %q): %v, want ErrNotFound", c.user, c.handle, err)
