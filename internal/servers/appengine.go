@@ -6,9 +6,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,21 +38,45 @@ func AppEngine(t testing.TB) *Server {
 	for _, lib := range []string{"requests", "urllib3", "chardet", "certifi", "idna", "pyparsing", "oauthlib", "markupsafe", "pytz"} {
 		path = append(path, filepath.Join(dir, "lib", lib))
 	}
-	s := newServer(t, "App Engine API server", "env")
+	s := newServer(t, "App Engine API server", "sh")
+	log := filepath.Join(s.Dir, "log")
 	s.args = []string{
-		"PYTHONPATH=" + strings.Join(path, ":"), "PYTHONDONTWRITEBYTECODE=1",
-		python, "-S", filepath.Join(dir, "api_server.py"),
-		"--application=testapp", "--api_host=127.0.0.1", "--api_port=" + strconv.Itoa(s.Port),
-		"--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
+		"-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", log,
+		"env", "PYTHONPATH=" + strings.Join(path, ":"), "PYTHONDONTWRITEBYTECODE=1",
+		// It starts slowly, so a port that was free before might be taken by then.
+		python, "-S", filepath.Join(dir, "api_server.py"), "--api_host=127.0.0.1", "--api_port=0",
+		"--application=testapp", "--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
 	}
-	s.ready = s.answersAppID
+	s.ready = func(ctx context.Context) error {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		at := startedAt.FindSubmatch(text)
+		if at == nil {
+			return fmt.Errorf("it has not said where it listens: %s", text)
+		}
+		if s.Port, err = strconv.Atoi(string(at[1])); err != nil {
+			return err
+		}
+		s.Addr = net.JoinHostPort("127.0.0.1", string(at[1]))
+		return s.answersAppID(ctx)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			text, _ := os.ReadFile(log)
+			t.Logf("what the API server said:\n%s", text)
+		}
+	})
+	s.Start()
 	t.Setenv("API_HOST", "127.0.0.1")
 	t.Setenv("API_PORT", strconv.Itoa(s.Port))
 	t.Setenv("GAE_APPLICATION", "dev~testapp")
 	t.Setenv("GAE_ENV", "standard")
-	s.Start()
 	return s
 }
+
+var startedAt = regexp.MustCompile(`Starting API server at: http://127\.0\.0\.1:(\d+)`)
 
 // appEngineServer finds the API server, and the Python for it, in the Google
 // Cloud SDK.
