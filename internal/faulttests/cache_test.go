@@ -79,6 +79,17 @@ func TestRedisAsACacheIsKilledOrFrozen(t *testing.T) {
 	}.run(t)
 }
 
+// As the only store, memcached may forget. While it does not, it is exact.
+func TestMemcachedAsTheStoreIsFrozen(t *testing.T) {
+	t.Parallel()
+	server := servers.Memcached(t, 64)
+	scenario{
+		probes:     []string{"-store", "memcached://" + server.Addr},
+		storeFails: true,
+		faults:     killOrFreeze(server)[1:],
+	}.run(t)
+}
+
 func TestTheWireToMemcachedIsBad(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 64)
