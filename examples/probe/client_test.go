@@ -227,9 +227,21 @@ type reply struct {
 	Bytes     int               `json:"bytes"`
 	Created   *time.Time        `json:"created"`
 	Expires   *time.Time        `json:"expires"`
+	Revoked   int               `json:"revoked"`
 	Flashes   []struct {
 		Level, Text string
 	} `json:"flashes"`
+	Sessions []device `json:"sessions"`
+}
+
+// device is a session as /sessions lists it.
+type device struct {
+	Handle    string    `json:"handle"`
+	Current   bool      `json:"current"`
+	Created   time.Time `json:"created"`
+	LastSeen  time.Time `json:"last_seen"`
+	UserAgent string    `json:"user_agent"`
+	IP        string    `json:"ip"`
 }
 
 // text returns a string value, number an integer one.
@@ -291,6 +303,51 @@ func (b *browser) do(req *http.Request) (reply, error) {
 		}
 	}
 	return r, nil
+}
+
+// handles returns the handles of a user's live sessions, as this probe lists
+// them.
+func (b *browser) handles(user string) []string {
+	b.t.Helper()
+	r := b.get("/sessions?user=" + user)
+	if r.status != http.StatusOK {
+		b.t.Errorf("/sessions: %d %s", r.status, r.body)
+	}
+	handles := []string{}
+	for _, d := range r.Sessions {
+		handles = append(handles, d.Handle)
+	}
+	return handles
+}
+
+// watch opens a stream of this visitor, and returns what sends the last event
+// once the stream is over: "ended" if its session ended.
+func (b *browser) watch() <-chan string {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	b.t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, "GET", b.base+"/stream?events=1000000&every=100", nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	streaming := *b.http
+	streaming.Timeout = 0
+	res, err := streaming.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	last := make(chan string, 1)
+	go func() {
+		defer res.Body.Close()
+		event := ""
+		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+			if e, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+				event = e
+			}
+		}
+		last <- event
+	}()
+	return last
 }
 
 // stats returns the probe's counters.

@@ -391,13 +391,13 @@ func TestBadParametersAreRefused(t *testing.T) {
 	for _, path := range []string{
 		"/set?value=v", "/set?key=_x&value=v", "/set?key=" + strings.Repeat("k", 256), "/set?key=k&size=-1",
 		"/set?key=k&size=many", "/set?key=k&value=v&delay=soon", "/set?key=k&value=%zz", "/incr", "/append", "/pop",
-		"/delete", "/login", "/login?user=", "/fail",
+		"/delete", "/login", "/login?user=", "/fail", "/revoke?handle=h", "/revoke?user=ada", "/revoke-user", "/revoke-user?user=",
 	} {
 		if r := b.post(path); r.status != http.StatusBadRequest || r.Error == "" {
 			t.Errorf("POST %s: %d %s", path, r.status, r.body)
 		}
 	}
-	for _, path := range []string{"/get", "/stream?events=x", "/stream?every=-1", "/late-set", "/panic", "/big?bytes=-5"} {
+	for _, path := range []string{"/get", "/stream?events=x", "/stream?every=-1", "/late-set", "/panic", "/big?bytes=-5", "/sessions"} {
 		if r := b.get(path); r.status != http.StatusBadRequest || r.Error == "" {
 			t.Errorf("GET %s: %d %s", path, r.status, r.body)
 		}
@@ -414,17 +414,6 @@ func TestUnknownEndpointsAndMethodsAreNotFound(t *testing.T) {
 	}
 	if r := b.get("/set?key=k&value=v"); r.status != http.StatusNotFound || r.Error == "" {
 		t.Errorf("GET /set: %d %s", r.status, r.body)
-	}
-}
-
-func TestEndpointsWhosePartDoesNotExistYetSaySo(t *testing.T) {
-	b := newBrowser(t, startInside(t, "-insecure"))
-	for _, r := range []reply{
-		b.get("/sessions?user=ada"), b.post("/revoke?user=ada&handle=h"), b.post("/revoke-user?user=ada"),
-	} {
-		if r.status != http.StatusNotImplemented || r.Error == "" {
-			t.Errorf("got %d %s", r.status, r.body)
-		}
 	}
 }
 

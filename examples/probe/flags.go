@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,8 +21,12 @@ type options struct {
 	caches         []string
 	maxStale       time.Duration
 	inline         int
+	cookieFirst    bool
 	idle, lifetime time.Duration
+	rotate, grace  time.Duration
+	maxPerUser     int
 	keys           string
+	reload         time.Duration
 	insecure       bool
 
 	given map[string]bool // the flags that were on the command line
@@ -43,9 +48,13 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&opts.inline, "inline", 0, "most `bytes` of a session in the cookie; 0 = all sessions are stored (default: the library's)")
 	flags.DurationVar(&opts.idle, "idle", 0, "end a session that was not used for this long (default: the library's)")
 	flags.DurationVar(&opts.lifetime, "lifetime", 0, "end a session this long after it began (default: the library's)")
-	flags.StringVar(&opts.keys, "keys", "", "key `file`, made when missing (default: a new key, forgotten at the end)")
+	flags.BoolVar(&opts.cookieFirst, "cookie-first", false, "keep logged-in sessions in the cookie, too, as long as they fit")
+	flags.DurationVar(&opts.rotate, "rotate", 0, "renew the credential of a stored session this often; 0 = only on request")
+	flags.DurationVar(&opts.grace, "grace", 0, "how long a renewed credential still counts after its successor came back (default: the library's)")
+	flags.IntVar(&opts.maxPerUser, "max-per-user", 0, "most live sessions of one user, a login beyond it ends the oldest; 0 = any `number`")
+	flags.StringVar(&opts.keys, "keys", "", "key `file`, made when missing and read again when it changes (default: a new key, forgotten at the end)")
+	flags.DurationVar(&opts.reload, "reload", 0, "how often to look for a change of the key file (default: the library's)")
 	flags.BoolVar(&opts.insecure, "insecure", false, "cookies without Secure and without the __Host- prefix, for plain HTTP clients")
-	later := laterFlags(flags)
 
 	err := flags.Parse(args)
 	switch {
@@ -59,40 +68,39 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	case flags.NArg() > 0:
 		return opts, usageError{fmt.Errorf("unexpected argument %q", flags.Arg(0))}
 	}
-	flags.Visit(func(f *flag.Flag) {
-		opts.given[f.Name] = true
-		if later[f.Name] && f.Value.String() != "0" && f.Value.String() != "0s" && err == nil {
-			err = usageError{fmt.Errorf("-%s is not available yet", f.Name)}
-		}
-	})
+	flags.Visit(func(f *flag.Flag) { opts.given[f.Name] = true })
+	return opts, opts.check()
+}
+
+// check finds the mistakes that sojourn.New cannot see.
+func (o *options) check() error {
+	storeAll := o.given["inline"] && o.inline == 0
 	switch {
-	case err != nil:
-	case len(opts.caches) > 0 && opts.store == noStore:
-		err = usageError{errors.New("-cache: with -store none there is nothing to put it in front of")}
-	case opts.maxStale < 0:
-		err = usageError{fmt.Errorf("-max-stale %v is negative", opts.maxStale)}
+	case len(o.caches) > 0 && o.store == noStore:
+		return usageError{errors.New("-cache: with -store none there is nothing to put it in front of")}
+	case o.maxStale < 0:
+		return usageError{fmt.Errorf("-max-stale %v is negative", o.maxStale)}
+	case o.reload < 0:
+		return usageError{fmt.Errorf("-reload %v is negative", o.reload)}
+	case o.reload > 0 && o.keys == "":
+		return usageError{errors.New("-reload: without -keys there is no file to read again")}
+	case storeAll && o.store == noStore:
+		return usageError{errors.New("-inline 0 keeps every session in the store, and -store none has none")}
+	case o.cookieFirst && (storeAll || o.store == noStore):
+		return usageError{errors.New("-cookie-first needs a store and room in the cookie: not with -store none, nor with -inline 0")}
 	}
-	if opts.given["inline"] && opts.inline == 0 && opts.store == noStore && err == nil {
-		err = usageError{errors.New("-inline 0 keeps every session in the store, and -store none has none")}
-	}
-	return opts, err
+	return nil
 }
 
-// laterFlags declares the flags of the probe's interface whose part of the
-// library does not exist yet. Zero switches each of them off, which is what
-// happens anyway.
-func laterFlags(flags *flag.FlagSet) map[string]bool {
-	flags.Duration("rotate", 0, "renew credentials this often (not available yet)")
-	flags.Duration("grace", 0, "how long a renewed credential still counts (not available yet)")
-	flags.Int("max-per-user", 0, "most stored sessions of one user (not available yet)")
-	return map[string]bool{"rotate": true, "grace": true, "max-per-user": true}
-}
-
-// config returns what the flags say about sessions, all but the store.
-func (o *options) config(logger *slog.Logger) (sojourn.Config, error) {
+// config returns what the flags say about sessions, all but the store. The key
+// file is watched until ctx ends.
+func (o *options) config(ctx context.Context, logger *slog.Logger) (sojourn.Config, error) {
 	cfg := sojourn.Config{
 		IdleTimeout: o.idle,
 		Lifetime:    o.lifetime,
+		RotateEvery: o.rotate,
+		Grace:       o.grace,
+		MaxPerUser:  o.maxPerUser,
 		Cookie:      sojourn.Cookie{Insecure: o.insecure},
 		Logger:      logger,
 	}
@@ -102,12 +110,15 @@ func (o *options) config(logger *slog.Logger) (sojourn.Config, error) {
 		cfg.InlineLimit = o.inline
 	case o.given["inline"] && o.inline == 0:
 		cfg.Placement = sojourn.StoredOnly
+	case o.cookieFirst:
+		cfg.Placement = sojourn.CookieFirst
+		cfg.InlineLimit = o.inline
 	default:
 		cfg.InlineLimit = o.inline
 	}
 	var err error
 	if o.keys != "" {
-		cfg.Keys, err = sojourn.LoadKeyFile(o.keys)
+		cfg.Keys, err = sojourn.WatchKeyFile(ctx, o.keys, o.reload, logger)
 	} else {
 		cfg.Keys, err = sojourn.ParseKeys(sojourn.GenerateKey())
 	}

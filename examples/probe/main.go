@@ -12,6 +12,7 @@
 //	probe.go     routes, parameters, answers, errors
 //	values.go    values: set, update, pop
 //	visitor.go   who the visitor is: login, logout, flash messages
+//	devices.go   a user's sessions, wherever they are: list them, end them
 //	response.go  responses that are not a plain page: streams, files, panics
 //
 // It has no protection against abuse; do not expose it.
@@ -63,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // serve opens the store, listens until ctx ends, and closes everything again.
 func serve(ctx context.Context, opts options, stdout io.Writer, logger *slog.Logger) (err error) {
-	cfg, err := opts.config(logger)
+	cfg, err := opts.config(ctx, logger)
 	if err != nil {
 		return err
 	}

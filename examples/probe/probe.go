@@ -55,15 +55,16 @@ func (p *probe) handler() http.Handler {
 	post("/logout", p.logout)
 	post("/rotate", p.rotate)
 
+	get("/sessions", p.userSessions)
+	post("/revoke", p.revoke)
+	post("/revoke-user", p.revokeUser)
+
 	post("/fail", p.fail)
 	get("/stream", p.stream)
 	get("/late-set", p.lateSet)
 	get("/panic", p.panic)
 	get("/big", p.big)
 
-	for _, pattern := range []string{"GET /sessions", "POST /revoke", "POST /revoke-user"} {
-		mux.HandleFunc(pattern, notYet)
-	}
 	mux.HandleFunc("GET /untouched", p.untouched)
 	mux.HandleFunc("GET /stats", p.stats)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -160,10 +161,6 @@ func fail(w http.ResponseWriter, status int, text string) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"error": text})
 }
 
-func notYet(w http.ResponseWriter, _ *http.Request) {
-	fail(w, http.StatusNotImplemented, "not available yet")
-}
-
 // statusOf maps the library's errors to statuses, as the library itself does
 // for a plain text answer.
 func statusOf(err error) int {
@@ -173,9 +170,9 @@ func statusOf(err error) int {
 	switch {
 	case is(sojourn.ErrTooLarge):
 		return http.StatusRequestEntityTooLarge
-	case is(sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken, sojourn.ErrCrossSite):
+	case is(sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken, sojourn.ErrTooManySessions, sojourn.ErrCrossSite):
 		return http.StatusConflict
-	case is(sojourn.ErrNoMiddleware, sojourn.ErrBadValue, sojourn.ErrNoStore, sojourn.ErrTooLate):
+	case is(sojourn.ErrNoMiddleware, sojourn.ErrBadValue, sojourn.ErrNoStore, sojourn.ErrTooLate, errors.ErrUnsupported):
 		return http.StatusInternalServerError
 	default:
 		return http.StatusServiceUnavailable

@@ -45,8 +45,14 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 		{"no PostgreSQL", []string{"-store", "postgres://root:hunter2@127.0.0.1:1/db"}, 1, "127.0.0.1"},
 		{"no Redis", []string{"-store", "redis://root:hunter2@127.0.0.1:1"}, 1, "127.0.0.1"},
 		{"no memcached", []string{"-store", "memcached://127.0.0.1:1"}, 1, "127.0.0.1"},
-		{"periodic rotation", []string{"-rotate", "1h"}, 2, "-rotate is not available yet"},
-		{"a cap", []string{"-max-per-user", "3"}, 2, "-max-per-user is not available yet"},
+		{"a negative rotation period", []string{"-rotate", "-1h"}, 2, "RotateEvery"},
+		{"a grace that is too long", []string{"-grace", "48h"}, 2, "Grace"},
+		{"a negative cap", []string{"-max-per-user", "-3"}, 2, "MaxPerUser"},
+		{"a cap and no store", []string{"-store", "none", "-max-per-user", "3"}, 2, "MaxPerUser"},
+		{"logged-in sessions in the cookie and no store", []string{"-store", "none", "-cookie-first"}, 2, "-cookie-first"},
+		{"logged-in sessions in the cookie and everything stored", []string{"-inline", "0", "-cookie-first"}, 2, "-cookie-first"},
+		{"no file to read again", []string{"-reload", "1s"}, 2, "-keys"},
+		{"reading it again in the past", []string{"-keys", "k", "-reload", "-1s"}, 2, "-reload"},
 		{"a store in a folder that is a file", []string{"-store", "sqlite:" + shared + "/sessions.db"}, 1, "sessions.db"},
 		{"a file that is no key file", []string{"-keys", shared}, 1, "shared.keys"},
 		{"an address that is not ours", []string{"-listen", "192.0.2.1:1"}, 1, "192.0.2.1"},
@@ -74,8 +80,8 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 	}
 }
 
-func TestZeroSwitchesOffWhatDoesNotExistYet(t *testing.T) {
-	p := startProcess(t, "-rotate", "0", "-max-per-user", "0")
+func TestZeroSwitchesOffWhatIsOptional(t *testing.T) {
+	p := startProcess(t, "-rotate", "0", "-grace", "0", "-max-per-user", "0", "-max-stale", "0", "-reload", "0")
 	if status := p.terminate(t); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
