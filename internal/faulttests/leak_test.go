@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/clouddatastore"
 	"github.com/sojourn-go/sojourn/store/memcached"
 	"github.com/sojourn-go/sojourn/store/postgres"
 	"github.com/sojourn-go/sojourn/store/redis"
@@ -78,6 +80,21 @@ var engines = []engine{
 			return saves(s), s
 		},
 		// Its pool, and as many again that ask the server to cancel a statement.
+		connections: 16,
+	},
+	{
+		name:  "store in datastore",
+		start: func(t testing.TB) *servers.Server { return servers.Datastore(t) },
+		open: func(t testing.TB, addr string) (func(context.Context) error, io.Closer) {
+			if err := os.Setenv("DATASTORE_EMULATOR_HOST", addr); err != nil {
+				t.Fatal(err)
+			}
+			s, err := clouddatastore.Open(t.Context(), "faulttests", clouddatastore.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return saves(s), s
+		},
 		connections: 16,
 	},
 	{
@@ -192,6 +209,9 @@ func TestAThousandFailuresLeakNothing(t *testing.T) {
 				return
 			}
 			server := e.start(t)
+			if server == nil {
+				return // it has been said loudly
+			}
 			type breaking struct {
 				name   string
 				breaks func(w *wire) (repair func())
@@ -288,6 +308,7 @@ func (e engine) fails(t *testing.T, server *servers.Server, breaks func(*wire) f
 	}
 	eventually(t, "all connections are closed", func() bool { return connectionsTo(t, w.Addr) == 0 })
 	w.cut()
+	http.DefaultClient.CloseIdleConnections() // of who asked the server whether it is up
 	if err := goleak.Find(before,
 		// The wire's, whose writes to a closed connection get stuck sometimes.
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
