@@ -88,6 +88,10 @@ func (m *Manager) Stats() Stats {
 	return s
 }
 
+// Streams returns how many requests wait for the end of their session now: those
+// that have asked for [Session.Done] and are not over.
+func (m *Manager) Streams() int { return m.watches.len() }
+
 // unreadable counts a value that did not decode, and logs it once per name.
 func (m *Manager) unreadable(name string, err error) {
 	m.count.unreadable.Add(1)

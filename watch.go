@@ -108,6 +108,15 @@ func (ws *watches) empty() bool {
 	return len(ws.byID) == 0
 }
 
+func (ws *watches) len() (n int) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, some := range ws.byID {
+		n += len(some)
+	}
+	return n
+}
+
 // oneOfEach returns a watch of each session.
 func (ws *watches) oneOfEach() []*watch {
 	ws.mu.Lock()
