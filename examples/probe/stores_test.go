@@ -55,17 +55,27 @@ var engines = []engine{
 
 // site is several probes behind one address.
 type site struct {
-	visitor *browser   // whose requests go to all of them in turn
-	direct  []*browser // the same visitor at each of them
+	visitor   *browser   // whose requests go to all of them in turn
+	direct    []*browser // the same visitor at each of them
+	processes []*process
 }
 
 // newSite starts the engine's number of probes.
 func newSite(t *testing.T, e engine, store string, args ...string) *site {
 	t.Helper()
 	args = append([]string{"-insecure", "-store", store, "-keys", filepath.Join(t.TempDir(), "keys")}, args...)
-	var targets []*url.URL
+	var processes []*process
 	for range e.replicas {
-		base, err := url.Parse(startProcess(t, args...).base)
+		processes = append(processes, startProcess(t, args...))
+	}
+	return siteOf(t, processes)
+}
+
+func siteOf(t *testing.T, processes []*process) *site {
+	t.Helper()
+	var targets []*url.URL
+	for _, p := range processes {
+		base, err := url.Parse(p.base)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +92,7 @@ func newSite(t *testing.T, e engine, store string, args ...string) *site {
 		},
 	})
 	t.Cleanup(front.Close)
-	s := &site{visitor: newBrowser(t, front.URL)}
+	s := &site{visitor: newBrowser(t, front.URL), processes: processes}
 	for _, target := range targets {
 		s.direct = append(s.direct, s.visitor.at(target.String()))
 	}

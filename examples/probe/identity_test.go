@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The tests in this file ask who is logged in where, of several probes on one
+// store. That streams end within a second is a matter of time, which the root
+// package's tests hold with a clock of their own; here it is only logged.
+
+// shared are the stores that replicas share over a network.
+func shared(t *testing.T, f func(t *testing.T, e engine, store string)) {
+	for _, e := range engines {
+		if e.name == "postgres" || e.name == "rediscluster" {
+			t.Run(e.name, func(t *testing.T) { f(t, e, e.url(t)) })
+		}
+	}
+}
+
+// soakTime is for how long the longest of these tests go on, beyond the few
+// seconds that they take otherwise; see `make soak`.
+func soakTime(t *testing.T) time.Duration {
+	text := os.Getenv("FAULT_TIME")
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("FAULT_TIME: %v", err)
+	}
+	return d
+}
+
+// at is a visitor without cookies at one of the replicas.
+func (s *site) at(t *testing.T, i int) *browser {
+	return newBrowser(t, s.processes[i%len(s.processes)].base)
+}
+
+func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing.T) {
+	shared(t, func(t *testing.T, e engine, store string) {
+		const logins, limit = 200, 3
+		s := newSite(t, e, store, "-max-per-user", fmt.Sprint(limit))
+		all := make([]*browser, logins)
+		for i := range all {
+			all[i] = s.at(t, i)
+		}
+		together(logins, func(i int) {
+			// Its session may have been ended by another login already.
+			if r := all[i].post("/login?user=ada"); r.status != http.StatusOK && r.status != http.StatusConflict {
+				t.Errorf("login %d: %d %s", i, r.status, r.body)
+			}
+		})
+
+		live := s.at(t, 0).handles("ada")
+		if len(live) != limit {
+			t.Errorf("%d sessions are live", len(live))
+		}
+		slices.Sort(live)
+		for i := range s.processes {
+			if got := slices.Sorted(slices.Values(s.at(t, i).handles("ada"))); !slices.Equal(got, live) {
+				t.Errorf("replica %d lists %v, replica 0 %v", i, got, live)
+			}
+			var works []string
+			for _, b := range all {
+				if r := b.copied().at(s.processes[i].base).get("/info"); r.User == "ada" {
+					works = append(works, r.Handle)
+				}
+			}
+			slices.Sort(works)
+			if !slices.Equal(works, live) {
+				t.Errorf("at replica %d the cookies of %v work, and listed are %v", i, works, live)
+			}
+		}
+	})
+}
+
+func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
+	for _, flags := range [][]string{nil, {"-cookie-first"}, {"-cache", "memory:1048576"}} {
+		name := strings.Join(append([]string{"probe"}, flags...), " ")
+		t.Run(name, func(t *testing.T) {
+			shared(t, func(t *testing.T, e engine, store string) {
+				s := newSite(t, e, store, flags...)
+				operator := s.at(t, 0)
+
+				t.Run("of one session", func(t *testing.T) {
+					lost, other := s.at(t, 0), s.at(t, 0)
+					handle := lost.mustPost("/login?user=ada").Handle
+					other.mustPost("/login?user=ada")
+					streams, stays := s.watched(lost), s.watched(other)
+					s.endsEverywhere(t, []*browser{lost}, streams, func() {
+						if r := operator.mustPost("/revoke?user=ada&handle=" + handle); r.Revoked != 1 {
+							t.Errorf("revoked: %s", r.body)
+						}
+					})
+					for i := range s.processes {
+						if r := other.at(s.processes[i].base).get("/info"); r.User != "ada" {
+							t.Errorf("at replica %d the other session is %s", i, r.body)
+						}
+					}
+					for _, stream := range stays {
+						select {
+						case last := <-stream:
+							t.Errorf("the other session's stream ended with %q", last)
+						default:
+						}
+					}
+				})
+				t.Run("of all sessions of a user", func(t *testing.T) {
+					var sessions []*browser
+					var streams []<-chan string
+					for i := range 4 {
+						b := s.at(t, i)
+						b.mustPost("/login?user=bob")
+						sessions, streams = append(sessions, b), append(streams, s.watched(b)...)
+					}
+					s.endsEverywhere(t, sessions, streams, func() {
+						if r := operator.mustPost("/revoke-user?user=bob"); r.Revoked != len(sessions) {
+							t.Errorf("revoked: %s", r.body)
+						}
+					})
+				})
+			})
+		})
+	}
+}
+
+// watched opens a stream of b's session at every replica.
+func (s *site) watched(b *browser) (streams []<-chan string) {
+	for _, p := range s.processes {
+		streams = append(streams, b.at(p.base).watch())
+	}
+	return streams
+}
+
+// endsEverywhere waits until the sessions and their streams have ended at every
+// replica, after something that ends them.
+func (s *site) endsEverywhere(t *testing.T, sessions []*browser, streams []<-chan string, end func()) {
+	t.Helper()
+	begin := time.Now()
+	end()
+	for _, p := range s.processes {
+		for _, b := range sessions {
+			goneSoon(t, b.copied().at(p.base), "a session that was ended")
+		}
+	}
+	visits := time.Since(begin)
+	for i, stream := range streams {
+		select {
+		case last := <-stream:
+			if last != "ended" {
+				t.Errorf("stream %d ended with %q", i, last)
+			}
+		case <-time.After(waitLimit):
+			t.Fatalf("stream %d goes on", i)
+		}
+	}
+	t.Logf("gone everywhere %v after the call, the last stream %v", visits.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
+}
+
+// A stolen cookie is reported a minute after it was worth something, which this
+// test waits for in `make soak`; the root package's tests have a clock that goes
+// faster.
+func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
+	shared(t, func(t *testing.T, e engine, store string) {
+		s := newSite(t, e, store, "-grace", "1s")
+		visitor := s.visitor
+		visitor.mustPost("/login?user=ada")
+		stolen := visitor.copied()
+		visitor.mustPost("/rotate")
+		if r := stolen.copied().get("/info"); r.User != "ada" {
+			t.Errorf("before the new credential came back, the one before leads to %s", r.body)
+		}
+		visitor.get("/info") // brings the new one, which begins the grace
+		waitFor(t, "the stolen cookie is refused", func() bool {
+			r := stolen.copied().get("/info")
+			return r.User == "" && r.Placement == "none"
+		})
+		for _, p := range s.processes {
+			if r := stolen.copied().at(p.base).get("/info"); r.User != "" {
+				t.Errorf("then it leads to %s", r.body)
+			}
+		}
+		if r := visitor.get("/info"); r.User != "ada" {
+			t.Errorf("the visitor has %s", r.body)
+		}
+		if soakTime(t) == 0 {
+			if n := s.alarms(); n != 0 {
+				t.Errorf("%d alarms within the minute for clocks that differ", n)
+			}
+			return
+		}
+		limit := time.Now().Add(2 * time.Minute)
+		for s.alarms() == 0 && time.Now().Before(limit) {
+			<-time.After(time.Second)
+			stolen.copied().get("/info")
+		}
+		if n := s.alarms(); n != 1 {
+			t.Errorf("it was reported %d times", n)
+		}
+		if r := visitor.get("/info"); r.User != "ada" {
+			t.Errorf("afterwards the visitor has %s", r.body)
+		}
+	})
+}
+
+// alarms is how often the replicas have suspected theft.
+func (s *site) alarms() (n int) {
+	for _, p := range s.processes {
+		n += strings.Count(p.log.String(), "somebody may have copied the cookie")
+	}
+	return n
+}
