@@ -72,9 +72,11 @@ func (w *wire) plug() {
 	}
 }
 
-// connectionsTo counts this process's open TCP connections to a loopback port.
-func connectionsTo(t testing.TB, addr string) (n int) {
+// connectionsTo returns the local addresses of this machine's open TCP
+// connections to a loopback port.
+func connectionsTo(t testing.TB, addr string) map[string]bool {
 	t.Helper()
+	open := map[string]bool{}
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -95,8 +97,8 @@ func connectionsTo(t testing.TB, addr string) (n int) {
 		}
 		_, remote, _ := strings.Cut(f[2], ":")
 		if p, err := strconv.ParseInt(remote, 16, 32); err == nil && int(p) == want {
-			n++
+			open[f[1]] = true
 		}
 	}
-	return n
+	return open
 }
