@@ -1,0 +1,393 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// DashboardOptions says how [Dashboard] fits into an application.
+type DashboardOptions struct {
+	// Path is where the handler is mounted, such as "/ops/", with a slash at
+	// both ends. Required. Do not strip it (http.StripPrefix).
+	Path string
+
+	// Authorize reports whether a request may use the dashboard: all of it, for
+	// everybody's sessions. It is asked for every request, and may ask the
+	// manager for the request's session. Required: without it every request is
+	// refused.
+	Authorize func(*http.Request) bool
+
+	// Operator says who sends an authorised request, for the audit. nil = "".
+	Operator func(*http.Request) string
+
+	// Audit hears of every action, right after it. nil = nobody but Logger, which
+	// gets a line for each, too. It is called from many goroutines at once.
+	Audit func(context.Context, Action)
+
+	// Recorder is where the charts come from. It has to be among the manager's
+	// Config.Events. nil = no charts.
+	Recorder *Recorder
+
+	// ShowValues shows the values of a session that an operator looks at. They
+	// belong to the visitor: leave it off unless somebody has a reason to see
+	// them.
+	ShowValues bool
+
+	// Site is the service's name, shown at the top with a link to Home. "" =
+	// "Sessions". Home is a path on this site; "" = the dashboard itself.
+	Site, Home string
+
+	// Logger gets the audit, and what fails. nil = slog.Default().
+	Logger *slog.Logger
+}
+
+// What operators do, as Action.Kind.
+const (
+	ActionFindUser      = "find_user"      // looked at the sessions of a user
+	ActionViewSession   = "view_session"   // looked at one session
+	ActionRevokeSession = "revoke_session" // ended one session
+	ActionRevokeUser    = "revoke_user"    // ended all sessions of a user
+	ActionSweep         = "sweep"          // swept
+)
+
+// Action is something that an operator did, for an audit.
+type Action struct {
+	Kind     string
+	Time     time.Time
+	Operator string // DashboardOptions.Operator
+	IP       string // the request's RemoteAddr
+	User     string // of ActionFindUser and ActionRevokeUser
+	Session  string // handle, of ActionViewSession and ActionRevokeSession
+	Count    int    // sessions found, ended or swept
+	Err      error  // nil = done. With ActionRevokeUser some may have ended
+}
+
+const (
+	sessionsPerPage = 50
+	defaultSite     = "Sessions"
+
+	// noteCookie carries what an action did to the page behind the redirect.
+	// Operators need not have a session of the manager, and the next request may
+	// go to another replica.
+	noteCookie = "sojourn-ops-note"
+)
+
+type dashboard struct {
+	*pages
+	m *sojourn.Manager
+	o DashboardOptions
+}
+
+// Dashboard returns a handler with pages for operators: how many sessions there
+// are, what happened in the last 24 hours, the counters of Manager.Stats, how the
+// store and the caches in front of it are doing, and a search for the sessions of
+// a user or the session with a handle, to look at and to end.
+//
+// Nobody gets in without o.Authorize; there is no default. Every action is told
+// to o.Audit and to the log. It wraps itself in m, for Authorize; an Authorize
+// that needs another manager's session needs that one's Wrap around it.
+//
+// It reports every mistake in o. The handler that comes with an error refuses
+// every request with 403.
+func Dashboard(m *sojourn.Manager, o DashboardOptions) (http.Handler, error) {
+	var errs []error
+	if m == nil {
+		errs = append(errs, errors.New("the manager is nil"))
+	}
+	if err := checkPath(o.Path); err != nil {
+		errs = append(errs, fmt.Errorf("DashboardOptions.%w", err))
+	}
+	if o.Authorize == nil {
+		errs = append(errs, errors.New("DashboardOptions.Authorize is missing: say who may see and end everybody's sessions"))
+	}
+	if o.Operator == nil {
+		o.Operator = func(*http.Request) string { return "" }
+	}
+	if o.Site == "" {
+		o.Site = defaultSite
+	}
+	if o.Home == "" {
+		o.Home = o.Path
+	}
+	if o.Home != "" && !localPath(o.Home) {
+		errs = append(errs, fmt.Errorf("DashboardOptions.Home %q is not a path on this site", o.Home))
+	}
+	pages, err := newPages(o.Path, o.Logger, "overview", "sessions", "session", "confirm", "message")
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return refusing("Dashboard", errs...)
+	}
+	d := &dashboard{pages, m, o}
+	routes := map[string]http.HandlerFunc{
+		"GET ":             d.overview,
+		"GET search":       d.search,
+		"GET sessions":     d.sessions,
+		"GET session":      d.session,
+		"GET revoke":       d.confirmRevoke,
+		"POST revoke":      d.revoke,
+		"GET revoke-user":  d.confirmRevokeUser,
+		"POST revoke-user": d.revokeUser,
+		"POST sweep":       d.sweep,
+	}
+	return m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !d.o.Authorize(r) {
+			d.guard(w, r)
+			http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
+			return
+		}
+		d.serve(w, r, routes)
+	})), nil
+}
+
+// audit tells everybody who wants to know what an operator did.
+func (d *dashboard) audit(r *http.Request, a Action) {
+	a.Time, a.Operator, a.IP = d.now().UTC(), d.o.Operator(r), remoteIP(r)
+	level := slog.LevelInfo
+	attrs := []slog.Attr{slog.String("action", a.Kind), slog.String("operator", a.Operator), slog.String("ip", a.IP)}
+	if a.User != "" {
+		attrs = append(attrs, slog.String("user", a.User))
+	}
+	if a.Session != "" {
+		attrs = append(attrs, slog.String("session", a.Session))
+	}
+	attrs = append(attrs, slog.Int("count", a.Count))
+	if a.Err != nil {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.Any("error", a.Err))
+	}
+	d.logger.LogAttrs(r.Context(), level, "operators' dashboard", attrs...)
+	if d.o.Audit != nil {
+		d.o.Audit(r.Context(), a)
+	}
+}
+
+func remoteIP(r *http.Request) string {
+	if i := strings.LastIndexByte(r.RemoteAddr, ':'); i > 0 {
+		return strings.Trim(r.RemoteAddr[:i], "[]")
+	}
+	return r.RemoteAddr
+}
+
+// search goes to the page of what was typed: a handle or a user.
+func (d *dashboard) search(w http.ResponseWriter, r *http.Request) {
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	switch {
+	case q == "":
+		redirect(w, "./")
+	case isHandle(q):
+		redirect(w, "session?handle="+q)
+	default:
+		redirect(w, "sessions?user="+url.QueryEscape(q))
+	}
+}
+
+// sessionsPage lists a user's sessions.
+type sessionsPage struct {
+	User     string
+	Sessions []sojourn.Info
+	Pager    pager
+}
+
+func (d *dashboard) sessions(w http.ResponseWriter, r *http.Request) {
+	user := r.URL.Query().Get("user")
+	if user == "" {
+		redirect(w, "./")
+		return
+	}
+	all, err := d.m.Sessions(r.Context(), user)
+	d.audit(r, Action{Kind: ActionFindUser, User: user, Count: len(all), Err: err})
+	if err != nil {
+		d.failed(w, r, err)
+		return
+	}
+	content := sessionsPage{User: user, Pager: newPager(r, len(all), sessionsPerPage, user)}
+	content.Sessions = cut(all, content.Pager)
+	d.show(w, r, http.StatusOK, "sessions", "Sessions of "+user, content)
+}
+
+// sessionPage shows one session.
+type sessionPage struct {
+	sojourn.Info
+	ShowValues bool
+	Values     []value
+	Count      int // of the values, shown or not
+}
+
+func (d *dashboard) session(w http.ResponseWriter, r *http.Request) {
+	handle := r.URL.Query().Get("handle")
+	found, err := d.m.Find(r.Context(), handle)
+	if !isHandle(handle) {
+		handle = "" // it may be anything; what goes to the audit is a handle
+	}
+	d.audit(r, Action{Kind: ActionViewSession, Session: handle, Count: count(err), Err: err})
+	if err != nil {
+		d.failed(w, r, err)
+		return
+	}
+	content := sessionPage{Info: found.Info, ShowValues: d.o.ShowValues, Count: len(found.Values)}
+	if d.o.ShowValues {
+		content.Values = readable(found.Values)
+	}
+	d.show(w, r, http.StatusOK, "session", "Session", content)
+}
+
+// confirmPage asks whether something is really meant.
+type confirmPage struct {
+	Question, Text, Button string
+	Action                 string // URL of the form, relative
+	Field, Value           string
+	Back                   string
+}
+
+func (d *dashboard) confirmRevoke(w http.ResponseWriter, r *http.Request) {
+	handle := r.URL.Query().Get("handle")
+	found, err := d.m.Find(r.Context(), handle)
+	if err != nil {
+		d.failed(w, r, err)
+		return
+	}
+	who := "an anonymous visitor"
+	if found.User != "" {
+		who = found.User
+	}
+	d.show(w, r, http.StatusOK, "confirm", "End a session", confirmPage{
+		Question: "End this session?",
+		Text:     fmt.Sprintf("It belongs to %s: %s. Its values are removed, and its browser has to sign in again.", who, parseAgent(found.UserAgent).Name()),
+		Button:   "End the session",
+		Action:   "revoke", Field: "handle", Value: handle,
+		Back: "session?handle=" + handle,
+	})
+}
+
+func (d *dashboard) revoke(w http.ResponseWriter, r *http.Request) {
+	handle := r.PostFormValue("handle")
+	// Whose it is, to come back to that user's list.
+	found, err := d.m.Find(r.Context(), handle)
+	if err == nil {
+		err = d.m.RevokeHandle(r.Context(), handle)
+	}
+	if !isHandle(handle) {
+		handle = ""
+	}
+	d.audit(r, Action{Kind: ActionRevokeSession, Session: handle, User: found.User, Count: count(err), Err: err})
+	if err != nil {
+		d.failed(w, r, err)
+		return
+	}
+	d.note(w, r, ActionRevokeSession, 1)
+	if found.User == "" {
+		redirect(w, "./")
+		return
+	}
+	redirect(w, "sessions?user="+url.QueryEscape(found.User))
+}
+
+func (d *dashboard) confirmRevokeUser(w http.ResponseWriter, r *http.Request) {
+	user := r.URL.Query().Get("user")
+	all, err := d.m.Sessions(r.Context(), user)
+	if err != nil {
+		d.failed(w, r, err)
+		return
+	}
+	d.show(w, r, http.StatusOK, "confirm", "End all sessions of a user", confirmPage{
+		Question: "End all sessions of " + user + "?",
+		Text:     "There are " + plural(len(all), "session") + " now. Their values are removed, and their browsers have to sign in again.",
+		Button:   "End " + plural(len(all), "session"),
+		Action:   "revoke-user", Field: "user", Value: user,
+		Back: "sessions?user=" + url.QueryEscape(user),
+	})
+}
+
+func (d *dashboard) revokeUser(w http.ResponseWriter, r *http.Request) {
+	user := r.PostFormValue("user")
+	n, err := d.m.RevokeUser(r.Context(), user)
+	d.audit(r, Action{Kind: ActionRevokeUser, User: user, Count: n, Err: err})
+	if err != nil {
+		d.failed(w, r, err)
+		return
+	}
+	d.note(w, r, ActionRevokeUser, n)
+	redirect(w, "sessions?user="+url.QueryEscape(user))
+}
+
+func (d *dashboard) sweep(w http.ResponseWriter, r *http.Request) {
+	n, err := d.m.Sweep(r.Context())
+	d.audit(r, Action{Kind: ActionSweep, Count: n, Err: err})
+	if err != nil {
+		d.failed(w, r, err)
+		return
+	}
+	d.note(w, r, ActionSweep, n)
+	redirect(w, "./#sweep")
+}
+
+func count(err error) int {
+	if err != nil {
+		return 0
+	}
+	return 1
+}
+
+// note leaves a message for the next page.
+func (d *dashboard) note(w http.ResponseWriter, r *http.Request, kind string, n int) {
+	http.SetCookie(w, &http.Cookie{
+		Name: noteCookie, Value: kind + "." + strconv.Itoa(n), Path: d.o.Path, MaxAge: 60,
+		HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode,
+	})
+}
+
+// takeNote returns the message that note left, and removes it. The texts are
+// ours: somebody who plants the cookie can at most choose one.
+func (d *dashboard) takeNote(w http.ResponseWriter, r *http.Request) []message {
+	c, err := r.Cookie(noteCookie)
+	if err != nil {
+		return nil
+	}
+	http.SetCookie(w, &http.Cookie{Name: noteCookie, Path: d.o.Path, MaxAge: -1, HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
+	kind, number, _ := strings.Cut(c.Value, ".")
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 0 {
+		return nil
+	}
+	switch kind {
+	case ActionRevokeSession:
+		return []message{{"done", "The session is ended, on every replica."}}
+	case ActionRevokeUser:
+		return []message{{"done", plural(n, "session") + " ended, on every replica."}}
+	case ActionSweep:
+		return []message{{"done", "Swept: " + plural(n, "old record") + " removed."}}
+	}
+	return nil
+}
+
+func (d *dashboard) show(w http.ResponseWriter, r *http.Request, status int, name, title string, content any) {
+	d.render(w, r, status, name, page{
+		Title: title, Site: d.o.Site, Home: d.o.Home, Wide: true, Content: content,
+		Nav:      []navItem{{"Overview", "./", name == "overview"}},
+		Messages: d.takeNote(w, r),
+	})
+}
+
+// failed answers when something could not be looked up or done.
+func (d *dashboard) failed(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case errors.Is(err, sojourn.ErrNotFound):
+		d.show(w, r, http.StatusNotFound, "message", "No such session", "There is no live session with this handle in the store. It may have ended, or it lives in its visitor's cookie.")
+	case errors.Is(err, errors.ErrUnsupported):
+		d.show(w, r, http.StatusNotImplemented, "message", "Not available", "This store has no index by user, so a user's sessions cannot be listed.")
+	default:
+		d.logger.ErrorContext(r.Context(), "operators' dashboard", slog.Any("error", err))
+		d.show(w, r, http.StatusServiceUnavailable, "message", "The store did not answer", "What you asked for may not have been done, or only in part. The log says more.")
+	}
+}

@@ -1,0 +1,251 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// DevicesOptions says how [Devices] fits into an application.
+type DevicesOptions struct {
+	// Path is where the handler is mounted, such as "/account/devices/", with a
+	// slash at both ends. Required. Do not strip it (http.StripPrefix).
+	Path string
+
+	// LoginURL is the application's page to sign in, on this site: a path such
+	// as "/login". Visitors who are not signed in are sent there, with a
+	// parameter that says where to return to. "" = they get status 401.
+	LoginURL string
+
+	// ConfirmURL is the application's page where somebody who is signed in
+	// proves once more to be who they are, on this site. It gets the same
+	// parameter, and calls Session.Login when it is convinced. "" = LoginURL.
+	// One of the two is required unless RecentWithin is negative.
+	ConfirmURL string
+
+	// ReturnParameter is that parameter's name. "" = "next". Its value is Path,
+	// never anything from a request.
+	ReturnParameter string
+
+	// RecentWithin is how recently a user must have authenticated to sign a
+	// device out; see Session.Recent. 0 = 10 minutes, negative = any time.
+	RecentWithin time.Duration
+
+	// Site is the application's name, shown at the top with a link to Home.
+	// "" = no name. Home is a path on this site; "" = "/".
+	Site, Home string
+
+	// Logger gets what fails. nil = slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	devicesPerPage = 20
+	defaultRecent  = 10 * time.Minute
+
+	// Levels of the flash messages that this package puts into a session. They
+	// differ from an application's own, so that neither shows the other's.
+	flashDone    = "sojourn.done"
+	flashProblem = "sojourn.problem"
+)
+
+type devices struct {
+	*pages
+	m *sojourn.Manager
+	o DevicesOptions
+}
+
+// Devices returns a handler with a page where users see the sessions they have,
+// this device and others, and sign one or all others out. It shows the last and
+// the first use, the browser's and the system's name as the browser gave them,
+// the address, and a warning where a session's cookie may have been copied.
+//
+// Who asks is known by the session, and only that user's sessions are listed
+// and ended. It wraps itself in m; m needs a store with an index by user, as all
+// durable ones here have.
+//
+// It reports every mistake in o. The handler that comes with an error refuses
+// every request with 403.
+func Devices(m *sojourn.Manager, o DevicesOptions) (http.Handler, error) {
+	var errs []error
+	if m == nil {
+		errs = append(errs, errors.New("the manager is nil"))
+	}
+	if err := checkPath(o.Path); err != nil {
+		errs = append(errs, fmt.Errorf("DevicesOptions.%w", err))
+	}
+	if o.ConfirmURL == "" {
+		o.ConfirmURL = o.LoginURL
+	}
+	if o.ConfirmURL == "" && o.RecentWithin >= 0 {
+		errs = append(errs, errors.New("DevicesOptions: set LoginURL or ConfirmURL, or a negative RecentWithin"))
+	}
+	if o.Home == "" {
+		o.Home = "/"
+	}
+	for name, u := range map[string]string{"LoginURL": o.LoginURL, "ConfirmURL": o.ConfirmURL, "Home": o.Home} {
+		if u != "" && !localPath(u) {
+			errs = append(errs, fmt.Errorf("DevicesOptions.%s %q is not a path on this site", name, u))
+		}
+	}
+	if o.ReturnParameter == "" {
+		o.ReturnParameter = "next"
+	}
+	if o.RecentWithin == 0 {
+		o.RecentWithin = defaultRecent
+	}
+	pages, err := newPages(o.Path, o.Logger, "devices", "message")
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return refusing("Devices", errs...)
+	}
+	d := &devices{pages, m, o}
+	routes := map[string]http.HandlerFunc{
+		"GET ":                 d.signedIn(d.list),
+		"POST sign-out":        d.signedIn(d.recently(d.signOut)),
+		"POST sign-out-others": d.signedIn(d.recently(d.signOutOthers)),
+	}
+	return m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.serve(w, r, routes)
+	})), nil
+}
+
+// devicesPage is what the list shows.
+type devicesPage struct {
+	This    sojourn.Info
+	Others  []sojourn.Info
+	Pager   pager
+	Confirm bool // signing out asks for a recent authentication first
+}
+
+// deviceHandler answers a request of somebody who is signed in.
+type deviceHandler func(http.ResponseWriter, *http.Request, *sojourn.Session)
+
+// signedIn keeps everybody else out.
+func (d *devices) signedIn(next deviceHandler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s, err := d.m.Get(r.Context())
+		switch {
+		case err != nil:
+			d.m.ServeError(w, r, err)
+		case s.User() != "":
+			next(w, r, s)
+		case d.o.LoginURL != "":
+			redirect(w, d.withReturn(d.o.LoginURL))
+		default:
+			d.say(w, r, http.StatusUnauthorized, "You are not signed in", "Sign in to see where you are signed in.")
+		}
+	}
+}
+
+// recently asks for an authentication that is not long ago.
+func (d *devices) recently(next deviceHandler) deviceHandler {
+	return func(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
+		if d.needsConfirmation(s) {
+			redirect(w, d.withReturn(d.o.ConfirmURL))
+			return
+		}
+		next(w, r, s)
+	}
+}
+
+func (d *devices) needsConfirmation(s *sojourn.Session) bool {
+	return d.o.RecentWithin > 0 && !s.Recent(d.o.RecentWithin)
+}
+
+// withReturn adds the way back to one of the application's pages.
+func (d *devices) withReturn(page string) string {
+	page, fragment, _ := strings.Cut(page, "#")
+	sep := "?"
+	if strings.Contains(page, "?") {
+		sep = "&"
+	}
+	page += sep + url.QueryEscape(d.o.ReturnParameter) + "=" + url.QueryEscape(d.o.Path)
+	if fragment != "" {
+		page += "#" + fragment
+	}
+	return page
+}
+
+func (d *devices) list(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
+	all, err := d.m.Sessions(r.Context(), s.User())
+	if err != nil {
+		d.failed(w, r, "list", err)
+		return
+	}
+	content := devicesPage{This: s.Info(), Confirm: d.needsConfirmation(s)}
+	content.This.Current = true
+	var others []sojourn.Info
+	for _, info := range all {
+		if !info.Current {
+			others = append(others, info)
+		}
+	}
+	content.Pager = newPager(r, len(others), devicesPerPage, "")
+	content.Others = cut(others, content.Pager)
+	pg := d.page("Your devices", content)
+	for _, f := range s.Flashes(flashDone, flashProblem) {
+		pg.Messages = append(pg.Messages, message{strings.TrimPrefix(f.Level, "sojourn."), f.Text})
+	}
+	d.render(w, r, http.StatusOK, "devices", pg)
+}
+
+func (d *devices) signOut(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
+	handle := r.PostFormValue("handle")
+	if handle == s.Handle() {
+		s.Flash(flashProblem, "This is the device that you are using. To leave it, sign out as usual.")
+		redirect(w, "./")
+		return
+	}
+	switch err := d.m.Revoke(r.Context(), s.User(), handle); {
+	case errors.Is(err, sojourn.ErrNotFound):
+		// Also what somebody else's handle gets: the answers must not differ.
+		s.Flash(flashProblem, "That device was signed out already.")
+	case err != nil:
+		d.failed(w, r, "sign out", err)
+		return
+	default:
+		s.Flash(flashDone, "The device is signed out.")
+	}
+	redirect(w, "./")
+}
+
+func (d *devices) signOutOthers(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
+	n, err := d.m.RevokeUser(r.Context(), s.User(), s.Handle())
+	switch {
+	case err != nil:
+		d.failed(w, r, "sign out all others", err)
+		return
+	case n == 0:
+		s.Flash(flashDone, "You are signed in nowhere else.")
+	default:
+		s.Flash(flashDone, "You are signed out of "+plural(n, "other device")+".")
+	}
+	redirect(w, "./")
+}
+
+func (d *devices) page(title string, content any) page {
+	return page{Title: title, Site: d.o.Site, Home: d.o.Home, Content: content}
+}
+
+func (d *devices) say(w http.ResponseWriter, r *http.Request, status int, title, text string) {
+	d.render(w, r, status, "message", d.page(title, text))
+}
+
+// failed answers when the store did not.
+func (d *devices) failed(w http.ResponseWriter, r *http.Request, doing string, err error) {
+	d.logger.ErrorContext(r.Context(), "your devices: "+doing, slog.Any("error", err))
+	if errors.Is(err, errors.ErrUnsupported) {
+		d.say(w, r, http.StatusNotImplemented, "Not available", "Sign-ins are kept here in a way that does not allow listing them.")
+		return
+	}
+	d.say(w, r, http.StatusServiceUnavailable, "Please try again", "Your sign-ins could not be looked up or changed just now.")
+}

@@ -1,0 +1,14 @@
+package admin
+
+import "github.com/sojourn-go/sojourn"
+
+// StatNames counts how often each counter is shown.
+func StatNames(s sojourn.Stats) map[string]int {
+	shown := map[string]int{}
+	for _, g := range statGroups(s) {
+		for _, c := range g.Stats {
+			shown[c.Name]++
+		}
+	}
+	return shown
+}

@@ -1,0 +1,215 @@
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/tiered"
+)
+
+// probeTimeout bounds each look at the store that the overview takes.
+const probeTimeout = 2 * time.Second
+
+// overviewPage is how the sessions are doing.
+type overviewPage struct {
+	Manager string // Config.Name
+	Time    time.Time
+
+	Stored   bool // there is a store
+	Counts   store.Counts
+	CountErr string // why there are no Counts; "" = there are
+
+	Recording bool
+	Span      string
+	Spans     []span
+	Logins    chart
+	Others    []chart
+
+	Tiers []tier
+	Sweep sweepStatus
+	Stats []statGroup
+}
+
+// Anonymous is how many of the live sessions belong to nobody.
+func (p overviewPage) Anonymous() int64 { return p.Counts.Live - p.Counts.LoggedIn }
+
+// tier is one place where sessions or copies of them are kept.
+type tier struct {
+	Name, Role string
+	Good       bool
+	State      string
+	Latency    string // of one call just now; "" = none was made
+}
+
+type sweepStatus struct {
+	Possible bool      // the store needs sweeping
+	Due      time.Time // by this process
+	Removed  uint64    // by this process
+}
+
+func (d *dashboard) overview(w http.ResponseWriter, r *http.Request) {
+	now := d.now()
+	stats := d.m.Stats()
+	p := overviewPage{
+		Manager: d.m.Name(),
+		Time:    now,
+		Sweep:   sweepStatus{!d.m.SweepDue().IsZero(), d.m.SweepDue(), stats.Swept},
+		Stats:   statGroups(stats),
+	}
+	if db := d.m.Store(); db != nil {
+		p.Stored = true
+		p.Tiers = d.look(r.Context(), db)
+		p.Counts, p.CountErr = counts(r.Context(), db)
+	}
+	if rec := d.o.Recorder; rec != nil {
+		p.Recording, p.Spans = true, spans()
+		chosen := p.Spans[0]
+		if i := slices.IndexFunc(p.Spans, func(s span) bool { return s.Name == r.URL.Query().Get("span") }); i >= 0 {
+			chosen = p.Spans[i]
+		}
+		p.Span = chosen.Name
+		p.Logins = draw(rec, sojourn.EventLogin, "Logins", now, chosen)
+		for _, k := range []struct {
+			kind  sojourn.EventKind
+			title string
+			alarm bool
+		}{
+			{sojourn.EventLogout, "Logouts", false},
+			{sojourn.EventRevoked, "Revocations", false},
+			{sojourn.EventExpired, "Expired", false},
+			{sojourn.EventTheftSuspected, "Suspected thefts", true},
+		} {
+			c := draw(rec, k.kind, k.title, now, chosen)
+			c.Alarm = k.alarm && c.Total > 0
+			p.Others = append(p.Others, c)
+		}
+	}
+	d.show(w, r, http.StatusOK, "overview", "Overview", p)
+}
+
+func counts(ctx context.Context, db store.Store) (store.Counts, string) {
+	counter, ok := db.(store.Counter)
+	if !ok {
+		return store.Counts{}, "This store cannot count its records."
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	c, err := counter.Count(ctx)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return store.Counts{}, "This store cannot count its records."
+	case err != nil:
+		return store.Counts{}, "The store did not answer in time."
+	}
+	return c, ""
+}
+
+// look finds out how the store and the caches in front of it are. It makes one
+// call to the store, and another where it can be pinged.
+func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
+	var tiers []tier
+	role := "store"
+	if layered, ok := db.(interface{ Health() []tiered.Health }); ok {
+		role = "store, behind the caches"
+		for _, h := range layered.Health() {
+			t := tier{Name: h.Name, Role: fmt.Sprintf("cache, copies up to %v old", h.MaxStale), Good: h.Reachable, State: "reachable"}
+			if !h.Reachable {
+				t.State = "passed over since a failure"
+			}
+			if h.Errors > 0 {
+				t.State += ", " + plural(int(h.Errors), "failed call")
+			}
+			tiers = append(tiers, t)
+		}
+	}
+	t := tier{Name: kindOf(db), Role: role}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var id store.ID
+	_, _ = rand.Read(id[:]) // never fails
+	began := time.Now()
+	_, err := db.Load(ctx, id) // of a record that does not exist
+	took := time.Since(began)
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	if pinger, ok := db.(interface{ Ping(context.Context) error }); ok && err == nil {
+		err = pinger.Ping(ctx)
+	}
+	if err != nil {
+		d.logger.WarnContext(ctx, "operators' dashboard: the store fails", slog.Any("error", err))
+	}
+	switch {
+	case err == nil:
+		t.Good, t.State = true, "answers"
+		t.Latency = latency(took)
+	case errors.Is(err, context.DeadlineExceeded):
+		t.State = "did not answer within " + probeTimeout.String()
+	default:
+		t.State = "fails; the log says why"
+	}
+	return append(tiers, t)
+}
+
+// kindOf is the package that a store's type is from, such as "sqlite".
+func kindOf(db store.Store) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(reflect.TypeOf(db).String(), "*"), ".")
+	if name == "main" {
+		return "wrapped store"
+	}
+	return name
+}
+
+func latency(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%d µs", d.Microseconds())
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
+
+func isHandle(s string) bool {
+	_, err := store.ParseID(s)
+	return err == nil
+}
+
+// value is one value of a session, for people.
+type value struct{ Name, Text string }
+
+// maxValue bounds how much of a value is shown, in bytes.
+const maxValue = 2000
+
+// readable writes values as JSON where that is possible.
+func readable(values map[string]any) []value {
+	var out []value
+	for name, v := range values {
+		text := ""
+		if b, ok := v.([]byte); ok {
+			text = "hex " + hex.EncodeToString(b)
+		} else if j, err := json.MarshalIndent(v, "", "  "); err == nil {
+			text = string(j)
+		} else {
+			text = fmt.Sprintf("%v", v)
+		}
+		if len(text) > maxValue {
+			text = strings.ToValidUTF8(text[:maxValue], "") + " …"
+		}
+		out = append(out, value{name, text})
+	}
+	slices.SortFunc(out, func(a, b value) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}

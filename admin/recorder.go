@@ -1,0 +1,77 @@
+package admin
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// minutes is how far back a Recorder looks.
+const minutes = 24 * 60
+
+// kinds is one more than the highest sojourn.EventKind.
+const kinds = int(sojourn.EventCookieRejected) + 1
+
+// Recorder counts the events of the last 24 hours, minute by minute, for the
+// dashboard's charts. It takes a fixed 80 KB, keeps nothing but numbers, and
+// forgets them when the process ends. It hears its own process only: behind a
+// load balancer each replica's dashboard draws what that replica did.
+//
+// Give it to Config.Events, alone or with others:
+//
+//	Events: sojourn.JoinEvents(recorder, sojourn.AuditLog(logger))
+type Recorder struct {
+	mu   sync.Mutex
+	ring [minutes]bucket // a minute is at its Unix time in minutes, modulo the length
+}
+
+var _ sojourn.Events = (*Recorder)(nil)
+
+type bucket struct {
+	minute int64 // Unix time in minutes
+	counts [kinds]uint32
+}
+
+// NewRecorder returns an empty Recorder.
+func NewRecorder() *Recorder { return &Recorder{} }
+
+// SessionEvent counts an event in the minute of its time.
+func (r *Recorder) SessionEvent(_ context.Context, e sojourn.Event) {
+	if int(e.Kind) >= kinds {
+		return
+	}
+	minute := e.Time.Unix() / 60
+	if minute < 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := &r.ring[minute%minutes]
+	if minute < b.minute {
+		return // a day late
+	}
+	if minute > b.minute {
+		*b = bucket{minute: minute}
+	}
+	b.counts[e.Kind]++
+}
+
+// series returns n sums of a kind over step minutes each, the newest last: it
+// holds the minute of now.
+func (r *Recorder) series(kind sojourn.EventKind, now time.Time, n, step int) []int {
+	sums := make([]int, n)
+	last := now.Unix() / 60
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.ring {
+		b := &r.ring[i]
+		age := last - b.minute
+		if age < 0 || age >= int64(n*step) {
+			continue
+		}
+		sums[n-1-int(age)/step] += int(b.counts[kind])
+	}
+	return sums
+}

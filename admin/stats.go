@@ -1,0 +1,72 @@
+package admin
+
+import (
+	"reflect"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// statGroup is some of the counters, under one heading.
+type statGroup struct {
+	Title string
+	Stats []stat
+}
+
+type stat struct {
+	Name  string // of the field of sojourn.Stats
+	Label string
+	Text  string
+	Value uint64
+	Alarm bool // it should be 0, and is not
+}
+
+// statGroups explains every counter.
+func statGroups(s sojourn.Stats) []statGroup {
+	values := reflect.ValueOf(s)
+	counter := func(name, label, text string) stat {
+		return stat{Name: name, Label: label, Text: text, Value: values.FieldByName(name).Uint()}
+	}
+	// alarming is a counter that should stay at 0.
+	alarming := func(name, label, text string) stat {
+		c := counter(name, label, text)
+		c.Alarm = c.Value > 0
+		return c
+	}
+	return []statGroup{
+		{"Sessions", []stat{
+			counter("Created", "Created", "got their first value, in a cookie or in the store"),
+			counter("Promoted", "Promoted", "moved from the cookie to the store"),
+			counter("Logins", "Logins", "logins kept"),
+			counter("Logouts", "Logouts", "logouts kept"),
+			counter("Rotations", "Rotations", "credentials replaced by a fresh one"),
+			counter("Revoked", "Revoked", "ended from elsewhere: by their user, an operator, or the limit per user"),
+		}},
+		{"Store", []stat{
+			counter("Loads", "Loads", "records asked of the store"),
+			counter("Saves", "Saves", "records written, end marks included"),
+			counter("Touches", "Touches", "activity noted without writing the record"),
+			counter("Conflicts", "Conflicts", "saves that another process overtook; each was tried again"),
+			counter("Retries", "Retries", "saves sent again because their outcome was unknown"),
+			counter("Swept", "Swept", "old records removed"),
+			counter("StoreErrors", "Failures", "calls that the store failed to answer"),
+		}},
+		{"Caches", []stat{
+			counter("CacheHits", "Hits", "loads answered by a cache"),
+			counter("CacheMisses", "Misses", "loads that no cache could answer"),
+			counter("VolatileSaves", "Volatile saves", "changes kept in a cache only"),
+		}},
+		{"Cookies", []stat{
+			counter("RejectedCookies", "Rejected", "damaged, foreign or expired; a jump means that somebody guesses, or that a key is missing"),
+			counter("UnknownKeys", "Unknown keys", "of those, sealed with a key that the key ring lacks"),
+			counter("StaleReferences", "Stale", "of sessions that ended or expired, or outdated"),
+			alarming("TheftsSuspected", "Suspected thefts", "sessions of which an outdated cookie turned up"),
+		}},
+		{"Trouble", []stat{
+			alarming("FailedCommits", "Failed commits", "responses replaced by an error"),
+			alarming("LateChanges", "Late changes", "lost, because the response had already started"),
+			alarming("UnreadableValue", "Unreadable values", "values that did not decode into their key's type"),
+			alarming("DamagedRecords", "Damaged records", "did not open although their key is there"),
+			alarming("LostVersions", "Lost versions", "the store answered with less than the browser had seen"),
+		}},
+	}
+}
