@@ -72,6 +72,9 @@ var errPassedOver = errors.New("tiered: the cache is passed over after a failure
 // call runs f with the layer's timeout, unless the layer failed a moment ago.
 // A miss, a lost race, and an entry that is too large are no failures.
 func (l *layer) call(ctx context.Context, f func(ctx context.Context) error) error {
+	if l.inProcess { // it neither waits nor fails
+		return f(ctx)
+	}
 	p := l.breaker.allow(time.Now())
 	if p == passOver {
 		return errPassedOver
