@@ -48,6 +48,8 @@ func (exampleT) Cleanup(func())           {}
 func (exampleT) Context() context.Context { return context.Background() }
 func (exampleT) Output() io.Writer        { return os.Stderr }
 
+func (exampleT) Errorf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
 func (exampleT) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
 var t exampleT

@@ -18,6 +18,10 @@
 //		}
 //	}
 //
+// [Serve] runs the handler and asserts in one line each: what was kept, for
+// whom, where, and whether anything was saved at all. [LoggedIn] makes a
+// logged-in visitor's request. [Events] remembers what happened to sessions.
+//
 // A [Browser] does the same over several requests: it keeps cookies as a
 // browser does, and calls the handler directly, without a network.
 //

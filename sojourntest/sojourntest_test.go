@@ -298,8 +298,9 @@ func TestMistakesFailTheTest(t *testing.T) {
 // recordingT is a test that may fail.
 type recordingT struct {
 	testing.TB
-	out   strings.Builder
-	fatal string
+	out    strings.Builder
+	fatal  string
+	errors string
 }
 
 type stopped struct{}
@@ -309,6 +310,10 @@ func (r *recordingT) Output() io.Writer { return &r.out }
 func (r *recordingT) Fatalf(format string, args ...any) {
 	r.fatal = fmt.Sprintf(format, args...)
 	panic(stopped{})
+}
+
+func (r *recordingT) Errorf(format string, args ...any) {
+	r.errors += fmt.Sprintf(format, args...) + "\n"
 }
 
 func (r *recordingT) run(f func(testing.TB)) {

@@ -1,0 +1,154 @@
+package sojourntest
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// LoggedIn returns a request of a visitor who is logged in as user: [Request] in
+// one line.
+func LoggedIn(t testing.TB, m *sojourn.Manager, user, method, target string, body io.Reader) *http.Request {
+	t.Helper()
+	return Request(t, m, method, target, body, func(s *sojourn.Session) { s.Login(user) })
+}
+
+// An Outcome is what came of one request; see [Serve].
+type Outcome struct {
+	*http.Response
+	// Session is what the visitor's next request would find: see the function
+	// [Session].
+	Session *sojourn.Session
+	// Saved is whether the request has kept anything: it wrote to the store, or
+	// set one of the manager's cookies. That it was noted as activity, without
+	// changing anything, does not count where the session is stored.
+	Saved bool
+
+	t testing.TB
+}
+
+// Serve lets handler answer r and returns what came of it. While it runs,
+// nothing else may save sessions of m, or Saved may be true because of that.
+func Serve(t testing.TB, m *sojourn.Manager, handler http.Handler, r *http.Request) *Outcome {
+	t.Helper()
+	before := m.Stats()
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	after := m.Stats()
+	o := &Outcome{Response: w.Result(), t: t}
+	o.Saved = after.Saves != before.Saves || after.VolatileSaves != before.VolatileSaves ||
+		slices.ContainsFunc(o.Cookies(), func(c *http.Cookie) bool { return isOf(m, c.Name) })
+	o.Session = Session(t, m, r, o.Response)
+	return o
+}
+
+// isOf reports whether a cookie of that name is the manager's.
+func isOf(m *sojourn.Manager, name string) bool {
+	for _, prefix := range []string{"__Host-", "__Secure-"} {
+		name = strings.TrimPrefix(name, prefix)
+	}
+	rest, ok := strings.CutPrefix(name, m.Name())
+	return ok && (rest == "" || strings.HasPrefix(rest, "-state"))
+}
+
+// WantSaved fails the test unless the request has kept something; with false,
+// unless it has kept nothing at all.
+func (o *Outcome) WantSaved(want bool) {
+	o.t.Helper()
+	switch {
+	case want && !o.Saved:
+		o.t.Errorf("sojourntest: the request (status %d) kept nothing; it was to change its session", o.StatusCode)
+	case !want && o.Saved:
+		o.t.Errorf("sojourntest: the request (status %d) saved its session; it was to leave it alone", o.StatusCode)
+	}
+}
+
+// WantUser fails the test unless the visitor is logged in as user; "" is for
+// nobody.
+func (o *Outcome) WantUser(user string) {
+	o.t.Helper()
+	switch got := o.Session.User(); {
+	case got == user:
+	case user == "":
+		o.t.Errorf("sojourntest: the visitor is logged in as %q, want nobody", got)
+	case got == "":
+		o.t.Errorf("sojourntest: nobody is logged in, want %q", user)
+	default:
+		o.t.Errorf("sojourntest: the visitor is logged in as %q, want %q", got, user)
+	}
+}
+
+// WantPlacement fails the test unless the session lives there.
+func (o *Outcome) WantPlacement(want sojourn.Placement) {
+	o.t.Helper()
+	if got := o.Session.Info().Placement; got != want {
+		o.t.Errorf("sojourntest: the session's placement is %v, want %v", got, want)
+	}
+}
+
+// WantFlashes fails the test unless these messages, and no others, wait for the
+// visitor's next page, each as "level: text", in this order.
+func (o *Outcome) WantFlashes(want ...string) {
+	o.t.Helper()
+	fresh := o.Session.Flashes()
+	got := make([]string, len(fresh))
+	for i, f := range fresh {
+		got[i] = f.Level + ": " + f.Text
+	}
+	if !slices.Equal(got, want) {
+		o.t.Errorf("sojourntest: the flash messages are %q, want %q", got, want)
+	}
+}
+
+// WantValue fails the test unless the session has that value under that key.
+// The zero value of its type is also what a session without it has.
+func WantValue[T any](o *Outcome, key sojourn.Key[T], want T) {
+	o.t.Helper()
+	if got := key.Get(o.Session); !reflect.DeepEqual(got, want) {
+		o.t.Errorf("sojourntest: the session's %q is %#v, want %#v", key.Name(), got, want)
+	}
+}
+
+// Events is a [sojourn.Events] that remembers what it hears. The zero value is
+// ready for a Config.
+type Events struct {
+	mu  sync.Mutex
+	all []sojourn.Event
+}
+
+// SessionEvent remembers e.
+func (e *Events) SessionEvent(_ context.Context, event sojourn.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, event)
+}
+
+// Take returns what was heard since it was called last.
+func (e *Events) Take() []sojourn.Event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := e.all
+	e.all = nil
+	return all
+}
+
+// Want takes what was heard, and fails the test unless it was events of these
+// kinds, in this order.
+func (e *Events) Want(t testing.TB, kinds ...sojourn.EventKind) {
+	t.Helper()
+	var got []sojourn.EventKind
+	for _, event := range e.Take() {
+		got = append(got, event.Kind)
+	}
+	if !slices.Equal(got, kinds) {
+		t.Errorf("sojourntest: the events are %v, want %v", got, kinds)
+	}
+}
