@@ -6,6 +6,7 @@ require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.22.1
 	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn/admin v0.0.0
 	github.com/sojourn-go/sojourn/store/open v0.0.0
 	github.com/sojourn-go/sojourn/store/sqlite v0.0.0
 	golang.org/x/crypto v0.55.0
@@ -35,6 +36,7 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
+	github.com/mileusna/useragent v1.3.5 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	github.com/sojourn-go/sojourn/store/clouddatastore v0.0.0 // indirect
@@ -68,6 +70,7 @@ require (
 
 replace (
 	github.com/sojourn-go/sojourn => ..
+	github.com/sojourn-go/sojourn/admin => ../admin
 	github.com/sojourn-go/sojourn/store/clouddatastore => ../store/clouddatastore
 	github.com/sojourn-go/sojourn/store/memcached => ../store/memcached
 	github.com/sojourn-go/sojourn/store/open => ../store/open

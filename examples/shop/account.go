@@ -107,7 +107,7 @@ func (s *shop) login(w http.ResponseWriter, r *http.Request, session *sojourn.Se
 // identifier, so whoever knew or planted the old one is left outside; what the
 // visitor had collected before (cart, wishes, theme) comes along.
 func (s *shop) enter(w http.ResponseWriter, r *http.Request, session *sojourn.Session, id string, c Customer, greeting, next string) {
-	session.Login(id)
+	session.Login(id, "pwd")
 	// Without "stay signed in" the browser drops the cookie when it is closed.
 	session.Remember(r.PostFormValue("remember") != "")
 	customerKey.Set(session, c)

@@ -102,6 +102,27 @@ func (l *ledger) customerByEmail(ctx context.Context, email string) (id, name, p
 	return id, name, passwordHash, nil
 }
 
+// customer returns the name, address and password hash of a customer, or
+// errNoCustomer.
+func (l *ledger) customer(ctx context.Context, id string) (c Customer, passwordHash string, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT name, email, password FROM customers WHERE id = ?`, id).Scan(&c.Name, &c.Email, &passwordHash)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Customer{}, "", errNoCustomer
+	}
+	if err != nil {
+		return Customer{}, "", fmt.Errorf("finding a customer: %w", err)
+	}
+	return c, passwordHash, nil
+}
+
+// setPassword gives a customer another password.
+func (l *ledger) setPassword(ctx context.Context, id, passwordHash string) error {
+	if _, err := l.db.ExecContext(ctx, `UPDATE customers SET password = ? WHERE id = ?`, passwordHash, id); err != nil {
+		return fmt.Errorf("changing a password: %w", err)
+	}
+	return nil
+}
+
 // delivery is what the checkout form asks for.
 type delivery struct{ Name, Street, City, Payment string }
 

@@ -12,6 +12,7 @@
 //	cart.go         values that must not be lost when two tabs write at once
 //	wishes.go       a value that may, and so costs no row in the store
 //	account.go      what a session does at sign-up, login and logout
+//	security.go     a password entered once more, devices, the operators' pages
 //	checkout.go     a form that takes effect once
 //	pages.go        rendering, flash messages
 //	strip.go        how the numbers in the strip come about
@@ -53,6 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	listen := flags.String("listen", "localhost:8080", "`address` to listen on")
 	data := flags.String("data", "data/shop", "`folder` for sessions, customers and orders; made when missing")
 	insecure := flags.Bool("insecure", false, "cookies without the Secure attribute, to try the shop over plain HTTP in Safari or from another computer")
+	operator := flags.String("operator", "", "`e-mail address` of the customer who may use the operators' pages at /ops/; nobody may without it")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "shop serves a small demonstration web shop whose visitors' sessions are kept by Sojourn.\n\nUsage: shop [flags]\n\n")
 		flags.PrintDefaults()
@@ -67,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	if err := serve(ctx, *listen, *data, *insecure, stdout, logger); err != nil {
+	if err := serve(ctx, *listen, *data, *insecure, *operator, stdout, logger); err != nil {
 		fmt.Fprintln(stderr, "shop:", err)
 		return 1
 	}
@@ -76,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // serve opens everything in the data folder, listens, and closes everything
 // again when ctx ends.
-func serve(ctx context.Context, listen, data string, insecure bool, stdout io.Writer, logger *slog.Logger) (err error) {
+func serve(ctx context.Context, listen, data string, insecure bool, operator string, stdout io.Writer, logger *slog.Logger) (err error) {
 	listener, err := net.Listen("tcp", listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use by another program; stop that one, or choose another port: -listen localhost:8081", listen)
@@ -101,7 +103,7 @@ func serve(ctx context.Context, listen, data string, insecure bool, stdout io.Wr
 	}
 	defer func() { err = errors.Join(err, ledger.close()) }()
 
-	shop, err := newShop(parts{keys: keys, store: sessionDB, ledger: ledger, logger: logger, insecure: insecure})
+	shop, err := newShop(parts{keys: keys, store: sessionDB, ledger: ledger, logger: logger, insecure: insecure, operator: operator})
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ type testShop struct {
 	db     *sqlite.Store
 	ledger *ledger
 	gates  *gates
+	shop   *shop
 }
 
 func openShop(t *testing.T) *testShop {
@@ -78,7 +79,7 @@ func openShopWith(t *testing.T, p parts) *testShop {
 		}
 	})
 	// Secure cookies work over plain HTTP on localhost, by that name.
-	return &testShop{strings.Replace(server.URL, "127.0.0.1", "localhost", 1), db, ledger, gates}
+	return &testShop{strings.Replace(server.URL, "127.0.0.1", "localhost", 1), db, ledger, gates, shop}
 }
 
 // rows is how many sessions the store holds, ended ones included.

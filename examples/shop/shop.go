@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/admin"
 )
 
 //go:embed static templates texts
@@ -21,6 +22,11 @@ type parts struct {
 	ledger   *ledger
 	logger   *slog.Logger
 	insecure bool // cookies without Secure: never where it matters
+	// operator is the e-mail address of the customer who may use /ops/; "" =
+	// nobody may. An example: this shop confirms no addresses.
+	operator string
+	// recent is for how long a password counts as just entered. 0 = 10 minutes.
+	recent time.Duration
 }
 
 type shop struct {
@@ -29,6 +35,11 @@ type shop struct {
 	pages    *pages
 	earlier  *costs
 	logger   *slog.Logger
+	recorder *admin.Recorder // of events, for the charts of /ops/
+	operator string
+	recent   time.Duration
+	devices  http.Handler
+	ops      http.Handler
 }
 
 func newShop(p parts) (*shop, error) {
@@ -36,7 +47,14 @@ func newShop(p parts) (*shop, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &shop{ledger: p.ledger, pages: pages, earlier: newCosts(), logger: p.logger}
+	s := &shop{
+		ledger: p.ledger, pages: pages, earlier: newCosts(), logger: p.logger,
+		recorder: admin.NewRecorder(), recent: p.recent,
+	}
+	s.operator, _ = tidyEmail(p.operator)
+	if s.recent == 0 {
+		s.recent = 10 * time.Minute
+	}
 	// Everything that is not set here has a default that suits a shop: sessions
 	// that hold little stay in the cookie, end after 7 days without a visit and
 	// after 30 days in any case, and the cookies are HttpOnly, Secure and Lax.
@@ -45,9 +63,13 @@ func newShop(p parts) (*shop, error) {
 		Store:        meteredStore{p.store},
 		Cookie:       sojourn.Cookie{Insecure: p.insecure},
 		ErrorHandler: s.sessionFailed,
+		Events:       sojourn.JoinEvents(s.recorder, sojourn.AuditLog(p.logger)),
 		Logger:       p.logger,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := s.openAdmin(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -81,6 +103,14 @@ func (s *shop) handler() http.Handler {
 	with("GET /login", s.loginPage)
 	with("POST /login", s.login)
 	with("POST /logout", s.logout)
+
+	with("GET /account", s.customersOnly(s.account))
+	with("GET /confirm", s.customersOnly(s.confirmPage))
+	with("POST /confirm", s.customersOnly(s.confirm))
+	mux.Handle("GET /account/password", s.recently(s.passwordPage))
+	mux.Handle("POST /account/password", s.recently(s.changePassword))
+	mux.Handle("/account/devices/", s.devices)
+	mux.Handle("/ops/", s.ops)
 
 	with("GET /checkout", s.customersOnly(s.checkout))
 	with("POST /checkout", s.customersOnly(s.placeOrder))

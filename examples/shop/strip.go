@@ -90,6 +90,8 @@ type sessionStore interface {
 	store.Toucher
 	store.Sweeper
 	store.UserIndex
+	store.EndFeed
+	store.Counter
 }
 
 // meteredStore counts the calls of each request on their way to the store.

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"unicode/utf8"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/admin"
+)
+
+// What is worth more than a cart asks for the password once more when it was
+// not entered recently: somebody may have left a browser open. The session knows
+// when its user authenticated last; Login says that it happened again.
+
+// openAdmin makes the two handlers of package admin: customers see where they
+// are signed in, and whoever runs the shop sees how the sessions are doing.
+func (s *shop) openAdmin() (err error) {
+	s.devices, err = admin.Devices(s.sessions, admin.DevicesOptions{
+		Path:         "/account/devices/",
+		LoginURL:     "/login",
+		ConfirmURL:   "/confirm",
+		RecentWithin: s.recent,
+		Site:         "Fernweg",
+		Home:         "/account",
+		Logger:       s.logger,
+	})
+	if err != nil {
+		return err
+	}
+	s.ops, err = admin.Dashboard(s.sessions, admin.DashboardOptions{
+		Path:      "/ops/",
+		Authorize: s.isOperator,
+		Operator:  s.customerEmail,
+		Recorder:  s.recorder,
+		Site:      "Fernweg sessions",
+		Home:      "/",
+		Logger:    s.logger,
+	})
+	return err
+}
+
+// isOperator is an example and no more: it lets the customer in whose address
+// was given on the command line. A real service asks for a role, and for a
+// second factor.
+func (s *shop) isOperator(r *http.Request) bool {
+	return s.operator != "" && s.customerEmail(r) == s.operator
+}
+
+// customerEmail returns the address of whoever is signed in, "" if nobody is.
+func (s *shop) customerEmail(r *http.Request) string {
+	session, err := s.sessions.Get(r.Context())
+	if err != nil || session.User() == "" {
+		return ""
+	}
+	return customerKey.Get(session).Email
+}
+
+// accountLinks is the content of the account page.
+type accountLinks struct{ Operator bool }
+
+func (s *shop) account(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s.show(w, r, session, http.StatusOK, "account", accountLinks{s.isOperator(r)})
+}
+
+// recently lets those through who entered their password a few minutes ago.
+func (s *shop) recently(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) http.Handler {
+	ask := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/confirm?next="+url.QueryEscape(r.URL.Path), http.StatusSeeOther)
+	})
+	return s.sessions.Wrap(s.sessions.RequireRecent(s.recent, ask)(s.sessions.Handler(s.customersOnly(next))))
+}
+
+func (s *shop) confirmPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s.show(w, r, session, http.StatusOK, "confirm", accountPage{formPage{takeDraft(session, "confirm")}, localPath(r.FormValue("next"), "/account")})
+}
+
+func (s *shop) confirm(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	next := localPath(r.PostFormValue("next"), "/account")
+	_, hash, err := s.ledger.customer(r.Context(), session.User())
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	ok, err := checkPassword(r.Context(), hash, r.PostFormValue("password"))
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	if !ok {
+		form := newDraft("confirm", r)
+		form.problem("password", "confirm.wrong")
+		s.again(w, r, session, form, "/confirm?next="+url.QueryEscape(next))
+		return
+	}
+	// The same user again: everything in the session stays.
+	persistent := session.Info().Persistent
+	session.Login(session.User(), "pwd")
+	session.Remember(persistent)
+	session.Flash("success", s.pages.language(r, session).T("confirm.done"))
+	s.seeOther(w, r, session, next)
+}
+
+func (s *shop) passwordPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s.show(w, r, session, http.StatusOK, "password", accountPage{formPage: formPage{takeDraft(session, "password")}})
+}
+
+// changePassword also ends the customer's other sessions: whoever knew the old
+// password may be in one of them.
+func (s *shop) changePassword(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	password := r.PostFormValue("password")
+	if n := utf8.RuneCountInString(password); n < 10 || n > 200 {
+		form := newDraft("password", r)
+		form.problem("password", "account.password.bad")
+		s.again(w, r, session, form, "/account/password")
+		return
+	}
+	hash, err := hashPassword(r.Context(), password)
+	if err == nil {
+		err = s.ledger.setPassword(r.Context(), session.User(), hash)
+	}
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	ended, err := s.sessions.RevokeUser(r.Context(), session.User(), session.Handle())
+	if err != nil {
+		s.sessions.ServeError(w, r, err)
+		return
+	}
+	session.Flash("success", s.pages.language(r, session).T("password.done", ended))
+	s.seeOther(w, r, session, "/account")
+}
