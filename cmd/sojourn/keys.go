@@ -21,36 +21,47 @@ type keysFlags struct {
 	Name string `default:"session" help:"Name of the sessions, as in the service's Config.Name."`
 }
 
-// ring returns the keys. Unlike a service, it never makes a key file.
-func (f *keysFlags) ring(term terminal) (*seal.Ring, error) {
+// read returns the text of the keys, and what it is to be called in an error.
+// Unlike a service, it never makes a key file.
+func (f *keysFlags) read(term terminal) (text, name string, err error) {
 	if f.Keys == "" {
-		text := os.Getenv(keysVariable)
-		if text == "" {
-			return nil, usagef("which keys? Give the key file with --keys FILE, or the keys in the environment variable %s", keysVariable)
+		if text = os.Getenv(keysVariable); text == "" {
+			return "", "", usagef("which keys? Give the key file with --keys FILE, or the keys in the environment variable %s", keysVariable)
 		}
-		ring, err := seal.ParseKeys(text)
-		if err != nil {
-			return nil, fmt.Errorf("the keys in the environment variable %s: %w", keysVariable, err)
-		}
-		return ring, nil
+		return text, "the keys in the environment variable " + keysVariable, nil
 	}
-	info, err := os.Stat(f.Keys) // before opening, which waits forever on a pipe
+	info, text, err := readKeyFile(f.Keys)
 	if err != nil {
-		return nil, fmt.Errorf("the key file: %w", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > seal.MaxText {
-		return nil, fmt.Errorf("the key file: %s is not a file of at most %d bytes", f.Keys, seal.MaxText)
+		return "", "", err
 	}
 	if info.Mode().Perm()&0o007 != 0 && runtime.GOOS != "windows" {
 		fmt.Fprintf(term.messages, "warning: everybody on this machine has access to %s; the service will refuse it\n", f.Keys)
 	}
-	text, err := os.ReadFile(f.Keys)
+	return text, "the key file " + f.Keys, nil
+}
+
+// ring returns the keys, for opening what they have sealed.
+func (f *keysFlags) ring(term terminal) (*seal.Ring, error) {
+	text, name, err := f.read(term)
 	if err != nil {
-		return nil, fmt.Errorf("the key file: %w", err)
+		return nil, err
 	}
-	ring, err := seal.ParseKeys(string(text))
+	ring, err := seal.ParseKeys(text)
 	if err != nil {
-		return nil, fmt.Errorf("the key file %s: %w", f.Keys, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return ring, nil
+}
+
+// keyRing returns the keys, for a manager.
+func (f *keysFlags) keyRing(term terminal) (*sojourn.KeyRing, error) {
+	text, name, err := f.read(term)
+	if err != nil {
+		return nil, err
+	}
+	ring, err := sojourn.ParseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return ring, nil
 }
@@ -63,7 +74,7 @@ type keygen struct {
 func (keygen) Help() string {
 	return `Prints one new key as an entry for a key file or for SOJOURN_KEYS. It is a secret.
 
-An active key seals and opens. An index key finds the sessions of a user; there is one, and it stays when the others change. To add a key to a running service, append it to the key file as published and restart every process; then make it active there, and restart them again.
+An active key seals and opens. An index key finds the sessions of a user; there is one, and it stays when the others change. To change the keys of a running service, see sojourn keys.
 
 Examples:
 

@@ -26,16 +26,19 @@ const (
 
 // commandLine is everything that can be asked for.
 type commandLine struct {
-	Keygen  keygen         `cmd:"" help:"Make a key, or a file of keys."`
-	Inspect inspect        `cmd:"" help:"Open a cookie or a stored session with the keys."`
-	Ls      ls             `cmd:"" help:"List stored sessions."`
-	Show    show           `cmd:"" help:"Show what the store knows about one session, without keys."`
-	Stats   stats          `cmd:"" help:"Count what a store holds."`
-	Sweep   sweep          `cmd:"" help:"Remove sessions that have been over for a while."`
-	Migrate migrate        `cmd:"" help:"Bring a store's schema up to date."`
-	Copy    copyStores     `cmd:"" help:"Copy live sessions to another store while a service uses them."`
-	Legacy  legacyCommands `cmd:"" help:"Look at sessions of other libraries."`
-	Version version        `cmd:"" help:"Print the version."`
+	Keygen   keygen         `cmd:"" help:"Make a key, or a file of keys."`
+	Keys     keysCommands   `cmd:"" help:"Change the keys of a service that runs, without logging anybody out."`
+	Inspect  inspect        `cmd:"" help:"Open a cookie or a stored session with the keys."`
+	Ls       ls             `cmd:"" help:"List stored sessions."`
+	Show     show           `cmd:"" help:"Show what the store knows about one session, without keys."`
+	Stats    stats          `cmd:"" help:"Count what a store holds."`
+	Sweep    sweep          `cmd:"" help:"Remove sessions that have been over for a while."`
+	Migrate  migrate        `cmd:"" help:"Bring a store's schema up to date."`
+	User     userCommands   `cmd:"" help:"List, export, revoke or erase the sessions of a user."`
+	Restored restored       `cmd:"" help:"After a backup was restored: end all logged-in sessions, because it has undone logouts."`
+	Copy     copyStores     `cmd:"" help:"Copy live sessions to another store while a service uses them."`
+	Legacy   legacyCommands `cmd:"" help:"Look at sessions of other libraries."`
+	Version  version        `cmd:"" help:"Print the version."`
 }
 
 const description = `sojourn looks after the sessions that Go services keep with Sojourn.

@@ -64,10 +64,8 @@ const keyFile = `# Sojourn session keys. Whoever has them can read and forge you
 # What an older or retired key sealed moves to the active one: a cookie when it is
 # used, a stored session when it is saved.
 #
-# To add a key: append the line that "sojourn keygen" prints, with "published" in
-# place of "active", and restart every process; then make it "active" and restart
-# them again. Remove the old key when no session can be left that it sealed, that
-# is after the longest session lifetime.
+# To change the keys of a running service: sojourn keys add, activate, retire and
+# remove, in this order. "sojourn keys list" says which comes next, and when.
 %s
 %s
 `

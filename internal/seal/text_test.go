@@ -191,7 +191,7 @@ func TestGeneratedKeysParse(t *testing.T) {
 
 func TestAKeyFileExplainsItself(t *testing.T) {
 	text := GenerateKeyFile()
-	for _, want := range []string{"# Sojourn session keys", "never commit", "To add a key"} {
+	for _, want := range []string{"# Sojourn session keys", "never commit", "sojourn keys add"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q", want)
 		}

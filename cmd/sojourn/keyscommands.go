@@ -1,0 +1,513 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// keysCommands change the keys of a service that runs.
+type keysCommands struct {
+	List     keysList     `cmd:"" help:"List the keys, and what to do next."`
+	Add      keysAdd      `cmd:"" help:"Publish a new key: all processes get to know it before one seals with it."`
+	Activate keysActivate `cmd:"" help:"Make the newest published key the one that seals."`
+	Retire   keysRetire   `cmd:"" help:"Mark the keys before it as retired."`
+	Remove   keysRemove   `cmd:"" help:"Remove retired keys that no session can need any more."`
+	Check    keysCheck    `cmd:"" help:"Say what is wrong or risky with a key file."`
+}
+
+// fleetFlags say what the services that use the keys are like. Waiting times
+// depend on it.
+type fleetFlags struct {
+	Reload   time.Duration `default:"10s" help:"How often the services look at the file: the interval given to WatchKeyFile. Count in how long the file takes to reach every machine."`
+	Lifetime time.Duration `default:"720h" help:"The longest lifetime of a session: the services' Config.Lifetime."`
+	JSON     bool          `name:"json" help:"Print JSON."`
+}
+
+func (f *fleetFlags) check() error {
+	switch {
+	case f.Reload < 0:
+		return usagef("--reload %v is negative; 0s means that nothing is running", f.Reload)
+	case f.Lifetime < 0:
+		return usagef("--lifetime %v is negative; the longest is 9600h, 400 days", f.Lifetime)
+	}
+	return nil
+}
+
+// keysJSON is what the commands print with --json.
+type keysJSON struct {
+	File    string    `json:"file"`  // "" = from the environment
+	Index   bool      `json:"index"` // there is an index entry
+	Keys    []keyJSON `json:"keys"`
+	Changed []string  `json:"changed"` // ids of the keys that the command has added, changed or removed
+	Next    string    `json:"next"`    // what to do next; "" = nothing
+	Wait    int64     `json:"wait_seconds"`
+}
+
+type keyJSON struct {
+	ID        string    `json:"id"`
+	State     string    `json:"state"`
+	Seals     bool      `json:"seals"`
+	Created   timestamp `json:"created"`
+	Activated timestamp `json:"activated"` // null where it was not noted
+	Retired   timestamp `json:"retired"`
+}
+
+// report says what was done with the keys, and what to do next.
+func (f *fleetFlags) report(term terminal, file *keyFile, did string, changed ...string) error {
+	now := time.Now()
+	next, wait := f.next(file, now)
+	if f.JSON {
+		out := keysJSON{
+			File: file.path, Index: file.indexed, Changed: append([]string{}, changed...),
+			Next: next, Wait: int64((wait + time.Second - 1) / time.Second),
+		}
+		for _, k := range file.keys {
+			out.Keys = append(out.Keys, keyJSON{k.ID, k.State, k.Seals, timestamp(k.Created), timestamp(k.activated), timestamp(k.retired)})
+		}
+		return printJSON(term.out, out)
+	}
+	if _, err := fmt.Fprintln(term.out, did); err != nil {
+		return err
+	}
+	if next == "" {
+		next = "nothing; a new key is published with: sojourn keys add " + file.path
+	}
+	if wait > 0 {
+		next = fmt.Sprintf("wait %s, until %v; then %s", exactly(wait), timestamp(now.Add(wait)), next)
+	}
+	_, err := fmt.Fprintf(term.out, "next: %s\n", next)
+	return err
+}
+
+// next returns what to do next in a roll-out, and how long to wait before.
+func (f *fleetFlags) next(file *keyFile, now time.Time) (string, time.Duration) {
+	left := func(at time.Time) time.Duration { return max(0, at.Sub(now)) }
+	if p := file.newest("published"); p != nil {
+		return "make sure that every replica has reloaded the file (the services log it), and run: sojourn keys activate " + file.path,
+			left(file.since(p).Add(f.Reload))
+	}
+	if len(file.superseded()) > 0 {
+		return "run: sojourn keys retire " + file.path, left(file.since(file.sealing()).Add(f.Reload))
+	}
+	var first time.Time
+	for i := range file.keys {
+		if k := &file.keys[i]; k.State == "retired" && file.removable(k) == nil {
+			if at := f.over(file, k); first.IsZero() || at.Before(first) {
+				first = at
+			}
+		}
+	}
+	if first.IsZero() {
+		return "", 0
+	}
+	return "run: sojourn keys remove " + file.path, left(first)
+}
+
+// over is when no session is left that a retired key has sealed. A service that
+// had not reloaded the file yet went on sealing with it a moment longer.
+func (f *fleetFlags) over(file *keyFile, k *fileKey) time.Time {
+	return file.since(k).Add(f.Lifetime + f.Reload)
+}
+
+// newest returns the newest key in a state, nil if there is none.
+func (f *keyFile) newest(state string) (newest *fileKey) {
+	for i := range f.keys {
+		if k := &f.keys[i]; k.State == state && (newest == nil || !k.Created.Before(newest.Created)) {
+			newest = k
+		}
+	}
+	return newest
+}
+
+// superseded returns the active keys that do not seal.
+func (f *keyFile) superseded() (keys []*fileKey) {
+	for i := range f.keys {
+		if k := &f.keys[i]; k.State == "active" && !k.Seals {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// removable returns why a retired key can never be removed, or nil.
+func (f *keyFile) removable(k *fileKey) error {
+	if !f.indexed && f.oldest().ID == k.ID {
+		return fmt.Errorf("key %s has to stay: the file has no index entry, so users' sessions are found with a key that comes from this one, the oldest", k.ID)
+	}
+	return nil
+}
+
+type keysList struct {
+	fleetFlags
+	File string `arg:"" optional:"" help:"The key file; without it, the keys in SOJOURN_KEYS."`
+}
+
+func (keysList) Help() string {
+	return `Lists the keys by their public ids, and says which step of a roll-out comes next. Secrets are never printed.
+
+Examples:
+
+    sojourn keys list data/session.keys
+    sojourn keys list data/session.keys --json | jq -r .next
+`
+}
+
+func (c *keysList) Run(term terminal) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	file, err := readKeys(c.File)
+	if err != nil {
+		return err
+	}
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KEY\tSTATE\tSEALS\tCREATED\tIN THIS STATE SINCE")
+	for i := range file.keys {
+		k := &file.keys[i]
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%v\n", k.ID, k.State, yesNo(k.Seals), timestamp(k.Created), timestamp(file.since(k)))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if !file.indexed {
+		fmt.Fprintf(&table, "no index entry: users' sessions are found with a key that comes from %s, the oldest\n", file.oldest().ID)
+	}
+	return c.report(term, file, strings.TrimSuffix(table.String(), "\n"))
+}
+
+type keysAdd struct {
+	fleetFlags
+	File string `arg:"" help:"The key file."`
+}
+
+func (keysAdd) Help() string {
+	return `Adds a new key in state published: it opens, and seals nothing yet. This is the first step of a roll-out; docs/operations.md has all of them. The file keeps its mode, its owner and its comments, and is replaced all at once.
+
+Examples:
+
+    sojourn keys add data/session.keys
+    sojourn keys add data/session.keys --reload 5m     # the file takes minutes to reach every machine
+`
+}
+
+func (c *keysAdd) Run(term terminal) error {
+	return c.change(c.File, term, func(file *keyFile, now time.Time) (string, []string, error) {
+		if p := file.newest("published"); p != nil {
+			return "", nil, fmt.Errorf("key %s is published already: sojourn keys activate makes it the one that seals", p.ID)
+		}
+		// It must be the newest, also where a clock was wrong once.
+		created := now.UTC().Truncate(time.Second)
+		for _, k := range file.keys {
+			if !created.After(k.Created) {
+				created = k.Created.Add(time.Second)
+			}
+		}
+		_, rest, _ := strings.Cut(sojourn.GenerateKey(), ":")
+		_, secret, _ := strings.Cut(rest, ":")
+		file.append("published:" + created.Format(noteTime) + ":" + secret)
+		if err := file.parse(); err != nil {
+			return "", nil, err
+		}
+		k := &file.keys[len(file.keys)-1]
+		file.setState(k, "published", "published", now)
+		return fmt.Sprintf("published key %s", k.ID), []string{k.ID}, nil
+	})
+}
+
+// change edits a key file and reports on it.
+func (f *fleetFlags) change(path string, term terminal, edit func(file *keyFile, now time.Time) (did string, ids []string, err error)) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	file, err := readKeys(path)
+	if err != nil {
+		return err
+	}
+	before := file.text
+	did, ids, err := edit(file, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := file.save(before); err != nil {
+		return err
+	}
+	return f.report(term, file, did, ids...)
+}
+
+type keysActivate struct {
+	fleetFlags
+	File string `arg:"" help:"The key file."`
+}
+
+func (keysActivate) Help() string {
+	return `Makes the newest published key active: from the next reload on, services seal with it. It is refused as long as a service may not have read the file since the key was published (see --reload): that service would log out every visitor who comes from another one.
+
+Examples:
+
+    sojourn keys activate data/session.keys
+    sojourn keys activate data/session.keys --reload 0s     # nothing is running
+`
+}
+
+func (c *keysActivate) Run(term terminal) error {
+	return c.change(c.File, term, func(file *keyFile, now time.Time) (string, []string, error) {
+		k := file.newest("published")
+		if k == nil {
+			return "", nil, errors.New("there is no published key: sojourn keys add makes one")
+		}
+		if wait := file.since(k).Add(c.Reload).Sub(now); wait > 0 {
+			return "", nil, fmt.Errorf("key %s was published %s ago, and services look every %v: wait %s", k.ID, exactly(now.Sub(file.since(k))), c.Reload, exactly(wait))
+		}
+		if s := file.sealing(); s.Created.After(k.Created) {
+			return "", nil, fmt.Errorf("key %s is older than key %s, which is active: it would not seal; publish a new one with sojourn keys add", k.ID, s.ID)
+		}
+		file.setState(k, "active", "activated", now)
+		return fmt.Sprintf("key %s is active: services seal with it from their next reload on", k.ID), []string{k.ID}, nil
+	})
+}
+
+type keysRetire struct {
+	fleetFlags
+	File string `arg:"" help:"The key file."`
+	Key  string `placeholder:"ID" help:"This key, rather than all active ones that do not seal any more."`
+}
+
+func (keysRetire) Help() string {
+	return `Marks the active keys that do not seal any more as retired. They still open, and what they sealed is sealed anew when it is used. From then on the time counts after which they can be removed.
+
+Examples:
+
+    sojourn keys retire data/session.keys
+    sojourn keys retire data/session.keys --key 4f3a2b1c
+`
+}
+
+func (c *keysRetire) Run(term terminal) error {
+	return c.change(c.File, term, func(file *keyFile, now time.Time) (string, []string, error) {
+		var ids []string
+		if c.Key != "" {
+			k, err := file.find(c.Key)
+			switch {
+			case err != nil:
+				return "", nil, err
+			case k.Seals:
+				return "", nil, fmt.Errorf("key %s is the one that seals: activate a newer one first", k.ID)
+			case k.State == "retired":
+				return "", nil, fmt.Errorf("key %s is retired already", k.ID)
+			}
+			ids = []string{k.ID}
+		} else {
+			for _, k := range file.superseded() {
+				ids = append(ids, k.ID)
+			}
+		}
+		if len(ids) == 0 {
+			return "", nil, errors.New("no key to retire: only one is active, and it seals; sojourn keys add publishes its successor")
+		}
+		for _, id := range ids {
+			k, err := file.find(id)
+			if err != nil {
+				return "", nil, err
+			}
+			file.setState(k, "retired", "retired", now)
+			if err := file.parse(); err != nil {
+				return "", nil, err
+			}
+		}
+		return "retired " + keyNames(ids), ids, nil
+	})
+}
+
+type keysRemove struct {
+	fleetFlags
+	File string `arg:"" help:"The key file."`
+	Key  string `placeholder:"ID" help:"This key, rather than all retired ones whose time has come."`
+}
+
+func (keysRemove) Help() string {
+	return `Removes retired keys, once a session's whole lifetime has gone by since they were retired: what they sealed is either sealed anew by then or over. A key whose time has not come is refused. When a key was retired is noted in the file; where it is not, the time of the file's last change counts.
+
+Examples:
+
+    sojourn keys remove data/session.keys
+    sojourn keys remove data/session.keys --lifetime 168h --key 4f3a2b1c
+`
+}
+
+func (c *keysRemove) Run(term terminal) error {
+	return c.change(c.File, term, func(file *keyFile, now time.Time) (string, []string, error) {
+		var ids []string
+		var why []error
+		for i := range file.keys {
+			k := &file.keys[i]
+			if c.Key != "" && k.ID != c.Key || c.Key == "" && k.State != "retired" {
+				continue
+			}
+			if err := c.mayGo(file, k, now); err != nil {
+				why = append(why, err)
+			} else {
+				ids = append(ids, k.ID)
+			}
+		}
+		switch {
+		case len(ids) > 0:
+		case len(why) > 0:
+			return "", nil, errors.Join(why...)
+		case c.Key != "":
+			_, err := file.find(c.Key)
+			return "", nil, err
+		default:
+			return "", nil, errors.New("no key is retired")
+		}
+		for _, id := range ids {
+			k, err := file.find(id)
+			if err != nil {
+				return "", nil, err
+			}
+			file.remove(k)
+			if err := file.parse(); err != nil {
+				return "", nil, err
+			}
+		}
+		return "removed " + keyNames(ids), ids, nil
+	})
+}
+
+// mayGo returns why a key cannot be removed now, or nil.
+func (f *fleetFlags) mayGo(file *keyFile, k *fileKey, now time.Time) error {
+	if k.State != "retired" {
+		return fmt.Errorf("key %s is %s: retire it first, and wait for a lifetime", k.ID, k.State)
+	}
+	if err := file.removable(k); err != nil {
+		return err
+	}
+	if wait := f.over(file, k).Sub(now); wait > 0 {
+		return fmt.Errorf("key %s was retired at %v, and sessions live for up to %v: wait %s, or the visitors whose sessions it sealed are logged out",
+			k.ID, timestamp(file.since(k)), f.Lifetime, exactly(wait))
+	}
+	return nil
+}
+
+func keyNames(ids []string) string {
+	if len(ids) == 1 {
+		return "key " + ids[0]
+	}
+	return "keys " + strings.Join(ids, ", ")
+}
+
+// exactly spells a waiting time, to the second, rounded up.
+func exactly(d time.Duration) string {
+	return (d + time.Second - 1).Truncate(time.Second).String()
+}
+
+type keysCheck struct {
+	fleetFlags
+	File string        `arg:"" optional:"" help:"The key file; without it, the keys in SOJOURN_KEYS."`
+	Age  time.Duration `default:"8760h" help:"Complain about keys that are older."`
+}
+
+func (keysCheck) Help() string {
+	return `Says what is wrong or risky with a key file: who has access to it, what cannot be read, a missing index entry, a key that seals before every service can know it, several active keys, and old ones. The exit status is 1 if there is anything to say.
+
+Examples:
+
+    sojourn keys check data/session.keys
+    sojourn keys check data/session.keys --age 2160h --json
+`
+}
+
+// complaint is something that is wrong (a service refuses the keys) or risky.
+type complaint struct {
+	Level string `json:"level"` // wrong or risky
+	Key   string `json:"key"`   // its id; "" = the whole file
+	Text  string `json:"text"`
+}
+
+func (c *keysCheck) Run(term terminal) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if c.Age <= 0 {
+		return usagef("--age %v: use a time above 0", c.Age)
+	}
+	file, err := readKeys(c.File)
+	if file == nil || file.text == "" {
+		return err // there is nothing to look at
+	}
+	found := c.complaints(file, err, time.Now())
+	if c.JSON {
+		if err := printJSON(term.out, found); err != nil {
+			return err
+		}
+	} else {
+		for _, one := range found {
+			if _, err := fmt.Fprintf(term.out, "%s: %s\n", one.Level, one.Text); err != nil {
+				return err
+			}
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return fmt.Errorf("there is something to look after in %s", file.name())
+	case len(found) > 1:
+		return fmt.Errorf("there are %d things to look after in %s", len(found), file.name())
+	case !c.JSON:
+		_, err = fmt.Fprintf(term.out, "%s is fine\n", file.name())
+	}
+	return err
+}
+
+func (c *keysCheck) complaints(file *keyFile, unreadable error, now time.Time) []complaint {
+	found := []complaint{}
+	complain := func(level, key, format string, args ...any) {
+		found = append(found, complaint{level, key, fmt.Sprintf(format, args...)})
+	}
+	if file.info != nil && runtime.GOOS != "windows" {
+		switch mode := file.info.Mode().Perm(); {
+		case mode&0o007 != 0:
+			complain("wrong", "", "everybody on this machine has access to the file (mode %#o): services refuse it. chmod o= %s, and change the keys if somebody may have read them", mode, file.path)
+		case mode&0o020 != 0:
+			complain("risky", "", "everybody in the file's group can change it (mode %#o): chmod g-w %s", mode, file.path)
+		}
+	}
+	if unreadable != nil {
+		complain("wrong", "", "services refuse it: %v", unreadable)
+		return found
+	}
+	if !file.indexed {
+		oldest := file.oldest()
+		complain("risky", oldest.ID, "there is no index entry: users' sessions are found with a key that comes from %s, the oldest, which can therefore never be removed. A file that sojourn keygen makes has one", oldest.ID)
+	}
+	seals := file.sealing()
+	if age := now.Sub(file.since(seals)); len(file.keys) > 1 && age < c.Reload {
+		complain("risky", seals.ID, "a stage was skipped, or is not over: key %s seals, and is only %s old. A service that looks every %v may not know it, and logs out visitors who come from one that does", seals.ID, exactly(age), c.Reload)
+	} else if noted := seals.activated; !noted.IsZero() && !seals.published.IsZero() && noted.Sub(seals.published) < c.Reload && now.Sub(noted) < c.Lifetime {
+		complain("risky", seals.ID, "a stage was skipped: key %s was published for %s only before it became active, and services look every %v", seals.ID, exactly(noted.Sub(seals.published)), c.Reload)
+	}
+	for _, k := range file.superseded() {
+		complain("risky", k.ID, "key %s is active and does not seal, because key %s is newer: sojourn keys retire %s", k.ID, seals.ID, file.path)
+	}
+	for i := range file.keys {
+		k := &file.keys[i]
+		age := now.Sub(k.Created)
+		switch {
+		case age < -time.Minute:
+			complain("risky", k.ID, "key %s was made in the future: a clock was wrong", k.ID)
+		case age <= c.Age:
+		case k.Seals:
+			complain("risky", k.ID, "key %s seals and is %s old: sojourn keys add %s publishes its successor", k.ID, rough(age), file.path)
+		case k.State == "retired" && c.mayGo(file, k, now) == nil:
+			complain("risky", k.ID, "key %s is %s old, and no session needs it: sojourn keys remove %s", k.ID, rough(age), file.path)
+		case k.State == "published":
+			complain("risky", k.ID, "key %s was published %s ago and never became active: sojourn keys activate %s", k.ID, rough(age), file.path)
+		}
+	}
+	return found
+}

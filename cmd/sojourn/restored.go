@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+type restored struct {
+	storeFlag
+	URL    string    `arg:"" optional:"" name:"store-url" help:"URL of the store, instead of --store."`
+	Before time.Time `placeholder:"TIME" help:"Only sessions that began before this time, such as 2026-11-20T15:00:00Z: the time of the restore, if the service has been running since."`
+	DryRun bool      `help:"Say how many sessions would end, and do nothing."`
+	JSON   bool      `name:"json" help:"Print JSON."`
+}
+
+func (restored) Help() string {
+	return `Ends all logged-in sessions of a store, to be run after a backup of it was restored. A backup knows nothing of the logouts and revocations after it was made: restored, it brings those sessions back, and with them whoever has copied a cookie. So everybody logs in again. Anonymous visitors keep their sessions.
+
+Run it before the service is started on the restored store, or, if it runs already, with the time of the restore as --before. It can be run again; interrupted, it keeps what it has done.
+
+Examples:
+
+    sojourn restored sqlite:data/sessions.db
+    sojourn restored postgres://app@db/app --before 2026-11-20T15:00:00Z --dry-run
+`
+}
+
+// endAtOnce is how many sessions are ended at the same time.
+const endAtOnce = 16
+
+func (c *restored) Run(ctx context.Context, term terminal) (err error) {
+	if c.URL != "" {
+		c.Store = c.URL
+	}
+	db, closeStore, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeStore()) }()
+	recs, err := scan(ctx, db)
+	if err != nil {
+		return err
+	}
+
+	now := time.Now()
+	p := newProgress(term, "sessions ended")
+	var mu sync.Mutex
+	var busy sync.WaitGroup
+	var failed error
+	count := 0
+	slots := make(chan struct{}, endAtOnce)
+	broken := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return failed != nil
+	}
+	for rec, scanErr := range recs {
+		if scanErr != nil {
+			err = scanErr
+			break
+		}
+		if broken() {
+			break
+		}
+		if rec.User == (store.UserHash{}) || rec.IsEnd() || rec.Expired(now) || !c.Before.IsZero() && !rec.Created.Before(c.Before) {
+			continue
+		}
+		slots <- struct{}{}
+		busy.Go(func() {
+			defer func() { <-slots }()
+			var one error
+			if !c.DryRun {
+				// Its cookie may hold the session itself for as long as it could live.
+				until := now.Add(store.MinEndMark)
+				if rec.Expires.After(until) {
+					until = rec.Expires
+				}
+				one = db.Delete(ctx, rec.ID, until)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if one != nil {
+				failed = one
+				return
+			}
+			count++
+			p.add(1)
+		})
+	}
+	busy.Wait()
+	p.done()
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("after %d sessions: %w (run the same command again to go on)", count, err)
+	}
+	return ending{term, c.JSON, c.DryRun}.print(count)
+}
