@@ -33,3 +33,11 @@ func (m *Manager) Marks() int {
 	defer m.feed.mu.Unlock()
 	return len(m.feed.marks)
 }
+
+// Heard returns how many ends the feed has in mind for requests that ask for
+// Done only afterwards.
+func (m *Manager) Heard() int {
+	m.feed.mu.Lock()
+	defer m.feed.mu.Unlock()
+	return len(m.feed.heard)
+}

@@ -3,7 +3,9 @@ package sojourn_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -149,6 +151,157 @@ func TestAnEndBetweenLoadAndDoneIsHeard(t *testing.T) {
 			time.Sleep(time.Hour) // longer than anybody remembers
 			if !within(time.Second, s.Done()) {
 				t.Error("a session that ended an hour before Done was asked for goes on")
+			}
+		})
+	})
+}
+
+func TestAnEndFromBeforeTheFeedWasReadIsFound(t *testing.T) {
+	for name, wrap := range map[string]func(store.Store) store.Store{
+		"loaded before": nil,
+		"loaded after, from a copy that is out of date": withCache,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db, keys := memory.New(), sitetest.Keys(t)
+				replica := func(s store.Store) *sitetest.Site {
+					return sitetest.Local(sitetest.Manager(t, sojourn.Config{Keys: keys, Store: s}))
+				}
+				there, here := replica(db), replica(db)
+				if wrap != nil {
+					here = replica(wrap(db))
+				}
+				ben, handle := loginAs(t, here, "ben")
+				eva, _ := loginAs(t, here, "eva")
+				does(t, ben, here, func(s *sojourn.Session) { visits.Set(s, 1) })
+				look(t, ben, here, reads) // and so into the cache
+				revoke := func() {
+					if err := there.Manager.RevokeHandle(t.Context(), handle); err != nil {
+						t.Fatal(err)
+					}
+				}
+				// listen lets the feed be read, for a stream of somebody else's.
+				hangUp := make(chan struct{})
+				listen := func() {
+					go eva.VisitHTTP(here, func(_ http.ResponseWriter, r *http.Request) {
+						s, _ := here.Manager.Get(r.Context())
+						_ = s.Done()
+						<-hangUp
+					})
+					synctest.Wait()
+				}
+				if wrap != nil {
+					revoke()
+					time.Sleep(100 * time.Millisecond)
+					listen()
+					time.Sleep(100 * time.Millisecond)
+				}
+				ben.VisitHTTP(here, func(_ http.ResponseWriter, r *http.Request) {
+					s, _ := here.Manager.Get(r.Context())
+					if s.User() != "ben" {
+						t.Fatal("the session is not loaded: the test shows nothing")
+					}
+					if wrap == nil {
+						revoke()
+						time.Sleep(100 * time.Millisecond)
+						listen()
+						time.Sleep(time.Second)
+					}
+					if !within(time.Second, s.Done()) {
+						t.Error("a second later the stream of a session that has ended goes on")
+					}
+				})
+				close(hangUp)
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+func TestARevocationEndsStreamsOfItsOwnReplicaAtOnce(t *testing.T) {
+	listening(t, nil, func(a *audience, done <-chan struct{}, why func() error) {
+		if err := a.here.Manager.Revoke(a.Context(), "anna", a.handle); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-done:
+		default:
+			t.Error("it waits for the feed")
+		}
+	})
+}
+
+func TestAFloodOfEndsHoldsUpNoStream(t *testing.T) {
+	listening(t, nil, func(a *audience, done <-chan struct{}, why func() error) {
+		db := a.there.Manager.Store()
+		for i := range 8000 {
+			id := store.HashIdentifier(fmt.Append(nil, i))
+			if err := db.Delete(a.Context(), id, time.Now().Add(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.there.Manager.RevokeHandle(a.Context(), a.handle); err != nil {
+			t.Fatal(err)
+		}
+		if !within(time.Second, done) {
+			t.Error("a second later the stream goes on: its end comes page by page")
+		}
+	})
+}
+
+func TestEndsThatWereHeardAreForgottenInTime(t *testing.T) {
+	listening(t, nil, func(a *audience, _ <-chan struct{}, _ func() error) {
+		for range 50 {
+			_, handle := loginAs(t, a.there, "ben")
+			if err := a.there.Manager.RevokeHandle(a.Context(), handle); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if n := a.here.Manager.Heard(); n != 50 {
+			t.Errorf("%d ends in mind, want 50", n)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := a.here.Manager.Heard(); n != 0 {
+			t.Errorf("%d ends in mind three minutes later", n)
+		}
+	})
+}
+
+func TestTheFeedStartsAnewWhereItsPlaceIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := faults.Wrap(memory.New())
+		var restarts atomic.Int64
+		db.OnEnds = func(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+			now := fmt.Sprint(restarts.Load(), ":")
+			if cursor != store.FeedFromNow {
+				rest, ok := strings.CutPrefix(cursor, now)
+				if !ok {
+					return store.EndPage{}, errors.New("the feed has no such place")
+				}
+				cursor = rest
+			}
+			page, err := db.Inner.(store.EndFeed).Ends(ctx, cursor, limit)
+			page.Cursor = now + page.Cursor
+			return page, err
+		}
+		keys := sitetest.Keys(t)
+		replica := func() *sitetest.Site {
+			return sitetest.Local(sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db}))
+		}
+		here, there := replica(), replica()
+		anna, handle := loginAs(t, here, "anna")
+		anna.VisitHTTP(here, func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := here.Manager.Get(r.Context())
+			done := s.Done()
+			time.Sleep(10 * time.Second)
+			restarts.Add(1)
+			time.Sleep(10 * time.Second)
+			if err := there.Manager.RevokeHandle(t.Context(), handle); err != nil {
+				t.Fatal(err)
+			}
+			if !within(time.Second, done) {
+				t.Error("the feed is not heard any more")
 			}
 		})
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -151,6 +152,63 @@ func TestRevokeUser(t *testing.T) {
 	})
 }
 
+func TestALoginUnderWayIsRevokedToo(t *testing.T) {
+	days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		anna, _ := loginAs(t, shop, "anna")
+		var late *sitetest.Browser
+		var once sync.Once
+		db.OnDelete = func(ctx context.Context, id store.ID, until time.Time) error {
+			// It was not there yet when the sessions were listed.
+			once.Do(func() { late, _ = loginAs(t, shop, "anna") })
+			return db.Inner.Delete(ctx, id, until)
+		}
+		n, err := shop.Manager.RevokeUser(t.Context(), "anna")
+		if n != 2 || err != nil || !isNew(t, anna, shop) || !isNew(t, late, shop) {
+			t.Errorf("%d sessions ended (%v), want 2: a disabled account is still logged in", n, err)
+		}
+	})
+}
+
+func TestARevocationWithoutTheSessionsKeyLastsAsLongAsTheSession(t *testing.T) {
+	days(t, sojourn.Config{Lifetime: 24 * time.Hour}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		// The session came out of a cookie, which other replicas can still open.
+		anna := sitetest.NewBrowser()
+		does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "red") })
+		does(t, anna, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
+		var info sojourn.Info
+		look(t, anna, shop, func(s *sojourn.Session) { info = s.Info() })
+		other := sitetest.Manager(t, sojourn.Config{Keys: sitetest.Keys(t), Store: db})
+		if err := other.RevokeHandle(t.Context(), info.Handle); err != nil {
+			t.Fatal(err)
+		}
+		id, err := store.ParseID(info.Handle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mark, err := db.Inner.Load(t.Context(), id)
+		if err != nil || !mark.IsEnd() || mark.Deadline.Before(info.Expires) {
+			t.Errorf("the mark stays until %v, the session would have until %v (%v)", mark.Deadline, info.Expires, err)
+		}
+	})
+}
+
+func TestAnotherNameEndsEverySession(t *testing.T) {
+	db, keys := memory.New(), sitetest.Keys(t)
+	before := sitetest.Local(sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db}))
+	after := sitetest.Local(sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db, Name: "session2"}))
+	anna, _ := loginAs(t, before, "anna")
+	renamed := sitetest.NewBrowser()
+	for name, value := range anna.Cookies() {
+		renamed.SetCookie(strings.Replace(name, "session", "session2", 1), value)
+	}
+	if !isNew(t, anna, after) || !isNew(t, renamed, after) {
+		t.Error("a session of the other name is live")
+	}
+	if isNew(t, anna, before) {
+		t.Error("the manager of the first name lost it: the test shows nothing")
+	}
+}
+
 func TestRevocationOutlastsInlineCookies(t *testing.T) {
 	// A session that came from a cookie can be brought back by that cookie, unless
 	// its end mark stays as long.
@@ -200,6 +258,8 @@ func TestOperationsOnUsersReportAnOutage(t *testing.T) {
 	})
 }
 
+var code = sojourn.NewKey[int]("sms_code", sojourn.TTL(10*time.Minute))
+
 func TestExportAndErase(t *testing.T) {
 	days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
 		anna, _ := loginAs(t, shop, "anna")
@@ -207,7 +267,9 @@ func TestExportAndErase(t *testing.T) {
 			visits.Set(s, 3)
 			s.Set("address", map[string]any{"street": "Lindenweg", "no": 7})
 			s.Flash("info", "hello")
+			code.Set(s, 1234)
 		})
+		time.Sleep(11 * time.Minute)
 		all, err := shop.Manager.ExportUser(t.Context(), "anna")
 		if err != nil || len(all) != 1 {
 			t.Fatalf("%v, %v", all, err)
@@ -215,6 +277,9 @@ func TestExportAndErase(t *testing.T) {
 		got := all[0]
 		if got.User != "anna" || fmt.Sprint(got.Values["visits"]) != "3" || fmt.Sprint(got.Values["address"]) != "map[no:7 street:Lindenweg]" || got.Values["flashes"] == nil {
 			t.Errorf("exported %+v", got)
+		}
+		if _, ok := got.Values[code.Name()]; ok {
+			t.Error("a value that is over is exported")
 		}
 		n, err := shop.Manager.EraseUser(t.Context(), "anna")
 		if n != 1 || err != nil || !isNew(t, anna, shop) {

@@ -130,6 +130,26 @@ func TestPeriodicRotation(t *testing.T) {
 				w.Errorf("%d rotations after the grace, want 2", n)
 			}
 		},
+		"a visitor who comes back late has time to use the newest": func(w world) {
+			time.Sleep(10 * time.Minute)
+			does(w.T, w.anna, w.shop, reads)
+			time.Sleep(time.Hour) // it was due long ago, and is presented for the first time now
+			does(w.T, w.anna, w.shop, reads)
+			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+				w.Errorf("%d rotations, want 1: its grace has just begun", n)
+			}
+			time.Sleep(time.Minute)
+			does(w.T, w.anna, w.shop, reads)
+			if n := w.shop.Manager.Stats().Rotations; n != 2 {
+				w.Errorf("%d rotations after the grace, want 2", n)
+			}
+		},
+		"there is none in a request that says it is in the background": func(w world) {
+			time.Sleep(time.Hour)
+			if a := does(w.T, w.anna, w.shop, (*sojourn.Session).Background); len(a.SetCookies()) != 0 {
+				w.Errorf("cookies %v", a.SetCookies())
+			}
+		},
 		"a login starts its time anew": func(w world) {
 			time.Sleep(9 * time.Minute)
 			does(w.T, w.anna, w.shop, func(s *sojourn.Session) { s.Login("anna") })
@@ -236,6 +256,17 @@ func TestSuspectedTheft(t *testing.T) {
 				w.Errorf("last seen moved from %v to %v", before, after)
 			}
 		}},
+		"one from several rotations ago is reported, too": {f: func(w world) {
+			for range 4 {
+				time.Sleep(2 * time.Minute)
+				does(w.T, w.anna, w.shop, (*sojourn.Session).Rotate)
+				does(w.T, w.anna, w.shop, reads)
+			}
+			time.Sleep(3 * time.Minute)
+			if !isNew(w.T, w.thief, w.shop) || w.shop.Manager.Stats().TheftsSuspected != 1 {
+				w.Errorf("%d thefts suspected, want 1", w.shop.Manager.Stats().TheftsSuspected)
+			}
+		}},
 		"with EndOnTheft the session ends, for both": {sojourn.Config{EndOnTheft: true}, func(w world) {
 			time.Sleep(3 * time.Minute)
 			isNew(w.T, w.thief, w.shop)
@@ -290,6 +321,32 @@ func TestSuspectedTheft(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAThiefWhoFollowsWithinTheGraceIsNotFound is a limit of what rotation can
+// do, as docs/security.md states it.
+func TestAThiefWhoFollowsWithinTheGraceIsNotFound(t *testing.T) {
+	days(t, rotating(), func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		anna, _ := loginAs(t, shop, "anna")
+		thief := anna.Steal()
+		for range 5 {
+			time.Sleep(10 * time.Minute)
+			does(t, anna, shop, reads) // gets the next one
+			does(t, anna, shop, reads) // and presents it
+			time.Sleep(30 * time.Second)
+			does(t, thief, shop, reads) // gets it, too
+		}
+		if n := shop.Manager.Stats(); n.TheftsSuspected != 0 || n.Rotations != 5 {
+			t.Errorf("%d thefts suspected after %d rotations, want 0 after 5", n.TheftsSuspected, n.Rotations)
+		}
+		time.Sleep(10 * time.Minute)
+		does(t, anna, shop, reads)
+		does(t, anna, shop, reads)
+		time.Sleep(3 * time.Minute) // once too late
+		if !isNew(t, thief, shop) || shop.Manager.Stats().TheftsSuspected != 1 {
+			t.Error("a thief who came too late is not found")
+		}
+	})
 }
 
 // TestRotationWithUnreliableResponses plays a browser with five tabs whose
