@@ -45,8 +45,8 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 	kept := int64(math.MinInt64) // marks that were over before are left out
 	switch cursor {
 	case store.FeedFromNow:
-		err = s.retry(ctx, repeatable, func() error {
-			return s.pool.QueryRow(ctx, "SELECT txid_current_snapshot()::text").Scan(&page.Cursor)
+		err = s.retry(ctx, repeatable, func(as naming) error {
+			return as.through(s.pool).QueryRow(ctx, "SELECT txid_current_snapshot()::text").Scan(&page.Cursor)
 		})
 		return page, err
 	case store.FeedFromStart:
@@ -68,9 +68,9 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 		}
 	}
 	var snapshot string
-	err = s.retry(ctx, repeatable, func() error {
+	err = s.retry(ctx, repeatable, func(as naming) error {
 		page.Ends = nil
-		rows, err := s.pool.Query(ctx, s.sql.ends, since, upto, txid, after, kept, limit)
+		rows, err := as.through(s.pool).Query(ctx, s.sql.ends, since, upto, txid, after, kept, limit)
 		if err != nil {
 			return err
 		}

@@ -41,11 +41,17 @@
 //
 // # Poolers, replicas, accounts
 //
-// Open uses no named prepared statements, no session settings and no LISTEN, so
-// a pooler in transaction mode (pgbouncer, as of version 1.18) may be in
-// between. A pool that is given to New keeps its own settings: behind such a
-// pooler its DefaultQueryExecMode must not be QueryExecModeCacheStatement, which
-// is pgx's default.
+// Statements are prepared, once in each connection. Where a pooler in
+// transaction mode is in between, the server refuses them sooner or later: the
+// store then repeats what was refused, of which nothing had been carried out,
+// and from there on sends statements that have no names and are planned each
+// time, which costs the server about twice as much for a single row and nearly
+// nothing for a batch. pgbouncer as of version 1.21 lets clients prepare
+// statements (max_prepared_statements), so this does not happen there. There is
+// nothing to be set, but default_query_exec_mode=cache_describe in the URL, or
+// QueryExecModeCacheDescribe in a pool that is given to New, prepares none from
+// the start. The store uses no session settings and no LISTEN; it is tested with
+// pgbouncer 1.18.
 //
 // The URL must name a server that accepts writes; with several hosts, add
 // target_session_attrs=read-write. A replica lags behind and must not be read
@@ -117,6 +123,9 @@ type Store struct {
 	loads  lane[loading, store.Record]
 	writes lane[writing, []store.ID]
 	lost   *atomic.Int64 // when a connection was last found broken, in Unix nanoseconds
+
+	fallsBack bool        // statements are prepared, unless that turns out not to work
+	unnamed   atomic.Bool // it has
 }
 
 var (
@@ -145,9 +154,6 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if !strings.Contains(url, "pool_max_conns") {
 		cfg.MaxConns = max(cfg.MaxConns, defaultConns)
 	}
-	// Unnamed statements, described once per connection: a pooler in transaction
-	// mode would lose named ones.
-	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	// A cancelled statement is taken back at the server, and its real outcome
 	// waited for, instead of being left behind on a closed connection.
 	cfg.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
@@ -196,6 +202,8 @@ func open(ctx context.Context, pool *pgxpool.Pool, o Options, lost *atomic.Int64
 		return nil, fmt.Errorf("postgres: Timeout %v is negative", o.Timeout)
 	}
 	s := &Store{pool: pool, table: o.Table, sql: statementsFor(o.Table), lost: lost}
+	conn := pool.Config().ConnConfig
+	s.fallsBack = conn.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && conn.DescriptionCacheCapacity > 0
 	s.loads = lane[loading, store.Record]{limit: loadFlights, timeout: o.Timeout, carry: s.carryLoads}
 	s.writes = lane[writing, []store.ID]{
 		limit: writeFlights, timeout: o.Timeout, carry: s.carryWrites,
@@ -252,8 +260,8 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 
 // exec runs one statement and returns how many rows it changed.
 func (s *Store) exec(ctx context.Context, again repetition, sql string, args ...any) (n int64, err error) {
-	err = s.retry(ctx, again, func() error {
-		tag, err := s.pool.Exec(ctx, sql, args...)
+	err = s.retry(ctx, again, func(as naming) error {
+		tag, err := as.through(s.pool).Exec(ctx, sql, args...)
 		n = tag.RowsAffected()
 		return err
 	})
@@ -272,8 +280,8 @@ const (
 // retry does something a second time if its connection turns out to have been
 // lost, and if that is safe: because nothing had been sent, or because the
 // statement may be repeated.
-func (s *Store) retry(ctx context.Context, again repetition, do func() error) error {
-	err := do()
+func (s *Store) retry(ctx context.Context, again repetition, do func(naming) error) error {
+	err := s.named(do)
 	if err == nil || !connectionLost(err) {
 		return err
 	}
@@ -281,7 +289,7 @@ func (s *Store) retry(ctx context.Context, again repetition, do func() error) er
 	if ctx.Err() != nil || !pgconn.SafeToRetry(err) && again == once {
 		return err
 	}
-	return do()
+	return s.named(do)
 }
 
 // connectionLost reports whether err says that a connection that was made has
@@ -323,11 +331,7 @@ func oneRowsFault(err error) bool {
 
 // ByUser implements [store.UserIndex].
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
-	rows, err := s.pool.Query(ctx, s.sql.byUser, user[:])
-	if err != nil {
-		return nil, failed("list a user's sessions", err)
-	}
-	recs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) { return scan(row) })
+	recs, err := s.list(ctx, s.sql.byUser, user[:])
 	if err != nil {
 		return nil, failed("list a user's sessions", err)
 	}
@@ -344,11 +348,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 		}
 		after = id[:]
 	}
-	rows, err := s.pool.Query(ctx, s.sql.scan, after, limit)
-	if err != nil {
-		return nil, "", failed("scan", err)
-	}
-	recs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) { return scan(row) })
+	recs, err := s.list(ctx, s.sql.scan, after, limit)
 	if err != nil {
 		return nil, "", failed("scan", err)
 	}
@@ -358,10 +358,24 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, recs[len(recs)-1].ID.String(), nil
 }
 
+func (s *Store) list(ctx context.Context, sql string, args ...any) (recs []store.Record, err error) {
+	err = s.retry(ctx, repeatable, func(as naming) error {
+		rows, err := as.through(s.pool).Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		recs, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) { return scan(row) })
+		return err
+	})
+	return recs, err
+}
+
 // Count implements [store.Counter]. It reads the whole table's small columns.
 func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	var c store.Counts
-	err := s.pool.QueryRow(ctx, s.sql.count, time.Now().UnixMilli()).Scan(&c.Live, &c.LoggedIn, &c.Expired, &c.Ended, &c.Bytes)
+	err := s.retry(ctx, repeatable, func(as naming) error {
+		return as.through(s.pool).QueryRow(ctx, s.sql.count, time.Now().UnixMilli()).Scan(&c.Live, &c.LoggedIn, &c.Expired, &c.Ended, &c.Bytes)
+	})
 	if err != nil {
 		return store.Counts{}, failed("count", err)
 	}

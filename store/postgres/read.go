@@ -42,7 +42,7 @@ func (s *Store) carryLoads(ctx context.Context, calls []*loadCall) []*loadCall {
 	for _, c := range calls {
 		missing[c.q.id] = append(missing[c.q.id], c)
 	}
-	err := s.retry(ctx, repeatable, func() error { return s.loadMany(ctx, missing) })
+	err := s.retry(ctx, repeatable, func(as naming) error { return s.loadMany(ctx, as.through(s.pool), missing) })
 	switch {
 	case err == nil:
 		for _, same := range missing {
@@ -69,12 +69,12 @@ func (s *Store) carryLoads(ctx context.Context, calls []*loadCall) []*loadCall {
 
 // loadMany answers the calls whose records it finds, each as soon as its row is
 // there, and takes them out of missing.
-func (s *Store) loadMany(ctx context.Context, missing map[store.ID][]*loadCall) error {
+func (s *Store) loadMany(ctx context.Context, db querier, missing map[store.ID][]*loadCall) error {
 	ids := make([][]byte, 0, len(missing))
 	for id := range missing {
 		ids = append(ids, id[:])
 	}
-	rows, err := s.pool.Query(ctx, s.sql.loadMany, ids)
+	rows, err := db.Query(ctx, s.sql.loadMany, ids)
 	if err != nil {
 		return err
 	}
@@ -96,8 +96,8 @@ func (s *Store) loadMany(ctx context.Context, missing map[store.ID][]*loadCall) 
 }
 
 func (s *Store) loadOne(ctx context.Context, id store.ID) (rec store.Record, err error) {
-	err = s.retry(ctx, repeatable, func() error {
-		rec, err = scan(s.pool.QueryRow(ctx, s.sql.load, id[:]))
+	err = s.retry(ctx, repeatable, func(as naming) error {
+		rec, err = scan(as.through(s.pool).QueryRow(ctx, s.sql.load, id[:]))
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

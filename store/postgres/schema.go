@@ -59,13 +59,14 @@ var migrations = []string{
 // migrate brings the table up to date. Replicas that start at once wait for
 // each other at a lock that ends with the transaction.
 func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
+	const direct = pgx.QueryExecModeExec // nothing is prepared that is needed once
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockSQL, lockNumber(table, nil)); err != nil {
+		if _, err := tx.Exec(ctx, lockSQL, direct, lockNumber(table, nil)); err != nil {
 			return failed("lock the schema", err)
 		}
 		// "IF NOT EXISTS" would need the right to make tables even if it does.
 		var made bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", table+"_schema").Scan(&made); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", direct, table+"_schema").Scan(&made); err != nil {
 			return failed("look for the schema table", err)
 		}
 		if !made {
@@ -74,7 +75,7 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 			}
 		}
 		var version int
-		if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM "+table+"_schema").Scan(&version); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM "+table+"_schema", direct).Scan(&version); err != nil {
 			return failed("read the schema version", err)
 		}
 		if version > len(migrations) {
@@ -89,7 +90,7 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 			if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 				return failed(fmt.Sprintf("bring the schema to version %d", version+1), err)
 			}
-			if _, err := tx.Exec(ctx, "INSERT INTO "+table+"_schema (version) VALUES ($1)", version+1); err != nil {
+			if _, err := tx.Exec(ctx, "INSERT INTO "+table+"_schema (version) VALUES ($1)", direct, version+1); err != nil {
 				return failed("note the schema version", err)
 			}
 		}

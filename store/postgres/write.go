@@ -154,8 +154,8 @@ func (s *Store) writeMany(ctx context.Context, calls []*writeCall) (map[store.ID
 		sql, args = s.sql.updateMany, append(recordColumns(calls), baseColumns(calls)...)
 	}
 	applied := make(map[store.ID]bool, len(calls))
-	err := s.retry(ctx, once, func() error {
-		rows, err := s.pool.Query(ctx, sql, args...)
+	err := s.retry(ctx, once, func(as naming) error {
+		rows, err := as.through(s.pool).Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}
@@ -200,8 +200,8 @@ func (s *Store) saveOne(ctx context.Context, rec store.Record, base store.Base) 
 	// A statement of its own: the one before may have waited for this very save,
 	// sent earlier, and its snapshot is older than that.
 	var saved bool
-	err = s.retry(ctx, repeatable, func() error {
-		return s.pool.QueryRow(ctx, s.sql.hasTag, rec.ID[:], int64(rec.Tags[0])).Scan(&saved)
+	err = s.retry(ctx, repeatable, func(as naming) error {
+		return as.through(s.pool).QueryRow(ctx, s.sql.hasTag, rec.ID[:], int64(rec.Tags[0])).Scan(&saved)
 	})
 	if err == nil && !saved {
 		err = store.ErrConflict
@@ -220,9 +220,10 @@ func (s *Store) touchOne(ctx context.Context, id store.ID, seen, deadline time.T
 // saveLimited inserts a user's session and makes room for it. Whoever does so
 // for the same user waits until this is committed, in whatever process.
 func (s *Store) saveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
-	err = s.retry(ctx, once, func() error {
+	err = s.retry(ctx, once, func(as naming) error {
 		ended = nil
-		return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		return pgx.BeginFunc(ctx, s.pool, func(began pgx.Tx) error {
+			tx := as.through(began)
 			if _, err := tx.Exec(ctx, lockSQL, lockNumber(s.table, rec.User[:])); err != nil {
 				return err
 			}
@@ -272,7 +273,7 @@ func (s *Store) saveLimited(ctx context.Context, rec store.Record, limit store.U
 
 // others locks a user's live sessions, besides the new one and the one that it
 // replaces, and returns them, the oldest first.
-func (s *Store) others(ctx context.Context, tx pgx.Tx, rec *store.Record, replaces store.ID) ([]store.ID, error) {
+func (s *Store) others(ctx context.Context, tx querier, rec *store.Record, replaces store.ID) ([]store.ID, error) {
 	rows, err := tx.Query(ctx, s.sql.others, userColumn(rec), rec.ID[:], replaces[:])
 	if err != nil {
 		return nil, err

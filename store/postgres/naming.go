@@ -1,0 +1,80 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// naming says whether statements are sent as the pool does it, which by default
+// prepares each of them once in each connection, under a name that is the digest
+// of its text; or without a name, described once in each connection and planned
+// each time.
+type naming bool
+
+const (
+	asThePool naming = true
+	unnamed   naming = false
+)
+
+// querier is a pool or a transaction.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func (n naming) through(db querier) querier {
+	if n == asThePool {
+		return db
+	}
+	return nameless{db}
+}
+
+// nameless sends statements without a name.
+type nameless struct{ db querier }
+
+func (n nameless) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	return n.db.Exec(ctx, sql, describing(args)...)
+}
+
+func (n nameless) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return n.db.Query(ctx, sql, describing(args)...)
+}
+
+func (n nameless) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return n.db.QueryRow(ctx, sql, describing(args)...)
+}
+
+func describing(args []any) []any {
+	return append([]any{pgx.QueryExecModeCacheDescribe}, args...)
+}
+
+// named does something with prepared statements. If the server does not know
+// one, or knows it already, then a pooler hands out its connections one
+// transaction at a time, or somebody else discards what was prepared: from then
+// on the store names no statements. Both errors, and that about a result that
+// has changed, come before anything is carried out, so it is done again, a
+// transaction as a whole. After a changed result the connection prepares the
+// statement anew by itself.
+func (s *Store) named(do func(naming) error) error {
+	if !s.fallsBack || s.unnamed.Load() {
+		return do(naming(!s.unnamed.Load()))
+	}
+	err := do(asThePool)
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) {
+		return err
+	}
+	switch answer.Code {
+	case "26000", "42P05": // no such prepared statement; there is one of that name
+		s.unnamed.Store(true)
+		return do(unnamed)
+	case "0A000": // cached plan must not change result type
+		return do(unnamed)
+	default:
+		return err
+	}
+}
