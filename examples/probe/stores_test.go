@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -86,6 +88,7 @@ func siteOf(t *testing.T, processes []*process) *site {
 	t.Cleanup(transport.CloseIdleConnections)
 	front := httptest.NewServer(&httputil.ReverseProxy{
 		Transport: transport,
+		ErrorLog:  log.New(io.Discard, "", 0), // clients give up, and that is all right
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(targets[int(next.Add(1))%len(targets)])
 			r.Out.Host = r.In.Host

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// buildSojourn builds the command line, once for all tests.
+var buildSojourn = sync.OnceValues(func() (string, error) {
+	probe, err := buildProbe()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(filepath.Dir(probe), "sojourn")
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Dir = filepath.Join("..", "..", "cmd", "sojourn")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+// machines are replicas with a key file each, as on machines of their own.
+type machines struct {
+	t       *testing.T
+	master  string   // the key file that is changed
+	files   []string // where each replica has its copy
+	site    *site
+	reloads []int // how often each replica must have reloaded its file
+}
+
+func newMachines(t *testing.T, e engine, store string) *machines {
+	m := &machines{t: t, master: filepath.Join(t.TempDir(), "keys")}
+	path, err := buildSojourn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(path, "keygen", "--file", m.master).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var processes []*process
+	for i := range e.replicas {
+		file := filepath.Join(t.TempDir(), "keys")
+		m.files, m.reloads = append(m.files, file), append(m.reloads, 0)
+		m.copyTo(i)
+		processes = append(processes, startProcess(t, "-insecure", "-store", store, "-keys", file, "-reload", "20ms"))
+	}
+	m.site = siteOf(t, processes)
+	return m
+}
+
+// keys runs sojourn keys on the master file.
+func (m *machines) keys(command string) {
+	m.t.Helper()
+	path, err := buildSojourn()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	out, err := exec.Command(path, "keys", command, m.master, "--reload", "0s", "--lifetime", "0s").CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("sojourn keys %s: %v: %s", command, err, out)
+	}
+}
+
+func (m *machines) copyTo(i int) {
+	m.t.Helper()
+	text, err := os.ReadFile(m.master)
+	if err == nil {
+		err = os.WriteFile(m.files[i]+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(m.files[i]+".new", m.files[i])
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// deploy brings the master file to one replica, and waits until it is in use.
+func (m *machines) deploy(i int) {
+	m.t.Helper()
+	m.copyTo(i)
+	m.reloads[i]++
+	waitFor(m.t, "a replica reloads its keys", func() bool {
+		return strings.Count(m.site.processes[i].log.String(), "session keys were reloaded") == m.reloads[i]
+	})
+}
+
+// regular is a visitor who comes again and again, one request at a time.
+type regular struct {
+	*browser
+	handle, user, placement string
+	counted                 atomic.Int64
+	failed                  atomic.Bool
+}
+
+// comes is one visit: it must be the session of the last one.
+func (v *regular) comes() {
+	n := v.post("/incr?key=n")
+	who := v.get("/info")
+	if want := int(v.counted.Add(1)); n.status != http.StatusOK || n.number() != want ||
+		who.Handle != v.handle || who.User != v.user || who.Placement != v.placement {
+		v.t.Errorf("visit %d of %q with a session that is %s: %d %s, then %s", want, v.user, v.placement, n.status, n.body, who.body)
+		v.failed.Store(true)
+	}
+}
+
+func TestKeysRollOverWhileNobodyLosesTheirSession(t *testing.T) {
+	shared(t, func(t *testing.T, e engine, store string) {
+		m := newMachines(t, e, store)
+		var visitors []*regular
+		for i := range 6 {
+			v := &regular{browser: newBrowser(t, m.site.visitor.base), placement: "inline"}
+			if i%2 == 0 {
+				v.user, v.placement = fmt.Sprintf("user%d", i), "stored"
+				v.mustPost("/login?user=" + v.user)
+			} else {
+				v.mustPost("/set?key=k&value=v")
+			}
+			v.handle = v.get("/info").Handle
+			visitors = append(visitors, v)
+		}
+		leave := make(chan struct{})
+		var busy sync.WaitGroup
+		for _, v := range visitors {
+			busy.Go(func() {
+				for !v.failed.Load() {
+					select {
+					case <-leave:
+						return
+					default:
+						v.comes()
+					}
+				}
+			})
+		}
+		// everybody comes waits until each visitor has been to each replica.
+		everybodyComes := func() {
+			t.Helper()
+			for _, v := range visitors {
+				want := v.counted.Load() + int64(2*e.replicas)
+				waitFor(t, "a visitor comes", func() bool { return v.counted.Load() >= want || v.failed.Load() })
+			}
+		}
+		everybodyComes()
+		first := m.sealing()
+		for _, stage := range []string{"add", "activate", "retire", "remove", "add", "activate", "retire", "remove"} {
+			m.keys(stage)
+			for i := range m.files {
+				m.deploy(i)
+				everybodyComes()
+			}
+		}
+		close(leave)
+		busy.Wait()
+
+		if m.sealing() == first {
+			t.Error("the key that seals is the one from the beginning: the test shows nothing")
+		}
+		for _, v := range visitors {
+			for i, p := range m.site.processes {
+				if r := v.at(p.base).get("/info"); r.Handle != v.handle {
+					t.Errorf("at replica %d %q has %s", i, v.user, r.body)
+				}
+			}
+			if v.user == "" {
+				continue
+			}
+			// The index by user has not moved.
+			if got := v.handles(v.user); len(got) != 1 || got[0] != v.handle {
+				t.Errorf("the sessions of %s are %v", v.user, got)
+			}
+		}
+		for _, b := range m.site.direct {
+			if n := b.stats()["rejected_cookies"]; n != 0 {
+				t.Errorf("a replica has rejected %d cookies", n)
+			}
+		}
+	})
+}
+
+// sealing is the last line of the master file that is no comment.
+func (m *machines) sealing() (last string) {
+	text, err := os.ReadFile(m.master)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") {
+			last = line
+		}
+	}
+	return last
+}
