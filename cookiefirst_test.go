@@ -236,6 +236,20 @@ func TestCookieFirst(t *testing.T) {
 				}
 			})
 		},
+		"what was removed when it moved to the store does not come back with a slower request": func(f *fleet) {
+			anna, _ := loginAs(f.T, f.here, "anna")
+			does(f.T, anna, f.here, func(s *sojourn.Session) { colour.Set(s, "red") })
+			slow := anna.Clone().Begin(f.there)
+			does(f.T, anna, f.here, func(s *sojourn.Session) { colour.Delete(s); visits.Set(s, 1) })
+			if a := slow.Finish(func(s *sojourn.Session) { note.Set(s, "hello"); visits.Set(s, 2) }); a.Status != http.StatusOK {
+				f.Fatalf("the slower request got %d", a.Status)
+			}
+			look(f.T, anna, f.there, func(s *sojourn.Session) {
+				if colour.Get(s) != "" || note.Get(s) != "hello" || s.Info().Placement != sojourn.PlacementStored {
+					f.Errorf("colour %q, note %q, %v", colour.Get(s), note.Get(s), s.Info().Placement)
+				}
+			})
+		},
 		"a user's sessions are listed and limited": func(f *fleet) {
 			var annas []*sitetest.Browser
 			for range 4 {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -201,6 +202,10 @@ func TestWatchKeyFile(t *testing.T) {
 		if n := len(keys.Keys()); n != 2 {
 			t.Errorf("%d keys after the file got a second one", n)
 		}
+		time.Sleep(time.Hour)
+		if n := len(log.with("were reloaded")); n != 1 {
+			t.Errorf("%d log lines about one change, want 1", n)
+		}
 		for range 3 {
 			write("garbage")
 		}
@@ -258,4 +263,41 @@ func TestWatchKeysOfAFunction(t *testing.T) {
 			t.Error("no error from the first load")
 		}
 	})
+}
+
+func TestALoadOfKeysThatHangsIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		text := sojourn.GenerateKey()
+		var calls atomic.Int64
+		keys, err := sojourn.WatchKeys(ctx, time.Minute, slog.New(&logBook{}), func(ctx context.Context) (string, error) {
+			switch calls.Add(1) {
+			case 1:
+				return text, nil
+			case 2: // the key service does not answer
+				<-ctx.Done()
+				return "", ctx.Err()
+			default:
+				return text + "\n" + sojourn.GenerateKey(), nil
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3*time.Minute + time.Millisecond)
+		synctest.Wait()
+		if n := len(keys.Keys()); n != 2 {
+			t.Errorf("%d keys after %d loads: it still waits for the one that hangs", n, calls.Load())
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestKeysAreNotWatchedAtNegativeIntervals(t *testing.T) {
+	load := func(context.Context) (string, error) { return sojourn.GenerateKey(), nil }
+	if _, err := sojourn.WatchKeys(t.Context(), -time.Second, nil, load); err == nil {
+		t.Error("no error")
+	}
 }
