@@ -11,6 +11,8 @@ FUZZTIME  ?= 30s
 SOAKTIME  ?= 1m
 SOAKROUNDS ?= 10
 SOAK ?= .
+# The tests of examples/probe that take SOAKTIME into account.
+SOAKPROBE = $(if $(filter .,$(SOAK)),FiveTabs|StolenCookie|AllStreams,$(SOAK))
 
 # Tools, pinned. They are built into .bin and are no dependency of any module.
 GOTESTSUM     := gotest.tools/gotestsum@v1.13.0
@@ -34,8 +36,9 @@ test-short: ## run the tests that need neither browser nor server, quickly
 	$(GO) test -short $(ALL)
 
 .PHONY: soak
-soak: ## break real servers for longer: each scenario for SOAKTIME (1m), Redis losses in SOAKROUNDS (10) rounds
+soak: ## break real servers for longer: each scenario for SOAKTIME (1m), a browser with five tabs ten times as long, Redis losses in SOAKROUNDS (10) rounds
 	cd internal/faulttests && FAULT_TIME=$(SOAKTIME) FAULT_ROUNDS=$(SOAKROUNDS) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAK)' .
+	cd examples/probe && FAULT_TIME=$(SOAKTIME) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAKPROBE)' .
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check formatting, vet, staticcheck and the other linters

@@ -27,7 +27,8 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 			continue
 		}
 		t.Run(e.name, func(t *testing.T) {
-			p := startProcess(t, "-insecure", "-store", e.url(t))
+			store := e.url(t)
+			p := startProcess(t, "-insecure", "-store", store)
 			u, err := url.Parse(p.base)
 			if err != nil {
 				t.Fatal(err)
@@ -54,9 +55,16 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 			if t.Failed() {
 				return
 			}
-			open := p.usage(t)
+			open, asked := p.usage(t), redisCommands(t, store)
 			<-time.After(pause) // nothing happens, and what that costs is measured
 			idle := p.usage(t)
+			if asked > 0 {
+				asked = redisCommands(t, store) - asked - 1 // this one aside
+				t.Logf("waiting takes %.1f commands a second in Redis", float64(asked)/pause.Seconds())
+				if asked > streams/2 {
+					t.Errorf("%d streams have asked Redis %d times: one poll is to serve all of them", streams, asked)
+				}
+			}
 			t.Logf("%d streams: %d bytes of memory each; waiting takes %.1f%% of a processor",
 				streams, (idle.memory-before.memory)/int64(streams), 100*float64(idle.cpu-open.cpu)/float64(pause))
 			if len(done) > 0 {
@@ -186,6 +194,33 @@ func (p *process) listens(t *testing.T, host, cookies string, done chan<- time.T
 			}
 		}
 	}()
+}
+
+// redisCommands is how many commands a Redis server has executed; 0 if the store
+// is none.
+func redisCommands(t *testing.T, store string) int {
+	t.Helper()
+	addr, ok := strings.CutPrefix(store, "redis://")
+	if !ok {
+		return 0
+	}
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "INFO stats\r\n")
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), "total_commands_processed:"); ok {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("Redis does not say how many commands it has executed")
+	return 0
 }
 
 // usage is what a process has used until now.
