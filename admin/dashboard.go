@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sojourn-go/sojourn"
@@ -40,6 +41,11 @@ type DashboardOptions struct {
 	// StoreName is what to call the store, such as "PostgreSQL in Oslo". "" = the
 	// package of its type.
 	StoreName string
+
+	// CountEvery is for how long the numbers of live sessions are shown again
+	// before the store counts anew: counting reads every record in some stores,
+	// and costs money in App Engine's. 0 = 10 seconds, negative = never count.
+	CountEvery time.Duration
 
 	// ShowValues shows the values of a session that an operator looks at. They
 	// belong to the visitor: leave it off unless somebody has a reason to see
@@ -78,6 +84,7 @@ type Action struct {
 const (
 	sessionsPerPage = 50
 	defaultSite     = "Sessions"
+	defaultCount    = 10 * time.Second
 
 	// noteCookie carries what an action did to the page behind the redirect.
 	// Operators need not have a session of the manager, and the next request may
@@ -89,6 +96,9 @@ type dashboard struct {
 	*pages
 	m *sojourn.Manager
 	o DashboardOptions
+
+	counting sync.Mutex // held during a count, so that there is one at a time
+	counted  counted
 }
 
 // Dashboard returns a handler with pages for operators: how many sessions there
@@ -119,6 +129,9 @@ func Dashboard(m *sojourn.Manager, o DashboardOptions) (http.Handler, error) {
 	if o.Site == "" {
 		o.Site = defaultSite
 	}
+	if o.CountEvery == 0 {
+		o.CountEvery = defaultCount
+	}
 	if o.Home == "" {
 		o.Home = o.Path
 	}
@@ -132,7 +145,7 @@ func Dashboard(m *sojourn.Manager, o DashboardOptions) (http.Handler, error) {
 	if len(errs) > 0 {
 		return refusing("Dashboard", errs...)
 	}
-	d := &dashboard{pages, m, o}
+	d := &dashboard{pages: pages, m: m, o: o}
 	routes := map[string]http.HandlerFunc{
 		"GET ":             d.overview,
 		"GET search":       d.search,
@@ -289,6 +302,7 @@ func (d *dashboard) revoke(w http.ResponseWriter, r *http.Request) {
 		d.failed(w, r, err)
 		return
 	}
+	d.countAgain()
 	d.note(w, r, ActionRevokeSession, 1)
 	if found.User == "" {
 		redirect(w, "./")
@@ -321,6 +335,7 @@ func (d *dashboard) revokeUser(w http.ResponseWriter, r *http.Request) {
 		d.failed(w, r, err)
 		return
 	}
+	d.countAgain()
 	d.note(w, r, ActionRevokeUser, n)
 	redirect(w, "sessions?user="+url.QueryEscape(user))
 }
@@ -332,6 +347,7 @@ func (d *dashboard) sweep(w http.ResponseWriter, r *http.Request) {
 		d.failed(w, r, err)
 		return
 	}
+	d.countAgain()
 	d.note(w, r, ActionSweep, n)
 	redirect(w, "./#sweep")
 }

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,6 +150,45 @@ func TestOverviewCountsWhatIsLive(t *testing.T) {
 	page := s.operator("olga").get("/ops/")
 	wants(t, page, http.StatusOK, "not countable", `<dt>In the store</dt><dd>3</dd>`, `<dt>Signed in</dt><dd>3</dd>`, `<dt>Anonymous</dt><dd>0</dd>`)
 	wants(t, page, http.StatusOK, "memory", "answers", `aria-label="Logins over time: 3 in all"`)
+}
+
+// tallied counts how often it counts.
+type tallied struct {
+	*memory.Store
+	n atomic.Int64
+}
+
+func (s *tallied) Count(ctx context.Context) (store.Counts, error) {
+	s.n.Add(1)
+	return s.Store.Count(ctx)
+}
+
+func TestTheStoreIsNotCountedWithEveryLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := &tallied{Store: memory.New()}
+		s := open(t, set{config: func(c *sojourn.Config) { c.Store = db }})
+		ada, ops := s.login("ada", firefox, "192.0.2.1"), s.operator("olga")
+		for _, step := range []struct {
+			name string
+			do   func()
+			want int64
+		}{
+			{"three looks", func() { ops.get("/ops/"); ops.get("/ops/"); ops.get("/ops/") }, 1},
+			{"ten seconds later", func() { time.Sleep(10 * time.Second); ops.get("/ops/") }, 2},
+			{"after an end", func() { ops.post("/ops/revoke", "handle", ada.handle()); ops.get("/ops/") }, 3},
+		} {
+			step.do()
+			if got := db.n.Load(); got != step.want {
+				t.Errorf("%s: counted %d times, want %d", step.name, got, step.want)
+			}
+		}
+		never := &tallied{Store: memory.New()}
+		s = open(t, set{config: func(c *sojourn.Config) { c.Store = never }, ops: func(o *admin.DashboardOptions) { o.CountEvery = -1 }})
+		wants(t, s.operator("olga").get("/ops/"), http.StatusOK, "Counting is switched off.")
+		if got := never.n.Load(); got != 0 {
+			t.Errorf("switched off, it counted %d times", got)
+		}
+	})
 }
 
 func TestOverviewWithoutAStore(t *testing.T) {

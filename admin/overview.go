@@ -27,9 +27,8 @@ type overviewPage struct {
 	Manager string // Config.Name
 	Time    time.Time
 
-	Stored   bool // there is a store
-	Counts   store.Counts
-	CountErr string // why there are no Counts; "" = there are
+	Stored  bool // there is a store
+	Counted counted
 
 	Recording bool
 	Span      string
@@ -41,9 +40,6 @@ type overviewPage struct {
 	Sweep sweepStatus
 	Stats []statGroup
 }
-
-// Anonymous is how many of the live sessions belong to nobody.
-func (p overviewPage) Anonymous() int64 { return p.Counts.Live - p.Counts.LoggedIn }
 
 // tier is one place where sessions or copies of them are kept.
 type tier struct {
@@ -71,7 +67,7 @@ func (d *dashboard) overview(w http.ResponseWriter, r *http.Request) {
 	if db := d.m.Store(); db != nil {
 		p.Stored = true
 		p.Tiers = d.look(r.Context(), db)
-		p.Counts, p.CountErr = counts(r.Context(), db)
+		p.Counted = d.count(r.Context(), db)
 	}
 	if rec := d.o.Recorder; rec != nil {
 		p.Recording, p.Spans = true, spans()
@@ -99,21 +95,49 @@ func (d *dashboard) overview(w http.ResponseWriter, r *http.Request) {
 	d.show(w, r, http.StatusOK, "overview", "Overview", p)
 }
 
-func counts(ctx context.Context, db store.Store) (store.Counts, string) {
+// counted is the result of counting the store's records.
+type counted struct {
+	At      time.Time
+	Counts  store.Counts
+	Problem string // why there are no Counts; "" = there are
+}
+
+// Anonymous is how many of the live sessions belong to nobody.
+func (c counted) Anonymous() int64 { return c.Counts.Live - c.Counts.LoggedIn }
+
+// count counts the store's records, or returns what was counted a moment ago.
+func (d *dashboard) count(ctx context.Context, db store.Store) counted {
 	counter, ok := db.(store.Counter)
-	if !ok {
-		return store.Counts{}, "This store cannot count its records."
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	c, err := counter.Count(ctx)
 	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return store.Counts{}, "This store cannot count its records."
-	case err != nil:
-		return store.Counts{}, "The store did not answer in time."
+	case !ok:
+		return counted{Problem: "This store cannot count its records."}
+	case d.o.CountEvery < 0:
+		return counted{Problem: "Counting is switched off."}
 	}
-	return c, ""
+	d.counting.Lock()
+	defer d.counting.Unlock()
+	if now := d.now(); d.counted.At.IsZero() || now.Sub(d.counted.At) >= d.o.CountEvery {
+		// Others wait for the result, too, so it goes on when this request ends.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
+		defer cancel()
+		c, err := counter.Count(ctx)
+		d.counted = counted{At: now, Counts: c}
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			d.counted.Problem = "This store cannot count its records."
+		case err != nil:
+			d.counted.Problem = "The store did not answer in time."
+			d.logger.WarnContext(ctx, "operators' dashboard: counting", slog.Any("error", err))
+		}
+	}
+	return d.counted
+}
+
+// countAgain makes the next page count anew, because something was ended.
+func (d *dashboard) countAgain() {
+	d.counting.Lock()
+	defer d.counting.Unlock()
+	d.counted = counted{}
 }
 
 // look finds out how the store and the caches in front of it are. It makes one
