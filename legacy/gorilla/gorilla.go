@@ -127,6 +127,11 @@ func New(c Config) (*Format, error) {
 	return f, nil
 }
 
+// About implements legacy.Known. What ends a session moves when it is saved.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "gorilla " + f.c.Name, Expires: f.c.MaxAge > 0}
+}
+
 // Read implements legacy.Reader. Of several cookies of the name any that
 // verifies is taken.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
@@ -157,7 +162,9 @@ func (f *Format) read(ctx context.Context, cookie string, now time.Time) (*legac
 	if err != nil {
 		return nil, err
 	}
-	s := &legacy.Session{Credential: []byte(f.c.Name + "|" + cookie), Issued: issued, Cookies: []string{f.c.Name}}
+	s := &legacy.Session{
+		Credential: []byte(f.c.Name + "|" + cookie), Issued: issued, Cookies: []string{f.c.Name}, Copies: f.c.Backend == CookieStore,
+	}
 	if f.c.MaxAge > 0 {
 		s.Expires = issued.Add(f.c.MaxAge)
 	}
@@ -296,7 +303,7 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 }
 
 func (f *Format) written(s *legacy.Session, id string, credential []byte, now time.Time) {
-	s.ID, s.Credential, s.Cookies = id, credential, []string{f.c.Name}
+	s.ID, s.Credential, s.Cookies, s.Copies = id, credential, []string{f.c.Name}, f.c.Backend == CookieStore
 	s.Issued = now.UTC().Truncate(time.Second)
 	if f.c.MaxAge > 0 {
 		s.Expires = s.Issued.Add(f.c.MaxAge)

@@ -98,6 +98,12 @@ type record struct {
 	Values   map[string]any
 }
 
+// About implements legacy.Known. An idle timeout is the store's business, and
+// its Expires is not it.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "scs " + f.c.Name, Expires: true}
+}
+
 // Read implements legacy.Reader. legacy.Session.Expires is the absolute
 // deadline; the idle timeout is the store's.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
@@ -144,6 +150,9 @@ func (f *Format) read(ctx context.Context, token string, now time.Time) (*legacy
 	s := &legacy.Session{
 		ID: token, Credential: []byte(token), Data: value.NewDict(),
 		Expires: r.Deadline.UTC(), Cookies: []string{f.c.Name},
+	}
+	if began := s.Expires.Add(-f.c.Lifetime); !began.After(now) {
+		s.Began = began
 	}
 	for k, v := range r.Values {
 		s.Data.Set(k, v)
