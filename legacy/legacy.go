@@ -114,6 +114,9 @@ type About struct {
 	// Idle is how long a session lasts after each use, where using it is what
 	// keeps it alive. 0 = what ends it does not move, or with changes only.
 	Idle time.Duration
+	// GoTypes says that values keep the Go types that they have; other formats
+	// keep those of package value.
+	GoTypes bool
 }
 
 // Known is a Reader and Ender that tells about its sessions, as those of all
@@ -145,7 +148,7 @@ type Store interface {
 type Entry struct {
 	Value   []byte
 	Flags   uint32    // memcached's; 0 elsewhere
-	Expires time.Time // zero = never; not filled in by Get
+	Expires time.Time // zero = never; Get need not fill it in
 }
 
 // ErrNoEntry is what the stores of all formats return for a key under which

@@ -129,7 +129,7 @@ func New(c Config) (*Format, error) {
 
 // About implements legacy.Known. What ends a session moves when it is saved.
 func (f *Format) About() legacy.About {
-	return legacy.About{Name: "gorilla " + f.c.Name, Expires: f.c.MaxAge > 0}
+	return legacy.About{Name: "gorilla " + f.c.Name, Expires: f.c.MaxAge > 0, GoTypes: !f.c.JSONValues}
 }
 
 // Read implements legacy.Reader. Of several cookies of the name any that

@@ -101,7 +101,7 @@ type record struct {
 // About implements legacy.Known. An idle timeout is the store's business, and
 // its Expires is not it.
 func (f *Format) About() legacy.About {
-	return legacy.About{Name: "scs " + f.c.Name, Expires: true}
+	return legacy.About{Name: "scs " + f.c.Name, Expires: true, GoTypes: true}
 }
 
 // Read implements legacy.Reader. legacy.Session.Expires is the absolute

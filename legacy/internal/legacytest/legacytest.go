@@ -20,13 +20,14 @@ type Store struct {
 }
 
 // Get implements legacy.Store.
-func (s *Store) Get(_ context.Context, key string) (legacy.Entry, error) {
+func (s *Store) Get(ctx context.Context, key string) (legacy.Entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Err != nil {
 		return legacy.Entry{}, s.Err
 	}
 	e, ok := s.entries[key]
+	legacy.GuardOf(ctx).SawEntry(s, key, e, ok)
 	if !ok {
 		return legacy.Entry{}, legacy.ErrNoEntry
 	}
@@ -34,11 +35,14 @@ func (s *Store) Get(_ context.Context, key string) (legacy.Entry, error) {
 }
 
 // Set implements legacy.Store.
-func (s *Store) Set(_ context.Context, key string, e legacy.Entry) error {
+func (s *Store) Set(ctx context.Context, key string, e legacy.Entry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Err != nil {
 		return s.Err
+	}
+	if now, ok := s.entries[key]; !legacy.GuardOf(ctx).Allows(s, key, now, ok) {
+		return legacy.ErrChanged
 	}
 	if s.entries == nil {
 		s.entries = map[string]legacy.Entry{}
@@ -95,17 +99,19 @@ func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) err
 type Datastore struct {
 	mu       sync.Mutex
 	entities map[string]appengine.Entity
+	saves    map[string]int
 	Err      error // returned by everything while it is set
 }
 
 // Get implements appengine.Datastore.
-func (d *Datastore) Get(_ context.Context, kind, name string) (appengine.Entity, error) {
+func (d *Datastore) Get(ctx context.Context, kind, name string) (appengine.Entity, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.Err != nil {
 		return nil, d.Err
 	}
 	e, ok := d.entities[kind+"\x00"+name]
+	legacy.GuardOf(ctx).Saw(d, kind+"\x00"+name, d.saves[kind+"\x00"+name])
 	if !ok {
 		return nil, legacy.ErrNoEntry
 	}
@@ -113,12 +119,19 @@ func (d *Datastore) Get(_ context.Context, kind, name string) (appengine.Entity,
 }
 
 // Put implements appengine.Datastore.
-func (d *Datastore) Put(_ context.Context, kind, name string, e appengine.Entity) error {
+func (d *Datastore) Put(ctx context.Context, kind, name string, e appengine.Entity) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.Err != nil {
 		return d.Err
 	}
+	if seen, ok := legacy.GuardOf(ctx).Seen(d, kind+"\x00"+name); ok && seen != d.saves[kind+"\x00"+name] {
+		return legacy.ErrChanged
+	}
+	if d.saves == nil {
+		d.saves = map[string]int{}
+	}
+	d.saves[kind+"\x00"+name]++
 	if d.entities == nil {
 		d.entities = map[string]appengine.Entity{}
 	}
