@@ -200,6 +200,20 @@ func (c *Case) Read(ctx context.Context) (*legacy.Session, error) {
 	return r.Read(ctx, c.header(), c.now())
 }
 
+// Setup returns the format that the case's configuration describes, with the
+// case's stores, the request's header and the time at which it is read.
+func (c *Case) Setup() (format legacy.Known, header http.Header, now time.Time, err error) {
+	r, err := c.reader(newStores(c))
+	if err != nil {
+		return nil, nil, time.Time{}, err
+	}
+	known, ok := r.(legacy.Known)
+	if !ok {
+		return nil, nil, time.Time{}, fmt.Errorf("recorded sessions: %s: nothing to adopt from", c.Name)
+	}
+	return known, c.header(), c.now(), nil
+}
+
 func (c *Case) header() http.Header {
 	h := http.Header{}
 	if c.CookieHeader != nil {
