@@ -853,3 +853,86 @@ func TestAFailedWriteBackFailsNoRequest(t *testing.T) {
 		t.Errorf("%d, %+v", cart, s.AdoptStats())
 	}
 }
+
+func TestRevokingAnAdoptedSessionEndsTheLegacyOneToo(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		for name, revoke := range map[string]func(*site, string) error{
+			"Revoke":       func(s *site, handle string) error { return s.Revoke(t.Context(), "anna", handle) },
+			"RevokeHandle": func(s *site, handle string) error { return s.RevokeHandle(t.Context(), handle) },
+			"RevokeUser":   func(s *site, _ string) error { _, err := s.RevokeUser(t.Context(), "anna"); return err },
+		} {
+			s, old := newMove(t, keepOld)
+			old.put("a", dayOld(anna()))
+			v := bring(t, "a")
+			handle := ""
+			s.do(v, func(session *sojourn.Session) { handle = session.Handle() })
+			if err := revoke(s, handle); err != nil || old.has("a") {
+				t.Errorf("%s: %v, the legacy session is there: %v", name, err, old.has("a"))
+			}
+			old.put("a", dayOld(anna()))
+			wait(5 * time.Hour)
+			if user, _, _ := s.who(bring(t, "a")); user != "" {
+				t.Errorf("%s: the old cookie brought it back", name)
+			}
+		}
+	})
+}
+
+func TestRevokeUserRefusesLegacySessionsThatAreNotAdoptedYet(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		s, old := newMove(t)
+		old.put("a", dayOld(anna()))
+		if n, err := s.RevokeUser(t.Context(), "anna"); err != nil || n != 0 {
+			t.Errorf("%d, %v", n, err)
+		}
+		if user, _, _ := s.who(bring(t, "a")); user != "" {
+			t.Error("adopted")
+		}
+	})
+}
+
+func TestAdoptedLoginsCountForMaxPerUser(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		s, old := newMove(t, keepOld, func(c *sojourn.Config) { c.MaxPerUser = 1 })
+		old.put("a", dayOld(anna()))
+		first := newGuest(t)
+		s.do(first, func(session *sojourn.Session) { session.Login("anna") })
+		wait(time.Second)
+		v := bring(t, "a")
+		s.who(v)
+		if user, _, _ := s.who(first); user != "" {
+			t.Error("the older session lives on")
+		}
+		wait(time.Second)
+		s.do(first, func(session *sojourn.Session) { session.Login("anna") })
+		for range 3 {
+			if user, _, _ := s.who(bring(t, "a")); user != "" {
+				t.Error("the old cookie gets round the limit")
+			}
+			wait(5 * time.Hour)
+			if _, err := s.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, old = newMove(t, func(c *sojourn.Config) { c.MaxPerUser, c.RefuseOverMax = 1, true })
+		old.put("a", dayOld(anna()))
+		s.do(newGuest(t), func(session *sojourn.Session) { session.Login("anna") })
+		if user, _, _ := s.who(bring(t, "a")); user != "" || refusals(s) != "too_many_sessions:1" {
+			t.Errorf("%q, %s", user, refusals(s))
+		}
+	})
+}
+
+func TestAdoptingIsAnEvent(t *testing.T) {
+	var told []sojourn.EventKind
+	s, old := newMove(t, func(c *sojourn.Config) {
+		c.Events = sojourn.EventFunc(func(_ context.Context, e sojourn.Event) { told = append(told, e.Kind) })
+	})
+	old.put("a", dayOld(anna()))
+	v := bring(t, "a")
+	s.who(v)
+	s.who(v)
+	if !slices.Equal(told, []sojourn.EventKind{sojourn.EventAdopted}) {
+		t.Errorf("%v", told)
+	}
+}
