@@ -416,7 +416,8 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, now time.Tim
 		}
 		return nil, err
 	}
-	m.noteAdopted(ctx, spent, now, record.Time(st.rec.Header.InlineUntil))
+	// The old application may keep its session alive as long as this one lives.
+	m.noteAdopted(ctx, spent, now, m.legacyUntil(&st.rec.Header, st.stored.Expires))
 	m.count.created.Add(1)
 	m.tell(ctx, s.event(EventAdopted, st))
 	m.adoptions.of(old.Source).adopted.Add(1)

@@ -936,3 +936,45 @@ func TestAdoptingIsAnEvent(t *testing.T) {
 		t.Errorf("%v", told)
 	}
 }
+
+func TestAnExpiredSessionStaysSoHoweverLongTheOldOneIsKeptAlive(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		s, old := newMove(t)
+		alive := func() {
+			old.put("a", sojourn.LegacySession{Values: anna(), Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
+		}
+		alive()
+		s.who(bring(t, "a"))
+		for range 8 {
+			wait(4 * time.Hour)
+			alive()
+		}
+		if _, err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if user, _, _ := s.who(bring(t, "a")); user != "" {
+			t.Error("the old cookie brought it back")
+		}
+	})
+}
+
+func TestTheMarkOfALogoutOutlivesACopyThatWasIssuedBeforeIt(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		s, old := newMove(t, keepOld)
+		put := func() {
+			old.put("a", sojourn.LegacySession{Values: anna(), Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
+		}
+		put()
+		v := bring(t, "a")
+		s.who(v)
+		wait(4 * time.Hour)
+		put()
+		last := old.sessions["a"]
+		s.do(v, (*sojourn.Session).Logout)
+		wait(4 * time.Hour)
+		old.put("a", last) // a copy of the cookie, as it was before the logout
+		if user, _, _ := s.who(bring(t, "a")); user != "" {
+			t.Error("the copy brought it back")
+		}
+	})
+}
