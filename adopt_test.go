@@ -958,23 +958,80 @@ func TestAnExpiredSessionStaysSoHoweverLongTheOldOneIsKeptAlive(t *testing.T) {
 	})
 }
 
-func TestTheMarkOfALogoutOutlivesACopyThatWasIssuedBeforeIt(t *testing.T) {
+func TestMarksOutliveACopyThatWasIssuedBeforeThem(t *testing.T) {
+	for name, end := range map[string]func(*site, *guest){
+		"Logout": func(s *site, v *guest) { s.do(v, (*sojourn.Session).Logout) },
+		"RevokeHandle": func(s *site, v *guest) {
+			handle := ""
+			s.do(v, func(session *sojourn.Session) { handle = session.Handle() })
+			if err := s.RevokeHandle(s.t.Context(), handle); err != nil {
+				s.t.Error(err)
+			}
+		},
+	} {
+		inFakeTime(t, func(t *testing.T) {
+			s, old := newMove(t, keepOld)
+			put := func() {
+				old.put("a", sojourn.LegacySession{Values: map[string]any{"cart": 3}, Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
+			}
+			put()
+			v := bring(t, "a")
+			s.who(v)
+			wait(4 * time.Hour)
+			put() // the old application was used, too
+			last := old.sessions["a"]
+			end(s, v)
+			wait(4 * time.Hour)
+			if _, err := s.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			old.put("a", last)
+			if _, cart, _ := s.who(bring(t, "a")); cart != 0 {
+				t.Errorf("%s: the copy brought it back", name)
+			}
+		})
+	}
+}
+
+func TestARevocationRefusesOlderCopiesOfSelfContainedCookies(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
-		s, old := newMove(t, keepOld)
-		put := func() {
-			old.put("a", sojourn.LegacySession{Values: anna(), Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
+		s, old := newMove(t)
+		for _, id := range []string{"first", "second"} {
+			c := dayOld(anna())
+			c.Copies = true
+			old.put(id, c)
+			wait(time.Minute)
 		}
-		put()
-		v := bring(t, "a")
-		s.who(v)
-		wait(4 * time.Hour)
-		put()
-		last := old.sessions["a"]
-		s.do(v, (*sojourn.Session).Logout)
-		wait(4 * time.Hour)
-		old.put("a", last) // a copy of the cookie, as it was before the logout
-		if user, _, _ := s.who(bring(t, "a")); user != "" {
-			t.Error("the copy brought it back")
+		handle := ""
+		s.do(bring(t, "second"), func(session *sojourn.Session) { handle = session.Handle() })
+		if err := s.Revoke(t.Context(), "anna", handle); err != nil {
+			t.Fatal(err)
+		}
+		if user, _, _ := s.who(bring(t, "first")); user != "" {
+			t.Error("an older copy logs in")
+		}
+	})
+}
+
+// A reference that was set for it would replace the cookie of another tab's login.
+func TestARequestWhoseSessionHasJustEndedAdoptsNothing(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		s, old := newMove(t)
+		old.put("a", dayOld(anna()))
+		v := newGuest(t)
+		s.do(v, func(session *sojourn.Session) { session.Login("bert") })
+		late := v.copy()
+		late.cookies["old"] = "a"
+		s.do(v, func(session *sojourn.Session) { session.Login("bert") })
+		resp := s.do(late.copy(), func(session *sojourn.Session) {
+			if session.User() != "" {
+				t.Errorf("it is the session of %q", session.User())
+			}
+		})
+		wantCookies(t, resp)
+		wait(time.Minute)
+		if user, _, _ := s.who(late); user != "anna" {
+			t.Error("not adopted later")
 		}
 	})
 }
