@@ -285,7 +285,7 @@ func TestASessionOfGaeutilitiesKeepsItsIdleTimeout(t *testing.T) {
 		m := manager(t, &sojourn.Adopt{From: []sojourn.Legacy{adopt.From(old)}, Map: toSession})
 		cookie := gaeutilities.DefaultName + "=" + token
 		user, _ := visit(t, m, cookie, func(s *sojourn.Session) {
-			if got := s.Info().IdleExpires.Sub(time.Now()); got != time.Hour {
+			if got := time.Until(s.Info().IdleExpires); got != time.Hour {
 				t.Errorf("idle timeout %v", got)
 			}
 		})

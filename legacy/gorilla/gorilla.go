@@ -8,11 +8,9 @@
 package gorilla
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
-	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -318,20 +316,14 @@ func (f *Format) encodeValues(d *value.Dict) ([]byte, error) {
 	for k, v := range d.All() {
 		values[k] = v
 	}
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(values); err != nil {
-		return nil, fmt.Errorf("%w: %w", value.ErrUnsupported, err)
-	}
-	return b.Bytes(), nil
+	return gobdata.Encode(values)
 }
 
 func (f *Format) encodeID(id string) ([]byte, error) {
 	if f.c.JSON {
 		return json.Marshal(id)
 	}
-	var b bytes.Buffer
-	err := gob.NewEncoder(&b).Encode(id)
-	return b.Bytes(), err
+	return gobdata.Encode(id)
 }
 
 func newID() string {

@@ -6,12 +6,10 @@
 package scs
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"net/http"
@@ -211,19 +209,18 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 		}
 		r.Values[name] = v
 	}
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(r); err != nil {
-		return "", fmt.Errorf("%w: %w", value.ErrUnsupported, err)
+	b, err := gobdata.Encode(r)
+	if err != nil {
+		return "", err
 	}
 	expiry := r.Deadline
 	if idle := now.Add(f.c.IdleTimeout); f.c.IdleTimeout > 0 && idle.Before(expiry) {
 		expiry = idle.UTC()
 	}
-	var err error
 	if c, ok := f.c.Store.(committer); ok {
-		err = c.CommitCtx(ctx, f.key(token), b.Bytes(), expiry)
+		err = c.CommitCtx(ctx, f.key(token), b, expiry)
 	} else {
-		err = f.c.Store.Commit(f.key(token), b.Bytes(), expiry)
+		err = f.c.Store.Commit(f.key(token), b, expiry)
 	}
 	if err != nil {
 		return "", fmt.Errorf("store: %w", err)

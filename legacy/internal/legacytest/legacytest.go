@@ -86,12 +86,12 @@ func (m *Memcache) Get(ctx context.Context, key string) (appengine.Item, error) 
 	if !e.Expires.IsZero() && m.Now.After(e.Expires) {
 		return appengine.Item{}, legacy.ErrNoEntry
 	}
-	return appengine.Item{Value: e.Value, Flags: e.Flags, Expires: e.Expires}, nil
+	return e, nil
 }
 
 // Set implements appengine.Memcache.
 func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) error {
-	return m.Store.Set(ctx, key, legacy.Entry{Value: item.Value, Flags: item.Flags, Expires: item.Expires})
+	return m.Store.Set(ctx, key, item)
 }
 
 // Datastore is an appengine.Datastore in memory. Its zero value is empty and
