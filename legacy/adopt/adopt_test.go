@@ -340,6 +340,10 @@ func TestSessionsOfOneVisitorAreAdoptedTogether(t *testing.T) {
 	if user, _ := visit(t, m, cookie, nil); user != "" {
 		t.Error("the old cookies bring it back")
 	}
+	visit(t, m, "something=else", nil)
+	if got := m.AdoptStats()["webapp2"].Refused; len(got) != 1 || got["ended"] != 1 {
+		t.Errorf("no session is no refusal: %v", got)
+	}
 	if user, _ := visit(t, m, "auth=damaged|1|x", nil); user != "" {
 		t.Error(user)
 	}

@@ -290,6 +290,34 @@ func TestAChangeOfTheOldApplicationBeforeSaveStays(t *testing.T) {
 	})
 }
 
+func TestAChangeOfTheOldApplicationWhileSaveIsAtWorkStays(t *testing.T) {
+	each(t, func(t *testing.T, name string, w *world, v *visitor) {
+		if strings.HasSuffix(name, "cookie") {
+			return
+		}
+		v.python(func(d *value.Dict) { d.Set("n", int64(1)) })
+		s := v.open()
+		_ = s.Update("n", add)
+		other := func() { v.python(func(d *value.Dict) { d.Set("n", int64(10)); d.Set("user", "anna") }) }
+		switch name {
+		case "beaker":
+			w.files.BeforeSet = other
+		case "webapp2 datastore", "gae-sessions":
+			w.datastore.BeforePut = other
+		default:
+			w.memcache.BeforeSet = other
+		}
+		if err := s.Save(ctx, http.Header{}); err != nil {
+			t.Fatal(err)
+		}
+		v.python(func(d *value.Dict) {
+			if d.Get("n") != int64(11) || d.Get("user") != "anna" {
+				t.Errorf("the old application reads %s", value.MarshalTagged(d))
+			}
+		})
+	})
+}
+
 func TestAnEndHereIsOneThere(t *testing.T) {
 	each(t, func(t *testing.T, name string, w *world, v *visitor) {
 		v.python(func(d *value.Dict) { d.Set("n", int64(1)) })

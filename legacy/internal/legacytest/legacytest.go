@@ -17,6 +17,8 @@ type Store struct {
 	mu      sync.Mutex
 	entries map[string]legacy.Entry
 	Err     error // returned by everything while it is set
+	// BeforeSet, if set, is called once, by the next Set.
+	BeforeSet func()
 }
 
 // Get implements legacy.Store.
@@ -36,6 +38,10 @@ func (s *Store) Get(ctx context.Context, key string) (legacy.Entry, error) {
 
 // Set implements legacy.Store.
 func (s *Store) Set(ctx context.Context, key string, e legacy.Entry) error {
+	if f := s.BeforeSet; f != nil {
+		s.BeforeSet = nil
+		f()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Err != nil {
@@ -100,7 +106,9 @@ type Datastore struct {
 	mu       sync.Mutex
 	entities map[string]appengine.Entity
 	saves    map[string]int
-	Err      error // returned by everything while it is set
+	// BeforePut, if set, is called once, by the next Put.
+	BeforePut func()
+	Err       error // returned by everything while it is set
 }
 
 // Get implements appengine.Datastore.
@@ -120,6 +128,10 @@ func (d *Datastore) Get(ctx context.Context, kind, name string) (appengine.Entit
 
 // Put implements appengine.Datastore.
 func (d *Datastore) Put(ctx context.Context, kind, name string, e appengine.Entity) error {
+	if f := d.BeforePut; f != nil {
+		d.BeforePut = nil
+		f()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.Err != nil {
