@@ -55,6 +55,7 @@ type pages struct {
 	templates map[string]*template.Template
 	style     []byte
 	styleURL  string // relative to any page
+	sameSite  *http.CrossOriginProtection
 	path      string
 	logger    *slog.Logger
 	now       func() time.Time
@@ -73,6 +74,7 @@ func newPages(path string, logger *slog.Logger, names ...string) (*pages, error)
 		templates: map[string]*template.Template{},
 		style:     style,
 		styleURL:  "style.css?" + hex.EncodeToString(sum[:6]),
+		sameSite:  http.NewCrossOriginProtection(),
 		path:      path,
 		logger:    logger,
 		now:       time.Now,
@@ -91,6 +93,7 @@ func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"ago":    func(t time.Time) string { return ago(p.now(), t) },
 		"moment": moment,
+		"day":    day,
 		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"agent":  parseAgent,
 		"bytes":  byteCount,
@@ -158,7 +161,7 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request, routes map[string]
 		return
 	}
 	if h, ok := routes[method+" "+rest]; ok {
-		if err := http.NewCrossOriginProtection().Check(r); err != nil {
+		if err := p.sameSite.Check(r); err != nil {
 			http.Error(w, "This form comes from another site. Nothing was changed.", http.StatusForbidden)
 			return
 		}

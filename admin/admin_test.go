@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -159,7 +160,7 @@ func (b *browser) post(target string, fields ...string) *httptest.ResponseRecord
 }
 
 func (b *browser) send(r *http.Request) *httptest.ResponseRecorder {
-	r.RemoteAddr = b.ip + ":4711"
+	r.RemoteAddr = net.JoinHostPort(b.ip, "4711")
 	r.Header.Set("User-Agent", b.agent)
 	for name, values := range b.header {
 		r.Header[name] = values

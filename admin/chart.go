@@ -15,6 +15,12 @@ type span struct {
 	bars, step  int // how many bars, of how many minutes each
 }
 
+// coarser is the same stretch with half as many bars, for small charts.
+func (s span) coarser() span {
+	s.bars, s.step = s.bars/2, s.step*2
+	return s
+}
+
 // spans are the choices; the first one is shown unless another is asked for.
 func spans() []span {
 	return []span{
@@ -64,7 +70,7 @@ func draw(r *Recorder, kind sojourn.EventKind, title string, now time.Time, s sp
 		highest = max(highest, n)
 	}
 	c.Top = ceiling(highest)
-	end := now.UTC().Truncate(time.Minute).Add(time.Minute)
+	end := time.Unix((lastMinute(now, s.step)+1)*60, 0).UTC()
 	start := end.Add(-time.Duration(s.bars*s.step) * time.Minute)
 	var bars strings.Builder
 	for i, n := range counts {

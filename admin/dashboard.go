@@ -37,6 +37,10 @@ type DashboardOptions struct {
 	// Config.Events. nil = no charts.
 	Recorder *Recorder
 
+	// StoreName is what to call the store, such as "PostgreSQL in Oslo". "" = the
+	// package of its type.
+	StoreName string
+
 	// ShowValues shows the values of a session that an operator looks at. They
 	// belong to the visitor: leave it off unless somebody has a reason to see
 	// them.

@@ -147,7 +147,7 @@ func TestOverviewCountsWhatIsLive(t *testing.T) {
 		s.login("ada", firefox, "192.0.2.1")
 	}
 	page := s.operator("olga").get("/ops/")
-	wants(t, page, http.StatusOK, "not countable", `<dt>In the store</dt><dd>3</dd>`, `<dt>of users</dt><dd>3</dd>`, `<dt>anonymous</dt><dd>0</dd>`)
+	wants(t, page, http.StatusOK, "not countable", `<dt>In the store</dt><dd>3</dd>`, `<dt>Signed in</dt><dd>3</dd>`, `<dt>Anonymous</dt><dd>0</dd>`)
 	wants(t, page, http.StatusOK, "memory", "answers", `aria-label="Logins over time: 3 in all"`)
 }
 

@@ -91,7 +91,7 @@ func (d *dashboard) overview(w http.ResponseWriter, r *http.Request) {
 			{sojourn.EventExpired, "Expired", false},
 			{sojourn.EventTheftSuspected, "Suspected thefts", true},
 		} {
-			c := draw(rec, k.kind, k.title, now, chosen)
+			c := draw(rec, k.kind, k.title, now, chosen.coarser())
 			c.Alarm = k.alarm && c.Total > 0
 			p.Others = append(p.Others, c)
 		}
@@ -134,7 +134,10 @@ func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
 			tiers = append(tiers, t)
 		}
 	}
-	t := tier{Name: kindOf(db), Role: role}
+	t := tier{Name: d.o.StoreName, Role: role}
+	if t.Name == "" {
+		t.Name = kindOf(db)
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var id store.ID
@@ -166,9 +169,6 @@ func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
 // kindOf is the package that a store's type is from, such as "sqlite".
 func kindOf(db store.Store) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(reflect.TypeOf(db).String(), "*"), ".")
-	if name == "main" {
-		return "wrapped store"
-	}
 	return name
 }
 

@@ -59,10 +59,10 @@ func (r *Recorder) SessionEvent(_ context.Context, e sojourn.Event) {
 }
 
 // series returns n sums of a kind over step minutes each, the newest last: it
-// holds the minute of now.
+// holds the minute of now. Each starts at a multiple of step.
 func (r *Recorder) series(kind sojourn.EventKind, now time.Time, n, step int) []int {
 	sums := make([]int, n)
-	last := now.Unix() / 60
+	last := lastMinute(now, step)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.ring {
@@ -74,4 +74,9 @@ func (r *Recorder) series(kind sojourn.EventKind, now time.Time, n, step int) []
 		sums[n-1-int(age)/step] += int(b.counts[kind])
 	}
 	return sums
+}
+
+// lastMinute is the last minute of the step that now is in, in Unix time.
+func lastMinute(now time.Time, step int) int64 {
+	return now.Unix()/60/int64(step)*int64(step) + int64(step) - 1
 }

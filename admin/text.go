@@ -44,6 +44,14 @@ func moment(t time.Time) string {
 	return t.UTC().Format("2 Jan 2006, 15:04 UTC")
 }
 
+// day is moment without the time of the day, which most people need not know.
+func day(t time.Time) string {
+	if t.IsZero() {
+		return "unknown"
+	}
+	return t.UTC().Format("2 Jan 2006")
+}
+
 // plural is "1 session", "2 sessions".
 func plural(n int, noun string) string {
 	if n == 1 {

@@ -33,6 +33,7 @@ func (s *shop) openAdmin() (err error) {
 		Authorize: s.isOperator,
 		Operator:  s.customerEmail,
 		Recorder:  s.recorder,
+		StoreName: "SQLite",
 		Site:      "Fernweg sessions",
 		Home:      "/",
 		Logger:    s.logger,

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -83,7 +84,7 @@ func TestAnOperatorEndsASession(t *testing.T) {
 	if got := ops.text("main"); !strings.Contains(got, handle) || strings.Contains(got, "ida@example.com") {
 		t.Errorf("the session's page says %q", got)
 	}
-	ops.press(`a.danger`)
+	ops.press(`main a.button`)
 	ops.press(`form button.danger`)
 	if got := ops.text(".messages"); got != "The session is ended, on every replica." {
 		t.Errorf("afterwards: %q", got)
@@ -272,7 +273,7 @@ func (s *testShop) signInFrom(t *testing.T, ip, agent string) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/login", strings.NewReader(form.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("User-Agent", agent)
-	r.RemoteAddr = "[" + ip + "]:4711"
+	r.RemoteAddr = net.JoinHostPort(ip, "4711")
 	w := httptest.NewRecorder()
 	s.shop.handler().ServeHTTP(w, r)
 	if w.Code != http.StatusSeeOther || len(w.Result().Cookies()) == 0 {

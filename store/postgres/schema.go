@@ -15,20 +15,22 @@ import (
 //
 // Times are Unix milliseconds, 0 = not set. due is the hour after which the row
 // can be swept: it changes so rarely that most saves and touches change no
-// indexed column, and PostgreSQL can keep them within the page (HOT). Data is
-// not compressed: it is sealed.
+// indexed column, and PostgreSQL can keep them within the page (HOT). What a
+// save does not change comes first: the write-ahead log omits what a row has in
+// common with the one before, from its start on. Data is not compressed: it is
+// sealed.
 var migrations = []string{
 	`CREATE TABLE %[1]s (
-		id       bytea  PRIMARY KEY,
-		version  bigint NOT NULL,
-		tags     bigint[] NOT NULL,
-		usr      bytea,
 		created  bigint NOT NULL,
-		seen     bigint NOT NULL,
-		deadline bigint NOT NULL,
 		expires  bigint NOT NULL,
 		ended    bigint NOT NULL,
 		due      integer NOT NULL,
+		id       bytea  PRIMARY KEY,
+		usr      bytea,
+		seen     bigint NOT NULL,
+		deadline bigint NOT NULL,
+		version  bigint NOT NULL,
+		tags     bigint[] NOT NULL,
 		data     bytea
 	) WITH (fillfactor = 80);
 	ALTER TABLE %[1]s ALTER COLUMN data SET STORAGE EXTERNAL;
@@ -126,13 +128,6 @@ const manyColumns = "id, tag_count, version, usr, created, seen, deadline, expir
 // manyTags are the tags of row n.nr of many.
 const manyTags = "($2::bigint[])[(n.nr - 1) * 8 + 1 : (n.nr - 1) * 8 + n.tag_count]"
 
-// free locks the rows of a batch for it, without waiting for what others have
-// locked, and in the order of the IDs. It is asked with "(… IN …) IS TRUE",
-// which keeps the planner from making a join of it: it expects few rows, and
-// would compare each row with each.
-const free = `WITH free AS MATERIALIZED (
-	SELECT id FROM TABLE WHERE id = ANY($1::bytea[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)`
-
 const columns = "id, version, tags, usr, created, seen, deadline, expires, ended, data"
 
 // nowMillis is the database's clock.
@@ -141,7 +136,7 @@ const nowMillis = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 func statementsFor(table string) statements {
 	due := func(deadline string) string { return "(" + deadline + " / 3600000)::integer" }
 	r := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "NOW", nowMillis)
-	m := strings.NewReplacer("TABLE", table, "FREE", strings.ReplaceAll(free, "TABLE", table), "MANYTAGS", manyTags, "MANYCOLUMNS", manyColumns, "MANY", many)
+	m := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "MANYTAGS", manyTags, "MANYCOLUMNS", manyColumns, "MANY", many)
 	return statements{
 		load: r.Replace("SELECT COLUMNS FROM TABLE WHERE id = $1"),
 		// A record past its deadline makes room for a new one.
@@ -190,18 +185,29 @@ func statementsFor(table string) statements {
 			SELECT n.id, n.version, MANYTAGS, n.usr, n.created, n.seen, n.deadline, n.expires, n.ended, n.data, ` + due("n.deadline") + `
 			FROM MANY) WITH ORDINALITY AS n (MANYCOLUMNS, nr) ORDER BY n.id
 			ON CONFLICT (id) DO NOTHING RETURNING id`),
-		updateMany: m.Replace(`FREE UPDATE TABLE t SET version = n.version, tags = MANYTAGS, usr = n.usr, created = n.created,
-			seen = CASE WHEN n.shorten THEN n.seen ELSE greatest(t.seen, n.seen) END,
-			deadline = CASE WHEN n.shorten THEN n.deadline ELSE greatest(t.deadline, n.deadline) END,
-			due = ` + due("CASE WHEN n.shorten THEN n.deadline ELSE greatest(t.deadline, n.deadline) END") + `,
-			expires = n.expires, ended = n.ended, data = n.data
-			FROM MANY, $12::bigint[], $13::bigint[], $14::boolean[]) WITH ORDINALITY AS n (MANYCOLUMNS, base_version, base_tag, shorten, nr)
-			WHERE t.id = n.id AND (n.id IN (SELECT id FROM free)) IS TRUE
-			AND t.version = n.base_version AND t.tags[1] = n.base_tag AND t.ended = 0 RETURNING t.id`),
-		touchMany: m.Replace(`FREE UPDATE TABLE t SET seen = greatest(t.seen, n.seen), deadline = greatest(t.deadline, n.deadline),
-			due = ` + due("greatest(t.deadline, n.deadline)") + `
-			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS n (id, seen, deadline)
-			WHERE t.id = n.id AND (n.id IN (SELECT id FROM free)) IS TRUE AND t.ended = 0 RETURNING t.id`),
+		// The inner query finds and locks the rows that are to change, one by one
+		// in the order of the IDs, without waiting for what others have locked.
+		// Nothing but the index on id can be used for that or for the conflicts
+		// with them, so that a plan that was made when the table was small is as
+		// good when it is large; a join in UPDATE … FROM could become anything.
+		updateMany: m.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
+			SELECT n.id, n.version, MANYTAGS, n.usr, n.created, now.seen, now.deadline, n.expires, n.ended, n.data, ` + due("now.deadline") + `
+			FROM MANY, $12::bigint[], $13::bigint[], $14::boolean[]) WITH ORDINALITY AS n (MANYCOLUMNS, base_version, base_tag, shorten, nr),
+			LATERAL (SELECT CASE WHEN n.shorten THEN n.seen ELSE greatest(o.seen, n.seen) END AS seen,
+					CASE WHEN n.shorten THEN n.deadline ELSE greatest(o.deadline, n.deadline) END AS deadline
+				FROM TABLE o WHERE o.id = n.id AND o.version = n.base_version AND o.tags[1] = n.base_tag AND o.ended = 0
+				FOR NO KEY UPDATE SKIP LOCKED) AS now
+			ON CONFLICT (id) DO UPDATE SET version = excluded.version, tags = excluded.tags, usr = excluded.usr,
+				created = excluded.created, seen = excluded.seen, deadline = excluded.deadline, expires = excluded.expires,
+				ended = excluded.ended, data = excluded.data, due = excluded.due
+			RETURNING t.id`),
+		touchMany: m.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
+			SELECT o.id, o.version, o.tags, o.usr, o.created, greatest(o.seen, n.seen), greatest(o.deadline, n.deadline),
+				o.expires, o.ended, o.data, ` + due("greatest(o.deadline, n.deadline)") + `
+			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS n (id, seen, deadline),
+			LATERAL (SELECT * FROM TABLE WHERE id = n.id AND ended = 0 FOR NO KEY UPDATE SKIP LOCKED) AS o
+			ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, deadline = excluded.deadline, due = excluded.due
+			RETURNING t.id`),
 		sweep: r.Replace(`DELETE FROM TABLE WHERE id IN (SELECT id FROM TABLE
 			WHERE due <= ` + due("(NOW - $1::bigint)") + ` AND deadline < NOW - $1::bigint
 			LIMIT $2 FOR UPDATE SKIP LOCKED)`),

@@ -1,0 +1,70 @@
+package sojourn_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// A stream of server-sent events that ends when its session does, on whatever
+// replica that happens.
+func ExampleSession_Done() {
+	sessions := manager(sojourn.Config{Cookie: sojourn.Cookie{Insecure: true}})
+	prices := make(chan int, 1)
+	mux := http.NewServeMux()
+	mux.Handle("/login", sessions.Handler(func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
+		session.Login("anna")
+	}))
+	mux.Handle("/prices", sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		flush := http.NewResponseController(w).Flush
+		for {
+			select {
+			case p := <-prices:
+				fmt.Fprintf(w, "data: %d\n\n", p)
+			case <-session.Done():
+				fmt.Fprintf(w, "event: ended\ndata: %v\n\n", session.Err())
+				return
+			case <-r.Context().Done(): // the visitor has gone
+				return
+			}
+			if err := flush(); err != nil {
+				return
+			}
+		}
+	}))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+
+	in, err := http.Get(server.URL + "/login")
+	if err != nil {
+		panic(err)
+	}
+	in.Body.Close()
+	request, err := http.NewRequest(http.MethodGet, server.URL+"/prices", nil)
+	if err != nil {
+		panic(err)
+	}
+	request.AddCookie(in.Cookies()[0])
+	prices <- 42
+	stream, err := http.DefaultClient.Do(request)
+	if err != nil {
+		panic(err)
+	}
+	defer stream.Body.Close()
+	if _, err := sessions.RevokeUser(request.Context(), "anna"); err != nil {
+		panic(err)
+	}
+	text, err := io.ReadAll(stream.Body)
+	fmt.Print(string(text), err)
+	// Output:
+	// data: 42
+	//
+	// event: ended
+	// data: sojourn: the session has ended
+	//
+	// <nil>
+}
