@@ -52,6 +52,7 @@ type headerChange struct {
 	persist        *record.Persist
 	presented      uint64 // the credential of this generation came back for the first time; 0 = none
 	rotate         *rotation
+	legacy         *string // where the session's legacy form is
 }
 
 // rotation replaces the credential of one generation.
@@ -173,6 +174,9 @@ func (h *headerChange) apply(to *record.Header, now int64) {
 	}
 	if h.persist != nil {
 		to.Persist = *h.persist
+	}
+	if h.legacy != nil {
+		to.Legacy = *h.legacy
 	}
 	if h.presented != 0 && to.Generation == h.presented && to.Presented == 0 {
 		to.Presented = now

@@ -144,7 +144,7 @@ func (s *Session) pending() bool {
 }
 
 // commit keeps the pending changes. Where it fails they stay pending.
-func (s *Session) commit(ctx context.Context, mode commitMode) error {
+func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
 	if s.failed != nil {
 		return s.failed
 	}
@@ -166,6 +166,14 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	defer m.end()
 	// What the handler decided is kept even if the client has gone away.
 	ctx = context.WithoutCancel(ctx)
+	if s.writesBack() {
+		fresh, before := s.login != nil, s.last.rec.Header
+		defer func() {
+			if err == nil {
+				s.writeBack(ctx, fresh, before)
+			}
+		}()
+	}
 
 	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
 	if s.ending != nil && !s.ending.carry && (cookies || s.last.placement == PlacementStored || m.anchored(s.last)) {

@@ -90,6 +90,9 @@ type Config struct {
 	// Events hears what happens to sessions; see [AuditLog]. nil = nobody does.
 	Events Events
 
+	// Adopt takes over live sessions of other libraries. nil = none.
+	Adopt *Adopt
+
 	// ErrorHandler answers when a session could not be loaded or kept; see
 	// [Manager.ServeError] for what happens when it is nil. It writes the whole
 	// answer, status included, or calls ServeError for the plain one.
@@ -261,6 +264,11 @@ func (c *Config) complete() error {
 		bad("Grace %v: use at most %v, or 0 for %v", c.Grace, maxGrace, defaultGrace)
 	}
 	errs = append(errs, c.Cookie.complete()...)
+	if c.Adopt != nil {
+		a := *c.Adopt
+		c.Adopt = &a
+		errs = append(errs, a.complete(c)...)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

@@ -22,16 +22,18 @@ const (
 	EventExpired                             // it was found to be past its idle timeout or lifetime
 	EventTheftSuspected                      // an outdated credential of it turned up
 	EventCookieRejected                      // a session cookie was damaged, foreign or expired; see Reason
+	EventAdopted                             // it was made of a legacy session; see Config.Adopt
 )
 
 var eventNames = [...]string{
 	EventCreated: "created", EventPromoted: "promoted", EventLogin: "login", EventLogout: "logout",
 	EventRotated: "rotated", EventRevoked: "revoked", EventExpired: "expired",
 	EventTheftSuspected: "theft_suspected", EventCookieRejected: "cookie_rejected",
+	EventAdopted: "adopted",
 }
 
 // String returns "created", "promoted", "login", "logout", "rotated", "revoked",
-// "expired", "theft_suspected" or "cookie_rejected".
+// "expired", "theft_suspected", "cookie_rejected" or "adopted".
 func (k EventKind) String() string {
 	if int(k) >= len(eventNames) || k == 0 {
 		return "unknown"

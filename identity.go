@@ -60,7 +60,7 @@ func (s *Session) Login(user string, methods ...string) {
 
 // header is the header of the session that the login makes out of one before.
 func (l *login) header(h record.Header, v visit) record.Header {
-	return record.Header{
+	next := record.Header{
 		Created:   l.at.UnixMilli(),
 		User:      l.user,
 		AuthTime:  l.at.UnixMilli(),
@@ -72,6 +72,10 @@ func (l *login) header(h record.Header, v visit) record.Header {
 		Persist:   h.Persist,
 		Unknown:   h.Unknown,
 	}
+	if !l.drop {
+		carryLink(&next, &h)
+	}
+	return next
 }
 
 // Logout ends the session for good: a stored one leaves an end mark that no
@@ -120,6 +124,12 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
+	before, other := s.last, s.login.drop
+	if other {
+		if err := m.leaveLegacy(ctx, before); err != nil {
+			return err
+		}
+	}
 	j := &job{s: s, who: s.last.identity}
 	var inline *state
 	var value string
@@ -148,6 +158,9 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	}
 	s.countMove(ctx, j.next)
 	s.keepStored(j.next, true)
+	if other {
+		_ = s.endLegacy(ctx, &before.rec.Header) // logged; the login stands
+	}
 	return nil
 }
 
@@ -295,7 +308,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state
 // sendEnd replaces a session by its end mark, if it is still as old says, or
 // if it is still not stored, where old is nil.
 func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) error {
-	until := now.Add(store.MinEndMark)
+	until := later(now.Add(store.MinEndMark), m.legacyUntil(&last.rec.Header, now))
 	rec := store.Record{ID: last.id, Version: 1, Created: now, Tags: []store.Tag{newTag()}}
 	base := store.Base{}
 	if last.placement == PlacementInline {
@@ -325,6 +338,10 @@ func later(a, b time.Time) time.Time {
 // endLast keeps a Logout: it ends the session as it was loaded.
 func (s *Session) endLast(ctx context.Context) error {
 	m := s.m
+	before := s.last
+	if err := m.leaveLegacy(ctx, before); err != nil {
+		return err
+	}
 	if s.last.placement == PlacementStored {
 		j := &job{s: s, who: s.last.identity}
 		j.alone = func(ctx context.Context, known *state) (*state, error) {
@@ -344,7 +361,7 @@ func (s *Session) endLast(ctx context.Context) error {
 	m.tell(ctx, s.event(EventLogout, s.last))
 	s.forget()
 	s.last, s.ending = nothing, nil
-	return nil
+	return s.endLegacy(ctx, &before.rec.Header)
 }
 
 // endStored replaces a stored session by its end mark. A session that is over

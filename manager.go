@@ -32,6 +32,8 @@ type Manager struct {
 	watches watches
 	feed    feed
 	told    struct{ expired onceSet }
+	// adoptions counts what Config.Adopt does.
+	adoptions adoptions
 
 	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
 	closing   sync.Once
@@ -250,6 +252,11 @@ func (s *Session) load(ctx context.Context) error {
 	if s.last.placement == PlacementNone && inline != nil {
 		s.last, s.jar.isNew = inline, false
 		s.touchDue = m.touchDue(&inline.rec.Header, record.Time(inline.rec.Header.Seen), now) && !s.background
+	}
+	if s.last.placement == PlacementNone {
+		if err := s.adopt(ctx, now); err != nil {
+			return err
+		}
 	}
 	s.view = s.last.rec
 	return nil

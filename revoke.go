@@ -53,7 +53,8 @@ func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 
 // RevokeUser ends all sessions of a user but those whose handles are in keep,
 // and returns how many: after a change of password, say, with the handle of the
-// session that changed it. On an error, some may have ended.
+// session that changed it. On an error, some may have ended. Legacy sessions of
+// the user that were not adopted yet are refused, see [Manager.RefuseLegacy].
 //
 // A login that has not been answered when RevokeUser is called may come before
 // it or after it.
@@ -226,13 +227,17 @@ func (m *Manager) revokeWithin(ctx context.Context, st *state, reason string) er
 
 // revoke ends a session whatever its version.
 func (m *Manager) revoke(ctx context.Context, st *state, reason string) error {
+	if err := m.leaveLegacy(ctx, st); err != nil {
+		return err
+	}
 	until := m.markUntil(&st.rec.Header, m.now())
 	if err := m.cfg.Store.Delete(ctx, st.id, until); err != nil {
 		m.count.storeErrors.Add(1)
 		return unavailable("end a session", err)
 	}
 	m.ended(ctx, st.id, st.rec.Header.User, reason)
-	return nil
+	_, err := m.endLegacy(ctx, &st.rec.Header)
+	return err
 }
 
 // ended tells everybody here that a session was ended from elsewhere.
@@ -253,6 +258,9 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 	defer m.end()
 	if user == "" {
 		return 0, nil
+	}
+	if err := m.refuseLegacy(ctx, user); err != nil {
+		return 0, err
 	}
 	total := 0
 	// Again, for a login that was under way while the first ones were ended.
@@ -338,7 +346,7 @@ func (s *Session) sendLogin(ctx context.Context, rec store.Record, base store.Ba
 	limit := store.UserLimit{
 		Max:    m.cfg.MaxPerUser,
 		Refuse: m.cfg.RefuseOverMax,
-		Until:  m.now().Add(store.MinEndMark),
+		Until:  m.limitUntil(m.now()),
 	}
 	if m.cfg.Placement == CookieFirst { // the cookies of those that are ended turn up for longer
 		limit.Until = m.now().Add(m.cfg.Lifetime)

@@ -331,6 +331,12 @@ func (s *Session) Get(name string, into any) error {
 	if !ok || strings.HasPrefix(name, "_") {
 		return fmt.Errorf("%w: %.40q", ErrNoValue, name)
 	}
+	return getInto(name, raw, into)
+}
+
+// getInto decodes a value into the variable that into points to, which is left
+// alone if that fails.
+func getInto(name string, raw []byte, into any) error {
 	target := reflect.ValueOf(into)
 	if target.Kind() != reflect.Pointer || target.IsNil() {
 		return fmt.Errorf("%w: Get(%.40q) needs a non-nil pointer, not %T", ErrBadValue, name, into)

@@ -12,7 +12,7 @@ import (
 const minutes = 24 * 60
 
 // kinds is one more than the highest sojourn.EventKind.
-const kinds = int(sojourn.EventCookieRejected) + 1
+const kinds = int(sojourn.EventAdopted) + 1
 
 // Recorder counts the events of the last 24 hours, minute by minute, for the
 // dashboard's charts. It takes a fixed 80 KB, keeps nothing but numbers, and

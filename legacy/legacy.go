@@ -50,6 +50,14 @@ type Session struct {
 	// applications know which key of Data it is.
 	User string
 
+	// Began is when the session itself began, as far as the format tells; zero if
+	// it does not.
+	Began time.Time
+
+	// Copies says that the data came out of the cookie itself: a copy of the
+	// cookie stays good for the old library whatever becomes of the session.
+	Copies bool
+
 	// Issued is when the cookie was written or the session last used, as far
 	// as the format tells; zero if it does not.
 	Issued time.Time
@@ -90,9 +98,33 @@ type Writer interface {
 type Ender interface {
 	// End deletes the session's state on the server, and returns the
 	// Set-Cookie fields that remove its cookies; these are valid even with an
-	// error. It is idempotent. A copy of a cookie that holds its data itself
+	// error. It is idempotent. ID, Credential and Cookies are all that it needs; a
+	// session without an ID has nothing on the server, and only its cookies go. A copy of a cookie that holds its data itself
 	// stays valid for the old library: no one can take it back.
 	End(ctx context.Context, s *Session) (setCookie []string, err error)
+}
+
+// About says what the sessions of a format are like.
+type About struct {
+	// Name is the library and what tells this format from others of it, such as
+	// "webapp2 session", with the name of the cookie.
+	Name string
+	// Expires says that every session ends by itself.
+	Expires bool
+	// Idle is how long a session lasts after each use, where using it is what
+	// keeps it alive. 0 = what ends it does not move, or with changes only.
+	Idle time.Duration
+	// GoTypes says that values keep the Go types that they have; other formats
+	// keep those of package value.
+	GoTypes bool
+}
+
+// Known is a Reader and Ender that tells about its sessions, as those of all
+// packages of this module do.
+type Known interface {
+	Reader
+	Ender
+	About() About
 }
 
 // Format reads, writes and ends the sessions of one library.
@@ -100,6 +132,7 @@ type Format interface {
 	Reader
 	Writer
 	Ender
+	About() About
 }
 
 // Store is where a library keeps sessions on a server. What a key is, and
@@ -115,7 +148,7 @@ type Store interface {
 type Entry struct {
 	Value   []byte
 	Flags   uint32    // memcached's; 0 elsewhere
-	Expires time.Time // zero = never; not filled in by Get
+	Expires time.Time // zero = never; Get need not fill it in
 }
 
 // ErrNoEntry is what the stores of all formats return for a key under which

@@ -33,6 +33,9 @@ type Header struct {
 	OlderUntil int64  // until when the generation before the previous one is accepted
 	Suspected  uint64 // the generation at which an outdated credential was last reported
 
+	// Legacy is where an adopted session comes from, in a form of the manager's.
+	Legacy string
+
 	// Unknown holds entries of newer versions, as they were read.
 	Unknown []byte
 }
@@ -69,6 +72,7 @@ const (
 	tagRotated
 	tagOlderUntil
 	tagSuspected
+	tagLegacy
 	tagFirstUnknown
 )
 
@@ -117,6 +121,7 @@ func (h *Header) append(dst []byte) []byte {
 	number(tagRotated, uint64(h.Rotated))
 	number(tagOlderUntil, uint64(h.OlderUntil))
 	number(tagSuspected, h.Suspected)
+	text(tagLegacy, h.Legacy)
 	return append(dst, h.Unknown...)
 }
 
@@ -187,6 +192,8 @@ func (h *Header) parse(b []byte) bool {
 			h.OlderUntil = e.millis()
 		case tagSuspected:
 			h.Suspected = e.nonzero()
+		case tagLegacy:
+			h.Legacy = e.text()
 		}
 		if e.bad || len(e.b) > 0 {
 			return false

@@ -144,8 +144,8 @@ func (r *Record) Append(dst []byte) []byte {
 
 // Size returns about how many bytes Append needs, never less.
 func (r *Record) Size() int {
-	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Methods) + len(r.Header.Unknown)
-	n += len(r.Header.Identifier) + 20*8
+	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Methods)
+	n += len(r.Header.Identifier) + len(r.Header.Legacy) + len(r.Header.Unknown) + 21*8
 	for i := range r.fields {
 		n += len(r.fields[i].Name) + len(r.fields[i].Value) + 32
 	}

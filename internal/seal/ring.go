@@ -133,6 +133,7 @@ type Ring struct {
 	keys    []ringKey
 	sealing *material
 	index   *[SecretSize]byte // behind a pointer, where printing does not look
+	legacy  *[SecretSize]byte // likewise
 	scratch sync.Pool         // of *[]byte, for additional data
 }
 
@@ -175,6 +176,11 @@ func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 		return nil, err
 	}
 	r.index = (*[SecretSize]byte)(users)
+	adopted, err := derive(index, "legacy", SecretSize)
+	if err != nil {
+		return nil, err
+	}
+	r.legacy = (*[SecretSize]byte)(adopted)
 	r.scratch.New = func() any { return new([]byte) }
 	return r, nil
 }
@@ -308,12 +314,21 @@ func (r *Ring) UserHash(name, user string) store.UserHash {
 	if user == "" {
 		return store.UserHash{}
 	}
+	return store.UserHash(hashParts(r.index, name, user)[:len(store.UserHash{})])
+}
+
+// Legacy returns the identifier that stands for something of another library's
+// sessions: HMAC-SHA256 of the parts, each with its length in front. Its key
+// stays the same while keys come and go, as that of the user index does.
+func (r *Ring) Legacy(parts ...string) []byte { return hashParts(r.legacy, parts...) }
+
+func hashParts(key *[SecretSize]byte, parts ...string) []byte {
 	var text []byte
-	for _, s := range []string{name, user} {
+	for _, s := range parts {
 		text = binary.BigEndian.AppendUint64(text, uint64(len(s)))
 		text = append(text, s...)
 	}
-	mac := hmac.New(sha256.New, r.index[:])
+	mac := hmac.New(sha256.New, key[:])
 	mac.Write(text)
-	return store.UserHash(mac.Sum(nil)[:len(store.UserHash{})])
+	return mac.Sum(nil)
 }

@@ -541,6 +541,31 @@ func TestUserHashSeparatesUsersAndNames(t *testing.T) {
 	}
 }
 
+func TestLegacyIdentifiersSeparateTheirPartsAndDependOnTheIndexKeyAlone(t *testing.T) {
+	r := newRing(t, newKey(t, 1, Active))
+	seen := map[string]bool{}
+	for _, parts := range [][]string{{"session", "s", "a", "b"}, {"spent", "s", "a", "b"}, {"session", "s", "ab", ""}, {"session", "sa", "b"}, {"session", "s", "a"}} {
+		id := string(r.Legacy(parts...))
+		if len(id) != 32 || seen[id] {
+			t.Errorf("%q: %x", parts, id)
+		}
+		seen[id] = true
+	}
+	if !bytes.Equal(newRing(t, newKey(t, 2, Active)).Legacy("session"), r.Legacy("session")) {
+		t.Error("it changes with the keys")
+	}
+	if user := r.UserHash("name", "user"); bytes.HasPrefix(r.Legacy("name", "user"), user[:]) {
+		t.Error("it has the key of the user index")
+	}
+	other, err := NewRing([]Key{newKey(t, 1, Active)}, [SecretSize]byte{'j'})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(other.Legacy("session"), r.Legacy("session")) {
+		t.Error("it does not depend on the index key")
+	}
+}
+
 func TestUserHashOfNobodyIsZero(t *testing.T) {
 	if h := newRing(t, newKey(t, 1, Active)).UserHash("session", ""); h != (store.UserHash{}) {
 		t.Errorf("got %x", h)

@@ -9,29 +9,22 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
-	"time"
 	"unicode/utf8"
 
+	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/pickle"
 	"github.com/sojourn-go/sojourn/legacy/reason"
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Item is a memcache entry with the flags that say how Value is encoded.
-type Item struct {
-	Value   []byte
-	Flags   uint32
-	Expires time.Time // zero = never; stores cut it to seconds
-}
+// Item is a memcache entry with the flags that say how Value is encoded. Stores
+// cut Expires to seconds.
+type Item = legacy.Entry
 
 // Memcache is the App Engine memcache, bound to one namespace: the default
 // (empty) one for gae-sessions, whichever was current in the Python app for the
 // others. Keys are at most 250 bytes of any kind.
-type Memcache interface {
-	Get(ctx context.Context, key string) (Item, error) // legacy.ErrNoEntry
-	Set(ctx context.Context, key string, item Item) error
-	Delete(ctx context.Context, key string) error // nil if there was none
-}
+type Memcache = legacy.Store
 
 // Property is one property of an entity. Value is nil, a bool, int64, string,
 // []byte, time.Time, Key, or a []any of those.

@@ -169,6 +169,11 @@ type Detail struct {
 	Flags uint32
 }
 
+// About implements legacy.Known.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "beaker " + f.c.Name, Expires: f.c.Timeout > 0, Idle: f.c.Timeout}
+}
+
 // Read implements legacy.Reader.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
 	var first error
@@ -227,7 +232,7 @@ func sign(key []byte, text string) string {
 }
 
 func (f *Format) load(ctx context.Context, signed string, now time.Time) (*legacy.Session, error) {
-	s := &legacy.Session{}
+	s := &legacy.Session{Copies: f.c.Type == Cookie}
 	detail := &Detail{}
 	s.Detail = detail
 	var data *value.Dict
@@ -245,6 +250,9 @@ func (f *Format) load(ctx context.Context, signed string, now time.Time) (*legac
 	s.Credential = []byte(s.ID)
 	if s.ID == "" {
 		s.Credential = []byte(signed)
+	}
+	if created, ok := seconds(detail.Meta.Get(createdKey)); ok {
+		s.Began = unix(created)
 	}
 	if accessed, ok := seconds(detail.Meta.Get(accessedKey)); ok {
 		s.Issued = unix(accessed)
@@ -471,7 +479,7 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 		}
 	}
 	s.ID, s.Credential, s.Cookies, s.Detail = id, []byte(id), []string{f.c.Name}, &detail
-	s.Issued = now.UTC()
+	s.Issued, s.Copies = now.UTC(), f.c.Type == Cookie
 	if f.c.Timeout > 0 {
 		s.Expires = s.Issued.Add(f.c.Timeout)
 	}

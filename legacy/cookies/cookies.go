@@ -244,3 +244,24 @@ func Base64(s string) ([]byte, bool) {
 
 // MaxSize is the longest name and value together that browsers keep, in bytes.
 const MaxSize = 4096
+
+// ParseSet returns the name and the value, as it was sent, of a Set-Cookie field,
+// and whether the field removes the cookie: by an empty value, as everything in
+// this module does, or by Max-Age.
+func ParseSet(field string) (name, raw string, removed bool) {
+	name, rest, _ := strings.Cut(strings.TrimLeft(field, " "), "=")
+	if n := quotedLen(rest); n > 0 {
+		raw, rest = rest[:n], rest[n:]
+	} else {
+		end := strings.IndexByte(rest+";", ';')
+		raw, rest = strings.TrimRight(rest[:end], " \t"), rest[end:]
+	}
+	removed = raw == ""
+	for part := range strings.SplitSeq(rest, ";") {
+		key, v, _ := strings.Cut(strings.TrimSpace(part), "=")
+		if n, err := strconv.Atoi(v); strings.EqualFold(key, "Max-Age") && err == nil && n <= 0 {
+			removed = true
+		}
+	}
+	return strings.TrimRight(name, " \t"), raw, removed
+}

@@ -132,3 +132,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestSetCookieFieldsAreTakenApart(t *testing.T) {
+	for field, want := range map[string]struct {
+		name, raw string
+		removed   bool
+	}{
+		`session=abc==; Path=/; HttpOnly`:                 {"session", "abc==", false},
+		` DgU00="a;b=\"c"; expires=Tue; Path=/`:           {"DgU00", `"a;b=\"c"`, false},
+		`session=; Expires=Thu, 01 Jan 1970 00:00:00 GMT`: {"session", "", true},
+		`session=abc; Path=/; max-age=0`:                  {"session", "abc", true},
+		`session=abc; Max-Age=10`:                         {"session", "abc", false},
+		`session`:                                         {"session", "", true},
+		`session = abc `:                                  {"session", "abc", false},
+	} {
+		name, raw, removed := cookies.ParseSet(field)
+		if name != want.name || strings.TrimSpace(raw) != want.raw || removed != want.removed {
+			t.Errorf("%s: %q, %q, %v", field, name, raw, removed)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 
 	"github.com/sojourn-go/sojourn/legacy"
 )
@@ -21,7 +22,14 @@ const maxFile = 8 << 20
 // Store is a legacy.Store whose keys are paths below a folder. No key reaches
 // outside it, through symbolic links neither. It is safe for concurrent use,
 // also by several processes: a file is replaced as a whole.
-type Store struct{ root *os.Root }
+//
+// A guard's comparison holds among the goroutines of this process: no other
+// process that writes the files would know of a lock.
+type Store struct {
+	root *os.Root
+	// replacing is held from a guard's comparison to the write.
+	replacing sync.Mutex
+}
 
 var _ legacy.Store = (*Store)(nil)
 
@@ -31,14 +39,22 @@ func Open(folder string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session files: %w", err)
 	}
-	return &Store{root}, nil
+	return &Store{root: root}, nil
 }
 
 // Close closes the folder.
 func (s *Store) Close() error { return s.root.Close() }
 
 // Get implements legacy.Store.
-func (s *Store) Get(_ context.Context, key string) (legacy.Entry, error) {
+func (s *Store) Get(ctx context.Context, key string) (legacy.Entry, error) {
+	e, err := s.get(key)
+	if err == nil || errors.Is(err, legacy.ErrNoEntry) {
+		legacy.GuardOf(ctx).SawEntry(s, key, e, err == nil)
+	}
+	return e, err
+}
+
+func (s *Store) get(key string) (legacy.Entry, error) {
 	f, err := s.root.Open(key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return legacy.Entry{}, legacy.ErrNoEntry
@@ -59,7 +75,18 @@ func (s *Store) Get(_ context.Context, key string) (legacy.Entry, error) {
 
 // Set implements legacy.Store. Folders are made as needed, files and folders
 // for their owner only. The entry's Expires and Flags are not kept.
-func (s *Store) Set(_ context.Context, key string, e legacy.Entry) error {
+func (s *Store) Set(ctx context.Context, key string, e legacy.Entry) error {
+	s.replacing.Lock()
+	defer s.replacing.Unlock()
+	if guard := legacy.GuardOf(ctx); guard != nil {
+		now, err := s.get(key)
+		if err != nil && !errors.Is(err, legacy.ErrNoEntry) {
+			return err
+		}
+		if !guard.Allows(s, key, now, err == nil) {
+			return legacy.ErrChanged
+		}
+	}
 	if err := s.root.MkdirAll(path.Dir(key), 0o700); err != nil {
 		return clean(err)
 	}

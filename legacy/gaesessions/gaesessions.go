@@ -97,6 +97,12 @@ type Detail struct {
 	InCookies bool
 }
 
+// About implements legacy.Known. A session may have been started to last for ever
+// whatever the Lifetime is: then it has no Expires.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "gae-sessions", Expires: f.c.Lifetime > 0}
+}
+
 // Read implements legacy.Reader.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
 	all := cookies.Parse(header)
@@ -122,7 +128,13 @@ func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*
 	if !s.Expires.IsZero() && now.After(s.Expires) {
 		return nil, fmt.Errorf("gae-sessions: %w", reason.Expired)
 	}
-	s.Detail.(*Detail).InCookies = len(pdump) > 0
+	s.Copies = len(pdump) > 0
+	s.Detail.(*Detail).InCookies = s.Copies
+	// The identifier says when the session ends, so it tells when it began if it
+	// lasts as long as configured.
+	if began := s.Expires.Add(-f.c.Lifetime); f.c.Lifetime > 0 && !s.Expires.IsZero() && !began.After(now) {
+		s.Began = began
+	}
 	if len(pdump) == 0 {
 		if pdump, err = f.stored(ctx, s.ID); err != nil {
 			return nil, fmt.Errorf("gae-sessions: %w", err)
@@ -316,7 +328,7 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 			fields = append(fields, cookies.Expire(old, cookies.Attributes{}))
 		}
 	}
-	s.ID, s.Credential, s.Expires, s.Cookies = sid, []byte(sid), expires, names
+	s.ID, s.Credential, s.Expires, s.Cookies, s.Copies = sid, []byte(sid), expires, names, inCookies
 	s.Detail = &Detail{SSLOnly: sslOnly, InCookies: inCookies}
 	return fields, nil
 }

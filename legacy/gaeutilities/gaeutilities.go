@@ -118,6 +118,11 @@ type Detail struct {
 	FromCookie *value.Dict
 }
 
+// About implements legacy.Known.
+func (f *Sessions) About() legacy.About {
+	return legacy.About{Name: "gaeutilities " + f.c.Name, Expires: true, Idle: f.c.ExpireTime}
+}
+
 // Read implements legacy.Reader.
 func (f *Sessions) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
 	all := cookies.Parse(header)
@@ -266,14 +271,17 @@ func (f *Sessions) End(ctx context.Context, s *legacy.Session) ([]string, error)
 	for _, name := range names {
 		fields = append(fields, cookies.Expire(name, f.c.Cookie))
 	}
-	detail, ok := s.Detail.(*Detail)
-	if !ok {
+	if s.ID == "" {
+		return fields, nil
+	}
+	key, err := appengine.ParseKey(string(s.Credential))
+	if err != nil {
 		return fields, errors.New("gaeutilities session: ending: not a session of this package")
 	}
-	errs := []error{f.c.Datastore.Delete(ctx, detail.Key)}
+	errs := []error{f.c.Datastore.Delete(ctx, key)}
 	if f.c.Memcache != nil {
 		for _, kind := range []string{Kind, DataKind} {
-			errs = append(errs, f.c.Memcache.Delete(ctx, appengine.MemcacheKey(kind+"_"+detail.Key.Encode())))
+			errs = append(errs, f.c.Memcache.Delete(ctx, appengine.MemcacheKey(kind+"_"+key.Encode())))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -301,6 +309,9 @@ func NewUnsignedCookie(name string, attributes cookies.Attributes) *UnsignedCook
 	return &UnsignedCookie{name + dataSuffix, attributes}
 }
 
+// About implements legacy.Known.
+func (f *UnsignedCookie) About() legacy.About { return legacy.About{Name: "gaeutilities " + f.name} }
+
 // Read implements legacy.Reader. Its sessions never expire.
 func (f *UnsignedCookie) Read(_ context.Context, header http.Header, _ time.Time) (*legacy.Session, error) {
 	all := cookies.Parse(header)
@@ -308,7 +319,7 @@ func (f *UnsignedCookie) Read(_ context.Context, header http.Header, _ time.Time
 	if err != nil {
 		return nil, fmt.Errorf("gaeutilities data cookie: %w", err)
 	}
-	s := &legacy.Session{Data: d, Cookies: []string{f.name}}
+	s := &legacy.Session{Data: d, Cookies: []string{f.name}, Copies: true}
 	for _, c := range cookies.Named(all, f.name) {
 		s.Credential = []byte(c.Value)
 		if c.Value != "" {
@@ -339,7 +350,7 @@ func (f *UnsignedCookie) Write(_ context.Context, s *legacy.Session, now time.Ti
 	if n := len(f.name) + len(quoted); n > cookies.MaxSize {
 		return nil, fmt.Errorf("gaeutilities data cookie: %w: %d bytes", legacy.ErrTooLarge, n)
 	}
-	s.Credential, s.Cookies = text, []string{f.name}
+	s.Credential, s.Cookies, s.Copies = text, []string{f.name}, true
 	return []string{cookies.Set(f.name, quoted, f.attributes.At(now))}, nil
 }
 

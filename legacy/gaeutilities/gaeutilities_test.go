@@ -177,7 +177,7 @@ func TestEndingRemovesEverythingAndPythonsCopies(t *testing.T) {
 	if err != nil || len(fields) != 2 || memcache.Len() != 0 || d.session != nil {
 		t.Errorf("%q, %v, %d in memcache", fields, err, memcache.Len())
 	}
-	if _, err := f.End(ctx, &legacy.Session{}); err == nil {
+	if _, err := f.End(ctx, &legacy.Session{ID: "other", Credential: []byte("other")}); err == nil {
 		t.Error("a foreign session was ended")
 	}
 }

@@ -8,11 +8,9 @@
 package gorilla
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
-	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -127,6 +125,11 @@ func New(c Config) (*Format, error) {
 	return f, nil
 }
 
+// About implements legacy.Known. What ends a session moves when it is saved.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "gorilla " + f.c.Name, Expires: f.c.MaxAge > 0, GoTypes: !f.c.JSONValues}
+}
+
 // Read implements legacy.Reader. Of several cookies of the name any that
 // verifies is taken.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
@@ -157,7 +160,9 @@ func (f *Format) read(ctx context.Context, cookie string, now time.Time) (*legac
 	if err != nil {
 		return nil, err
 	}
-	s := &legacy.Session{Credential: []byte(f.c.Name + "|" + cookie), Issued: issued, Cookies: []string{f.c.Name}}
+	s := &legacy.Session{
+		Credential: []byte(f.c.Name + "|" + cookie), Issued: issued, Cookies: []string{f.c.Name}, Copies: f.c.Backend == CookieStore,
+	}
 	if f.c.MaxAge > 0 {
 		s.Expires = issued.Add(f.c.MaxAge)
 	}
@@ -296,7 +301,7 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 }
 
 func (f *Format) written(s *legacy.Session, id string, credential []byte, now time.Time) {
-	s.ID, s.Credential, s.Cookies = id, credential, []string{f.c.Name}
+	s.ID, s.Credential, s.Cookies, s.Copies = id, credential, []string{f.c.Name}, f.c.Backend == CookieStore
 	s.Issued = now.UTC().Truncate(time.Second)
 	if f.c.MaxAge > 0 {
 		s.Expires = s.Issued.Add(f.c.MaxAge)
@@ -311,20 +316,14 @@ func (f *Format) encodeValues(d *value.Dict) ([]byte, error) {
 	for k, v := range d.All() {
 		values[k] = v
 	}
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(values); err != nil {
-		return nil, fmt.Errorf("%w: %w", value.ErrUnsupported, err)
-	}
-	return b.Bytes(), nil
+	return gobdata.Encode(values)
 }
 
 func (f *Format) encodeID(id string) ([]byte, error) {
 	if f.c.JSON {
 		return json.Marshal(id)
 	}
-	var b bytes.Buffer
-	err := gob.NewEncoder(&b).Encode(id)
-	return b.Bytes(), err
+	return gobdata.Encode(id)
 }
 
 func newID() string {

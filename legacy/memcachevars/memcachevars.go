@@ -83,6 +83,12 @@ type Detail struct {
 	Stored map[string]appengine.Item
 }
 
+// About implements legacy.Known. The variables expire one by one, the identifier
+// never.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "memcache variables " + f.c.CookieName}
+}
+
 // Read implements legacy.Reader. A session has those of the configured
 // variables that are still there; with none it is not found. None as a value
 // cannot be told from an absent variable.
@@ -163,6 +169,7 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 		return nil, fmt.Errorf("memcache variables: %w", reason.BadSID)
 	}
 	old, _ := s.Detail.(*Detail)
+	unknown := old == nil && s.ID != "" // whatever is there goes
 	if old == nil {
 		old = &Detail{}
 	}
@@ -179,7 +186,7 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 			continue
 		case has:
 			err = f.c.Memcache.Set(ctx, key(id, name), item)
-		case had:
+		case had || unknown:
 			err = f.c.Memcache.Delete(ctx, key(id, name))
 		}
 		if err != nil {

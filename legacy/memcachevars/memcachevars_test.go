@@ -232,3 +232,22 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestASessionKnownByItsIdentifierAloneIsReplacedAsAWhole(t *testing.T) {
+	memcache := &legacytest.Memcache{}
+	f, err := memcachevars.New(memcachevars.Config{Names: []string{"a", "b"}, Memcache: memcache})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &legacy.Session{Data: value.NewDict()}
+	s.Data.Set("a", int64(1))
+	s.Data.Set("b", int64(2))
+	if _, err := f.Write(context.Background(), s, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	again := &legacy.Session{ID: s.ID, Data: value.NewDict()}
+	again.Data.Set("b", int64(3))
+	if _, err := f.Write(context.Background(), again, time.Now()); err != nil || memcache.Len() != 1 {
+		t.Errorf("%d variables, %v", memcache.Len(), err)
+	}
+}

@@ -6,12 +6,10 @@
 package scs
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"net/http"
@@ -98,6 +96,12 @@ type record struct {
 	Values   map[string]any
 }
 
+// About implements legacy.Known. An idle timeout is the store's business, and
+// its Expires is not it.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "scs " + f.c.Name, Expires: true, GoTypes: true}
+}
+
 // Read implements legacy.Reader. legacy.Session.Expires is the absolute
 // deadline; the idle timeout is the store's.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
@@ -144,6 +148,9 @@ func (f *Format) read(ctx context.Context, token string, now time.Time) (*legacy
 	s := &legacy.Session{
 		ID: token, Credential: []byte(token), Data: value.NewDict(),
 		Expires: r.Deadline.UTC(), Cookies: []string{f.c.Name},
+	}
+	if began := s.Expires.Add(-f.c.Lifetime); !began.After(now) {
+		s.Began = began
 	}
 	for k, v := range r.Values {
 		s.Data.Set(k, v)
@@ -202,19 +209,18 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 		}
 		r.Values[name] = v
 	}
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(r); err != nil {
-		return "", fmt.Errorf("%w: %w", value.ErrUnsupported, err)
+	b, err := gobdata.Encode(r)
+	if err != nil {
+		return "", err
 	}
 	expiry := r.Deadline
 	if idle := now.Add(f.c.IdleTimeout); f.c.IdleTimeout > 0 && idle.Before(expiry) {
 		expiry = idle.UTC()
 	}
-	var err error
 	if c, ok := f.c.Store.(committer); ok {
-		err = c.CommitCtx(ctx, f.key(token), b.Bytes(), expiry)
+		err = c.CommitCtx(ctx, f.key(token), b, expiry)
 	} else {
-		err = f.c.Store.Commit(f.key(token), b.Bytes(), expiry)
+		err = f.c.Store.Commit(f.key(token), b, expiry)
 	}
 	if err != nil {
 		return "", fmt.Errorf("store: %w", err)

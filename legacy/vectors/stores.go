@@ -3,6 +3,7 @@ package vectors
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,6 +30,17 @@ func newStores(c *Case) *stores {
 		}
 	}
 	return s
+}
+
+// backends are the stores as the formats take them.
+func (s *stores) backends(c *Case) Backends {
+	var in struct {
+		Options struct {
+			Type string `json:"type"`
+		} `json:"options"`
+	}
+	_ = json.Unmarshal(c.Config, &in) // only Beaker's has it; errors are those of the format
+	return Backends{Memcache: memcache{s}, Datastore: datastore{s}, Entities: entities{s}, Store: bytesStore{s, in.Options.Type}, App: s.app}
 }
 
 func place(backend, namespace, kind string, key any) string {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/beaker"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
 	"github.com/sojourn-go/sojourn/legacy/gaesessions"
@@ -14,9 +15,33 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
 )
 
+// Backends are the stores of an old application. A case needs only those that its
+// library uses.
+type Backends struct {
+	Memcache  appengine.Memcache
+	Datastore appengine.Datastore
+	Entities  gaeutilities.Datastore
+	Store     legacy.Store // where Beaker keeps server-side sessions
+	App       string       // of the datastore keys
+}
+
+// Format returns the format that the case's configuration describes, on those
+// stores instead of the case's own.
+func (c *Case) Format(on Backends) (legacy.Known, error) {
+	r, err := c.reader(on)
+	if err != nil {
+		return nil, err
+	}
+	known, ok := r.(legacy.Known)
+	if !ok {
+		return nil, fmt.Errorf("recorded sessions: %s: not a format to adopt from", c.Name)
+	}
+	return known, nil
+}
+
 // reader builds the reader that a case's configuration describes.
-func (c *Case) reader(s *stores) (legacy.Reader, error) {
-	var build func(*stores) (legacy.Reader, error)
+func (c *Case) reader(s Backends) (legacy.Reader, error) {
+	var build func(Backends) (legacy.Reader, error)
 	switch c.System {
 	case "webapp2-securecookie", "webapp2-memcache", "webapp2-ndb":
 		build = c.webapp2
@@ -53,7 +78,7 @@ func (s secret) bytes() []byte {
 
 func seconds(n float64) time.Duration { return time.Duration(n) * time.Second }
 
-func (c *Case) webapp2(s *stores) (legacy.Reader, error) {
+func (c *Case) webapp2(s Backends) (legacy.Reader, error) {
 	var in struct {
 		secret
 		CookieName    string          `json:"cookie_name"`
@@ -73,7 +98,7 @@ func (c *Case) webapp2(s *stores) (legacy.Reader, error) {
 	}
 	config := webapp2.Config{
 		Secret: in.bytes(), Name: in.CookieName,
-		Memcache: memcache{s}, Datastore: datastore{s}, App: s.app,
+		Memcache: s.Memcache, Datastore: s.Datastore, App: s.App,
 		Cookie: cookies.Attributes{
 			Domain: in.CookieArgs.Domain, Path: in.CookieArgs.Path, MaxAge: in.CookieArgs.MaxAge,
 			Secure: in.CookieArgs.Secure, HTTPOnly: in.CookieArgs.HTTPOnly,
@@ -102,7 +127,7 @@ func (c *Case) webapp2(s *stores) (legacy.Reader, error) {
 	return webapp2.New(config)
 }
 
-func (c *Case) gaesessions(s *stores) (legacy.Reader, error) {
+func (c *Case) gaesessions(s Backends) (legacy.Reader, error) {
 	var in struct {
 		secret
 		Lifetime    float64 `json:"lifetime"`
@@ -114,7 +139,7 @@ func (c *Case) gaesessions(s *stores) (legacy.Reader, error) {
 	}
 	config := gaesessions.Config{
 		Key: in.bytes(), Lifetime: seconds(in.Lifetime), NoDatastore: in.NoDatastore,
-		Memcache: memcache{s}, Datastore: datastore{s},
+		Memcache: s.Memcache, Datastore: s.Datastore,
 	}
 	if in.Threshold != nil {
 		config.CookieOnlyThreshold = *in.Threshold
@@ -125,7 +150,7 @@ func (c *Case) gaesessions(s *stores) (legacy.Reader, error) {
 	return gaesessions.New(config)
 }
 
-func (c *Case) beaker(s *stores) (legacy.Reader, error) {
+func (c *Case) beaker(s Backends) (legacy.Reader, error) {
 	var in struct {
 		Options struct {
 			Type        string  `json:"type"`
@@ -156,7 +181,7 @@ func (c *Case) beaker(s *stores) (legacy.Reader, error) {
 	config := beaker.Config{
 		Name: o.Key, ValidateKey: []byte(o.ValidateKey), Secret: []byte(o.Secret), EncryptKey: []byte(o.EncryptKey),
 		NonceBits: o.NonceBits, JSON: in.Serializer == "json", Timeout: seconds(o.Timeout),
-		Store: bytesStore{s, o.Type}, Datastore: datastore{s}, Kind: o.TableName,
+		Store: s.Store, Datastore: s.Datastore, Kind: o.TableName,
 		Cookie:      cookies.Attributes{Domain: o.Domain, Path: o.Path, Secure: o.Secure, HTTPOnly: o.HTTPOnly, SameSite: o.SameSite},
 		CookieLimit: -1,
 	}
@@ -206,7 +231,7 @@ func (c *Case) beaker(s *stores) (legacy.Reader, error) {
 }
 
 // gaeutilities trusts the data cookie, as the library that was recorded does.
-func (c *Case) gaeutilities(s *stores) (legacy.Reader, error) {
+func (c *Case) gaeutilities(s Backends) (legacy.Reader, error) {
 	var in struct {
 		Kwargs struct {
 			Writer     string   `json:"writer"`
@@ -222,7 +247,7 @@ func (c *Case) gaeutilities(s *stores) (legacy.Reader, error) {
 		return gaeutilities.NewUnsignedCookie(in.Kwargs.Name, cookies.Attributes{}), nil
 	}
 	config := gaeutilities.Config{
-		Name: in.Kwargs.Name, Datastore: entities{s}, Memcache: memcache{s}, TrustDataCookie: true,
+		Name: in.Kwargs.Name, Datastore: s.Entities, Memcache: s.Memcache, TrustDataCookie: true,
 	}
 	if in.Kwargs.ExpireTime != nil {
 		config.ExpireTime = seconds(*in.Kwargs.ExpireTime)
@@ -233,7 +258,7 @@ func (c *Case) gaeutilities(s *stores) (legacy.Reader, error) {
 	return gaeutilities.New(config)
 }
 
-func (c *Case) memcachevars(s *stores) (legacy.Reader, error) {
+func (c *Case) memcachevars(s Backends) (legacy.Reader, error) {
 	var in struct {
 		CookieName string   `json:"cookie_name"`
 		Names      []string `json:"names"`
@@ -241,7 +266,7 @@ func (c *Case) memcachevars(s *stores) (legacy.Reader, error) {
 	if err := json.Unmarshal(c.Config, &in); err != nil {
 		return nil, err
 	}
-	return memcachevars.New(memcachevars.Config{CookieName: in.CookieName, Names: in.Names, Memcache: memcache{s}})
+	return memcachevars.New(memcachevars.Config{CookieName: in.CookieName, Names: in.Names, Memcache: s.Memcache})
 }
 
 // stableID is a session's identifier, or "" where the old library would hand

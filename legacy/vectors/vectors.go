@@ -193,11 +193,18 @@ func (c *Case) read(ctx context.Context) (data any, sid string, err error) {
 
 // Read returns the whole session of a case.
 func (c *Case) Read(ctx context.Context) (*legacy.Session, error) {
-	r, err := c.reader(newStores(c))
+	r, err := c.reader(newStores(c).backends(c))
 	if err != nil {
 		return nil, err
 	}
 	return r.Read(ctx, c.header(), c.now())
+}
+
+// Setup returns the format that the case's configuration describes, on the case's
+// own stores, the request's header, and the time at which it is read.
+func (c *Case) Setup() (format legacy.Known, header http.Header, now time.Time, err error) {
+	format, err = c.Format(newStores(c).backends(c))
+	return format, c.header(), c.now(), err
 }
 
 func (c *Case) header() http.Header {
@@ -243,7 +250,7 @@ func (c *Case) Rewrite(ctx context.Context) (*Written, error) {
 	if !c.Expect.Valid || c.Pickle != nil || c.System == "gaeutilities" {
 		return nil, ErrNotShared
 	}
-	r, err := c.reader(newStores(c))
+	r, err := c.reader(newStores(c).backends(c))
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +264,7 @@ func (c *Case) Rewrite(ctx context.Context) (*Written, error) {
 	}
 	empty := newStores(nil)
 	empty.now, empty.app = c.now(), c.app()
-	w, err := c.reader(empty)
+	w, err := c.reader(empty.backends(c))
 	if err != nil {
 		return nil, err
 	}

@@ -121,6 +121,11 @@ type Detail struct {
 	User *User
 }
 
+// About implements legacy.Known. What ends a session moves with its changes only.
+func (f *Format) About() legacy.About {
+	return legacy.About{Name: "webapp2 " + f.c.Name, Expires: f.c.MaxAge > 0}
+}
+
 // Read implements legacy.Reader.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
 	var first error
@@ -151,7 +156,9 @@ func (f *Format) open(cookie string, now time.Time) (*legacy.Session, error) {
 	if !hmac.Equal([]byte(parts[2]), []byte(f.sign(parts[0], parts[1]))) {
 		return nil, reason.BadSignature
 	}
-	s := &legacy.Session{Credential: []byte(f.c.Name + "|" + cookie), Cookies: []string{f.c.Name}}
+	s := &legacy.Session{
+		Credential: []byte(f.c.Name + "|" + cookie), Cookies: []string{f.c.Name}, Copies: f.c.Backend == SecureCookie,
+	}
 	issued, err := strconv.ParseInt(parts[1], 10, 64)
 	if err == nil {
 		s.Issued = time.Unix(issued, 0).UTC()
@@ -308,7 +315,7 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 		if err != nil {
 			return nil, fmt.Errorf("webapp2 session: %w", err)
 		}
-		s.Credential = []byte(f.c.Name + "|" + raw)
+		s.Credential, s.Copies = []byte(f.c.Name+"|"+raw), true
 		f.issued(s, now)
 		return []string{field}, nil
 	}

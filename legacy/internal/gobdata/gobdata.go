@@ -1,4 +1,4 @@
-// Package gobdata decodes gob that may be broken or hostile.
+// Package gobdata decodes gob that may be broken or hostile, and encodes it.
 package gobdata
 
 import (
@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
 // maxSize is the most that is decoded, in bytes.
@@ -33,4 +34,13 @@ func Decode(b []byte, into any) (err error) {
 		return fmt.Errorf("%w: gob: %w", reason.Decode, err)
 	}
 	return nil
+}
+
+// Encode encodes one gob value. It wraps [value.ErrUnsupported].
+func Encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(v); err != nil {
+		return nil, fmt.Errorf("%w: %w", value.ErrUnsupported, err)
+	}
+	return b.Bytes(), nil
 }

@@ -17,16 +17,19 @@ type Store struct {
 	mu      sync.Mutex
 	entries map[string]legacy.Entry
 	Err     error // returned by everything while it is set
+	// BeforeSet, if set, is called once, by the next Set.
+	BeforeSet func()
 }
 
 // Get implements legacy.Store.
-func (s *Store) Get(_ context.Context, key string) (legacy.Entry, error) {
+func (s *Store) Get(ctx context.Context, key string) (legacy.Entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Err != nil {
 		return legacy.Entry{}, s.Err
 	}
 	e, ok := s.entries[key]
+	legacy.GuardOf(ctx).SawEntry(s, key, e, ok)
 	if !ok {
 		return legacy.Entry{}, legacy.ErrNoEntry
 	}
@@ -34,11 +37,18 @@ func (s *Store) Get(_ context.Context, key string) (legacy.Entry, error) {
 }
 
 // Set implements legacy.Store.
-func (s *Store) Set(_ context.Context, key string, e legacy.Entry) error {
+func (s *Store) Set(ctx context.Context, key string, e legacy.Entry) error {
+	if f := s.BeforeSet; f != nil {
+		s.BeforeSet = nil
+		f()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Err != nil {
 		return s.Err
+	}
+	if now, ok := s.entries[key]; !legacy.GuardOf(ctx).Allows(s, key, now, ok) {
+		return legacy.ErrChanged
 	}
 	if s.entries == nil {
 		s.entries = map[string]legacy.Entry{}
@@ -82,12 +92,12 @@ func (m *Memcache) Get(ctx context.Context, key string) (appengine.Item, error) 
 	if !e.Expires.IsZero() && m.Now.After(e.Expires) {
 		return appengine.Item{}, legacy.ErrNoEntry
 	}
-	return appengine.Item{Value: e.Value, Flags: e.Flags, Expires: e.Expires}, nil
+	return e, nil
 }
 
 // Set implements appengine.Memcache.
 func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) error {
-	return m.Store.Set(ctx, key, legacy.Entry{Value: item.Value, Flags: item.Flags, Expires: item.Expires})
+	return m.Store.Set(ctx, key, item)
 }
 
 // Datastore is an appengine.Datastore in memory. Its zero value is empty and
@@ -95,17 +105,21 @@ func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) err
 type Datastore struct {
 	mu       sync.Mutex
 	entities map[string]appengine.Entity
-	Err      error // returned by everything while it is set
+	saves    map[string]int
+	// BeforePut, if set, is called once, by the next Put.
+	BeforePut func()
+	Err       error // returned by everything while it is set
 }
 
 // Get implements appengine.Datastore.
-func (d *Datastore) Get(_ context.Context, kind, name string) (appengine.Entity, error) {
+func (d *Datastore) Get(ctx context.Context, kind, name string) (appengine.Entity, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.Err != nil {
 		return nil, d.Err
 	}
 	e, ok := d.entities[kind+"\x00"+name]
+	legacy.GuardOf(ctx).Saw(d, kind+"\x00"+name, d.saves[kind+"\x00"+name])
 	if !ok {
 		return nil, legacy.ErrNoEntry
 	}
@@ -113,12 +127,23 @@ func (d *Datastore) Get(_ context.Context, kind, name string) (appengine.Entity,
 }
 
 // Put implements appengine.Datastore.
-func (d *Datastore) Put(_ context.Context, kind, name string, e appengine.Entity) error {
+func (d *Datastore) Put(ctx context.Context, kind, name string, e appengine.Entity) error {
+	if f := d.BeforePut; f != nil {
+		d.BeforePut = nil
+		f()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.Err != nil {
 		return d.Err
 	}
+	if seen, ok := legacy.GuardOf(ctx).Seen(d, kind+"\x00"+name); ok && seen != d.saves[kind+"\x00"+name] {
+		return legacy.ErrChanged
+	}
+	if d.saves == nil {
+		d.saves = map[string]int{}
+	}
+	d.saves[kind+"\x00"+name]++
 	if d.entities == nil {
 		d.entities = map[string]appengine.Entity{}
 	}

@@ -1,0 +1,851 @@
+package sojourn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Adopt lets visitors keep the sessions that another library gave them.
+//
+// A request that asks for its session, brings no live session of the manager
+// and does bring a valid one of a legacy format has that one adopted, as a part
+// of the load: Map turns its values into the manager's, and the result is stored
+// as a session of its own right. Nothing is asked of a legacy format in any
+// other request.
+//
+//   - The adopted session's identifier is a keyed hash of the legacy credential,
+//     and it is inserted only where there is none. First requests at once, on
+//     any replica, and a visitor whose first response got lost, all get the same
+//     session.
+//   - What has expired there is not adopted, and the adopted session lives no
+//     longer than the legacy one would have, nor than Config allows. An idle
+//     timeout of the legacy format goes on as one.
+//   - A mapped user is logged in, in the user index, too. That is no
+//     authentication: Info.LoggedIn is zero.
+//   - Once the adopted session has ended, by Logout, Login, Rotate or for its
+//     age, the legacy one does not bring it back. Logout also ends the legacy
+//     session on its server; a failure of that is answered as a failed logout.
+//   - Cookies that hold their values themselves are copies that no server can
+//     take back, and an older copy may look like another session. So a Logout of
+//     a session adopted from such a cookie refuses every one of that user's that
+//     was issued before and is not adopted yet, on other devices, too.
+//   - A legacy session that is refused, however hostile, is a new visitor, a
+//     debug log line and a count; see [Manager.AdoptStats].
+//
+// A cross-site request with an unsafe method and no cookie of the manager adopts
+// nothing, as it could not start a session either (see [ErrCrossSite]).
+type Adopt struct {
+	// From are the formats to look for, in order; the first that finds an
+	// acceptable session wins. The packages below github.com/sojourn-go/sojourn/legacy
+	// make them. Required.
+	From []Legacy
+
+	// Map fills a session from a legacy one: it sets values and flash messages,
+	// and calls s.Login for a visitor who was logged in; s.SetExpiry and
+	// s.Remember work, too. Saving is not its business. It runs at most once per
+	// request. With an error nothing is adopted: the visitor is a new one. So is
+	// one for whom Map sets nothing at all. Required.
+	Map func(old *LegacySession, s *Session) error
+
+	// Until is when adopting ends: from then on no legacy format is asked any
+	// more, and no mark of an ended session is kept for longer. It does not
+	// shorten adopted sessions. Required if a format's sessions never expire.
+	// Zero = no end.
+	Until time.Time
+
+	// Keep leaves the legacy cookies in the browser, for an old application that
+	// still answers a part of the requests. Then activity there counts: a
+	// session that was idle for too long here is adopted again, up to its
+	// lifetime since it first was. Otherwise adopting expires the cookies, and
+	// an adopted session that has expired stays expired.
+	//
+	// The two sessions go on separately. To share one, see the package
+	// github.com/sojourn-go/sojourn/legacy/share.
+	Keep bool
+
+	// SkipOutages makes a visitor whose legacy session cannot be asked for,
+	// because its server does not answer, a new one. Otherwise that is
+	// [ErrUnavailable], which [Manager.ServeError] answers with 503: better than
+	// to look logged out, or to start a session that keeps the old one from being
+	// adopted later.
+	SkipOutages bool
+
+	// Back keeps writing a legacy form of the sessions, so that the site can
+	// roll back to the old application. nil = no. It implies Keep.
+	Back *WriteBack
+}
+
+// WriteBack says how sessions are written in a legacy format as well.
+//
+// That happens after each commit that changed something, for every session of
+// the manager, adopted or not. It is a copy for a roll-back, not the truth:
+// where it cannot be written the response goes out all the same, and the failure
+// is logged and counted. Logins, logouts and expiry go along. A login gets a
+// fresh legacy session.
+type WriteBack struct {
+	// To is the format to write. Sessions written there are adopted only if it is
+	// among Adopt.From as well.
+	To LegacyWriter
+	// Values returns the whole content of the legacy session. It reads from s and
+	// changes nothing. Nil values write nothing.
+	Values func(s *Session) (map[string]any, error)
+}
+
+// Legacy finds and ends the sessions of one format of another library.
+type Legacy interface {
+	// Name says which format this is, such as "webapp2 session": one text per
+	// library and cookie. It is part of an adopted session's identity and of
+	// the counters; do not change it while adopting goes on.
+	Name() string
+
+	// Expires reports whether every session ends by itself, at a time that Find
+	// tells.
+	Expires() bool
+
+	// Find returns the session that a request's header leads to, verified and
+	// not expired at now, or nil if there is none. An error that wraps a
+	// [LegacyRefusal] says that there is one that cannot be accepted; any other,
+	// that a server could not be asked.
+	Find(ctx context.Context, in http.Header, now time.Time) (*LegacySession, error)
+
+	// Forget returns the Set-Cookie fields that remove the session's cookies.
+	Forget(old *LegacySession) (setCookie []string)
+
+	// End ends a session on the library's servers and returns what Forget does.
+	// Only old.State is sure to be set. It is idempotent.
+	End(ctx context.Context, old *LegacySession) (setCookie []string, err error)
+}
+
+// LegacyWriter is a [Legacy] whose sessions can be written.
+type LegacyWriter interface {
+	Legacy
+
+	// Write stores the session old.State names, or a new one if that is empty,
+	// with old.Values in it, and returns the Set-Cookie fields to send. It sets
+	// all other fields of old.
+	Write(ctx context.Context, old *LegacySession, now time.Time) (setCookie []string, err error)
+}
+
+// LegacySession is a session of another library.
+type LegacySession struct {
+	// Source is the Name of the [Legacy] that it comes from.
+	Source string
+
+	// Values are the decoded values by name, as plain Go values: nil, bool,
+	// int64, float64, string, []byte, time.Time, *big.Int, []any, map[string]any,
+	// and, of Go libraries, what they kept. See [LegacySession.Get].
+	Values map[string]any
+
+	// User is who is logged in, where the library itself knows. Most do not:
+	// there it is one of Values.
+	User string
+
+	// Credential is what the session is recognised by: its identifier, or the
+	// cookie itself. It is secret.
+	Credential []byte
+
+	// State is what ending or writing the session needs. It is kept, sealed, in
+	// the adopted session.
+	State []byte
+
+	Issued  time.Time // when it began, or when its cookie was made; zero = unknown
+	Expires time.Time // when it is over if it is not used again; zero = never
+	// Idle says that each use lets the session last for that long again.
+	// 0 = Expires does not move.
+	Idle time.Duration
+
+	// Copies says that the cookie holds the values itself: a copy of it stays
+	// valid for the library, whatever happens to the session.
+	Copies bool
+
+	// Native is what the library's package found, such as a *legacy.Session.
+	Native any
+}
+
+// Get decodes the value of that name into the variable that into points to, as
+// [Session.Get] does: a dictionary becomes a struct or a map, a number any type
+// that it fits. It returns [ErrNoValue] or [ErrBadValue], and leaves the variable
+// alone then.
+func (l *LegacySession) Get(name string, into any) error {
+	v, ok := l.Values[name]
+	if !ok {
+		return fmt.Errorf("%w: %.40q", ErrNoValue, name)
+	}
+	raw, err := encodeValue(v)
+	if err != nil {
+		return fmt.Errorf("%w: the legacy value %.40q is a %T", ErrBadValue, name, v)
+	}
+	return getInto(name, raw, into)
+}
+
+// LegacyRefusal is the reason why a request's legacy session is not accepted, a
+// stable word such as "bad_signature" or "expired". It is an error for
+// [Legacy.Find] to return.
+type LegacyRefusal string
+
+// Error returns the reason.
+func (r LegacyRefusal) Error() string { return string(r) }
+
+// The reasons of the manager itself.
+const (
+	refusedEmpty      LegacyRefusal = "empty"      // Map made nothing of it
+	refusedUnmapped   LegacyRefusal = "unmapped"   // Map failed
+	refusedEnded      LegacyRefusal = "ended"      // it was adopted, and that session has ended
+	refusedSpent      LegacyRefusal = "spent"      // it was adopted, and that session has expired
+	refusedSuperseded LegacyRefusal = "superseded" // it was adopted, and has another credential since
+	refusedRevoked    LegacyRefusal = "revoked"    // issued before its user's logout
+	refusedExpired    LegacyRefusal = "expired"
+	refusedUnlimited  LegacyRefusal = "unlimited" // never expires, and there is no Until
+	refusedTooLarge   LegacyRefusal = "too_large"
+	refusedTooMany    LegacyRefusal = "too_many_sessions" // RefuseOverMax
+)
+
+func (a *Adopt) complete(c *Config) (errs []error) {
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("sojourn: Config.Adopt"+format, args...))
+	}
+	if c.Placement == CookieOnly {
+		bad(" needs a Store: adopting once, and for good, is kept there")
+	}
+	if len(a.From) == 0 {
+		bad(".From is empty")
+	}
+	if a.Map == nil {
+		bad(".Map is missing")
+	}
+	var names []string
+	for i, f := range a.From {
+		if f == nil {
+			bad(".From[%d] is nil", i)
+			continue
+		}
+		name := f.Name()
+		switch {
+		case name == "":
+			bad(".From[%d] has no Name", i)
+		case slices.Contains(names, name):
+			bad(".From has two formats with the Name %q", name)
+		}
+		names = append(names, name)
+		if !f.Expires() && a.Until.IsZero() {
+			bad(".Until is missing: sessions of %q never expire, and a mark that one has ended cannot be kept for ever", name)
+		}
+	}
+	if b := a.Back; b != nil {
+		if b.To == nil || b.Values == nil {
+			bad(".Back needs both To and Values")
+		}
+		a.Keep = true
+	}
+	return errs
+}
+
+// adopt looks for a legacy session in a request without one of the manager's.
+func (s *Session) adopt(ctx context.Context, now time.Time) error {
+	m := s.m
+	a := m.cfg.Adopt
+	if a == nil || len(s.in["Cookie"]) == 0 || s.jar.justEnded ||
+		!a.Until.IsZero() && !now.Before(a.Until) ||
+		s.crossSite() && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	for _, from := range a.From {
+		st, old, err := s.adoptFrom(ctx, from, now)
+		var refused LegacyRefusal
+		switch {
+		case errors.As(err, &refused):
+			m.adoptions.refused(from.Name(), refused)
+			m.log.Debug("legacy session refused", slog.String("format", from.Name()), slog.String("reason", string(refused)))
+			if old != nil && !a.Keep && (refused == refusedEnded || refused == refusedSpent || refused == refusedSuperseded || refused == refusedRevoked) {
+				s.setForeign(from.Forget(old))
+			}
+		case errors.Is(err, errLegacyOutage):
+			m.adoptions.of(from.Name()).outages.Add(1)
+			m.log.Warn("a legacy session could not be asked for", slog.String("format", from.Name()), slog.Any("error", err))
+			if !a.SkipOutages {
+				return err
+			}
+		case err != nil:
+			return err
+		case st != nil:
+			s.last, s.jar.isNew = st, false
+			s.touchDue = m.touchDue(&st.rec.Header, st.stored.Seen, now)
+			if !a.Keep {
+				s.setForeign(from.Forget(old))
+			}
+			s.setReference(st, now)
+			if _, caches := m.cfg.Store.(store.FloorLoader); caches {
+				s.setFloor(st, now)
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+var errLegacyOutage = errors.New("sojourn: a legacy store does not answer")
+
+// setForeign sends another library's cookies, where they do not carry the name
+// of one of the manager's own.
+func (s *Session) setForeign(lines []string) {
+	n := &s.m.names
+	for _, line := range lines {
+		name, _, _ := strings.Cut(line, "=")
+		if name == n.reference || slices.Contains(n.state[:], name) {
+			continue // overwritten, or expired, as the manager's own
+		}
+		s.setLine(name, line)
+	}
+}
+
+// adoptFrom returns the session that one format's session has become, and that
+// one; nil if there is none. An error that is no LegacyRefusal fails the load.
+func (s *Session) adoptFrom(ctx context.Context, from Legacy, now time.Time) (*state, *LegacySession, error) {
+	m := s.m
+	old, err := from.Find(ctx, s.in, now)
+	var refused LegacyRefusal
+	switch {
+	case errors.As(err, &refused):
+		return nil, nil, err
+	case err != nil:
+		return nil, nil, fmt.Errorf("%w: %w: %w", ErrUnavailable, errLegacyOutage, err)
+	case old == nil:
+		return nil, nil, nil
+	}
+	name := from.Name()
+	m.adoptions.of(name).found.Add(1)
+	old.Source = name
+	switch {
+	case len(old.Credential) == 0:
+		return nil, nil, refusedUnmapped
+	case !old.Expires.IsZero() && now.After(old.Expires):
+		return nil, nil, refusedExpired
+	case old.Expires.IsZero() && m.cfg.Adopt.Until.IsZero():
+		return nil, nil, refusedUnlimited
+	}
+	st, err := s.exchange(ctx, old, now)
+	return st, old, err
+}
+
+// exchange returns the session that stands for a legacy one, made if it is
+// presented for the first time.
+func (s *Session) exchange(ctx context.Context, old *LegacySession, now time.Time) (*state, error) {
+	m := s.m
+	who := m.adoptedIdentity(old)
+	spent := m.legacyMark("spent", old.Source, string(old.Credential))
+
+	// A note that it was adopted is written after the session itself. So once the
+	// note is there, and looked for first, a session that is not has expired.
+	first, err := m.adoptedAt(ctx, spent, now)
+	if err != nil {
+		return nil, err
+	}
+	st, err := m.fetch(ctx, who, 0)
+	var gone *goneError
+	switch {
+	case err == nil:
+		return join(st)
+	case !errors.As(err, &gone):
+		return nil, err
+	case !gone.ended.IsZero():
+		return nil, refusedEnded
+	case !first.IsZero() && !m.cfg.Adopt.Keep:
+		return nil, refusedSpent
+	case first.IsZero():
+		first = now
+	}
+	draft, rec, err := s.translate(old, first, now)
+	if err != nil {
+		return nil, err
+	}
+	user := rec.Header.User
+	if err := m.checkRevoked(ctx, old, user); err != nil {
+		return nil, err
+	}
+	st, err = m.sealRecord(rec, who, nil, 0, now, now)
+	if errors.Is(err, ErrTooLarge) {
+		return nil, refusedTooLarge
+	}
+	if err != nil {
+		return nil, err
+	}
+	if user != "" {
+		err = draft.sendLogin(ctx, st.stored, store.Base{})
+	} else {
+		err = m.send(ctx, st.stored, store.Base{})
+	}
+	switch {
+	case errors.Is(err, ErrTooManySessions):
+		return nil, refusedTooMany
+	case errors.Is(err, store.ErrConflict):
+		// Another request was faster.
+		st, err = m.fetch(ctx, who, 0)
+		if errors.Is(err, errGone) {
+			return nil, refusedEnded
+		}
+		if err != nil {
+			return nil, err
+		}
+		return join(st)
+	case errors.Is(err, ErrTooLarge):
+		return nil, refusedTooLarge
+	case err != nil:
+		return nil, err
+	}
+	st.stored.Data = nil
+	// A logout of the same user may just have refused it: it did so before it
+	// ended anything, so now or never.
+	if err := m.checkRevoked(ctx, old, user); err != nil {
+		until := later(now.Add(store.MinEndMark), record.Time(st.rec.Header.InlineUntil))
+		if err := m.cfg.Store.Delete(ctx, who.id, until); err != nil {
+			m.count.storeErrors.Add(1)
+			return nil, unavailable("save", err)
+		}
+		return nil, err
+	}
+	// The old application may keep its session alive as long as this one lives.
+	m.noteAdopted(ctx, spent, now, m.legacyUntil(&st.rec.Header, st.stored.Expires))
+	m.count.created.Add(1)
+	m.tell(ctx, s.event(EventAdopted, st))
+	m.adoptions.of(old.Source).adopted.Add(1)
+	return st, nil
+}
+
+// join is for a legacy credential that comes again. After a Rotate it is an
+// older credential of the session than any that is accepted.
+func join(st *state) (*state, error) {
+	if st.rec.Header.Generation > 0 {
+		return nil, refusedSuperseded
+	}
+	return st, nil
+}
+
+// translate lets the application make a session, and so a record, of a legacy
+// session that was first adopted at that time.
+func (s *Session) translate(old *LegacySession, first, now time.Time) (draft *Session, rec record.Record, err error) {
+	m := s.m
+	draft = &Session{m: m, r: s.r, in: s.in, last: nothing, phase: phaseOver}
+	draft.jar.isNew = true
+	if err := m.callMap(old, draft); err != nil {
+		m.log.Debug("a legacy session could not be mapped", slog.String("format", old.Source), slog.Any("error", err))
+		return nil, rec, refusedUnmapped
+	}
+	rec = draft.view.Clone()
+	rec.Expire(now.UnixMilli())
+	rec.Settle()
+	if rec.Len() == 0 && rec.Header.User == "" {
+		return nil, rec, refusedEmpty
+	}
+	h := &rec.Header
+	v := s.visit()
+	h.UserAgent, h.IP = v.userAgent, v.ip
+	h.Created, h.AuthTime = first.UnixMilli(), 0
+	l := link{
+		Source: old.Source, State: old.State, Copies: old.Copies, Identifier: m.adoptedIdentity(old).identifier,
+		Issued: record.Millis(old.Issued), Expires: record.Millis(old.Expires), Slides: old.Idle.Milliseconds(),
+		Idle: h.Idle, Lifetime: h.Lifetime,
+	}
+	switch {
+	case old.Idle > 0:
+		if idle := m.idleTimeout(h); idle == 0 || old.Idle < idle {
+			h.Idle = toMillis(old.Idle)
+		}
+	case !old.Expires.IsZero() && m.lifetimeEnd(h).After(old.Expires):
+		h.Lifetime = max(old.Expires.UnixMilli()-h.Created, 1)
+	}
+	if now.After(m.lifetimeEnd(h)) {
+		return nil, rec, refusedExpired
+	}
+	h.Legacy = l.encode()
+	h.InlineUntil = record.Millis(m.legacyUntil(h, now))
+	return draft, rec, nil
+}
+
+// callMap runs the application's function. What another library's data make of
+// it is not to fail requests.
+func (m *Manager) callMap(old *LegacySession, draft *Session) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.log.Error("Adopt.Map panicked", slog.String("format", old.Source), slog.String("type", fmt.Sprintf("%T", p)))
+			err = errMapPanicked
+		}
+	}()
+	err = m.cfg.Adopt.Map(old, draft)
+	return errors.Join(err, draft.failed)
+}
+
+var errMapPanicked = errors.New("sojourn: Adopt.Map panicked")
+
+// link is where an adopted session comes from. It goes along with the session
+// until it ends.
+type link struct {
+	_          struct{} `cbor:",toarray"`
+	Source     string
+	State      []byte // what its format needs to end it
+	Identifier []byte // of the session that it is adopted as
+	Copies     bool
+	Issued     int64 // ms
+	Expires    int64 // ms
+	Slides     int64 // ms: each use in the old application extends it by that
+	// Idle and Lifetime are the application's own settings. A login returns to
+	// them: the limits of the legacy session are not those of a new one.
+	Idle, Lifetime int64
+}
+
+func (l link) encode() string {
+	b, err := encodeValue(l)
+	if err != nil {
+		return "" // cannot happen: numbers and bytes
+	}
+	return string(b)
+}
+
+func linkOf(h *record.Header) (l link, ok bool) {
+	if h.Legacy == "" {
+		return link{}, false
+	}
+	err := decodeValue([]byte(h.Legacy), &l)
+	return l, err == nil
+}
+
+// carryLink takes the link of a session over into the one that a login makes.
+func carryLink(to *record.Header, from *record.Header) {
+	if l, ok := linkOf(from); ok {
+		to.Legacy, to.Idle, to.Lifetime = from.Legacy, l.Idle, l.Lifetime
+	}
+}
+
+// legacyUntil is until when an adopted session's legacy credential, in any form
+// that was issued up to now, could be adopted. Zero for other sessions.
+func (m *Manager) legacyUntil(h *record.Header, now time.Time) time.Time {
+	l, ok := linkOf(h)
+	a := m.cfg.Adopt
+	if !ok || a == nil {
+		return time.Time{}
+	}
+	if l.Expires == 0 {
+		return a.refusalsUntil(now)
+	}
+	until := record.Time(l.Expires)
+	if l.Slides > 0 {
+		until = later(until, now.Add(time.Duration(l.Slides)*time.Millisecond))
+	} else if l.Issued > 0 {
+		until = later(until, now.Add(time.Duration(l.Expires-l.Issued)*time.Millisecond))
+	}
+	if !a.Until.IsZero() && until.After(a.Until) {
+		until = a.Until
+	}
+	return until
+}
+
+// refusalsUntil is for how long something must be remembered that has no end of
+// its own.
+func (a *Adopt) refusalsUntil(now time.Time) time.Time {
+	if a.Until.IsZero() {
+		return now.Add(maxAge)
+	}
+	return a.Until
+}
+
+func (m *Manager) adoptedIdentity(old *LegacySession) identity {
+	b := m.cfg.Keys.current().Legacy("session", m.cfg.Name, old.Source, string(old.Credential))
+	return identity{b, store.HashIdentifier(b)}
+}
+
+// legacyMark is the row key of a note about something of a legacy format.
+func (m *Manager) legacyMark(kind, source, what string) store.ID {
+	return store.HashIdentifier(m.cfg.Keys.current().Legacy(kind, m.cfg.Name, source, what))
+}
+
+// adoptedAt returns when a legacy session was first adopted, or zero.
+func (m *Manager) adoptedAt(ctx context.Context, spent store.ID, now time.Time) (time.Time, error) {
+	rec, err := m.ask(ctx, spent, 0)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return time.Time{}, nil
+	case err != nil:
+		m.count.storeErrors.Add(1)
+		return time.Time{}, unavailable("load", err)
+	case rec.Expired(now):
+		return time.Time{}, nil
+	}
+	return rec.Ended, nil
+}
+
+// noteAdopted leaves the note for adoptedAt: an end mark of a session that never
+// was. Without it an expired session could be adopted once more, at worst.
+func (m *Manager) noteAdopted(ctx context.Context, spent store.ID, now, until time.Time) {
+	rec := store.Record{
+		ID: spent, Version: 1, Tags: []store.Tag{newTag()},
+		Created: now, Seen: now, Ended: now, Deadline: until, Expires: until,
+	}
+	if err := m.send(ctx, rec, store.Base{}); err != nil && !errors.Is(err, store.ErrConflict) {
+		m.log.Debug("could not note that a legacy session was adopted", slog.Any("error", err))
+	}
+}
+
+// RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
+// that were issued up to now, or at an unknown time, and are not adopted yet.
+// [Manager.RevokeUser] and [Manager.EraseUser] do so, too. Call it where the old
+// application ends all sessions of a user, such as after a change of the password
+// there; and have that application do the same for itself.
+func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
+	if m.cfg.Adopt == nil || user == "" {
+		return nil
+	}
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.end()
+	return m.refuseLegacy(ctx, user)
+}
+
+func (m *Manager) refuseLegacy(ctx context.Context, user string) error {
+	if m.cfg.Adopt == nil {
+		return nil
+	}
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
+	now := m.now()
+	for _, from := range m.cfg.Adopt.From {
+		if err := m.refuseIssued(ctx, from.Name(), user, now, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseIssued notes that a user's sessions of one format which were issued up
+// to that time are not to be adopted. The note is a record of its own, whose
+// Seen is that time and never moves backwards.
+func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued, now time.Time) error {
+	id := m.legacyMark("user", source, user)
+	for attempt := 0; ; attempt++ {
+		rec, err := m.ask(ctx, id, 0)
+		base := store.Base{}
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			rec = store.Record{}
+		case err != nil:
+			m.count.storeErrors.Add(1)
+			return unavailable("load", err)
+		case rec.Expired(now):
+			rec = store.Record{}
+		default:
+			base = rec.Base()
+		}
+		until := later(rec.Expires, m.cfg.Adopt.refusalsUntil(now))
+		if !rec.Seen.Before(issued) && !rec.Expires.Before(until) {
+			return nil
+		}
+		next := store.Record{
+			ID: id, Version: rec.Version + 1, Tags: []store.Tag{newTag()},
+			Created: now, Seen: later(rec.Seen, issued), Deadline: until, Expires: until,
+		}
+		if err := m.sealNote(&next); err != nil {
+			return err
+		}
+		err = m.send(ctx, next, base)
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		if !backOff(ctx, attempt) {
+			return unavailable("save", ctx.Err())
+		}
+	}
+}
+
+// sealNote gives a note of refuseIssued the data of an empty session, so that
+// it is sound for whatever reads the whole store.
+func (m *Manager) sealNote(rec *store.Record) error {
+	empty := record.Record{Header: record.Header{Created: rec.Created.UnixMilli()}}
+	var err error
+	rec.Data, err = m.cfg.Keys.current().Seal(nil, seal.Record, empty.Append(nil), wire.BindRecord(m.names.aad, rec))
+	return err
+}
+
+// checkRevoked returns refusedRevoked for a session that refuseIssued speaks of.
+func (m *Manager) checkRevoked(ctx context.Context, old *LegacySession, user string) error {
+	if user == "" {
+		return nil
+	}
+	rec, err := m.ask(ctx, m.legacyMark("user", old.Source, user), 0)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		m.count.storeErrors.Add(1)
+		return unavailable("load", err)
+	case rec.Expired(m.now()):
+		return nil
+	case old.Issued.IsZero() || !old.Issued.After(rec.Seen):
+		return refusedRevoked
+	}
+	return nil
+}
+
+// leaveLegacy comes before the end of a session by Logout, or by the login of
+// somebody else: from here on no copy of its legacy cookie is adopted.
+func (m *Manager) leaveLegacy(ctx context.Context, last *state) error {
+	h := &last.rec.Header
+	l, ok := linkOf(h)
+	if !ok || m.cfg.Adopt == nil {
+		return nil
+	}
+	now := m.now()
+	// The session may have moved on since it was adopted, by a login, or may never
+	// have been, if its legacy form was written by a WriteBack.
+	if id := store.HashIdentifier(l.Identifier); len(l.Identifier) > 0 && id != last.id {
+		until := later(m.legacyUntil(h, now), now.Add(store.MinEndMark))
+		if err := m.cfg.Store.Delete(ctx, id, until); err != nil {
+			m.count.storeErrors.Add(1)
+			return unavailable("save", err)
+		}
+	}
+	if !l.Copies || h.User == "" {
+		return nil
+	}
+	// The old application's clock may be ahead.
+	return m.refuseIssued(ctx, l.Source, h.User, later(now, record.Time(l.Issued)), now)
+}
+
+// endLegacy ends a session in the library that it came from, and its cookies.
+func (s *Session) endLegacy(ctx context.Context, h *record.Header) error {
+	setCookie, err := s.m.endLegacy(ctx, h)
+	if s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil {
+		s.setForeign(setCookie)
+	}
+	return err
+}
+
+func (m *Manager) endLegacy(ctx context.Context, h *record.Header) (setCookie []string, err error) {
+	l, ok := linkOf(h)
+	from := m.legacyFormat(l.Source)
+	if !ok || from == nil {
+		return nil, nil
+	}
+	setCookie, err = from.End(ctx, &LegacySession{Source: l.Source, State: l.State, Copies: l.Copies})
+	if err != nil {
+		m.adoptions.of(l.Source).outages.Add(1)
+		m.log.Warn("a legacy session could not be ended", slog.String("format", l.Source), slog.Any("error", err))
+		return setCookie, fmt.Errorf("%w: %w: %w", ErrUnavailable, errLegacyOutage, err)
+	}
+	m.adoptions.of(l.Source).ended.Add(1)
+	return setCookie, nil
+}
+
+// limitUntil is until when the end marks of sessions that Config.MaxPerUser ends
+// are kept. Which of them were adopted is not known there.
+func (m *Manager) limitUntil(now time.Time) time.Time {
+	until := now.Add(store.MinEndMark)
+	if a := m.cfg.Adopt; a != nil && a.Keep { // else the note that they were adopted is there
+		until = later(until, a.refusalsUntil(now))
+	}
+	return until
+}
+
+func (m *Manager) legacyFormat(name string) Legacy {
+	a := m.cfg.Adopt
+	if a == nil {
+		return nil
+	}
+	for _, from := range a.From {
+		if from.Name() == name {
+			return from
+		}
+	}
+	if a.Back != nil && a.Back.To.Name() == name {
+		return a.Back.To
+	}
+	return nil
+}
+
+// writesBack reports whether the pending changes are to be written to a legacy
+// format as well.
+func (s *Session) writesBack() bool {
+	a := s.m.cfg.Adopt
+	return a != nil && a.Back != nil && s.pending()
+}
+
+// writeBack writes the legacy form of the session as it was just kept. Nothing
+// here fails a request. fresh says that it must not be the legacy session that
+// it was before, because somebody has logged in; before is that one's link.
+func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Header) {
+	m := s.m
+	b := m.cfg.Adopt.Back
+	if s.last.placement == PlacementNone {
+		return
+	}
+	name := b.To.Name()
+	failed := func(err error) {
+		m.adoptions.of(name).writeErrors.Add(1)
+		m.log.Warn("a session could not be written in its legacy form", slog.String("format", name), slog.Any("error", err))
+	}
+	ctx, cancel := m.bounded(ctx)
+	defer cancel()
+	h := &s.last.rec.Header
+	l, ok := linkOf(h)
+	reuse := ok && l.Source == name && !fresh
+	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
+	if !cookies && (!reuse || l.Copies) {
+		return // it would need a cookie
+	}
+	values, err := b.Values(&Session{m: m, last: s.last, view: s.last.rec, phase: phaseOver})
+	if err != nil {
+		failed(err)
+		return
+	}
+	if values == nil {
+		return
+	}
+	now := m.now()
+	old := &LegacySession{Source: name, Values: values, User: h.User}
+	if reuse {
+		old.State = l.State
+	}
+	setCookie, err := b.To.Write(ctx, old, now)
+	if err != nil {
+		failed(err)
+		return
+	}
+	if cookies {
+		s.setForeign(setCookie)
+	}
+	m.adoptions.of(name).written.Add(1)
+	if fresh && before.Legacy != "" && !old.Copies {
+		if prev, ok := linkOf(&before); ok {
+			if from := m.legacyFormat(prev.Source); from != nil {
+				if _, err := from.End(ctx, &LegacySession{Source: prev.Source, State: prev.State}); err != nil {
+					failed(err)
+				}
+			}
+		}
+	}
+	if reuse && (old.Copies || string(old.State) == string(l.State)) {
+		return
+	}
+	next := link{Source: name, State: old.State, Copies: old.Copies, Slides: old.Idle.Milliseconds(), Idle: h.Idle, Lifetime: h.Lifetime}
+	if !old.Copies {
+		next.Identifier = m.adoptedIdentity(old).identifier
+		next.Issued, next.Expires = record.Millis(old.Issued), record.Millis(old.Expires)
+	}
+	text := next.encode()
+	s.changes.header.legacy, s.view.Header.Legacy = &text, text
+	if err := s.commitChanges(ctx); err != nil {
+		s.discard()
+		failed(err)
+	}
+}

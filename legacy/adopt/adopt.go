@@ -1,0 +1,263 @@
+// Package adopt makes the formats of this module ready for Config.Adopt, by which
+// a [sojourn.Manager] takes over live sessions of other libraries.
+//
+//	old, err := webapp2.New(webapp2.Config{Secret: secret, MaxAge: 30 * 24 * time.Hour})
+//	…
+//	sessions, err := sojourn.New(sojourn.Config{
+//		Keys: keys, Store: db,
+//		Adopt: &sojourn.Adopt{
+//			From: []sojourn.Legacy{adopt.From(old)},
+//			Map: func(old *sojourn.LegacySession, s *sojourn.Session) error { … },
+//		},
+//	})
+package adopt
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// From returns a format for Adopt.From. In the sessions that it finds Values are
+// those of value.PlainDict, and Native is the *legacy.Session. It panics if
+// format is nil.
+func From(format legacy.Known) sojourn.Legacy { return newSource(format) }
+
+// Writer returns a format for Adopt.Back.
+func Writer(format legacy.Format) sojourn.LegacyWriter {
+	return &writer{newSource(format), format}
+}
+
+type source struct {
+	legacy.Known
+	about legacy.About
+}
+
+func newSource(format legacy.Known) *source { return &source{format, format.About()} }
+
+func (s *source) Name() string  { return s.about.Name }
+func (s *source) Expires() bool { return s.about.Expires }
+
+// Find implements [sojourn.Legacy].
+func (s *source) Find(ctx context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
+	old, err := s.Read(ctx, in, now)
+	switch why := reason.Of(err); {
+	case err == nil:
+		return s.describe(old), nil
+	case why == reason.Missing:
+		return nil, nil
+	case why != "":
+		return nil, sojourn.LegacyRefusal(why)
+	}
+	return nil, err
+}
+
+func (s *source) describe(old *legacy.Session) *sojourn.LegacySession {
+	out := &sojourn.LegacySession{
+		Values: value.PlainDict(old.Data), User: old.User, Credential: old.Credential, State: stateOf(old).text(),
+		Issued: old.Began, Expires: old.Expires, Idle: s.about.Idle, Copies: old.Copies, Native: old,
+	}
+	if out.Issued.IsZero() && s.about.Idle == 0 {
+		out.Issued = old.Issued
+	}
+	return out
+}
+
+// Forget implements [sojourn.Legacy].
+func (s *source) Forget(old *sojourn.LegacySession) []string {
+	// Without an identifier nothing is ended but the cookies.
+	fields, _ := s.Known.End(context.Background(), &legacy.Session{Cookies: parse(old.State).Cookies})
+	return fields
+}
+
+// End implements [sojourn.Legacy].
+func (s *source) End(ctx context.Context, old *sojourn.LegacySession) ([]string, error) {
+	return s.Known.End(ctx, parse(old.State).session())
+}
+
+type writer struct {
+	*source
+	format legacy.Format
+}
+
+// Write implements [sojourn.LegacyWriter].
+func (w *writer) Write(ctx context.Context, old *sojourn.LegacySession, now time.Time) ([]string, error) {
+	values, err := value.Of(old.Values)
+	if err != nil {
+		return nil, err
+	}
+	s := parse(old.State).session()
+	s.Data = values.(*value.Dict)
+	s.User = old.User
+	if s.ID == "" {
+		s.Cookies = nil
+	}
+	fields, err := w.format.Write(ctx, s, now)
+	if err != nil {
+		return nil, err
+	}
+	name := old.Source
+	*old = *w.describe(s)
+	old.Source = name
+	return fields, nil
+}
+
+// state is what a session leaves with the one that it is adopted as.
+type state struct {
+	ID      string   `json:",omitempty"`
+	Key     []byte   `json:",omitempty"`
+	Cookies []string `json:",omitempty"`
+}
+
+func stateOf(s *legacy.Session) state {
+	st := state{ID: s.ID, Cookies: s.Cookies}
+	if s.ID != "" && string(s.Credential) != s.ID {
+		st.Key = s.Credential
+	}
+	return st
+}
+
+func (st state) text() []byte {
+	b, err := json.Marshal(st)
+	if err != nil {
+		panic(err) // text and bytes
+	}
+	return b
+}
+
+func parse(text []byte) state {
+	var st state
+	if len(text) > 0 {
+		_ = json.Unmarshal(text, &st) // it was written by text, and kept sealed
+	}
+	return st
+}
+
+func (st state) session() *legacy.Session {
+	key := st.Key
+	if len(key) == 0 {
+		key = []byte(st.ID)
+	}
+	return &legacy.Session{ID: st.ID, Credential: key, Cookies: st.Cookies, Data: value.NewDict()}
+}
+
+// Together returns one format for an application that keeps several sessions per
+// visitor, such as webapp2's "auth" beside "session". What is found of them is
+// adopted as one: of values and users of one name the earlier format's count, and
+// the first that is found is the one that the session is recognised by. A part
+// that is refused is left out; it ends when the first of its parts does. Native
+// is a []*sojourn.LegacySession of what was found. It panics if there are no
+// formats.
+func Together(name string, formats ...sojourn.Legacy) sojourn.Legacy {
+	if len(formats) == 0 {
+		panic("adopt: Together needs a format")
+	}
+	return &together{name, formats}
+}
+
+type together struct {
+	name  string
+	parts []sojourn.Legacy
+}
+
+func (t *together) Name() string { return t.name }
+
+func (t *together) Expires() bool {
+	for _, p := range t.parts {
+		if !p.Expires() {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *together) Find(ctx context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
+	var out *sojourn.LegacySession
+	var found []*sojourn.LegacySession
+	var refused error
+	states := make(map[string][]byte)
+	for _, p := range t.parts {
+		old, err := p.Find(ctx, in, now)
+		var why sojourn.LegacyRefusal
+		switch {
+		case errors.As(err, &why):
+			refused = cmp.Or(refused, err)
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", p.Name(), err)
+		case old == nil:
+			continue
+		}
+		old.Source = p.Name()
+		found = append(found, old)
+		states[p.Name()] = old.State
+		if out == nil {
+			first := *old
+			out = &first
+			out.Values = map[string]any{}
+		}
+		for k, v := range old.Values {
+			if _, taken := out.Values[k]; !taken {
+				out.Values[k] = v
+			}
+		}
+		out.User = cmp.Or(out.User, old.User)
+		out.Copies = out.Copies || old.Copies
+		if !old.Expires.IsZero() && (out.Expires.IsZero() || old.Expires.Before(out.Expires)) {
+			out.Expires = old.Expires
+		}
+		if old.Idle > 0 && (out.Idle == 0 || old.Idle < out.Idle) {
+			out.Idle = old.Idle
+		}
+		if old.Issued.IsZero() || old.Issued.Before(out.Issued) {
+			out.Issued = old.Issued
+		}
+	}
+	if out == nil {
+		return nil, refused
+	}
+	b, err := json.Marshal(states)
+	if err != nil {
+		return nil, err
+	}
+	out.State, out.Native = b, found
+	return out, nil
+}
+
+// each calls f with the parts that a session has.
+func (t *together) each(old *sojourn.LegacySession, f func(sojourn.Legacy, *sojourn.LegacySession)) {
+	var states map[string][]byte
+	if json.Unmarshal(old.State, &states) != nil {
+		return
+	}
+	for _, p := range t.parts {
+		if st, ok := states[p.Name()]; ok {
+			f(p, &sojourn.LegacySession{Source: p.Name(), State: st})
+		}
+	}
+}
+
+func (t *together) Forget(old *sojourn.LegacySession) (fields []string) {
+	t.each(old, func(p sojourn.Legacy, part *sojourn.LegacySession) {
+		fields = append(fields, p.Forget(part)...)
+	})
+	return fields
+}
+
+func (t *together) End(ctx context.Context, old *sojourn.LegacySession) (fields []string, err error) {
+	var errs []error
+	t.each(old, func(p sojourn.Legacy, part *sojourn.LegacySession) {
+		f, err := p.End(ctx, part)
+		fields, errs = append(fields, f...), append(errs, err)
+	})
+	return fields, errors.Join(errs...)
+}

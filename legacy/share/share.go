@@ -1,0 +1,433 @@
+// Package share lets a Go application and an old one use the same sessions at
+// the same time, in the old one's format: each sees the other's changes, logins
+// and logouts.
+//
+//	old, err := webapp2.New(…)
+//	shared, err := share.New(share.Config{Format: old})
+//
+//	session, err := shared.Open(ctx, r.Header) // nothing but the request's header
+//	var n int
+//	err = session.Get("visits", &n)
+//	session.Set("visits", n+1)
+//	err = session.Save(ctx, w.Header())
+//
+// It takes no middleware, so it serves gRPC interceptors and API servers as well.
+// Save before the response's first byte.
+//
+// # What happens at once
+//
+// Save reads the session again, does its changes to what is there now, and
+// writes the result only if it is still that, where the store can tell: by
+// memcache's compare-and-set, in a datastore or SQL transaction, by a script in
+// Redis. So no change of two Go requests is lost, and none that the old
+// application made before Save. The old applications do not look: one that has
+// read the session before Save, and writes it after, takes Save's changes back.
+// Of sessions that live in the cookie the last response stands, as ever. Memcache
+// variables are written one by one, only those that have changed.
+//
+// The package keeps what the format keeps, no more: no revocation, no logout that
+// reaches a copied cookie, values that the visitor can read. It is for the time
+// of a move. Sessions of gaeutilities cannot be written, and so not be shared.
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/legacy"
+	"github.com/sojourn-go/sojourn/legacy/cookies"
+	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/legacy/value"
+)
+
+// Config says what is shared.
+type Config struct {
+	// Format is the old application's. Required.
+	Format legacy.Format
+	// Timeout bounds one Open and one Save. 0 = 5 seconds.
+	Timeout time.Duration
+}
+
+// Sessions opens shared sessions. It is safe for concurrent use.
+type Sessions struct {
+	c     Config
+	about legacy.About
+}
+
+// New checks the configuration.
+func New(c Config) (*Sessions, error) {
+	if c.Format == nil {
+		return nil, errors.New("share: no Format")
+	}
+	if c.Timeout < 0 {
+		return nil, errors.New("share: negative Timeout")
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 5 * time.Second
+	}
+	return &Sessions{c, c.Format.About()}, nil
+}
+
+// Session is one visitor's shared session during one request. It is safe for
+// concurrent use.
+type Session struct {
+	of *Sessions
+
+	mu      sync.Mutex
+	in      http.Header // the request's cookies, with those that were set since
+	loaded  *legacy.Session
+	why     reason.Reason
+	isNew   bool
+	edits   []func(*legacy.Session) error
+	renew   bool
+	pending bool // something is to be written
+}
+
+// Open returns the session that a request's header leads to, or a new one if it
+// leads to none that is acceptable. Nothing is stored or set by that. The error
+// wraps [sojourn.ErrUnavailable]: a store did not answer.
+func (s *Sessions) Open(ctx context.Context, in http.Header) (*Session, error) {
+	out := &Session{of: s, in: http.Header{"Cookie": slices.Clone(in["Cookie"])}}
+	ctx, cancel := context.WithTimeout(ctx, s.c.Timeout)
+	defer cancel()
+	if err := out.read(ctx); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// read loads the session as it is now.
+func (s *Session) read(ctx context.Context) error {
+	found, err := s.of.c.Format.Read(ctx, s.in, time.Now())
+	s.why = reason.Of(err)
+	switch {
+	case err == nil:
+		s.loaded, s.isNew = found, false
+	case s.why != "":
+		s.loaded, s.isNew = &legacy.Session{Data: value.NewDict()}, true
+	default:
+		return fmt.Errorf("%w: %w", sojourn.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// IsNew reports whether the request brought no acceptable session.
+func (s *Session) IsNew() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isNew
+}
+
+// Refused is why the request's session was not accepted: reason.Missing if it
+// brought none, "" for a session that was.
+func (s *Session) Refused() reason.Reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why
+}
+
+// User is who is logged in, where the format itself knows (webapp2's auth
+// session); else it is one of the values.
+func (s *Session) User() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loaded.User
+}
+
+// Get decodes the value of that name into the variable that into points to: a
+// dictionary becomes a struct or a map, a number any type that it fits, a date a
+// time.Time. It returns [sojourn.ErrNoValue] or [sojourn.ErrBadValue], and leaves
+// the variable alone then.
+func (s *Session) Get(name string, into any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	values := map[string]any{}
+	if v, ok := s.loaded.Data.Lookup(name); ok {
+		values[name] = value.Plain(v)
+	}
+	return (&sojourn.LegacySession{Values: values}).Get(name, into)
+}
+
+// Value returns the value of that name as the format has it, one of the types of
+// package value, or nil.
+func (s *Session) Value(name string) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loaded.Data.Get(name)
+}
+
+// Has reports whether there is a value of that name.
+func (s *Session) Has(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.loaded.Data.Lookup(name)
+	return ok
+}
+
+// Names returns the names of all values, in the session's own order.
+func (s *Session) Names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for k := range s.loaded.Data.All() {
+		if name, ok := value.TextOf(k); ok {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// Set changes a value. Numbers, text, bytes, times, slices, maps and the types of
+// package value can be kept; where the format cannot keep one, Save says so.
+func (s *Session) Set(name string, v any) error {
+	v, err := s.of.convert(v)
+	if err != nil {
+		return err
+	}
+	return s.Edit(func(l *legacy.Session) error { l.Data.Set(name, v); return nil })
+}
+
+// convert returns v as the format keeps it.
+func (s *Sessions) convert(v any) (any, error) {
+	if s.about.GoTypes {
+		return v, nil
+	}
+	out, err := value.Of(v)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", sojourn.ErrBadValue, err)
+	}
+	return out, nil
+}
+
+// Update replaces a value by what f returns for it; nil stands for no value, in
+// both directions. If somebody else is faster f is called again with the newer
+// value when the session is saved, so it must have no effects of its own.
+func (s *Session) Update(name string, f func(old any) any) error {
+	return s.Edit(func(l *legacy.Session) error {
+		v := f(l.Data.Get(name))
+		if v == nil {
+			l.Data.Delete(name)
+			return nil
+		}
+		v, err := s.of.convert(v)
+		if err == nil {
+			l.Data.Set(name, v)
+		}
+		return err
+	})
+}
+
+// Delete removes a value, if there is one.
+func (s *Session) Delete(name string) {
+	_ = s.Edit(func(l *legacy.Session) error { l.Data.Delete(name); return nil })
+}
+
+// Clear removes all values.
+func (s *Session) Clear() {
+	_ = s.Edit(func(l *legacy.Session) error { l.Data = value.NewDict(); return nil })
+}
+
+// Edit changes the session by a function, such as one that hands out webapp2's
+// flash messages. It is called now, and again by Save with the newest state, so it
+// must have no effects but on its argument and on what the later call sets anew.
+// An error of it is returned, and nothing is to be saved then.
+func (s *Session) Edit(f func(*legacy.Session) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := *s.loaded
+	next.Data = copyDict(s.loaded.Data)
+	if err := f(&next); err != nil {
+		return err
+	}
+	s.loaded = &next
+	s.edits = append(s.edits, f)
+	s.pending = true
+	return nil
+}
+
+// copyDict copies a dictionary and all that can be changed inside it.
+func copyDict(d *value.Dict) *value.Dict {
+	out := value.NewDict()
+	for k, v := range d.All() {
+		_ = out.SetKey(k, copyValue(v)) // it was a key before
+	}
+	return out
+}
+
+func copyValue(v any) any {
+	switch v := v.(type) {
+	case *value.Dict:
+		return copyDict(v)
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = copyValue(v[i])
+		}
+		return out
+	}
+	return v
+}
+
+// Renew gives the session a fresh identifier when it is saved, and ends the one
+// before: call it at a login, because most of the old libraries do not. Formats
+// without identifiers have nothing to renew.
+func (s *Session) Renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renew, s.pending = true, true
+}
+
+// Save writes what has changed and puts the cookies into the response header out.
+// Without a change it does nothing, except for formats that count each use: there
+// it notes this one. After an error the changes are still pending; it wraps
+//
+//   - [sojourn.ErrUnavailable]: a store did not answer, or too many others were
+//     faster;
+//   - [sojourn.ErrEnded]: the session ended in the meantime;
+//   - [sojourn.ErrTooLarge] or [sojourn.ErrBadValue]: the format cannot hold it.
+func (s *Session) Save(ctx context.Context, out http.Header) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if out != nil && !slices.Contains(out["Vary"], "Cookie") {
+		out.Add("Vary", "Cookie")
+	}
+	if !s.pending && (s.isNew || s.of.about.Idle == 0) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.of.c.Timeout)
+	defer cancel()
+	for attempt := 0; ; attempt++ {
+		lines, err := s.write(legacy.Guarded(ctx))
+		switch {
+		case err == nil:
+			s.edits, s.renew, s.pending = nil, false, false
+			s.send(out, lines)
+			return nil
+		case errors.Is(err, legacy.ErrChanged) && sleep(ctx, rand.N(time.Millisecond<<min(attempt, 6))):
+			continue
+		case errors.Is(err, legacy.ErrTooLarge):
+			return fmt.Errorf("%w: %w", sojourn.ErrTooLarge, err)
+		case errors.Is(err, value.ErrUnsupported):
+			return fmt.Errorf("%w: %w", sojourn.ErrBadValue, err)
+		case errors.Is(err, sojourn.ErrEnded), errors.Is(err, sojourn.ErrUnavailable), errors.Is(err, sojourn.ErrBadValue):
+			return err
+		default:
+			return fmt.Errorf("%w: %w", sojourn.ErrUnavailable, err)
+		}
+	}
+}
+
+// write does the changes to the session as it is now.
+func (s *Session) write(ctx context.Context) ([]string, error) {
+	now := time.Now()
+	format := s.of.c.Format
+	cur := &legacy.Session{Data: value.NewDict()}
+	if !s.isNew {
+		found, err := format.Read(ctx, s.in, now)
+		switch why := reason.Of(err); {
+		case err == nil:
+			cur = found
+		case why == reason.NotFound && s.loaded.Data.Len() == 0:
+			// Nothing is left of a session without values, in some formats.
+		case why != "":
+			return nil, fmt.Errorf("%w: %w", sojourn.ErrEnded, err)
+		default:
+			return nil, err
+		}
+	}
+	before := *cur
+	for _, f := range s.edits {
+		if err := f(cur); err != nil {
+			return nil, err
+		}
+	}
+	if s.renew {
+		cur = &legacy.Session{Data: cur.Data, User: cur.User}
+	}
+	lines, err := format.Write(ctx, cur, now)
+	if err != nil {
+		return nil, err
+	}
+	if s.renew && before.ID != "" {
+		removed, err := format.End(ctx, &before)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(removed, lines...) // the new cookie replaces the old one's removal
+	}
+	s.loaded, s.isNew, s.why = cur, false, ""
+	return lines, nil
+}
+
+// End ends the session for both applications and removes its cookies. What is
+// changed afterwards starts a new one. The session is gone from the stores unless
+// the error wraps [sojourn.ErrUnavailable]; the cookies are removed in any case. A
+// copy of a cookie that holds its values itself stays good for the old
+// application.
+func (s *Session) End(ctx context.Context, out http.Header) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.of.c.Timeout)
+	defer cancel()
+	old := s.loaded
+	s.edits, s.renew, s.pending = nil, false, false
+	if s.isNew {
+		s.loaded = &legacy.Session{Data: value.NewDict()}
+		return nil
+	}
+	lines, err := s.of.c.Format.End(ctx, old)
+	s.loaded, s.isNew, s.why = &legacy.Session{Data: value.NewDict()}, true, reason.Missing
+	s.send(out, lines)
+	if err != nil {
+		return fmt.Errorf("%w: %w", sojourn.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// send puts cookies into a response header, and into what later Saves of this
+// request read from.
+func (s *Session) send(out http.Header, lines []string) {
+	if out == nil || len(lines) == 0 {
+		return
+	}
+	all := cookies.Parse(s.in)
+	for _, line := range lines {
+		name, raw, removed := cookies.ParseSet(line)
+		out["Set-Cookie"] = slices.DeleteFunc(out["Set-Cookie"], func(other string) bool {
+			n, _, _ := cookies.ParseSet(other)
+			return n == name
+		})
+		out["Set-Cookie"] = append(out["Set-Cookie"], line)
+		all = slices.DeleteFunc(all, func(c cookies.Cookie) bool { return c.Name == name })
+		if !removed {
+			all = append(all, cookies.Cookie{Name: name, Raw: raw})
+		}
+	}
+	pairs := make([]string, len(all))
+	for i, c := range all {
+		pairs[i] = c.Name + "=" + c.Raw
+	}
+	s.in = http.Header{"Cookie": {strings.Join(pairs, "; ")}}
+	if out.Get("Cache-Control") == "" {
+		out.Set("Cache-Control", "private")
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
