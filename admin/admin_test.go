@@ -422,6 +422,7 @@ func TestMistakesAreReportedAndTheHandlerIsClosed(t *testing.T) {
 		"LoginURL or ConfirmURL":             {Path: "/x/"},
 		"LoginURL \"https://evil.example/\"": {Path: "/x/", LoginURL: "https://evil.example/"},
 		"LoginURL \"//evil.example\"":        {Path: "/x/", LoginURL: "//evil.example"},
+		"LoginURL \"///evil.example\"":       {Path: "/x/", LoginURL: "///evil.example"},
 		"ConfirmURL":                         {Path: "/x/", ConfirmURL: `/\evil.example`},
 		"Home \"javascript:alert(1)\"":       {Path: "/x/", LoginURL: "/login", Home: "javascript:alert(1)"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -223,6 +224,26 @@ func TestOverviewShowsTheHealthOfEachTier(t *testing.T) {
 		c.Store = layered
 	}})
 	wants(t, s.operator("olga").get("/ops/"), http.StatusOK, "in process", "cache, copies up to 1s old", "reachable", "store, behind the caches")
+}
+
+// away is a cache that cannot be reached.
+type away struct{ *tiered.Memory }
+
+func (away) Delete(context.Context, store.ID) error { return errAway }
+
+func TestOverviewShowsACacheThatIsAway(t *testing.T) {
+	s := open(t, set{config: func(c *sojourn.Config) {
+		layered, err := tiered.New(c.Store, tiered.Layer{Cache: away{tiered.NewMemory(1 << 20)}, Name: "shared", Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Store = layered
+	}})
+	ada, ops := s.login("ada", firefox, "192.0.2.1"), s.operator("olga")
+	if err := s.sessions.RevokeHandle(t.Context(), ada.handle()); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, ops.get("/ops/"), http.StatusOK, "passed over since a failure, 1 failed call", `badge-bad`, "answers")
 }
 
 // silent is a store that answers nothing until the caller gives up.
