@@ -111,6 +111,12 @@ func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
 						}
 					}
 				})
+				t.Run("by a logout", func(t *testing.T) {
+					b := s.at(t, 0)
+					b.mustPost("/login?user=eve")
+					copied := b.copied()
+					s.endsEverywhere(t, []*browser{copied}, s.watched(copied), func() { b.mustPost("/logout") })
+				})
 				t.Run("of all sessions of a user", func(t *testing.T) {
 					var sessions []*browser
 					var streams []<-chan string
@@ -128,6 +134,22 @@ func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
+	shared(t, func(t *testing.T, e engine, store string) {
+		s := newSite(t, e, store, "-idle", "3s")
+		b := s.at(t, 0)
+		b.mustPost("/login?user=ada")
+		for i, stream := range s.watched(b) {
+			if last := <-stream; last != "ended" {
+				t.Errorf("the stream at replica %d ended with %q", i, last)
+			}
+		}
+		if r := b.get("/info"); r.User != "" {
+			t.Errorf("afterwards: %s", r.body)
+		}
+	})
 }
 
 // watched opens a stream of b's session at every replica.

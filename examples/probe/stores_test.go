@@ -119,7 +119,7 @@ func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
 			}
 			t.Run("alone", func(t *testing.T) {
 				s := newSite(t, e, store)
-				keepsItsPromises(t, s)
+				keepsItsPromises(t, e, s)
 				if n := s.count("cache_hits"); n != 0 {
 					t.Errorf("without a cache there were %d cache hits", n)
 				}
@@ -127,7 +127,7 @@ func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
 			t.Run("behind memory and memcached", func(t *testing.T) {
 				shared := "memcached://" + servers.Memcached(t, 64).Addr
 				s := newSite(t, e, store, "-cache", "memory:1048576", "-cache", shared)
-				keepsItsPromises(t, s)
+				keepsItsPromises(t, e, s)
 				readsComeFromTheCaches(t, s)
 			})
 		})
@@ -135,13 +135,16 @@ func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
 }
 
 // keepsItsPromises tests what holds on every store, whatever is in front of it.
-func keepsItsPromises(t *testing.T, s *site) {
+func keepsItsPromises(t *testing.T, e engine, s *site) {
 	t.Run("parallel changes all count", func(t *testing.T) { parallelChangesAllCount(t, s) })
 	t.Run("a visitor reads what he wrote", func(t *testing.T) { readsWhatHeWrote(t, s) })
 	t.Run("a login changes the identifier", func(t *testing.T) { loginChangesTheIdentifier(t, s) })
 	t.Run("a logout is final", func(t *testing.T) { logoutIsFinal(t, s) })
 	t.Run("of parallel pops one wins", func(t *testing.T) { onePopWins(t, s) })
 	t.Run("large values come back", func(t *testing.T) { largeValuesComeBack(t, s) })
+	if e.name != "memcached" { // it has no index by user
+		t.Run("a user's sessions are listed and ended", func(t *testing.T) { usersSessions(t, s) })
+	}
 	if n := s.count("store_errors"); n != 0 {
 		t.Errorf("%d store errors", n)
 	}
@@ -154,6 +157,7 @@ func (s *site) somebodyNew(t *testing.T) *site {
 	for _, b := range s.direct {
 		n.direct = append(n.direct, fresh.at(b.base))
 	}
+	n.processes = s.processes
 	return n
 }
 
@@ -278,6 +282,46 @@ func onePopWins(t *testing.T, s *site) {
 	})
 	if won.Load() != 1 {
 		t.Errorf("%d requests got the value", won.Load())
+	}
+}
+
+func usersSessions(t *testing.T, s *site) {
+	laptop, phone := s.somebodyNew(t), s.somebodyNew(t)
+	here := laptop.visitor.mustPost("/login?user=grace").Handle
+	lost := phone.visitor.mustPost("/login?user=grace").Handle
+	for i, b := range laptop.direct {
+		r := b.get("/sessions?user=grace")
+		if len(r.Sessions) != 2 {
+			t.Fatalf("replica %d lists %s", i, r.body)
+		}
+		for _, d := range r.Sessions {
+			if d.Current != (d.Handle == here) || d.Handle != here && d.Handle != lost {
+				t.Errorf("replica %d lists %+v", i, d)
+			}
+		}
+	}
+	streams := phone.watched(phone.visitor)
+	if r := laptop.visitor.mustPost("/revoke?user=grace&handle=" + lost); r.Revoked != 1 {
+		t.Errorf("revoked: %s", r.body)
+	}
+	for _, b := range phone.direct {
+		goneSoon(t, b, "a session that was revoked")
+	}
+	for i, stream := range streams {
+		if last := <-stream; last != "ended" {
+			t.Errorf("the stream at replica %d ended with %q", i, last)
+		}
+	}
+	for i, b := range laptop.direct {
+		if got := b.handles("grace"); len(got) != 1 || got[0] != here {
+			t.Errorf("then replica %d lists %v", i, got)
+		}
+	}
+	if r := phone.visitor.mustPost("/revoke-user?user=grace"); r.Revoked != 1 {
+		t.Errorf("of all: %s", r.body)
+	}
+	for _, b := range laptop.direct {
+		goneSoon(t, b, "the last session")
 	}
 }
 
