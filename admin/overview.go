@@ -221,7 +221,7 @@ const maxValue = 2000
 func readable(values map[string]any) []value {
 	var out []value
 	for name, v := range values {
-		text := ""
+		var text string
 		if b, ok := v.([]byte); ok {
 			text = "hex " + hex.EncodeToString(b)
 		} else if j, err := json.MarshalIndent(v, "", "  "); err == nil {
