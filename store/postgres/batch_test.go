@@ -50,8 +50,8 @@ func departure[Q request, A any](t *testing.T, l *lane[Q, A], calls ...func()) (
 	return wg.Wait
 }
 
-func TestEachSaveOfABatchHasItsOwnOutcome(t *testing.T) {
-	_, s := single(t)
+func testEachSaveOfABatchHasItsOwnOutcome(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	save := func(rec store.Record, base store.Base, want error) func() {
 		return func() {
 			t.Helper()
@@ -120,8 +120,8 @@ func TestEachSaveOfABatchHasItsOwnOutcome(t *testing.T) {
 	}
 }
 
-func TestARowThatMakesTheStatementFailFailsAlone(t *testing.T) {
-	_, s := single(t)
+func testARowThatMakesTheStatementFailFailsAlone(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	const n = 5
 	bad := func(rec store.Record) store.Record {
 		rec.Deadline = time.UnixMilli(math.MaxInt64 / 2) // beyond what the table can hold
@@ -179,8 +179,8 @@ func TestARowThatMakesTheStatementFailFailsAlone(t *testing.T) {
 	})
 }
 
-func TestSavesOfOneSessionOnOneBaseHaveOneWinner(t *testing.T) {
-	_, s := single(t)
+func testSavesOfOneSessionOnOneBaseHaveOneWinner(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	rec := session()
 	must(t, s.Save(t.Context(), rec, store.Base{}))
 	recs := []store.Record{rec, session(), session(), rec, rec}
@@ -207,8 +207,8 @@ func TestSavesOfOneSessionOnOneBaseHaveOneWinner(t *testing.T) {
 	}
 }
 
-func TestTooMuchDataIsRefusedBeforeItIsSent(t *testing.T) {
-	_, s := single(t)
+func testTooMuchDataIsRefusedBeforeItIsSent(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	rec := session()
 	must(t, s.Save(t.Context(), rec, store.Base{}))
 	big := following(rec)
@@ -222,8 +222,8 @@ func TestTooMuchDataIsRefusedBeforeItIsSent(t *testing.T) {
 	}
 }
 
-func TestALockedRowHoldsUpNobodyElse(t *testing.T) {
-	_, s := single(t)
+func testALockedRowHoldsUpNobodyElse(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	recs := make([]store.Record, 8)
 	for i := range recs {
 		recs[i] = session()
@@ -278,9 +278,9 @@ func TestALockedRowHoldsUpNobodyElse(t *testing.T) {
 	}
 }
 
-func TestTwoProcessesThatWriteTheSameSessionsDoNotDeadlock(t *testing.T) {
-	server, a := single(t)
-	b := opened(t, server.PostgresURL(), Options{})
+func testTwoProcessesThatWriteTheSameSessionsDoNotDeadlock(t *testing.T, db database) {
+	a := opened(t, db.url, Options{})
+	b := opened(t, db.url, Options{})
 	recs := make([]store.Record, 16)
 	for i := range recs {
 		recs[i] = session()
@@ -317,8 +317,8 @@ func TestTwoProcessesThatWriteTheSameSessionsDoNotDeadlock(t *testing.T) {
 	}
 }
 
-func TestTouchesOfOneSessionMeet(t *testing.T) {
-	_, s := single(t)
+func testTouchesOfOneSessionMeet(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	rec, other := session(), session()
 	must(t, s.Save(t.Context(), rec, store.Base{}))
 	must(t, s.Save(t.Context(), other, store.Base{}))
@@ -340,8 +340,8 @@ func TestTouchesOfOneSessionMeet(t *testing.T) {
 	}
 }
 
-func TestLoadsOfOneSessionMeet(t *testing.T) {
-	_, s := single(t)
+func testLoadsOfOneSessionMeet(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	rec := session()
 	must(t, s.Save(t.Context(), rec, store.Base{}))
 	recs := make([]store.Record, 3)
@@ -368,8 +368,8 @@ func TestLoadsOfOneSessionMeet(t *testing.T) {
 	}
 }
 
-func TestASaveWhoseCallerLeftIsSettledByTheSameSave(t *testing.T) {
-	_, s := single(t)
+func testASaveWhoseCallerLeftIsSettledByTheSameSave(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	recs := make([]store.Record, 4)
 	for i := range recs {
 		recs[i] = session()

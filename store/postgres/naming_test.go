@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -103,11 +102,10 @@ func busily(t *testing.T, s *Store) {
 	}
 }
 
-func TestBehindAPoolerTheStoreStopsNamingStatementsOnceAndLosesNothing(t *testing.T) {
+func testBehindAPoolerTheStoreStopsNamingStatementsOnceAndLosesNothing(t *testing.T, db database) {
 	const conns = 8
-	server := servers.Postgres(t, "synchronous_commit=off")
-	bouncer := servers.PgBouncer(t, server, 2)
-	pool, seen := traced(t, bouncer.PostgresURL(), conns)
+	bouncer := db.bouncer(t, 2)
+	pool, seen := traced(t, bouncer, conns)
 	s, err := New(t.Context(), pool, Options{})
 	must(t, err)
 	busily(t, s)
@@ -126,9 +124,8 @@ func TestBehindAPoolerTheStoreStopsNamingStatementsOnceAndLosesNothing(t *testin
 	}
 }
 
-func TestWithoutAPoolerStatementsStayPrepared(t *testing.T) {
-	server := servers.Postgres(t, "synchronous_commit=off")
-	pool, seen := traced(t, server.PostgresURL(), 8)
+func testWithoutAPoolerStatementsStayPrepared(t *testing.T, db database) {
+	pool, seen := traced(t, db.url, 8)
 	s, err := New(t.Context(), pool, Options{})
 	must(t, err)
 	busily(t, s)
@@ -139,7 +136,7 @@ func TestWithoutAPoolerStatementsStayPrepared(t *testing.T) {
 		t.Error("no statement is prepared")
 	}
 	for name, o := range map[string]string{"Open": "", "a URL that says so": "&default_query_exec_mode=cache_describe"} {
-		s := opened(t, server.PostgresURL()+o+"&pool_max_conns=1", Options{})
+		s := opened(t, db.url+o+"&pool_max_conns=1", Options{})
 		must(t, s.Save(t.Context(), session(), store.Base{}))
 		if n := prepared(t, s); (n > 0) != (o == "") {
 			t.Errorf("%s: %d statements are prepared", name, n)
@@ -147,8 +144,8 @@ func TestWithoutAPoolerStatementsStayPrepared(t *testing.T) {
 	}
 }
 
-func TestStatementsThatSomebodyDiscardsAreNamedNoMore(t *testing.T) {
-	_, s := single(t, "synchronous_commit=off")
+func testStatementsThatSomebodyDiscardsAreNamedNoMore(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	rec := session()
 	must(t, s.Save(t.Context(), rec, store.Base{}))
 	second := following(rec)
@@ -163,8 +160,8 @@ func TestStatementsThatSomebodyDiscardsAreNamedNoMore(t *testing.T) {
 	}
 }
 
-func TestStatementsWhoseResultHasChangedArePreparedAnew(t *testing.T) {
-	_, s := single(t, "synchronous_commit=off")
+func testStatementsWhoseResultHasChangedArePreparedAnew(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	rec := session()
 	must(t, s.Save(t.Context(), rec, store.Base{}))
 	load := func() {

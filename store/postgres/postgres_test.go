@@ -3,14 +3,88 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/sojourn-go/sojourn/internal/promises"
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
+
+// TestStore is what does not need a server of its own: each test has a database
+// of its own on a common one.
+func TestStore(t *testing.T) {
+	// What is acknowledged must be kept, which the fault tests show; here it would
+	// only cost time.
+	server := servers.Postgres(t, "synchronous_commit=off")
+	for i, one := range []struct {
+		name string
+		test func(*testing.T, database)
+	}{
+		{"EachSaveOfABatchHasItsOwnOutcome", testEachSaveOfABatchHasItsOwnOutcome},
+		{"ARowThatMakesTheStatementFailFailsAlone", testARowThatMakesTheStatementFailFailsAlone},
+		{"SavesOfOneSessionOnOneBaseHaveOneWinner", testSavesOfOneSessionOnOneBaseHaveOneWinner},
+		{"TooMuchDataIsRefusedBeforeItIsSent", testTooMuchDataIsRefusedBeforeItIsSent},
+		{"ALockedRowHoldsUpNobodyElse", testALockedRowHoldsUpNobodyElse},
+		{"TwoProcessesThatWriteTheSameSessionsDoNotDeadlock", testTwoProcessesThatWriteTheSameSessionsDoNotDeadlock},
+		{"TouchesOfOneSessionMeet", testTouchesOfOneSessionMeet},
+		{"LoadsOfOneSessionMeet", testLoadsOfOneSessionMeet},
+		{"ASaveWhoseCallerLeftIsSettledByTheSameSave", testASaveWhoseCallerLeftIsSettledByTheSameSave},
+		{"BehindAPoolerTheStoreStopsNamingStatementsOnceAndLosesNothing", testBehindAPoolerTheStoreStopsNamingStatementsOnceAndLosesNothing},
+		{"WithoutAPoolerStatementsStayPrepared", testWithoutAPoolerStatementsStayPrepared},
+		{"StatementsThatSomebodyDiscardsAreNamedNoMore", testStatementsThatSomebodyDiscardsAreNamedNoMore},
+		{"StatementsWhoseResultHasChangedArePreparedAnew", testStatementsWhoseResultHasChangedArePreparedAnew},
+		{"UpgradeFromVersion1KeepsEverything", testUpgradeFromVersion1KeepsEverything},
+		{"AnAccountThatMayNotMakeTablesCanUseThem", testAnAccountThatMayNotMakeTablesCanUseThem},
+		{"ATableOfANewerVersionIsRefused", testATableOfANewerVersionIsRefused},
+		{"TablesInSchemasAndWithLongNamesWork", testTablesInSchemasAndWithLongNamesWork},
+		{"SweepLeavesWhatOthersHaveLockedToThem", testSweepLeavesWhatOthersHaveLockedToThem},
+		{"AFeedMissesNoEndThatCommitsLate", testAFeedMissesNoEndThatCommitsLate},
+		{"AFeedStartsAnewOnACopyOfTheDatabase", testAFeedStartsAnewOnACopyOfTheDatabase},
+		{"ALoadOverABrokenConnectionIsRepeated", testALoadOverABrokenConnectionIsRepeated},
+		{"APoolThatIsUsedUpIsWaitedFor", testAPoolThatIsUsedUpIsWaitedFor},
+		{"AReadOnlyServerIsNoConflict", testAReadOnlyServerIsNoConflict},
+		{"ClosedIsAnError", testClosedIsAnError},
+		{"AnApplicationsPoolStaysItsOwn", testAnApplicationsPoolStaysItsOwn},
+		{"Conformance", testConformance},
+		{"ConformanceThroughPgbouncerInTransactionMode", testConformanceThroughPgbouncerInTransactionMode},
+		{"Promises", testPromises},
+	} {
+		t.Run(one.name, func(t *testing.T) { one.test(t, newDatabase(t, server, fmt.Sprintf("test_%d", i))) })
+	}
+}
+
+// A database is an empty one on a server that others use, too.
+type database struct {
+	server *servers.Server
+	name   string
+	url    string
+}
+
+func newDatabase(t *testing.T, server *servers.Server, name string) database {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), server.PostgresURL())
+	must(t, err)
+	defer func() { _ = c.Close(context.Background()) }()
+	_, err = c.Exec(t.Context(), "CREATE DATABASE "+name)
+	must(t, err)
+	return database{server, name, onDatabase(server, name)}
+}
+
+// bouncer returns a URL that leads to the database through a pooler in
+// transaction mode with that many connections.
+func (d database) bouncer(t *testing.T, connections int) (url string) {
+	t.Helper()
+	return onDatabase(servers.PgBouncer(t, d.server, connections), d.name)
+}
+
+func onDatabase(server *servers.Server, name string) (url string) {
+	return strings.Replace(server.PostgresURL(), "/postgres?", "/"+name+"?", 1)
+}
 
 // tables returns a function that opens an empty store, with a table of its own.
 func tables(url string) func(t *testing.T) store.Store {
@@ -26,22 +100,17 @@ func tables(url string) func(t *testing.T) store.Store {
 	}
 }
 
-func TestConformance(t *testing.T) {
-	// What is acknowledged must be kept, which the fault tests show; here it would
-	// only cost time.
-	server := servers.Postgres(t, "synchronous_commit=off")
-	storetest.Run(t, tables(server.PostgresURL()), storetest.Records(20_000))
+func testConformance(t *testing.T, db database) {
+	storetest.Run(t, tables(db.url), storetest.Records(1_000))
 }
 
-func TestConformanceThroughPgbouncerInTransactionMode(t *testing.T) {
-	server := servers.Postgres(t, "synchronous_commit=off")
-	bouncer := servers.PgBouncer(t, server, 2)
-	storetest.Run(t, tables(bouncer.PostgresURL()+"&pool_max_conns=16"), storetest.Records(5_000))
+func testConformanceThroughPgbouncerInTransactionMode(t *testing.T, db database) {
+	bouncer := db.bouncer(t, 2)
+	storetest.Run(t, tables(bouncer+"&pool_max_conns=16"), storetest.Records(500))
 }
 
-func TestPromises(t *testing.T) {
-	server := servers.Postgres(t, "synchronous_commit=off")
-	promises.Run(t, tables(server.PostgresURL()))
+func testPromises(t *testing.T, db database) {
+	promises.Run(t, tables(db.url))
 }
 
 // open returns a store on a server of its own.

@@ -96,9 +96,8 @@ func atVersion(t testing.TB, url string, version int) *pgx.Conn {
 	return c
 }
 
-func TestUpgradeFromVersion1KeepsEverything(t *testing.T) {
-	server := servers.Postgres(t)
-	earlier := atVersion(t, server.PostgresURL(), 1)
+func testUpgradeFromVersion1KeepsEverything(t *testing.T, db database) {
+	earlier := atVersion(t, db.url, 1)
 	statements := statementsFor("sojourn_sessions")
 	insert := func(rec store.Record) {
 		t.Helper()
@@ -111,7 +110,7 @@ func TestUpgradeFromVersion1KeepsEverything(t *testing.T) {
 	over.Ended, over.Data = over.Seen, nil
 	insert(over)
 
-	s := opened(t, server.PostgresURL(), Options{})
+	s := opened(t, db.url, Options{})
 	if got, err := s.Load(t.Context(), live.ID); err != nil || len(got.Data) != len(live.Data) || !slices.Equal(got.Tags, live.Tags) {
 		t.Errorf("a session from before: %v", err)
 	}
@@ -128,12 +127,12 @@ func TestUpgradeFromVersion1KeepsEverything(t *testing.T) {
 	}
 }
 
-func TestAnAccountThatMayNotMakeTablesCanUseThem(t *testing.T) {
-	server, s := single(t)
+func testAnAccountThatMayNotMakeTablesCanUseThem(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	sql(t, s, "CREATE ROLE app LOGIN")
 	sql(t, s, "REVOKE CREATE ON SCHEMA public FROM public")
 	sql(t, s, "GRANT SELECT, INSERT, UPDATE, DELETE ON sojourn_sessions, sojourn_sessions_ends, sojourn_sessions_schema TO app")
-	url := strings.Replace(server.PostgresURL(), "postgres@", "app@", 1)
+	url := strings.Replace(db.url, "postgres@", "app@", 1)
 	app := opened(t, url, Options{})
 	recs := []store.Record{session(), session(), session()}
 	var calls []func()
@@ -155,19 +154,19 @@ func TestAnAccountThatMayNotMakeTablesCanUseThem(t *testing.T) {
 	}
 }
 
-func TestATableOfANewerVersionIsRefused(t *testing.T) {
-	server, s := single(t)
+func testATableOfANewerVersionIsRefused(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	sql(t, s, "INSERT INTO sojourn_sessions_schema VALUES (99)")
-	if _, err := Open(t.Context(), server.PostgresURL(), Options{}); err == nil || !strings.Contains(err.Error(), "99") {
+	if _, err := Open(t.Context(), db.url, Options{}); err == nil || !strings.Contains(err.Error(), "99") {
 		t.Errorf("%v, want a refusal that names the version", err)
 	}
 }
 
-func TestTablesInSchemasAndWithLongNamesWork(t *testing.T) {
-	server, s := single(t)
+func testTablesInSchemasAndWithLongNamesWork(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	sql(t, s, "CREATE SCHEMA app")
 	for _, table := range []string{"app.sessions", "app." + strings.Repeat("x", 51), "sessions"} {
-		other := opened(t, server.PostgresURL(), Options{Table: table})
+		other := opened(t, db.url, Options{Table: table})
 		rec := session()
 		must(t, other.Save(t.Context(), rec, store.Base{}))
 		must(t, other.Delete(t.Context(), rec.ID, time.Now().Add(time.Hour)))
@@ -177,14 +176,14 @@ func TestTablesInSchemasAndWithLongNamesWork(t *testing.T) {
 		}
 	}
 	for _, table := range []string{"a.b.c", "Sessions", "x; DROP TABLE x", "1x", strings.Repeat("x", 52)} {
-		if _, err := Open(t.Context(), server.PostgresURL(), Options{Table: table}); err == nil {
+		if _, err := Open(t.Context(), db.url, Options{Table: table}); err == nil {
 			t.Errorf("the table name %q was accepted", table)
 		}
 	}
 }
 
-func TestSweepLeavesWhatOthersHaveLockedToThem(t *testing.T) {
-	_, s := single(t)
+func testSweepLeavesWhatOthersHaveLockedToThem(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	recs := make([]store.Record, 5)
 	for i := range recs {
 		recs[i] = old(2 * time.Hour)
@@ -206,8 +205,8 @@ func TestSweepLeavesWhatOthersHaveLockedToThem(t *testing.T) {
 	}
 }
 
-func TestAFeedMissesNoEndThatCommitsLate(t *testing.T) {
-	_, s := single(t)
+func testAFeedMissesNoEndThatCommitsLate(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	late, prompt := session(), session()
 	must(t, s.Save(t.Context(), late, store.Base{}))
 	must(t, s.Save(t.Context(), prompt, store.Base{}))
@@ -235,8 +234,8 @@ func TestAFeedMissesNoEndThatCommitsLate(t *testing.T) {
 	}
 }
 
-func TestAFeedStartsAnewOnACopyOfTheDatabase(t *testing.T) {
-	_, s := single(t)
+func testAFeedStartsAnewOnACopyOfTheDatabase(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
 	rec := session()
 	must(t, s.Delete(t.Context(), rec.ID, time.Now().Add(time.Hour)))
 	page, err := s.Ends(t.Context(), "9000000000:9000000001:9000000000", 10)
