@@ -24,7 +24,7 @@ const (
 	policy  = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 
-var note = sojourn.NewKey[string]("note", sojourn.ServerSide)
+var note = sojourn.NewKey[string]("note")
 
 // site is an application with both handlers in it.
 type site struct {
@@ -103,7 +103,7 @@ func open(t *testing.T, change set) *site {
 		session.Rotate()
 	}))
 	mux.Handle("/handle", s.sessions.Handler(func(w http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
-		fmt.Fprintf(w, "%s %s", session.Handle(), session.User())
+		fmt.Fprintf(w, "%s %s %s", session.Handle(), session.Info().Placement, session.User())
 	}))
 	s.handler = mux
 	return s
@@ -184,8 +184,8 @@ func (b *browser) send(r *http.Request) *httptest.ResponseRecorder {
 func (b *browser) handle() string { return strings.Fields(b.get("/handle").Body.String())[0] }
 
 func (b *browser) user() string {
-	_, user, _ := strings.Cut(b.get("/handle").Body.String(), " ")
-	return user
+	parts := strings.SplitN(b.get("/handle").Body.String(), " ", 3)
+	return parts[2]
 }
 
 func (s *site) live(user string) int {

@@ -185,7 +185,9 @@ func (d *devices) list(w http.ResponseWriter, r *http.Request, s *sojourn.Sessio
 	content.This.Current = true
 	var others []sojourn.Info
 	for _, info := range all {
-		if !info.Current {
+		if info.Current {
+			content.This = info // a session in the cookie itself knows no device
+		} else {
 			others = append(others, info)
 		}
 	}
