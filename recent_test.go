@@ -129,3 +129,26 @@ func TestABackgroundRequestIsNoActivity(t *testing.T) {
 		}
 	}
 }
+
+func TestARequestSaysItselfThatItIsInTheBackground(t *testing.T) {
+	for value, background := range map[string]bool{"1": true, "": true, "true": true, "0": false, "false": false} {
+		days(t, sojourn.Config{IdleTimeout: time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			anna, handle := loginAs(t, shop, "anna")
+			time.Sleep(30 * time.Minute)
+			in, out := http.Header{}, http.Header{}
+			in.Set("Cookie", reference+"="+anna.Cookies()[reference])
+			in.Set("Sojourn-Background", value)
+			s, err := shop.Manager.Open(t.Context(), in, out)
+			if err != nil || s.Handle() != handle {
+				t.Fatalf("Open: %v", err)
+			}
+			if err := s.Save(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(31 * time.Minute)
+			if got := isNew(t, anna, shop); got != background {
+				t.Errorf("with %q: the session has ended: %t, want %t", value, got, background)
+			}
+		})
+	}
+}
