@@ -382,9 +382,9 @@ func (d *dashboard) takeNote(w http.ResponseWriter, r *http.Request) []message {
 	}
 	switch kind {
 	case ActionRevokeSession:
-		return []message{{"done", "The session is ended, on every replica."}}
+		return []message{{"done", "The session is ended."}}
 	case ActionRevokeUser:
-		return []message{{"done", plural(n, "session") + " ended, on every replica."}}
+		return []message{{"done", plural(n, "session") + " ended."}}
 	case ActionSweep:
 		return []message{{"done", "Swept: " + plural(n, "old record") + " removed."}}
 	}

@@ -86,7 +86,7 @@ func TestAnOperatorEndsASession(t *testing.T) {
 	}
 	ops.press(`main a.button`)
 	ops.press(`form button.danger`)
-	if got := ops.text(".messages"); got != "The session is ended, on every replica." {
+	if got := ops.text(".messages"); got != "The session is ended." {
 		t.Errorf("afterwards: %q", got)
 	}
 	customer.open("/")
