@@ -46,16 +46,22 @@ func login(user string) func(*sojourn.Session) {
 	return func(session *sojourn.Session) { session.Login(user) }
 }
 
-// comesBack lets a visitor come back with those cookies, and says who that is.
+// comesBack fails the test unless who comes back with those cookies is that user.
 func (s *service) comesBack(t *testing.T, cookies, want string) {
+	t.Helper()
+	if got := s.whoComes(t, cookies); got != want {
+		t.Errorf("who comes back is %q, want %q", got, want)
+	}
+}
+
+// whoComes is the user whose session a visitor with those cookies has.
+func (s *service) whoComes(t *testing.T, cookies string) string {
 	t.Helper()
 	session, err := s.sessions.Open(t.Context(), http.Header{"Cookie": {cookies}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := session.User(); got != want {
-		t.Errorf("who comes back is %q, want %q", got, want)
-	}
+	return session.User()
 }
 
 func TestAUsersSessionsAreListedExportedRevokedAndErased(t *testing.T) {
@@ -234,17 +240,35 @@ func TestAfterARestoreNobodyIsLoggedIn(t *testing.T) {
 
 // A session whose values are in the cookie, and only its anchor in the store,
 // stays ended for as long as that cookie could live.
-func TestAfterARestoreALoginInTheCookieIsWorthNothingForItsWholeLifetime(t *testing.T) {
-	s := newService(t, sojourn.Config{Placement: sojourn.CookieFirst, Lifetime: 20 * 24 * time.Hour})
-	handle, cookies := s.visit(t, login("ada"))
-	s.comesBack(t, cookies, "ada")
-	sojournCommand(t, "restored", s.store).ok(t)
-	id, err := store.ParseID(handle)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec, err := s.database.Load(t.Context(), id)
-	if err != nil || !rec.IsEnd() || time.Until(rec.Deadline) < 19*24*time.Hour {
-		t.Errorf("%v, ended %v, kept until %v", err, rec.IsEnd(), rec.Deadline)
+func TestALoginInTheCookieStaysEndedForItsWholeLifetime(t *testing.T) {
+	for _, command := range []string{"restored", "revoke", "erase"} {
+		t.Run(command, func(t *testing.T) {
+			s := newService(t, sojourn.Config{Placement: sojourn.CookieFirst, Lifetime: 20 * 24 * time.Hour})
+			handle, cookies := s.visit(t, login("ada"))
+			s.comesBack(t, cookies, "ada")
+			switch command {
+			case "restored":
+				sojournCommand(t, "restored", s.store).ok(t)
+			case "revoke":
+				sojournCommand(t, s.of("revoke", "ada")...).ok(t)
+			case "erase":
+				sojournCommand(t, s.of("erase", "ada", "--yes")...).ok(t)
+			}
+			id, err := store.ParseID(handle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec, err := s.database.Load(t.Context(), id)
+			if err != nil || !rec.IsEnd() || time.Until(rec.Deadline) < 19*24*time.Hour {
+				t.Errorf("%v, ended %v, kept until %v", err, rec.IsEnd(), rec.Deadline)
+			}
+			limit := time.Now().Add(time.Minute)
+			for s.whoComes(t, cookies) != "" { // the service hears of it within a second
+				if time.Now().After(limit) {
+					t.Fatal("the cookie is still worth something")
+				}
+				<-time.After(10 * time.Millisecond)
+			}
+		})
 	}
 }
