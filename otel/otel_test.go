@@ -163,6 +163,17 @@ func TestAMeasuredStoreCanDoWhatTheInnerOneCan(t *testing.T) {
 	}
 }
 
+func TestWhatTheInnerStoreCannotDoIsNotMeasured(t *testing.T) {
+	st := newStation(t)
+	s := st.Store("tiers", tiers(t, struct{ store.Store }{memory.New()})) // which says so itself
+	if err := s.(store.Toucher).Touch(t.Context(), id, time.Now(), time.Now()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Fatal(err)
+	}
+	if n := st.points("sojourn.store.operation.duration"); len(n) != 0 {
+		t.Errorf("it was measured as %v", n)
+	}
+}
+
 func TestAMeasuredStoreHasTheCachesOfTheInnerOne(t *testing.T) {
 	inner := tiers(t, memory.New())
 	s := newStation(t).Store("tiers", inner)
