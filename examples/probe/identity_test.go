@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -50,12 +51,22 @@ func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing
 		for i := range all {
 			all[i] = s.at(t, i)
 		}
+		begin := time.Now()
+		var tooSlow atomic.Int32
 		together(logins, func(i int) {
-			// Its session may have been ended by another login already.
-			if r := all[i].post("/login?user=ada"); r.status != http.StatusOK && r.status != http.StatusConflict {
-				t.Errorf("login %d: %d %s", i, r.status, r.body)
+			for {
+				switch r := all[i].post("/login?user=ada"); r.status {
+				case http.StatusOK, http.StatusConflict: // another login has ended its session already
+					return
+				case http.StatusServiceUnavailable: // its turn did not come in time, on a busy machine
+					tooSlow.Add(1)
+				default:
+					t.Errorf("login %d: %d %s", i, r.status, r.body)
+					return
+				}
 			}
 		})
+		t.Logf("%d logins took %v; %d had to try again", logins, time.Since(begin).Round(time.Millisecond), tooSlow.Load())
 
 		live := s.at(t, 0).handles("ada")
 		if len(live) != limit {
@@ -73,7 +84,10 @@ func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing
 				}
 			}
 			slices.Sort(works)
-			if !slices.Equal(works, live) {
+			// A login whose outcome nobody knows may have left a session without a
+			// browser. That never makes more of them.
+			lost := slices.ContainsFunc(works, func(h string) bool { return !slices.Contains(live, h) })
+			if lost || len(works) < len(live) && tooSlow.Load() == 0 {
 				t.Errorf("at replica %d the cookies of %v work, and listed are %v", i, works, live)
 			}
 		}
