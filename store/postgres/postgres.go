@@ -21,9 +21,11 @@
 // its own outcome, and what one of them meets (a conflict, a row that somebody
 // has locked, data that the database refuses) holds up none of the others.
 // Three batches of loads and two of writes are under way at a time, so a store
-// needs few connections: the default of 8 is enough for thousands of visitors,
-// and pool_max_conns in the URL changes it. When the pool is used up, requests
-// wait for it as long as their contexts allow.
+// needs few connections: the default of 8, or of one for each processor if there
+// are more, is enough for thousands of visitors, and pool_max_conns in the URL
+// changes it. A pool that is given to New should have 6 or more; pgx's default is
+// 4 on a small machine. When the pool is used up, requests wait for it as long as
+// their contexts allow.
 //
 // # What is kept, and when
 //
