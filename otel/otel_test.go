@@ -467,3 +467,20 @@ func TestTheReadmeListsEveryMetric(t *testing.T) {
 		}
 	}
 }
+
+func TestTheReadmeListsEveryEvent(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile("(?m)^\\| `sojourn\\.event` \\|.*$").FindString(string(readme))
+	n := 0
+	for kind := sojourn.EventKind(1); kind.String() != "unknown"; kind++ {
+		if n++; !strings.Contains(row, "`"+kind.String()+"`") {
+			t.Errorf("the event %v is not listed", kind)
+		}
+	}
+	if listed := strings.Count(row, "`")/2 - 1; listed != n {
+		t.Errorf("%d events are listed, there are %d", listed, n)
+	}
+}
