@@ -22,7 +22,7 @@ func chat(sessions *sojourn.Manager) http.Handler {
 		if err != nil {
 			return
 		}
-		defer conn.CloseNow()
+		defer func() { _ = conn.CloseNow() }()
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		go func() {
@@ -55,7 +55,7 @@ func TestAWebSocketEndsWithItsSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.CloseNow()
+	defer func() { _ = conn.CloseNow() }()
 	if err := conn.Write(ctx, coder.MessageText, []byte("hello")); err != nil {
 		t.Fatal(err)
 	}
