@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,9 +41,18 @@ type writing struct {
 }
 
 func (w writing) session() store.ID { return w.rec.ID }
-func (w writing) kind() int         { return w.what }
-func (w writing) size() int         { return len(w.rec.Data) }
-func (w writing) shares() bool      { return w.what == touch }
+
+// kind keeps the logins of different users apart: those of one user go together,
+// under one lock.
+func (w writing) kind() int {
+	if w.what == limited {
+		return limited + int(binary.BigEndian.Uint16(w.rec.User[:]))<<8
+	}
+	return w.what
+}
+
+func (w writing) size() int    { return len(w.rec.Data) }
+func (w writing) shares() bool { return w.what == touch }
 
 // The answer to a write are the sessions that it ended besides.
 type writeCall = call[writing, []store.ID]
@@ -108,8 +118,11 @@ func (s *Store) carryWrites(ctx context.Context, calls []*writeCall) (rest []*wr
 		calls[0].settle(s.writeOne(ctx, &calls[0].q))
 		return nil
 	}
-	if what := calls[0].q.what; what == end || what == limited {
+	switch calls[0].q.what {
+	case end:
 		return calls
+	case limited:
+		return s.carryLimited(ctx, calls)
 	}
 	applied, err := s.writeMany(ctx, calls)
 	switch {
@@ -182,7 +195,11 @@ func (s *Store) writeOne(ctx context.Context, w *writing) (ended []store.ID, err
 		_, err := s.exec(ctx, repeatable, s.sql.end, w.rec.ID[:], time.Now().UnixMilli(), w.rec.Deadline.UnixMilli())
 		return nil, err
 	case limited:
-		return s.saveLimited(ctx, w.rec, w.limit)
+		answers, err := s.saveLimited(ctx, []*writing{w})
+		if err != nil {
+			return nil, err
+		}
+		return answers[0].ended, answers[0].err
 	default:
 		return nil, s.saveOne(ctx, w.rec, w.base)
 	}
@@ -217,58 +234,96 @@ func (s *Store) touchOne(ctx context.Context, id store.ID, seen, deadline time.T
 	return err
 }
 
-// saveLimited inserts a user's session and makes room for it. Whoever does so
-// for the same user waits until this is committed, in whatever process.
-func (s *Store) saveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
+// carryLimited commits the logins of one user together.
+func (s *Store) carryLimited(ctx context.Context, calls []*writeCall) (rest []*writeCall) {
+	writings := make([]*writing, len(calls))
+	for i, c := range calls {
+		if writings[i] = &c.q; c.q.rec.User != calls[0].q.rec.User {
+			return calls // of a kind by chance
+		}
+	}
+	answers, err := s.saveLimited(ctx, writings)
+	if oneRowsFault(err) {
+		return calls // nothing was applied
+	}
+	for i, c := range calls {
+		if err != nil {
+			c.settle(nil, err)
+		} else {
+			c.settle(answers[i].ended, answers[i].err)
+		}
+	}
+	return nil
+}
+
+// limitedAnswer is what came of one of several logins in a transaction.
+type limitedAnswer struct {
+	ended []store.ID
+	err   error // ErrConflict or ErrLimit: nothing was changed for it
+}
+
+// saveLimited inserts sessions of one user, one after the other, and makes room
+// for each. Whoever does so for the same user waits until this is committed, in
+// whatever process.
+func (s *Store) saveLimited(ctx context.Context, writings []*writing) (answers []limitedAnswer, err error) {
 	err = s.retry(ctx, once, func(as naming) error {
-		ended = nil
+		answers = make([]limitedAnswer, len(writings))
 		return pgx.BeginFunc(ctx, s.pool, func(began pgx.Tx) error {
 			tx := as.through(began)
-			if _, err := tx.Exec(ctx, lockSQL, lockNumber(s.table, rec.User[:])); err != nil {
+			if _, err := tx.Exec(ctx, lockSQL, lockNumber(s.table, writings[0].rec.User[:])); err != nil {
 				return err
 			}
-			var there bool
-			var tags []int64
-			err := tx.QueryRow(ctx, s.sql.look, rec.ID[:]).Scan(&tags, &there)
-			switch {
-			case errors.Is(err, pgx.ErrNoRows):
-			case err != nil:
-				return err
-			case slices.Contains(tags, int64(rec.Tags[0])):
-				return nil // saved before
-			case there:
-				return store.ErrConflict
+			for i, w := range writings {
+				ended, err := s.makeRoom(ctx, tx, &w.rec, w.limit)
+				if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrLimit) {
+					return err
+				}
+				answers[i] = limitedAnswer{ended, err}
 			}
-			others, err := s.others(ctx, tx, &rec, limit.Replaces)
-			if err != nil {
-				return err
-			}
-			over := max(len(others)-(limit.Max-1), 0)
-			if over > 0 && limit.Refuse {
-				return store.ErrLimit
-			}
-			tag, err := tx.Exec(ctx, s.sql.insert, row(rec)...)
-			switch {
-			case err != nil:
-				return err
-			case tag.RowsAffected() == 0:
-				return store.ErrConflict // with somebody who was faster
-			case over == 0:
-				return nil
-			}
-			ids := make([][]byte, over)
-			for i := range ids {
-				ids[i] = others[i][:]
-			}
-			_, err = tx.Exec(ctx, s.sql.endMany, ids, time.Now().UnixMilli(), limit.Until.UnixMilli())
-			ended = others[:over]
-			return err
+			return nil
 		})
 	})
+	return answers, err
+}
+
+// makeRoom inserts a user's session and ends those that are too many then, in a
+// transaction that has the user's lock.
+func (s *Store) makeRoom(ctx context.Context, tx querier, rec *store.Record, limit store.UserLimit) (ended []store.ID, err error) {
+	var there bool
+	var tags []int64
+	err = tx.QueryRow(ctx, s.sql.look, rec.ID[:]).Scan(&tags, &there)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+	case err != nil:
+		return nil, err
+	case slices.Contains(tags, int64(rec.Tags[0])):
+		return nil, nil // saved before
+	case there:
+		return nil, store.ErrConflict
+	}
+	others, err := s.others(ctx, tx, rec, limit.Replaces)
 	if err != nil {
 		return nil, err
 	}
-	return ended, nil
+	over := max(len(others)-(limit.Max-1), 0)
+	if over > 0 && limit.Refuse {
+		return nil, store.ErrLimit
+	}
+	tag, err := tx.Exec(ctx, s.sql.insert, row(*rec)...)
+	switch {
+	case err != nil:
+		return nil, err
+	case tag.RowsAffected() == 0:
+		return nil, store.ErrConflict // with somebody who was faster
+	case over == 0:
+		return nil, nil
+	}
+	ids := make([][]byte, over)
+	for i := range ids {
+		ids[i] = others[i][:]
+	}
+	_, err = tx.Exec(ctx, s.sql.endMany, ids, time.Now().UnixMilli(), limit.Until.UnixMilli())
+	return others[:over], err
 }
 
 // others locks a user's live sessions, besides the new one and the one that it
