@@ -207,8 +207,8 @@ func (w *conversion) one(ctx context.Context, it stored) error {
 		w.refuse(err)
 		return nil
 	}
-	n := &note{}
-	s, err := w.m.Open(context.WithValue(ctx, noteKey{}, n), header, nil)
+	n := &fate{}
+	s, err := w.m.Open(context.WithValue(ctx, fateKey{}, n), header, nil)
 	switch {
 	case err != nil:
 		return err
@@ -250,7 +250,7 @@ func (w *conversion) refuse(err error) {
 
 // fill is the Map of the conversion.
 func (w *conversion) fill(old *sojourn.LegacySession, s *sojourn.Session) error {
-	n, _ := old.Native.(*note)
+	n, _ := old.Native.(*fate)
 	user := old.User
 	for name, v := range old.Values {
 		if name == w.c.User {
@@ -330,22 +330,22 @@ func (c *legacyConvert) report(term terminal, n converted) error {
 	return list.Flush()
 }
 
-// note is what becomes of one session, and of which.
-type note struct {
+// fate is what becomes of one session, and of which.
+type fate struct {
 	old     *sojourn.LegacySession
 	refused error
 	saved   bool
 	leftOut int
 }
 
-type noteKey struct{}
+type fateKey struct{}
 
 // noting notes what was found.
 type noting struct{ sojourn.Legacy }
 
 func (l *noting) Find(ctx context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
 	old, err := l.Legacy.Find(ctx, in, now)
-	n := ctx.Value(noteKey{}).(*note) // every Open here has one
+	n := ctx.Value(fateKey{}).(*fate) // every Open here has one
 	n.old, n.refused = old, err
 	if old != nil {
 		old.Native = n
@@ -363,7 +363,7 @@ type firstStore struct {
 }
 
 func (s *firstStore) Save(ctx context.Context, rec store.Record, base store.Base) error {
-	n, _ := ctx.Value(noteKey{}).(*note)
+	n, _ := ctx.Value(fateKey{}).(*fate)
 	isSession := n != nil && n.old != nil && !n.saved && !rec.IsEnd() && base == store.Base{}
 	if isSession {
 		rec.Deadline = rec.Expires
