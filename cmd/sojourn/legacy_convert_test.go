@@ -20,11 +20,14 @@ import (
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/adopt"
+	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
 	"github.com/sojourn-go/sojourn/legacy/engine/clouddatastore"
 	legacyredis "github.com/sojourn-go/sojourn/legacy/engine/redis"
 	"github.com/sojourn-go/sojourn/legacy/engine/sqldb"
 	"github.com/sojourn-go/sojourn/legacy/filestore"
+	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
+	"github.com/sojourn-go/sojourn/legacy/pickle"
 	old "github.com/sojourn-go/sojourn/legacy/value"
 	"github.com/sojourn-go/sojourn/legacy/vectors"
 )
@@ -257,6 +260,66 @@ func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
 				t.Error("the logout was not final")
 			}
 		})
+	}
+}
+
+// Sessions of gaeutilities are never written by Go: these are entities as Python
+// makes them.
+func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
+	server := servers.Datastore(t)
+	if server == nil {
+		return // which was said
+	}
+	t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
+	client, err := datastore.NewClient(t.Context(), "old-shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	const app = "s~old-shop"
+	token := func(id int64, n int) string {
+		key := appengine.Key{App: app, Path: []appengine.Element{{Kind: gaeutilities.Kind, ID: id}}}
+		return fmt.Sprintf("%s_%032x", key.Encode(), n)
+	}
+	put := func(id int64, active time.Time, name string, content any) {
+		t.Helper()
+		session := datastore.IDKey(gaeutilities.Kind, id, nil)
+		blob, err := pickle.Encode(content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.PutMulti(t.Context(), []*datastore.Key{session, datastore.IncompleteKey(gaeutilities.DataKind, nil)}, []any{
+			&datastore.PropertyList{
+				{Name: "sid", Value: []any{token(id, 1), token(id, 2)}}, {Name: "last_activity", Value: active}, {Name: "deleted", Value: false},
+			},
+			&datastore.PropertyList{
+				{Name: "keyname", Value: name}, {Name: "content", Value: blob, NoIndex: true},
+				{Name: "session", Value: session}, {Name: "deleted", Value: false},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(1, time.Now().Add(-time.Minute), "visits", int64(3))
+	put(2, time.Now().Add(-25*time.Hour), "visits", int64(9))
+
+	o := &oldSite{system: "gaeutilities", config: `{}`, from: "datastore://old-shop", more: []string{"--app", app}, on: emptyBackends()}
+	o.on.Entities = clouddatastore.NewGaeutilities(client, app, "")
+	known, err := openLegacy(o.system, json.RawMessage(o.config), o.on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := adopting(t, known)
+	if n := s.convert(t, o); n.Converted != 1 || n.Over != 1 || n.Unreadable != 0 {
+		t.Errorf("%+v", n)
+	}
+	for n := 1; n <= 2; n++ { // with the token before the newest, too
+		session := s.finds(t, http.Header{"Cookie": {gaeutilities.DefaultName + "=" + token(1, n)}})
+		var visits int
+		if err := session.Get("count", &visits); err != nil || visits != 3 {
+			t.Errorf("token %d finds %v: %v", n, session.Names(), err)
+		}
 	}
 }
 
