@@ -245,6 +245,13 @@ func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
 			if err := session.Get("count", &visits); err != nil || visits != 3 || session.User() != "ada" || session.Has("theme") || session.Has("user_id") {
 				t.Errorf("ada finds %v, user %q: %v", session.Names(), session.User(), err)
 			}
+			before, err := o.format(t).Read(t.Context(), ada, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if end := session.Info().IdleExpires; end.Sub(before.Expires).Abs() > 2*time.Second {
+				t.Errorf("it is over at %v, and the old one at %v", end, before.Expires)
+			}
 			if other := s.finds(t, ben); other.User() != "" || !other.Has("count") {
 				t.Errorf("ben finds %v, user %q", other.Names(), other.User())
 			}
@@ -323,14 +330,18 @@ func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 	}
 }
 
-func TestAConvertedSessionEndsWhenTheOldOneWouldHave(t *testing.T) {
-	o := oldSites(t)["beaker-session in files"]
-	header := o.visitor(t, "ada", time.Now().Add(-50*time.Minute)) // of an hour
-	s := adopting(t, o.format(t))
-	s.convert(t, o)
-	end := s.finds(t, header).Info().IdleExpires
-	if left := time.Until(end); left < 8*time.Minute || left > 10*time.Minute {
-		t.Errorf("it is over in %v, want almost ten minutes", left)
+func TestKeysOfOthersInRedisAreNoSessions(t *testing.T) {
+	o := oldSites(t)["beaker-session in Redis"]
+	o.visitor(t, "ada", time.Now())
+	for _, key := range []string{"beaker_cache:abcdefabcdefabcdefabcdefabcdefab:page", "other:abc:session"} {
+		if err := o.on.Store.Set(t.Context(), key, legacy.Entry{Value: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var counted legacyTally
+	inProcess(t, append([]string{"legacy", "count", "--json"}, o.flags()...)...).ok(t).json(t, &counted)
+	if counted.Live != 1 || counted.Unreadable != 0 {
+		t.Errorf("%+v", counted)
 	}
 }
 
