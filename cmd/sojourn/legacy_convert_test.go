@@ -300,8 +300,10 @@ func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 				{Name: "sid", Value: []any{token(id, 1), token(id, 2)}}, {Name: "last_activity", Value: active}, {Name: "deleted", Value: false},
 			},
 			&datastore.PropertyList{
-				{Name: "keyname", Value: name}, {Name: "content", Value: blob, NoIndex: true},
-				{Name: "session", Value: session}, {Name: "deleted", Value: false},
+				{Name: "keyname", Value: name},
+				{Name: "content", Value: blob, NoIndex: true},
+				{Name: "session", Value: session},
+				{Name: "deleted", Value: false},
 			},
 		})
 		if err != nil {
