@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var err error
 	if *tour {
-		err = tourInTemporaryFolder(ctx, *kind, stdout)
+		err = tourInTemporaryFolder(*kind, stdout)
 	} else {
 		err = serve(ctx, *kind, *data, *listen, *admin, stdout)
 	}
@@ -78,7 +78,7 @@ type shop struct {
 }
 
 // openShop starts the old shop and opens the new one. The caller closes it.
-func openShop(ctx context.Context, kind, data string) (*shop, error) {
+func openShop(kind, data string) (*shop, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func openShop(ctx context.Context, kind, data string) (*shop, error) {
 	if err != nil {
 		return nil, err
 	}
-	old, err := startOld(ctx, kind, data)
+	old, err := startOld(kind, data)
 	if err != nil {
 		return nil, errors.Join(err, sessions.Close())
 	}
@@ -108,7 +108,7 @@ func openShop(ctx context.Context, kind, data string) (*shop, error) {
 }
 
 func serve(ctx context.Context, kind, data, listen, admin string, stdout io.Writer) (err error) {
-	s, err := openShop(ctx, kind, data)
+	s, err := openShop(kind, data)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ func TestTheWholeMove(t *testing.T) {
 	for _, kind := range []string{oldRecorded, oldBeaker, oldWebapp2} {
 		t.Run(kind, func(t *testing.T) {
 			var story bytes.Buffer
-			err := tourInTemporaryFolder(t.Context(), kind, &story)
+			err := tourInTemporaryFolder(kind, &story)
 			switch {
 			case errors.Is(err, errMissing) && os.Getenv("REQUIRE_LEGACY_PYTHON") != "1":
 				t.Logf("NOT TESTED: side by side with the real %s: %v", kind, err)
@@ -32,7 +32,7 @@ func TestTheWholeMove(t *testing.T) {
 
 func openRecorded(t *testing.T) *shop {
 	t.Helper()
-	s, err := openShop(t.Context(), oldRecorded, t.TempDir())
+	s, err := openShop(oldRecorded, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

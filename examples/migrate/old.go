@@ -64,15 +64,15 @@ var errMissing = errors.New("not on this machine")
 
 // startOld starts an old shop. With kind "" it is the first that this machine
 // can run.
-func startOld(ctx context.Context, kind, data string) (*oldApp, error) {
+func startOld(kind, data string) (*oldApp, error) {
 	switch kind {
 	case oldBeaker, oldWebapp2:
-		return startPython(ctx, kind, data)
+		return startPython(kind, data)
 	case oldRecorded:
 		return replay(data)
 	case "":
 		for _, kind := range []string{oldBeaker, oldWebapp2} {
-			if old, err := startPython(ctx, kind, data); !errors.Is(err, errMissing) {
+			if old, err := startPython(kind, data); !errors.Is(err, errMissing) {
 				return old, err
 			}
 		}
@@ -104,7 +104,7 @@ func openFormat(kind, data, version string) (*oldApp, error) {
 }
 
 // startPython runs the old shop as a process of its own.
-func startPython(ctx context.Context, kind, data string) (*oldApp, error) {
+func startPython(kind, data string) (*oldApp, error) {
 	python, err := findPython(kind)
 	if err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func startPython(ctx context.Context, kind, data string) (*oldApp, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, python.path, script, old.folder, secret)
+	cmd := exec.Command(python.path, script, old.folder, secret)
 	cmd.Env = append(os.Environ(), python.env...)
 	cmd.Stderr = os.Stderr
 	life, err := cmd.StdinPipe() // it ends when this ends, so also when this program does
@@ -204,7 +204,7 @@ func findPython(kind string) (*interpreter, error) {
 		}
 		env = append(env, "PYTHONPATH="+strings.Join(folders, string(os.PathListSeparator)))
 	}
-	candidates := append(filepath.SplitList(os.Getenv("LEGACY_PYTHON")), "python3", "/usr/bin/python3", "python2.7")
+	candidates := append(filepath.SplitList(os.Getenv("LEGACY_PYTHON")), "python3", "/usr/bin/python3", "python2.7", "python2")
 	for _, candidate := range candidates {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		cmd := exec.CommandContext(ctx, candidate, "-c", ask)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,13 +17,13 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/cookies"
 )
 
-func tourInTemporaryFolder(ctx context.Context, kind string, out io.Writer) (err error) {
+func tourInTemporaryFolder(kind string, out io.Writer) (err error) {
 	data, err := os.MkdirTemp("", "migrate-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
-	s, err := openShop(ctx, kind, data)
+	s, err := openShop(kind, data)
 	if err != nil {
 		return err
 	}

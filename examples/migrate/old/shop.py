@@ -4,6 +4,7 @@ It runs on Python 2.7 and 3.
 """
 import json
 import os
+import signal
 import sys
 import threading
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -59,6 +60,7 @@ class Quiet(WSGIRequestHandler):
 
 def serve(app):
     """Serves on a free port, whose number it prints, until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the program that started it
     server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
     print(server.server_port)
     sys.stdout.flush()
