@@ -7,6 +7,7 @@ require (
 	github.com/chromedp/chromedp v0.22.1
 	github.com/sojourn-go/sojourn v0.0.0
 	github.com/sojourn-go/sojourn/admin v0.0.0
+	github.com/sojourn-go/sojourn/legacy v0.0.0
 	github.com/sojourn-go/sojourn/store/open v0.0.0
 	github.com/sojourn-go/sojourn/store/sqlite v0.0.0
 	golang.org/x/crypto v0.55.0
@@ -71,6 +72,7 @@ require (
 replace (
 	github.com/sojourn-go/sojourn => ..
 	github.com/sojourn-go/sojourn/admin => ../admin
+	github.com/sojourn-go/sojourn/legacy => ../legacy
 	github.com/sojourn-go/sojourn/store/clouddatastore => ../store/clouddatastore
 	github.com/sojourn-go/sojourn/store/memcached => ../store/memcached
 	github.com/sojourn-go/sojourn/store/open => ../store/open

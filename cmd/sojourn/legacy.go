@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net/http"
 	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/reason"
 	old "github.com/sojourn-go/sojourn/legacy/value"
 	"github.com/sojourn-go/sojourn/legacy/vectors"
@@ -23,10 +25,12 @@ type legacyCommands struct {
 	Inspect legacyInspect `cmd:"" help:"Decode one session of another library."`
 	Check   legacyCheck   `cmd:"" help:"Run recorded sessions through the readers."`
 	Write   legacyWrite   `cmd:"" help:"Write recorded sessions anew, for the old libraries to read."`
+	Count   legacyCount   `cmd:"" help:"Count what is left in another library's store."`
+	Convert legacyConvert `cmd:"" help:"Turn another library's sessions into Sojourn's, all at once."`
 }
 
 type legacyInspect struct {
-	System string    `required:"" enum:"webapp2-securecookie,webapp2-memcache,webapp2-ndb,gae-sessions,beaker-cookie,beaker-session,gaeutilities,diy-memcache" placeholder:"SYSTEM" help:"What wrote the session: webapp2-securecookie, webapp2-memcache, webapp2-ndb, gae-sessions, beaker-cookie, beaker-session, gaeutilities (of which data cookies can be read) or diy-memcache."`
+	System string    `required:"" enum:"webapp2-securecookie,webapp2-memcache,webapp2-ndb,gae-sessions,beaker-cookie,beaker-session,gaeutilities,diy-memcache,gorilla,scs" placeholder:"SYSTEM" help:"What wrote the session: webapp2-securecookie, webapp2-memcache, webapp2-ndb, gae-sessions, beaker-cookie, beaker-session, gaeutilities (of which data cookies can be read), diy-memcache, gorilla or scs."`
 	Config string    `required:"" placeholder:"FILE" help:"The old application's configuration: a file with a JSON object, or the object itself. A secret in an argument ends up in the shell's history."`
 	File   string    `placeholder:"PATH" help:"Read the cookie from this file instead of standard input."`
 	At     time.Time `placeholder:"TIME" help:"Read it as of this time, such as 2026-11-20T15:00:00Z; now if not given."`
@@ -77,7 +81,7 @@ type legacyValue struct {
 }
 
 func (c *legacyInspect) Run(ctx context.Context, term terminal) error {
-	config, err := c.config()
+	config, err := legacyConfig(c.Config)
 	if err != nil {
 		return err
 	}
@@ -89,12 +93,8 @@ func (c *legacyInspect) Run(ctx context.Context, term terminal) error {
 		c.At = time.Now()
 	}
 	header := cookieHeader(text)
-	recorded := vectors.Case{
-		Name: "the configuration", System: c.System, Config: config,
-		Now: float64(c.At.UnixMicro()) / 1e6, CookieHeader: &header,
-	}
 	found := legacyFinding{System: c.System, Verdict: verdictValid, Cookies: []string{}, Values: []legacyValue{}}
-	session, err := recorded.Read(ctx)
+	session, err := c.read(ctx, config, header)
 	switch why := reason.Of(err); {
 	case err == nil:
 		found.Cookies = append(found.Cookies, session.Cookies...)
@@ -122,15 +122,31 @@ func (c *legacyInspect) Run(ctx context.Context, term terminal) error {
 	return nil
 }
 
-// config returns the JSON object that --config names or is.
-func (c *legacyInspect) config() (json.RawMessage, error) {
-	text, where := []byte(c.Config), "--config"
-	if !strings.HasPrefix(strings.TrimSpace(c.Config), "{") {
+// read decodes a Cookie header, without the stores of the old application.
+func (c *legacyInspect) read(ctx context.Context, config json.RawMessage, header string) (*legacy.Session, error) {
+	if c.System != systemGorilla && c.System != systemSCS {
+		recorded := vectors.Case{
+			Name: "the configuration", System: c.System, Config: config,
+			Now: float64(c.At.UnixMicro()) / 1e6, CookieHeader: &header,
+		}
+		return recorded.Read(ctx)
+	}
+	format, err := openLegacy(c.System, config, emptyBackends())
+	if err != nil {
+		return nil, err
+	}
+	return format.Read(ctx, http.Header{"Cookie": {header}}, c.At)
+}
+
+// legacyConfig returns the JSON object that --config names or is.
+func legacyConfig(given string) (json.RawMessage, error) {
+	text, where := []byte(given), "--config"
+	if !strings.HasPrefix(strings.TrimSpace(given), "{") {
 		var err error
-		if text, err = os.ReadFile(c.Config); err != nil {
+		if text, err = os.ReadFile(given); err != nil {
 			return nil, fmt.Errorf("the configuration: %w", err)
 		}
-		where = c.Config
+		where = given
 	}
 	if !json.Valid(text) || !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
 		return nil, fmt.Errorf("the configuration: %s holds no JSON object", where)
