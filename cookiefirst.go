@@ -32,7 +32,7 @@ var errNoAnchor = errors.New("sojourn: a login in a cookie without its reference
 
 // loadAnchored finds the logged-in session in the cookies. It returns nil if
 // there is none any more; then neither cookie is worth anything.
-func (s *Session) loadAnchored(ctx context.Context, inline *state, ref wire.Reference, now time.Time) (*state, error) {
+func (s *Session) loadAnchored(ctx context.Context, inline *state, now time.Time) (*state, error) {
 	err := s.m.checkAnchor(ctx, inline.identity, now)
 	if errors.Is(err, errGone) {
 		s.goneReference(ctx, err, inline.id, now)

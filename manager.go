@@ -227,7 +227,7 @@ func (s *Session) load(ctx context.Context) error {
 	if inline != nil && m.anchored(inline) {
 		if ok && belongs(inline, ref) {
 			ok = false
-			st, err := s.loadAnchored(ctx, inline, ref, now)
+			st, err := s.loadAnchored(ctx, inline, now)
 			if err != nil {
 				return err
 			}

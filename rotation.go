@@ -90,7 +90,7 @@ func (m *Manager) refuseOutdated(ctx context.Context, st *state, generation uint
 	}
 }
 
-// ends returns until when the end mark of a session must be kept: as long as a
+// markUntil returns until when the end mark of a session must be kept: as long as a
 // cookie that holds the session itself, or that it was adopted from, may turn up.
 func (m *Manager) markUntil(h *record.Header, now time.Time) time.Time {
 	return later(later(now.Add(store.MinEndMark), record.Time(h.InlineUntil)), m.legacyUntil(h, now))

@@ -70,7 +70,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 }
 
 // SaveLimited implements [store.UserLimiter]. Those of one user wait for each
-// other, in the database.
+// other, in the database; those that meet here share one transaction.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	return s.save(ctx, writing{what: limited, rec: rec, limit: limit})
 }
