@@ -474,7 +474,9 @@ func (e *goneError) Is(target error) bool { return target == errGone }
 // ask loads a record: the store's own, or a copy of at least that version; 0
 // asks the origin.
 func (m *Manager) ask(ctx context.Context, id store.ID, minimum uint64) (store.Record, error) {
-	m.count.loads.Add(1)
+	// Counted when the answer is there: who sees the count grow knows that a
+	// request has its session, not merely that it asked.
+	defer m.count.loads.Add(1)
 	if fl, ok := m.cfg.Store.(store.FloorLoader); ok {
 		return fl.LoadFrom(ctx, id, minimum)
 	}

@@ -37,7 +37,7 @@ func statGroups(s sojourn.Stats) []statGroup {
 			counter("Revoked", s.Revoked, "Revoked", "ended from elsewhere: by their user, an operator, or the limit per user"),
 		}},
 		{"Store", []stat{
-			counter("Loads", s.Loads, "Loads", "records asked of the store"),
+			counter("Loads", s.Loads, "Loads", "answers of the store to a load"),
 			counter("Saves", s.Saves, "Saves", "records written, end marks included"),
 			counter("Touches", s.Touches, "Touches", "activity noted without writing the record"),
 			counter("Conflicts", s.Conflicts, "Conflicts", "saves that another process overtook; each was tried again"),
