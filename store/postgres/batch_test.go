@@ -24,14 +24,15 @@ func together[Q request, A any](t *testing.T, l *lane[Q, A], calls ...func()) {
 // departure is together, but lets the caller wait for the calls.
 func departure[Q request, A any](t *testing.T, l *lane[Q, A], calls ...func()) (wait func()) {
 	t.Helper()
-	limit := l.limit
+	crowd := l.crowd
 	eventually(t, "nothing is under way", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.flying > 0 {
 			return false
 		}
-		l.limit = 0
+		l.flying++ // with nobody on board
+		l.crowd = math.MaxInt
 		return true
 	})
 	var wg sync.WaitGroup
@@ -44,7 +45,8 @@ func departure[Q request, A any](t *testing.T, l *lane[Q, A], calls ...func()) (
 		return len(l.waiting) == len(calls)
 	})
 	l.mu.Lock()
-	l.limit = limit
+	l.flying--
+	l.crowd = crowd
 	l.launch()
 	l.mu.Unlock()
 	return wg.Wait

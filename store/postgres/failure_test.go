@@ -211,6 +211,35 @@ func TestAFrozenServerHoldsUpNobodyForLong(t *testing.T) {
 	}
 }
 
+// A request that has the database for itself is waited for by its caller, who
+// still gets away: when the statement has been taken back at the server, on a
+// connection that stays; and when the server is frozen.
+func testACallerLeavesAnswersThatDoNotCome(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
+	rec := session()
+	must(t, s.Save(t.Context(), rec, store.Base{}))
+	release := lock(t, s, rec.ID)
+	var made int64 // once all the connections that this takes are there
+	for i := range 4 {
+		if i == 1 {
+			made = s.pool.Stat().NewConnsCount()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() { left <- s.Save(ctx, following(rec), rec.Base()) }()
+		waitsForLock(t, s)
+		cancel()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want context.Canceled", err)
+		}
+	}
+	if n := s.pool.Stat().NewConnsCount() - made; n > 0 {
+		t.Errorf("%d connections were replaced", n)
+	}
+	release()
+	must(t, s.Save(t.Context(), following(rec), rec.Base()))
+}
+
 func testAPoolThatIsUsedUpIsWaitedFor(t *testing.T, db database) {
 	s := opened(t, db.url+"&pool_max_conns=2", Options{})
 	recs := make([]store.Record, 300)

@@ -21,15 +21,17 @@ const (
 	// slowFlight is after how long a flight no longer counts against its lane's
 	// limit: one that waits for a locked row, or on a connection that swallows
 	// everything, must not hold up the others.
-	slowFlight = 250 * time.Millisecond
+	slowFlight = 25 * time.Millisecond
 )
 
-// A lane carries requests to the database. A request that finds a free flight
-// leaves at once, alone; those that come while all flights are under way leave
-// together with the next one. So nobody waits for company, and batches grow
-// with the load.
+// A lane carries requests to the database. A request that finds nothing under
+// way leaves at once, alone, and in its caller's goroutine: waking up another
+// one twice takes as long as the database does. Those that come meanwhile leave
+// together, when that flight is back, or before, once they are a crowd. So
+// nobody waits for company, and batches grow with the load.
 type lane[Q request, A any] struct {
 	limit   int           // flights at once
+	crowd   int           // how many wait before another flight leaves besides those under way
 	timeout time.Duration // of a flight
 	// exclusive keeps the requests of one session apart: in one flight at a
 	// time, and in each flight at most one.
@@ -60,7 +62,7 @@ type call[Q request, A any] struct {
 	q      Q
 	answer A
 	err    error
-	done   chan struct{} // closed once answer and err are there
+	done   chan struct{} // closed once answer and err are there; nil if the caller carries it
 	state  atomic.Int32
 	flight *flight[Q, A] // guarded by the lane's mu; nil while waiting
 }
@@ -79,15 +81,29 @@ type flight[Q request, A any] struct {
 	cancel context.CancelFunc
 }
 
+// ownFlight marks the context of a flight in its caller's goroutine: when that
+// context ends, somebody is waiting to get away.
+type ownFlight struct{}
+
 // do has one request carried out. When ctx ends first, do returns its error at
-// once; the request may still be carried out then.
+// once, or, if it had the database for itself, when its statement was taken
+// back, see withdrawal. The request may still be carried out then.
 func (l *lane[Q, A]) do(ctx context.Context, q Q) (A, error) {
 	var none A
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
-	c := &call[Q, A]{ctx: ctx, q: q, done: make(chan struct{})}
+	c := &call[Q, A]{ctx: ctx, q: q}
 	l.mu.Lock()
+	if l.flying == 0 && len(l.waiting) == 0 && l.busy[q.session()] == nil {
+		f := &flight[Q, A]{counts: true}
+		f.ctx, f.cancel = context.WithTimeout(context.WithValue(ctx, ownFlight{}, true), l.timeout)
+		l.board(f, c)
+		l.flying++
+		l.mu.Unlock()
+		return l.flyAlone(f, c)
+	}
+	c.done = make(chan struct{})
 	l.waiting = append(l.waiting, c)
 	l.launch()
 	l.mu.Unlock()
@@ -109,7 +125,28 @@ func (l *lane[Q, A]) do(ctx context.Context, q Q) (A, error) {
 	if c.flight.open.Add(-1) == 0 {
 		c.flight.cancel() // nobody waits for any of it
 	}
-	return none, fmt.Errorf("the outcome is unknown: %w", ctx.Err())
+	return none, unknown(ctx)
+}
+
+func unknown(ctx context.Context) error {
+	return fmt.Errorf("the outcome is unknown: %w", ctx.Err())
+}
+
+// flyAlone carries a flight of one call in its caller's goroutine.
+func (l *lane[Q, A]) flyAlone(f *flight[Q, A], c *call[Q, A]) (A, error) {
+	// Deferred, because a panic may be recovered from further up.
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.land(f)
+		l.launch()
+	}()
+	l.lift(f)
+	if c.err != nil && c.ctx.Err() != nil {
+		var none A
+		return none, unknown(c.ctx)
+	}
+	return c.answer, c.err
 }
 
 // settle answers a call, unless its caller has left.
@@ -119,19 +156,28 @@ func (c *call[Q, A]) settle(answer A, err error) {
 	}
 	c.answer, c.err = answer, err
 	c.flight.open.Add(-1)
-	close(c.done)
+	if c.done != nil {
+		close(c.done)
+	}
 }
 
 // launch starts as many flights as there may be. mu is held.
 func (l *lane[Q, A]) launch() {
-	for l.flying < l.limit {
-		f := l.collect()
-		if f == nil {
-			return
-		}
-		l.flying++
+	for f := l.next(); f != nil; f = l.next() {
 		go l.fly(f)
 	}
+}
+
+// next returns a flight that has to start, nil if there is none. mu is held.
+func (l *lane[Q, A]) next() *flight[Q, A] {
+	if l.flying >= l.limit || l.flying > 0 && len(l.waiting) < l.crowd {
+		return nil
+	}
+	f := l.collect()
+	if f != nil {
+		l.flying++
+	}
+	return f
 }
 
 // collect takes the requests of the next flight, nil if there are none. mu is
@@ -192,13 +238,7 @@ func (l *lane[Q, A]) fly(f *flight[Q, A]) {
 		runtime.Gosched()
 
 		l.mu.Lock()
-		if l.exclusive {
-			for _, c := range f.calls {
-				if l.busy[c.q.session()] == f {
-					delete(l.busy, c.q.session())
-				}
-			}
-		}
+		l.land(f)
 		for _, c := range rest {
 			if c.state.Load() == callLeft {
 				continue
@@ -207,16 +247,24 @@ func (l *lane[Q, A]) fly(f *flight[Q, A]) {
 			l.board(alone, c)
 			go l.fly(alone)
 		}
-		var next *flight[Q, A]
-		if f.counts {
-			f.counts = false
-			if next = l.collect(); next == nil {
-				l.flying--
-			}
-		}
+		f = l.next()
 		l.launch()
 		l.mu.Unlock()
-		f = next
+	}
+}
+
+// land ends a flight. mu is held.
+func (l *lane[Q, A]) land(f *flight[Q, A]) {
+	if l.exclusive {
+		for _, c := range f.calls {
+			if l.busy[c.q.session()] == f {
+				delete(l.busy, c.q.session())
+			}
+		}
+	}
+	if f.counts {
+		f.counts = false
+		l.flying--
 	}
 }
 

@@ -38,7 +38,7 @@ type flights struct {
 func laneFor(limit int, exclusive bool) (*lane[errand, string], *flights) {
 	seen := &flights{}
 	l := &lane[errand, string]{
-		limit: limit, timeout: time.Hour, exclusive: exclusive,
+		limit: limit, crowd: 1, timeout: time.Hour, exclusive: exclusive,
 		busy: map[store.ID]*flight[errand, string]{},
 		carry: func(ctx context.Context, calls []*call[errand, string]) []*call[errand, string] {
 			var ids []byte
@@ -100,7 +100,7 @@ func idle(t *testing.T, l *lane[errand, string]) {
 	}
 }
 
-const long = 100 * time.Millisecond // less than slowFlight
+const long = 10 * time.Millisecond // less than slowFlight
 
 func TestALoneRequestLeavesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -128,6 +128,54 @@ func TestWhatComesWhileAllFlightsAreUnderWayLeavesTogether(t *testing.T) {
 		time.Sleep(time.Second)
 		seen.want(t, "[0]", "[1]", "[2 3 4 5]")
 	})
+}
+
+func TestAnotherFlightTakesACrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, seen := laneFor(2, false)
+		l.crowd = 3
+		send(t, l, errand{id: 0, before: long})
+		send(t, l, errand{id: 1, before: 2 * long})
+		send(t, l, errand{id: 2})
+		seen.want(t, "[0]")
+		send(t, l, errand{id: 3})
+		seen.want(t, "[0]", "[1 2 3]")
+		for i := range byte(5) {
+			send(t, l, errand{id: 4 + i})
+		}
+		seen.want(t, "[0]", "[1 2 3]") // there are two
+		time.Sleep(long)
+		synctest.Wait()
+		seen.want(t, "[0]", "[1 2 3]", "[4 5 6 7 8]")
+		// Too few for a flight besides the one under way, which they wait for.
+		send(t, l, errand{id: 9})
+		seen.want(t, "[0]", "[1 2 3]", "[4 5 6 7 8]")
+		time.Sleep(long)
+		synctest.Wait()
+		seen.want(t, "[0]", "[1 2 3]", "[4 5 6 7 8]", "[9]")
+		idle(t, l)
+	})
+}
+
+func TestALoneRequestStaysInItsCallersGoroutine(t *testing.T) {
+	l, _ := laneFor(1, true)
+	carry := l.carry
+	l.carry = func(context.Context, []*call[errand, string]) []*call[errand, string] { panic("broken") }
+	func() {
+		defer func() {
+			if recover() != "broken" {
+				t.Error("the caller did not carry its request")
+			}
+		}()
+		_, _ = l.do(t.Context(), errand{id: 1})
+	}()
+	l.carry = carry
+	if _, err := l.do(t.Context(), errand{id: 1}); err != nil {
+		t.Errorf("after a panic: %v", err)
+	}
+	if len(l.busy) != 0 || l.flying != 0 {
+		t.Errorf("left behind: %d sessions, %d flights", len(l.busy), l.flying)
+	}
 }
 
 func TestKindsAndTooManyBytesDoNotGoTogether(t *testing.T) {

@@ -20,7 +20,7 @@
 // query, many saves or touches one update and one wait for the disk. Each gets
 // its own outcome, and what one of them meets (a conflict, a row that somebody
 // has locked, data that the database refuses) holds up none of the others.
-// Three batches of loads and two of writes are under way at a time, so a store
+// At most three batches of loads and two of writes are under way at a time, so a store
 // needs few connections: the default of 8, or of one for each processor if there
 // are more, is enough for thousands of visitors, and pool_max_conns in the URL
 // changes it. A pool that is given to New should have 6 or more; pgx's default is
@@ -159,7 +159,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	// A cancelled statement is taken back at the server, and its real outcome
 	// waited for, instead of being left behind on a closed connection.
 	cfg.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, CancelRequestDelay: cancelDelay, DeadlineDelay: cancelTime}
+		return &withdrawal{conn: conn}
 	}
 	// When a connection breaks, others have too: those from before are tried out
 	// before they are used.
@@ -206,9 +206,9 @@ func open(ctx context.Context, pool *pgxpool.Pool, o Options, lost *atomic.Int64
 	s := &Store{pool: pool, table: o.Table, sql: statementsFor(o.Table), lost: lost}
 	conn := pool.Config().ConnConfig
 	s.fallsBack = conn.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && conn.DescriptionCacheCapacity > 0
-	s.loads = lane[loading, store.Record]{limit: loadFlights, timeout: o.Timeout, carry: s.carryLoads}
+	s.loads = lane[loading, store.Record]{limit: loadFlights, crowd: loadCrowd, timeout: o.Timeout, carry: s.carryLoads}
 	s.writes = lane[writing, []store.ID]{
-		limit: writeFlights, timeout: o.Timeout, carry: s.carryWrites,
+		limit: writeFlights, crowd: writeCrowd, timeout: o.Timeout, carry: s.carryWrites,
 		exclusive: true, busy: map[store.ID]*flight[writing, []store.ID]{},
 	}
 	if err := migrate(ctx, pool, o.Table); err != nil {
@@ -223,9 +223,29 @@ const (
 	cancelTime  = time.Second
 	cancelDelay = 100 * time.Millisecond
 
+	// leaveTime and leaveDelay are the same while the caller itself waits.
+	leaveTime  = 200 * time.Millisecond
+	leaveDelay = 20 * time.Millisecond
+
 	// pingTime is how long a connection may take to show that it is alive.
 	pingTime = time.Second
 )
+
+// withdrawal takes a statement back whose context has ended.
+type withdrawal struct {
+	conn *pgconn.PgConn
+	*pgconn.CancelRequestContextWatcherHandler
+}
+
+func (w *withdrawal) HandleCancel(ctx context.Context) {
+	w.CancelRequestContextWatcherHandler = &pgconn.CancelRequestContextWatcherHandler{
+		Conn: w.conn, CancelRequestDelay: cancelDelay, DeadlineDelay: cancelTime,
+	}
+	if ctx.Value(ownFlight{}) != nil {
+		w.CancelRequestDelay, w.DeadlineDelay = leaveDelay, leaveTime
+	}
+	w.CancelRequestContextWatcherHandler.HandleCancel(ctx)
+}
 
 // Close closes the connections that Open made.
 func (s *Store) Close() error {

@@ -46,6 +46,7 @@ func TestStore(t *testing.T) {
 		{"AFeedMissesNoEndThatCommitsLate", testAFeedMissesNoEndThatCommitsLate},
 		{"AFeedStartsAnewOnACopyOfTheDatabase", testAFeedStartsAnewOnACopyOfTheDatabase},
 		{"ALoadOverABrokenConnectionIsRepeated", testALoadOverABrokenConnectionIsRepeated},
+		{"ACallerLeavesAnswersThatDoNotCome", testACallerLeavesAnswersThatDoNotCome},
 		{"APoolThatIsUsedUpIsWaitedFor", testAPoolThatIsUsedUpIsWaitedFor},
 		{"AReadOnlyServerIsNoConflict", testAReadOnlyServerIsNoConflict},
 		{"ClosedIsAnError", testClosedIsAnError},

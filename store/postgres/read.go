@@ -10,8 +10,12 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// loadFlights is how many batches of loads are under way at once.
-const loadFlights = 3
+// loadFlights is how many batches of loads are under way at once, if there are
+// loadCrowd loads for each further one.
+const (
+	loadFlights = 3
+	loadCrowd   = 8
+)
 
 type loading struct{ id store.ID }
 

@@ -15,9 +15,13 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// writeFlights is how many batches of writes are under way at once: one waits
-// for the disk while the next one is prepared.
-const writeFlights = 2
+// writeFlights is how many batches of writes are under way at once, if there
+// are writeCrowd writes for the second one: then it is prepared while the first
+// one waits for the disk. Fewer would cost the server more than the wait does.
+const (
+	writeFlights = 2
+	writeCrowd   = 32
+)
 
 // maxData is how long a record's data may be. PostgreSQL's own limit is 1 GiB
 // for a value, and for a message that holds it.
