@@ -154,39 +154,41 @@ func outcome(m valkey.ValkeyMessage, failure error) (n int64, user store.UserHas
 // Unix milliseconds, whether the user's index has the session, and whether times
 // may move backwards.
 var saveScript = newScript(`
-local key, new, base, now, indexed, shorten = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
-local NEVER, NOBODY = string.rep('\0', 6), string.rep('\0', 16)
-local seen, deadline, _, expires = struct.unpack('>I6I6I6I6', new, 3)
-local live, user = string.sub(new, 27, 32) == NEVER, string.sub(new, 33, 48)
+local NEVER, NOBODY = '\0\0\0\0\0\0', '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local sub, unpack = string.sub, struct.unpack
+local key, new, base = KEYS[1], ARGV[1], ARGV[2]
+local now, indexed, shorten = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
+local seen, deadline, _, expires = unpack('>I6I6I6I6', new, 3)
+local live, user = sub(new, 27, 32) == NEVER, sub(new, 33, 48)
 local have = redis.call('GETRANGE', key, 0, 119)
-local was = {deadline = -1, expires = -1}
+local wasLive, wasUser, wasSeen, wasDeadline, wasExpires = false, NOBODY, 0, -1, -1
 if have ~= '' then
 	if string.byte(have) ~= 1 then return redis.error_reply('FORMAT unknown') end
-	was.seen, was.deadline, _, was.expires = struct.unpack('>I6I6I6I6', have, 3)
-	was.live, was.user = string.sub(have, 27, 32) == NEVER, string.sub(have, 33, 48)
-	local tag = string.sub(new, 57, 64)
-	for at = 57, 49 + 8 * string.byte(have, 2), 8 do
-		if string.sub(have, at, at + 7) == tag then
-			-- Saved before. WAIT waits for what its connection wrote, so write.
-			redis.call('PEXPIREAT', key, was.deadline + 60000)
-			return 1
-		end
-	end
+	wasSeen, wasDeadline, _, wasExpires = unpack('>I6I6I6I6', have, 3)
+	wasLive, wasUser = sub(have, 27, 32) == NEVER, sub(have, 33, 48)
 end
 local update = base ~= ''
-if update then
-	if not was.live or string.sub(have, 49, 64) ~= base then return 0 end
-elseif now <= was.deadline then
-	return 0
+if not (update and wasLive and sub(have, 49, 64) == base) then
+	if have ~= '' then
+		local tag = sub(new, 57, 64)
+		for at = 57, 49 + 8 * string.byte(have, 2), 8 do
+			if sub(have, at, at + 7) == tag then
+				-- Saved before. WAIT waits for what its connection wrote, so write.
+				redis.call('PEXPIREAT', key, wasDeadline + 60000)
+				return 1
+			end
+		end
+	end
+	if update or now <= wasDeadline then return 0 end
 end
 if live and user ~= NOBODY and not indexed then
 	-- An entry lives as long as the session may, 0 being for ever.
-	local covered = expires <= was.expires and (expires ~= 0 or was.expires == 0)
-	if user ~= was.user or not covered then return 2 end
+	local covered = expires <= wasExpires and (expires ~= 0 or wasExpires == 0)
+	if user ~= wasUser or not covered then return 2 end
 end
-if update and live and not shorten and (seen < was.seen or deadline < was.deadline) then
-	seen, deadline = math.max(seen, was.seen), math.max(deadline, was.deadline)
-	new = string.sub(new, 1, 2) .. struct.pack('>I6I6', seen, deadline) .. string.sub(new, 15)
+if update and live and not shorten and (seen < wasSeen or deadline < wasDeadline) then
+	seen, deadline = math.max(seen, wasSeen), math.max(deadline, wasDeadline)
+	new = sub(new, 1, 2) .. struct.pack('>I6I6', seen, deadline) .. sub(new, 15)
 end
 -- A full server refuses SET, but neither DEL nor what comes after it in a
 -- script: ending a session always works.
@@ -194,7 +196,7 @@ if not live then redis.call('DEL', key) end
 redis.call('SET', key, new, 'PXAT', deadline + 60000)
 -- One that is gone at once has ended, too, as far as the index goes.
 local listed = live and user ~= NOBODY and deadline + 60000 >= now
-if not listed and was.live and was.user ~= NOBODY then return was.user end
+if not listed and wasLive and wasUser ~= NOBODY then return wasUser end
 return 1
 `)
 
