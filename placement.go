@@ -141,7 +141,7 @@ func (m *Manager) sealInline(r record.Record, who identity, changed, background 
 // request under way may still refresh it once.
 func (m *Manager) inlineUntil(st *state, now time.Time) time.Time {
 	h := &st.rec.Header
-	return m.idleDeadline(h, now.Add(store.MinEndMark), m.lifetimeEnd(h))
+	return m.idleDeadline(h, now.Add(underWay), m.lifetimeEnd(h))
 }
 
 // mergeInline adds to a stored session what an inline state of the same session

@@ -157,8 +157,9 @@ type Tag uint64
 const RecentTags = 8
 
 // MinEndMark is the least time for which an end mark is kept, so that requests
-// that were under way when the session ended meet the mark.
-const MinEndMark = time.Minute
+// that were under way when the session ended meet the mark: a minute for them,
+// and a minute by which the clocks of two replicas may differ.
+const MinEndMark = 2 * time.Minute
 
 // ID is a record's row key: the first 128 bits of the SHA-256 of the session's
 // identifier. It is not a credential.
