@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
@@ -51,17 +53,43 @@ func (s *Session) Login(user string, methods ...string) {
 		user:    user,
 		methods: strings.Join(methods, " "),
 		at:      s.m.now(),
+		created: s.m.now().UnixMilli(),
 		drop:    drop || s.login != nil && s.login.drop,
+	}
+	if s.m.cfg.MaxPerUser > 0 {
+		s.login.created = s.m.logins.next(user, s.login.created)
 	}
 	id := newIdentity()
 	s.fresh = &id
 	s.view.Header = s.login.header(s.view.Header, s.visit())
 }
 
+// succession keeps a user's logins in order: those of one millisecond would
+// have none, and Config.MaxPerUser would end any of them.
+type succession struct {
+	seed maphash.Seed
+	last [64]atomic.Int64 // by user, in Unix milliseconds
+}
+
+// next returns when a session of user that is made at now counts as created: at
+// now, or just after the one before it in this process.
+func (o *succession) next(user string, now int64) int64 {
+	last := &o.last[maphash.String(o.seed, user)%uint64(len(o.last))]
+	for {
+		before, at := last.Load(), now
+		if before >= now && before-now < 1000 { // else the clock was set back
+			at = before + 1
+		}
+		if last.CompareAndSwap(before, at) {
+			return at
+		}
+	}
+}
+
 // header is the header of the session that the login makes out of one before.
 func (l *login) header(h record.Header, v visit) record.Header {
 	next := record.Header{
-		Created:   l.at.UnixMilli(),
+		Created:   l.created,
 		User:      l.user,
 		AuthTime:  l.at.UnixMilli(),
 		Methods:   l.methods,

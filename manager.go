@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,7 @@ type Manager struct {
 	told    struct{ expired onceSet }
 	// adoptions counts what Config.Adopt does.
 	adoptions adoptions
+	logins    succession
 
 	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
 	closing   sync.Once
@@ -49,7 +51,7 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, names: newCookieNames(&cfg)}
+	m := &Manager{cfg: cfg, log: cfg.Logger, names: newCookieNames(&cfg), logins: succession{seed: maphash.MakeSeed()}}
 	m.stop, m.stopNow = context.WithCancel(context.Background())
 	m.scheduleSweep(m.now())
 	return m, nil

@@ -312,6 +312,20 @@ func TestMaxPerUser(t *testing.T) {
 			}
 		})
 	})
+	t.Run("logins of one instant have an order, too", func(t *testing.T) {
+		days(t, sojourn.Config{MaxPerUser: 2}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			var annas []*sitetest.Browser
+			for range 8 {
+				b, _ := loginAs(t, shop, "anna")
+				annas = append(annas, b)
+			}
+			for i, b := range annas {
+				if got, want := !isNew(t, b, shop), i >= 6; got != want {
+					t.Errorf("session %d is live: %v, want %v", i+1, got, want)
+				}
+			}
+		})
+	})
 	t.Run("with RefuseOverMax it is refused, and nothing else changes", func(t *testing.T) {
 		days(t, sojourn.Config{MaxPerUser: 1, RefuseOverMax: true}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 			first, _ := loginAs(t, shop, "anna")

@@ -107,6 +107,7 @@ type login struct {
 	user    string
 	methods string
 	at      time.Time
+	created int64 // Unix milliseconds
 	// drop: the values are those of another user.
 	drop bool
 }
