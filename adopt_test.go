@@ -1029,7 +1029,7 @@ func TestARequestWhoseSessionHasJustEndedAdoptsNothing(t *testing.T) {
 			}
 		})
 		wantCookies(t, resp)
-		wait(time.Minute)
+		wait(2 * time.Minute)
 		if user, _, _ := s.who(late); user != "anna" {
 			t.Error("not adopted later")
 		}

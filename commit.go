@@ -280,7 +280,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	err = s.commitStored(ctx)
 	var gone *goneError
 	if errors.As(err, &gone) {
-		if s.last.placement != PlacementInline || m.anchored(s.last) || now.Sub(gone.ended) < underWay {
+		if s.last.placement != PlacementInline || m.anchored(s.last) || now.Sub(gone.ended) < store.MinEndMark {
 			return ErrEnded
 		}
 		// An inline cookie that outlived its session: the visitor starts anew.
@@ -293,11 +293,6 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	}
 	return err
 }
-
-// underWay is how long a request may be under way. One that meets a session's
-// end so soon may have been sent before it, by a tab whose visitor has meanwhile
-// logged in in another one.
-const underWay = time.Minute
 
 // commitStored saves a session that lives in the store, or moves there.
 func (s *Session) commitStored(ctx context.Context) error {

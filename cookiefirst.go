@@ -177,7 +177,7 @@ func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now
 		}
 		// A session that ended a moment ago may just have been replaced by
 		// another tab's login; its cookie must not be overwritten.
-		s.jar.justEnded = !gone.ended.IsZero() && now.Sub(gone.ended) < underWay
+		s.jar.justEnded = !gone.ended.IsZero() && now.Sub(gone.ended) < store.MinEndMark
 	}
 	m.count.staleRefs.Add(1)
 	m.log.Debug("reference to a session that is over", slog.String("session", id.String()))

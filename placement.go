@@ -140,6 +140,7 @@ func (m *Manager) sealInline(r record.Record, who identity, changed, background 
 // inlineUntil is until when a cookie that holds the session may turn up: a
 // request under way may still refresh it once.
 func (m *Manager) inlineUntil(st *state, now time.Time) time.Time {
+	const underWay = time.Minute
 	h := &st.rec.Header
 	return m.idleDeadline(h, now.Add(underWay), m.lifetimeEnd(h))
 }
