@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -138,28 +139,10 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 // is three. Data of over 1,047,000 bytes or so is store.ErrTooLarge: an entity
 // may take 1,048,572 bytes in all.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
-	if err := s.fits(&rec); err != nil {
-		return err
+	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
+		return failed(ctx, "save", err)
 	}
-	next := func(have store.Record, found bool) (store.Record, error) {
-		switch {
-		case !found && base == (store.Base{}):
-			return rec, nil
-		case !found:
-			return store.Record{}, store.ErrConflict
-		case have.HasTag(rec.Tags[0]):
-			return store.Record{}, errUnchanged
-		case base == (store.Base{}) && have.Expired(time.Now()):
-			return rec, nil
-		case have.IsEnd() || have.Base() != base:
-			return store.Record{}, store.ErrConflict
-		}
-		after := rec
-		if !rec.Shorten && !rec.IsEnd() {
-			after.Seen, after.Deadline = later(rec.Seen, have.Seen), later(rec.Deadline, have.Deadline)
-		}
-		return after, nil
-	}
+	next := entity.Saving(rec, base)
 	if base == (store.Base{}) {
 		return failed(ctx, "save", s.insert(ctx, rec, next))
 	}
@@ -168,70 +151,35 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 
 // Delete implements [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	return failed(ctx, "delete", s.change(ctx, id, func(have store.Record, found bool) (store.Record, error) {
-		if !found {
-			have = store.Record{ID: id, Created: time.Now(), Seen: time.Now(), Expires: until}
-		}
-		return endMark(have, until)
-	}))
-}
-
-// endMark returns what is left of a record that ends, or errUnchanged.
-func endMark(rec store.Record, until time.Time) (store.Record, error) {
-	if !rec.IsEnd() {
-		rec.Ended, rec.Deadline, rec.Data = time.Now(), until, nil
-		return rec, nil
-	}
-	if !until.After(rec.Deadline) {
-		return store.Record{}, errUnchanged
-	}
-	rec.Deadline = until
-	return rec, nil
+	return failed(ctx, "delete", s.change(ctx, id, entity.Ending(id, until)))
 }
 
 // Touch implements [store.Toucher]. It rewrites the entity: Datastore has
 // nothing smaller.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	return failed(ctx, "touch", s.change(ctx, id, func(have store.Record, found bool) (store.Record, error) {
-		if !found || have.IsEnd() {
-			return store.Record{}, store.ErrNotFound
-		}
-		next := have
-		next.Seen, next.Deadline = later(have.Seen, millis(seen)), later(have.Deadline, millis(deadline))
-		if next.Seen.Equal(have.Seen) && next.Deadline.Equal(have.Deadline) {
-			return store.Record{}, errUnchanged
-		}
-		return next, nil
-	}))
+	return failed(ctx, "touch", s.change(ctx, id, entity.Touching(seen, deadline)))
 }
-
-// errUnchanged is what a change answers when there is nothing to write.
-var errUnchanged = errors.New("clouddatastore: nothing to change")
-
-// A change says what becomes of the record that is there. Its errors leave it
-// as it is; errUnchanged is success.
-type change func(have store.Record, found bool) (store.Record, error)
 
 // insert stores rec where there is no record, and otherwise what next makes of
 // the one that is there.
-func (s *Store) insert(ctx context.Context, rec store.Record, next change) error {
+func (s *Store) insert(ctx context.Context, rec store.Record, next entity.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := s.client.Mutate(ctx, datastore.NewInsert(s.key(rec.ID), s.entity(rec)))
+	_, err := s.client.Mutate(ctx, datastore.NewInsert(s.key(rec.ID), s.row(rec)))
 	if code := status.Code(err); code != codes.AlreadyExists && code != codes.Aborted {
 		return err
 	}
 	if err := s.look(ctx, rec.ID, next); err != nil {
-		return unless(errUnchanged, err)
+		return entity.Unless(entity.ErrUnchanged, err)
 	}
 	return s.change(ctx, rec.ID, next)
 }
 
 // change stores what next makes of the record that is there, in a transaction,
 // and asks it again when another writer was faster.
-func (s *Store) change(ctx context.Context, id store.ID, next change) error {
-	return unless(errUnchanged, s.transact(ctx, func(tx *datastore.Transaction) error {
+func (s *Store) change(ctx context.Context, id store.ID, next entity.Change) error {
+	return entity.Unless(entity.ErrUnchanged, s.transact(ctx, func(tx *datastore.Transaction) error {
 		have, found, err := s.found(id, tx.Get)
 		if err != nil {
 			return err
@@ -246,7 +194,7 @@ func (s *Store) change(ctx context.Context, id store.ID, next change) error {
 
 // look returns next's error for the record that is there, by one call. Who was
 // overtaken has mostly lost, and needs no second transaction to know.
-func (s *Store) look(ctx context.Context, id store.ID, next change) error {
+func (s *Store) look(ctx context.Context, id store.ID, next entity.Change) error {
 	have, found, err := s.found(id, func(key *datastore.Key, dst any) error { return s.client.Get(ctx, key, dst) })
 	if err != nil {
 		return err
@@ -257,7 +205,7 @@ func (s *Store) look(ctx context.Context, id store.ID, next change) error {
 
 // found reads a record.
 func (s *Store) found(id store.ID, get func(*datastore.Key, any) error) (rec store.Record, found bool, err error) {
-	e := entity{rec: store.Record{ID: id}}
+	e := row{rec: store.Record{ID: id}}
 	err = get(s.key(id), &e)
 	if errors.Is(err, datastore.ErrNoSuchEntity) {
 		return store.Record{}, false, nil
@@ -271,7 +219,7 @@ func (s *Store) put(tx *datastore.Transaction, rec store.Record, found bool) err
 	if found {
 		mutation = datastore.NewUpdate
 	}
-	_, err := tx.Mutate(mutation(s.key(rec.ID), s.entity(rec)))
+	_, err := tx.Mutate(mutation(s.key(rec.ID), s.row(rec)))
 	return err
 }
 
@@ -327,14 +275,6 @@ func contended(err error) bool {
 	return errors.Is(err, datastore.ErrConcurrentTransaction) || status.Code(err) == codes.Aborted
 }
 
-// unless returns err, or nil if it is that one.
-func unless(one, err error) error {
-	if errors.Is(err, one) {
-		return nil
-	}
-	return err
-}
-
 // Sweep implements [store.Sweeper], by this process's clock: Datastore's cannot
 // be asked. It reads keys only, at most 500 at a time, in the transaction that
 // deletes them, so that a record which gets a new deadline meanwhile stays.
@@ -354,7 +294,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 // sweep deletes at most limit of the entities that q finds whose deadline is
 // before over.
 func (s *Store) sweep(ctx context.Context, q *datastore.Query, over time.Time, limit int) (removed int, err error) {
-	q = q.FilterField(propDeadline, "<", over).KeysOnly()
+	q = q.FilterField(entity.Deadline, "<", over).KeysOnly()
 	for removed < limit {
 		batch := min(limit-removed, maxMutations)
 		n := 0
@@ -364,11 +304,11 @@ func (s *Store) sweep(ctx context.Context, q *datastore.Query, over time.Time, l
 				return err
 			}
 			if n = len(keys); n == 0 {
-				return errUnchanged
+				return entity.ErrUnchanged
 			}
 			return tx.DeleteMulti(keys)
 		}, func() error { return nil })
-		if err := unless(errUnchanged, err); err != nil {
+		if err := entity.Unless(entity.ErrUnchanged, err); err != nil {
 			return removed, err
 		}
 		removed += n
@@ -387,7 +327,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	if user == (store.UserHash{}) {
 		return nil, nil
 	}
-	recs, err := s.collect(ctx, s.query().FilterField(propUser, "=", userText(user)))
+	recs, err := s.collect(ctx, s.query().FilterField(entity.User, "=", entity.UserText(user)))
 	return recs, failed(ctx, "list a user's sessions", err)
 }
 
@@ -417,7 +357,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 func (s *Store) collect(ctx context.Context, q *datastore.Query) ([]store.Record, error) {
 	var recs []store.Record
 	for it := s.client.Run(ctx, q); ; {
-		var e entity
+		var e row
 		key, err := it.Next(&e)
 		if errors.Is(err, iterator.Done) {
 			return recs, nil
@@ -426,7 +366,7 @@ func (s *Store) collect(ctx context.Context, q *datastore.Query) ([]store.Record
 			return nil, err
 		}
 		if e.rec.ID, err = store.ParseID(key.Name); err != nil {
-			return nil, errNotRecord
+			return nil, entity.ErrNotRecord
 		}
 		recs = append(recs, e.rec)
 	}
@@ -438,8 +378,8 @@ func (s *Store) key(id store.ID) *datastore.Key {
 	return k
 }
 
-func (s *Store) entity(rec store.Record) *entity {
-	return &entity{rec: rec, unswept: s.ttl}
+func (s *Store) row(rec store.Record) *row {
+	return &row{rec: rec, unswept: s.ttl}
 }
 
 func (s *Store) query() *datastore.Query {
@@ -448,7 +388,7 @@ func (s *Store) query() *datastore.Query {
 
 // users finds the entities that logins of one user meet at.
 func (s *Store) users() *datastore.Query {
-	return datastore.NewQuery(s.kind + userSuffix).Namespace(s.space)
+	return datastore.NewQuery(s.kind + entity.UserSuffix).Namespace(s.space)
 }
 
 // failed wraps err, unless it is nil or one of package store's own. What the
@@ -473,10 +413,3 @@ var handles = regexp.MustCompile(`[a-z2-7]{26}`)
 
 func (h hushed) Error() string { return handles.ReplaceAllString(h.err.Error(), "…") }
 func (h hushed) Unwrap() error { return h.err }
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}

@@ -1,152 +1,46 @@
 package clouddatastore
 
 import (
-	"errors"
-	"fmt"
-	"time"
-
 	"cloud.google.com/go/datastore"
 
+	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// The names of an entity's properties. Only the deadline, the user of a live
-// session and an end mark's place in the feed are indexed. Times and fields that
-// are not set have none.
-const (
-	propVersion  = "version"
-	propTags     = "tags"
-	propUser     = "user"
-	propCreated  = "created"
-	propSeen     = "seen"
-	propDeadline = "deadline"
-	propExpires  = "expires"
-	propEnded    = "ended"
-	propData     = "data"
-	propFeed     = "feed" // in an end mark only, and not read with it
-)
-
-var errNotRecord = errors.New("an entity is not a session record")
-
-// entity is a record in Datastore's form. Its ID is the entity's key.
-type entity struct {
+// row is a record in Datastore's form. Its ID is the entity's key.
+type row struct {
 	rec     store.Record
 	unswept bool // Sweep does not look for it: the deadline is not indexed
 }
 
-var _ datastore.PropertyLoadSaver = (*entity)(nil)
+var _ datastore.PropertyLoadSaver = (*row)(nil)
 
 // Save implements [datastore.PropertyLoadSaver].
-func (e *entity) Save() ([]datastore.Property, error) {
-	rec := &e.rec
-	props := []datastore.Property{
-		{Name: propVersion, Value: int64(rec.Version), NoIndex: true},
-		{Name: propDeadline, Value: millis(rec.Deadline), NoIndex: e.unswept},
-	}
-	if len(rec.Tags) > 0 {
-		tags := make([]any, len(rec.Tags))
-		for i, t := range rec.Tags {
-			tags[i] = int64(t)
+func (r *row) Save() ([]datastore.Property, error) {
+	var props []datastore.Property
+	for _, p := range entity.Properties(&r.rec) {
+		value := p.Value
+		if tags, ok := value.([]int64); ok {
+			list := make([]any, len(tags))
+			for i, t := range tags {
+				list[i] = t
+			}
+			value = list
 		}
-		props = append(props, datastore.Property{Name: propTags, Value: tags, NoIndex: true})
-	}
-	if rec.User != (store.UserHash{}) {
-		// Left out of the index, an end mark is not among the user's sessions.
-		props = append(props, datastore.Property{Name: propUser, Value: userText(rec.User), NoIndex: rec.IsEnd()})
-	}
-	for _, t := range []struct {
-		name string
-		at   time.Time
-	}{{propCreated, rec.Created}, {propSeen, rec.Seen}, {propExpires, rec.Expires}, {propEnded, rec.Ended}} {
-		if !t.at.IsZero() {
-			props = append(props, datastore.Property{Name: t.name, Value: millis(t.at), NoIndex: true})
-		}
-	}
-	if rec.IsEnd() {
-		props = append(props, datastore.Property{Name: propFeed, Value: feedEntry(time.Now(), rec.ID, rec.Deadline)})
-	} else if len(rec.Data) > 0 {
-		props = append(props, datastore.Property{Name: propData, Value: rec.Data, NoIndex: true})
+		props = append(props, datastore.Property{
+			Name: p.Name, Value: value,
+			NoIndex: p.NoIndex || p.Name == entity.Deadline && r.unswept,
+		})
 	}
 	return props, nil
 }
 
-// Load implements [datastore.PropertyLoadSaver]. Properties that it does not
-// know are left alone, for those of a newer program.
-func (e *entity) Load(props []datastore.Property) error {
-	rec := &e.rec
+// Load implements [datastore.PropertyLoadSaver].
+func (r *row) Load(props []datastore.Property) error {
 	for _, p := range props {
-		ok := true
-		switch p.Name {
-		case propVersion:
-			var n int64
-			n, ok = p.Value.(int64)
-			rec.Version = uint64(n)
-		case propTags:
-			ok = loadTags(rec, p.Value)
-		case propUser:
-			var text string
-			text, ok = p.Value.(string)
-			id, err := store.ParseID(text)
-			ok = ok && err == nil
-			rec.User = store.UserHash(id)
-		case propCreated:
-			rec.Created, ok = p.Value.(time.Time)
-		case propSeen:
-			rec.Seen, ok = p.Value.(time.Time)
-		case propDeadline:
-			rec.Deadline, ok = p.Value.(time.Time)
-		case propExpires:
-			rec.Expires, ok = p.Value.(time.Time)
-		case propEnded:
-			rec.Ended, ok = p.Value.(time.Time)
-		case propData:
-			rec.Data, ok = p.Value.([]byte)
-		}
-		if !ok {
-			return fmt.Errorf("property %q: %w", p.Name, errNotRecord)
+		if err := entity.Set(&r.rec, p.Name, p.Value); err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-// userText is how a user is kept, as 26 letters and digits: App Engine's bundled
-// datastore, where package gae keeps the same entities, cannot be queried for
-// bytes.
-func userText(u store.UserHash) string { return store.ID(u).String() }
-
-func loadTags(rec *store.Record, value any) bool {
-	list, ok := value.([]any)
-	for _, v := range list {
-		n, isInt := v.(int64)
-		ok = ok && isInt
-		rec.Tags = append(rec.Tags, store.Tag(n))
-	}
-	return ok
-}
-
-const (
-	maxEntity = 1<<20 - 4
-
-	// fixedSize is the room that an entity's parts but its data, kind and
-	// namespace take at most by Datastore's reckoning, and some to spare: the
-	// key's 27 bytes of handle, the properties' names and values with all tags,
-	// and what is added for each key and entity.
-	fixedSize = 512
-)
-
-// fits returns store.ErrTooLarge if the service would refuse the record.
-func (s *Store) fits(rec *store.Record) error {
-	size := len(rec.Data) + fixedSize + len(s.kind) + len(s.space)
-	if size > maxEntity {
-		return fmt.Errorf("clouddatastore: save: an entity of %d bytes, at most %d are possible: %w", size, maxEntity, store.ErrTooLarge)
-	}
-	return nil
-}
-
-// millis cuts a time to what a store keeps.
-func millis(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Time{}
-	}
-	return time.UnixMilli(t.UnixMilli()).UTC()
 }

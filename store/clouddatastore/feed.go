@@ -2,68 +2,10 @@ package clouddatastore
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strconv"
-	"strings"
-	"time"
 
+	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
 )
-
-// feedOverlap is how far a reader goes back behind the start of its last look:
-// a minute for clocks that differ, and half a minute between the time that is
-// written in an end mark and the moment when others can see it.
-const feedOverlap = 90 * time.Second
-
-// feedEntry is an end mark's place in the feed: when it was written, until when
-// it is kept, and the handle. Entries sort by time, and no two are equal, so the
-// index on them alone answers a reader.
-func feedEntry(written time.Time, id store.ID, until time.Time) string {
-	return fmt.Sprintf("%s.%d.%s", feedTime(written), until.UnixMilli(), id)
-}
-
-func feedTime(t time.Time) string { return fmt.Sprintf("%015d", t.UnixMilli()) }
-
-func parseFeedEntry(text string) (e store.End, ok bool) {
-	parts := strings.Split(text, ".")
-	if len(parts) != 3 {
-		return store.End{}, false
-	}
-	until, err := strconv.ParseInt(parts[1], 10, 64)
-	if err != nil {
-		return store.End{}, false
-	}
-	id, err := store.ParseID(parts[2])
-	return store.End{ID: id, Until: time.UnixMilli(until).UTC()}, err == nil
-}
-
-// feedCursor says where a reader is.
-type feedCursor struct {
-	after string // what comes next: entries after this one
-	then  string // from where to read on after the last page
-	start bool   // leave out marks that are over
-}
-
-// String returns the cursor as text: its parts, separated by "/". parseCursor
-// reads it.
-func (c feedCursor) String() string {
-	mode := "live"
-	if c.start {
-		mode = "start"
-	}
-	return strings.Join([]string{c.after, c.then, mode}, "/")
-}
-
-func parseCursor(text string) (c feedCursor, err error) {
-	parts := strings.Split(text, "/")
-	if len(parts) != 3 || parts[2] != "live" && parts[2] != "start" {
-		return c, errNotCursor
-	}
-	return feedCursor{parts[0], parts[1], parts[2] == "start"}, nil
-}
-
-var errNotCursor = errors.New("not a cursor of this store")
 
 // Ends implements [store.EndFeed], by one query that reads nothing but an index.
 // It goes by the clocks of the processes that end sessions, and returns what
@@ -75,49 +17,11 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 	if err := ctx.Err(); err != nil {
 		return store.EndPage{}, failed(ctx, doing, err)
 	}
-	now := time.Now()
-	then := feedTime(now.Add(-feedOverlap))
-	var at feedCursor
-	switch cursor {
-	case store.FeedFromNow:
-		return store.EndPage{Cursor: feedCursor{after: then}.String()}, nil
-	case store.FeedFromStart:
-		at = feedCursor{then: then, start: true}
-	default:
-		var err error
-		if at, err = parseCursor(cursor); err != nil {
-			return store.EndPage{}, failed(ctx, doing, err)
-		}
-		if at.then == "" {
-			at.then = then
-		}
-	}
-	limit = max(limit, 1)
-	var entries []feedProjection
-	q := s.query().FilterField(propFeed, ">", at.after).Order(propFeed).Project(propFeed).Limit(limit)
-	if _, err := s.client.GetAll(ctx, q, &entries); err != nil {
-		return store.EndPage{}, failed(ctx, doing, err)
-	}
-	var page store.EndPage
-	for _, e := range entries {
-		end, ok := parseFeedEntry(e.Feed)
-		if !ok {
-			return store.EndPage{}, failed(ctx, doing, errNotRecord)
-		}
-		if !at.start || !end.Until.Before(now) {
-			page.Ends = append(page.Ends, end)
-		}
-	}
-	if page.More = len(entries) == limit; page.More {
-		at.after = entries[limit-1].Feed
-		page.Cursor = at.String()
-	} else {
-		page.Cursor = feedCursor{after: at.then}.String()
-	}
-	return page, nil
-}
-
-// feedProjection is what Ends reads of an end mark.
-type feedProjection struct {
-	Feed string `datastore:"feed"`
+	page, err := entity.ReadFeed(cursor, limit, func(after string, limit int) ([]string, error) {
+		var found []entity.Projection
+		q := s.query().FilterField(entity.Feed, ">", after).Order(entity.Feed).Project(entity.Feed).Limit(limit)
+		_, err := s.client.GetAll(ctx, q, &found)
+		return entity.Feeds(found), err
+	})
+	return page, failed(ctx, doing, err)
 }

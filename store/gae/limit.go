@@ -9,11 +9,9 @@ import (
 	"google.golang.org/appengine/v2"
 	"google.golang.org/appengine/v2/datastore"
 
+	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
 )
-
-// userSuffix ends the kind of the entities that logins of one user meet at.
-const userSuffix = "User"
 
 // maxEvicted is how many sessions one transaction ends, besides the user and
 // what it saves.
@@ -31,8 +29,8 @@ type userEntity struct {
 // Where more than 20 sessions have to end, the oldest 20 end first, in
 // transactions of their own.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
-	if err := s.fits(&rec); err != nil {
-		return nil, err
+	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
+		return nil, failed(ctx, "save", err)
 	}
 	ctx, err := begin(ctx, s.space, "save")
 	if err != nil {
@@ -42,7 +40,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	for {
 		victims, saved, err := s.saveLimited(ctx, rec, limit)
 		if err != nil {
-			return nil, failed(ctx, "save", unless(errUnchanged, err))
+			return nil, failed(ctx, "save", entity.Unless(entity.ErrUnchanged, err))
 		}
 		ended = append(ended, victims...)
 		if saved {
@@ -54,21 +52,15 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 func (s *Store) saveLimited(outside context.Context, rec store.Record, limit store.UserLimit) (victims []store.ID, saved bool, err error) {
 	free := func(ctx context.Context) error {
 		have, err := s.get(ctx, rec.ID)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			return nil
-		case err != nil:
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
-		case have.HasTag(rec.Tags[0]):
-			return errUnchanged
-		case !have.Expired(time.Now()):
-			return store.ErrConflict
 		}
-		return nil
+		_, err = entity.Saving(rec, store.Base{})(have, err == nil)
+		return err
 	}
 	err = transact(outside, func(ctx context.Context) error {
 		var user userEntity
-		userKey := datastore.NewKey(ctx, s.kind+userSuffix, userText(rec.User), 0, nil)
+		userKey := datastore.NewKey(ctx, s.kind+entity.UserSuffix, entity.UserText(rec.User), 0, nil)
 		if err := datastore.Get(ctx, userKey, &user); err != nil && !errors.Is(err, datastore.ErrNoSuchEntity) {
 			return err
 		}
@@ -78,11 +70,11 @@ func (s *Store) saveLimited(outside context.Context, rec store.Record, limit sto
 		// The bundled datastore has no such query in a transaction. Outside of it
 		// the query sees at least what was there when the user was read: a login
 		// that is committed later writes the user, and this one then fails.
-		sessions, err := collect(outside, datastore.NewQuery(s.kind).Filter(propUser+" =", userText(rec.User)))
+		sessions, err := collect(outside, datastore.NewQuery(s.kind).Filter(entity.User+" =", entity.UserText(rec.User)))
 		if err != nil {
 			return err
 		}
-		victims = inTheWay(sessions, rec.ID, limit)
+		victims = entity.InTheWay(sessions, rec.ID, limit)
 		if len(victims) > 0 && limit.Refuse {
 			return store.ErrLimit
 		}
@@ -91,38 +83,17 @@ func (s *Store) saveLimited(outside context.Context, rec store.Record, limit sto
 		if err := s.endAll(ctx, victims, limit.Until); err != nil {
 			return err
 		}
-		user.Deadline = later(user.Deadline, millis(rec.Expires))
+		user.Deadline = entity.Later(user.Deadline, entity.Millis(rec.Expires))
 		if _, err := datastore.Put(ctx, userKey, &user); err != nil {
 			return err
 		}
 		if !saved {
 			return nil
 		}
-		_, err = datastore.Put(ctx, s.key(ctx, rec.ID), &entity{rec})
+		_, err = datastore.Put(ctx, s.key(ctx, rec.ID), &row{rec})
 		return err
 	}, func() error { return free(outside) })
 	return victims, saved, err
-}
-
-// inTheWay returns the oldest of a user's live sessions that a new one has no
-// room beside.
-func inTheWay(sessions []store.Record, id store.ID, limit store.UserLimit) []store.ID {
-	now := time.Now()
-	sessions = slices.DeleteFunc(sessions, func(r store.Record) bool {
-		return r.ID == id || r.ID == limit.Replaces || r.IsEnd() || r.Expired(now)
-	})
-	slices.SortFunc(sessions, func(a, b store.Record) int {
-		if n := a.Created.Compare(b.Created); n != 0 {
-			return n
-		}
-		return slices.Compare(a.ID[:], b.ID[:])
-	})
-	over := max(len(sessions)-(limit.Max-1), 0)
-	ids := make([]store.ID, over)
-	for i := range ids {
-		ids[i] = sessions[i].ID
-	}
-	return ids
 }
 
 // endAll ends sessions, in a transaction. It reads them itself: what a query
@@ -132,26 +103,26 @@ func (s *Store) endAll(ctx context.Context, ids []store.ID, until time.Time) err
 		return nil
 	}
 	keys := make([]*datastore.Key, len(ids))
-	entities := make([]*entity, len(ids))
+	rows := make([]*row, len(ids))
 	for i, id := range ids {
 		keys[i] = s.key(ctx, id)
-		entities[i] = &entity{store.Record{ID: id}}
+		rows[i] = &row{store.Record{ID: id}}
 	}
-	if err := datastore.GetMulti(ctx, keys, entities); err != nil {
+	if err := datastore.GetMulti(ctx, keys, rows); err != nil {
 		var each appengine.MultiError
 		if errors.As(err, &each) && slices.ContainsFunc(each, func(err error) bool { return errors.Is(err, datastore.ErrNoSuchEntity) }) {
 			return datastore.ErrConcurrentTransaction // swept since the query
 		}
 		return err
 	}
-	var marks []*entity
+	var marks []*row
 	var markKeys []*datastore.Key
-	for i, e := range entities {
-		mark, err := endMark(e.rec, until)
-		if errors.Is(err, errUnchanged) {
+	for i, r := range rows {
+		mark, err := entity.Ending(r.rec.ID, until)(r.rec, true)
+		if errors.Is(err, entity.ErrUnchanged) {
 			continue
 		}
-		marks, markKeys = append(marks, &entity{mark}), append(markKeys, keys[i])
+		marks, markKeys = append(marks, &row{mark}), append(markKeys, keys[i])
 	}
 	_, err := datastore.PutMulti(ctx, markKeys, marks)
 	return err

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/appengine/v2"
 	"google.golang.org/appengine/v2/datastore"
 
+	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -86,80 +87,27 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 // 1,047,000 bytes or so is store.ErrTooLarge: an entity may take 1,048,572
 // bytes in all.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
-	if err := s.fits(&rec); err != nil {
-		return err
+	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
+		return failed(ctx, "save", err)
 	}
-	return s.change(ctx, "save", rec.ID, func(have store.Record, found bool) (store.Record, error) {
-		switch {
-		case !found:
-			if base != (store.Base{}) {
-				return store.Record{}, store.ErrConflict
-			}
-			return rec, nil
-		case have.HasTag(rec.Tags[0]):
-			return store.Record{}, errUnchanged
-		case base == (store.Base{}):
-			if !have.Expired(time.Now()) {
-				return store.Record{}, store.ErrConflict
-			}
-			return rec, nil
-		case have.IsEnd() || have.Base() != base:
-			return store.Record{}, store.ErrConflict
-		}
-		next := rec
-		if !rec.Shorten && !rec.IsEnd() {
-			next.Seen, next.Deadline = later(rec.Seen, have.Seen), later(rec.Deadline, have.Deadline)
-		}
-		return next, nil
-	})
+	return s.change(ctx, "save", rec.ID, entity.Saving(rec, base))
 }
 
 // Delete implements [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	return s.change(ctx, "delete", id, func(have store.Record, found bool) (store.Record, error) {
-		if !found {
-			have = store.Record{ID: id, Created: time.Now(), Seen: time.Now(), Expires: until}
-		}
-		return endMark(have, until)
-	})
-}
-
-// endMark returns what is left of a record that ends, or errUnchanged.
-func endMark(rec store.Record, until time.Time) (store.Record, error) {
-	if !rec.IsEnd() {
-		rec.Ended, rec.Deadline, rec.Data = time.Now(), until, nil
-		return rec, nil
-	}
-	if !until.After(rec.Deadline) {
-		return store.Record{}, errUnchanged
-	}
-	rec.Deadline = until
-	return rec, nil
+	return s.change(ctx, "delete", id, entity.Ending(id, until))
 }
 
 // Touch implements [store.Toucher]. It rewrites the entity: the datastore has
 // nothing smaller.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	return s.change(ctx, "touch", id, func(have store.Record, found bool) (store.Record, error) {
-		if !found || have.IsEnd() {
-			return store.Record{}, store.ErrNotFound
-		}
-		next := have
-		next.Seen, next.Deadline = later(have.Seen, millis(seen)), later(have.Deadline, millis(deadline))
-		if next.Seen.Equal(have.Seen) && next.Deadline.Equal(have.Deadline) {
-			return store.Record{}, errUnchanged
-		}
-		return next, nil
-	})
+	return s.change(ctx, "touch", id, entity.Touching(seen, deadline))
 }
-
-// errUnchanged is what a change answers when there is nothing to write.
-var errUnchanged = errors.New("gae: nothing to change")
 
 // change stores what next makes of the record that is there, in a transaction,
 // and asks it again when another writer was faster. An error of next's changes
-// nothing; errUnchanged is success.
-func (s *Store) change(ctx context.Context, doing string, id store.ID, next func(have store.Record, found bool) (store.Record, error)) error {
+// nothing; entity.ErrUnchanged is success.
+func (s *Store) change(ctx context.Context, doing string, id store.ID, next entity.Change) error {
 	ctx, err := begin(ctx, s.space, doing)
 	if err != nil {
 		return err
@@ -176,21 +124,13 @@ func (s *Store) change(ctx context.Context, doing string, id store.ID, next func
 		if err != nil {
 			return err
 		}
-		_, err = datastore.Put(ctx, s.key(ctx, id), &entity{rec})
+		_, err = datastore.Put(ctx, s.key(ctx, id), &row{rec})
 		return err
 	}, func() error {
 		_, err := look(ctx)
 		return err
 	})
-	return failed(ctx, doing, unless(errUnchanged, err))
-}
-
-// unless returns err, or nil if it is that one.
-func unless(one, err error) error {
-	if errors.Is(err, one) {
-		return nil
-	}
-	return err
+	return failed(ctx, doing, entity.Unless(entity.ErrUnchanged, err))
 }
 
 // transact runs do in a transaction, again and again while others are in the
@@ -251,7 +191,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 	removed, err := sweep(ctx, s.kind, over, limit)
 	if err == nil && removed < limit {
 		// What is left of users who have no session is no record, and not counted.
-		_, err = sweep(ctx, s.kind+userSuffix, over, limit)
+		_, err = sweep(ctx, s.kind+entity.UserSuffix, over, limit)
 	}
 	return removed, failed(ctx, "sweep", err)
 }
@@ -260,7 +200,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 func sweep(ctx context.Context, kind string, over time.Time, limit int) (removed int, err error) {
 	for removed < limit {
 		page := min(limit-removed, maxKeys)
-		keys, err := datastore.NewQuery(kind).Filter(propDeadline+" <", over).KeysOnly().Limit(page).GetAll(ctx, nil)
+		keys, err := datastore.NewQuery(kind).Filter(entity.Deadline+" <", over).KeysOnly().Limit(page).GetAll(ctx, nil)
 		if err != nil {
 			return removed, err
 		}
@@ -285,7 +225,7 @@ type due struct{ deadline time.Time }
 // Load implements [datastore.PropertyLoadSaver].
 func (d *due) Load(props []datastore.Property) error {
 	for _, p := range props {
-		if at, ok := p.Value.(time.Time); ok && p.Name == propDeadline {
+		if at, ok := p.Value.(time.Time); ok && p.Name == entity.Deadline {
 			d.deadline = at
 		}
 	}
@@ -293,7 +233,7 @@ func (d *due) Load(props []datastore.Property) error {
 }
 
 // Save implements [datastore.PropertyLoadSaver]; nothing saves a due.
-func (d *due) Save() ([]datastore.Property, error) { return nil, errNotRecord }
+func (d *due) Save() ([]datastore.Property, error) { return nil, entity.ErrNotRecord }
 
 // remove deletes those of the entities whose deadline is before over.
 func remove(ctx context.Context, keys []*datastore.Key, over time.Time) (n int, err error) {
@@ -316,7 +256,7 @@ func remove(ctx context.Context, keys []*datastore.Key, over time.Time) (n int, 
 			}
 		}
 		if len(old) == 0 {
-			return errUnchanged
+			return entity.ErrUnchanged
 		}
 		n = len(old)
 		return datastore.DeleteMulti(ctx, old)
@@ -324,7 +264,7 @@ func remove(ctx context.Context, keys []*datastore.Key, over time.Time) (n int, 
 	if err != nil {
 		n = 0
 	}
-	return n, unless(errUnchanged, err)
+	return n, entity.Unless(entity.ErrUnchanged, err)
 }
 
 // ByUser implements [store.UserIndex].
@@ -337,7 +277,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	if user == (store.UserHash{}) {
 		return nil, nil
 	}
-	recs, err := collect(ctx, datastore.NewQuery(s.kind).Filter(propUser+" =", userText(user)))
+	recs, err := collect(ctx, datastore.NewQuery(s.kind).Filter(entity.User+" =", entity.UserText(user)))
 	return recs, failed(ctx, doing, err)
 }
 
@@ -403,7 +343,7 @@ func collect(ctx context.Context, q *datastore.Query) (recs []store.Record, err 
 // walk hands every record that q finds to see.
 func walk(ctx context.Context, q *datastore.Query, see func(*store.Record)) error {
 	for it := q.Run(ctx); ; {
-		var e entity
+		var e row
 		key, err := it.Next(&e)
 		if errors.Is(err, datastore.Done) {
 			return nil
@@ -412,7 +352,7 @@ func walk(ctx context.Context, q *datastore.Query, see func(*store.Record)) erro
 			return err
 		}
 		if e.rec.ID, err = store.ParseID(key.StringID()); err != nil {
-			return errNotRecord
+			return entity.ErrNotRecord
 		}
 		see(&e.rec)
 	}
@@ -420,7 +360,7 @@ func walk(ctx context.Context, q *datastore.Query, see func(*store.Record)) erro
 
 // get reads a record, or finds store.ErrNotFound.
 func (s *Store) get(ctx context.Context, id store.ID) (store.Record, error) {
-	e := entity{rec: store.Record{ID: id}}
+	e := row{rec: store.Record{ID: id}}
 	err := datastore.Get(ctx, s.key(ctx, id), &e)
 	if errors.Is(err, datastore.ErrNoSuchEntity) {
 		return store.Record{}, store.ErrNotFound

@@ -1,0 +1,115 @@
+package entity
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// A Change says what becomes of the record that is there, if there is one. An
+// error leaves it as it is, and ErrUnchanged is success: there is nothing to
+// write. It may be asked again, when another writer was faster.
+type Change func(have store.Record, found bool) (store.Record, error)
+
+// ErrUnchanged is what a Change answers when there is nothing to write.
+var ErrUnchanged = errors.New("nothing to change")
+
+// Unless returns err, or nil if it is that one.
+func Unless(one, err error) error {
+	if errors.Is(err, one) {
+		return nil
+	}
+	return err
+}
+
+// Saving is the change that a [store.Store]'s Save makes.
+func Saving(rec store.Record, base store.Base) Change {
+	if base == (store.Base{}) {
+		return inserting(rec)
+	}
+	return func(have store.Record, found bool) (store.Record, error) {
+		switch {
+		case !found:
+			return store.Record{}, store.ErrConflict
+		case have.HasTag(rec.Tags[0]):
+			return store.Record{}, ErrUnchanged
+		case have.IsEnd() || have.Base() != base:
+			return store.Record{}, store.ErrConflict
+		}
+		next := rec
+		if !rec.Shorten && !rec.IsEnd() {
+			next.Seen, next.Deadline = Later(rec.Seen, have.Seen), Later(rec.Deadline, have.Deadline)
+		}
+		return next, nil
+	}
+}
+
+// inserting is the change of a first save. A record past its deadline makes
+// room.
+func inserting(rec store.Record) Change {
+	return func(have store.Record, found bool) (store.Record, error) {
+		switch {
+		case found && have.HasTag(rec.Tags[0]):
+			return store.Record{}, ErrUnchanged
+		case found && !have.Expired(time.Now()):
+			return store.Record{}, store.ErrConflict
+		}
+		return rec, nil
+	}
+}
+
+// Ending is the change that a [store.Store]'s Delete makes.
+func Ending(id store.ID, until time.Time) Change {
+	return func(have store.Record, found bool) (store.Record, error) {
+		if !found {
+			have = store.Record{ID: id, Created: time.Now(), Seen: time.Now(), Expires: until}
+		}
+		if !have.IsEnd() {
+			have.Ended, have.Deadline, have.Data = time.Now(), until, nil
+			return have, nil
+		}
+		if !until.After(have.Deadline) {
+			return store.Record{}, ErrUnchanged
+		}
+		have.Deadline = until
+		return have, nil
+	}
+}
+
+// Touching is the change that a [store.Toucher]'s Touch makes.
+func Touching(seen, deadline time.Time) Change {
+	return func(have store.Record, found bool) (store.Record, error) {
+		if !found || have.IsEnd() {
+			return store.Record{}, store.ErrNotFound
+		}
+		next := have
+		next.Seen, next.Deadline = Later(have.Seen, Millis(seen)), Later(have.Deadline, Millis(deadline))
+		if next.Seen.Equal(have.Seen) && next.Deadline.Equal(have.Deadline) {
+			return store.Record{}, ErrUnchanged
+		}
+		return next, nil
+	}
+}
+
+// InTheWay returns the oldest of a user's live sessions that a new one, id, has
+// no room beside. It reorders sessions.
+func InTheWay(sessions []store.Record, id store.ID, limit store.UserLimit) []store.ID {
+	now := time.Now()
+	sessions = slices.DeleteFunc(sessions, func(r store.Record) bool {
+		return r.ID == id || r.ID == limit.Replaces || r.IsEnd() || r.Expired(now)
+	})
+	slices.SortFunc(sessions, func(a, b store.Record) int {
+		if n := a.Created.Compare(b.Created); n != 0 {
+			return n
+		}
+		return slices.Compare(a.ID[:], b.ID[:])
+	})
+	over := max(len(sessions)-(limit.Max-1), 0)
+	ids := make([]store.ID, over)
+	for i := range ids {
+		ids[i] = sessions[i].ID
+	}
+	return ids
+}

@@ -1,0 +1,172 @@
+// Package entity is the form in which Datastore keeps session records: that of
+// Cloud Datastore in package clouddatastore, and of App Engine's bundled one in
+// package gae. Both keep the same entities, through client libraries that share
+// nothing. What does not depend on them is here.
+package entity
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// The names of an entity's properties. Only the deadline, the user of a live
+// session and an end mark's place in the feed are indexed. Times and fields that
+// are not set have none. The key is the record's ID.
+const (
+	Version  = "version"
+	Tags     = "tags"
+	User     = "user"
+	Created  = "created"
+	Seen     = "seen"
+	Deadline = "deadline"
+	Expires  = "expires"
+	Ended    = "ended"
+	Data     = "data"
+	Feed     = "feed" // in an end mark only, and not read with it
+)
+
+// UserSuffix ends the kind of the entities that logins of one user meet at.
+const UserSuffix = "User"
+
+// ErrNotRecord says that an entity is none of ours.
+var ErrNotRecord = errors.New("an entity is not a session record")
+
+// Property is a property of an entity. Value is an int64, a string, a time.Time,
+// a []byte, or for Tags a []int64.
+type Property struct {
+	Name    string
+	Value   any
+	NoIndex bool
+}
+
+// Properties returns a record as properties.
+func Properties(rec *store.Record) []Property {
+	props := []Property{
+		{Version, int64(rec.Version), true},
+		{Deadline, Millis(rec.Deadline), false},
+	}
+	if len(rec.Tags) > 0 {
+		tags := make([]int64, len(rec.Tags))
+		for i, t := range rec.Tags {
+			tags[i] = int64(t)
+		}
+		props = append(props, Property{Tags, tags, true})
+	}
+	if rec.User != (store.UserHash{}) {
+		// Left out of the index, an end mark is not among the user's sessions.
+		props = append(props, Property{User, UserText(rec.User), rec.IsEnd()})
+	}
+	for _, t := range []struct {
+		name string
+		at   time.Time
+	}{{Created, rec.Created}, {Seen, rec.Seen}, {Expires, rec.Expires}, {Ended, rec.Ended}} {
+		if !t.at.IsZero() {
+			props = append(props, Property{t.name, Millis(t.at), true})
+		}
+	}
+	if rec.IsEnd() {
+		props = append(props, Property{Feed, feedEntry(time.Now(), rec.ID, rec.Deadline), false})
+	} else if len(rec.Data) > 0 {
+		props = append(props, Property{Data, rec.Data, true})
+	}
+	return props
+}
+
+// Set sets the part of a record that a property holds: of Tags all, as a []any,
+// or one more. A property that it does not know is left alone, for those of a
+// newer program; a value that is of another type is ErrNotRecord.
+func Set(rec *store.Record, name string, value any) error {
+	ok := true
+	switch name {
+	case Version:
+		var n int64
+		n, ok = value.(int64)
+		rec.Version = uint64(n)
+	case Tags:
+		ok = addTags(rec, value)
+	case User:
+		var text string
+		text, ok = value.(string)
+		id, err := store.ParseID(text)
+		ok = ok && err == nil
+		rec.User = store.UserHash(id)
+	case Created:
+		rec.Created, ok = timestamp(value)
+	case Seen:
+		rec.Seen, ok = timestamp(value)
+	case Deadline:
+		rec.Deadline, ok = timestamp(value)
+	case Expires:
+		rec.Expires, ok = timestamp(value)
+	case Ended:
+		rec.Ended, ok = timestamp(value)
+	case Data:
+		rec.Data, ok = value.([]byte)
+	}
+	if !ok {
+		return fmt.Errorf("property %q: %w", name, ErrNotRecord)
+	}
+	return nil
+}
+
+func addTags(rec *store.Record, value any) bool {
+	if n, ok := value.(int64); ok {
+		rec.Tags = append(rec.Tags, store.Tag(n))
+		return true
+	}
+	list, ok := value.([]any)
+	for _, v := range list {
+		n, isInt := v.(int64)
+		ok = ok && isInt
+		rec.Tags = append(rec.Tags, store.Tag(n))
+	}
+	return ok
+}
+
+func timestamp(v any) (time.Time, bool) {
+	t, ok := v.(time.Time)
+	return t.UTC(), ok
+}
+
+// UserText is how a user is kept, as 26 letters and digits: App Engine's bundled
+// datastore cannot be queried for bytes.
+func UserText(u store.UserHash) string { return store.ID(u).String() }
+
+const (
+	maxEntity = 1<<20 - 4
+
+	// fixedSize is the room that an entity's parts but its data, kind and
+	// namespace take at most by Datastore's reckoning, and some to spare: the
+	// key's 27 bytes of handle, the properties' names and values with all tags,
+	// and what is added for each key and entity.
+	fixedSize = 512
+)
+
+// Fits returns store.ErrTooLarge if Datastore would refuse the record as an
+// entity of that kind and namespace.
+func Fits(rec *store.Record, kind, namespace string) error {
+	size := len(rec.Data) + fixedSize + len(kind) + len(namespace)
+	if size > maxEntity {
+		return fmt.Errorf("an entity of %d bytes, at most %d are possible: %w", size, maxEntity, store.ErrTooLarge)
+	}
+	return nil
+}
+
+// Millis cuts a time to what a store keeps.
+func Millis(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return time.UnixMilli(t.UnixMilli()).UTC()
+}
+
+// Later returns the later of two times.
+func Later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

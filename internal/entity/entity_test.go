@@ -1,0 +1,153 @@
+package entity
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+func session(n byte) store.Record {
+	now := time.UnixMilli(1_760_000_000_123).UTC()
+	return store.Record{
+		ID: store.ID{n}, Version: 1 << 63, Tags: []store.Tag{1 << 63, 2}, User: store.UserHash{n},
+		Created: now, Seen: now.Add(time.Second), Deadline: now.Add(time.Hour), Expires: now.Add(24 * time.Hour),
+		Data: []byte("sealed"),
+	}
+}
+
+func TestARecordComesBackFromItsProperties(t *testing.T) {
+	mark := session(2)
+	mark.Ended, mark.Data = mark.Seen, nil
+	for name, want := range map[string]store.Record{"a session": session(1), "an end mark": mark, "next to nothing": {ID: store.ID{3}, Version: 1}} {
+		for _, apart := range []bool{false, true} {
+			got := store.Record{ID: want.ID}
+			set := func(name string, value any) {
+				if err := Set(&got, name, value); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, p := range Properties(&want) {
+				tags, ok := p.Value.([]int64)
+				var all []any
+				for _, tag := range tags {
+					if apart { // as the bundled datastore has them
+						set(p.Name, tag)
+					}
+					all = append(all, tag)
+				}
+				switch {
+				case !ok:
+					set(p.Name, p.Value)
+				case !apart:
+					set(p.Name, all)
+				}
+			}
+			set("colour", "blue") // of a newer program
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: got %+v, want %+v", name, got, want)
+			}
+		}
+	}
+}
+
+func TestAPropertyOfAnotherTypeIsAnError(t *testing.T) {
+	for name, value := range map[string]any{
+		Version: "1", Tags: "a", User: "short", Created: 1, Seen: nil, Deadline: int64(7), Expires: "", Ended: 1.5, Data: "text",
+	} {
+		if err := Set(new(store.Record), name, value); !errors.Is(err, ErrNotRecord) {
+			t.Errorf("%s of type %T: %v, want ErrNotRecord", name, value, err)
+		}
+	}
+	if err := Set(new(store.Record), Tags, []any{int64(1), "2"}); !errors.Is(err, ErrNotRecord) {
+		t.Errorf("a tag that is a text: %v, want ErrNotRecord", err)
+	}
+}
+
+// The feed in memory: what a query for the property answers.
+type index []string
+
+func (x index) query(after string, limit int) ([]string, error) {
+	x = slices.Sorted(slices.Values(x))
+	from, _ := slices.BinarySearch(x, after)
+	for from < len(x) && x[from] == after {
+		from++
+	}
+	return x[from:min(from+limit, len(x))], nil
+}
+
+func (x *index) end(n byte, until time.Time) {
+	rec := store.Record{ID: store.ID{n}, Ended: time.Now(), Deadline: until}
+	for _, p := range Properties(&rec) {
+		if p.Name == Feed {
+			*x = append(*x, p.Value.(string))
+		}
+	}
+}
+
+func TestTheFeedTellsEachEndAndGoesBackAMinuteAndAHalf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var feed index
+		hour := time.Now().Add(time.Hour)
+		read := func(cursor string, want ...byte) (next string) {
+			t.Helper()
+			var got []byte
+			for {
+				page, err := ReadFeed(cursor, 2, feed.query)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range page.Ends {
+					got = append(got, e.ID[0])
+				}
+				if cursor = page.Cursor; !page.More {
+					break
+				}
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Errorf("ends %v, want %v", got, want)
+			}
+			return cursor
+		}
+		feed.end(1, hour)
+		feed.end(2, time.Now().Add(time.Minute))
+		time.Sleep(2 * time.Minute)
+		live := read(store.FeedFromNow)
+		feed.end(3, hour)
+		feed.end(4, hour)
+		feed.end(5, hour)
+		live = read(live, 3, 4, 5)
+		time.Sleep(time.Minute)
+		feed.end(6, hour)
+		live = read(live, 3, 4, 5, 6) // some of it once more
+		time.Sleep(time.Minute)
+		feed.end(7, hour)
+		live = read(live, 3, 4, 5, 6, 7) // the look before was a minute ago
+		live = read(live, 6, 7)
+		read(store.FeedFromStart, 1, 3, 4, 5, 6, 7) // the mark of 2 is over
+		time.Sleep(time.Hour)
+		read(live, 6, 7)
+	})
+}
+
+func FuzzReadFeed(f *testing.F) {
+	now := time.UnixMilli(1_760_000_000_123)
+	f.Add(feedCursor{after: feedTime(now), start: true}.String(), feedEntry(now, store.ID{1}, now))
+	f.Add("//live", "1.2")
+	f.Fuzz(func(t *testing.T, cursor, entry string) {
+		page, err := ReadFeed(cursor, 1, func(string, int) ([]string, error) { return []string{entry}, nil })
+		if err != nil || cursor == store.FeedFromNow {
+			return
+		}
+		if len(page.Ends) > 1 || !page.More {
+			t.Errorf("one entry made %+v", page)
+		}
+		if _, err := ReadFeed(page.Cursor, 1, func(string, int) ([]string, error) { return nil, nil }); err != nil {
+			t.Errorf("the cursor that it returned: %v", err)
+		}
+	})
+}
