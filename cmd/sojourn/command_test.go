@@ -4,16 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/programs"
 	"github.com/sojourn-go/sojourn/sojourntest"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/open"
@@ -21,29 +20,11 @@ import (
 
 // The tests run the real command on what a real service leaves behind.
 
-var buildCommand = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sojourn-test-*")
-	if err != nil {
-		return "", err
-	}
-	removeAtExit = dir
-	path := filepath.Join(dir, "sojourn")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return path, nil
-})
+var built programs.Built
 
-var removeAtExit string
+func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
 
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if removeAtExit != "" {
-		os.RemoveAll(removeAtExit)
-	}
-	os.Exit(status)
-}
+func buildCommand() (string, error) { return built.Program(".", "sojourn") }
 
 // result is what a command has done.
 type result struct {

@@ -4,37 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
+
+	"github.com/sojourn-go/sojourn/examples/internal/realbrowser"
 )
 
 // The tests in this file let a real browser keep the cookies: what it does with
 // responses that cross, are lost or come after a crash is for it to say.
-
-// newProfile returns a folder for what a browser keeps on disk.
-func newProfile(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "probe-chromium-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		// Chromium's helpers may still be writing when the main process is gone.
-		for range 20 {
-			if os.RemoveAll(dir) == nil {
-				break
-			}
-			<-time.After(50 * time.Millisecond)
-		}
-	})
-	return dir
-}
 
 // chromium is a browser process with one visitor.
 type chromium struct {
@@ -64,35 +45,11 @@ func (c *chromium) kill() {
 	_ = chromedp.Cancel(ctx) // it is gone, which is an error here
 }
 
-// startChromium starts a headless Chromium with the cookies in a profile.
+// startChromium starts a browser with the cookies in a profile.
 func startChromium(t *testing.T, profile, base string) *chromium {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Fatal("these tests drive a real browser, and there is no chromium on the PATH.\n" +
-			"Install it: apt-get install chromium (Debian), apk add chromium (Alpine), brew install chromium (macOS).")
-	}
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
-		chromedp.ExecPath(path), chromedp.UserDataDir(profile), chromedp.Headless, chromedp.NoSandbox,
-		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("disable-background-timer-throttling", true),
-		chromedp.Flag("disable-backgrounding-occluded-windows", true), chromedp.Flag("disable-renderer-backgrounding", true),
-	)
-	ctx, cancelBrowser := chromedp.NewContext(ctx)
-	c := &chromium{t: t, ctx: ctx, base: base}
-	t.Cleanup(func() { cancelBrowser(); cancel() })
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("starting %s: %v", path, err)
-	}
-	c.open(ctx)
+	c := &chromium{t: t, ctx: realbrowser.Start(t, profile), base: base}
+	c.open(c.ctx)
 	return c
 }
 
@@ -197,7 +154,7 @@ func TestFiveTabsOfABrowserNeverRaiseAFalseAlarm(t *testing.T) {
 	work := max(6*time.Second, 10*soakTime(t))
 	shared(t, func(t *testing.T, e engine, store string) {
 		s := newSite(t, e, store, "-rotate", "1s", "-grace", "2s")
-		c := startChromium(t, newProfile(t), s.visitor.base)
+		c := startChromium(t, realbrowser.Profile(t), s.visitor.base)
 		handle := c.call("POST", "/login?user=ada").Handle
 		first := c.credential()
 		all := []context.Context{c.ctx}
@@ -264,7 +221,7 @@ func reload(t *testing.T, tab context.Context) {
 // from before.
 func crash(t *testing.T, s *site) (c *chromium, handle, onDisk string, late bool) {
 	t.Helper()
-	profile := newProfile(t)
+	profile := realbrowser.Profile(t)
 	c = startChromium(t, profile, s.visitor.base)
 	handle = c.call("POST", "/login?user=ada").Handle
 	onDisk = c.credential()
@@ -313,8 +270,8 @@ func TestABrowserThatWasKilledComesBackWithTheCredentialBefore(t *testing.T) {
 		if r := c.call("GET", "/info"); r.User != "ada" || r.Handle != handle {
 			t.Errorf("in the end the visitor has %s", r.body)
 		}
-		if s.alarms() > 0 || strings.Contains(s.processes[0].log.String(), "WARN") {
-			t.Errorf("theft was suspected where there was none: %s", s.processes[0].log)
+		if s.alarms() > 0 || strings.Contains(s.processes[0].Log.String(), "WARN") {
+			t.Errorf("theft was suspected where there was none: %s", s.processes[0].Log)
 		}
 	})
 }

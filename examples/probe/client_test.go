@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,13 +10,12 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/programs"
 )
 
 // waitLimit bounds every wait for something that must happen. It says nothing
@@ -30,13 +28,13 @@ func startInside(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	stdout, ready := io.Pipe()
-	var log lockedBuffer
+	var log programs.Output
 	status := make(chan int, 1)
 	go func() {
 		status <- run(ctx, args, ready, &log)
 		ready.Close()
 	}()
-	base, err := readAddress(stdout)
+	base, err := programs.Address(stdout)
 	if err != nil {
 		cancel()
 		t.Fatalf("the probe did not start: %v; it said: %s", err, log.String())
@@ -50,115 +48,19 @@ func startInside(t *testing.T, args ...string) string {
 	return base
 }
 
-// readAddress reads the one line that the probe prints.
-func readAddress(stdout io.Reader) (string, error) {
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		return "", err
-	}
-	base, found := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "listening on ")
-	if !found {
-		return "", fmt.Errorf("its first line is %q", line)
-	}
-	return base, nil
-}
+// built are the programs that run in processes of their own.
+var built programs.Built
 
-// buildProbe builds the command, once for all tests.
-var buildProbe = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "probe-test-*")
-	if err != nil {
-		return "", err
-	}
-	removeAtExit = dir
-	path := filepath.Join(dir, "probe")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return path, nil
-})
+func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
 
-var removeAtExit string
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if removeAtExit != "" {
-		os.RemoveAll(removeAtExit)
-	}
-	os.Exit(status)
-}
-
-// process is a probe in a process of its own.
-type process struct {
-	base string
-	cmd  *exec.Cmd
-	log  *lockedBuffer
-	gone chan struct{} // closed when it has exited
-}
-
-func startProcess(t *testing.T, args ...string) *process {
+// startProcess starts a probe in a process of its own.
+func startProcess(t *testing.T, args ...string) *programs.Process {
 	t.Helper()
-	path, err := buildProbe()
+	path, err := built.Program(".", "probe")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(path, args...), log: &lockedBuffer{}, gone: make(chan struct{})}
-	p.cmd.Stderr = p.log
-	stdout, err := p.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if p.base, err = readAddress(stdout); err != nil {
-		_ = p.cmd.Process.Kill()
-		_ = p.cmd.Wait()
-		t.Fatalf("the probe did not start: %v; it said: %s", err, p.log.String())
-	}
-	go func() {
-		defer close(p.gone)
-		_ = p.cmd.Wait()
-	}()
-	t.Cleanup(p.kill)
-	return p
-}
-
-// kill ends the process without giving it a chance to do anything more.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	<-p.gone
-}
-
-// terminate asks the process to stop, and returns its exit status.
-func (p *process) terminate(t *testing.T) int {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-p.gone:
-	case <-time.After(waitLimit):
-		t.Fatalf("the probe does not stop; it said: %s", p.log.String())
-	}
-	return p.cmd.ProcessState.ExitCode()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	return programs.Start(t, path, nil, args...)
 }
 
 // browser is one visitor. Its cookies go to every port of this machine, so it

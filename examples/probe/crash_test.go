@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func TestAKilledProbeHasKeptEveryAcknowledgedWrite(t *testing.T) {
 	p := startProcess(t, args...)
 	writers := make([]*writer, visitors)
 	for i := range writers {
-		writers[i] = newWriter(newBrowser(t, p.base), seed, uint64(i))
+		writers[i] = newWriter(newBrowser(t, p.Base), seed, uint64(i))
 	}
 	total := int64(0)
 	for round := range rounds {
@@ -48,7 +49,7 @@ func TestAKilledProbeHasKeptEveryAcknowledgedWrite(t *testing.T) {
 		// Some rounds end while the first writes are under way, others later,
 		// when checkpoints and long write-ahead logs are about.
 		enough := 1 + rnd.Int64N([]int64{3, 50, 800}[round%3])
-		kill := sync.OnceFunc(func() { _ = p.cmd.Process.Kill() })
+		kill := sync.OnceFunc(func() { p.Signal(syscall.SIGKILL) })
 		together(visitors, func(i int) {
 			writers[i].write(func() {
 				if acknowledged.Add(1) >= enough {
@@ -56,13 +57,13 @@ func TestAKilledProbeHasKeptEveryAcknowledgedWrite(t *testing.T) {
 				}
 			})
 		})
-		<-p.gone
+		<-p.Gone
 		total += acknowledged.Load()
 
 		p = startProcess(t, args...)
 		together(visitors, func(i int) {
 			w := writers[i]
-			w.browser = w.browser.at(p.base)
+			w.browser = w.browser.at(p.Base)
 			if err := w.check(); err != nil {
 				t.Errorf("round %d, visitor %d, killed after %d writes: %v", round, i, acknowledged.Load(), err)
 			}
@@ -72,8 +73,8 @@ func TestAKilledProbeHasKeptEveryAcknowledgedWrite(t *testing.T) {
 		}
 	}
 	t.Logf("%d rounds, %d acknowledged writes", rounds, total)
-	if status := p.terminate(t); status != 0 {
-		t.Errorf("the last probe ended with status %d; it said: %s", status, p.log)
+	if status := p.Terminate(t); status != 0 {
+		t.Errorf("the last probe ended with status %d; it said: %s", status, p.Log)
 	}
 	checkIntegrity(t, file)
 }

@@ -38,10 +38,10 @@ func try10k(t *testing.T, b *browser, f func(i int, rnd *rand.Rand) (method, pat
 
 func TestTenThousandGarbageCookiesNeverReachTheStore(t *testing.T) {
 	p := startProcess(t, "-insecure")
-	b := newBrowser(t, p.base)
+	b := newBrowser(t, p.Base)
 	b.mustPost("/login?user=ada")
 	valid := b.cookies()[0].Value
-	foreign := newBrowser(t, startProcess(t, "-insecure").base)
+	foreign := newBrowser(t, startProcess(t, "-insecure").Base)
 	foreign.mustPost("/login?user=ada")
 	sealedElsewhere := foreign.cookies()[0].Value
 	before := b.stats()
@@ -90,7 +90,7 @@ func TestTenThousandGarbageCookiesNeverReachTheStore(t *testing.T) {
 	if r := b.get("/info"); r.User != "ada" {
 		t.Errorf("the real visitor is now %s", r.body)
 	}
-	if log := p.log.String(); strings.Contains(log, "panic") || strings.Contains(log, valid) {
+	if log := p.Log.String(); strings.Contains(log, "panic") || strings.Contains(log, valid) {
 		t.Errorf("the log has a panic or the cookie: %s", log)
 	}
 }

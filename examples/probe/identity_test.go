@@ -40,7 +40,7 @@ func soakTime(t *testing.T) time.Duration {
 
 // at is a visitor without cookies at one of the replicas.
 func (s *site) at(t *testing.T, i int) *browser {
-	return newBrowser(t, s.processes[i%len(s.processes)].base)
+	return newBrowser(t, s.processes[i%len(s.processes)].Base)
 }
 
 func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing.T) {
@@ -79,7 +79,7 @@ func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing
 			}
 			var works []string
 			for _, b := range all {
-				if r := b.copied().at(s.processes[i].base).get("/info"); r.User == "ada" {
+				if r := b.copied().at(s.processes[i].Base).get("/info"); r.User == "ada" {
 					works = append(works, r.Handle)
 				}
 			}
@@ -113,7 +113,7 @@ func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
 						}
 					})
 					for i := range s.processes {
-						if r := other.at(s.processes[i].base).get("/info"); r.User != "ada" {
+						if r := other.at(s.processes[i].Base).get("/info"); r.User != "ada" {
 							t.Errorf("at replica %d the other session is %s", i, r.body)
 						}
 					}
@@ -169,7 +169,7 @@ func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
 // watched opens a stream of b's session at every replica.
 func (s *site) watched(b *browser) (streams []<-chan string) {
 	for _, p := range s.processes {
-		streams = append(streams, b.at(p.base).watch())
+		streams = append(streams, b.at(p.Base).watch())
 	}
 	return streams
 }
@@ -182,7 +182,7 @@ func (s *site) endsEverywhere(t *testing.T, sessions []*browser, streams []<-cha
 	end()
 	for _, p := range s.processes {
 		for _, b := range sessions {
-			goneSoon(t, b.copied().at(p.base), "a session that was ended")
+			goneSoon(t, b.copied().at(p.Base), "a session that was ended")
 		}
 	}
 	visits := time.Since(begin)
@@ -218,7 +218,7 @@ func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
 			return r.User == "" && r.Placement == "none"
 		})
 		for _, p := range s.processes {
-			if r := stolen.copied().at(p.base).get("/info"); r.User != "" {
+			if r := stolen.copied().at(p.Base).get("/info"); r.User != "" {
 				t.Errorf("then it leads to %s", r.body)
 			}
 		}
@@ -248,7 +248,7 @@ func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
 // alarms is how often the replicas have suspected theft.
 func (s *site) alarms() (n int) {
 	for _, p := range s.processes {
-		n += strings.Count(p.log.String(), "somebody may have copied the cookie")
+		n += strings.Count(p.Log.String(), "somebody may have copied the cookie")
 	}
 	return n
 }

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/programs"
 )
 
 // In make soak these are ten thousand streams, each of a session of its own, at
@@ -29,7 +31,7 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			store := e.url(t)
 			p := startProcess(t, "-insecure", "-store", store)
-			u, err := url.Parse(p.base)
+			u, err := url.Parse(p.Base)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -39,25 +41,25 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 			var next atomic.Int64
 			together(32, func(int) {
 				for i := next.Add(1) - 1; int(i) < streams; i = next.Add(1) - 1 {
-					cookies[i] = loggedIn(t, client, p.base)
+					cookies[i] = loggedIn(t, client, p.Base)
 				}
 			})
 			transport.CloseIdleConnections()
 
-			before := p.usage(t)
+			before := usageOf(t, p)
 			done := make(chan time.Time, streams)
 			next.Store(0)
 			together(32, func(int) {
 				for i := next.Add(1) - 1; int(i) < streams; i = next.Add(1) - 1 {
-					p.listens(t, u.Host, cookies[i], done)
+					listens(t, p, u.Host, cookies[i], done)
 				}
 			})
 			if t.Failed() {
 				return
 			}
-			open, asked := p.usage(t), redisCommands(t, store)
+			open, asked := usageOf(t, p), redisCommands(t, store)
 			<-time.After(pause) // nothing happens, and what that costs is measured
-			idle := p.usage(t)
+			idle := usageOf(t, p)
 			if asked > 0 {
 				asked = redisCommands(t, store) - asked - 1 // this one aside
 				t.Logf("waiting takes %.1f commands a second in Redis", float64(asked)/pause.Seconds())
@@ -71,7 +73,7 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 				t.Fatalf("%d streams have ended before they should", len(done))
 			}
 
-			b := newBrowser(t, p.base)
+			b := newBrowser(t, p.Base)
 			b.http.Timeout = 5 * time.Minute
 			begin := time.Now()
 			if r := b.mustPost("/revoke-user?user=ada"); r.Revoked != streams {
@@ -107,7 +109,7 @@ func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			s := newSite(t, engine{replicas: 2}, e.url(t))
 			p, other := s.processes[0], s.processes[1]
-			u, err := url.Parse(p.base)
+			u, err := url.Parse(p.Base)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,13 +118,13 @@ func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
 			var next atomic.Int64
 			together(32, func(int) {
 				for int(next.Add(1)) <= streams {
-					p.listens(t, u.Host, loggedIn(t, client, p.base), done)
+					listens(t, p, u.Host, loggedIn(t, client, p.Base), done)
 				}
 			})
 			if t.Failed() {
 				return
 			}
-			b := newBrowser(t, other.base)
+			b := newBrowser(t, other.Base)
 			b.http.Timeout = 5 * time.Minute
 			begin := time.Now()
 			if r := b.mustPost("/revoke-user?user=ada"); r.Revoked != streams {
@@ -164,7 +166,7 @@ func loggedIn(t *testing.T, client *http.Client, base string) string {
 
 // listens opens a stream on a connection of its own. When it is over, done gets
 // the time of its last event, or none if that was not the end of the session.
-func (p *process) listens(t *testing.T, host, cookies string, done chan<- time.Time) {
+func listens(t *testing.T, p *programs.Process, host, cookies string, done chan<- time.Time) {
 	conn, err := net.Dial("tcp", host)
 	if err != nil {
 		t.Error(err)
@@ -229,9 +231,9 @@ type usage struct {
 	cpu    time.Duration
 }
 
-func (p *process) usage(t *testing.T) (u usage) {
+func usageOf(t *testing.T, p *programs.Process) (u usage) {
 	t.Helper()
-	folder := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
+	folder := fmt.Sprintf("/proc/%d/", p.ID())
 	memory, err := os.ReadFile(folder + "statm")
 	if os.IsNotExist(err) {
 		return usage{} // a system without /proc: nothing is measured

@@ -14,7 +14,7 @@ import (
 // The tests in this file run the real command.
 
 func TestMistakesOfWhoeverStartsIt(t *testing.T) {
-	path, err := buildProbe()
+	path, err := built.Program(".", "probe")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 
 func TestZeroSwitchesOffWhatIsOptional(t *testing.T) {
 	p := startProcess(t, "-rotate", "0", "-grace", "0", "-max-per-user", "0", "-max-stale", "0", "-reload", "0")
-	if status := p.terminate(t); status != 0 {
+	if status := p.Terminate(t); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -90,7 +90,7 @@ func TestZeroSwitchesOffWhatIsOptional(t *testing.T) {
 func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 	args := []string{"-insecure", "-store", "sqlite:" + filepath.Join(t.TempDir(), "sessions.db"), "-keys", filepath.Join(t.TempDir(), "keys")}
 	p := startProcess(t, args...)
-	b := newBrowser(t, p.base)
+	b := newBrowser(t, p.Base)
 	b.mustPost("/login?user=ada")
 	slow := make(chan reply, 1)
 	go func() {
@@ -101,7 +101,7 @@ func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 		slow <- r
 	}()
 	waitFor(t, "the slow request is under way", func() bool { return b.stats()["loads"] > 0 })
-	stream, err := b.http.Get(p.base + "/stream?events=1000000&every=100")
+	stream, err := b.http.Get(p.Base + "/stream?events=1000000&every=100")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +114,8 @@ func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 		}
 		watched <- string(body)
 	}()
-	if status := p.terminate(t); status != 0 {
-		t.Errorf("exit status %d; it said: %s", status, p.log)
+	if status := p.Terminate(t); status != 0 {
+		t.Errorf("exit status %d; it said: %s", status, p.Log)
 	}
 	if r := <-slow; r.status != 200 {
 		t.Errorf("the slow request got %d %s", r.status, r.body)
@@ -123,7 +123,7 @@ func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 	if body := <-watched; strings.Contains(body, "ended") || strings.Contains(body, "EOF") {
 		t.Errorf("the stream was told that its session ended, or was cut off: %q", body)
 	}
-	again := b.at(startProcess(t, args...).base)
+	again := b.at(startProcess(t, args...).Base)
 	if r := again.get("/get?key=k"); r.text() != "slow" {
 		t.Errorf("after a restart the slow request's value is %s", r.body)
 	}
@@ -136,13 +136,13 @@ func TestSeveralProcessesWithOneKeyFileAcceptEachOthersCookies(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "folder", "keys")
 	one := startProcess(t, "-insecure", "-store", "none", "-keys", keys)
 	two := startProcess(t, "-insecure", "-store", "none", "-keys", keys)
-	b := newBrowser(t, one.base)
+	b := newBrowser(t, one.Base)
 	b.mustPost("/set?key=k&value=v")
-	if r := b.at(two.base).get("/get?key=k"); r.text() != "v" {
+	if r := b.at(two.Base).get("/get?key=k"); r.text() != "v" {
 		t.Errorf("got %s", r.body)
 	}
 	other := startProcess(t, "-insecure", "-store", "none")
-	if r := b.at(other.base).get("/get?key=k"); r.Found {
+	if r := b.at(other.Base).get("/get?key=k"); r.Found {
 		t.Errorf("a probe with its own key reads %s", r.body)
 	}
 }

@@ -14,8 +14,8 @@ func replicas(t *testing.T) (one, two *browser) {
 	t.Helper()
 	dir := t.TempDir()
 	args := []string{"-insecure", "-store", "sqlite:" + filepath.Join(dir, "sessions.db"), "-keys", filepath.Join(dir, "keys")}
-	one = newBrowser(t, startProcess(t, args...).base)
-	two = one.at(startProcess(t, args...).base)
+	one = newBrowser(t, startProcess(t, args...).Base)
+	two = one.at(startProcess(t, args...).Base)
 	return one, two
 }
 

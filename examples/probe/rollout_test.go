@@ -13,22 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-)
 
-// buildSojourn builds the command line, once for all tests.
-var buildSojourn = sync.OnceValues(func() (string, error) {
-	probe, err := buildProbe()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(filepath.Dir(probe), "sojourn")
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Dir = filepath.Join("..", "..", "cmd", "sojourn")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return path, nil
-})
+	"github.com/sojourn-go/sojourn/internal/programs"
+)
 
 // machines are replicas with a key file each, as on machines of their own.
 type machines struct {
@@ -41,14 +28,14 @@ type machines struct {
 
 func newMachines(t *testing.T, e engine, store string) *machines {
 	m := &machines{t: t, master: filepath.Join(t.TempDir(), "keys")}
-	path, err := buildSojourn()
+	path, err := built.Program(filepath.Join("..", "..", "cmd", "sojourn"), "sojourn")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(path, "keygen", "--file", m.master).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	var processes []*process
+	var processes []*programs.Process
 	for i := range e.replicas {
 		file := filepath.Join(t.TempDir(), "keys")
 		m.files, m.reloads = append(m.files, file), append(m.reloads, 0)
@@ -62,7 +49,7 @@ func newMachines(t *testing.T, e engine, store string) *machines {
 // keys runs sojourn keys on the master file.
 func (m *machines) keys(command string) {
 	m.t.Helper()
-	path, err := buildSojourn()
+	path, err := built.Program(filepath.Join("..", "..", "cmd", "sojourn"), "sojourn")
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -92,7 +79,7 @@ func (m *machines) deploy(i int) {
 	m.copyTo(i)
 	m.reloads[i]++
 	waitFor(m.t, "a replica reloads its keys", func() bool {
-		return strings.Count(m.site.processes[i].log.String(), "session keys were reloaded") == m.reloads[i]
+		return strings.Count(m.site.processes[i].Log.String(), "session keys were reloaded") == m.reloads[i]
 	})
 }
 
@@ -175,7 +162,7 @@ func TestKeysRollOverWhileNobodyLosesTheirSession(t *testing.T) {
 				}
 			}
 			for i, p := range m.site.processes {
-				if r := v.at(p.base).get("/info"); r.Handle != v.handle {
+				if r := v.at(p.Base).get("/info"); r.Handle != v.handle {
 					t.Errorf("at replica %d %q has %s", i, v.user, r.body)
 				}
 			}
@@ -198,7 +185,7 @@ func TestKeysRollOverWhileNobodyLosesTheirSession(t *testing.T) {
 // sealing is the id of the key that seals, as the master file says.
 func (m *machines) sealing() string {
 	m.t.Helper()
-	path, err := buildSojourn()
+	path, err := built.Program(filepath.Join("..", "..", "cmd", "sojourn"), "sojourn")
 	if err != nil {
 		m.t.Fatal(err)
 	}

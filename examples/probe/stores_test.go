@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/sojourn-go/sojourn/internal/programs"
 	"github.com/sojourn-go/sojourn/internal/servers"
 )
 
@@ -59,25 +60,25 @@ var engines = []engine{
 type site struct {
 	visitor   *browser   // whose requests go to all of them in turn
 	direct    []*browser // the same visitor at each of them
-	processes []*process
+	processes []*programs.Process
 }
 
 // newSite starts the engine's number of probes.
 func newSite(t *testing.T, e engine, store string, args ...string) *site {
 	t.Helper()
 	args = append([]string{"-insecure", "-store", store, "-keys", filepath.Join(t.TempDir(), "keys")}, args...)
-	var processes []*process
+	var processes []*programs.Process
 	for range e.replicas {
 		processes = append(processes, startProcess(t, args...))
 	}
 	return siteOf(t, processes)
 }
 
-func siteOf(t *testing.T, processes []*process) *site {
+func siteOf(t *testing.T, processes []*programs.Process) *site {
 	t.Helper()
 	var targets []*url.URL
 	for _, p := range processes {
-		base, err := url.Parse(p.base)
+		base, err := url.Parse(p.Base)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -385,7 +386,7 @@ func TestASharedCacheServesReplicasThatHaveNotSeenTheSession(t *testing.T) {
 func TestMaxStaleIsTheAgeOfCopiesInASharedCache(t *testing.T) {
 	cache := servers.Redis(t)
 	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "redis://"+cache.Addr, "-max-stale", "1h")
-	b := newBrowser(t, p.base)
+	b := newBrowser(t, p.Base)
 	b.mustPost("/set-serverside?key=k&value=v")
 	waitFor(t, "there is a copy that may be an hour old", func() bool {
 		b.get("/get?key=k")
@@ -399,8 +400,8 @@ func TestACacheThatIsNotThereAtTheStartIsUsedOnceItIs(t *testing.T) {
 	cache := servers.Memcached(t, 64)
 	cache.Kill()
 	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "memcached://"+cache.Addr)
-	waitFor(t, "the log says so", func() bool { return strings.Contains(p.log.String(), "a cache does not answer") })
-	b := newBrowser(t, p.base)
+	waitFor(t, "the log says so", func() bool { return strings.Contains(p.Log.String(), "a cache does not answer") })
+	b := newBrowser(t, p.Base)
 	b.mustPost("/set-serverside?key=k&value=v")
 	if r := b.get("/get?key=k"); r.text() != "v" {
 		t.Errorf("without its cache: %s", r.body)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +19,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
+
+	"github.com/sojourn-go/sojourn/examples/internal/realbrowser"
 )
 
 // stuck ends a test whose browser does not answer. It is no measure of speed.
@@ -32,48 +32,10 @@ type chromium struct {
 	ctx context.Context
 }
 
-// startChromium starts a headless Chromium with a fresh profile.
+// startChromium starts a browser with a fresh profile.
 func startChromium(t *testing.T) *chromium {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Fatal("these tests drive a real browser, and there is no chromium on the PATH.\n" +
-			"Install it: apt-get install chromium (Debian), apk add chromium (Alpine), brew install chromium (macOS).")
-	}
-	profile, err := os.MkdirTemp("", "shop-chromium-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
-		chromedp.ExecPath(path), chromedp.UserDataDir(profile), chromedp.Headless, chromedp.NoSandbox,
-		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true),
-		chromedp.Flag("force-color-profile", "srgb"),
-	)
-	ctx, cancelBrowser := chromedp.NewContext(ctx)
-	t.Cleanup(func() {
-		cancelBrowser()
-		cancel()
-		// Chromium's helpers may still be writing when the main process is gone.
-		for range 20 {
-			if os.RemoveAll(profile) == nil {
-				break
-			}
-			<-time.After(50 * time.Millisecond)
-		}
-	})
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("starting %s: %v", path, err)
-	}
-	return &chromium{t, ctx}
+	return &chromium{t, realbrowser.Start(t, realbrowser.Profile(t))}
 }
 
 // visitor is somebody with cookies of their own and any number of tabs.

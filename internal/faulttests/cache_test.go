@@ -106,7 +106,7 @@ func TestTheWireToMemcachedIsBad(t *testing.T) {
 func TestOneReplicaCannotReachMemcached(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 64)
-	program, err := probe()
+	program, err := probe("probe")
 	if err != nil {
 		t.Fatal(err)
 	}

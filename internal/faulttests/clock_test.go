@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/programs"
 	"github.com/sojourn-go/sojourn/internal/servers"
 )
 
@@ -35,7 +36,11 @@ var probeWithClock = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	replacement := filepath.Join(scratch, "time.go")
+	dir, err := built.Dir()
+	if err != nil {
+		return "", err
+	}
+	replacement := filepath.Join(dir, "time.go")
 	if err := os.WriteFile(replacement, []byte(changed), 0o600); err != nil {
 		return "", err
 	}
@@ -43,11 +48,11 @@ var probeWithClock = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	file := filepath.Join(scratch, "overlay.json")
+	file := filepath.Join(dir, "overlay.json")
 	if err := os.WriteFile(file, overlay, 0o600); err != nil {
 		return "", err
 	}
-	return build("probe-with-clock", "-overlay", file)
+	return probe("probe-with-clock", "-overlay", file)
 })
 
 var readsClock = regexp.MustCompile(`(?s)(\nfunc Now\(\) Time \{\n\tsec, nsec, mono := \w+\(\)\n)`)
@@ -97,9 +102,9 @@ func startFleetWithClocks(t testing.TB, args ...string) *fleet {
 }
 
 // clock is how far a replica's clock is off.
-func (f *fleet) clock(t testing.TB, r *replica) time.Duration {
+func (f *fleet) clock(t testing.TB, r *programs.Process) time.Duration {
 	t.Helper()
-	res, err := (&http.Client{Transport: f.client}).Get(r.base + "/untouched")
+	res, err := (&http.Client{Transport: f.client}).Get(r.Base + "/untouched")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package faulttests
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -11,112 +9,57 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/programs"
 )
 
 // patience bounds every wait for something that must happen. It says nothing
 // about speed: nothing waits that long unless it is broken.
 const patience = 90 * time.Second
 
-// scratch is removed when all tests are over.
-var scratch string
+// built are the programs that the tests run.
+var built programs.Built
 
 func TestMain(m *testing.M) {
 	// Most of a scenario is waiting.
 	flag.Parse()
-	err := flag.Set("test.parallel", "4")
-	if err != nil {
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if scratch, err = os.MkdirTemp("", "faulttests-*"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	status := m.Run()
-	os.RemoveAll(scratch)
-	os.Exit(status)
+	os.Exit(built.Main(m))
 }
 
-// probe builds the command from the tree, once.
-var probe = sync.OnceValues(func() (string, error) { return build("probe") })
-
-// build builds the probe under that name, with further arguments of go build.
-func build(name string, args ...string) (string, error) {
-	path := filepath.Join(scratch, name)
-	cmd := exec.Command("go", append(append([]string{"build"}, args...), "-o", path, ".")...)
-	cmd.Dir = filepath.Join("..", "..", "examples", "probe")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the probe: %w: %s", err, out)
-	}
-	return path, nil
-}
-
-// replica is a probe in a process of its own.
-type replica struct {
-	base string
-	cmd  *exec.Cmd
-	log  *lockedBuffer
-	gone chan struct{} // closed when it has exited
+// probe builds the command from the tree, once for each name, with further
+// arguments of go build.
+func probe(name string, args ...string) (string, error) {
+	return built.Program(filepath.Join("..", "..", "examples", "probe"), name, args...)
 }
 
 // startReplica starts a probe. When the test ends it must stop in order.
-func startReplica(t testing.TB, program string, env []string, args ...string) *replica {
+func startReplica(t testing.TB, program string, env []string, args ...string) *programs.Process {
 	t.Helper()
-	r := &replica{cmd: exec.Command(program, args...), log: &lockedBuffer{}, gone: make(chan struct{})}
-	r.cmd.Env = append(os.Environ(), env...)
-	r.cmd.Stderr = r.log
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stdout, err := r.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, _ := bufio.NewReader(stdout).ReadString('\n')
-	go func() {
-		defer close(r.gone)
-		_ = r.cmd.Wait()
-	}()
-	t.Cleanup(func() { r.stop(t) })
-	var found bool
-	if r.base, found = strings.CutPrefix(strings.TrimSpace(line), "listening on "); !found {
-		t.Fatalf("the probe did not start; it said: %s", r.log)
-	}
-	return r
-}
-
-// stop asks the process to end, and insists.
-func (r *replica) stop(t testing.TB) {
-	t.Helper()
-	_ = r.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-r.gone:
-		if status := r.cmd.ProcessState.ExitCode(); status != 0 {
-			t.Errorf("a probe ended with status %d; it said: %s", status, r.log)
+	r := programs.Start(t, program, env, args...)
+	t.Cleanup(func() {
+		if status := r.Terminate(t); status != 0 {
+			t.Errorf("a probe ended with status %d; it said: %s", status, r.Log)
 		}
-	case <-time.After(patience):
-		t.Errorf("a probe does not stop; it said: %s", r.log)
-		_ = r.cmd.Process.Kill()
-		<-r.gone
-	}
-	if strings.Contains(r.log.String(), "panic") {
-		t.Errorf("a probe panicked: %s", r.log)
-	}
+		if strings.Contains(r.Log.String(), "panic") {
+			t.Errorf("a probe panicked: %s", r.Log)
+		}
+	})
+	return r
 }
 
 // fleet is several replicas, and what a load balancer in front of them does:
 // each request goes to the next one.
 type fleet struct {
-	replicas []*replica
+	replicas []*programs.Process
 	client   *http.Transport
 	turn     atomic.Uint64
 }
@@ -124,7 +67,7 @@ type fleet struct {
 // startFleet starts that many replicas with the same keys.
 func startFleet(t testing.TB, n int, env []string, args ...string) *fleet {
 	t.Helper()
-	program, err := probe()
+	program, err := probe("probe")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +93,7 @@ func (f *fleet) start(t testing.TB, program string, env []string, keys string, a
 }
 
 // next is the replica whose turn it is.
-func (f *fleet) next() *replica {
+func (f *fleet) next() *programs.Process {
 	return f.replicas[f.turn.Add(1)%uint64(len(f.replicas))]
 }
 
@@ -234,8 +177,8 @@ func (b *browser) post(path string) (answer, error) {
 	return b.send(b.fleet.next(), http.MethodPost, path)
 }
 
-func (b *browser) send(r *replica, method, path string) (answer, error) {
-	req, err := http.NewRequest(method, r.base+path, nil)
+func (b *browser) send(r *programs.Process, method, path string) (answer, error) {
+	req, err := http.NewRequest(method, r.Base+path, nil)
 	if err != nil {
 		return answer{}, err
 	}
@@ -267,23 +210,6 @@ func must(t testing.TB) func(a answer, err error) answer {
 		}
 		return a
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // eventually polls until is says so.

@@ -11,11 +11,7 @@ import (
 func TestAReplicaOnTheEmbeddedStoreIsFrozen(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, replicas, nil, "-store", embedded(t))
-	signal := func(s syscall.Signal) {
-		if err := f.replicas[0].cmd.Process.Signal(s); err != nil {
-			t.Error(err)
-		}
-	}
+	signal := f.replicas[0].Signal
 	scenario{
 		fleet: f,
 		faults: []fault{{"a replica is frozen", func() {
