@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sojourn-go/sojourn/legacy/reason"
 )
 
 // Cookie is one cookie of a request.
@@ -129,6 +131,31 @@ func Named(all []Cookie, name string) []Cookie {
 		}
 	}
 	return out
+}
+
+// First returns what read makes of the first cookie of that name that it can
+// read. When there is none, the error is that of the first one; when no such
+// cookie has a value, it is [reason.Missing]; and when read fails for no reason
+// of its own, such as a store that does not answer, it is that failure.
+func First[T any](header http.Header, name string, read func(value string) (T, error)) (T, error) {
+	var none T
+	err := error(reason.Missing)
+	tried := false
+	for _, c := range Named(Parse(header), name) {
+		if c.Value == "" {
+			continue
+		}
+		got, failure := read(c.Value)
+		switch {
+		case failure == nil:
+			return got, nil
+		case reason.Of(failure) == "":
+			return none, failure
+		case !tried:
+			tried, err = true, failure
+		}
+	}
+	return none, err
 }
 
 // bareByte reports whether Python 2.7's SimpleCookie writes a value made of

@@ -1,6 +1,8 @@
 package cookies_test
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/legacy/cookies"
+	"github.com/sojourn-go/sojourn/legacy/reason"
 )
 
 func parse(fields ...string) []cookies.Cookie {
@@ -149,6 +152,37 @@ func TestSetCookieFieldsAreTakenApart(t *testing.T) {
 		name, raw, removed := cookies.ParseSet(field)
 		if name != want.name || strings.TrimSpace(raw) != want.raw || removed != want.removed {
 			t.Errorf("%s: %q, %q, %v", field, name, raw, removed)
+		}
+	}
+}
+
+func TestFirst(t *testing.T) {
+	down := errors.New("the store does not answer")
+	read := func(value string) (string, error) {
+		switch value {
+		case "expired":
+			return "", fmt.Errorf("it: %w", reason.Expired)
+		case "damaged":
+			return "", reason.Malformed
+		case "down":
+			return "", down
+		}
+		return value, nil
+	}
+	for header, want := range map[string]struct {
+		value string
+		err   error
+	}{
+		"":                       {"", reason.Missing},
+		"other=a; s=":            {"", reason.Missing},
+		"s=b; s=damaged; s=":     {"b", nil},
+		"s=damaged; s=expired":   {"", reason.Expired}, // the last one is tried first
+		"s=expired; s=damaged":   {"", reason.Malformed},
+		"s=a; s=down; s=damaged": {"", down},
+	} {
+		got, err := cookies.First(http.Header{"Cookie": {header}}, "s", read)
+		if got != want.value || !errors.Is(err, want.err) {
+			t.Errorf("%q: %q, %v; want %q, %v", header, got, err, want.value, want.err)
 		}
 	}
 }

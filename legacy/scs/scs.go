@@ -105,26 +105,11 @@ func (f *Format) About() legacy.About {
 // Read implements legacy.Reader. legacy.Session.Expires is the absolute
 // deadline; the idle timeout is the store's.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
-	var first error
-	for _, c := range cookies.Named(cookies.Parse(header), f.c.Name) {
-		if c.Value == "" {
-			continue
-		}
-		s, err := f.read(ctx, c.Value, now)
-		if err == nil {
-			return s, nil
-		}
-		if reason.Of(err) == "" {
-			return nil, fmt.Errorf("scs session: %w", err)
-		}
-		if first == nil {
-			first = err
-		}
+	s, err := cookies.First(header, f.c.Name, func(value string) (*legacy.Session, error) { return f.read(ctx, value, now) })
+	if err != nil {
+		return nil, fmt.Errorf("scs session: %w", err)
 	}
-	if first == nil {
-		first = reason.Missing
-	}
-	return nil, fmt.Errorf("scs session: %w", first)
+	return s, nil
 }
 
 func (f *Format) read(ctx context.Context, token string, now time.Time) (*legacy.Session, error) {

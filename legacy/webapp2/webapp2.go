@@ -128,23 +128,11 @@ func (f *Format) About() legacy.About {
 
 // Read implements legacy.Reader.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
-	var first error
-	for _, c := range cookies.Named(cookies.Parse(header), f.c.Name) {
-		if c.Value == "" {
-			continue
-		}
-		s, err := f.open(c.Value, now)
-		if err == nil {
-			return f.load(ctx, s, now)
-		}
-		if first == nil {
-			first = err
-		}
+	s, err := cookies.First(header, f.c.Name, func(value string) (*legacy.Session, error) { return f.open(value, now) })
+	if err != nil {
+		return nil, fmt.Errorf("webapp2 session: %w", err)
 	}
-	if first == nil {
-		first = reason.Missing
-	}
-	return nil, fmt.Errorf("webapp2 session: %w", first)
+	return f.load(ctx, s, now)
 }
 
 // open verifies a cookie and decodes its payload.
