@@ -271,8 +271,11 @@ func testALockedRowHoldsUpNobodyElse(t *testing.T, db database) {
 		}
 		all.Go(departure(t, &s.writes, calls...))
 		free.Wait() // the locked row is still locked
+		waitsForLock(t, s)
 		cancel()
 		all.Wait()
+		// Taken back: otherwise it would be applied when the lock goes.
+		eventually(t, "nobody waits for the lock", func() bool { return waiters(t, s) == 0 })
 	}
 	release()
 	if err := s.Save(within(t, time.Minute), following(locked), locked.Base()); err != nil {
@@ -439,9 +442,12 @@ func lock(t testing.TB, s *Store, id store.ID) (release func()) {
 // waitsForLock returns once somebody waits for a lock.
 func waitsForLock(t testing.TB, s *Store) {
 	t.Helper()
-	eventually(t, "somebody waits for the lock", func() bool {
-		var n int
-		must(t, s.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n))
-		return n > 0
-	})
+	eventually(t, "somebody waits for the lock", func() bool { return waiters(t, s) > 0 })
+}
+
+// waiters counts who waits for a lock.
+func waiters(t testing.TB, s *Store) (n int) {
+	t.Helper()
+	must(t, s.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n))
+	return n
 }
