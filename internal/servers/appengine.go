@@ -3,11 +3,16 @@
 package servers
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -39,16 +44,16 @@ func AppEngine(t testing.TB) *Server {
 		path = append(path, filepath.Join(dir, "lib", lib))
 	}
 	s := newServer(t, "App Engine API server", "sh")
-	log := filepath.Join(s.Dir, "log")
+	logFile := filepath.Join(s.Dir, "log")
 	s.args = []string{
-		"-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", log,
+		"-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", logFile,
 		"env", "PYTHONPATH=" + strings.Join(path, ":"), "PYTHONDONTWRITEBYTECODE=1",
 		// It starts slowly, so a port that was free before might be taken by then.
 		python, "-S", filepath.Join(dir, "api_server.py"), "--api_host=127.0.0.1", "--api_port=0",
 		"--application=testapp", "--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
 	}
 	s.ready = func(ctx context.Context) error {
-		text, err := os.ReadFile(log)
+		text, err := os.ReadFile(logFile)
 		if err != nil {
 			return err
 		}
@@ -64,16 +69,46 @@ func AppEngine(t testing.TB) *Server {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			text, _ := os.ReadFile(log)
+			text, _ := os.ReadFile(logFile)
 			t.Logf("what the API server said:\n%s", text)
 		}
 	})
 	s.Start()
-	t.Setenv("API_HOST", "127.0.0.1")
-	t.Setenv("API_PORT", strconv.Itoa(s.Port))
+	front := s.proxied(t)
+	t.Setenv("API_HOST", front.Hostname())
+	t.Setenv("API_PORT", front.Port())
 	t.Setenv("GAE_APPLICATION", "dev~testapp")
 	t.Setenv("GAE_ENV", "standard")
 	return s
+}
+
+// proxied returns where a proxy to the server listens. The App Engine library
+// keeps connections open, and the API server closes them when it likes, at times
+// just as a call is sent; net/http then sends again what it is told that it may.
+func (s *Server) proxied(t testing.TB) *url.URL {
+	target := &url.URL{Scheme: "http", Host: s.Addr}
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host
+			body, err := io.ReadAll(r.In.Body)
+			r.Out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), err }
+			r.Out.Body, _ = r.Out.GetBody()
+			r.Out.Header["X-Idempotency-Key"] = nil // for net/http, and not sent
+		},
+		Transport: transport,
+		ErrorLog:  log.New(io.Discard, "", 0), // the caller hears of it
+	})
+	t.Cleanup(func() {
+		proxy.Close()
+		transport.CloseIdleConnections()
+	})
+	u, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 var startedAt = regexp.MustCompile(`Starting API server at: http://127\.0\.0\.1:(\d+)`)
