@@ -532,12 +532,11 @@ func carryLink(to *record.Header, from *record.Header) {
 // that was issued up to now, could be adopted. Zero for other sessions.
 func (m *Manager) legacyUntil(h *record.Header, now time.Time) time.Time {
 	l, ok := linkOf(h)
-	a := m.cfg.Adopt
-	if !ok || a == nil {
+	if !ok {
 		return time.Time{}
 	}
 	if l.Expires == 0 {
-		return a.refusalsUntil(now)
+		return m.refusalsUntil(now)
 	}
 	until := record.Time(l.Expires)
 	if l.Slides > 0 {
@@ -545,19 +544,20 @@ func (m *Manager) legacyUntil(h *record.Header, now time.Time) time.Time {
 	} else if l.Issued > 0 {
 		until = later(until, now.Add(time.Duration(l.Expires-l.Issued)*time.Millisecond))
 	}
-	if !a.Until.IsZero() && until.After(a.Until) {
+	if a := m.cfg.Adopt; a != nil && !a.Until.IsZero() && until.After(a.Until) {
 		until = a.Until
 	}
 	return until
 }
 
 // refusalsUntil is for how long something must be remembered that has no end of
-// its own.
-func (a *Adopt) refusalsUntil(now time.Time) time.Time {
-	if a.Until.IsZero() {
-		return now.Add(maxAge)
+// its own. A manager that adopts nothing itself, as the command's, does not know
+// until when others do.
+func (m *Manager) refusalsUntil(now time.Time) time.Time {
+	if a := m.cfg.Adopt; a != nil && !a.Until.IsZero() {
+		return a.Until
 	}
-	return a.Until
+	return now.Add(maxAge)
 }
 
 func (m *Manager) adoptedIdentity(old *LegacySession) identity {
@@ -647,7 +647,7 @@ func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued,
 		default:
 			base = rec.Base()
 		}
-		until := later(rec.Expires, m.cfg.Adopt.refusalsUntil(now))
+		until := later(rec.Expires, m.refusalsUntil(now))
 		if !rec.Seen.Before(issued) && !rec.Expires.Before(until) {
 			return nil
 		}
@@ -702,7 +702,7 @@ func (m *Manager) checkRevoked(ctx context.Context, old *LegacySession, user str
 func (m *Manager) leaveLegacy(ctx context.Context, last *state) error {
 	h := &last.rec.Header
 	l, ok := linkOf(h)
-	if !ok || m.cfg.Adopt == nil {
+	if !ok {
 		return nil
 	}
 	now := m.now()
@@ -752,7 +752,7 @@ func (m *Manager) endLegacy(ctx context.Context, h *record.Header) (setCookie []
 func (m *Manager) limitUntil(now time.Time) time.Time {
 	until := now.Add(store.MinEndMark)
 	if a := m.cfg.Adopt; a != nil && a.Keep { // else the note that they were adopted is there
-		until = later(until, a.refusalsUntil(now))
+		until = later(until, m.refusalsUntil(now))
 	}
 	return until
 }

@@ -1013,6 +1013,41 @@ func TestARevocationRefusesOlderCopiesOfSelfContainedCookies(t *testing.T) {
 	})
 }
 
+// As the command does it, beside the service: it has the keys and the store, and
+// knows nothing of the old application.
+func TestARevocationByAManagerThatAdoptsNothingIsFinal(t *testing.T) {
+	for name, copies := range map[string]bool{"kept on a server": false, "self-contained": true} {
+		inFakeTime(t, func(t *testing.T) {
+			s, old := newMove(t, keepOld)
+			for _, id := range []string{"first", "second"} {
+				c := dayOld(anna())
+				c.Copies = copies
+				old.put(id, c)
+				wait(time.Minute)
+			}
+			s.who(bring(t, "second"))
+			command, err := sojourn.New(sojourn.Config{Keys: s.keys, Store: s.store})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer command.Close()
+			if n, err := command.RevokeUser(t.Context(), "anna"); err != nil || n != 1 {
+				t.Fatalf("%d revoked, %v", n, err)
+			}
+			wait(5 * time.Hour)
+			if _, err := s.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if user, _, _ := s.who(bring(t, "second")); user != "" {
+				t.Errorf("%s: the old cookie brings back what was revoked", name)
+			}
+			if user, _, _ := s.who(bring(t, "first")); copies && user != "" {
+				t.Errorf("%s: an older copy logs in", name)
+			}
+		})
+	}
+}
+
 // A reference that was set for it would replace the cookie of another tab's login.
 func TestARequestWhoseSessionHasJustEndedAdoptsNothing(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
