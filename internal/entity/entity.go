@@ -2,6 +2,9 @@
 // Cloud Datastore in package clouddatastore, and of App Engine's bundled one in
 // package gae. Both keep the same entities, through client libraries that share
 // nothing. What does not depend on them is here.
+//
+// Both stores are modules of their own, and an application may have them in
+// another version than this one: what is here may be added to, and not changed.
 package entity
 
 import (

@@ -77,9 +77,9 @@ func (b *Built) Program(folder, name string, args ...string) (path string, err e
 
 // Process is a program that serves, in a process of its own.
 type Process struct {
-	Base string  // where it listens: "http://…"
-	Log  *Output // what it has written to its standard error
-	Gone chan struct{}
+	Base string        // where it listens: "http://…"
+	Log  *Output       // what it has written to its standard error
+	Gone chan struct{} // closed when it has exited
 
 	cmd *exec.Cmd
 }

@@ -20,10 +20,10 @@
 // query, many saves or touches one update and one wait for the disk. Each gets
 // its own outcome, and what one of them meets (a conflict, a row that somebody
 // has locked, data that the database refuses) holds up none of the others.
-// At most three batches of loads and two of writes are under way at a time, so a store
-// needs few connections: the default of 8, or of one for each processor if there
-// are more, is enough for thousands of visitors, and pool_max_conns in the URL
-// changes it. A pool that is given to New should have 6 or more; pgx's default is
+// At most three batches of loads and two of writes are under way at a time, so a
+// store needs few connections: the default of 8, or of one for each processor if
+// there are more, is enough for thousands of visitors, and pool_max_conns in the
+// URL changes it. A pool that is given to New should have 6 or more; pgx's default is
 // 4 on a small machine. When the pool is used up, requests wait for it as long as
 // their contexts allow.
 //
@@ -36,10 +36,13 @@
 // synchronous_commit off, a crash loses what was acknowledged in the last
 // moments.
 //
-// A request whose context ends stops waiting at once, and its outcome is
-// unknown then, as after a lost connection: sent again, the same Save is applied
-// once. The store itself sends again only what had not left, or what does no
-// harm when it is done twice: loads, touches and ends.
+// A request whose context ends stops waiting, and its outcome is unknown then, as
+// after a lost connection: sent again, the same Save is applied once. It stops at
+// once if it shared a statement or waited for one. If it had the database for
+// itself, its statement is taken back first, which takes a third of a second on a
+// frozen server; with a pool that is given to New, that pool's settings decide.
+// The store itself sends again only what had not left, or what does no harm when
+// it is done twice: loads, touches and ends.
 //
 // # Poolers, replicas, accounts
 //

@@ -17,7 +17,7 @@ import (
 
 // writeFlights is how many batches of writes are under way at once, if there
 // are writeCrowd writes for the second one: then it is prepared while the first
-// one waits for the disk. Fewer would cost the server more than the wait does.
+// one waits for the disk. A batch of fewer costs the server more than that saves.
 const (
 	writeFlights = 2
 	writeCrowd   = 32
