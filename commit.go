@@ -176,7 +176,7 @@ func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
 	}
 
 	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
-	if s.ending != nil && !s.ending.carry && (cookies || s.last.placement == PlacementStored || m.anchored(s.last)) {
+	if s.ending != nil && !s.ending.carry && (cookies || s.last.placement == PlacementStored) {
 		var cancel context.CancelFunc
 		ctx, cancel = m.bounded(ctx)
 		defer cancel()
@@ -236,20 +236,9 @@ func (s *Session) commitChanges(ctx context.Context) error {
 		s.settle(nothing)
 		return nil
 	case PlacementInline:
-		quiet := s.background
-		if m.anchored(s.last) {
-			if h := &s.changes.header; h.idle != nil || h.lifetime != nil || h.rotate != nil {
-				break // its anchor would have to change as well
-			}
-			touched, err := s.touchAnchor(ctx, now)
-			if err != nil {
-				return err
-			}
-			quiet = !touched
-		}
 		next := s.view.Clone()
 		next.Expire(now.UnixMilli())
-		st, value, err := m.sealInline(next, s.identity(), true, quiet, now)
+		st, value, err := m.sealInline(next, s.identity(), true, s.background, now)
 		if err == nil {
 			s.keepInline(st, value, now)
 			return nil
@@ -280,7 +269,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	err = s.commitStored(ctx)
 	var gone *goneError
 	if errors.As(err, &gone) {
-		if s.last.placement != PlacementInline || m.anchored(s.last) || now.Sub(gone.ended) < store.MinEndMark {
+		if s.last.placement != PlacementInline || now.Sub(gone.ended) < store.MinEndMark {
 			return ErrEnded
 		}
 		// An inline cookie that outlived its session: the visitor starts anew.
@@ -333,7 +322,7 @@ func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
 func (s *Session) choresDue() bool {
 	switch s.last.placement {
 	case PlacementInline:
-		return s.touchDue || s.jar.stateStale || s.jar.referenceStale && s.m.anchored(s.last)
+		return s.touchDue || s.jar.stateStale
 	case PlacementStored:
 		return s.touchDue || s.presentDue || s.rotateDue || s.jar.referenceStale ||
 			s.jar.reference.Generation != s.last.rec.Header.Generation
@@ -348,15 +337,7 @@ func (s *Session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
 	if s.last.placement == PlacementInline {
-		quiet := s.background
-		if m.anchored(s.last) {
-			touched, err := s.touchAnchor(ctx, now)
-			if err != nil || !touched && !s.jar.stateStale && !s.jar.referenceStale {
-				return
-			}
-			quiet = !touched
-		}
-		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, false, quiet, now)
+		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, false, s.background, now)
 		if err != nil {
 			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
 			return
@@ -440,11 +421,6 @@ func (s *Session) keepInline(st *state, value string, now time.Time) {
 	}
 	s.jar.chunks = len(chunks)
 	s.jar.state, s.jar.stateStale = jarInline, false
-	if s.m.anchored(st) && (s.jar.referenceStale || !s.jar.hasReference || !slices.Equal(s.jar.reference.Identifier, st.identifier) ||
-		s.last.rec.Header.Persist != st.rec.Header.Persist) {
-		s.setReference(&state{identity: st.identity, rec: st.rec, stored: store.Record{Expires: record.Time(st.rec.Header.Expires)}}, now)
-		s.unproven = false // the feed is asked with every request
-	}
 	s.settle(st)
 }
 

@@ -117,17 +117,6 @@ const (
 	// a logout cannot be final against somebody who copied the cookie, parallel
 	// responses overwrite each other, and ServerSide values are refused.
 	CookieOnly
-	// CookieFirst is Auto, except that logged-in sessions live in the cookie,
-	// too, as long as they fit: a request that only reads asks no store. The store
-	// keeps a record without values for each, so that users' sessions can be
-	// listed, limited and revoked. A logout or a revocation counts everywhere
-	// within a second; a process that has not heard the store for that long asks
-	// it about every such session, and answers 503 if it cannot. As with all that
-	// is in the cookie, the last response wins, and who copied a cookie can bring
-	// its values back (until the session ends): use ServerSide for what matters.
-	// It needs a store that implements store.EndFeed and store.Toucher, as all
-	// durable ones here do.
-	CookieFirst
 )
 
 // Cookie says how a manager's cookies are set. The zero value is the safest:
@@ -198,15 +187,6 @@ func (c *Config) complete() error {
 	case Auto, StoredOnly:
 		if c.Store == nil {
 			bad("Store is missing: open one, or choose Placement: CookieOnly")
-		}
-	case CookieFirst:
-		_, feed := c.Store.(store.EndFeed)
-		_, touch := c.Store.(store.Toucher)
-		switch {
-		case c.Store == nil:
-			bad("Store is missing: CookieFirst needs one")
-		case !feed || !touch:
-			bad("Placement is CookieFirst, which needs a store with a feed of ends (store.EndFeed) and store.Toucher; %T has not both", c.Store)
 		}
 	case CookieOnly:
 		if c.Store != nil {

@@ -27,13 +27,6 @@ func (m *Manager) OpensReference(value string) bool {
 	return err == nil
 }
 
-// Marks returns how many end marks a CookieFirst manager has in mind.
-func (m *Manager) Marks() int {
-	m.feed.mu.Lock()
-	defer m.feed.mu.Unlock()
-	return len(m.feed.marks)
-}
-
 // Heard returns how many ends the feed has in mind for requests that ask for
 // Done only afterwards.
 func (m *Manager) Heard() int {

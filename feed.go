@@ -32,20 +32,13 @@ const (
 )
 
 // A feed hears which stored sessions end in other processes, while somebody
-// here waits for the end of any, or relies on not having heard of it. One poll
-// serves all of them.
+// here waits for the end of any. One poll serves all of them.
 type feed struct {
 	mu      sync.Mutex
 	running bool
 	since   time.Time // every end since then is heard; zero = not listening yet
 	heard   map[store.ID]time.Time
 	quiet   time.Time // since when nobody waits; zero = somebody does
-
-	// With CookieFirst:
-	marks    map[store.ID]time.Time // every end mark, and until when it matters
-	complete time.Time              // every end before then is in marks; zero = not yet
-	used     time.Time              // when it was asked last
-	pruned   time.Time
 }
 
 // start starts the reader unless it is at work. The caller holds mu.
@@ -55,7 +48,6 @@ func (f *feed) start(m *Manager) {
 	}
 	f.running = true
 	f.heard = map[store.ID]time.Time{}
-	f.marks = map[store.ID]time.Time{}
 	go m.readFeed()
 }
 
@@ -83,11 +75,8 @@ func (m *Manager) follow(w *watch, loaded time.Time) {
 // readFeed polls the store's feed of ends until nobody waits any more.
 func (m *Manager) readFeed() {
 	reader, ok := m.cfg.Store.(store.EndFeed)
-	start, failures := store.FeedFromNow, 0
-	if m.cfg.Placement == CookieFirst {
-		start = store.FeedFromStart
-	}
-	cursor, began := start, time.Time{} // of the pages that belong together
+	failures := 0
+	cursor, began := store.FeedFromNow, time.Time{} // of the pages that belong together
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -113,7 +102,7 @@ func (m *Manager) readFeed() {
 			continue
 		case err != nil:
 			if failures++; failures >= feedFailures {
-				cursor, began = start, time.Time{}
+				cursor, began = store.FeedFromNow, time.Time{}
 				m.feed.lost()
 			}
 			continue
@@ -158,17 +147,6 @@ func (m *Manager) hear(ends []store.End) {
 		if f.running && !f.since.IsZero() { // else it is from some time before
 			f.heard[e.ID] = now
 		}
-		if f.running && m.cfg.Placement == CookieFirst {
-			f.marks[e.ID] = later(f.marks[e.ID], e.Until)
-		}
-	}
-	if now.Sub(f.pruned) > time.Minute {
-		f.pruned = now
-		for id, until := range f.marks {
-			if now.After(until) {
-				delete(f.marks, id)
-			}
-		}
 	}
 	f.mu.Unlock()
 	for _, e := range ends {
@@ -181,7 +159,6 @@ func (m *Manager) hear(ends []store.End) {
 func (f *feed) listens(since time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.complete = since
 	if !f.since.IsZero() {
 		return false
 	}
@@ -203,7 +180,7 @@ func (m *Manager) feedDone() bool {
 	defer f.mu.Unlock()
 	now := m.now()
 	switch {
-	case !m.watches.empty(), now.Sub(f.used) < feedIdle:
+	case !m.watches.empty():
 		f.quiet = time.Time{}
 		return false
 	case f.quiet.IsZero():
@@ -213,7 +190,6 @@ func (m *Manager) feedDone() bool {
 		return false
 	}
 	f.running, f.since, f.heard = false, time.Time{}, nil
-	f.marks, f.complete = nil, time.Time{}
 	return true
 }
 

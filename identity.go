@@ -159,10 +159,8 @@ func (s *Session) commitLogin(ctx context.Context) error {
 		}
 	}
 	j := &job{s: s, who: s.last.identity}
-	var inline *state
-	var value string
 	run := func(ctx context.Context, known *state) (_ *state, err error) {
-		j.next, inline, value, err = s.moveInto(ctx, newest(known, j))
+		j.next, err = s.moveInto(ctx, newest(known, j))
 		return nil, err
 	}
 	if s.last.placement == PlacementNone {
@@ -180,10 +178,6 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	}
 	m.count.logins.Add(1)
 	m.tell(ctx, s.event(EventLogin, j.next))
-	if inline != nil {
-		s.keepInline(inline, value, m.now())
-		return nil
-	}
 	s.countMove(ctx, j.next)
 	s.keepStored(j.next, true)
 	if other {
@@ -227,9 +221,7 @@ func (s *Session) countMove(ctx context.Context, st *state) {
 // has changed, the new record is rewritten from it. Only then is the login
 // answered: a parallel request's change is either in the new session, or meets
 // the end mark. old is nil if the session before is not known to be stored.
-//
-// inline is the session itself where it lives in the cookie, and made its anchor.
-func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state, value string, err error) {
+func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err error) {
 	m := s.m
 	// The new session must not outlive a login that fails: some of the time is
 	// kept for ending it. Another try needs another identifier then.
@@ -238,7 +230,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state
 	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-m.cfg.Timeout/5))
 	defer cancel()
 	sent := false
-	fail := func(err error) (_, _ *state, _ string, _ error) {
+	fail := func(err error) (*state, error) {
 		if sent {
 			if err := m.cfg.Store.Delete(whole, s.identity().id, m.now().Add(store.MinEndMark)); err != nil {
 				m.count.storeErrors.Add(1)
@@ -246,18 +238,9 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state
 			id := newIdentity()
 			s.fresh = &id
 		}
-		return nil, nil, "", err
+		return nil, err
 	}
 	carry := s.ending != nil && s.ending.carry
-	if carry && m.anchored(s.last) && old == nil {
-		old, err = m.fetch(ctx, s.last.identity, 0)
-		switch {
-		case errors.Is(err, errGone):
-			carry = false // its values were those of a login that is over
-		case err != nil:
-			return fail(err)
-		}
-	}
 	for attempt := 0; ; attempt++ {
 		now := m.now()
 		from := nothing
@@ -278,9 +261,6 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state
 		}
 		rec.Settle()
 		rec.Header = s.login.header(rec.Header, s.visit())
-		if rec, inline, value, err = s.anchorOf(rec, now); err != nil {
-			return fail(err)
-		}
 		next, err := m.sealRecord(rec, s.identity(), made, 0, now, now)
 		if err != nil {
 			return fail(err)
@@ -302,11 +282,11 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state
 		next.stored.Data = nil
 		made = next
 		if !carry {
-			return made, inline, value, nil
+			return made, nil
 		}
 		err = m.sendEnd(ctx, s.last, old, now)
 		if err == nil {
-			return made, inline, value, nil
+			return made, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
 			return fail(err)
@@ -324,7 +304,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made, inline *state
 			// authenticated, so the login stands; what it was about to carry over
 			// stays only if it was an anonymous visitor's.
 			if s.last.rec.Header.User == "" {
-				return made, inline, value, nil
+				return made, nil
 			}
 			carry, old = false, nil
 		case err != nil:
@@ -341,9 +321,6 @@ func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) 
 	base := store.Base{}
 	if last.placement == PlacementInline {
 		until = later(until, m.inlineUntil(last, now))
-	}
-	if m.anchored(last) {
-		until = later(until, m.lifetimeEnd(&last.rec.Header))
 	}
 	if old != nil {
 		base = old.stored.Base()
@@ -380,10 +357,6 @@ func (s *Session) endLast(ctx context.Context) error {
 			return j.err
 		}
 		m.watches.end(j.who.id, ErrEnded)
-	} else if m.anchored(s.last) {
-		if err := s.endAnchored(ctx); err != nil {
-			return err
-		}
 	}
 	m.count.logouts.Add(1)
 	m.tell(ctx, s.event(EventLogout, s.last))

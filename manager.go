@@ -226,22 +226,6 @@ func (s *Session) load(ctx context.Context) error {
 
 	inline, seen := s.readState(in, now)
 	ref, ok := s.readReference(in, now)
-	if inline != nil && m.anchored(inline) {
-		if ok && belongs(inline, ref) {
-			ok = false
-			st, err := s.loadAnchored(ctx, inline, now)
-			if err != nil {
-				return err
-			}
-			if st != nil {
-				s.last, s.jar.isNew = st, false
-			}
-		} else {
-			s.rejected("state", errNoAnchor)
-			s.jar.state = jarJunk
-		}
-		inline = nil
-	}
 	if ok {
 		st, err := m.loadStored(ctx, ref, seen, now, s)
 		if err != nil {
@@ -336,7 +320,7 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 	if len(h.Identifier) != record.IdentifierSize || h.Counter == 0 {
 		return nil, wire.ErrFormat
 	}
-	if h.User != "" && m.cfg.Placement != CookieOnly && m.cfg.Placement != CookieFirst {
+	if h.User != "" && m.cfg.Placement != CookieOnly {
 		// From the time when this manager was CookieOnly: there was no server side
 		// then, and a copy of it would survive every logout.
 		return nil, errInlineLogin
@@ -452,6 +436,22 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	}
 	s.touchDue = m.touchDue(h, st.stored.Seen, now) && !s.background
 	return st, nil
+}
+
+// goneReference notes that a reference leads to a session that is over.
+func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now time.Time) {
+	m := s.m
+	var gone *goneError
+	if errors.As(err, &gone) {
+		if gone.expired && m.told.expired.first(id) {
+			m.tell(ctx, s.event(EventExpired, &state{identity: identity{id: id}}))
+		}
+		// A session that ended a moment ago may just have been replaced by
+		// another tab's login; its cookie must not be overwritten.
+		s.jar.justEnded = !gone.ended.IsZero() && now.Sub(gone.ended) < store.MinEndMark
+	}
+	m.count.staleRefs.Add(1)
+	m.log.Debug("reference to a session that is over", slog.String("session", id.String()))
 }
 
 // fellBack notes that the store answered with an older version of a session

@@ -35,7 +35,7 @@ func (m *Manager) place(before Placement, r *record.Record, now time.Time) (Plac
 		return PlacementNone, fmt.Errorf("%w: a ServerSide key has a value", ErrNoStore)
 	case m.cfg.Placement == CookieOnly:
 		return PlacementInline, nil
-	case serverSide, user && m.cfg.Placement != CookieFirst:
+	case serverSide, user:
 		return PlacementStored, nil
 	default:
 		return PlacementInline, nil

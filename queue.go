@@ -206,13 +206,6 @@ func newest(known *state, jobs ...*job) *state {
 func (m *Manager) saveMerged(ctx context.Context, jobs []*job, known *state) *state {
 	cur := newest(known, jobs...)
 	floor := uint64(0) // the newest version that the store has lost
-	if cur == nil && m.anchored(jobs[0].s.last) {
-		anchor, err := m.fetch(ctx, jobs[0].who, 0)
-		if err != nil {
-			return settleAll(jobs, nil, err)
-		}
-		cur = anchor
-	}
 	for attempt := 0; ; attempt++ {
 		now := m.now()
 		rec, rest, minimum := m.merge(cur, jobs, now)
@@ -294,9 +287,6 @@ func (m *Manager) merge(cur *state, jobs []*job, now time.Time) (rec record.Reco
 			next.rec = mergeInline(st.rec, &from.rec)
 			next.rec.Header.InlineUntil = max(next.rec.Header.InlineUntil, m.inlineUntil(from, now).UnixMilli())
 			next.stored = store.Record{} // not a state that anybody's view was made of
-		}
-		if cur != nil {
-			m.leaveCookie(&next.rec.Header, from, now)
 		}
 		out, err := j.apply(&next, now)
 		if err == nil && out.Size() > m.cfg.MaxSize {

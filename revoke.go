@@ -348,9 +348,6 @@ func (s *Session) sendLogin(ctx context.Context, rec store.Record, base store.Ba
 		Refuse: m.cfg.RefuseOverMax,
 		Until:  m.limitUntil(m.now()),
 	}
-	if m.cfg.Placement == CookieFirst { // the cookies of those that are ended turn up for longer
-		limit.Until = m.now().Add(m.cfg.Lifetime)
-	}
 	if s.ending != nil && s.ending.carry && s.last.rec.Header.User == s.login.user {
 		limit.Replaces = s.last.id
 	}

@@ -47,7 +47,7 @@ func (s *Session) Done() <-chan struct{} {
 			return s.watch.done
 		}
 		w := s.m.watches.add(s.m, s.last)
-		if s.last.placement == PlacementStored || s.m.anchored(s.last) {
+		if s.last.placement == PlacementStored {
 			s.m.follow(w, s.loaded)
 		}
 		if s.ctx != nil {

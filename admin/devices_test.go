@@ -202,18 +202,3 @@ func TestTheApplicationsFlashMessagesStay(t *testing.T) {
 	lacks(t, here.get("/account/devices/"), "Hello")
 	wants(t, here.get("/flashes"), http.StatusOK, "Hello")
 }
-
-func TestDevicesOfSessionsInCookies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := open(t, set{config: func(c *sojourn.Config) { c.Placement = sojourn.CookieFirst }})
-		here, lost := s.login("ada", firefox, "192.0.2.1"), s.login("ada", iphone, "192.0.2.2")
-		wants(t, here.get("/account/devices/"), http.StatusOK, "Firefox 133 on Linux", "Safari 18 on iOS 18", "192.0.2.2")
-		wants(t, lost.get("/handle"), http.StatusOK, "inline")
-		goesTo(t, here.post("/account/devices/sign-out", "handle", lost.handle()), "./")
-		time.Sleep(time.Second) // of the bubble's clock: as long as a revocation may take there
-		if lost.user() != "" || here.user() != "ada" {
-			t.Errorf("signed in: lost %q, here %q", lost.user(), here.user())
-		}
-		wants(t, here.get("/account/devices/"), http.StatusOK, "The device is signed out.", "You are signed in nowhere else")
-	})
-}

@@ -133,7 +133,7 @@ func orDash(s string) string {
 type userExport struct{ userArgs }
 
 func (userExport) Help() string {
-	return `Prints a user's live sessions with all their values, decoded, as a JSON array: for a user who asks what is kept about them. Bytes are given in base64. A session that lives in the user's cookie (CookieFirst) has its values there, and only there.
+	return `Prints a user's live sessions with all their values, decoded, as a JSON array: for a user who asks what is kept about them. Bytes are given in base64.
 
 The output is personal data. Keep it in a file that only you can read.
 

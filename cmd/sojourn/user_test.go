@@ -237,38 +237,3 @@ func TestAfterARestoreNobodyIsLoggedIn(t *testing.T) {
 		}
 	})
 }
-
-// A session whose values are in the cookie, and only its anchor in the store,
-// stays ended for as long as that cookie could live.
-func TestALoginInTheCookieStaysEndedForItsWholeLifetime(t *testing.T) {
-	for _, command := range []string{"restored", "revoke", "erase"} {
-		t.Run(command, func(t *testing.T) {
-			s := newService(t, sojourn.Config{Placement: sojourn.CookieFirst, Lifetime: 20 * 24 * time.Hour})
-			handle, cookies := s.visit(t, login("ada"))
-			s.comesBack(t, cookies, "ada")
-			switch command {
-			case "restored":
-				sojournCommand(t, "restored", s.store).ok(t)
-			case "revoke":
-				sojournCommand(t, s.of("revoke", "ada")...).ok(t)
-			case "erase":
-				sojournCommand(t, s.of("erase", "ada", "--yes")...).ok(t)
-			}
-			id, err := store.ParseID(handle)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rec, err := s.database.Load(t.Context(), id)
-			if err != nil || !rec.IsEnd() || time.Until(rec.Deadline) < 19*24*time.Hour {
-				t.Errorf("%v, ended %v, kept until %v", err, rec.IsEnd(), rec.Deadline)
-			}
-			limit := time.Now().Add(time.Minute)
-			for s.whoComes(t, cookies) != "" { // the service hears of it within a second
-				if time.Now().After(limit) {
-					t.Fatal("the cookie is still worth something")
-				}
-				<-time.After(10 * time.Millisecond)
-			}
-		})
-	}
-}

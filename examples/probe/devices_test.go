@@ -116,21 +116,3 @@ func TestWithoutAnIndexByUserSessionsAreNotListed(t *testing.T) {
 		}
 	}
 }
-
-func TestCookieFirstKeepsALoginInTheCookieAndRevocable(t *testing.T) {
-	base := startInside(t, "-insecure", "-cookie-first")
-	b, other := newBrowser(t, base), newBrowser(t, base)
-	handle := b.mustPost("/login?user=ada").Handle
-	if r := b.get("/info"); r.Placement != "inline" || r.User != "ada" || r.Handle != handle {
-		t.Fatalf("after the login: %s", r.body)
-	}
-	if got := other.handles("ada"); !slices.Equal(got, []string{handle}) {
-		t.Errorf("listed are %v", got)
-	}
-	ended := b.watch()
-	other.mustPost("/revoke?user=ada&handle=" + handle)
-	goneSoon(t, b, "a revoked login in the cookie")
-	if got := <-ended; got != "ended" {
-		t.Errorf("its stream ends with %q", got)
-	}
-}

@@ -21,7 +21,6 @@ type options struct {
 	caches         []string
 	maxStale       time.Duration
 	inline         int
-	cookieFirst    bool
 	idle, lifetime time.Duration
 	rotate, grace  time.Duration
 	maxPerUser     int
@@ -48,7 +47,6 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&opts.inline, "inline", 0, "most `bytes` of a session in the cookie; 0 = all sessions are stored (default: the library's)")
 	flags.DurationVar(&opts.idle, "idle", 0, "end a session that was not used for this long (default: the library's)")
 	flags.DurationVar(&opts.lifetime, "lifetime", 0, "end a session this long after it began (default: the library's)")
-	flags.BoolVar(&opts.cookieFirst, "cookie-first", false, "keep logged-in sessions in the cookie, too, as long as they fit")
 	flags.DurationVar(&opts.rotate, "rotate", 0, "renew the credential of a stored session this often; 0 = only on request")
 	flags.DurationVar(&opts.grace, "grace", 0, "how long a renewed credential still counts after its successor came back (default: the library's)")
 	flags.IntVar(&opts.maxPerUser, "max-per-user", 0, "most live sessions of one user, a login beyond it ends the oldest; 0 = any `number`")
@@ -86,8 +84,6 @@ func (o *options) check() error {
 		return usageError{errors.New("-reload: without -keys there is no file to read again")}
 	case storeAll && o.store == noStore:
 		return usageError{errors.New("-inline 0 keeps every session in the store, and -store none has none")}
-	case o.cookieFirst && (storeAll || o.store == noStore):
-		return usageError{errors.New("-cookie-first needs a store and room in the cookie: not with -store none, nor with -inline 0")}
 	}
 	return nil
 }
@@ -110,9 +106,6 @@ func (o *options) config(ctx context.Context, logger *slog.Logger) (sojourn.Conf
 		cfg.InlineLimit = o.inline
 	case o.given["inline"] && o.inline == 0:
 		cfg.Placement = sojourn.StoredOnly
-	case o.cookieFirst:
-		cfg.Placement = sojourn.CookieFirst
-		cfg.InlineLimit = o.inline
 	default:
 		cfg.InlineLimit = o.inline
 	}

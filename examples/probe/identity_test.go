@@ -95,7 +95,7 @@ func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing
 }
 
 func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
-	for _, flags := range [][]string{nil, {"-cookie-first"}, {"-cache", "memory:1048576"}} {
+	for _, flags := range [][]string{nil, {"-cache", "memory:1048576"}} {
 		name := strings.Join(append([]string{"probe"}, flags...), " ")
 		t.Run(name, func(t *testing.T) {
 			shared(t, func(t *testing.T, e engine, store string) {

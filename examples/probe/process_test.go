@@ -49,8 +49,6 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 		{"a grace that is too long", []string{"-grace", "48h"}, 2, "Grace"},
 		{"a negative cap", []string{"-max-per-user", "-3"}, 2, "MaxPerUser"},
 		{"a cap and no store", []string{"-store", "none", "-max-per-user", "3"}, 2, "MaxPerUser"},
-		{"logged-in sessions in the cookie and no store", []string{"-store", "none", "-cookie-first"}, 2, "-cookie-first"},
-		{"logged-in sessions in the cookie and everything stored", []string{"-inline", "0", "-cookie-first"}, 2, "-cookie-first"},
 		{"no file to read again", []string{"-reload", "1s"}, 2, "-keys"},
 		{"reading it again in the past", []string{"-keys", "k", "-reload", "-1s"}, 2, "-reload"},
 		{"a store in a folder that is a file", []string{"-store", "sqlite:" + shared + "/sessions.db"}, 1, "sessions.db"},
