@@ -255,9 +255,9 @@ func (a *Adopt) complete(c *Config) (errs []error) {
 func (s *Session) adopt(ctx context.Context, now time.Time) error {
 	m := s.m
 	a := m.cfg.Adopt
-	if a == nil || len(s.in["Cookie"]) == 0 || s.jar.justEnded ||
+	if a == nil || len(s.in["Cookie"]) == 0 ||
 		!a.Until.IsZero() && !now.Before(a.Until) ||
-		s.crossSite() && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
+		s.barred(true) != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
@@ -307,7 +307,7 @@ func (s *Session) setForeign(lines []string) {
 		if name == n.reference || slices.Contains(n.state[:], name) {
 			continue // overwritten, or expired, as the manager's own
 		}
-		s.setLine(name, line)
+		s.setLine(setCookie{name: name, line: line})
 	}
 }
 
@@ -673,7 +673,7 @@ func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued,
 func (m *Manager) sealNote(rec *store.Record) error {
 	empty := record.Record{Header: record.Header{Created: rec.Created.UnixMilli()}}
 	var err error
-	rec.Data, err = m.cfg.Keys.current().Seal(nil, seal.Record, empty.Append(nil), wire.BindRecord(m.names.aad, rec))
+	rec.Data, err = m.cfg.Keys.current().Seal(nil, seal.Record, empty.Append(nil), wire.BindRecord(m.aad, rec))
 	return err
 }
 

@@ -172,8 +172,8 @@ func TestReferenceFromBeforeALoginThatArrivesAfterItLeadsNowhere(t *testing.T) {
 			t.Errorf("the browser is %q with %v", s.User(), s.Names())
 		}
 	})
-	if a := anna.Visit(shop, func(s *sojourn.Session) { visits.Set(s, 2) }); a.Status != http.StatusConflict {
-		t.Errorf("a change got %d, want 409: it may be another tab's login that is under way", a.Status)
+	if a := anna.Visit(shop, func(s *sojourn.Session) { visits.Set(s, 2) }); a.Status != http.StatusUnauthorized {
+		t.Errorf("a change got %d, want 401: it may be another tab's login that is under way", a.Status)
 	}
 	does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
 	look(t, anna, shop, func(s *sojourn.Session) {

@@ -23,13 +23,15 @@ import (
 type jar struct {
 	isNew   bool // no live session came with the request
 	brought bool // some cookie of ours came, whatever it was worth
-	// justEnded: the reference names a session that ended within the last
-	// minute. Its cookie may already have been replaced by another tab's login.
-	justEnded bool
+	several bool // more than one cookie for the same thing opened
+	// refused names the references that were refused, and excused likewise, if
+	// the browser says that it has learned of that.
+	refused, excused wire.Mark
+	outdated         bool // of those refused, one leads to a live session
 
-	reference      wire.Reference
-	hasReference   bool
-	referenceStale bool // sealed with an old key
+	reference      wire.Reference // of the session that was chosen
+	hasReference   bool           // one that opens came
+	referenceStale bool           // to be set anew
 
 	state      jarState
 	stateStale bool
@@ -48,8 +50,6 @@ const (
 	jarFloor
 	jarJunk // ours, but over
 )
-
-type setCookie struct{ name, line string }
 
 // commitMode says who asks for a commit.
 type commitMode uint8
@@ -188,6 +188,15 @@ func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
 	if !cookies && s.needsCookie() {
 		return ErrTooLate
 	}
+	if s.login == nil && s.last.placement != PlacementStored {
+		if err := s.barred(false); err != nil {
+			if s.changes.empty() {
+				return nil
+			}
+			s.tellRefused()
+			return err
+		}
+	}
 	switch {
 	case s.login != nil:
 		return s.commitLogin(ctx)
@@ -238,7 +247,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	case PlacementInline:
 		next := s.view.Clone()
 		next.Expire(now.UnixMilli())
-		st, value, err := m.sealInline(next, s.identity(), true, s.background, now)
+		st, value, err := m.sealInline(next, s.identity(), s.jar.excused, true, s.background, now)
 		if err == nil {
 			s.keepInline(st, value, now)
 			return nil
@@ -251,11 +260,9 @@ func (s *Session) commitChanges(ctx context.Context) error {
 		return err
 	}
 	if s.last.placement != PlacementStored {
-		if s.crossSite() && !s.jar.brought && m.cfg.Cookie.SameSite != http.SameSiteNoneMode {
-			return ErrCrossSite
-		}
-		if s.jar.justEnded {
-			return ErrEnded
+		if err := s.barred(true); err != nil {
+			s.tellRefused()
+			return err
 		}
 	}
 	if s.presentDue {
@@ -273,14 +280,27 @@ func (s *Session) commitChanges(ctx context.Context) error {
 			return ErrEnded
 		}
 		// An inline cookie that outlived its session: the visitor starts anew.
-		s.last, s.fresh, s.own = nothing, nil, false
-		if s.view, err = s.applyTo(s.last, now); err != nil {
-			return err
-		}
-		s.own = true
-		err = s.commitStored(ctx)
+		return s.commitAs(ctx, nothing, now)
+	}
+	if errors.Is(err, errOutdatedInline) {
+		// The session has moved on without this cookie. What the cookie holds goes
+		// on as a session of its own.
+		apart := *s.last
+		apart.identity = newIdentity()
+		return s.commitAs(ctx, &apart, now)
 	}
 	return err
+}
+
+// commitAs saves the pending changes on top of another state than the one that
+// the request came with.
+func (s *Session) commitAs(ctx context.Context, from *state, now time.Time) (err error) {
+	s.last, s.fresh, s.own = from, nil, false
+	if s.view, err = s.applyTo(from, now); err != nil {
+		return err
+	}
+	s.own = true
+	return s.commitStored(ctx)
 }
 
 // commitStored saves a session that lives in the store, or moves there.
@@ -337,7 +357,7 @@ func (s *Session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
 	if s.last.placement == PlacementInline {
-		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, false, s.background, now)
+		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, s.jar.excused, false, s.background, now)
 		if err != nil {
 			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
 			return
@@ -407,17 +427,16 @@ func (s *Session) keepInline(st *state, value string, now time.Time) {
 		s.m.count.created.Add(1)
 		s.m.tell(s.context(), s.event(EventCreated, st))
 	}
-	n := &s.m.names
 	chunks := []string{value}
 	if s.m.cfg.Placement == CookieOnly {
-		chunks = wire.Split(n.state[wire.MaxChunks-1], value)
+		chunks = wire.Split(s.m.names.state[wire.MaxChunks-1], value)
 	}
 	age := s.m.cookieAge(&st.rec.Header, record.Time(st.rec.Header.Expires), now)
 	for i, c := range chunks {
-		s.setLine(n.state[i], n.line(n.state[i], c, age))
+		s.setState(i, c, age)
 	}
 	for i := len(chunks); i < s.jar.chunks; i++ {
-		s.setLine(n.state[i], n.line(n.state[i], "", -1))
+		s.setState(i, "", -1)
 	}
 	s.jar.chunks = len(chunks)
 	s.jar.state, s.jar.stateStale = jarInline, false
@@ -464,7 +483,7 @@ func (s *Session) setReference(st *state, now time.Time) {
 		return
 	}
 	age := m.cookieAge(&st.rec.Header, st.stored.Expires, now)
-	s.setLine(m.names.reference, m.names.line(m.names.reference, value, age))
+	s.setOwn(func(n *cookieNames) string { return n.reference }, value, age)
 	s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, false
 	s.unproven = true
 }
@@ -483,7 +502,7 @@ func (s *Session) setFloor(st *state, now time.Time) {
 		return
 	}
 	age := m.cookieAge(&st.rec.Header, st.stored.Expires, now)
-	s.setLine(m.names.state[0], m.names.line(m.names.state[0], value, age))
+	s.setState(0, value, age)
 	s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, false
 }
 
@@ -502,9 +521,8 @@ func (m *Manager) cookieAge(h *record.Header, expires, now time.Time) time.Durat
 
 // forget expires every cookie of the session in the browser.
 func (s *Session) forget() {
-	n := &s.m.names
 	if s.jar.hasReference {
-		s.setLine(n.reference, n.line(n.reference, "", -1))
+		s.setOwn(func(n *cookieNames) string { return n.reference }, "", -1)
 		s.jar.reference, s.jar.hasReference, s.jar.referenceStale = wire.Reference{}, false, false
 	}
 	s.forgetState()
@@ -515,16 +533,10 @@ func (s *Session) forgetState() {
 	if s.jar.state == jarEmpty {
 		return
 	}
-	n := &s.m.names
 	for i := range max(1, s.jar.chunks) {
-		s.setLine(n.state[i], n.line(n.state[i], "", -1))
+		s.setState(i, "", -1)
 	}
 	s.jar.state, s.jar.stateStale, s.jar.chunks, s.jar.floor = jarEmpty, false, 0, wire.Floor{}
-}
-
-func (s *Session) setLine(name, line string) {
-	s.lines = slices.DeleteFunc(s.lines, func(c setCookie) bool { return c.name == name })
-	s.lines = append(s.lines, setCookie{name, line})
 }
 
 // flushTo moves the pending cookies into a response header.
@@ -537,10 +549,7 @@ func (s *Session) flushTo(h http.Header) {
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
 	}
 	for _, c := range s.lines {
-		// An earlier Save may have set the same cookie.
-		h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool {
-			return strings.HasPrefix(line, c.name) && strings.HasPrefix(line[len(c.name):], "=")
-		})
+		c.replacesIn(h)
 		h["Set-Cookie"] = append(h["Set-Cookie"], c.line)
 	}
 	s.lines = nil
@@ -567,10 +576,21 @@ func (s *Session) takeBackReference(ctx context.Context) {
 	}
 }
 
+// newTag returns a random tag. It is even.
 func newTag() store.Tag {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return store.Tag(binary.LittleEndian.Uint64(b[:]))
+	return store.Tag(binary.LittleEndian.Uint64(b[:])) &^ 1
+}
+
+// newReplacedTag returns a random tag for an end mark that Login or Logout
+// leaves. It is odd, which is how replaced knows it: a mark that the store
+// itself makes keeps the tags of the record.
+func newReplacedTag() store.Tag { return newTag() | 1 }
+
+// replaced reports whether an end mark was left by a Login or a Logout.
+func replaced(rec *store.Record) bool {
+	return rec.IsEnd() && len(rec.Tags) > 0 && rec.Tags[0]&1 == 1
 }
 
 // send saves a record. An outcome that is unknown is resolved by sending the

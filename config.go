@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,13 @@ type Config struct {
 
 	// Cookie says how the cookies are set.
 	Cookie Cookie
+
+	// FormerCookies are attributes that Cookie had before. Cookies that were set
+	// with them are read as well, under the name that goes with them, and they
+	// expire when a browser has cookies of both. Keep an entry for as long as such
+	// cookies live, which is Lifetime. A cookie that is read under a name without
+	// the __Host- prefix can be planted by a sibling domain.
+	FormerCookies []Cookie
 
 	// Timeout bounds one load and one commit, retries included. A commit goes on
 	// for that long even when the client has gone away. 0 = 5 seconds.
@@ -243,7 +251,16 @@ func (c *Config) complete() error {
 	if c.Grace < 0 || c.Grace > maxGrace {
 		bad("Grace %v: use at most %v, or 0 for %v", c.Grace, maxGrace, defaultGrace)
 	}
-	errs = append(errs, c.Cookie.complete()...)
+	errs = append(errs, c.Cookie.complete("Cookie.")...)
+	c.FormerCookies = slices.Clone(c.FormerCookies)
+	for i := range c.FormerCookies {
+		former := &c.FormerCookies[i]
+		name := fmt.Sprintf("FormerCookies[%d]", i)
+		errs = append(errs, former.complete(name+".")...)
+		if former.place() == c.Cookie.place() {
+			bad("%s is where Cookie is set, too: the same Domain, Path, Partitioned and name", name)
+		}
+	}
 	if c.Adopt != nil {
 		a := *c.Adopt
 		c.Adopt = &a
@@ -255,9 +272,12 @@ func (c *Config) complete() error {
 	return errors.Join(errs...)
 }
 
-func (c *Cookie) complete() (errs []error) {
+// place is what a browser tells cookies of one manager apart by.
+func (c *Cookie) place() [4]any { return [4]any{c.prefix(), c.Domain, c.Path, c.Partitioned} }
+
+func (c *Cookie) complete(name string) (errs []error) {
 	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("sojourn: Config.Cookie."+format, args...))
+		errs = append(errs, fmt.Errorf("sojourn: Config."+name+format, args...))
 	}
 	if c.Path == "" {
 		c.Path = "/"

@@ -23,34 +23,32 @@ import (
 // maxCandidates is how many cookies of one name are tried.
 const maxCandidates = 4
 
-// cookieNames are a manager's cookie names and attributes, made once.
+// cookieNames are the names and attributes of one way to set a manager's
+// cookies, made once.
 type cookieNames struct {
 	reference string
 	state     [wire.MaxChunks]string // only the first, unless CookieOnly
-	aad       []byte                 // bound into everything that is sealed
 	attrs     string                 // everything after name=value and Max-Age
-	secure    bool
 }
 
-func newCookieNames(c *Config) cookieNames {
-	n := cookieNames{reference: c.Cookie.prefix() + c.Name, secure: !c.Cookie.Insecure}
+func newCookieNames(name string, c *Cookie) cookieNames {
+	n := cookieNames{reference: c.prefix() + name}
 	for i := range n.state {
 		n.state[i] = n.reference + "-state"
 		if i > 0 {
 			n.state[i] += "-" + strconv.Itoa(i)
 		}
 	}
-	n.aad = wire.Bind(c.Name)
 	var a strings.Builder
-	a.WriteString("; Path=" + c.Cookie.Path)
-	if c.Cookie.Domain != "" {
-		a.WriteString("; Domain=" + c.Cookie.Domain)
+	a.WriteString("; Path=" + c.Path)
+	if c.Domain != "" {
+		a.WriteString("; Domain=" + c.Domain)
 	}
 	a.WriteString("; HttpOnly")
-	if n.secure {
+	if !c.Insecure {
 		a.WriteString("; Secure")
 	}
-	switch c.Cookie.SameSite {
+	switch c.SameSite {
 	case http.SameSiteStrictMode:
 		a.WriteString("; SameSite=Strict")
 	case http.SameSiteNoneMode:
@@ -58,7 +56,7 @@ func newCookieNames(c *Config) cookieNames {
 	default:
 		a.WriteString("; SameSite=Lax")
 	}
-	if c.Cookie.Partitioned {
+	if c.Partitioned {
 		a.WriteString("; Partitioned")
 	}
 	n.attrs = a.String()
@@ -119,12 +117,12 @@ func (m *Manager) openCookie(p seal.Purpose, value string) (plain []byte, stale 
 	if err != nil || wire.Text.EncodedLen(n) != len(value) { // it skips line ends
 		return nil, false, seal.ErrOpen
 	}
-	return m.cfg.Keys.current().OpenInPlace(p, b[:n], m.names.aad)
+	return m.cfg.Keys.current().OpenInPlace(p, b[:n], m.aad)
 }
 
 // sealCookie seals plain and returns the cookie value.
 func (m *Manager) sealCookie(p seal.Purpose, plain []byte) (string, error) {
-	b, err := m.cfg.Keys.current().Seal(make([]byte, 0, len(plain)+seal.Overhead), p, plain, m.names.aad)
+	b, err := m.cfg.Keys.current().Seal(make([]byte, 0, len(plain)+seal.Overhead), p, plain, m.aad)
 	if err != nil {
 		return "", err
 	}

@@ -137,6 +137,8 @@ func errorStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, errRefused):
+		return http.StatusUnauthorized
 	case errors.Is(err, ErrEnded), errors.Is(err, ErrExpired), errors.Is(err, ErrTaken), errors.Is(err, ErrCrossSite),
 		errors.Is(err, ErrTooManySessions):
 		return http.StatusConflict
@@ -153,6 +155,8 @@ func errorText(status int) string {
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		return "What you sent does not fit into your session."
+	case http.StatusUnauthorized:
+		return "You have been signed out. Please reload the page and try again."
 	case http.StatusNotFound:
 		return "There is no such session."
 	case http.StatusConflict:

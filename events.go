@@ -48,6 +48,7 @@ const (
 	ReasonErased      = "erased"       // Manager.EraseUser
 	ReasonLimit       = "limit"        // Config.MaxPerUser: a newer login took its place
 	ReasonTheft       = "theft"        // Config.EndOnTheft
+	ReasonLogout      = "logout"       // a login or logout in a browser that had this session as well
 )
 
 // Event is something that happened to a session, for audit logs and metrics.

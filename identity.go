@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -180,6 +182,9 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	m.tell(ctx, s.event(EventLogin, j.next))
 	s.countMove(ctx, j.next)
 	s.keepStored(j.next, true)
+	if err := s.endOthers(ctx); err != nil {
+		m.log.Warn("another session that a browser had could not be ended at its login", slog.Any("error", err))
+	}
 	if other {
 		_ = s.endLegacy(ctx, &before.rec.Header) // logged; the login stands
 	}
@@ -194,7 +199,7 @@ func (s *Session) commitLoginInline() error {
 	if _, err := s.m.place(PlacementNone, &r, now); err != nil {
 		return err
 	}
-	st, value, err := s.m.sealInline(r, s.identity(), true, false, now)
+	st, value, err := s.m.sealInline(r, s.identity(), wire.Mark{}, true, false, now)
 	if err != nil {
 		return err
 	}
@@ -241,6 +246,10 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err er
 		return nil, err
 	}
 	carry := s.ending != nil && s.ending.carry
+	inline := s.last.placement == PlacementInline
+	if inline && old != nil && !m.joinable(&old.rec.Header, s.loaded) {
+		old = nil
+	}
 	for attempt := 0; ; attempt++ {
 		now := m.now()
 		from := nothing
@@ -248,7 +257,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err er
 		case !carry:
 		case old == nil:
 			from = s.last
-		case s.last.placement == PlacementInline:
+		case inline:
 			merged := *old
 			merged.rec = mergeInline(old.rec, &s.last.rec)
 			from = &merged
@@ -309,6 +318,10 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err er
 			carry, old = false, nil
 		case err != nil:
 			return fail(err)
+		case inline && !m.joinable(&old.rec.Header, s.loaded):
+			// An old cookie of a session that has moved on without it: only what it
+			// holds is the visitor's, and there is nothing to end.
+			return made, nil
 		}
 	}
 }
@@ -317,7 +330,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err er
 // if it is still not stored, where old is nil.
 func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) error {
 	until := later(now.Add(store.MinEndMark), m.legacyUntil(&last.rec.Header, now))
-	rec := store.Record{ID: last.id, Version: 1, Created: now, Tags: []store.Tag{newTag()}}
+	rec := store.Record{ID: last.id, Version: 1, Created: now, Tags: []store.Tag{newReplacedTag()}}
 	base := store.Base{}
 	if last.placement == PlacementInline {
 		until = later(until, m.inlineUntil(last, now))
@@ -357,6 +370,9 @@ func (s *Session) endLast(ctx context.Context) error {
 			return j.err
 		}
 		m.watches.end(j.who.id, ErrEnded)
+	}
+	if err := s.endOthers(ctx); err != nil {
+		return err
 	}
 	m.count.logouts.Add(1)
 	m.tell(ctx, s.event(EventLogout, s.last))

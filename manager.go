@@ -28,6 +28,8 @@ type Manager struct {
 	cfg     Config
 	log     *slog.Logger
 	names   cookieNames
+	former  []cookieNames // of Config.FormerCookies
+	aad     []byte        // bound into everything that is sealed
 	queues  queues
 	count   counters
 	watches watches
@@ -51,7 +53,10 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, names: newCookieNames(&cfg), logins: succession{seed: maphash.MakeSeed()}}
+	m := &Manager{cfg: cfg, log: cfg.Logger, names: newCookieNames(cfg.Name, &cfg.Cookie), aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
+	for i := range cfg.FormerCookies {
+		m.former = append(m.former, newCookieNames(cfg.Name, &cfg.FormerCookies[i]))
+	}
 	m.stop, m.stopNow = context.WithCancel(context.Background())
 	m.scheduleSweep(m.now())
 	return m, nil
@@ -213,7 +218,7 @@ func (m *Manager) sweepNowAndThen(now time.Time) {
 
 // load finds the session that the request brings.
 func (s *Session) load(ctx context.Context) error {
-	m, in := s.m, s.in
+	m := s.m
 	if err := m.begin(); err != nil {
 		return err
 	}
@@ -222,22 +227,20 @@ func (s *Session) load(ctx context.Context) error {
 	s.jar.isNew = true
 	now := m.now()
 	s.loaded = now
-	s.background = declaresBackground(in)
+	s.background = declaresBackground(s.in)
 
-	inline, seen := s.readState(in, now)
-	ref, ok := s.readReference(in, now)
-	if ok {
-		st, err := m.loadStored(ctx, ref, seen, now, s)
-		if err != nil {
-			return err
-		}
-		if st != nil {
-			s.last, s.jar.isNew = st, false
-		}
+	a := s.arrive(now)
+	st, err := s.choose(ctx, &a, now)
+	if err != nil {
+		return err
 	}
-	if s.last.placement == PlacementNone && inline != nil {
-		s.last, s.jar.isNew = inline, false
-		s.touchDue = m.touchDue(&inline.rec.Header, record.Time(inline.rec.Header.Seen), now) && !s.background
+	switch {
+	case st != nil:
+		s.last, s.jar.isNew = st, false
+	case a.inline != nil:
+		s.last, s.jar.isNew = a.inline, false
+		h := &a.inline.rec.Header
+		s.touchDue = m.touchDue(h, record.Time(h.Seen), now) && !s.background
 	}
 	if s.last.placement == PlacementNone {
 		if err := s.adopt(ctx, now); err != nil {
@@ -246,68 +249,6 @@ func (s *Session) load(ctx context.Context) error {
 	}
 	s.view = s.last.rec
 	return nil
-}
-
-// readState opens the state cookie: an inline session, or a floor.
-func (s *Session) readState(in http.Header, now time.Time) (*state, wire.Floor) {
-	m := s.m
-	var buf, part [maxCandidates]string
-	if m.cfg.Placement == CookieOnly {
-		for i := 1; i < wire.MaxChunks; i++ {
-			if len(cookieValues(part[:0], in, m.names.state[i])) > 0 {
-				s.jar.state, s.jar.chunks = jarJunk, i+1
-			}
-		}
-	}
-	for _, first := range cookieValues(buf[:0], in, m.names.state[0]) {
-		s.jar.brought = true
-		s.jar.state = jarJunk // until it proves to be more
-		value, whole := first, true
-		if m.cfg.Placement == CookieOnly {
-			value, whole = wire.Join(first, func(i int) (string, bool) {
-				v := cookieValues(part[:0], in, m.names.state[i])
-				if len(v) == 0 {
-					return "", false
-				}
-				return v[0], true
-			})
-		}
-		if value == "" {
-			continue
-		}
-		err := wire.ErrFormat
-		var plain []byte
-		var stale bool
-		if whole {
-			plain, stale, err = m.openCookie(seal.State, value)
-		}
-		if err != nil || len(plain) == 0 {
-			s.rejected("state", err)
-			continue
-		}
-		switch plain[0] {
-		case wire.StateFloor, wire.StateFloorVolatile:
-			f, err := wire.ParseFloor(plain[0], plain[1:])
-			if err != nil {
-				s.rejected("state", err)
-				continue
-			}
-			s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, stale
-			return nil, f
-		case wire.StateInline:
-			st, err := m.inlineState(plain[1:], now)
-			if err != nil {
-				s.rejected("state", err)
-				continue
-			}
-			st.size = m.inlineSize(len(value))
-			s.jar.state, s.jar.stateStale = jarInline, stale
-			return st, wire.Floor{}
-		default:
-			s.rejected("state", wire.ErrFormat)
-		}
-	}
-	return nil, wire.Floor{}
 }
 
 // inlineState is the session in a state cookie's plain text.
@@ -337,36 +278,6 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 
 var errInlineLogin = errors.New("sojourn: a login in a cookie, where logins are stored")
 
-// readReference opens the reference cookie.
-func (s *Session) readReference(in http.Header, now time.Time) (wire.Reference, bool) {
-	m := s.m
-	if m.cfg.Placement == CookieOnly {
-		return wire.Reference{}, false
-	}
-	var buf [maxCandidates]string
-	for _, value := range cookieValues(buf[:0], in, m.names.reference) {
-		s.jar.brought = true
-		if value == "" {
-			continue
-		}
-		plain, stale, err := m.openCookie(seal.Reference, value)
-		var ref wire.Reference
-		if err == nil {
-			ref, err = wire.ParseReference(plain)
-		}
-		if err == nil && now.After(record.Time(ref.Expires)) {
-			err = ErrExpired
-		}
-		if err != nil {
-			s.rejected("reference", err)
-			continue
-		}
-		s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, stale
-		return ref, true
-	}
-	return wire.Reference{}, false
-}
-
 // rejected counts and logs a cookie that is not used. Why it is not is of no
 // use to whoever sent it, so the response never tells.
 func (s *Session) rejected(kind string, err error) {
@@ -395,21 +306,26 @@ func rejectReason(err error) string {
 	}
 }
 
-// loadStored asks the store for the session that ref names. It returns nil if
-// that session is over.
+// errRefused says that a request's credential does not lead to its session,
+// although a newer one in the same browser may. So the response must not take
+// that one's place: only Login sets a reference then.
+var (
+	errRefused  = fmt.Errorf("%w: the request brought a credential that is not good any more", ErrEnded)
+	errOutdated = fmt.Errorf("%w: the session has a newer one", errRefused)
+)
+
+// loadStored asks the store for the session that ref names. The error is
+// errGone if that session is over, and errRefused if ref is not good for it any
+// more; errOutdated, which is one, if the session is live.
 func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.Floor, now time.Time, s *Session) (*state, error) {
 	who := identity{ref.Identifier, store.HashIdentifier(ref.Identifier)}
-	minimum := uint64(0)
-	if seen.ID == who.id {
-		minimum = seen.Version
-	}
+	minimum := seen.Version
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
 	st, err := m.fetch(ctx, who, minimum)
 	switch {
 	case errors.Is(err, errGone):
-		s.goneReference(ctx, err, who.id, now)
-		return nil, nil
+		return nil, s.goneReference(ctx, err, who.id, now)
 	case err != nil:
 		return nil, err
 	}
@@ -421,12 +337,12 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	case ref.Generation > h.Generation:
 		// Only this service can have made it, so the store has lost the rotation.
 		m.fellBack(who.id)
-	case m.outdatedSince(ref.Generation, h, now) < 0:
+	case m.accepts(ref.Generation, h, now):
 		// A slower request of the same visitor: it gets the newest credential.
 	default:
 		m.count.staleRefs.Add(1)
 		m.refuseOutdated(ctx, st, ref.Generation, now, s)
-		return nil, nil
+		return nil, errOutdated
 	}
 	if minimum > st.stored.Version {
 		m.fellBack(who.id)
@@ -438,20 +354,26 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	return st, nil
 }
 
-// goneReference notes that a reference leads to a session that is over.
-func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now time.Time) {
+// goneReference notes that a reference leads to a session that is over, and
+// returns errGone, or errRefused if the browser may have its successor: a login
+// or a logout ended it a moment ago, so its cookie may just have been replaced.
+// Nobody has told the browser of any other end, so there is nothing to
+// overwrite.
+func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now time.Time) error {
 	m := s.m
-	var gone *goneError
-	if errors.As(err, &gone) {
-		if gone.expired && m.told.expired.first(id) {
-			m.tell(ctx, s.event(EventExpired, &state{identity: identity{id: id}}))
-		}
-		// A session that ended a moment ago may just have been replaced by
-		// another tab's login; its cookie must not be overwritten.
-		s.jar.justEnded = !gone.ended.IsZero() && now.Sub(gone.ended) < store.MinEndMark
-	}
 	m.count.staleRefs.Add(1)
 	m.log.Debug("reference to a session that is over", slog.String("session", id.String()))
+	var gone *goneError
+	if !errors.As(err, &gone) {
+		return errGone
+	}
+	if gone.expired && m.told.expired.first(id) {
+		m.tell(ctx, s.event(EventExpired, &state{identity: identity{id: id}}))
+	}
+	if gone.replaced && now.Sub(gone.ended) < store.MinEndMark {
+		return errRefused
+	}
+	return errGone
 }
 
 // fellBack notes that the store answered with an older version of a session
@@ -466,8 +388,9 @@ func (m *Manager) fellBack(id store.ID) {
 var errGone = errors.New("sojourn: the session is over")
 
 type goneError struct {
-	ended   time.Time // zero if it expired or was never there
-	expired bool      // it is still there, past its deadline
+	ended    time.Time // zero if it expired or was never there
+	replaced bool      // by Login or Logout: its browser has been told
+	expired  bool      // it is still there, past its deadline
 }
 
 func (e *goneError) Error() string        { return errGone.Error() }
@@ -497,7 +420,7 @@ func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*sta
 		m.count.storeErrors.Add(1)
 		return nil, unavailable("load", err)
 	case rec.IsEnd():
-		return nil, &goneError{ended: rec.Ended}
+		return nil, &goneError{ended: rec.Ended, replaced: replaced(&rec)}
 	case rec.Expired(m.now()):
 		return nil, &goneError{expired: true}
 	}
@@ -538,19 +461,15 @@ func (s *Session) visit() visit {
 // to the browser, although they have to be.
 func (s *Session) plainHTTP() bool {
 	r := s.r
-	return r != nil && s.m.names.secure && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
+	return r != nil && !s.m.cfg.Cookie.Insecure && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
 		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
 }
 
-// crossSite reports whether the request has an unsafe method and was started by
-// another site (Fetch Metadata; by Origin where the browser sends none).
+// crossSite reports whether the request was started by another site (Fetch
+// Metadata; by Origin where the browser sends none).
 func (s *Session) crossSite() bool {
 	r := s.r
 	if r == nil {
-		return false
-	}
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return false
 	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
@@ -563,6 +482,32 @@ func (s *Session) crossSite() bool {
 	u, err := url.Parse(origin)
 	// Sites, like cookies, know no ports.
 	return err != nil || !strings.EqualFold(u.Hostname(), hostname(r.Host))
+}
+
+// withheld reports whether the browser kept our cookies back from this request,
+// if it has any, because another site started it (RFC 6265bis, section 5.8.3).
+// SameSite=Lax lets them through with top-level navigations by a safe method.
+func (s *Session) withheld() bool {
+	switch s.m.cfg.Cookie.SameSite {
+	case http.SameSiteNoneMode:
+		return false
+	case http.SameSiteStrictMode:
+		return s.crossSite()
+	default:
+		return s.crossSite() && !topLevel(s.r)
+	}
+}
+
+// topLevel reports whether a request fetches, by a safe method, what the
+// browser shows in a tab.
+func topLevel(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		return false
+	}
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	return (mode == "" || mode == "navigate") && (dest == "" || dest == "document")
 }
 
 // hostname returns host without its port and brackets.

@@ -99,8 +99,9 @@ func (m *Manager) persistent(h *record.Header) bool {
 
 // sealInline makes the state cookie for a session in the cookie, from a record
 // of which it takes possession. changed says that it is more than a refresh,
-// and background that the request does not count as activity.
-func (m *Manager) sealInline(r record.Record, who identity, changed, background bool, now time.Time) (st *state, value string, err error) {
+// and background that the request does not count as activity. mark is
+// what the cookie says beside the session.
+func (m *Manager) sealInline(r record.Record, who identity, mark wire.Mark, changed, background bool, now time.Time) (st *state, value string, err error) {
 	h := &r.Header
 	h.Identifier = who.identifier
 	if !background || h.Seen == 0 {
@@ -112,7 +113,7 @@ func (m *Manager) sealInline(r record.Record, who identity, changed, background 
 	h.Expires = m.lifetimeEnd(h).UnixMilli()
 	// Whatever belongs to a stored session only.
 	h.Generation, h.Presented, h.Rotated, h.OlderUntil, h.Suspected = 0, 0, 0, 0, 0
-	h.PromotedAt, h.InlineUntil = 0, 0
+	h.PromotedAt, h.Promoted, h.InlineUntil = 0, 0, 0
 	h.UserAgent, h.IP = "", ""
 	if changed || h.Counter == 0 {
 		h.Counter++
@@ -122,11 +123,13 @@ func (m *Manager) sealInline(r record.Record, who identity, changed, background 
 			}
 		}
 	}
-	plain := r.Append(append(make([]byte, 0, r.Size()+1), wire.StateInline))
-	if n := len(plain) - 1; n > m.cfg.MaxSize {
+	plain := mark.Append(make([]byte, 0, r.Size()+len(mark)+2))
+	marked := len(plain) // is not counted: it goes away by itself
+	plain = r.Append(append(plain, wire.StateInline))
+	if n := len(plain) - marked - 1; n > m.cfg.MaxSize {
 		return nil, "", tooLarge(n, m.cfg.MaxSize)
 	}
-	size := m.inlineSize(sealedLen(len(plain)))
+	size := m.inlineSize(sealedLen(len(plain) - marked))
 	if size > m.cfg.InlineLimit {
 		return nil, "", tooLarge(size, m.cfg.InlineLimit)
 	}
@@ -198,7 +201,7 @@ func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum
 		return nil, tooLarge(len(plain), m.cfg.MaxSize)
 	}
 	var err error
-	rec.Data, err = ring.Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindRecord(m.names.aad, &rec))
+	rec.Data, err = ring.Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindRecord(m.aad, &rec))
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +210,7 @@ func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum
 
 // openRecord is the inverse of sealRecord.
 func (m *Manager) openRecord(rec store.Record, who identity) (*state, error) {
-	plain, _, err := m.cfg.Keys.current().Open(nil, seal.Record, rec.Data, wire.BindRecord(m.names.aad, &rec))
+	plain, _, err := m.cfg.Keys.current().Open(nil, seal.Record, rec.Data, wire.BindRecord(m.aad, &rec))
 	if err != nil {
 		return nil, err
 	}

@@ -51,6 +51,10 @@ type job struct {
 
 const maxBatch = 64
 
+// errOutdatedInline says that the session in a cookie was stored too long ago
+// for the cookie to be good for it.
+var errOutdatedInline = errors.New("sojourn: the cookie is older than the stored session")
+
 var errAborted = errors.New("sojourn: the commit was aborted")
 
 // do settles j, together with other jobs of its session where that is
@@ -283,9 +287,12 @@ func (m *Manager) merge(cur *state, jobs []*job, now time.Time) (rec record.Reco
 		case cur == nil && len(in) == 0:
 			next = *from
 			next.rec.Header = m.storedHeader(from, j.s.visit(), now)
+		case from.placement == PlacementInline && cur != nil && !m.joinable(&cur.rec.Header, j.s.loaded):
+			j.err = errOutdatedInline
+			continue
 		case from.placement == PlacementInline:
 			next.rec = mergeInline(st.rec, &from.rec)
-			next.rec.Header.InlineUntil = max(next.rec.Header.InlineUntil, m.inlineUntil(from, now).UnixMilli())
+			next.rec.Header.InlineUntil = max(next.rec.Header.InlineUntil, m.lifetimeEnd(&from.rec.Header).UnixMilli())
 			next.stored = store.Record{} // not a state that anybody's view was made of
 		}
 		out, err := j.apply(&next, now)
@@ -321,8 +328,10 @@ func (j *job) apply(st *state, now time.Time) (out record.Record, err error) {
 func (m *Manager) storedHeader(from *state, v visit, now time.Time) record.Header {
 	h := from.rec.Header
 	if from.placement == PlacementInline {
-		h.PromotedAt = h.Counter
-		h.InlineUntil = m.inlineUntil(from, now).UnixMilli()
+		h.PromotedAt, h.Promoted = h.Counter, now.UnixMilli()
+		// References to it exist from now on. So nothing may be stored under its
+		// identifier again, however long such a cookie is kept fresh.
+		h.InlineUntil = m.lifetimeEnd(&h).UnixMilli()
 	}
 	h.UserAgent, h.IP = v.userAgent, v.ip
 	return h

@@ -3,7 +3,6 @@ package sojourn
 import (
 	"context"
 	"log/slog"
-	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -12,13 +11,17 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// theftMargin is how long after its end an outdated credential may still turn
-// up without being reported: the clocks of replicas may differ that much.
-const theftMargin = time.Minute
+// clockSkew is how far the clocks of two replicas may be apart.
+const clockSkew = time.Minute
+
+// grace is for how long an outdated credential is accepted, by whichever
+// replica's clock. One that turns up later is one that somebody kept: it was
+// copied, or the browser's cookies come from a backup.
+func (m *Manager) grace() time.Duration { return m.cfg.Grace + clockSkew }
 
 // rotation is the change that replaces the credential as it was last seen.
 func (s *Session) rotation() *rotation {
-	return &rotation{from: s.last.rec.Header.Generation, grace: s.m.cfg.Grace.Milliseconds()}
+	return &rotation{from: s.last.rec.Header.Generation, grace: s.m.grace().Milliseconds()}
 }
 
 // rotationDue reports whether the newest credential has been in use for
@@ -28,7 +31,7 @@ func (m *Manager) rotationDue(h *record.Header, now time.Time) bool {
 	if m.cfg.RotateEvery <= 0 {
 		return false
 	}
-	if h.Generation > 0 && (h.Presented == 0 || now.Before(record.Time(h.Presented).Add(m.cfg.Grace))) {
+	if h.Generation > 0 && (h.Presented == 0 || now.Before(record.Time(h.Presented).Add(m.grace()))) {
 		return false
 	}
 	return now.Sub(record.Time(max(h.Rotated, h.Created))) >= m.cfg.RotateEvery
@@ -45,27 +48,32 @@ func (s *Session) mayRotate() bool {
 		(s.r == nil || s.r.Method != http.MethodHead)
 }
 
-// outdatedSince returns how long a credential of that generation has been
-// worthless; below zero, it is still good.
-func (m *Manager) outdatedSince(generation uint64, h *record.Header, now time.Time) time.Duration {
-	switch {
-	case generation+1 == h.Generation && h.Presented == 0:
-		return math.MinInt64
-	case generation+1 == h.Generation:
-		return now.Sub(record.Time(h.Presented).Add(m.cfg.Grace))
-	case generation+2 == h.Generation && h.OlderUntil != 0:
-		return now.Sub(record.Time(h.OlderUntil))
-	default: // it ended before that one
-		return max(0, now.Sub(record.Time(h.OlderUntil)))
+// accepts reports whether a credential of that generation, which is not the
+// newest, is still good: parallel requests of the visitor may carry it.
+func (m *Manager) accepts(generation uint64, h *record.Header, now time.Time) bool {
+	switch generation + 1 {
+	case h.Generation:
+		return h.Presented == 0 || !now.After(record.Time(h.Presented).Add(m.grace()))
+	case h.Generation - 1:
+		return h.OlderUntil != 0 && !now.After(record.Time(h.OlderUntil))
+	default:
+		return false
 	}
 }
 
-// refuseOutdated deals with a credential that was replaced too long ago. One
-// that is over for more than a minute is one that somebody kept: it was copied,
-// or the browser's cookies come from a backup.
+// joinable reports whether a request that arrived at that time with a session in
+// its cookie may join the stored session that this one became: parallel requests
+// carry the cookie for a while.
+func (m *Manager) joinable(stored *record.Header, arrived time.Time) bool {
+	return !arrived.After(record.Time(stored.Promoted).Add(m.grace()))
+}
+
+// refuseOutdated reports a credential that was replaced too long ago. One that
+// was replaced by several quick rotations is no sign of theft.
 func (m *Manager) refuseOutdated(ctx context.Context, st *state, generation uint64, now time.Time, s *Session) {
 	h := &st.rec.Header
-	if m.outdatedSince(generation, h, now) <= theftMargin || h.Suspected == h.Generation {
+	quick := generation+1 < h.Generation && !now.After(record.Time(h.OlderUntil))
+	if quick || h.Suspected == h.Generation {
 		m.log.Debug("an outdated session credential was refused", slog.String("session", st.id.String()))
 		return
 	}

@@ -119,7 +119,7 @@ func TestPeriodicRotation(t *testing.T) {
 			does(w.T, w.anna, w.shop, reads)
 			time.Sleep(10*time.Minute - time.Second)
 			does(w.T, w.anna, w.shop, reads) // presents the second one, nearly ten minutes old
-			time.Sleep(59 * time.Second)
+			time.Sleep(2*time.Minute - time.Second)
 			does(w.T, w.anna, w.shop, reads)
 			if n := w.shop.Manager.Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations within the grace, want 1", n)
@@ -138,7 +138,7 @@ func TestPeriodicRotation(t *testing.T) {
 			if n := w.shop.Manager.Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations, want 1: its grace has just begun", n)
 			}
-			time.Sleep(time.Minute)
+			time.Sleep(2 * time.Minute)
 			does(w.T, w.anna, w.shop, reads)
 			if n := w.shop.Manager.Stats().Rotations; n != 2 {
 				w.Errorf("%d rotations after the grace, want 2", n)
@@ -206,13 +206,11 @@ func TestSuspectedTheft(t *testing.T) {
 		cfg sojourn.Config
 		f   func(w world)
 	}{
-		"an old credential is refused after the grace, and reported a minute later": {f: func(w world) {
-			time.Sleep(time.Minute)
-			if !isNew(w.T, w.thief, w.shop) {
-				w.Error("it is accepted after the grace")
+		"an old credential is refused and reported after the grace and the minute by which clocks differ": {f: func(w world) {
+			time.Sleep(2 * time.Minute)
+			if isNew(w.T, w.thief.Clone(), w.shop) {
+				w.Error("it is refused within the grace")
 			}
-			time.Sleep(time.Minute)
-			isNew(w.T, w.thief, w.shop)
 			if n := w.shop.Manager.Stats().TheftsSuspected; n != 0 {
 				w.Errorf("%d thefts suspected within the margin for clocks, want none", n)
 			}
@@ -366,7 +364,7 @@ func TestRotationWithUnreliableResponses(t *testing.T) {
 			next = next*6364136223846793005 + 1442695040888963407
 			return int(next>>33) % n
 		}
-		for range 3000 {
+		for range 6000 {
 			time.Sleep(time.Duration(random(400)) * time.Millisecond)
 			now := time.Now()
 			if now.Sub(flushed) >= 30*time.Second { // as Chromium does

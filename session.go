@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -48,6 +49,8 @@ type Session struct {
 	touchDue   bool // activity should be noted
 	background bool // the request does not count as activity
 	loaded     time.Time
+
+	others []wire.Reference // of other sessions that the request brought
 
 	jar   jar         // what the browser holds once it has the response's cookies
 	lines []setCookie // of the response, not yet in its header

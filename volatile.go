@@ -74,7 +74,7 @@ func (m *Manager) withVolatile(ctx context.Context, st *state) *state {
 	if err != nil {
 		return st // lost, or out of reach
 	}
-	plain, _, err := m.cfg.Keys.current().Open(nil, seal.Record, v.Data, wire.BindVolatile(m.names.aad, &st.stored))
+	plain, _, err := m.cfg.Keys.current().Open(nil, seal.Record, v.Data, wire.BindVolatile(m.aad, &st.stored))
 	if err != nil {
 		return st
 	}
@@ -108,7 +108,7 @@ func (m *Manager) sealVolatile(st *state) ([]byte, error) {
 		}
 	}
 	plain := values.Append(make([]byte, 0, values.Size()))
-	return m.cfg.Keys.current().Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindVolatile(m.names.aad, &st.stored))
+	return m.cfg.Keys.current().Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindVolatile(m.aad, &st.stored))
 }
 
 // replaceVolatile returns rec with these volatile values instead of its own.

@@ -26,6 +26,7 @@ type Header struct {
 	Lifetime    int64  // absolute lifetime in ms for this session; 0 = configured
 	Persist     Persist
 	PromotedAt  uint64 // inline counter that the stored record was first made from
+	Promoted    int64  // when that was
 	InlineUntil int64  // until when a cookie that holds this session inline may turn up
 
 	Methods    string // how that user authenticated: space-separated names
@@ -73,6 +74,7 @@ const (
 	tagOlderUntil
 	tagSuspected
 	tagLegacy
+	tagPromoted
 	tagFirstUnknown
 )
 
@@ -122,6 +124,7 @@ func (h *Header) append(dst []byte) []byte {
 	number(tagOlderUntil, uint64(h.OlderUntil))
 	number(tagSuspected, h.Suspected)
 	text(tagLegacy, h.Legacy)
+	number(tagPromoted, uint64(h.Promoted))
 	return append(dst, h.Unknown...)
 }
 
@@ -194,6 +197,8 @@ func (h *Header) parse(b []byte) bool {
 			h.Suspected = e.nonzero()
 		case tagLegacy:
 			h.Legacy = e.text()
+		case tagPromoted:
+			h.Promoted = e.millis()
 		}
 		if e.bad || len(e.b) > 0 {
 			return false

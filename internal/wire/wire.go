@@ -4,9 +4,11 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"io"
 	"strconv"
 	"strings"
 
@@ -73,7 +75,52 @@ const (
 	// StateFloorVolatile is StateFloor, for a session that had volatile values
 	// in a cache at that version.
 	StateFloorVolatile = 3
+	// StateRefused is followed by a Mark, and then by nothing or by the plain
+	// text of an inline session, from its kind on.
+	StateRefused = 4
 )
+
+// Mark names the reference cookies of a request that were refused. A browser
+// that brings it together with these references has learned of the refusal, so
+// the request began after it. The zero Mark is none.
+type Mark [16]byte
+
+// MarkOf returns the mark of reference cookies with these values, in the order
+// of the request.
+func MarkOf(values []string) Mark {
+	h := sha256.New()
+	for _, v := range values {
+		_ = binary.Write(h, binary.BigEndian, uint64(len(v))) // a hash never fails
+		_, _ = io.WriteString(h, v)
+	}
+	return Mark(h.Sum(nil)[:len(Mark{})])
+}
+
+// Append appends the state cookie's plain text for m to dst, up to where that of
+// an inline session may follow. The zero Mark appends nothing.
+func (m Mark) Append(dst []byte) []byte {
+	if m == (Mark{}) {
+		return dst
+	}
+	return append(append(dst, StateRefused), m[:]...)
+}
+
+// CutMark splits a state cookie's plain text into the mark at its beginning, if
+// there is one, and the rest.
+func CutMark(b []byte) (Mark, []byte, error) {
+	if len(b) == 0 || b[0] != StateRefused {
+		return Mark{}, b, nil
+	}
+	b = b[1:]
+	if len(b) < len(Mark{}) || Mark(b) == (Mark{}) {
+		return Mark{}, nil, ErrFormat
+	}
+	m, rest := Mark(b), b[len(Mark{}):]
+	if len(rest) > 0 && rest[0] != StateInline {
+		return Mark{}, nil, ErrFormat
+	}
+	return m, rest, nil
+}
 
 // Floor is the newest version of a stored session that a browser has seen.
 type Floor struct {
