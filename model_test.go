@@ -71,10 +71,11 @@ type model struct {
 
 // life is what is known of one stored session.
 type life struct {
-	base           int    // the count when its login made it
-	acked, unknown int    // increments since
-	user           string // of the login that made it
-	ended          int    // at which step it surely ended; 0 = not
+	base           int       // the count when its login made it
+	acked, unknown int       // increments since
+	user           string    // of the login that made it
+	ended          int       // at which step it surely ended; 0 = not
+	stored         time.Time // the first that it may have been stored; zero = never
 	maybeEnded     bool
 	holder         *sitetest.Browser // the one that has seen its newest version
 	version        uint64
@@ -91,6 +92,7 @@ type modelRequest struct {
 	*sitetest.Slow
 	site  *sitetest.Site
 	began int
+	at    time.Time
 	jar   *sitetest.Browser // the cookies that it was sent with
 }
 
@@ -98,7 +100,7 @@ type modelRequest struct {
 func (w *model) begin(b *sitetest.Browser) *modelRequest {
 	site := w.replicas[w.random.IntN(len(w.replicas))]
 	jar := b.Clone()
-	return &modelRequest{b.Begin(site), site, w.clock, jar}
+	return &modelRequest{b.Begin(site), site, w.clock, time.Now(), jar}
 }
 
 func newModel(t *testing.T, seed uint64) *model {
@@ -221,7 +223,7 @@ func (w *model) run(r *modelRequest, what int) *sitetest.Answer {
 		writes       bool
 		logout       bool
 	)
-	finished := w.clock
+	finished, started := w.clock, time.Now()
 	a := r.FinishHTTP(func(rw http.ResponseWriter, req *http.Request) {
 		var err error
 		if s, err = r.site.Manager.Get(req.Context()); err != nil {
@@ -289,6 +291,9 @@ func (w *model) run(r *modelRequest, what int) *sitetest.Answer {
 		finished, r.began, what, before, user, stored, n, saved, popped, want, logout, a.Status, s.Handle(), s.Info().Version)
 	w.life(before).acked += saved
 	old := w.life(before)
+	if old.stored.IsZero() && (stored || a.Status == http.StatusServiceUnavailable || s.Info().Placement == sojourn.PlacementStored) {
+		old.stored = started
+	}
 	if a.Status == http.StatusServiceUnavailable {
 		old.unknown += n - saved
 		if want != "" || logout {
@@ -308,8 +313,11 @@ func (w *model) run(r *modelRequest, what int) *sitetest.Answer {
 		}
 	}
 	// A login ends the session before even if another request has promoted it
-	// in the meantime; a logout of a session in the cookie cannot.
-	if (want != "" && !s.IsNew() || logout && stored) && old.ended == 0 {
+	// in the meantime, unless its cookie was outdated when the request began; a
+	// logout of a session in the cookie cannot.
+	const grace = 2 * time.Minute
+	parallel := stored || old.stored.IsZero() || r.at.Before(old.stored.Add(grace))
+	if (want != "" && !s.IsNew() && parallel || logout && stored) && old.ended == 0 {
 		old.ended = finished
 	}
 	now := w.life(s.Handle())

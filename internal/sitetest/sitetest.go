@@ -9,6 +9,7 @@
 package sitetest
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,8 +83,11 @@ func Serve(t testing.TB, m *sojourn.Manager) *Site {
 }
 
 // Local runs a site without a network, for tests with a fake clock.
-func Local(m *sojourn.Manager) *Site {
-	site := &Site{Manager: m, handlers: map[string]http.HandlerFunc{}, url: "https://shop.test"}
+func Local(m *sojourn.Manager) *Site { return LocalAt(m, "https://shop.test") }
+
+// LocalAt is Local under another URL.
+func LocalAt(m *sojourn.Manager, url string) *Site {
+	site := &Site{Manager: m, handlers: map[string]http.HandlerFunc{}, url: url}
 	h := site.Handler()
 	site.send = func(r *http.Request) (resp *http.Response, err error) {
 		r.RequestURI, r.RemoteAddr, r.TLS = r.URL.RequestURI(), "192.0.2.7:1234", &tls.ConnectionState{}
@@ -158,17 +163,25 @@ type Browser struct {
 	Header http.Header // sent with every request
 
 	mu      sync.Mutex
-	cookies map[string]cookie
+	cookies map[place]cookie
+	stored  int // cookies so far
+}
+
+// place is what a browser tells cookies apart by.
+type place struct {
+	name, domain, path string // no domain: of the host only
+	partitioned        bool
 }
 
 type cookie struct {
 	value   string
 	expires time.Time // zero = when the browser is closed
+	order   int       // of its creation, which a change of its value keeps
 }
 
 // NewBrowser returns a browser without cookies.
 func NewBrowser() *Browser {
-	return &Browser{Header: http.Header{}, cookies: map[string]cookie{}}
+	return &Browser{Header: http.Header{}, cookies: map[place]cookie{}}
 }
 
 // Steal returns a browser with the cookies of this one, which it never drops.
@@ -184,43 +197,73 @@ func (b *Browser) Steal() *Browser {
 func (b *Browser) Clone() *Browser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return &Browser{Header: b.Header.Clone(), cookies: maps.Clone(b.cookies)}
+	return &Browser{Header: b.Header.Clone(), cookies: maps.Clone(b.cookies), stored: b.stored}
 }
 
 // Cookies returns the names and values of the cookies that the browser would
-// send now.
+// send now. Of several cookies of one name it has the one that is sent first.
 func (b *Browser) Cookies() map[string]string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	out := map[string]string{}
-	for name, c := range b.cookies {
-		if c.expires.IsZero() || time.Now().Before(c.expires) {
-			out[name] = c.value
+	for _, pair := range b.sends("") {
+		name, value, _ := strings.Cut(pair, "=")
+		if _, ok := out[name]; !ok {
+			out[name] = value
 		}
 	}
 	return out
+}
+
+// sends returns the cookies for a host, as name=value, in the order in which
+// browsers send them (RFC 6265bis, section 5.8.3); all of them for "".
+func (b *Browser) sends(host string) (pairs []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	places := slices.SortedFunc(maps.Keys(b.cookies), func(p, q place) int {
+		return cmp.Or(cmp.Compare(len(q.path), len(p.path)), cmp.Compare(b.cookies[p].order, b.cookies[q].order))
+	})
+	for _, p := range places {
+		c := b.cookies[p]
+		if (c.expires.IsZero() || time.Now().Before(c.expires)) && (host == "" || p.domain == "" || within(host, p.domain)) {
+			pairs = append(pairs, p.name+"="+c.value)
+		}
+	}
+	return pairs
+}
+
+func within(host, domain string) bool {
+	return host == domain || strings.HasSuffix(host, "."+domain)
 }
 
 // SetCookie plants a cookie. An empty value removes it.
 func (b *Browser) SetCookie(name, value string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.cookies[name] = cookie{value: value}
+	b.put(place{name: name, path: "/"}, cookie{value: value})
 	if value == "" {
-		delete(b.cookies, name)
+		delete(b.cookies, place{name: name, path: "/"})
 	}
+}
+
+func (b *Browser) put(p place, c cookie) {
+	if old, ok := b.cookies[p]; ok {
+		c.order = old.order
+	} else {
+		b.stored++
+		c.order = b.stored
+	}
+	b.cookies[p] = c
 }
 
 // CloseWindow ends the browser's own session: cookies without an age go.
 func (b *Browser) CloseWindow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.cookies, func(_ string, c cookie) bool { return c.expires.IsZero() })
+	maps.DeleteFunc(b.cookies, func(_ place, c cookie) bool { return c.expires.IsZero() })
 }
 
 // receive does what browsers do with a response's cookies (RFC 6265bis,
 // section 5.7).
-func (b *Browser) receive(h http.Header) {
+func (b *Browser) receive(host string, h http.Header) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, line := range h["Set-Cookie"] {
@@ -231,13 +274,17 @@ func (b *Browser) receive(h http.Header) {
 		if strings.HasPrefix(c.Name, "__Host-") && (!c.Secure || c.Domain != "" || c.Path != "/") {
 			continue
 		}
+		if c.Domain != "" && !within(host, c.Domain) {
+			continue
+		}
+		p := place{c.Name, c.Domain, c.Path, c.Partitioned}
 		switch {
 		case c.MaxAge < 0:
-			delete(b.cookies, c.Name)
+			delete(b.cookies, p)
 		case c.MaxAge > 0:
-			b.cookies[c.Name] = cookie{c.Value, time.Now().Add(time.Duration(c.MaxAge) * time.Second)}
+			b.put(p, cookie{value: c.Value, expires: time.Now().Add(time.Duration(c.MaxAge) * time.Second)})
 		default:
-			b.cookies[c.Name] = cookie{value: c.Value}
+			b.put(p, cookie{value: c.Value})
 		}
 	}
 }
@@ -248,18 +295,19 @@ type Answer struct {
 	Header http.Header
 	Body   string
 
-	to *Browser
+	host string
+	to   *Browser
 }
 
 // Arrive lets the answer's cookies reach the browser. It returns the answer.
 func (a *Answer) Arrive() *Answer {
-	a.to.receive(a.Header)
+	a.to.receive(a.host, a.Header)
 	return a
 }
 
 // ArriveAt lets the answer's cookies reach another browser, such as a clone of
 // the one that asked.
-func (a *Answer) ArriveAt(b *Browser) { b.receive(a.Header) }
+func (a *Answer) ArriveAt(b *Browser) { b.receive(a.host, a.Header) }
 
 // SetCookies returns the names of the cookies that the answer sets or expires,
 // in order.
@@ -294,8 +342,8 @@ func (b *Browser) SendHTTP(site *Site, h http.HandlerFunc) *Answer {
 		panic(err) // the URL is ours
 	}
 	r.Header = b.Header.Clone()
-	for name, value := range b.Cookies() {
-		r.Header.Add("Cookie", name+"="+value)
+	for _, pair := range b.sends(r.URL.Hostname()) {
+		r.Header.Add("Cookie", pair)
 	}
 	resp, err := site.send(r)
 	if err != nil {
@@ -303,7 +351,7 @@ func (b *Browser) SendHTTP(site *Site, h http.HandlerFunc) *Answer {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
-	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: string(body), to: b}
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: string(body), host: r.URL.Hostname(), to: b}
 }
 
 // Slow is a request that has loaded its session and waits.
