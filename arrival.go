@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -17,7 +18,7 @@ import (
 // cookies of one name: after Domain, Path or Partitioned has changed, it keeps
 // the cookies of before beside the new ones.
 type arrival struct {
-	refs   []broughtReference // one of each session, the newest session first
+	refs   []broughtReference // one of each session
 	inline *state             // the newest session that a cookie holds; nil = none
 	floors []wire.Floor
 	marks  []wire.Mark
@@ -40,11 +41,12 @@ type broughtReference struct {
 // a session's lifetime, or a client that tries.
 const mostLoads = 2
 
-// choose returns the newest live session that the references lead to, or nil.
+// choose returns the first live session that the references lead to, or nil.
 // Only a session that is definitely over, or a credential that is not good for
 // it any more, is passed over.
 func (s *Session) choose(ctx context.Context, a *arrival, now time.Time) (chosen *state, err error) {
 	refused := a.foreign
+	a.order()
 	for i := range a.refs {
 		ref := &a.refs[i]
 		if chosen != nil || i >= mostLoads {
@@ -143,8 +145,7 @@ func (s *Session) readReferences(a *arrival, n *cookieNames, now time.Time) {
 }
 
 // addReference keeps one reference of each session, the one of the newest
-// generation. Sessions that end later come first: with one Lifetime they also
-// began later.
+// generation.
 func (a *arrival) addReference(j *jar, ref broughtReference) {
 	if len(a.refs) == 0 {
 		a.ref[0] = ref
@@ -160,11 +161,18 @@ func (a *arrival) addReference(j *jar, ref broughtReference) {
 			return
 		}
 	}
-	i := slices.IndexFunc(a.refs, func(have broughtReference) bool { return have.Expires < ref.Expires })
-	if i < 0 {
-		i = len(a.refs)
+	a.refs = append(a.refs, ref)
+}
+
+// order puts the reference that ends last, which is most likely the newest, in
+// the second place where there are more than may be tried. The first one is
+// that of the header: browsers send the cookie with the longest path first.
+func (a *arrival) order() {
+	if len(a.refs) <= mostLoads {
+		return
 	}
-	a.refs = slices.Insert(a.refs, i, ref)
+	rest := a.refs[1:]
+	slices.SortStableFunc(rest, func(p, q broughtReference) int { return cmp.Compare(q.Expires, p.Expires) })
 }
 
 // readStates opens the state cookies of these names.
@@ -275,12 +283,13 @@ func (s *Session) addState(a *arrival, value string, plain []byte, stale bool, n
 }
 
 // newerInline reports whether a session in a cookie takes precedence over
-// another one, h: its newer state, or one that was used later.
+// another one, h, that came before it in the header: its newer state, or one that
+// was surely used later.
 func newerInline(next, h *record.Header) bool {
 	if slices.Equal(next.Identifier, h.Identifier) {
 		return next.Counter > h.Counter
 	}
-	return next.Seen > h.Seen
+	return next.Seen-h.Seen > clockSkew.Milliseconds()
 }
 
 // barred returns why this request must not keep anything in a cookie, except by

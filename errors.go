@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 )
@@ -21,7 +22,8 @@ var (
 	ErrUnavailable = errors.New("sojourn: the session store is unavailable")
 
 	// ErrEnded says that the session ended (logout, login, revocation) while
-	// this request was under way. Its changes were dropped.
+	// this request was under way, or that the request brought a credential that
+	// is no longer good for it. The changes were dropped.
 	ErrEnded = errors.New("sojourn: the session has ended")
 
 	// ErrExpired says that the session reached its idle timeout or its lifetime.
@@ -43,11 +45,11 @@ var (
 	// response has already started or failed.
 	ErrTooLate = errors.New("sojourn: too late to change the session: the response has started")
 
-	// ErrCrossSite says that a cross-site request arrived without the session
-	// cookie, which the browser withholds (SameSite), and wanted to store
-	// something. A new reference cookie would have replaced the visitor's own.
-	// A login is possible all the same.
-	ErrCrossSite = errors.New("sojourn: a cross-site request without a session cookie cannot start a stored session")
+	// ErrCrossSite says that another site started the request, that the browser
+	// therefore withheld the session cookies (SameSite), and that the handler
+	// changed the session. The changes were dropped: a new cookie would have
+	// replaced the visitor's own. A login is possible all the same.
+	ErrCrossSite = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
 
 	// ErrNoStore says that a value has to be kept on the server and the manager
 	// is CookieOnly.
@@ -77,7 +79,8 @@ func unavailable(doing string, err error) error {
 // ServeError answers a request whose session could not be loaded or kept, the
 // way a failed commit is answered: through Config.ErrorHandler, or with a short
 // plain text and 413 ([ErrTooLarge]), 409 ([ErrEnded], [ErrExpired], [ErrTaken],
-// [ErrCrossSite], [ErrTooManySessions]), 404 ([ErrNotFound]), 500 (mistakes in the program: [ErrNoMiddleware], [ErrBadValue],
+// [ErrCrossSite], [ErrTooManySessions]), 401 ([ErrEnded], if the request brought
+// a credential that is no longer good), 404 ([ErrNotFound]), 500 (mistakes in the program: [ErrNoMiddleware], [ErrBadValue],
 // [ErrNoStore], [ErrTooLate]) or 503 (everything else). What the handler had set
 // of Content-*, ETag, Last-Modified, Location, Cache-Control and an upgrade is
 // removed first, and the session's pending changes are dropped, except a Logout.
@@ -108,8 +111,29 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 		return
 	}
 	status := errorStatus(err)
+	if errors.Is(err, ErrCrossSite) && topLevel(r) && r.Header.Get("Sec-Fetch-Mode") == "navigate" {
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(status)
+		if r.Method != http.MethodHead {
+			_, _ = io.WriteString(w, askAgain)
+		}
+		return
+	}
 	http.Error(w, errorText(status), status)
 }
+
+// askAgain lets a browser that followed a link from another site ask for the
+// page again, this time from our own, so that it sends SameSite=Strict cookies.
+// Nothing was kept of the first request, whose method is a safe one.
+const askAgain = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="refresh" content="0">
+<title>One moment</title>
+<p>One moment, please. <a href="">Continue</a>
+</html>
+`
 
 // clearPageHeaders removes what describes a page that will not be sent.
 func clearPageHeaders(h http.Header) {
