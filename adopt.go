@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -98,7 +99,10 @@ type WriteBack struct {
 	// among Adopt.From as well.
 	To LegacyWriter
 	// Values returns the whole content of the legacy session. It reads from s and
-	// changes nothing. Nil values write nothing.
+	// changes nothing. Nil values write nothing. The manager adds one value,
+	// "_sojourn", by which it knows its own copies: such a session is adopted only
+	// if the session that it was copied from has merely been idle here, while it
+	// was used in the old application, and for no longer than that one's lifetime.
 	Values func(s *Session) (map[string]any, error)
 }
 
@@ -336,13 +340,17 @@ func (s *Session) adoptFrom(ctx context.Context, from Legacy, now time.Time) (*s
 	case old.Expires.IsZero() && m.cfg.Adopt.Until.IsZero():
 		return nil, nil, refusedUnlimited
 	}
-	st, err := s.exchange(ctx, old, now)
+	of, err := takeOrigin(old)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := s.exchange(ctx, old, of, now)
 	return st, old, err
 }
 
 // exchange returns the session that stands for a legacy one, made if it is
-// presented for the first time.
-func (s *Session) exchange(ctx context.Context, old *LegacySession, now time.Time) (*state, error) {
+// presented for the first time. of is the session that it is a copy of, or nil.
+func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, now time.Time) (*state, error) {
 	m := s.m
 	who := m.adoptedIdentity(old)
 	spent := m.legacyMark("spent", old.Source, string(old.Credential))
@@ -367,7 +375,13 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, now time.Tim
 	case first.IsZero():
 		first = now
 	}
-	draft, rec, err := s.translate(old, first, now)
+	if of != nil {
+		if err := m.checkOrigin(ctx, of, old, now); err != nil {
+			return nil, err
+		}
+		first = record.Time(min(first.UnixMilli(), of.Created))
+	}
+	draft, rec, err := s.translate(old, of, first, now)
 	if err != nil {
 		return nil, err
 	}
@@ -435,7 +449,7 @@ func join(st *state) (*state, error) {
 
 // translate lets the application make a session, and so a record, of a legacy
 // session that was first adopted at that time.
-func (s *Session) translate(old *LegacySession, first, now time.Time) (draft *Session, rec record.Record, err error) {
+func (s *Session) translate(old *LegacySession, of *origin, first, now time.Time) (draft *Session, rec record.Record, err error) {
 	m := s.m
 	draft = &Session{m: m, r: s.r, in: s.in, last: nothing, phase: phaseOver}
 	draft.jar.isNew = true
@@ -468,6 +482,9 @@ func (s *Session) translate(old *LegacySession, first, now time.Time) (draft *Se
 	}
 	if now.After(m.lifetimeEnd(h)) {
 		return nil, rec, refusedExpired
+	}
+	if of != nil && m.lifetimeEnd(h).After(record.Time(of.Expires)) {
+		h.Lifetime = max(of.Expires-h.Created, 1)
 	}
 	h.Legacy = l.encode()
 	h.InlineUntil = record.Millis(m.legacyUntil(h, now))
@@ -540,7 +557,8 @@ func (m *Manager) legacyUntil(h *record.Header, now time.Time) time.Time {
 	}
 	until := record.Time(l.Expires)
 	if l.Slides > 0 {
-		until = later(until, now.Add(time.Duration(l.Slides)*time.Millisecond))
+		// The old application may extend it again and again.
+		until = later(until, m.refusalsUntil(now))
 	} else if l.Issued > 0 {
 		until = later(until, now.Add(time.Duration(l.Expires-l.Issued)*time.Millisecond))
 	}
@@ -812,6 +830,12 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 		return
 	}
 	now := m.now()
+	of := m.originOf(s.last)
+	values = maps.Clone(values)
+	if values[originName], err = of.text(); err != nil {
+		failed(err)
+		return
+	}
 	old := &LegacySession{Source: name, Values: values, User: h.User}
 	if reuse {
 		old.State = l.State
