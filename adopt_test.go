@@ -1,6 +1,7 @@
 package sojourn_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,9 @@ type oldApp struct {
 	finds    int
 	ended    []string
 	written  int
-	unending bool  // sessions never expire
+	unending bool // sessions never expire
+	copies   bool // the cookies hold the sessions, and change with each
+	lasts    time.Duration
 	err      error // of everything while set
 	onFind   func()
 }
@@ -85,12 +88,15 @@ func (o *oldApp) Write(_ context.Context, old *sojourn.LegacySession, now time.T
 		return nil, o.err
 	}
 	id := string(old.State)
-	if id == "" {
+	if id == "" || o.copies {
 		id = fmt.Sprintf("written-%d", len(o.sessions)+len(o.ended))
 	}
 	o.written++
-	old.Credential, old.State = []byte(id), []byte(id)
-	old.Issued, old.Expires = now, now.Add(24*time.Hour)
+	old.Credential, old.State, old.Copies = []byte(id), []byte(id), o.copies
+	old.Issued, old.Expires = now, now.Add(cmp.Or(o.lasts, 24*time.Hour))
+	if o.sessions == nil {
+		o.sessions = map[string]sojourn.LegacySession{}
+	}
 	o.sessions[id] = *old
 	return []string{"old=" + id + "; Path=/"}, nil
 }

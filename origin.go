@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
@@ -52,6 +53,7 @@ func takeOrigin(old *LegacySession) (*origin, error) {
 	if !ok {
 		return nil, nil
 	}
+	old.Values = maps.Clone(old.Values) // they may be the format's own
 	delete(old.Values, originName)
 	text, ok := v.(string)
 	if raw, is := v.([]byte); is { // some formats have no text

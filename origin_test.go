@@ -1,0 +1,131 @@
+package sojourn_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// copyOf returns a browser that has only the legacy cookie of another one.
+func copyOf(t *testing.T, v *guest) *guest { return bring(t, v.cookies["old"]) }
+
+// copies makes the old application's cookies hold the sessions themselves.
+func copies(c *sojourn.Config) { c.Adopt.From[0].(*oldApp).copies = true }
+
+func TestAWrittenBackSessionDoesNotOutliveTheOneItIsACopyOf(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, s *site, v *guest){
+		"a login elsewhere evicts it": func(t *testing.T, s *site, _ *guest) {
+			s.do(newGuest(t), func(session *sojourn.Session) { session.Login("anna") })
+		},
+		"it is revoked": func(t *testing.T, s *site, v *guest) {
+			handle := ""
+			s.do(v, func(session *sojourn.Session) { handle = session.Handle() })
+			if err := s.RevokeHandle(t.Context(), handle); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"all of the user's are revoked": func(t *testing.T, s *site, _ *guest) {
+			if _, err := s.RevokeUser(t.Context(), "anna"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the user is erased": func(t *testing.T, s *site, _ *guest) {
+			if _, err := s.EraseUser(t.Context(), "anna"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"its user logs out":           func(_ *testing.T, s *site, v *guest) { s.do(v, (*sojourn.Session).Logout) },
+		"its user logs in once more":  func(_ *testing.T, s *site, v *guest) { s.do(v, func(x *sojourn.Session) { x.Login("anna") }) },
+		"somebody else logs in there": func(_ *testing.T, s *site, v *guest) { s.do(v, func(x *sojourn.Session) { x.Login("bob") }) },
+		"it is idle for too long":     func(*testing.T, *site, *guest) { time.Sleep(2*time.Hour + time.Second) },
+		"its lifetime is over":        func(*testing.T, *site, *guest) { time.Sleep(10*time.Hour + time.Second) },
+		"it is still live":            func(*testing.T, *site, *guest) {},
+	} {
+		for _, kind := range []string{"identifiers", "copies"} {
+			for _, wait := range []time.Duration{0, 3 * time.Minute, 5 * time.Hour, 30 * time.Hour} {
+				t.Run(fmt.Sprintf("%s, %s, and %v pass", name, kind, wait), func(t *testing.T) {
+					inFakeTime(t, func(t *testing.T) {
+						edits := []func(*sojourn.Config){back, func(c *sojourn.Config) {
+							c.MaxPerUser, c.IdleTimeout, c.Lifetime = 1, 2*time.Hour, 10*time.Hour
+						}}
+						if kind == "copies" {
+							edits = append(edits, copies)
+						}
+						s, old := newMove(t, edits...)
+						old.lasts = 400 * time.Hour
+						v := newGuest(t)
+						s.do(v, func(session *sojourn.Session) { session.Login("anna") })
+						second := copyOf(t, v)
+						kept := old.sessions[v.cookies["old"]]
+						end(t, s, v)
+						time.Sleep(wait)
+						if name != "it is still live" || wait < 10*time.Hour {
+							old.put(second.cookies["old"], kept) // as a slow request of the old application does
+						}
+						if user, _, _ := s.who(second); user != "" {
+							t.Errorf("the copy is logged in as %q", user)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A site that rolls back for a while and returns: its visitors were only seen by
+// the old application in the meantime.
+func TestAWrittenBackSessionThatTheOldApplicationUsedGoesOnUntilItsLifetimeEnds(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		s, old := newMove(t, back, func(c *sojourn.Config) { c.IdleTimeout, c.Lifetime = 2*time.Hour, 10*time.Hour })
+		v := newGuest(t)
+		s.do(v, func(session *sojourn.Session) { session.Login("anna"); cartKey.Set(session, 3) })
+		began := time.Now()
+		time.Sleep(6 * time.Hour)
+		id := v.cookies["old"]
+		used := old.sessions[id]
+		used.Idle, used.Expires = 24*time.Hour, time.Now().Add(23*time.Hour) // an hour ago
+		used.Values["cart"] = int64(4)
+		old.put(id, used)
+		s.do(v, func(session *sojourn.Session) {
+			if session.User() != "anna" || cartKey.Get(session) != 4 {
+				t.Fatalf("%q with %d", session.User(), cartKey.Get(session))
+			}
+			if info := session.Info(); !info.Expires.Equal(began.Add(10 * time.Hour).UTC().Truncate(time.Millisecond)) {
+				t.Errorf("it lasts until %v after its login", info.Expires.Sub(began))
+			}
+		})
+		time.Sleep(4*time.Hour + time.Second)
+		used.Expires = time.Now().Add(24 * time.Hour)
+		old.put(id, used)
+		if user, _, _ := s.who(bring(t, id)); user != "" {
+			t.Errorf("after the lifetime the copy is %q", user)
+		}
+	})
+}
+
+func TestALoginOfTheOldApplicationsOwnIsAdoptedAfterAnyEnd(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		s, old := newMove(t, back)
+		v := newGuest(t)
+		s.do(v, func(session *sojourn.Session) { session.Login("anna") })
+		s.do(v, (*sojourn.Session).Logout)
+		old.put("new", dayOld(anna())) // a login there
+		if user, _, _ := s.who(bring(t, "new")); user != "anna" {
+			t.Error("not adopted")
+		}
+	})
+}
+
+func TestADamagedOriginIsNoSession(t *testing.T) {
+	for _, bad := range []any{"", "x", "!!", 7, []byte{1}, []any{}, nil, "gA", map[string]any{}} {
+		s, old := newMove(t)
+		values := anna()
+		values["_sojourn"] = bad
+		old.put("a", dayOld(values))
+		if user, _, _ := s.who(bring(t, "a")); user != "" {
+			t.Errorf("%v is adopted", bad)
+		}
+	}
+}
