@@ -76,10 +76,12 @@ func (m *Manager) now() time.Time { return time.Now().UTC().Truncate(time.Millis
 // anything: [http.TimeoutHandler] around Wrap has answered by then.
 //
 // Several managers may wrap one handler; each commits for itself, the inner
-// one first. Wrapping twice with the same manager is as good as once.
+// one first. Wrapping twice with the same manager is as good as once, unless the
+// inner one gets a request with other cookies, or one that a server inside the
+// outer one has read from a hijacked connection: that has a session of its own.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if m.request(r.Context()) != nil {
+		if q, _ := r.Context().Value(m).(*request); q != nil && q.passes(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -107,11 +109,12 @@ func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) 
 // Get returns the session of the request that ctx belongs to. The first call
 // of a request loads it; that is the only place where loading can fail, with
 // [ErrUnavailable] or [ErrClosed]. Without [Manager.Wrap] around the handler it
-// returns [ErrNoMiddleware].
+// returns [ErrNoMiddleware]; so it does where a server inside the wrapped handler
+// has read the request, as h2c does: that one's handler needs a Wrap of its own.
 func (m *Manager) Get(ctx context.Context) (*Session, error) {
 	q := m.request(ctx)
 	if q == nil {
-		return nil, ErrNoMiddleware
+		return nil, m.noMiddleware(ctx)
 	}
 	return q.session(ctx)
 }

@@ -37,7 +37,8 @@ type request struct {
 	// discarded: ServeError answers, so nothing is kept but a Logout.
 	discarded bool
 
-	asked atomic.Bool // anything but a plain pass-through is needed
+	asked    atomic.Bool // anything but a plain pass-through is needed
+	hijacked atomic.Bool
 }
 
 // anyManager is the context key that finds the innermost request of any manager.
@@ -53,13 +54,11 @@ func (q *request) Value(key any) any {
 	case anyManager:
 		return q
 	}
+	if key == http.LocalAddrContextKey && q.tunnels() {
+		addr, _ := q.Context.Value(key).(net.Addr)
+		return shadowedAddr{q, addr}
+	}
 	return q.Context.Value(key)
-}
-
-// request returns the manager's request that ctx belongs to, or nil.
-func (m *Manager) request(ctx context.Context) *request {
-	q, _ := ctx.Value(m).(*request)
-	return q
 }
 
 // session loads the request's session once, however many goroutines ask.
@@ -128,7 +127,7 @@ func (q *request) ready() *Session {
 // each other's cookies.
 func (q *request) checkNesting() {
 	for outer, _ := q.Context.Value(anyManager{}).(*request); outer != nil; outer, _ = outer.Context.Value(anyManager{}).(*request) {
-		if outer.m.names.reference == q.m.names.reference {
+		if outer.m != q.m && outer.m.names.reference == q.m.names.reference {
 			q.m.logOnce(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
 				slog.String("name", q.m.cfg.Name))
 		}
@@ -299,7 +298,11 @@ func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err := q.start(http.StatusSwitchingProtocols); err != nil {
 		return nil, nil, err
 	}
-	return http.NewResponseController(q.inner).Hijack()
+	conn, rw, err := http.NewResponseController(q.inner).Hijack()
+	if err == nil {
+		q.hijacked.Store(true)
+	}
+	return conn, rw, err
 }
 
 func canHijack(w http.ResponseWriter) bool {
