@@ -409,3 +409,25 @@ func TestAHandlerWithATimeoutHasItsOwnSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) { threeVisitors(t, http.DefaultClient, listen(t, h), true) })
 	}
 }
+
+// Not every tunnel is a hijacked connection: the inner server may listen by
+// itself, or read from the request's body.
+func TestNoRequestOfAServerThatAHandlerStartsGetsItsSession(t *testing.T) {
+	m := managerWith(t, io.Discard)
+	page := listen(t, m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		session, err := m.Get(r.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		session.Login("ada")
+		inner := httptest.NewUnstartedServer(who(m))
+		inner.Config.BaseContext = func(net.Listener) context.Context { return r.Context() }
+		inner.Start()
+		defer inner.Close()
+		resp, text := ask(t, http.DefaultClient, inner.URL, nil)
+		if resp.StatusCode != http.StatusInternalServerError || strings.Contains(text, "ada") {
+			t.Errorf("got %d %s", resp.StatusCode, text)
+		}
+	})))
+	ask(t, http.DefaultClient, page, nil)
+}
