@@ -425,8 +425,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	if err := m.checkRevoked(ctx, old, user); err != nil {
 		until := later(now.Add(store.MinEndMark), record.Time(st.rec.Header.InlineUntil))
 		if err := m.cfg.Store.Delete(ctx, who.id, until); err != nil {
-			m.count.storeErrors.Add(1)
-			return nil, unavailable("save", err)
+			return nil, m.storeFailed(ctx, "save", err)
 		}
 		return nil, err
 	}
@@ -595,8 +594,7 @@ func (m *Manager) adoptedAt(ctx context.Context, spent store.ID, now time.Time) 
 	case errors.Is(err, store.ErrNotFound):
 		return time.Time{}, nil
 	case err != nil:
-		m.count.storeErrors.Add(1)
-		return time.Time{}, unavailable("load", err)
+		return time.Time{}, m.storeFailed(ctx, "load", err)
 	case rec.Expired(now):
 		return time.Time{}, nil
 	}
@@ -658,8 +656,7 @@ func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued,
 		case errors.Is(err, store.ErrNotFound):
 			rec = store.Record{}
 		case err != nil:
-			m.count.storeErrors.Add(1)
-			return unavailable("load", err)
+			return m.storeFailed(ctx, "load", err)
 		case rec.Expired(now):
 			rec = store.Record{}
 		default:
@@ -705,8 +702,7 @@ func (m *Manager) checkRevoked(ctx context.Context, old *LegacySession, user str
 	case errors.Is(err, store.ErrNotFound):
 		return nil
 	case err != nil:
-		m.count.storeErrors.Add(1)
-		return unavailable("load", err)
+		return m.storeFailed(ctx, "load", err)
 	case rec.Expired(m.now()):
 		return nil
 	case old.Issued.IsZero() || !old.Issued.After(rec.Seen):
@@ -729,8 +725,7 @@ func (m *Manager) leaveLegacy(ctx context.Context, last *state) error {
 	if id := store.HashIdentifier(l.Identifier); len(l.Identifier) > 0 && id != last.id {
 		until := later(m.legacyUntil(h, now), now.Add(store.MinEndMark))
 		if err := m.cfg.Store.Delete(ctx, id, until); err != nil {
-			m.count.storeErrors.Add(1)
-			return unavailable("save", err)
+			return m.storeFailed(ctx, "save", err)
 		}
 	}
 	if !l.Copies || h.User == "" {

@@ -342,9 +342,9 @@ func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
 func (s *Session) choresDue() bool {
 	switch s.last.placement {
 	case PlacementInline:
-		return s.touchDue || s.jar.stateStale
+		return s.touchDue || s.jar.stateStale || s.last.mended
 	case PlacementStored:
-		return s.touchDue || s.presentDue || s.rotateDue || s.jar.referenceStale ||
+		return s.touchDue || s.presentDue || s.rotateDue || s.last.mended || s.jar.referenceStale ||
 			s.jar.reference.Generation != s.last.rec.Header.Generation
 	default:
 		return false
@@ -369,12 +369,12 @@ func (s *Session) doChores(ctx context.Context) {
 	if s.jar.referenceStale || s.jar.reference.Generation != h.Generation {
 		s.setReference(s.last, now)
 	}
-	if !s.presentDue && !s.touchDue && !s.rotateDue {
+	if !s.presentDue && !s.touchDue && !s.rotateDue && !s.last.mended {
 		return
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
-	if !s.presentDue && !s.rotateDue {
+	if !s.presentDue && !s.rotateDue && !s.last.mended {
 		err := m.touch(ctx, s.last, now)
 		if !errors.Is(err, errors.ErrUnsupported) {
 			s.touchDue = false
@@ -407,8 +407,7 @@ func (m *Manager) touch(ctx context.Context, st *state, now time.Time) error {
 	case err == nil:
 		m.count.touches.Add(1)
 	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errors.ErrUnsupported): // else it has ended
-		m.count.storeErrors.Add(1)
-		m.log.Debug("could not touch a session", slog.Any("error", err))
+		_ = m.storeFailed(ctx, "touch", err)
 	}
 	return err
 }
@@ -626,9 +625,9 @@ func (m *Manager) sendAgain(ctx context.Context, rec *store.Record, save func(co
 		case errors.Is(err, errors.ErrUnsupported):
 			return unavailable("save", err)
 		}
-		m.count.storeErrors.Add(1)
+		failed := m.storeFailed(ctx, "save", fmt.Errorf("%w: %w", errUnknownOutcome, err))
 		if try == tries || !sleep(ctx, pause) {
-			return unavailable("save", fmt.Errorf("%w: %w", errUnknownOutcome, err))
+			return failed
 		}
 		m.count.retries.Add(1)
 		pause *= 4

@@ -606,8 +606,9 @@ func TestEveryManipulatedCookieIsANewVisitorAndReachesNoStore(t *testing.T) {
 			if n := s.calls() - before; n > 0 {
 				t.Errorf("%s: %d store calls", name, n)
 			}
-			if lines := append(s.log.with("INFO"), append(s.log.with("WARN"), s.log.with("ERROR")...)...); len(lines) > 0 {
-				t.Errorf("logged above debug: %q", lines[0])
+			if lines := append(s.log.with("INFO"), append(s.log.with("WARN"), s.log.with("ERROR")...)...); len(lines) > 1 ||
+				len(lines) == 1 && !strings.Contains(lines[0], "with keys that this process does not have") {
+				t.Errorf("logged above debug: %q", lines)
 			}
 			if s.Stats().RejectedCookies == 0 {
 				t.Error("nothing was counted")

@@ -127,8 +127,8 @@ func (m *Manager) readEnds(reader store.EndFeed, cursor string) (store.EndPage, 
 	ctx, cancel := context.WithTimeout(m.stop, m.cfg.Timeout)
 	defer cancel()
 	page, err := reader.Ends(ctx, cursor, feedPage)
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) && m.stop.Err() == nil {
-		m.count.storeErrors.Add(1)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		err = m.storeFailed(ctx, "read which sessions have ended", err)
 	}
 	return page, err
 }

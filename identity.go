@@ -238,7 +238,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err er
 	fail := func(err error) (*state, error) {
 		if sent {
 			if err := m.cfg.Store.Delete(whole, s.identity().id, m.now().Add(store.MinEndMark)); err != nil {
-				m.count.storeErrors.Add(1)
+				_ = m.storeFailed(whole, "end the session of a login that failed", err)
 			}
 			id := newIdentity()
 			s.fresh = &id

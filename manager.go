@@ -32,6 +32,7 @@ type Manager struct {
 	aad     []byte        // bound into everything that is sealed
 	queues  queues
 	count   counters
+	trouble trouble
 	watches watches
 	feed    feed
 	told    struct{ expired onceSet }
@@ -188,8 +189,7 @@ func (m *Manager) Sweep(ctx context.Context) (int, error) {
 			return total, nil
 		}
 		if err != nil {
-			m.count.storeErrors.Add(1)
-			return total, unavailable("sweep", err)
+			return total, m.storeFailed(ctx, "sweep", err)
 		}
 		if n < sweepBatch {
 			return total, nil
@@ -272,11 +272,13 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 	if now.After(m.idleDeadline(h, record.Time(h.Seen), record.Time(h.Expires))) {
 		return nil, ErrExpired
 	}
-	return &state{
+	st, mended := m.mend(&state{
 		placement: PlacementInline,
 		identity:  identity{h.Identifier, store.HashIdentifier(h.Identifier)},
 		rec:       rec,
-	}, nil
+	}, now)
+	st.mended = mended
+	return st, nil
 }
 
 var errInlineLogin = errors.New("sojourn: a login in a cookie, where logins are stored")
@@ -288,6 +290,9 @@ func (s *Session) rejected(kind string, err error) {
 	m.count.rejected.Add(1)
 	if errors.Is(err, seal.ErrUnknownKey) {
 		m.count.unknownKeys.Add(1)
+		m.reportMany(slog.LevelWarn, "session cookies were sealed with keys that this process does not have; "+
+			"all replicas need the same keys, so compare their key files (sojourn key list), and keep retired keys for as long as sessions last",
+			slog.String("name", m.cfg.Name))
 	}
 	m.log.Debug("session cookie rejected", slog.String("cookie", kind), slog.Any("error", err))
 	if m.cfg.Events != nil {
@@ -405,10 +410,26 @@ func (m *Manager) ask(ctx context.Context, id store.ID, minimum uint64) (store.R
 	// Counted when the answer is there: who sees the count grow knows that a
 	// request has its session, not merely that it asked.
 	defer m.count.loads.Add(1)
+	load := m.cfg.Store.Load
 	if fl, ok := m.cfg.Store.(store.FloorLoader); ok {
-		return fl.LoadFrom(ctx, id, minimum)
+		load = func(ctx context.Context, id store.ID) (store.Record, error) { return fl.LoadFrom(ctx, id, minimum) }
 	}
-	return m.cfg.Store.Load(ctx, id)
+	rec, err := load(ctx, id)
+	if err == nil && rec.ID != id {
+		err = store.ErrDamaged // another session's record, wherever it came from
+	}
+	if errors.Is(err, store.ErrDamaged) {
+		m.damaged(id, err)
+		return store.Record{}, store.ErrNotFound
+	}
+	return rec, err
+}
+
+// damaged counts and logs a record that is worthless.
+func (m *Manager) damaged(id store.ID, err error) {
+	m.count.damaged.Add(1)
+	m.report(slog.LevelError, "a stored session does not open: its record was damaged or moved",
+		slog.String("session", id.String()), slog.Any("error", err))
 }
 
 // fetch loads and opens a record: a live session, errGone, or an error that
@@ -420,8 +441,7 @@ func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*sta
 	case errors.Is(err, store.ErrNotFound):
 		return nil, &goneError{}
 	case err != nil:
-		m.count.storeErrors.Add(1)
-		return nil, unavailable("load", err)
+		return nil, m.storeFailed(ctx, "load", err)
 	case rec.IsEnd():
 		return nil, &goneError{ended: rec.Ended, replaced: replaced(&rec)}
 	case rec.Expired(m.now()):
@@ -432,11 +452,10 @@ func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*sta
 	case errors.Is(err, seal.ErrUnknownKey):
 		return nil, fmt.Errorf("%w: the key ring lacks the key of a stored session", ErrUnavailable)
 	case err != nil:
-		m.count.damaged.Add(1)
-		m.log.Error("a stored session does not open: its record was damaged or moved",
-			slog.String("session", who.id.String()), slog.Any("error", err))
+		m.damaged(who.id, err)
 		return nil, &goneError{}
 	}
+	st, st.mended = m.mend(st, m.now())
 	return st, nil
 }
 

@@ -78,8 +78,7 @@ func (m *Manager) checkOrigin(ctx context.Context, o *origin, old *LegacySession
 	switch {
 	case errors.Is(err, store.ErrNotFound): // expired long ago, or never stored
 	case err != nil:
-		m.count.storeErrors.Add(1)
-		return unavailable("load", err)
+		return m.storeFailed(ctx, "load", err)
 	case rec.IsEnd():
 		return refusedEnded
 	case !rec.Expired(now):

@@ -186,7 +186,7 @@ func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum
 		rec.Version = max(p.Version, minimum) + 1
 		rec.Tags = append(rec.Tags, p.Tags[:min(len(p.Tags), store.RecentTags-1)]...)
 		ph := &prev.rec.Header
-		rec.Shorten = h.Idle != ph.Idle || h.Lifetime != ph.Lifetime
+		rec.Shorten = h.Idle != ph.Idle || h.Lifetime != ph.Lifetime || prev.mended
 		if !rec.Shorten && p.Seen.After(rec.Seen) {
 			rec.Seen = p.Seen // another replica's clock is ahead
 		}

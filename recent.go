@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
 )
 
 // backgroundHeader is how a request declares that its visitor did nothing: a
@@ -35,7 +37,7 @@ func (s *Session) Recent(maxAge time.Duration) bool {
 	if h.User == "" || h.AuthTime == 0 {
 		return false
 	}
-	return s.m.now().Sub(time.UnixMilli(h.AuthTime)) <= maxAge
+	return s.m.now().Sub(record.Time(h.AuthTime)) <= maxAge
 }
 
 // RequireRecent returns a middleware for what needs a recent authentication,
@@ -93,7 +95,7 @@ func (m *Manager) StatusHandler() http.Handler {
 			status.IdleExpiresIn = int64(info.IdleExpires.Sub(now) / time.Second)
 			status.ExpiresIn = int64(info.Expires.Sub(now) / time.Second)
 			if !info.LoggedIn.IsZero() {
-				status.AuthAge = int64(now.Sub(info.LoggedIn) / time.Second)
+				status.AuthAge = max(0, int64(now.Sub(info.LoggedIn)/time.Second))
 			}
 		}
 		h := w.Header()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -41,7 +42,7 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 // if no live session of that user has this handle: handles are public, so the
 // user must come from the session of whoever asks.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
-	st, err := m.findHandle(ctx, handle)
+	st, err := m.findHandle(ctx, handle, clockSkew)
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,8 @@ func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 
 // RevokeUser ends all sessions of a user but those whose handles are in keep,
 // and returns how many: after a change of password, say, with the handle of the
-// session that changed it. On an error, some may have ended. Legacy sessions of
+// session that changed it. It ends sessions too whose time is over by the clock of
+// this process: another one may know better. On an error, some may have ended. Legacy sessions of
 // the user that were not adopted yet are refused, see [Manager.RefuseLegacy].
 //
 // A login that has not been answered when RevokeUser is called may come before
@@ -98,7 +100,7 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 // its values; [ErrNotFound] if there is none. It is for operators: an
 // application's own users may only see what [Manager.Sessions] lists for them.
 func (m *Manager) Find(ctx context.Context, handle string) (Export, error) {
-	st, err := m.findHandle(ctx, handle)
+	st, err := m.findHandle(ctx, handle, 0)
 	if err != nil {
 		return Export{}, err
 	}
@@ -109,7 +111,7 @@ func (m *Manager) Find(ctx context.Context, handle string) (Export, error) {
 // ones included; [ErrNotFound] if there is none. It is for operators: see
 // [Manager.Revoke].
 func (m *Manager) RevokeHandle(ctx context.Context, handle string) error {
-	st, err := m.findHandle(ctx, handle)
+	st, err := m.findHandle(ctx, handle, clockSkew)
 	if err != nil {
 		return err
 	}
@@ -131,26 +133,32 @@ func (m *Manager) userSessions(ctx context.Context, user string) ([]*state, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	return m.listUser(ctx, user)
+	sessions, err := m.listUser(ctx, user)
+	now := m.now()
+	return slices.DeleteFunc(sessions, func(st *state) bool { return st.stored.Expired(now) }), err
 }
 
+// listUser returns the sessions of a user that have not ended, also those whose
+// time is over by this process's clock.
 func (m *Manager) listUser(ctx context.Context, user string) ([]*state, error) {
 	index, ok := m.cfg.Store.(store.UserIndex)
 	if !ok {
 		return nil, fmt.Errorf("sojourn: list a user's sessions: the store cannot: %w", errors.ErrUnsupported)
 	}
-	recs, err := index.ByUser(ctx, m.userHash(user))
+	hash := m.userHash(user)
+	recs, err := index.ByUser(ctx, hash)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil, fmt.Errorf("sojourn: list a user's sessions: %w", err)
 	case err != nil:
-		m.count.storeErrors.Add(1)
-		return nil, unavailable("list a user's sessions", err)
+		return nil, m.storeFailed(ctx, "list a user's sessions", err)
 	}
-	now := m.now()
 	var sessions []*state
 	for _, rec := range recs {
-		if !rec.IsEnd() && !rec.Expired(now) {
+		switch {
+		case rec.User != hash:
+			m.damaged(rec.ID, store.ErrDamaged) // somebody else's
+		case !rec.IsEnd():
 			sessions = append(sessions, m.openAny(rec, user))
 		}
 	}
@@ -178,8 +186,9 @@ func (m *Manager) openAny(rec store.Record, user string) *state {
 	return st
 }
 
-// findHandle returns the live stored session with that handle.
-func (m *Manager) findHandle(ctx context.Context, handle string) (*state, error) {
+// findHandle returns the live stored session with that handle, or one that was
+// live until skew ago.
+func (m *Manager) findHandle(ctx context.Context, handle string, skew time.Duration) (*state, error) {
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
@@ -192,11 +201,10 @@ func (m *Manager) findHandle(ctx context.Context, handle string) (*state, error)
 	defer cancel()
 	rec, err := m.ask(ctx, id, 0)
 	switch {
-	case errors.Is(err, store.ErrNotFound), err == nil && (rec.IsEnd() || rec.Expired(m.now())):
+	case errors.Is(err, store.ErrNotFound), err == nil && (rec.IsEnd() || rec.Expired(m.now().Add(-skew))):
 		return nil, ErrNotFound
 	case err != nil:
-		m.count.storeErrors.Add(1)
-		return nil, unavailable("load", err)
+		return nil, m.storeFailed(ctx, "load", err)
 	}
 	return m.openAny(rec, ""), nil
 }
@@ -232,8 +240,7 @@ func (m *Manager) revoke(ctx context.Context, st *state, reason string) error {
 	}
 	until := m.markUntil(&st.rec.Header, m.now())
 	if err := m.cfg.Store.Delete(ctx, st.id, until); err != nil {
-		m.count.storeErrors.Add(1)
-		return unavailable("end a session", err)
+		return m.storeFailed(ctx, "end a session", err)
 	}
 	m.ended(ctx, st.id, st.rec.Header.User, reason)
 	_, err := m.endLegacy(ctx, &st.rec.Header)
@@ -263,8 +270,8 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 		return 0, err
 	}
 	total := 0
-	// Again, for a login that was under way while the first ones were ended.
-	for range 3 {
+	// Again, for logins that were under way while the first ones were ended.
+	for range revokeRounds {
 		listing, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 		sessions, err := m.listUser(listing, user)
 		cancel()
@@ -275,7 +282,7 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 			return slices.Contains(keep, st.id.String())
 		})
 		if len(sessions) == 0 {
-			break
+			return total, nil
 		}
 		n, err := m.revokeAll(ctx, sessions, reason)
 		total += n
@@ -283,13 +290,20 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 			return total, err
 		}
 	}
-	return total, nil
+	return total, unavailable("end all sessions of a user", errKeepsLoggingIn)
 }
+
+// revokeRounds is how often a user's sessions are listed and ended before
+// RevokeUser gives up: logins come in faster than they are ended.
+const revokeRounds = 20
+
+var errKeepsLoggingIn = errors.New("the user keeps logging in")
 
 func (m *Manager) revokeAll(ctx context.Context, sessions []*state, reason string) (n int, err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, revokeAtOnce)
+	live := m.now().Add(-clockSkew)
 	for _, st := range sessions {
 		slots <- struct{}{}
 		wg.Go(func() {
@@ -299,10 +313,11 @@ func (m *Manager) revokeAll(ctx context.Context, sessions []*state, reason strin
 			one := m.revoke(ctx, st, reason)
 			mu.Lock()
 			defer mu.Unlock()
-			if one == nil {
-				n++
-			} else {
+			switch {
+			case one != nil:
 				err = one
+			case !st.stored.Expired(live): // else it only may have been
+				n++
 			}
 		})
 	}

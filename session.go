@@ -94,7 +94,8 @@ type state struct {
 	// volatile names the volatile values that a cache holds beside the record
 	// and that are part of rec; 0 = none are.
 	volatile store.Tag
-	size     int // bytes in the cookie, or of the stored Data
+	size     int  // bytes in the cookie, or of the stored Data
+	mended   bool // its times were wrong: it is to be written anew
 }
 
 // nothing is the state of a session that lives nowhere.

@@ -42,6 +42,20 @@ func (r Record) MarshalBinary() ([]byte, error) {
 	return r.AppendBinary(make([]byte, 0, 80+8*len(r.Tags)+len(r.Data)))
 }
 
+// Decode reads the record with that ID from its binary form. It returns
+// [ErrDamaged] for the record of another ID, and ErrFormat for anything else,
+// which a newer release may have written. Data shares b.
+func Decode(id ID, b []byte) (Record, error) {
+	var rec Record
+	if err := rec.UnmarshalBinary(b); err != nil {
+		return Record{}, err
+	}
+	if rec.ID != id {
+		return Record{}, ErrDamaged
+	}
+	return rec, nil
+}
+
 // UnmarshalBinary reads what AppendBinary wrote. Data shares b, which must not
 // be modified afterwards. It returns ErrFormat for anything else.
 func (r *Record) UnmarshalBinary(b []byte) error {

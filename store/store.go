@@ -49,6 +49,11 @@ var (
 	// Nothing was saved.
 	ErrLimit = errors.New("store: the user has too many sessions")
 
+	// ErrDamaged says that what is stored under an ID is not a record of that ID:
+	// it was damaged, or it belongs to another one. Load returns it; Save takes
+	// such a row for a missing one, and Delete replaces it.
+	ErrDamaged = errors.New("store: damaged record")
+
 	// ErrBadID says that a text is not the text form of an [ID].
 	ErrBadID = errors.New("store: not a session handle")
 )
@@ -62,7 +67,8 @@ var (
 type Store interface {
 	// Load returns the record with that ID: live, past its deadline, or an end
 	// mark; the caller tells them apart. It returns ErrNotFound when there is
-	// none. The record's Data is shared: neither side changes it afterwards.
+	// none, and ErrDamaged or ErrNotFound, never a record of another ID, when the
+	// row holds something else. The record's Data is shared: neither side changes it afterwards.
 	Load(ctx context.Context, id ID) (Record, error)
 
 	// Save stores rec if what is stored is still base.

@@ -43,11 +43,13 @@ func (s *Store) get(id store.ID) (*memcache.Item, store.Record, error) {
 	case err != nil:
 		return nil, store.Record{}, failed("get", err)
 	}
-	var rec store.Record
-	if err := rec.UnmarshalBinary(it.Value); err != nil {
-		return nil, store.Record{}, failed("get", err)
-	}
-	return it, rec, nil
+	rec, err := store.Decode(id, it.Value)
+	return it, rec, err
+}
+
+// missing reports whether there is no record, though maybe an item in its place.
+func missing(err error) bool {
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged)
 }
 
 // Load implements [store.Store].
@@ -66,7 +68,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 			return err
 		}
 		it, have, err := s.get(rec.ID)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err != nil && !missing(err) {
 			return err
 		}
 		absent := err != nil
@@ -135,7 +137,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 			return err
 		}
 		it, have, err := s.get(id)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err != nil && !missing(err) {
 			return err
 		}
 		now := time.Now().UTC()
@@ -164,11 +166,11 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 			return err
 		}
 		it, rec, err := s.get(id)
+		if missing(err) || err == nil && rec.IsEnd() {
+			return store.ErrNotFound
+		}
 		if err != nil {
 			return err
-		}
-		if rec.IsEnd() {
-			return store.ErrNotFound
 		}
 		next := rec
 		next.Seen, next.Deadline = seen, deadline

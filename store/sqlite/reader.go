@@ -92,7 +92,7 @@ func scanRecord(row interface{ Scan(...any) error }) (rec store.Record, number i
 		return store.Record{}, 0, err
 	}
 	if len(id) != len(rec.ID) || user != nil && len(user) != len(rec.User) || len(tags)%8 != 0 {
-		return store.Record{}, 0, fmt.Errorf("row %d is damaged", number)
+		return store.Record{}, 0, fmt.Errorf("row %d: %w", number, store.ErrDamaged)
 	}
 	copy(rec.ID[:], id)
 	copy(rec.User[:], user)

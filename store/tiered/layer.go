@@ -54,14 +54,11 @@ func decodeEntry(id store.ID, b []byte) (entry, error) {
 	case kindLease:
 		return entry{lease: true}, nil
 	case kindCopy:
-		var e entry
-		if err := e.rec.UnmarshalBinary(b[1:]); err != nil {
-			return entry{}, err
-		}
-		if e.rec.ID != id || e.rec.IsEnd() {
+		rec, err := store.Decode(id, b[1:])
+		if err != nil || rec.IsEnd() {
 			return entry{}, store.ErrFormat
 		}
-		return e, nil
+		return entry{rec: rec}, nil
 	default:
 		return entry{}, store.ErrFormat
 	}
