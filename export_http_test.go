@@ -1,6 +1,10 @@
 package sojourn
 
-import "github.com/sojourn-go/sojourn/internal/seal"
+import (
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/seal"
+)
 
 // Watching returns how many sessions somebody waits for, and how many timers
 // that keeps.
@@ -33,4 +37,11 @@ func (m *Manager) Heard() int {
 	m.feed.mu.Lock()
 	defer m.feed.mu.Unlock()
 	return len(m.feed.heard)
+}
+
+// SetClockAhead lets a manager's clock be ahead until the function that it
+// returns is called.
+func SetClockAhead(m *Manager, by time.Duration) (restore func()) {
+	m.ahead = by
+	return func() { m.ahead = 0 }
 }

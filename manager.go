@@ -33,6 +33,7 @@ type Manager struct {
 	queues  queues
 	count   counters
 	trouble trouble
+	ahead   time.Duration // of the clock; only tests set it
 	watches watches
 	feed    feed
 	told    struct{ expired onceSet }
@@ -64,7 +65,7 @@ func New(cfg Config) (*Manager, error) {
 }
 
 // now is the time in the precision that is stored.
-func (m *Manager) now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func (m *Manager) now() time.Time { return time.Now().Add(m.ahead).UTC().Truncate(time.Millisecond) }
 
 // Wrap returns a handler that makes sessions available to next and to all that
 // next calls. A request that never asks for its session costs next to nothing.
