@@ -83,7 +83,6 @@ func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
 	}
 	s.takeBackReference(ctx)
 	s.flushTo(h)
-	addVary(h)
 	s.phase = next
 	return err
 }
@@ -538,7 +537,8 @@ func (s *Session) forgetState() {
 	s.jar.state, s.jar.stateStale, s.jar.chunks, s.jar.floor = jarEmpty, false, 0, wire.Floor{}
 }
 
-// flushTo moves the pending cookies into a response header.
+// flushTo moves the pending cookies into a response header, which is then left
+// to limitCaching.
 func (s *Session) flushTo(h http.Header) {
 	if len(s.lines) == 0 {
 		return
@@ -552,7 +552,6 @@ func (s *Session) flushTo(h http.Header) {
 		h["Set-Cookie"] = append(h["Set-Cookie"], c.line)
 	}
 	s.lines = nil
-	forbidSharedCaching(h)
 }
 
 // setsReference reports whether the response sets the reference cookie.

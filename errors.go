@@ -106,6 +106,9 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 		h["Content-Encoding"] = encoding
 	}
 	h.Set("Cache-Control", "no-store")
+	guarded := &errorWriter{ResponseWriter: w, m: m, r: r}
+	defer guarded.start() // an ErrorHandler may write nothing
+	w = guarded
 	if ctx := r.Context(); m.cfg.ErrorHandler != nil && ctx.Value(answering{m}) == nil {
 		m.cfg.ErrorHandler(w, r.WithContext(context.WithValue(ctx, answering{m}, true)), err)
 		return
@@ -134,6 +137,48 @@ const askAgain = `<!doctype html>
 <p>One moment, please. <a href="">Continue</a>
 </html>
 `
+
+// errorWriter is where an error answer is written to. An ErrorHandler may set
+// any header, and caches have to be told what holds for that answer, too.
+type errorWriter struct {
+	http.ResponseWriter
+	m       *Manager
+	r       *http.Request
+	started bool
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *errorWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *errorWriter) start() {
+	if !w.started {
+		w.started = true
+		w.m.limitCaching(w.Header(), w.r.Pattern)
+	}
+}
+
+// WriteHeader tells caches first, unless status is informational.
+func (w *errorWriter) WriteHeader(status int) {
+	if status >= 200 {
+		w.start()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write tells caches before the first byte.
+func (w *errorWriter) Write(b []byte) (int, error) {
+	w.start()
+	return w.ResponseWriter.Write(b)
+}
+
+// Flush tells caches, and sends what was written.
+func (w *errorWriter) Flush() { _ = w.FlushError() }
+
+// FlushError is Flush for [http.ResponseController].
+func (w *errorWriter) FlushError() error {
+	w.start()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
 
 // clearPageHeaders removes what describes a page that will not be sent.
 func clearPageHeaders(h http.Header) {

@@ -127,14 +127,22 @@ func (m *Manager) Get(ctx context.Context) (*Session, error) {
 // needs a cookie fails with [ErrTooLate] and keeps nothing. The names in both
 // headers are canonical, as http.Header's methods make them: gRPC's metadata
 // has them in lower case.
+//
+// Open and Save also tell caches, in out, that the response depends on the
+// session (Vary: Cookie, and Cache-Control: private unless out says otherwise);
+// what is written to those two fields after the last of them is not looked at.
+// With the context of a request inside Wrap, that request's response is told of.
 func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, error) {
+	if q := m.request(ctx); q != nil {
+		q.noteRead()
+	}
+	if out != nil {
+		m.limitCaching(out, "")
+	}
 	s := &Session{m: m, phase: phaseLoose, in: in, ctx: ctx}
 	s.jar.out = out
 	if err := s.load(ctx); err != nil {
 		return nil, err
-	}
-	if out != nil {
-		addVary(out)
 	}
 	return s, nil
 }

@@ -299,6 +299,7 @@ func (s *Session) Save(ctx context.Context) error {
 			}
 			s.takeBackReference(ctx)
 			s.flushTo(s.jar.out)
+			s.m.limitCaching(s.jar.out, "")
 		}
 		s.lines = nil // without a header to put them in, only renewals are left
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -34,6 +33,11 @@ type request struct {
 	loaded  chan struct{} // closed when loading ends; nil if nobody waits for that
 	loading bool
 	phase   phase
+	// read: the response depends on the session, because somebody asked for it,
+	// with or without success.
+	read bool
+	// exposed: the response has started, and shared caches may keep it.
+	exposed bool
 	// discarded: ServeError answers, so nothing is kept but a Logout.
 	discarded bool
 
@@ -63,6 +67,7 @@ func (q *request) Value(key any) any {
 
 // session loads the request's session once, however many goroutines ask.
 func (q *request) session(ctx context.Context) (*Session, error) {
+	q.noteRead()
 	q.mu.Lock()
 	for q.loading {
 		if q.loaded == nil {
@@ -114,6 +119,19 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// noteRead notes that the response depends on the session from now on.
+func (q *request) noteRead() {
+	q.mu.Lock()
+	late := q.exposed && !q.read
+	q.read = true
+	q.mu.Unlock()
+	q.asked.Store(true)
+	if late {
+		q.m.logOnce(slog.LevelWarn, "a session was asked for after the response had started, so caches were not told that the response depends on it; "+
+			"call Get before the first byte, or set Cache-Control: private", slog.String("pattern", q.r.Pattern))
+	}
 }
 
 // ready returns the session if it was loaded.
@@ -171,15 +189,18 @@ func (q *request) start(status int) error {
 		next = phaseOver
 	}
 	q.phase = next
-	s, asked := q.s, q.loading || q.loadErr != nil
+	s, read, h := q.s, q.read, q.inner.Header()
+	q.exposed = !read && status != http.StatusSwitchingProtocols && cacheable(q.r.Method, h)
 	q.mu.Unlock()
-	if s == nil {
-		if asked {
-			addVary(q.inner.Header())
-		}
+	if !read {
 		return nil
 	}
-	if err := s.answer(q.Context, q.inner.Header(), next); err != nil {
+	var err error
+	if s != nil {
+		err = s.answer(q.Context, h, next)
+	}
+	q.m.limitCaching(h, q.r.Pattern)
+	if err != nil {
 		q.failed = err
 		q.m.commitFailed(s, err)
 		q.enter(phaseOver)
@@ -211,8 +232,14 @@ func (q *request) finish() {
 }
 
 // leave is called in any case, also when the handler panicked: then nothing
-// was committed, and nothing will be.
+// was committed, and nothing will be. A middleware outside may still answer.
 func (q *request) leave() {
+	q.mu.Lock()
+	read := q.read
+	q.mu.Unlock()
+	if read && !q.started {
+		q.m.limitCaching(q.inner.Header(), q.r.Pattern)
+	}
 	if s := q.enter(phaseOver); s != nil {
 		s.leave()
 	}
@@ -318,70 +345,4 @@ func canHijack(w http.ResponseWriter) bool {
 			return false
 		}
 	}
-}
-
-// addVary says that the response depends on the request's cookies.
-func addVary(h http.Header) {
-	for _, line := range h["Vary"] {
-		for part := range strings.SplitSeq(line, ",") {
-			part = strings.TrimSpace(part)
-			if part == "*" || strings.EqualFold(part, "Cookie") {
-				return
-			}
-		}
-	}
-	h["Vary"] = append(h["Vary"], "Cookie")
-}
-
-// splitDirectives splits a Cache-Control value at the commas outside quotes.
-func splitDirectives(line string) []string {
-	quoted := false
-	parts := strings.FieldsFunc(line, func(c rune) bool {
-		if c == '"' {
-			quoted = !quoted
-		}
-		return c == ',' && !quoted
-	})
-	for i := range parts {
-		parts[i] = strings.TrimSpace(parts[i])
-	}
-	return parts
-}
-
-// forbidSharedCaching keeps a response with a Set-Cookie out of shared caches
-// (RFC 9111, section 7.3).
-func forbidSharedCaching(h http.Header) {
-	for _, name := range [...]string{"Cdn-Cache-Control", "Surrogate-Control"} { // RFC 9213
-		if len(h[name]) > 0 {
-			h[name] = []string{"no-store"}
-		}
-	}
-	if len(h["Cache-Control"]) == 0 {
-		h["Cache-Control"] = []string{"private"}
-		return
-	}
-	var kept []string
-	private := false
-	for _, line := range h["Cache-Control"] {
-		for _, part := range splitDirectives(line) {
-			name, arg, _ := strings.Cut(strings.ToLower(part), "=")
-			switch name {
-			case "", "public", "s-maxage":
-				continue
-			case "private":
-				// With a field list it hides only those fields.
-				if arg != "" {
-					continue
-				}
-				private = true
-			case "no-store":
-				private = true
-			}
-			kept = append(kept, part)
-		}
-	}
-	if !private {
-		kept = append(kept, "private")
-	}
-	h["Cache-Control"] = []string{strings.Join(kept, ", ")}
 }

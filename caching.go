@@ -1,0 +1,216 @@
+package sojourn
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// limitCaching makes the header of a response that depends on its request's
+// session say so to caches (RFC 9111). It is the only place that decides this,
+// and is called when nothing below Wrap can change the header any more:
+//
+//   - "Vary: Cookie", on one line with whatever else the response varies on:
+//     nginx heeds only the last Vary line of a response;
+//   - "Cache-Control: private", because a middleware or a proxy outside may add
+//     another Vary line still. With it no shared cache keeps the response, and
+//     nothing rests on Vary.
+//
+// A response is left to shared caches only if its Cache-Control has "public", or
+// an "s-maxage" above zero, and nothing that contradicts it: no "private" or
+// "no-store", and no Set-Cookie in the response. That is logged once. Fields for
+// particular caches (CDN-Cache-Control and the like) do not count as such a
+// permission. They take precedence over Cache-Control where they are heeded, so
+// without it they are made to forbid storing.
+func (m *Manager) limitCaching(h http.Header, pattern string) {
+	if limitCaching(h) {
+		m.logOnce(slog.LevelWarn, "a response that depends on the session allows shared caches to keep it (Cache-Control: public or s-maxage); "+
+			"one that does not heed Vary: Cookie shows one visitor's page to another", slog.String("pattern", pattern))
+	}
+}
+
+// limitCaching reports whether the response is left to shared caches.
+func limitCaching(h http.Header) (shared bool) {
+	var vary, control, targeted []string
+	cookies := false
+	for name, lines := range h {
+		// A handler may have written to the map itself, in any case of letters.
+		switch {
+		case len(lines) == 0:
+		case strings.EqualFold(name, "Vary"):
+			vary = collect(h, vary, name, "Vary", lines)
+		case strings.EqualFold(name, "Cache-Control"):
+			control = collect(h, control, name, "Cache-Control", lines)
+		case strings.EqualFold(name, "Set-Cookie"):
+			cookies = true
+		case isTargeted(name):
+			targeted = append(targeted, name)
+		}
+	}
+	directives := parseCacheControl(control)
+	shared = !cookies && directives.shared()
+	if !shared {
+		directives.keepPrivate()
+		for _, name := range targeted {
+			h[name] = []string{forbids(name)}
+		}
+	}
+	lines := [2]string{directives.String(), joinVary(vary)} // one allocation
+	h["Cache-Control"], h["Vary"] = lines[0:1:1], lines[1:2:2]
+	return shared
+}
+
+// collect adds lines of a field whose proper name is canonical, and removes
+// them if they stand under another spelling of it.
+func collect(h http.Header, all []string, name, canonical string, lines []string) []string {
+	if name != canonical {
+		delete(h, name)
+	}
+	if all == nil {
+		return lines
+	}
+	return append(all[:len(all):len(all)], lines...)
+}
+
+// isTargeted reports whether a field tells particular caches what to do, in
+// place of Cache-Control: those of RFC 9213 (CDN-Cache-Control, and any product's
+// own before "-Cache-Control"), Surrogate-Control (Varnish, Fastly), Edge-Control
+// (Akamai) and X-Accel-Expires (nginx).
+func isTargeted(name string) bool {
+	const suffix = "-Cache-Control"
+	return len(name) > len(suffix) && strings.EqualFold(name[len(name)-len(suffix):], suffix) ||
+		strings.EqualFold(name, "Surrogate-Control") || strings.EqualFold(name, "Edge-Control") ||
+		strings.EqualFold(name, "X-Accel-Expires")
+}
+
+// forbids is the value of a targeted field that forbids storing.
+func forbids(name string) string {
+	if strings.EqualFold(name, "X-Accel-Expires") {
+		return "0" // it holds seconds
+	}
+	return "no-store"
+}
+
+// joinVary returns one Vary line for several, with Cookie.
+func joinVary(lines []string) string {
+	if len(lines) == 0 {
+		return "Cookie"
+	}
+	var names []string
+	has := func(name string) bool {
+		for _, n := range names {
+			if strings.EqualFold(n, name) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, line := range lines {
+		for name := range strings.SplitSeq(line, ",") {
+			switch name = strings.TrimSpace(name); {
+			case name == "*":
+				return "*" // nginx understands it only when it stands alone
+			case name != "" && !has(name):
+				names = append(names, name)
+			}
+		}
+	}
+	if !has("Cookie") {
+		names = append(names, "Cookie")
+	}
+	return strings.Join(names, ", ")
+}
+
+// cacheControl is a parsed Cache-Control field.
+type cacheControl []string
+
+// parseCacheControl splits lines at the commas outside quotes.
+func parseCacheControl(lines []string) (c cacheControl) {
+	for _, line := range lines {
+		quoted := false
+		for _, d := range strings.FieldsFunc(line, func(r rune) bool {
+			if r == '"' {
+				quoted = !quoted
+			}
+			return r == ',' && !quoted
+		}) {
+			if d = strings.TrimSpace(d); d != "" {
+				c = append(c, d)
+			}
+		}
+	}
+	return c
+}
+
+func (c cacheControl) String() string { return strings.Join(c, ", ") }
+
+// split returns a directive's name in lower case, and its argument.
+func split(directive string) (name, arg string) {
+	name, arg, _ = strings.Cut(directive, "=")
+	return strings.ToLower(strings.TrimSpace(name)), strings.Trim(arg, "\" \t")
+}
+
+// shared reports whether shared caches are allowed to keep the response,
+// expressly and without contradiction.
+func (c cacheControl) shared() bool {
+	allowed := false
+	for _, d := range c {
+		switch name, arg := split(d); name {
+		case "public":
+			allowed = true
+		case "s-maxage":
+			seconds, err := strconv.Atoi(arg)
+			allowed = allowed || err == nil && seconds > 0
+		case "no-store":
+			return false
+		case "private":
+			if arg == "" { // with field names it hides only those
+				return false
+			}
+		}
+	}
+	return allowed
+}
+
+// keepPrivate removes what allows shared caches to keep the response, and
+// forbids it.
+func (c *cacheControl) keepPrivate() {
+	var kept cacheControl
+	private, noStore, mustUnderstand := false, false, false
+	for _, d := range *c {
+		switch name, arg := split(d); name {
+		case "public", "s-maxage":
+			continue
+		case "private":
+			if arg != "" || private {
+				continue
+			}
+			private = true
+		case "no-store":
+			noStore = true
+		case "must-understand": // may void a no-store (RFC 9111, section 5.2.2.3)
+			mustUnderstand = true
+		}
+		kept = append(kept, d)
+	}
+	if !private && (!noStore || mustUnderstand) {
+		kept = append(kept, "private")
+	}
+	*c = kept
+}
+
+// cacheable reports whether a shared cache might keep a response to that method
+// with that header. It is for a warning: it costs every request, so it takes a
+// look, and parses nothing.
+func cacheable(method string, h http.Header) bool {
+	if method != http.MethodGet && method != http.MethodHead {
+		return false
+	}
+	for _, line := range h["Cache-Control"] {
+		if strings.Contains(line, "private") || strings.Contains(line, "no-store") {
+			return false
+		}
+	}
+	return true
+}
