@@ -277,8 +277,7 @@ func (s *Session) adopt(ctx context.Context, now time.Time) error {
 				s.setForeign(from.Forget(old))
 			}
 		case errors.Is(err, errLegacyOutage):
-			m.adoptions.of(from.Name()).outages.Add(1)
-			m.log.Warn("a legacy session could not be asked for", slog.String("format", from.Name()), slog.Any("error", err))
+			m.legacyFailed(ctx, from.Name(), "a legacy session could not be asked for", err)
 			if !a.SkipOutages {
 				return err
 			}
@@ -587,18 +586,22 @@ func (m *Manager) legacyMark(kind, source, what string) store.ID {
 	return store.HashIdentifier(m.cfg.Keys.current().Legacy(kind, m.cfg.Name, source, what))
 }
 
-// adoptedAt returns when a legacy session was first adopted, or zero.
+// adoptedAt returns when a legacy session was first adopted: zero if it was not,
+// and a time long ago if that cannot be told any more.
 func (m *Manager) adoptedAt(ctx context.Context, spent store.ID, now time.Time) (time.Time, error) {
-	rec, err := m.ask(ctx, spent, 0)
+	st, err := m.ask(ctx, spent, 0)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return time.Time{}, nil
-	case err != nil:
-		return time.Time{}, m.storeFailed(ctx, "load", err)
-	case rec.Expired(now):
+	case errors.Is(err, errDamaged), st != nil && st.stored.Ended.After(now.Add(clockSkew)):
+		// When it was, and with it the start of the lifetime, is not known.
+		return time.Unix(0, 0), nil
+	case st == nil:
+		return time.Time{}, err
+	case st.stored.Expired(now):
 		return time.Time{}, nil
 	}
-	return rec.Ended, nil
+	return st.stored.Ended, nil
 }
 
 // noteAdopted leaves the note for adoptedAt: an end mark of a session that never
@@ -650,30 +653,30 @@ func (m *Manager) refuseLegacy(ctx context.Context, user string) error {
 func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued, now time.Time) error {
 	id := m.legacyMark("user", source, user)
 	for attempt := 0; ; attempt++ {
-		rec, err := m.ask(ctx, id, 0)
-		base := store.Base{}
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			rec = store.Record{}
-		case err != nil:
-			return m.storeFailed(ctx, "load", err)
-		case rec.Expired(now):
-			rec = store.Record{}
-		default:
-			base = rec.Base()
+		note, err := m.refusal(ctx, id, now)
+		if err != nil {
+			return err
 		}
-		until := later(rec.Expires, m.refusalsUntil(now))
-		if !rec.Seen.Before(issued) && !rec.Expires.Before(until) {
+		until := later(note.rec.Expires, m.refusalsUntil(now))
+		if note.total {
+			if err := m.cfg.Store.Delete(ctx, id, until); err != nil {
+				return m.storeFailed(ctx, "end a session", err)
+			}
+			return nil
+		}
+		rec := note.rec
+		if !rec.Seen.Before(issued) && !rec.Expires.Before(until) && !note.mended {
 			return nil
 		}
 		next := store.Record{
 			ID: id, Version: rec.Version + 1, Tags: []store.Tag{newTag()},
 			Created: now, Seen: later(rec.Seen, issued), Deadline: until, Expires: until,
+			Shorten: note.mended,
 		}
 		if err := m.sealNote(&next); err != nil {
 			return err
 		}
-		err = m.send(ctx, next, base)
+		err = m.send(ctx, next, rec.Base())
 		if !errors.Is(err, store.ErrConflict) {
 			return err
 		}
@@ -681,6 +684,32 @@ func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued,
 			return unavailable("save", ctx.Err())
 		}
 	}
+}
+
+// refusal is a note of refuseIssued; the zero refusal is none.
+type refusal struct {
+	rec    store.Record // what was issued up to its Seen is refused
+	mended bool         // a clock was ahead when it was written; the store still says so
+	total  bool         // all is refused, whenever it was issued: nobody knows better
+}
+
+// refusal loads the note with that ID. One that was damaged, or ended as if it
+// were a session, refuses whatever it may have been about.
+func (m *Manager) refusal(ctx context.Context, id store.ID, now time.Time) (refusal, error) {
+	st, err := m.ask(ctx, id, 0)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return refusal{}, nil
+	case errors.Is(err, errDamaged):
+		return refusal{total: true}, nil
+	case st == nil:
+		return refusal{}, err
+	case st.stored.Expired(now):
+		return refusal{}, nil
+	case st.stored.IsEnd():
+		return refusal{total: true}, nil
+	}
+	return refusal{rec: st.stored, mended: st.mended}, nil
 }
 
 // sealNote gives a note of refuseIssued the data of an empty session, so that
@@ -697,15 +726,22 @@ func (m *Manager) checkRevoked(ctx context.Context, old *LegacySession, user str
 	if user == "" {
 		return nil
 	}
-	rec, err := m.ask(ctx, m.legacyMark("user", old.Source, user), 0)
+	now := m.now()
+	note, err := m.refusal(ctx, m.legacyMark("user", old.Source, user), now)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil
 	case err != nil:
-		return m.storeFailed(ctx, "load", err)
-	case rec.Expired(m.now()):
+		return err
+	case note.total:
+		return refusedRevoked
+	case note.rec.Version == 0:
 		return nil
-	case old.Issued.IsZero() || !old.Issued.After(rec.Seen):
+	case note.mended:
+		// What the old application issues from now on is good again.
+		if err := m.refuseIssued(ctx, old.Source, user, now, now); err != nil {
+			return err
+		}
+	}
+	if old.Issued.IsZero() || !old.Issued.After(note.rec.Seen) || old.Issued.After(now.Add(clockSkew)) {
 		return refusedRevoked
 	}
 	return nil
@@ -752,8 +788,7 @@ func (m *Manager) endLegacy(ctx context.Context, h *record.Header) (setCookie []
 	}
 	setCookie, err = from.End(ctx, &LegacySession{Source: l.Source, State: l.State, Copies: l.Copies})
 	if err != nil {
-		m.adoptions.of(l.Source).outages.Add(1)
-		m.log.Warn("a legacy session could not be ended", slog.String("format", l.Source), slog.Any("error", err))
+		m.legacyFailed(ctx, l.Source, "a legacy session could not be ended", err)
 		return setCookie, fmt.Errorf("%w: %w: %w", ErrUnavailable, errLegacyOutage, err)
 	}
 	m.adoptions.of(l.Source).ended.Add(1)
@@ -768,6 +803,16 @@ func (m *Manager) limitUntil(now time.Time) time.Time {
 		until = later(until, m.refusalsUntil(now))
 	}
 	return until
+}
+
+// legacyFailed counts and logs that a legacy format's server did not answer,
+// unless the caller gave up.
+func (m *Manager) legacyFailed(ctx context.Context, format, text string, err error) {
+	if gaveUp(ctx) {
+		return
+	}
+	m.adoptions.of(format).outages.Add(1)
+	m.report(slog.LevelWarn, text, slog.String("format", format), slog.Any("error", err))
 }
 
 func (m *Manager) legacyFormat(name string) Legacy {
@@ -805,7 +850,7 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 	name := b.To.Name()
 	failed := func(err error) {
 		m.adoptions.of(name).writeErrors.Add(1)
-		m.log.Warn("a session could not be written in its legacy form", slog.String("format", name), slog.Any("error", err))
+		m.report(slog.LevelWarn, "a session could not be written in its legacy form", slog.String("format", name), slog.Any("error", err))
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()

@@ -446,7 +446,7 @@ func (s *Session) keepInline(st *state, value string, now time.Time) {
 func (s *Session) keepStored(st *state, renew bool) {
 	m := s.m
 	now := m.now()
-	m.sweepNowAndThen(now)
+	m.sweepNowAndThen()
 	if st.stored.Shorten {
 		m.watches.wakeAt(st.id, st.stored.Deadline)
 	}
@@ -641,7 +641,7 @@ var errUnknownOutcome = errors.New("it is not known whether it was saved")
 // more saves it is gone in any case.
 func (m *Manager) notSaved(ctx context.Context, rec *store.Record) bool {
 	cur, err := m.ask(ctx, rec.ID, 0)
-	return errors.Is(err, store.ErrNotFound) || err == nil && cur.Version < rec.Version+store.RecentTags
+	return errors.Is(err, store.ErrNotFound) || cur != nil && cur.stored.Version < rec.Version+store.RecentTags
 }
 
 // backOff waits a little, at random, before a save is tried on a newer base.

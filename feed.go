@@ -64,9 +64,7 @@ func (m *Manager) follow(w *watch, loaded time.Time) {
 	listening := !f.since.IsZero()
 	f.mu.Unlock()
 	switch {
-	case over:
-		w.end(ErrEnded)
-	case missed && listening:
+	case over, missed && listening:
 		go w.look()
 	}
 	// Otherwise readFeed looks at it once it listens.
@@ -133,9 +131,10 @@ func (m *Manager) readEnds(reader store.EndFeed, cursor string) (store.EndPage, 
 	return page, err
 }
 
-// hear ends the streams of sessions that have ended.
+// hear ends the streams of sessions that have ended. The feed only says where to
+// look: an end is that of a session if its own record says so.
 func (m *Manager) hear(ends []store.End) {
-	now := m.now()
+	now := time.Now()
 	f := &m.feed
 	f.mu.Lock()
 	for id, at := range f.heard {
@@ -149,9 +148,7 @@ func (m *Manager) hear(ends []store.End) {
 		}
 	}
 	f.mu.Unlock()
-	for _, e := range ends {
-		m.watches.end(e.ID, ErrEnded)
-	}
+	m.look(m.watches.oneOfEach(ends))
 }
 
 // listens notes that every end until then is heard, and reports whether it
@@ -178,7 +175,7 @@ func (m *Manager) feedDone() bool {
 	f := &m.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := m.now()
+	now := time.Now()
 	switch {
 	case !m.watches.empty():
 		f.quiet = time.Time{}
@@ -194,10 +191,13 @@ func (m *Manager) feedDone() bool {
 }
 
 // lookAtAll asks the store about each session that somebody waits for.
-func (m *Manager) lookAtAll() {
+func (m *Manager) lookAtAll() { m.look(m.watches.oneOfAll()) }
+
+// look asks the store about sessions that somebody waits for.
+func (m *Manager) look(watches []*watch) {
 	slots := make(chan struct{}, looksAtOnce)
 	var wg sync.WaitGroup
-	for _, w := range m.watches.oneOfEach() {
+	for _, w := range watches {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()

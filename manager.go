@@ -45,7 +45,8 @@ type Manager struct {
 	closing   sync.Once
 	stop      context.Context // ends with Close
 	stopNow   context.CancelFunc
-	nextSweep atomic.Int64 // Unix milliseconds
+	started   time.Time
+	nextSweep atomic.Int64 // nanoseconds after started, by the monotonic clock
 }
 
 // New checks the configuration, reports every mistake in it at once, and
@@ -60,7 +61,8 @@ func New(cfg Config) (*Manager, error) {
 		m.former = append(m.former, newCookieNames(cfg.Name, &cfg.FormerCookies[i]))
 	}
 	m.stop, m.stopNow = context.WithCancel(context.Background())
-	m.scheduleSweep(m.now())
+	m.started = time.Now()
+	m.scheduleSweep(0)
 	return m, nil
 }
 
@@ -206,26 +208,24 @@ func (m *Manager) Sweep(ctx context.Context) (int, error) {
 	}
 }
 
-func (m *Manager) scheduleSweep(now time.Time) {
+// scheduleSweep plans the next sweep. now is the time since started.
+func (m *Manager) scheduleSweep(now time.Duration) {
 	// Spread over replicas that started together.
 	var b [1]byte
 	_, _ = rand.Read(b[:]) // never fails
 	wait := sweepInterval + sweepInterval*time.Duration(b[0])/1024
-	m.nextSweep.Store(now.Add(wait).UnixMilli())
+	m.nextSweep.Store(int64(now + wait))
 }
 
 // sweepNowAndThen starts a sweep in the background when one is due.
-func (m *Manager) sweepNowAndThen(now time.Time) {
-	due := m.nextSweep.Load()
-	if now.UnixMilli() < due || !m.nextSweep.CompareAndSwap(due, now.Add(sweepInterval).UnixMilli()) {
+func (m *Manager) sweepNowAndThen() {
+	now, due := time.Since(m.started), m.nextSweep.Load()
+	if int64(now) < due || !m.nextSweep.CompareAndSwap(due, int64(now+sweepInterval)) {
 		return
 	}
 	m.scheduleSweep(now)
-	go func() {
-		if _, err := m.Sweep(m.stop); err != nil && m.stop.Err() == nil {
-			m.log.Warn("could not sweep old sessions; the next try is in about ten minutes", slog.Any("error", err))
-		}
-	}()
+	// A failure is logged there; the next try is in about ten minutes.
+	go func() { _, _ = m.Sweep(m.stop) }()
 }
 
 // load finds the session that the request brings.
@@ -278,15 +278,15 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 		// then, and a copy of it would survive every logout.
 		return nil, errInlineLogin
 	}
-	if now.After(m.idleDeadline(h, record.Time(h.Seen), record.Time(h.Expires))) {
-		return nil, ErrExpired
-	}
-	st, mended := m.mend(&state{
+	st := m.mend(&state{
 		placement: PlacementInline,
 		identity:  identity{h.Identifier, store.HashIdentifier(h.Identifier)},
 		rec:       rec,
 	}, now)
-	st.mended = mended
+	h = &st.rec.Header
+	if now.After(m.idleDeadline(h, record.Time(h.Seen), record.Time(h.Expires))) {
+		return nil, ErrExpired
+	}
 	return st, nil
 }
 
@@ -413,58 +413,92 @@ type goneError struct {
 func (e *goneError) Error() string        { return errGone.Error() }
 func (e *goneError) Is(target error) bool { return target == errGone }
 
-// ask loads a record: the store's own, or a copy of at least that version; 0
-// asks the origin.
-func (m *Manager) ask(ctx context.Context, id store.ID, minimum uint64) (store.Record, error) {
+// ask returns what the store has under an ID: its own record, or a copy of at
+// least that version; 0 asks the origin. It is the only place that takes a record
+// from the store by its ID, and what it returns is verified to belong there. The
+// error is store.ErrNotFound, errDamaged, errKeyLacking, together with what the
+// store says of the record, or one that wraps ErrUnavailable.
+func (m *Manager) ask(ctx context.Context, id store.ID, minimum uint64) (*state, error) {
 	// Counted when the answer is there: who sees the count grow knows that a
 	// request has its session, not merely that it asked.
 	defer m.count.loads.Add(1)
-	load := m.cfg.Store.Load
+	var rec store.Record
+	var err error
 	if fl, ok := m.cfg.Store.(store.FloorLoader); ok {
-		load = func(ctx context.Context, id store.ID) (store.Record, error) { return fl.LoadFrom(ctx, id, minimum) }
+		rec, err = fl.LoadFrom(ctx, id, minimum)
+	} else {
+		rec, err = m.cfg.Store.Load(ctx, id)
 	}
-	rec, err := load(ctx, id)
-	if err == nil && rec.ID != id {
-		err = store.ErrDamaged // another session's record, wherever it came from
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, store.ErrNotFound
+	case errors.Is(err, store.ErrDamaged):
+		return nil, m.damaged(id, err)
+	case err != nil:
+		return nil, m.storeFailed(ctx, "load", err)
 	}
-	if errors.Is(err, store.ErrDamaged) {
-		m.damaged(id, err)
-		return store.Record{}, store.ErrNotFound
-	}
-	return rec, err
+	return m.verified(id, rec)
 }
 
-// damaged counts and logs a record that is worthless.
-func (m *Manager) damaged(id store.ID, err error) {
+var (
+	// errDamaged says that what the store has under an ID is no record of it. It
+	// was counted and logged.
+	errDamaged = errors.New("sojourn: a record was damaged or moved")
+
+	// errKeyLacking says that a record is sealed with an unknown key.
+	errKeyLacking = fmt.Errorf("%w: the key ring lacks the key of a stored session", ErrUnavailable)
+)
+
+// verified opens a record that the store gave for an ID, and makes sure that it
+// belongs there: its data are sealed together with its ID, user and end. End marks
+// have no data. The errors are those of ask.
+func (m *Manager) verified(id store.ID, rec store.Record) (*state, error) {
+	if rec.ID != id {
+		return nil, m.damaged(id, store.ErrDamaged)
+	}
+	st := &state{placement: PlacementStored, identity: identity{id: id}, stored: rec, size: len(rec.Data)}
+	if rec.IsEnd() {
+		return st, nil
+	}
+	var err error
+	st.rec, err = m.openRecord(rec)
+	switch {
+	case errors.Is(err, seal.ErrUnknownKey):
+		return st, errKeyLacking
+	case err != nil:
+		return nil, m.damaged(id, err)
+	}
+	return m.mend(st, m.now()), nil
+}
+
+// damaged counts and logs a record that is worthless, and returns errDamaged.
+func (m *Manager) damaged(id store.ID, err error) error {
 	m.count.damaged.Add(1)
 	m.report(slog.LevelError, "a stored session does not open: its record was damaged or moved",
 		slog.String("session", id.String()), slog.Any("error", err))
+	return errDamaged
 }
 
-// fetch loads and opens a record: a live session, errGone, or an error that
-// wraps ErrUnavailable. minimum is the lowest version that a cached copy may
-// have; 0 asks the origin.
+// fetch loads a session: a live one, errGone, or an error that wraps
+// ErrUnavailable. minimum is the lowest version that a cached copy may have; 0
+// asks the origin. A session whose record is damaged is gone.
 func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*state, error) {
-	rec, err := m.ask(ctx, who.id, minimum)
+	st, err := m.ask(ctx, who.id, minimum)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, errDamaged):
 		return nil, &goneError{}
-	case err != nil:
-		return nil, m.storeFailed(ctx, "load", err)
-	case rec.IsEnd():
-		return nil, &goneError{ended: rec.Ended, replaced: replaced(&rec)}
-	case rec.Expired(m.now()):
+	case st == nil:
+		return nil, err
+	case st.stored.IsEnd():
+		return nil, &goneError{ended: st.stored.Ended, replaced: replaced(&st.stored)}
+	case st.stored.Expired(m.now()):
 		return nil, &goneError{expired: true}
-	}
-	st, err := m.openRecord(rec, who)
-	switch {
-	case errors.Is(err, seal.ErrUnknownKey):
-		return nil, fmt.Errorf("%w: the key ring lacks the key of a stored session", ErrUnavailable)
 	case err != nil:
-		m.damaged(who.id, err)
-		return nil, &goneError{}
+		m.report(slog.LevelError, "a stored session cannot be opened: the key ring lacks its key",
+			slog.String("session", who.id.String()))
+		return nil, err
 	}
-	st, st.mended = m.mend(st, m.now())
+	st.identity = who
 	return st, nil
 }
 

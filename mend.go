@@ -3,14 +3,17 @@ package sojourn
 import (
 	"log/slog"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// mend corrects times of a session that lie further in the future than clocks may
-// differ: the clock of a machine was ahead when they were noted. It reports
-// whether there were any. The lifetime is counted from now then, and a login at
-// an unknown time is no recent one.
-func (m *Manager) mend(st *state, now time.Time) (next *state, mended bool) {
+// mend returns a state without times that lie further in the future than clocks
+// may differ: the clock of a machine was ahead when they were noted. The lifetime
+// is counted from now then, and a login at an unknown time is no recent one. Such
+// a state is mended, and the next request that may writes it down.
+func (m *Manager) mend(st *state, now time.Time) *state {
 	latest := now.Add(clockSkew).UnixMilli()
+	mended := false
 	h := st.rec.Header
 	for _, at := range [...]*int64{&h.Created, &h.Seen, &h.Rotated, &h.Presented, &h.Promoted} {
 		if *at > latest {
@@ -28,22 +31,27 @@ func (m *Manager) mend(st *state, now time.Time) (next *state, mended bool) {
 		seen, mended = now, true
 	}
 	if !mended {
-		return st, false
+		return st
 	}
 	m.report(slog.LevelWarn, "a session was used or created in the future: the clock of a machine is wrong, or was; the session's lifetime begins now")
 	out := *st
+	out.mended = true
 	out.rec.Header = h
 	end := m.lifetimeEnd(&h)
 	if st.placement == PlacementInline {
 		out.rec.Header.Expires = min(h.Expires, end.UnixMilli())
-		return &out, true
+		return &out
 	}
-	out.stored.Seen = seen
-	if end.Before(out.stored.Expires) {
-		out.stored.Expires = end
+	r := &out.stored
+	r.Created, r.Seen = record.Time(h.Created), seen
+	r.Expires = earlier(r.Expires, end)
+	r.Deadline = earlier(r.Deadline, m.idleDeadline(&h, seen, r.Expires))
+	return &out
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	if d := m.idleDeadline(&h, seen, out.stored.Expires); d.Before(out.stored.Deadline) {
-		out.stored.Deadline = d
-	}
-	return &out, true
+	return a
 }

@@ -23,5 +23,6 @@ func (m *Manager) SweepDue() time.Time {
 	if _, ok := m.cfg.Store.(store.Sweeper); !ok {
 		return time.Time{}
 	}
-	return time.UnixMilli(m.nextSweep.Load()).UTC()
+	now := time.Now()
+	return now.Add(time.Duration(m.nextSweep.Load()) - now.Sub(m.started)).UTC().Truncate(time.Millisecond)
 }

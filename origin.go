@@ -74,14 +74,16 @@ func (m *Manager) checkOrigin(ctx context.Context, o *origin, old *LegacySession
 	if now.After(record.Time(o.Expires)) {
 		return refusedExpired
 	}
-	rec, err := m.ask(ctx, store.ID(o.Session), 0)
+	st, err := m.ask(ctx, store.ID(o.Session), 0)
 	switch {
 	case errors.Is(err, store.ErrNotFound): // expired long ago, or never stored
-	case err != nil:
-		return m.storeFailed(ctx, "load", err)
-	case rec.IsEnd():
+	case errors.Is(err, errDamaged): // it may have ended
 		return refusedEnded
-	case !rec.Expired(now):
+	case st == nil:
+		return err
+	case st.stored.IsEnd():
+		return refusedEnded
+	case !st.stored.Expired(now):
 		return refusedSuperseded
 	}
 	if o.Idle > 0 && now.Sub(lastUsed(old)) > time.Duration(o.Idle)*time.Millisecond {

@@ -208,17 +208,13 @@ func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum
 	return &state{placement: PlacementStored, identity: who, rec: r, stored: rec, size: len(rec.Data)}, nil
 }
 
-// openRecord is the inverse of sealRecord.
-func (m *Manager) openRecord(rec store.Record, who identity) (*state, error) {
+// openRecord returns the content of a record that sealRecord made.
+func (m *Manager) openRecord(rec store.Record) (record.Record, error) {
 	plain, _, err := m.cfg.Keys.current().Open(nil, seal.Record, rec.Data, wire.BindRecord(m.aad, &rec))
 	if err != nil {
-		return nil, err
+		return record.Record{}, err
 	}
-	r, err := record.Parse(plain)
-	if err != nil {
-		return nil, err
-	}
-	return &state{placement: PlacementStored, identity: who, rec: r, stored: rec, size: len(rec.Data)}, nil
+	return record.Parse(plain)
 }
 
 func tooLarge(n, limit int) error {

@@ -133,14 +133,26 @@ func (m *Manager) userSessions(ctx context.Context, user string) ([]*state, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	sessions, err := m.listUser(ctx, user)
+	listed, err := m.listUser(ctx, user)
 	now := m.now()
-	return slices.DeleteFunc(sessions, func(st *state) bool { return st.stored.Expired(now) }), err
+	var sessions []*state
+	for _, l := range listed {
+		if !l.damaged && !l.stored.Expired(now) {
+			sessions = append(sessions, l.state)
+		}
+	}
+	return sessions, err
 }
 
-// listUser returns the sessions of a user that have not ended, also those whose
+// listed is a record that the store has under a user, and that has not ended.
+type listed struct {
+	*state
+	damaged bool // it is no session; only id is set
+}
+
+// listUser returns the records of a user that have not ended, also those whose
 // time is over by this process's clock.
-func (m *Manager) listUser(ctx context.Context, user string) ([]*state, error) {
+func (m *Manager) listUser(ctx context.Context, user string) (all []listed, err error) {
 	index, ok := m.cfg.Store.(store.UserIndex)
 	if !ok {
 		return nil, fmt.Errorf("sojourn: list a user's sessions: the store cannot: %w", errors.ErrUnsupported)
@@ -153,37 +165,35 @@ func (m *Manager) listUser(ctx context.Context, user string) ([]*state, error) {
 	case err != nil:
 		return nil, m.storeFailed(ctx, "list a user's sessions", err)
 	}
-	var sessions []*state
 	for _, rec := range recs {
-		switch {
-		case rec.User != hash:
-			m.damaged(rec.ID, store.ErrDamaged) // somebody else's
-		case !rec.IsEnd():
-			sessions = append(sessions, m.openAny(rec, user))
+		if rec.User != hash {
+			_ = m.damaged(rec.ID, store.ErrDamaged) // somebody else's
+			continue
+		}
+		if rec.IsEnd() {
+			continue
+		}
+		switch st, err := m.verified(rec.ID, rec); {
+		case errors.Is(err, errDamaged):
+			all = append(all, listed{&state{identity: identity{id: rec.ID}}, true})
+		case err != nil:
+			describeSealed(st, user)
+			all = append(all, listed{st, false})
+		default:
+			all = append(all, listed{st, false})
 		}
 	}
-	return sessions, nil
+	return all, nil
 }
 
-// openAny opens a record for looking at it. One that does not open, because a
-// key is lacking, is described as far as the store knows it.
-func (m *Manager) openAny(rec store.Record, user string) *state {
-	st, err := m.openRecord(rec, identity{id: rec.ID})
-	if err != nil {
-		return &state{
-			placement: PlacementStored,
-			identity:  identity{id: rec.ID},
-			// What else may hold it is not known, so its mark stays the longest.
-			rec: record.Record{Header: record.Header{
-				User:        user,
-				Created:     record.Millis(rec.Created),
-				InlineUntil: record.Millis(rec.Expires),
-			}},
-			stored: rec,
-			size:   len(rec.Data),
-		}
+// describeSealed describes a session whose key is lacking as far as the store
+// knows it. What else may hold it is not known, so its end mark stays the longest.
+func describeSealed(st *state, user string) {
+	st.rec.Header = record.Header{
+		User:        user,
+		Created:     record.Millis(st.stored.Created),
+		InlineUntil: record.Millis(st.stored.Expires),
 	}
-	return st
 }
 
 // findHandle returns the live stored session with that handle, or one that was
@@ -199,14 +209,18 @@ func (m *Manager) findHandle(ctx context.Context, handle string, skew time.Durat
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	rec, err := m.ask(ctx, id, 0)
+	st, err := m.ask(ctx, id, 0)
 	switch {
-	case errors.Is(err, store.ErrNotFound), err == nil && (rec.IsEnd() || rec.Expired(m.now().Add(-skew))):
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, errDamaged):
+		return nil, ErrNotFound
+	case st == nil:
+		return nil, err
+	case st.stored.IsEnd(), st.stored.Expired(m.now().Add(-skew)):
 		return nil, ErrNotFound
 	case err != nil:
-		return nil, m.storeFailed(ctx, "load", err)
+		describeSealed(st, "")
 	}
-	return m.openAny(rec, ""), nil
+	return st, nil
 }
 
 // currentHandle returns the handle of the session of the request that ctx
@@ -270,21 +284,25 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 		return 0, err
 	}
 	total := 0
-	// Again, for logins that were under way while the first ones were ended.
+	// Again, for logins that were under way while the first ones were ended. An
+	// index that lags behind may go on listing those that have ended.
+	ended := map[store.ID]bool{}
 	for range revokeRounds {
 		listing, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-		sessions, err := m.listUser(listing, user)
+		all, err := m.listUser(listing, user)
 		cancel()
 		if err != nil {
 			return total, err
 		}
-		sessions = slices.DeleteFunc(sessions, func(st *state) bool {
-			return slices.Contains(keep, st.id.String())
+		all = slices.DeleteFunc(all, func(l listed) bool {
+			again := ended[l.id]
+			ended[l.id] = true
+			return again || slices.Contains(keep, l.id.String())
 		})
-		if len(sessions) == 0 {
+		if len(all) == 0 {
 			return total, nil
 		}
-		n, err := m.revokeAll(ctx, sessions, reason)
+		n, err := m.revokeAll(ctx, all, reason)
 		total += n
 		if err != nil {
 			return total, err
@@ -299,24 +317,33 @@ const revokeRounds = 20
 
 var errKeepsLoggingIn = errors.New("the user keeps logging in")
 
-func (m *Manager) revokeAll(ctx context.Context, sessions []*state, reason string) (n int, err error) {
+// revokeAll ends sessions, and returns how many of them were live.
+func (m *Manager) revokeAll(ctx context.Context, all []listed, reason string) (n int, err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, revokeAtOnce)
 	live := m.now().Add(-clockSkew)
-	for _, st := range sessions {
+	for _, l := range all {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 			defer cancel()
-			one := m.revoke(ctx, st, reason)
+			var one error
+			if l.damaged {
+				// Whatever it is, it must not be listed as this user's.
+				if one = m.cfg.Store.Delete(ctx, l.id, m.now().Add(store.MinEndMark)); one != nil {
+					one = m.storeFailed(ctx, "end a session", one)
+				}
+			} else {
+				one = m.revoke(ctx, l.state, reason)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case one != nil:
 				err = one
-			case !st.stored.Expired(live): // else it only may have been
+			case !l.damaged && !l.stored.Expired(live): // else it only may have been
 				n++
 			}
 		})

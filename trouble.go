@@ -71,11 +71,15 @@ func (m *Manager) reportAfter(many int, level slog.Level, text string, attrs []s
 	m.log.LogAttrs(context.Background(), level, text, attrs...)
 }
 
+// gaveUp reports whether a call failed because its caller waits no longer: a
+// client that left, or Close.
+func gaveUp(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+
 // storeFailed counts and logs that the store could not do something, and returns
 // the error for it. A caller that gave up says nothing about the store; one
 // whose deadline has passed does.
 func (m *Manager) storeFailed(ctx context.Context, doing string, err error) error {
-	if !errors.Is(ctx.Err(), context.Canceled) {
+	if !gaveUp(ctx) {
 		m.count.storeErrors.Add(1)
 		m.report(slog.LevelError, "the session store failed: could not "+doing, slog.Any("error", err))
 	}

@@ -20,7 +20,7 @@ import (
 func (s *Session) commitVolatile(ctx context.Context) (settled bool, err error) {
 	m := s.m
 	keeper, ok := m.cfg.Store.(store.VolatileKeeper)
-	if !ok || s.last.placement != PlacementStored || s.jar.lost != 0 || s.presentDue || s.touchDue ||
+	if !ok || s.last.placement != PlacementStored || s.last.mended || s.jar.lost != 0 || s.presentDue || s.touchDue ||
 		s.changes.header != (headerChange{}) {
 		return false, nil
 	}
@@ -67,7 +67,7 @@ func (s *Session) commitVolatile(ctx context.Context) (settled bool, err error) 
 // withVolatile returns st with the volatile values that a cache holds for it.
 func (m *Manager) withVolatile(ctx context.Context, st *state) *state {
 	keeper, ok := m.cfg.Store.(store.VolatileKeeper)
-	if !ok {
+	if !ok || st.mended { // the values are sealed together with the end that it had
 		return st
 	}
 	v, err := keeper.LoadVolatile(ctx, st.id, st.stored.Base())
@@ -75,11 +75,14 @@ func (m *Manager) withVolatile(ctx context.Context, st *state) *state {
 		return st // lost, or out of reach
 	}
 	plain, _, err := m.cfg.Keys.current().Open(nil, seal.Record, v.Data, wire.BindVolatile(m.aad, &st.stored))
-	if err != nil {
-		return st
+	var values record.Record
+	if err == nil {
+		values, err = record.Parse(plain)
 	}
-	values, err := record.Parse(plain)
 	if err != nil {
+		if !errors.Is(err, seal.ErrUnknownKey) {
+			_ = m.damaged(st.id, err)
+		}
 		return st
 	}
 	out := *st

@@ -117,8 +117,8 @@ func (ws *watches) len() (n int) {
 	return n
 }
 
-// oneOfEach returns a watch of each session.
-func (ws *watches) oneOfEach() []*watch {
+// oneOfAll returns a watch of each session.
+func (ws *watches) oneOfAll() []*watch {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	all := make([]*watch, 0, len(ws.byID))
@@ -129,6 +129,19 @@ func (ws *watches) oneOfEach() []*watch {
 		}
 	}
 	return all
+}
+
+// oneOfEach returns a watch of each of these sessions that somebody waits for.
+func (ws *watches) oneOfEach(ends []store.End) (some []*watch) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, e := range ends {
+		for w := range ws.byID[e.ID] {
+			some = append(some, w)
+			break
+		}
+	}
+	return some
 }
 
 func (ws *watches) remove(w *watch) {
