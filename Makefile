@@ -60,6 +60,10 @@ bench-engines: ## the same on real servers, which it starts: Redis, PostgreSQL (
 fuzz: ## run every fuzz target for FUZZTIME (30s each)
 	@GO="$(GO)" scripts/fuzz $(FUZZTIME) $(MODULES)
 
+.PHONY: mutants
+mutants: ## break what each row of the ASVS table promises, and see its tests fail (MUTANTS="7.3.1 7.4.1" for some rows)
+	@$(GO) run ./internal/mutants $(MUTANTS)
+
 .PHONY: vuln
 vuln: $(BIN)/govulncheck ## look up known vulnerabilities (needs the network)
 	@set -e; for dir in $(MODULES); do echo "$$dir"; (cd "$$dir" && "$(BIN)/govulncheck" ./...); done

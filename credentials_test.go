@@ -603,3 +603,59 @@ func TestCredentialsUnderClocksThatDifferByAMinute(t *testing.T) {
 		}
 	})
 }
+
+// A page may be kept and shown by anybody; a credential in it, or in a header
+// that scripts can read, would be as good as the cookie.
+func TestACookiesValueLeavesOnlyBySetCookie(t *testing.T) {
+	s := newSite(t)
+	v := newGuest(t)
+	for _, change := range []func(*sojourn.Session){
+		func(x *sojourn.Session) { themeKey.Set(x, "dark") },
+		func(x *sojourn.Session) { cartKey.Set(x, 1) },
+		func(x *sojourn.Session) { x.Login("anna") },
+		(*sojourn.Session).Rotate,
+		(*sojourn.Session).Logout,
+	} {
+		resp := v.get(s.Handler(func(w http.ResponseWriter, _ *http.Request, x *sojourn.Session) {
+			change(x)
+			fmt.Fprint(w, "a page")
+		}))
+		text := body(t, resp)
+		for _, c := range resp.Cookies() {
+			if c.Value == "" {
+				continue
+			}
+			for name, lines := range resp.Header {
+				if name != "Set-Cookie" && strings.Contains(strings.Join(lines, "\n"), c.Value) {
+					t.Errorf("the value of %s is in the header %s", c.Name, name)
+				}
+			}
+			if strings.Contains(text, c.Value) {
+				t.Errorf("the value of %s is in the page", c.Name)
+			}
+		}
+	}
+}
+
+func TestARequestThatDeclaresItselfBackgroundIsNoActivity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), IdleTimeout: time.Hour}))
+		for kind, begin := range map[string]func(*sojourn.Session){
+			"stored": login("anna"),
+			"inline": func(s *sojourn.Session) { colour.Set(s, "red") },
+		} {
+			anna := sitetest.NewBrowser()
+			does(t, anna, site, begin)
+			polls := anna.Clone()
+			polls.Header.Set("Sojourn-Background", "1")
+			for range 5 {
+				time.Sleep(11 * time.Minute)
+				polls.Send(site, func(s *sojourn.Session) { s.User() }).ArriveAt(anna)
+			}
+			time.Sleep(6 * time.Minute)
+			if !isNew(t, anna, site) {
+				t.Errorf("%s: a page that polls kept its session alive", kind)
+			}
+		}
+	})
+}

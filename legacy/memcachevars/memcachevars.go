@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,8 +63,15 @@ func New(c Config) (*Format, error) {
 	if len(c.Names) == 0 {
 		return nil, errors.New("memcachevars: no Names")
 	}
+	if !slices.Contains(c.Names, origin) {
+		c.Names = append(slices.Clone(c.Names), origin)
+	}
 	return &Format{c}, nil
 }
+
+// origin is the variable in which a session manager that writes this format for a
+// roll-back says which of its sessions it is a copy of.
+const origin = "_sojourn"
 
 // StandardID accepts what generators of identifiers usually make: the 36
 // characters of a UUID, or 16 to 128 letters, digits and underscores. Neither
