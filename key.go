@@ -80,18 +80,45 @@ func TTL(d time.Duration) KeyOption {
 }
 
 // NewKey returns a key whose values are kept as CBOR. It panics if name is
-// empty, longer than 255 bytes or starts with "_", which is reserved, and if T
-// is or contains a type that CBOR would lose: a func or chan, an interface with
-// methods, a struct without exported fields.
+// empty, longer than 255 bytes or starts with "_", which is reserved, and if
+// values of type T would not come back as they were. These types cannot be kept,
+// nor types that contain them:
+//
+//   - funcs, chans, complex numbers, uintptrs, interfaces with methods;
+//   - structs without exported fields, such as a sync.Mutex or a big.Rat, and
+//     structs of which two fields have the same name;
+//   - types with a MarshalCBOR or MarshalBinary method that have no counterpart
+//     to read it, or that have it from an embedded field, beside other fields;
+//   - pointers to unexported structs, embedded;
+//   - maps whose keys are pointers.
+//
+// Unexported fields are not kept, nor are fields tagged `cbor:"-"`. A nil slice,
+// map or pointer stays nil and an empty one empty. Times keep their instant, to
+// the nanosecond, and their offset from UTC if it is whole minutes.
+//
+// What an interface holds (an any, and everything in it) comes back in the
+// widest type of its kind: integers as int64, or big.Int beyond its range, floats
+// as float64, lists as []any, maps as map[string]any, named types as the types
+// behind them, pointers as what they point to.
+//
+// Some values of such types cannot come back either, and fail the commit with
+// [ErrBadValue]: structs and types with a form of their own in an interface,
+// times before the year 0 or after 9999, pointers to nil, map keys that would
+// come back as others (such as NaN), and what is nested in more than 10,000
+// arrays, maps and structs, so also whatever contains itself.
 func NewKey[T any](name string, opts ...KeyOption) Key[T] {
-	if err := unkeepable(reflect.TypeFor[T]()); err != nil {
+	f, err := formOf(reflect.TypeFor[T]())
+	if err != nil {
 		panic(fmt.Sprintf("sojourn: NewKey(%q): %v", name, err))
 	}
-	return NewKeyCodec(name, Codec[T](cborCodec[T]{}), opts...)
+	return NewKeyCodec(name, Codec[T](cborCodec[T]{f}), opts...)
 }
 
 // NewKeyCodec returns a key whose values are kept as c writes them. It panics
 // if name is empty, longer than 255 bytes or starts with "_", and if c is nil.
+// An error of c's Encode fails the commit with [ErrBadValue], one of its Decode
+// makes the value unreadable; so does a panic of either. What c writes is not
+// checked: whether it comes back as it was is up to c.
 func NewKeyCodec[T any](name string, c Codec[T], opts ...KeyOption) Key[T] {
 	if err := checkName(name); err != nil {
 		panic(err.Error())
@@ -113,9 +140,11 @@ func checkName(name string) error {
 	return nil
 }
 
-type cborCodec[T any] struct{}
+type cborCodec[T any] struct{ form *form }
 
-func (cborCodec[T]) Encode(v T) ([]byte, error) { return encodeValue(v) }
+func (c cborCodec[T]) Encode(v T) ([]byte, error) {
+	return encodeAs(reflect.ValueOf(&v).Elem(), c.form)
+}
 
 func (cborCodec[T]) Decode(b []byte) (T, error) {
 	var v T
@@ -152,11 +181,11 @@ func (k Key[T]) Lookup(s *Session) (T, error) {
 // Set changes the value: last writer wins, key by key. v is encoded now; a
 // value that cannot be encoded fails the commit with [ErrBadValue].
 func (k Key[T]) Set(s *Session, v T) {
-	raw, err := k.codec.Encode(v)
+	raw, err := k.encode(v)
 	s.lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		s.failLater(k.bad("encode", err))
+		s.failLater(err)
 		return
 	}
 	s.put(k.slot(), raw)
@@ -182,9 +211,9 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 				v = zero
 			}
 		}
-		b, err := k.codec.Encode(f(v))
+		b, err := k.encode(f(v))
 		if err != nil {
-			return nil, k.bad("encode", err)
+			return nil, err
 		}
 		return nonNil(b), nil
 	}
@@ -234,17 +263,35 @@ func (k Key[T]) Delete(s *Session) {
 
 func (k Key[T]) slot() slot { return slot{name: k.name, flags: k.flags, ttl: k.ttl} }
 
-func (k Key[T]) decode(raw []byte) (T, error) {
-	v, err := k.codec.Decode(raw)
+func (k Key[T]) encode(v T) (raw []byte, err error) {
+	raw, err = func() (raw []byte, err error) {
+		defer recovered(&err)
+		return k.codec.Encode(v)
+	}()
+	if err != nil {
+		return nil, badValue("encode", k.name, reflect.TypeFor[T](), err)
+	}
+	return raw, nil
+}
+
+func (k Key[T]) decode(raw []byte) (v T, err error) {
+	v, err = func() (v T, err error) {
+		defer recovered(&err)
+		return k.codec.Decode(raw)
+	}()
 	if err != nil {
 		var zero T
-		return zero, k.bad("decode", err)
+		return zero, badValue("decode", k.name, reflect.TypeFor[T](), err)
 	}
 	return v, nil
 }
 
-// bad names the key and the codec's kind of failure. The codec's own text is
-// left out of it: it may quote the value.
-func (k Key[T]) bad(doing string, err error) error {
-	return fmt.Errorf("%w: cannot %s %q as %v (%T)", ErrBadValue, doing, k.name, reflect.TypeFor[T](), err)
+// badValue names a value, its type and what is wrong with it. Of a codec's
+// error only the kind is told: its text may quote the value.
+func badValue(doing, name string, t reflect.Type, err error) error {
+	why := kindOf(err)
+	if e, ok := err.(*valueError); ok {
+		why = e.describe(name)
+	}
+	return fmt.Errorf("%w: cannot %s %.40q as %v (%s)", ErrBadValue, doing, name, t, why)
 }

@@ -349,19 +349,21 @@ func getInto(name string, raw []byte, into any) error {
 	}
 	fresh := reflect.New(target.Type().Elem())
 	if err := decodeValue(raw, fresh.Interface()); err != nil {
-		return fmt.Errorf("%w: cannot decode %.40q as %v (%T)", ErrBadValue, name, target.Type().Elem(), err)
+		return badValue("decode", name, target.Type().Elem(), err)
 	}
 	target.Elem().Set(fresh.Elem())
 	return nil
 }
 
-// Set changes the value of that name. It is encoded now. A value that cannot be
-// encoded, or a name that cannot be used (empty, over 255 bytes, or starting
+// Set changes the value of that name. It is encoded now, in the form of its own
+// type: [Session.Get] reads a struct back into a struct of that type, and a
+// map[int]string into one. A value that would not come back as it is (see
+// [NewKey]), or a name that cannot be used (empty, over 255 bytes, or starting
 // with "_"), fails the commit with [ErrBadValue].
 func (s *Session) Set(name string, value any) {
 	raw, err := encodeValue(value)
 	if err != nil {
-		err = fmt.Errorf("%w: cannot encode %.40q, a %T (%T)", ErrBadValue, name, value, err)
+		err = badValue("encode", name, reflect.TypeOf(value), err)
 	}
 	if bad := checkName(name); bad != nil {
 		err = bad
