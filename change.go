@@ -44,7 +44,11 @@ type changes struct {
 	cleared bool // all values were removed before the keys were changed
 	keys    []change
 	header  headerChange
+	index   map[string]int // places in keys, once there are many
 }
+
+// manyChanges is how many changed keys are looked up in an index.
+const manyChanges = 16
 
 // headerChange is what a request did to a session's header; nil = nothing.
 type headerChange struct {
@@ -76,29 +80,46 @@ func (c *changes) repeatable() bool {
 	return !slices.ContainsFunc(c.keys, func(k change) bool { return k.taken != nil || len(k.updates) > 0 })
 }
 
-// has reports whether anything was done to that key by itself.
-func (c *changes) has(name string) bool {
-	return slices.ContainsFunc(c.keys, func(k change) bool { return k.name == name })
+// find returns the place of name in keys, or -1.
+func (c *changes) find(name string) int {
+	if len(c.keys) <= manyChanges {
+		return slices.IndexFunc(c.keys, func(k change) bool { return k.name == name })
+	}
+	if c.index == nil {
+		c.index = make(map[string]int, 2*len(c.keys))
+		for i := range c.keys {
+			c.index[c.keys[i].name] = i
+		}
+	}
+	if i, ok := c.index[name]; ok {
+		return i
+	}
+	return -1
 }
+
+// has reports whether anything was done to that key by itself.
+func (c *changes) has(name string) bool { return c.find(name) >= 0 }
 
 // of returns the change list's entry for name, made if missing.
 func (c *changes) of(name string) *change {
-	for i := range c.keys {
-		if c.keys[i].name == name {
-			return &c.keys[i]
+	i := c.find(name)
+	if i < 0 {
+		i = len(c.keys)
+		ch := change{slot: slot{name: name}}
+		if c.cleared {
+			ch.base = baseRemoved
+		}
+		c.keys = append(c.keys, ch)
+		if c.index != nil {
+			c.index[name] = i
 		}
 	}
-	ch := change{slot: slot{name: name}}
-	if c.cleared {
-		ch.base = baseRemoved
-	}
-	c.keys = append(c.keys, ch)
-	return &c.keys[len(c.keys)-1]
+	return &c.keys[i]
 }
 
 // clear forgets every change but the pops, and removes all values.
 func (c *changes) clear() {
-	c.cleared = true
+	c.cleared, c.index = true, nil
 	c.keys = slices.DeleteFunc(c.keys, func(k change) bool { return k.taken == nil })
 	for i := range c.keys {
 		c.keys[i] = change{slot: c.keys[i].slot, taken: c.keys[i].taken, base: baseRemoved}
@@ -128,7 +149,7 @@ func (c *changes) apply(r *record.Record, now time.Time) (record.Record, error) 
 		}
 	}
 	c.header.apply(&out.Header, ms)
-	return out, nil
+	return out.Done(), nil
 }
 
 func (c *change) apply(r *record.Record, now int64) error {

@@ -13,7 +13,11 @@ type Flash struct {
 	Text  string
 }
 
-const flashName = "_flash"
+const (
+	flashName = "_flash"
+	// maxFlashes is how many messages wait for a page that shows them.
+	maxFlashes = 100
+)
 
 // flashEntry is a kept message. Its random ID lets two requests that read and
 // add messages at once remove exactly those that were handed out.
@@ -25,7 +29,8 @@ type flashEntry struct {
 }
 
 // Flash adds a message for the visitor's next page, with a level such as
-// "info", "success" or "error".
+// "info", "success" or "error". At most 100 messages wait: another one takes the
+// place of the oldest, as with a client that never asks for a page.
 func (s *Session) Flash(level, text string) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -37,7 +42,8 @@ func (s *Session) Flash(level, text string) {
 		if slices.ContainsFunc(list, func(e flashEntry) bool { return e.ID == entry.ID }) {
 			return raw, nil
 		}
-		return encodeValue(append(list, entry))
+		list = append(list, entry)
+		return encodeValue(list[max(0, len(list)-maxFlashes):])
 	})
 	if err != nil {
 		s.failLater(err)

@@ -162,7 +162,7 @@ func mergeInline(stored record.Record, inline *record.Record) record.Record {
 			out.Put(f)
 		}
 	}
-	return out
+	return out.Done()
 }
 
 // sealRecord makes the store's record for a session, as the successor of prev

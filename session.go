@@ -2,7 +2,6 @@ package sojourn
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -536,9 +535,12 @@ func (s *Session) showValue(k slot, raw []byte) {
 	s.edit().Put(f)
 }
 
-// failLater makes the next commit fail: its changes would not be all there.
+// failLater makes the next commit fail: its changes would not be all there. The
+// first reason is told.
 func (s *Session) failLater(err error) {
-	s.failed = errors.Join(s.failed, err)
+	if s.failed == nil {
+		s.failed = err
+	}
 }
 
 func nonNil(b []byte) []byte {

@@ -125,7 +125,7 @@ func replaceVolatile(rec, values *record.Record) record.Record {
 	for _, f := range values.Fields() {
 		out.Put(f)
 	}
-	return out
+	return out.Done()
 }
 
 // sameDurable reports whether two states of a session have the same values,

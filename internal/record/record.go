@@ -58,10 +58,66 @@ func (f *Field) Live(now int64) bool { return f.Expiry == 0 || now <= f.Expiry }
 
 // Record is a session's header and fields. A Record is a value: its methods
 // that change something work on their receiver's own copy of the field list
-// after [Record.Clone], and never touch a Value.
+// after [Record.Clone], and never touch a Value. n changes of a list of n fields
+// take O(n log n) steps.
 type Record struct {
 	Header Header
 	fields []Field // sorted by Name
+	// edits are changes that are not in fields yet, by name; nil = removed: in a
+	// long list each change would move many fields. All methods but Find, Put,
+	// Remove and Len merge them first, so see Done.
+	edits map[string]*Field
+	more  int // how many fields the edits add; negative if they remove more
+}
+
+// short is how many fields a list has whose changes are made in place.
+const short = 64
+
+// merge puts the edits into the list of fields.
+func (r *Record) merge() {
+	if r.edits == nil {
+		return
+	}
+	changed := make([]string, 0, len(r.edits))
+	for name := range r.edits {
+		changed = append(changed, name)
+	}
+	slices.Sort(changed)
+	out := make([]Field, 0, r.Len())
+	rest := r.fields
+	for _, name := range changed {
+		for len(rest) > 0 && rest[0].Name < name {
+			out, rest = append(out, rest[0]), rest[1:]
+		}
+		if len(rest) > 0 && rest[0].Name == name {
+			rest = rest[1:]
+		}
+		if f := r.edits[name]; f != nil {
+			out = append(out, *f)
+		}
+	}
+	r.fields, r.edits, r.more = append(out, rest...), nil, 0
+}
+
+// Done returns the record for sharing: reading it changes nothing in it.
+func (r *Record) Done() Record {
+	r.merge()
+	return *r
+}
+
+// edit notes that the field of that name is f now; nil = there is none.
+func (r *Record) edit(name string, f *Field) {
+	if r.edits == nil {
+		r.edits = map[string]*Field{}
+	}
+	_, before := r.Find(name)
+	r.edits[name] = f
+	switch after := f != nil; {
+	case after && !before:
+		r.more++
+	case before && !after:
+		r.more--
+	}
 }
 
 // Parse splits b, which the record then shares and nobody may modify. It
@@ -114,6 +170,7 @@ func Parse(b []byte) (Record, error) {
 
 // Append appends the record's bytes to dst.
 func (r *Record) Append(dst []byte) []byte {
+	r.merge()
 	dst = append(dst, version)
 	var head [256]byte
 	h := r.Header.append(head[:0])
@@ -144,6 +201,7 @@ func (r *Record) Append(dst []byte) []byte {
 
 // Size returns about how many bytes Append needs, never less.
 func (r *Record) Size() int {
+	r.merge()
 	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Methods)
 	n += len(r.Header.Identifier) + len(r.Header.Legacy) + len(r.Header.Unknown) + 21*8
 	for i := range r.fields {
@@ -153,10 +211,13 @@ func (r *Record) Size() int {
 }
 
 // Len returns how many fields there are.
-func (r *Record) Len() int { return len(r.fields) }
+func (r *Record) Len() int { return len(r.fields) + r.more }
 
 // Fields returns the fields, sorted by name. They must not be modified.
-func (r *Record) Fields() []Field { return r.fields }
+func (r *Record) Fields() []Field {
+	r.merge()
+	return r.fields
+}
 
 func (r *Record) search(name string) (int, bool) {
 	if len(r.fields) < 8 {
@@ -174,6 +235,9 @@ func (r *Record) search(name string) (int, bool) {
 
 // Find returns the field with that name, live or not.
 func (r *Record) Find(name string) (*Field, bool) {
+	if f, ok := r.edits[name]; ok {
+		return f, f != nil
+	}
 	i, ok := r.search(name)
 	if !ok {
 		return nil, false
@@ -183,11 +247,22 @@ func (r *Record) Find(name string) (*Field, bool) {
 
 // Clone returns a record that Put and Remove may change without changing r.
 func (r *Record) Clone() Record {
+	r.merge()
 	return Record{Header: r.Header, fields: slices.Clone(r.fields)}
 }
 
 // Put inserts f or replaces the field of that name.
 func (r *Record) Put(f Field) {
+	n := len(r.fields)
+	if r.edits == nil && (n == 0 || r.fields[n-1].Name < f.Name) {
+		r.fields = append(r.fields, f)
+		return
+	}
+	if r.edits != nil || n >= short {
+		late := f // so that f itself stays on the stack
+		r.edit(f.Name, &late)
+		return
+	}
 	i, ok := r.search(f.Name)
 	if ok {
 		r.fields[i] = f
@@ -198,21 +273,29 @@ func (r *Record) Put(f Field) {
 
 // Remove removes the field with that name, if there is one.
 func (r *Record) Remove(name string) {
+	if r.edits != nil || len(r.fields) >= short {
+		if _, ok := r.Find(name); ok {
+			r.edit(name, nil)
+		}
+		return
+	}
 	if i, ok := r.search(name); ok {
 		r.fields = slices.Delete(r.fields, i, i+1)
 	}
 }
 
 // RemoveAll removes every field and leaves the header.
-func (r *Record) RemoveAll() { r.fields = nil }
+func (r *Record) RemoveAll() { r.fields, r.edits, r.more = nil, nil, 0 }
 
 // Expire removes the fields that are over at now (Unix milliseconds).
 func (r *Record) Expire(now int64) {
+	r.merge()
 	r.fields = slices.DeleteFunc(r.fields, func(f Field) bool { return !f.Live(now) })
 }
 
 // Settle marks every field as last changed in a stored session.
 func (r *Record) Settle() {
+	r.merge()
 	for i := range r.fields {
 		r.fields[i].Stamp = 0
 	}
