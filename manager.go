@@ -526,8 +526,24 @@ func (s *Session) visit() visit {
 // to the browser, although they have to be.
 func (s *Session) plainHTTP() bool {
 	r := s.r
-	return r != nil && !s.m.cfg.Cookie.Insecure && r.TLS == nil && r.Header.Get("X-Forwarded-Proto") != "https" &&
+	return r != nil && !s.m.cfg.Cookie.Insecure && r.TLS == nil && !forwardedSecurely(r.Header) &&
 		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
+}
+
+// forwardedSecurely reports whether X-Forwarded-Proto says that the browser's
+// own connection was encrypted. Each proxy on the way may have added to the
+// list, so the first element is about the browser; the schemes are in any case
+// of letters (RFC 3986, section 3.1), and wss is what some proxies call https
+// when a WebSocket is asked for.
+func forwardedSecurely(h http.Header) bool {
+	for _, line := range h["X-Forwarded-Proto"] {
+		for proto := range strings.SplitSeq(line, ",") {
+			if proto = strings.TrimSpace(proto); proto != "" {
+				return strings.EqualFold(proto, "https") || strings.EqualFold(proto, "wss")
+			}
+		}
+	}
+	return false
 }
 
 // crossSite reports whether the request was started by another site (Fetch

@@ -204,22 +204,35 @@ func TestACrossSiteRequestWithACookieIsLikeAnyOther(t *testing.T) {
 
 func TestASecureCookieOverPlainHTTPIsWarnedOfOnce(t *testing.T) {
 	const warning = "WARN a Secure session cookie was set over plain HTTP"
+	forwarded := func(lines ...string) func(*http.Request) {
+		return func(r *http.Request) { r.Header["X-Forwarded-Proto"] = lines }
+	}
 	for name, test := range map[string]struct {
 		target string
 		edit   func(*http.Request)
 		config func(*sojourn.Config)
 		warned bool
 	}{
-		"plain HTTP":           {"http://shop.example/", nil, nil, true},
-		"a LAN address":        {"http://192.168.1.7:8080/", nil, nil, true},
-		"HTTPS":                {"https://shop.example/", nil, nil, false},
-		"behind a TLS proxy":   {"http://shop.example/", func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") }, nil, false},
-		"behind another proxy": {"http://shop.example/", func(r *http.Request) { r.Header.Set("Forwarded", "for=192.0.2.1;proto=https") }, nil, false},
-		"localhost":            {"http://localhost:8080/", nil, nil, false},
-		"a name of localhost":  {"http://shop.localhost:8080/", nil, nil, false},
-		"loopback":             {"http://127.0.0.1:8080/", nil, nil, false},
-		"loopback, IPv6":       {"http://[::1]:8080/", nil, nil, false},
-		"insecure by choice":   {"http://shop.example/", nil, func(c *sojourn.Config) { c.Cookie.Insecure = true }, false},
+		"plain HTTP":                          {"http://shop.example/", nil, nil, true},
+		"a LAN address":                       {"http://192.168.1.7:8080/", nil, nil, true},
+		"HTTPS":                               {"https://shop.example/", nil, nil, false},
+		"behind a TLS proxy":                  {"http://shop.example/", func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") }, nil, false},
+		"behind one that shouts":              {"http://shop.example/", forwarded("HTTPS"), nil, false},
+		"behind two proxies":                  {"http://shop.example/", forwarded("https,http"), nil, false},
+		"behind three, in their own spelling": {"http://shop.example/", forwarded("Https , http, http"), nil, false},
+		"behind two that add lines":           {"http://shop.example/", forwarded("https", "http"), nil, false},
+		"an empty element first":              {"http://shop.example/", forwarded("", " ,https"), nil, false},
+		"a WebSocket's scheme":                {"http://shop.example/", forwarded("wss"), nil, false},
+		"plain to the first of two proxies":   {"http://shop.example/", forwarded("http,https"), nil, true},
+		"plain to the first, in two lines":    {"http://shop.example/", forwarded("HTTP", "https"), nil, true},
+		"nothing forwarded":                   {"http://shop.example/", forwarded(""), nil, true},
+		"a scheme that only begins like it":   {"http://shop.example/", forwarded("httpsx"), nil, true},
+		"behind another proxy":                {"http://shop.example/", func(r *http.Request) { r.Header.Set("Forwarded", "for=192.0.2.1;proto=https") }, nil, false},
+		"localhost":                           {"http://localhost:8080/", nil, nil, false},
+		"a name of localhost":                 {"http://shop.localhost:8080/", nil, nil, false},
+		"loopback":                            {"http://127.0.0.1:8080/", nil, nil, false},
+		"loopback, IPv6":                      {"http://[::1]:8080/", nil, nil, false},
+		"insecure by choice":                  {"http://shop.example/", nil, func(c *sojourn.Config) { c.Cookie.Insecure = true }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.config == nil {
