@@ -560,9 +560,10 @@ func (s *Session) crossSite() bool {
 	if origin == "" {
 		return false
 	}
+	// As http.CrossOriginProtection compares them, port included, so that no
+	// request passes there and is another site's here, nor the other way round.
 	u, err := url.Parse(origin)
-	// Sites, like cookies, know no ports.
-	return err != nil || !strings.EqualFold(u.Hostname(), hostname(r.Host))
+	return err != nil || u.Host != r.Host
 }
 
 // withheld reports whether the browser kept our cookies back from this request,
