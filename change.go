@@ -19,6 +19,9 @@ type slot struct {
 // bytes remove the value.
 type updateFunc func(raw []byte, ok bool) ([]byte, error)
 
+// caller calls an updateFunc: Session.call.
+type caller func(f updateFunc, raw []byte, ok bool) ([]byte, error)
+
 // change is what a request did to one key since the session was loaded, in the
 // form that can be done again to a newer state of the session.
 type change struct {
@@ -128,7 +131,7 @@ func (c *changes) clear() {
 
 // apply does the changes to a copy of r at now. It returns ErrTaken if a popped
 // value is no longer there, and an Update function's error.
-func (c *changes) apply(r *record.Record, now time.Time) (record.Record, error) {
+func (c *changes) apply(r *record.Record, now time.Time, call caller) (record.Record, error) {
 	ms := now.UnixMilli()
 	out := r.Clone()
 	out.Expire(ms)
@@ -144,7 +147,7 @@ func (c *changes) apply(r *record.Record, now time.Time) (record.Record, error) 
 		out.RemoveAll()
 	}
 	for i := range c.keys {
-		if err := c.keys[i].apply(&out, ms); err != nil {
+		if err := c.keys[i].apply(&out, ms, call); err != nil {
 			return record.Record{}, err
 		}
 	}
@@ -152,7 +155,7 @@ func (c *changes) apply(r *record.Record, now time.Time) (record.Record, error) 
 	return out.Done(), nil
 }
 
-func (c *change) apply(r *record.Record, now int64) error {
+func (c *change) apply(r *record.Record, now int64, call caller) error {
 	var raw []byte
 	f, ok := r.Find(c.name)
 	switch {
@@ -165,7 +168,7 @@ func (c *change) apply(r *record.Record, now int64) error {
 	}
 	for _, f := range c.updates {
 		var err error
-		if raw, err = callUpdate(f, raw, ok); err != nil {
+		if raw, err = call(f, raw, ok); err != nil {
 			return err
 		}
 		ok = raw != nil

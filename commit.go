@@ -332,9 +332,7 @@ func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
 		s.changes.header.apply(&out.Header, now.UnixMilli())
 		return out, nil
 	}
-	s.updating.Store(true)
-	defer s.updating.Store(false)
-	return s.changes.apply(&st.rec, now)
+	return s.changes.apply(&st.rec, now, s.call)
 }
 
 // choresDue reports whether doChores has anything to do.

@@ -387,7 +387,7 @@ func (s *Session) endStored(ctx context.Context, cur *state) error {
 	m := s.m
 	for attempt := 0; ; attempt++ {
 		now := m.now()
-		if _, err := s.ending.pops.apply(&cur.rec, now); err != nil {
+		if _, err := s.ending.pops.apply(&cur.rec, now, s.call); err != nil {
 			return err
 		}
 		err := m.sendEnd(ctx, cur, cur, now)

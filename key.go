@@ -196,8 +196,9 @@ func (k Key[T]) Set(s *Session, v T) {
 //
 // In a stored session Update is exact: if another request was faster, f is
 // called again with its result when the session is saved, so it may run more
-// than once and must have no effects of its own. It must not use the session;
-// that panics. What Update returns is this request's view; after a successful
+// than once and must have no effects of its own. Neither f nor a [Codec] may use
+// the session: that panics, after a second. Another session may be used, unless
+// an Update of that one uses this one. What Update returns is this request's view; after a successful
 // [Session.Save], Get returns what was committed. In a cookie-held session the
 // last response wins: use [ServerSide] for anything you count.
 func (k Key[T]) Update(s *Session, f func(T) T) T {
@@ -217,15 +218,19 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 		}
 		return nonNil(b), nil
 	}
-	s.lock()
-	defer s.mu.Unlock()
+	raw, err := func() ([]byte, error) {
+		s.lock()
+		defer s.mu.Unlock() // f may panic
+		return s.update(k.slot(), step)
+	}()
 	var v T
-	raw, err := s.update(k.slot(), step)
 	if err == nil {
 		// Decoded afresh, so that it shares nothing with what f kept hold of.
 		v, err = k.decode(raw)
 	}
 	if err != nil {
+		s.lock()
+		defer s.mu.Unlock()
 		s.failLater(err)
 	}
 	return v
@@ -238,20 +243,23 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 // value after [Session.Save], or by writing to the session only. In a
 // cookie-held session a replayed cookie brings the value back: use [ServerSide].
 func (k Key[T]) Pop(s *Session) (T, bool) {
-	s.lock()
-	defer s.mu.Unlock()
 	var zero T
-	raw, ok := s.raw(k.name)
-	if !ok {
-		return zero, false
+	for {
+		s.lock()
+		raw, ok := s.raw(k.name)
+		s.mu.Unlock()
+		if !ok {
+			return zero, false
+		}
+		v, err := k.decode(raw) // unlocked, because codecs are the application's
+		if err != nil {
+			s.m.unreadable(k.name, err)
+			return zero, false
+		}
+		if s.takeIf(k.name, raw) {
+			return v, true
+		}
 	}
-	v, err := k.decode(raw)
-	if err != nil {
-		s.m.unreadable(k.name, err)
-		return zero, false
-	}
-	s.take(k.name, raw)
-	return v, true
 }
 
 // Delete removes the value, if there is one.

@@ -1,11 +1,11 @@
 package sojourn
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
 	"reflect"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,8 +27,10 @@ type Session struct {
 	in  http.Header     // of the request
 	ctx context.Context // of Manager.Open; nil otherwise
 
-	mu       sync.Mutex
-	updating atomic.Bool // an Update function is running; see lock
+	mu sync.Mutex
+	// updates counts the beginnings and the ends of Update functions: it is odd
+	// while one runs. See lock.
+	updates atomic.Uint64
 
 	last *state        // as loaded or last saved
 	view record.Record // last with the changes below applied
@@ -471,6 +473,18 @@ func (s *Session) remove(name string) {
 	s.show(ch)
 }
 
+// takeIf takes a value, unless it has changed from what raw says.
+func (s *Session) takeIf(name string, raw []byte) bool {
+	s.lock()
+	defer s.mu.Unlock()
+	now, ok := s.raw(name)
+	if !ok || !bytes.Equal(now, raw) {
+		return false
+	}
+	s.take(name, raw)
+	return true
+}
+
 func (s *Session) take(name string, raw []byte) {
 	ch := s.changes.of(name)
 	// Only a value that was there when the session was loaded can have been
@@ -486,9 +500,7 @@ func (s *Session) take(name string, raw []byte) {
 
 func (s *Session) update(k slot, f updateFunc) ([]byte, error) {
 	raw, ok := s.raw(k.name)
-	s.updating.Store(true)
-	defer s.updating.Store(false)
-	next, err := callUpdate(f, raw, ok)
+	next, err := s.call(f, raw, ok)
 	if err != nil || next != nil && s.unchanged(k, next) || next == nil && !ok && !s.changes.has(k.name) {
 		return next, err
 	}
@@ -548,42 +560,4 @@ func nonNil(b []byte) []byte {
 		return []byte{}
 	}
 	return b
-}
-
-// lock locks mu. An Update function that uses its own session would wait for
-// itself for ever; it is told so instead.
-func (s *Session) lock() {
-	if s.mu.TryLock() {
-		return
-	}
-	if s.updating.Load() && insideUpdate() {
-		panic("sojourn: an Update function must not use the session: it gets the value as its argument and returns the new one")
-	}
-	s.mu.Lock()
-}
-
-// callUpdate is where every Update function runs, so that insideUpdate can
-// find it on the stack.
-//
-//go:noinline
-func callUpdate(f updateFunc, raw []byte, ok bool) ([]byte, error) { return f(raw, ok) }
-
-// insideUpdate reports whether the calling goroutine is in callUpdate.
-func insideUpdate() bool {
-	pcs := make([]uintptr, 256)
-	n := runtime.Callers(2, pcs)
-	for n == len(pcs) {
-		pcs = make([]uintptr, 2*n)
-		n = runtime.Callers(2, pcs)
-	}
-	frames := runtime.CallersFrames(pcs[:n])
-	for {
-		frame, more := frames.Next()
-		if strings.HasSuffix(frame.Function, "/sojourn.callUpdate") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
 }
