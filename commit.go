@@ -502,8 +502,12 @@ func (s *Session) setFloor(st *state, now time.Time) {
 	s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, false
 }
 
-// cookieAge is a cookie's Max-Age: until the session's absolute end, because
-// the idle timeout moves without the cookie.
+// cookieAge is a cookie's Max-Age, in whole seconds: until the session's
+// absolute end, because the idle timeout moves without the cookie. Some browsers
+// cut off the fraction of the second at which they got the cookie, and would
+// drop it up to a second too early. So it is asked to live a second longer,
+// and only the session's own end ends the session; except where that is as far
+// away as a cookie may live.
 func (m *Manager) cookieAge(h *record.Header, expires, now time.Time) time.Duration {
 	if !m.persistent(h) {
 		return 0
@@ -512,7 +516,8 @@ func (m *Manager) cookieAge(h *record.Header, expires, now time.Time) time.Durat
 	if age <= 0 {
 		return -1
 	}
-	return min(age, maxAge)
+	const second = time.Second
+	return min((age+second-1).Truncate(second)+second, maxAge)
 }
 
 // forget expires every cookie of the session in the browser.

@@ -381,7 +381,7 @@ func TestComplaintExpiriesInThreePlacesDisagree(t *testing.T) {
 					}
 				})
 				for _, line := range a.Header["Set-Cookie"] {
-					if !strings.Contains(line, fmt.Sprintf("Max-Age=%d;", life/time.Second)) {
+					if !strings.Contains(line, fmt.Sprintf("Max-Age=%d;", life/time.Second+1)) {
 						t.Errorf("%s: the browser is told another age than %v: %s", what, life, line[strings.Index(line, ";"):])
 					}
 				}

@@ -63,8 +63,8 @@ func newCookieNames(name string, c *Cookie) cookieNames {
 	return n
 }
 
-// line returns a Set-Cookie value. A zero maxAge leaves the cookie to the
-// browser's own session, a negative one deletes it.
+// line returns a Set-Cookie value. maxAge is in whole seconds: zero leaves the
+// cookie to the browser's own session, a negative one deletes it.
 func (n *cookieNames) line(name, value string, maxAge time.Duration) string {
 	var b strings.Builder
 	b.Grow(len(name) + len(value) + len(n.attrs) + 32)
@@ -77,7 +77,7 @@ func (n *cookieNames) line(name, value string, maxAge time.Duration) string {
 	case maxAge > 0:
 		b.WriteString("; Max-Age=")
 		var digits [20]byte
-		b.Write(strconv.AppendInt(digits[:0], int64((maxAge+time.Second-1)/time.Second), 10))
+		b.Write(strconv.AppendInt(digits[:0], int64(maxAge/time.Second), 10))
 	}
 	b.WriteString(n.attrs)
 	return b.String()

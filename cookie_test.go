@@ -16,7 +16,7 @@ import (
 )
 
 func TestCookieAttributesFollowTheConfiguration(t *testing.T) {
-	const month = "; Max-Age=2592000"
+	const month = "; Max-Age=2592001"
 	for name, test := range map[string]struct {
 		cookie         sojourn.Cookie
 		prefix, age    string

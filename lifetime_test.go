@@ -76,8 +76,12 @@ func TestLifetimeEndsASessionWhateverHappens(t *testing.T) {
 			}
 			thief := anna.Steal()
 			time.Sleep(10*time.Hour + time.Millisecond)
-			if len(anna.Cookies()) != 0 || !isNew(t, thief, shop) {
+			if !isNew(t, anna.Clone(), shop) || !isNew(t, thief, shop) {
 				t.Errorf("an %s session outlived its lifetime", what)
+			}
+			time.Sleep(time.Second)
+			if len(anna.Cookies()) != 0 {
+				t.Errorf("the cookies of an %s session outlived it by more than a second", what)
 			}
 		})
 	}
@@ -431,4 +435,81 @@ func TestRotatedCredential(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestABrowserThatCountsWholeSecondsKeepsTheSessionUntilItsVeryEnd(t *testing.T) {
+	const life = 8 * time.Second
+	stored := func(session *sojourn.Session) { cartKey.Set(session, 1) }
+	inline := func(session *sojourn.Session) { themeKey.Set(session, "dark") }
+	for name, test := range map[string]struct {
+		config func(*sojourn.Config)
+		begin  func(*sojourn.Session)
+	}{
+		"stored":             {func(c *sojourn.Config) { c.Lifetime = life }, stored},
+		"stored, never idle": {func(c *sojourn.Config) { c.Lifetime, c.IdleTimeout = life, -1 }, stored},
+		"inline":             {func(c *sojourn.Config) { c.Lifetime = life }, inline},
+		"inline, never idle": {func(c *sojourn.Config) { c.Lifetime, c.IdleTimeout = life, -1 }, inline},
+		"login":              {func(c *sojourn.Config) { c.Lifetime = life }, func(session *sojourn.Session) { session.Login("ada") }},
+		"cookie only": {func(c *sojourn.Config) { cookieOnly(c); c.Lifetime = life }, func(session *sojourn.Session) {
+			session.Login("ada")
+		}},
+		"an end of its own": {func(*sojourn.Config) {}, func(session *sojourn.Session) {
+			session.SetExpiry(0, life)
+			stored(session)
+		}},
+		"an end that is no whole second": {func(c *sojourn.Config) { c.Lifetime = life + time.Millisecond }, stored},
+		"behind caches":                  {func(c *sojourn.Config) { c.Lifetime, c.Store = life, withCopies{newSpy()} }, stored},
+	} {
+		for _, begins := range []time.Duration{0, time.Millisecond, 420 * time.Millisecond, 999 * time.Millisecond} {
+			t.Run(fmt.Sprint(name, ", begun at ", begins), func(t *testing.T) {
+				inFakeTime(t, func(t *testing.T) {
+					s := newSite(t, test.config)
+					v := newGuest(t)
+					wait(begins)
+					resp := s.do(v, test.begin)
+					// What Firefox and Python's http.cookiejar do: whole seconds, cut off.
+					drops := map[string]int64{}
+					for _, c := range resp.Cookies() {
+						drops[c.Name] = time.Now().Unix() + int64(c.MaxAge)
+					}
+					sent := func() *guest {
+						still := v.copy()
+						for name := range still.cookies {
+							if drops[name] <= time.Now().Unix() {
+								delete(still.cookies, name)
+							}
+						}
+						return still
+					}
+					var end time.Time
+					s.do(v.copy(), func(session *sojourn.Session) {
+						if end = session.Info().Expires; end.IsZero() {
+							t.Fatal("there is no session")
+						}
+					})
+					is := func() (live bool) {
+						s.do(sent(), func(session *sojourn.Session) { live = session.Info().Placement != sojourn.PlacementNone })
+						return live
+					}
+					for _, before := range []time.Duration{time.Second, 420 * time.Millisecond, time.Millisecond, 0} {
+						wait(time.Until(end) - before)
+						if !is() {
+							t.Fatalf("the session is gone %v before Info().Expires", before)
+						}
+					}
+					wait(time.Millisecond)
+					if is() {
+						t.Error("the session goes on after Info().Expires")
+					}
+				})
+			})
+		}
+	}
+}
+
+// withCopies is a store with copies, so that the browser gets a floor.
+type withCopies struct{ *spy }
+
+func (s withCopies) LoadFrom(ctx context.Context, id store.ID, _ uint64) (store.Record, error) {
+	return s.Load(ctx, id)
 }
