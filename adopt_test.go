@@ -329,11 +329,11 @@ func TestTheKeyRotationDoesNotChangeWhatALegacySessionIsAdoptedAs(t *testing.T) 
 		}
 		return keys
 	}
-	s, old := newMove(t, func(c *sojourn.Config) { c.Keys = open(first + "\n" + index) })
+	s, old := newMove(t, func(c *sojourn.Config) { c.Keys = open(keyText(first, index)) })
 	old.put("a", dayOld(anna()))
 	s.do(bring(t, "a"), func(session *sojourn.Session) { cartKey.Set(session, 9) })
 	rotated, err := sojourn.New(sojourn.Config{
-		Keys: open("retired" + strings.TrimPrefix(first, "active") + "\n" + sojourn.GenerateKey() + "\n" + index), Store: s.store,
+		Keys: open(keyText("retired"+strings.TrimPrefix(first, "active"), sojourn.GenerateKey(), index)), Store: s.store,
 		Adopt: &sojourn.Adopt{From: []sojourn.Legacy{old}, Map: mapOld},
 	})
 	if err != nil {

@@ -149,7 +149,7 @@ func TestComplaintTheCleanUpRacesWithRequests(t *testing.T) {
 // keyring makes a ring of the entries.
 func keyring(t *testing.T, entries ...string) *sojourn.KeyRing {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(strings.Join(entries, "\n"))
+	keys, err := sojourn.ParseKeys(keyText(entries...))
 	if err != nil {
 		t.Fatal(err)
 	}

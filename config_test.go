@@ -175,8 +175,8 @@ func TestARequestThatOnlyReadsIsNotRefusedByClose(t *testing.T) {
 		"change": func(session *sojourn.Session) { cartKey.Set(session, 2) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, active1, _ := keyText(1)
-			_, active2, _ := keyText(2)
+			_, active1, _ := keyOfDay(1)
+			_, active2, _ := keyOfDay(2)
 			first := newSite(t, func(c *sojourn.Config) { c.Keys = ring(t, active1) })
 			s := newSite(t, func(c *sojourn.Config) { c.Keys, c.Store = ring(t, active1, active2), first.store })
 			v := newGuest(t)

@@ -672,18 +672,18 @@ func TestActivityMovesTheIdleDeadlineOfAnInlineSessionButNotTooOften(t *testing.
 	})
 }
 
-// ring returns a key ring of entries that keyText made.
+// ring returns a key ring of entries that keyOfDay made.
 func ring(t *testing.T, entries ...string) *sojourn.KeyRing {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(strings.Join(entries, "\n"))
+	keys, err := sojourn.ParseKeys(keyText(entries...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return keys
 }
 
-// keyText returns new keys of one secret, in each state.
-func keyText(day int) (published, active, retired string) {
+// keyOfDay returns new keys of one secret, in each state.
+func keyOfDay(day int) (published, active, retired string) {
 	secret := sojourn.GenerateKey()
 	secret = secret[strings.LastIndex(secret, ":"):]
 	created := fmt.Sprintf(":202601%02dT000000Z", day)
@@ -691,8 +691,8 @@ func keyText(day int) (published, active, retired string) {
 }
 
 func TestKeysRotateWithoutLosingASession(t *testing.T) {
-	_, oldActive, oldRetired := keyText(1)
-	newPublished, newActive, _ := keyText(2)
+	_, oldActive, oldRetired := keyOfDay(1)
+	newPublished, newActive, _ := keyOfDay(2)
 	for _, test := range []struct {
 		cookie string
 		key    sojourn.Key[int]
@@ -734,8 +734,8 @@ func TestKeysRotateWithoutLosingASession(t *testing.T) {
 }
 
 func TestARecordWhoseKeyIsLackingIsAnOutageAndStaysAsItIs(t *testing.T) {
-	_, oldActive, oldRetired := keyText(1)
-	_, newActive, _ := keyText(2)
+	_, oldActive, oldRetired := keyOfDay(1)
+	_, newActive, _ := keyOfDay(2)
 	db := newSpy()
 	at := func(keys ...string) *site {
 		return newSite(t, func(c *sojourn.Config) { c.Keys, c.Store = ring(t, keys...), db })

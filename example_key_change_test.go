@@ -16,8 +16,8 @@ func ExampleParseKeys() {
 
 	for _, text := range []string{
 		"active:20260101T000000Z" + old,
-		"active:20260101T000000Z" + old + ", published:20260601T000000Z" + next,
-		"retired:20260101T000000Z" + old + ", active:20260601T000000Z" + next,
+		"entries:2, active:20260101T000000Z" + old + ", published:20260601T000000Z" + next,
+		"entries:2, retired:20260101T000000Z" + old + ", active:20260601T000000Z" + next,
 		"published:20260601T000000Z" + next,
 	} {
 		_, err := sojourn.ParseKeys(text)

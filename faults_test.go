@@ -546,12 +546,12 @@ func TestLackingKeyOfARecordIsAnOutageAndOverwritesNothing(t *testing.T) {
 	}
 	first, second := one, strings.Replace(two, "active", "published", 1)
 	db := faults.Wrap(memory.New())
-	before := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(first + "\n" + second)}))
+	before := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(keyText(first, second))}))
 	anna := sitetest.NewBrowser()
 	does(t, anna, before, func(s *sojourn.Session) { visits.Set(s, 1) })
 	rec := only(t, db)
 	// The cookie is sealed anew with the second key; the record is not.
-	both := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(strings.Replace(one, "active", "retired", 1) + "\n" + two)}))
+	both := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(keyText(strings.Replace(one, "active", "retired", 1), two))}))
 	look(t, anna, both, func(*sojourn.Session) {})
 	lacking := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(two)}))
 	a := anna.Visit(lacking, func(s *sojourn.Session) { visits.Set(s, 99) })

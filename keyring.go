@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"runtime"
+	"log/slog"
 	"sync/atomic"
 
+	"github.com/sojourn-go/sojourn/internal/keyfile"
 	"github.com/sojourn-go/sojourn/internal/seal"
 )
 
@@ -39,19 +38,25 @@ func newKeyRing(ring *seal.Ring) *KeyRing {
 // LoadKeyFile reads the keys in a file, in the form that [ParseKeys] describes.
 //
 // A file that is missing is made, with new keys, for its owner only (mode 0600,
-// in a folder of mode 0700 that is made too). Several processes that start at
-// once get the same keys. The file system must support hard links. Keep the
-// file: without it every session is lost.
+// in a folder of mode 0700 that is made too), and a line in the log of
+// slog.Default says so. Several processes that start at once get the same keys.
+// The file system must support hard links. Keep the file: without it every
+// session is lost. Replicas on several machines need copies of one file.
 // The file is read once; [WatchKeyFile] also notices changes.
 //
-// A file that everybody on the machine can access is refused, and so is one that
-// is empty, larger than 64 KiB, or not a file. Its group may read it, as the
-// secrets that an orchestrator mounts often need. (Windows keeps access rights
-// elsewhere; they are not looked at.)
-func LoadKeyFile(path string) (*KeyRing, error) {
+// A file that is no regular file, empty, or larger than 64 KiB is refused. Any
+// access for users other than its owner and its group (mode&0007) is refused,
+// and so is a group that may write the file and not read it. The group may read
+// it (0640, 0440), as the secrets that an orchestrator mounts often need, or
+// also write it (0660, which Kubernetes sets in volumes with fsGroup). Anybody
+// may own it. Windows keeps access rights elsewhere; they are not looked at.
+func LoadKeyFile(path string) (*KeyRing, error) { return loadOrMakeKeyFile(path, slog.Default()) }
+
+func loadOrMakeKeyFile(path string, logger *slog.Logger) (*KeyRing, error) {
+	made := false
 	text, err := readKeyFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = makeKeyFile(path); err != nil {
+		if made, err = keyfile.Make(path); err != nil {
 			return nil, fmt.Errorf("sojourn: making the key file: %w", err)
 		}
 		text, err = readKeyFile(path)
@@ -63,7 +68,12 @@ func LoadKeyFile(path string) (*KeyRing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sojourn: key file %s: %w", path, err)
 	}
-	return newKeyRing(ring), nil
+	keys := newKeyRing(ring)
+	if made {
+		logger.Info("session keys: the key file did not exist, and was made with new keys; every process that serves the same sessions needs this file",
+			slog.String("file", path), slog.String("keys", keys.String()))
+	}
+	return keys, nil
 }
 
 // ParseKeys reads keys from a text, such as an environment variable.
@@ -72,6 +82,11 @@ func LoadKeyFile(path string) (*KeyRing, error) {
 // 64 KiB in all; # starts a comment that goes to the end of the line. An entry is
 //
 //	STATE:CREATED:SECRET
+//
+// A text of several entries starts with their number, as entries:3 for three of
+// them. So a text that was cut short is an error, and never a smaller set of
+// keys: no proper prefix of a valid text is valid, unless it only lacks what
+// follows the last entry. The number counts the index entry too.
 //
 // with the state published, active, retired or index; the time it was made, in
 // UTC, such as 20261120T131500Z; and 32 random bytes in base64url without
@@ -112,70 +127,11 @@ func (k *KeyRing) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
 // MarshalText returns what String returns, for logs and JSON.
 func (k *KeyRing) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// readKeyFile returns the text of a key file that only its owner and group can
-// access.
+// readKeyFile returns the text of a key file that a service may use.
 func readKeyFile(path string) (string, error) {
-	info, err := os.Stat(path) // before opening, which waits forever on a pipe
+	text, info, err := keyfile.Read(path)
 	if err != nil {
 		return "", err
 	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if info, err = f.Stat(); err != nil {
-		return "", err
-	}
-	if mode := info.Mode().Perm(); mode&0o007 != 0 && runtime.GOOS != "windows" {
-		return "", fmt.Errorf("everybody on this machine has access to %s (mode %#o): take it away with chmod o= %[1]s, and replace the keys if somebody may have read them", path, mode)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, seal.MaxText+1))
-	if err != nil {
-		return "", err
-	}
-	if len(text) == 0 {
-		return "", fmt.Errorf("%s is empty: put the keys back from a backup, or remove it to start with new keys", path)
-	}
-	return string(text), nil
-}
-
-// makeKeyFile puts a new key file in place, complete and on disk, unless one is
-// there already.
-func makeKeyFile(path string) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, ".session-keys-*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(seal.GenerateKeyFile())
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	// A link, unlike a rename, leaves the file of a process that was faster.
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncFolder(dir)
-}
-
-// syncFolder makes the names in a folder survive a power failure, where a folder
-// can be synced.
-func syncFolder(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return text, keyfile.Access(path, info)
 }

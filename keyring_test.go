@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/sojourn-go/sojourn/internal/keyfile"
 	"github.com/sojourn-go/sojourn/internal/seal"
 )
 
@@ -105,7 +106,7 @@ func TestLoadKeyFileNeverChangesAFile(t *testing.T) {
 	text := "# mine\n" + GenerateKey()
 	path := writeKeyFile(t, text, 0o640)
 	loadKeyFile(t, path)
-	if err := makeKeyFile(path); err != nil { // as by a process that found no file a moment ago
+	if _, err := keyfile.Make(path); err != nil { // as by a process that found no file a moment ago
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != text {
@@ -150,7 +151,33 @@ func TestLoadKeyFileRefusesWhatEverybodyCanAccess(t *testing.T) {
 			t.Errorf("mode %v: got %v, want an error that tells the way out", mode, err)
 		}
 	}
-	for _, mode := range []fs.FileMode{0o600, 0o400, 0o640, 0o440, 0o660} {
+}
+
+// A container runtime mounts secrets with mode 0444, read-only: chmod fails there.
+func TestAKeyFileThatIsMountedForEverybodySaysWhatToSetWhereItIsMounted(t *testing.T) {
+	for _, mode := range []fs.FileMode{0o444, 0o644, 0o404, 0o445} {
+		_, err := LoadKeyFile(writeKeyFile(t, GenerateKey(), mode))
+		for _, want := range []string{fmt.Sprintf("mode %#o", mode), "Kubernetes", "defaultMode: 0400", "fsGroup", "Compose", "mode: 0400", "uid"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("mode %v: %v does not say %q", mode, err, want)
+			}
+		}
+	}
+}
+
+func TestLoadKeyFileRefusesAGroupThatWritesWithoutReading(t *testing.T) {
+	for _, mode := range []fs.FileMode{0o620, 0o630, 0o420, 0o020} {
+		path := writeKeyFile(t, GenerateKey(), mode)
+		if _, err := LoadKeyFile(path); err == nil || os.Geteuid() == 0 && !strings.Contains(err.Error(), "chmod g= "+path) {
+			t.Errorf("mode %v: got %v, want an error that tells the way out", mode, err)
+		}
+	}
+}
+
+// 0440 is a secret that Kubernetes mounts with fsGroup; 0660 is what it makes of
+// 0600 in any other volume with fsGroup; execution means nothing.
+func TestLoadKeyFileTakesWhatOwnerAndGroupMayRead(t *testing.T) {
+	for _, mode := range []fs.FileMode{0o600, 0o400, 0o640, 0o440, 0o660, 0o670, 0o750} {
 		if _, err := LoadKeyFile(writeKeyFile(t, GenerateKey(), mode)); err != nil {
 			t.Errorf("mode %v: %v", mode, err)
 		}
@@ -165,7 +192,7 @@ func TestLoadKeyFileRefuses(t *testing.T) {
 		{"a path below a file", filepath.Join(file, "session.keys"), "session.keys"},
 		{"an empty file", writeKeyFile(t, "", 0o600), "is empty"},
 		{"a file without keys", writeKeyFile(t, "# none\n", 0o600), "there is no key"},
-		{"a damaged file", writeKeyFile(t, GenerateKey()+"\n"+GenerateKey()[:50], 0o600), "session.keys: entry 2: its secret"},
+		{"a damaged file", writeKeyFile(t, "entries:2 "+GenerateKey()+"\n"+GenerateKey()[:50], 0o600), "session.keys: entry 2: its secret"},
 		{"a file that is too large", writeKeyFile(t, GenerateKey()+strings.Repeat("\n", seal.MaxText), 0o600), "longer than 65536 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -211,7 +238,7 @@ func TestKeyErrorsRepeatNoSecret(t *testing.T) {
 	secret := key[strings.LastIndex(key, ":")+1:]
 	for _, text := range []string{
 		secret, ":" + secret, secret + "::", "active:" + secret + ":" + secret, "active:20261120T120000Z:" + secret + "x",
-		key + "," + key, strings.Replace(key, "active", "retired", 1), key + " " + secret,
+		"entries:2," + key + "," + key, strings.Replace(key, "active", "retired", 1), "entries:2 " + key + " " + secret, key + " " + secret, "entries:" + secret, "entries:3 " + key,
 	} {
 		_, err := ParseKeys(text)
 		if err == nil {
@@ -227,7 +254,7 @@ func TestKeyErrorsRepeatNoSecret(t *testing.T) {
 }
 
 func TestAKeyRingPrintsWithoutItsSecrets(t *testing.T) {
-	text := "active:20261120T131500Z:S0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0s " + // 32 times K
+	text := "entries:2 active:20261120T131500Z:S0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0s " + // 32 times K
 		"index:20261120T131500Z:SUlJSUlJSUlJSUlJSUlJSUlJSUlJSUlJSUlJSUlJSUk" // 32 times I
 	keys, err := ParseKeys(text)
 	if err != nil {

@@ -15,6 +15,11 @@ import (
 // none and its oldest key is another one. It was not taken on.
 var ErrIndexKey = errors.New("sojourn: the key that finds users' sessions has changed")
 
+// ErrSealingKey says that a new set of keys lacks the key that seals now. It was
+// not taken on: whatever this process has sealed lately could not be opened any
+// more. A change of keys activates another key first, in a set that has both.
+var ErrSealingKey = errors.New("sojourn: the key that seals now is not among the new keys")
+
 // KeyInfo describes one key of a [KeyRing], without its secret.
 type KeyInfo struct {
 	ID      string // public id, 8 hexadecimal digits; what a key seals names it
@@ -51,8 +56,13 @@ func (k *KeyRing) Replace(text string) error {
 	}
 	for {
 		old := k.current()
-		if old != nil && !ring.Continue(old) {
-			return fmt.Errorf("sojourn: replacing keys: %w", ErrIndexKey)
+		if old != nil {
+			if !ring.Continue(old) {
+				return fmt.Errorf("sojourn: replacing keys: %w", ErrIndexKey)
+			}
+			if !ring.CanOpenNewest(old) {
+				return fmt.Errorf("sojourn: replacing %v: %w", old, ErrSealingKey)
+			}
 		}
 		if k.ring.CompareAndSwap(old, ring) {
 			return nil
@@ -65,10 +75,14 @@ const defaultKeyInterval = 10 * time.Second
 
 // WatchKeyFile is [LoadKeyFile] and then takes on the file's changes, until ctx
 // ends. It looks every interval (0 = 10 seconds), so a roll-out waits at least
-// that long between its stages. A file that cannot be used is logged, and the
-// keys in use stay. A nil logger is slog.Default().
+// that long between its stages. A file that cannot be used, among others one that
+// is only half written, is logged as an error, and the keys in use stay; see
+// [KeyRing.Replace]. A nil logger is slog.Default().
 func WatchKeyFile(ctx context.Context, path string, interval time.Duration, logger *slog.Logger) (*KeyRing, error) {
-	if _, err := LoadKeyFile(path); err != nil { // made when missing
+	if logger == nil {
+		logger = slog.Default()
+	}
+	if _, err := loadOrMakeKeyFile(path, logger); err != nil { // made when missing
 		return nil, err
 	}
 	return WatchKeys(ctx, interval, logger, func(context.Context) (string, error) { return readKeyFile(path) })

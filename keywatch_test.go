@@ -3,6 +3,7 @@ package sojourn_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,6 +23,11 @@ import (
 func withState(entry, state string) string {
 	_, rest, _ := strings.Cut(entry, ":")
 	return state + ":" + rest
+}
+
+// keyText is a text of several entries.
+func keyText(entries ...string) string {
+	return fmt.Sprintf("entries:%d\n%s\n", len(entries), strings.Join(entries, "\n"))
 }
 
 // olderKey returns a new active key that was made before another.
@@ -58,14 +64,14 @@ func TestReplaceKeepsTheRingOnAnError(t *testing.T) {
 	if keys.String() != before {
 		t.Errorf("the ring has changed from %s to %s", before, keys)
 	}
-	if err := keys.Replace(first + "\n" + sojourn.GenerateKey()); err != nil {
+	if err := keys.Replace(keyText(first, sojourn.GenerateKey())); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestKeysAreDescribedWithoutSecrets(t *testing.T) {
 	first, second := olderKey(), sojourn.GenerateKey()
-	infos := parse(t, first+" "+withState(second, "published")).Keys()
+	infos := parse(t, keyText(first, withState(second, "published"))).Keys()
 	if len(infos) != 2 || infos[0].State != "active" || !infos[0].Seals || infos[1].State != "published" || infos[1].Seals ||
 		infos[0].ID == infos[1].ID || len(infos[0].ID) != 8 || infos[0].Created.Year() != 2020 {
 		t.Errorf("%+v", infos)
@@ -78,12 +84,12 @@ func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
 	old, fresh := olderKey(), sojourn.GenerateKey()
 	// In the last stage the old key is gone. Without an index entry that would
 	// lose users' sessions, so the ring has one.
-	index := withState(sojourn.GenerateKey(), "index") + "\n"
+	index := withState(sojourn.GenerateKey(), "index")
 	stages := []string{
-		index + old,
-		index + old + "\n" + withState(fresh, "published"),
-		index + old + "\n" + fresh,
-		index + withState(old, "retired") + "\n" + fresh,
+		keyText(index, old),
+		keyText(index, old, withState(fresh, "published")),
+		keyText(index, old, fresh),
+		keyText(index, withState(old, "retired"), fresh),
 	}
 	db := memory.New()
 	rings := make([]*sojourn.KeyRing, 3)
@@ -165,7 +171,7 @@ func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
 		}
 	}
 	for _, ring := range rings {
-		if err := ring.Replace(index + fresh); err != nil {
+		if err := ring.Replace(keyText(index, fresh)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,7 +204,7 @@ func TestWatchKeyFile(t *testing.T) {
 			time.Sleep(time.Minute + time.Millisecond)
 			synctest.Wait()
 		}
-		write(string(text) + "\n" + withState(sojourn.GenerateKey(), "published"))
+		write(strings.Replace(string(text), "entries:2", "entries:3", 1) + withState(sojourn.GenerateKey(), "published"))
 		if n := len(keys.Keys()); n != 2 {
 			t.Errorf("%d keys after the file got a second one", n)
 		}
@@ -221,7 +227,7 @@ func TestWatchKeyFile(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
-		write(string(text) + "\n" + withState(sojourn.GenerateKey(), "published"))
+		write(strings.Replace(string(text), "entries:2", "entries:3", 1) + withState(sojourn.GenerateKey(), "published"))
 		if n := len(keys.Keys()); n != 1 {
 			t.Errorf("%d keys: somebody still watches", n)
 		}
@@ -244,7 +250,7 @@ func TestWatchKeysOfAFunction(t *testing.T) {
 			t.Fatal(err)
 		}
 		mu.Lock()
-		text += "\n" + sojourn.GenerateKey()
+		text = keyText(text, sojourn.GenerateKey())
 		fails = errors.New("the key service is away")
 		mu.Unlock()
 		time.Sleep(time.Hour)
@@ -279,7 +285,7 @@ func TestALoadOfKeysThatHangsIsGivenUp(t *testing.T) {
 				<-ctx.Done()
 				return "", ctx.Err()
 			default:
-				return text + "\n" + sojourn.GenerateKey(), nil
+				return keyText(text, sojourn.GenerateKey()), nil
 			}
 		})
 		if err != nil {

@@ -137,8 +137,8 @@ func TestWithoutAHeaderForCookies(t *testing.T) {
 }
 
 func TestWithoutAHeaderAStoredSessionIsSavedEvenIfItsCookiesWantToBeRenewed(t *testing.T) {
-	_, oldKey, _ := keyText(1)
-	_, newKey, _ := keyText(2)
+	_, oldKey, _ := keyOfDay(1)
+	_, newKey, _ := keyOfDay(2)
 	before := newSite(t, func(c *sojourn.Config) { c.Keys = ring(t, oldKey) })
 	s := newSite(t, func(c *sojourn.Config) { c.Keys, c.Store = ring(t, oldKey, newKey), before.store })
 	v := newGuest(t)

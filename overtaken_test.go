@@ -253,7 +253,7 @@ func TestSlowerReaderOfAnEndedSessionRenewsNoCookie(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := sojourn.GenerateKey()
-	newer, err := sojourn.ParseKeys("active:20300101T000000Z:" + other[len(other)-43:] + "\n" + keys)
+	newer, err := sojourn.ParseKeys(keyText("active:20300101T000000Z:"+other[len(other)-43:], keys))
 	if err != nil {
 		t.Fatal(err)
 	}

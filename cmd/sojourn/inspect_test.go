@@ -336,7 +336,7 @@ func TestInspectSaysThatAKeyIsOutdated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	retired := strings.Replace(string(text), "\nactive:", "\nretired:", 1) + sojourn.GenerateKey() + "\n"
+	retired := strings.NewReplacer("\nentries:2", "\nentries:3", "\nactive:", "\nretired:").Replace(string(text)) + sojourn.GenerateKey() + "\n"
 	if err := os.WriteFile(s.keys, []byte(retired), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -93,6 +93,11 @@ func entryOf(state string, ago time.Duration) string {
 	return state + ":" + time.Now().Add(-ago).UTC().Format(noteTime) + ":" + secret
 }
 
+// keysOf is a text of several entries.
+func keysOf(entries ...string) string {
+	return fmt.Sprintf("entries:%d\n%s\n", len(entries), strings.Join(entries, "\n"))
+}
+
 func TestARollOutGoesThroughItsStages(t *testing.T) {
 	path := newKeyFile(t)
 	ring, err := sojourn.LoadKeyFile(path)
@@ -180,7 +185,7 @@ func TestAChangeKeepsModeCommentsAndLinks(t *testing.T) {
 	dir := t.TempDir()
 	path, link := filepath.Join(dir, "real.keys"), filepath.Join(dir, "link.keys")
 	first, index := entryOf("active", time.Hour), entryOf("index", time.Hour)
-	text := "# our keys, see the wiki\n" + first + ", # from the first year\n\n" + index + " # never change\n# the end"
+	text := "# our keys, see the wiki\nentries:2, # counted\n" + first + ", # from the first year\n\n" + index + " # never change\n# the end"
 	write(t, path, text)
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
@@ -216,7 +221,7 @@ func TestAChangeKeepsModeCommentsAndLinks(t *testing.T) {
 func TestKeysInOneLineAreChangedOneByOne(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
 	one, two, three := entryOf("active", 3*time.Hour), entryOf("active", 2*time.Hour), entryOf("published", time.Hour)
-	write(t, path, entryOf("index", time.Hour)+","+one+"\t"+two+" "+three)
+	write(t, path, "entries:4 "+entryOf("index", time.Hour)+","+one+"\t"+two+" "+three)
 	for _, want := range []struct{ command, states string }{
 		{"activate", "active active active*"},
 		{"retire", "retired retired active*"},
@@ -233,7 +238,7 @@ func TestKeysInOneLineAreChangedOneByOne(t *testing.T) {
 
 func TestTheKeyThatStandsInForAnIndexEntryStays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
-	write(t, path, entryOf("retired", 9000*time.Hour)+"\n"+entryOf("active", time.Hour)+"\n")
+	write(t, path, keysOf(entryOf("retired", 9000*time.Hour), entryOf("active", time.Hour)))
 	keysCommand(t, "remove", path, "--lifetime", "0s", "--reload", "0s").refused(t, exitFailed, "no index entry")
 	if got := keysJSONOf(t, "list", path); got.Index || got.Next != "" {
 		t.Errorf("list: %+v", got)
@@ -242,7 +247,7 @@ func TestTheKeyThatStandsInForAnIndexEntryStays(t *testing.T) {
 
 func TestANewKeyIsTheNewestEvenIfAClockWasWrong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
-	write(t, path, entryOf("index", 0)+"\n"+entryOf("active", -48*time.Hour)+"\n")
+	write(t, path, keysOf(entryOf("index", 0), entryOf("active", -48*time.Hour)))
 	keysCommand(t, "add", path).ok(t)
 	if got := keysJSONOf(t, "activate", path, "--reload", "0s"); got.states() != "active active*" {
 		t.Errorf("got %+v", got)
@@ -250,23 +255,26 @@ func TestANewKeyIsTheNewestEvenIfAClockWasWrong(t *testing.T) {
 }
 
 func TestCheckFindsWhatIsWrongOrRisky(t *testing.T) {
-	index := entryOf("index", time.Hour) + "\n"
+	index := "entries:2 " + entryOf("index", time.Hour) + "\n"
+	three := "entries:3 " + entryOf("index", time.Hour) + "\n"
 	for name, tt := range map[string]struct {
 		text string
 		mode os.FileMode
 		says []string
 	}{
-		"open to everybody":       {index + entryOf("active", time.Hour), 0o644, []string{"wrong: everybody", "chmod o="}},
-		"changed by its group":    {index + entryOf("active", time.Hour), 0o660, []string{"risky: everybody in the file's group"}},
+		"open to everybody":       {index + entryOf("active", time.Hour), 0o644, []string{"wrong: services refuse the file", "chmod o=", "defaultMode: 0400"}},
+		"written by its group":    {index + entryOf("active", time.Hour), 0o620, []string{"wrong: services refuse the file", "chmod g="}},
+		"cut short":               {three + entryOf("active", time.Hour), 0o600, []string{"wrong: services refuse it", "it says 3, and 2 are there"}},
+		"changed by its group":    {index + entryOf("active", time.Hour), 0o660, []string{"risky: all members of the file's group"}},
 		"not a key":               {index + "active:secret", 0o600, []string{"wrong: services refuse it"}},
 		"no active key":           {index + entryOf("published", time.Hour), 0o600, []string{"wrong: services refuse it"}},
 		"no index entry":          {entryOf("active", time.Hour), 0o600, []string{"risky: there is no index entry"}},
-		"several active keys":     {index + entryOf("active", 2*time.Hour) + " " + entryOf("active", time.Hour), 0o600, []string{"is active and does not seal"}},
-		"a stage skipped":         {index + entryOf("retired", time.Hour) + " " + entryOf("active", 0), 0o600, []string{"a stage was skipped"}},
+		"several active keys":     {three + entryOf("active", 2*time.Hour) + " " + entryOf("active", time.Hour), 0o600, []string{"is active and does not seal"}},
+		"a stage skipped":         {three + entryOf("retired", time.Hour) + " " + entryOf("active", 0), 0o600, []string{"a stage was skipped"}},
 		"an old key seals":        {index + entryOf("active", 9000*time.Hour), 0o600, []string{"seals and is 375 days old", "sojourn keys add"}},
-		"never activated":         {index + entryOf("active", time.Hour) + " " + entryOf("published", 9000*time.Hour), 0o600, []string{"never became active"}},
+		"never activated":         {three + entryOf("active", time.Hour) + " " + entryOf("published", 9000*time.Hour), 0o600, []string{"never became active"}},
 		"made in the future":      {index + entryOf("active", -48*time.Hour), 0o600, []string{"made in the future"}},
-		"two at once, both named": {entryOf("active", 9000*time.Hour), 0o644, []string{"everybody", "no index entry", "375 days"}},
+		"two at once, both named": {entryOf("active", 9000*time.Hour), 0o644, []string{"all users", "no index entry", "375 days"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "keys")
@@ -314,10 +322,6 @@ func TestCheckHasNothingToSayAboutAGoodFile(t *testing.T) {
 // A service may read the file at any moment: it is never half of one.
 func TestAKeyFileIsReplacedAllAtOnce(t *testing.T) {
 	path := newKeyFile(t)
-	ring, err := sojourn.LoadKeyFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	stop, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer close(failed)
@@ -329,7 +333,7 @@ func TestAKeyFileIsReplacedAllAtOnce(t *testing.T) {
 			}
 			text, err := os.ReadFile(path)
 			if err == nil {
-				err = ring.Replace(string(text))
+				_, err = sojourn.ParseKeys(string(text))
 			}
 			if err != nil {
 				failed <- fmt.Errorf("%w in %d bytes", err, len(text))
@@ -369,7 +373,7 @@ func TestAChangeMeanwhileIsNotOverwritten(t *testing.T) {
 // Users' sessions are found with a key that must not change: no edit can do that.
 func TestAnEditThatChangesTheIndexKeyIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
-	write(t, path, entryOf("retired", 9000*time.Hour)+"\n"+entryOf("active", time.Hour)+"\n")
+	write(t, path, keysOf(entryOf("retired", 9000*time.Hour), entryOf("active", time.Hour)))
 	file, err := readKeys(path)
 	if err != nil {
 		t.Fatal(err)

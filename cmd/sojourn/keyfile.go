@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/keyfile"
 	"github.com/sojourn-go/sojourn/internal/seal"
 )
 
@@ -28,9 +29,12 @@ type keyFile struct {
 	indexed bool        // there is an index entry
 }
 
+// A span is where something begins and ends in a text.
+type span struct{ start, end int }
+
 type fileKey struct {
 	sojourn.KeyInfo
-	start, end int // its entry in the text
+	span // its entry in the text
 
 	// When it came to its states, from the notes that these commands leave in
 	// the text; zero = not noted.
@@ -61,18 +65,11 @@ func readKeys(path string) (*keyFile, error) {
 
 // readKeyFile reads what may be a key file, whoever else can.
 func readKeyFile(path string) (fs.FileInfo, string, error) {
-	info, err := os.Stat(path) // before opening, which waits forever on a pipe
+	text, info, err := keyfile.Read(path)
 	if err != nil {
 		return nil, "", fmt.Errorf("the key file: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > seal.MaxText {
-		return nil, "", fmt.Errorf("the key file: %s is not a file of at most %d bytes", path, seal.MaxText)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("the key file: %w", err)
-	}
-	return info, string(text), nil
+	return info, text, nil
 }
 
 func (f *keyFile) name() string {
@@ -89,12 +86,14 @@ func (f *keyFile) parse() error {
 	}
 	infos := ring.Keys()
 	f.keys, f.indexed = nil, false
-	for _, span := range entrySpans(f.text) {
-		if strings.HasPrefix(f.text[span[0]:], "index:") {
+	for _, at := range fieldSpans(f.text) {
+		switch field := f.text[at.start:at.end]; {
+		case seal.IsCount(field):
+		case strings.HasPrefix(field, "index:"):
 			f.indexed = true
-			continue
+		default:
+			f.keys = append(f.keys, fileKey{KeyInfo: infos[len(f.keys)], span: at})
 		}
-		f.keys = append(f.keys, fileKey{KeyInfo: infos[len(f.keys)], start: span[0], end: span[1]})
 	}
 	for _, m := range note.FindAllStringSubmatch(f.text, -1) {
 		at, err := time.Parse(noteTime, m[3])
@@ -114,16 +113,16 @@ func (f *keyFile) parse() error {
 	return nil
 }
 
-// entrySpans returns where the entries of a text begin and end, in order, as
-// sojourn.ParseKeys finds them.
-func entrySpans(text string) (spans [][2]int) {
+// fieldSpans returns where the number of entries and the entries of a text are, in
+// order, as sojourn.ParseKeys finds them.
+func fieldSpans(text string) (spans []span) {
 	offset := 0
 	for line := range strings.Lines(text) {
 		content, _, _ := strings.Cut(line, "#")
 		begin := -1
 		for i, c := range content + "\n" {
 			if separates := c == ',' || unicode.IsSpace(c); separates && begin >= 0 {
-				spans = append(spans, [2]int{offset + begin, offset + i})
+				spans = append(spans, span{offset + begin, offset + i})
 				begin = -1
 			} else if !separates && begin < 0 {
 				begin = i
@@ -178,6 +177,19 @@ func (f *keyFile) append(entry string) {
 		f.text += "\n"
 	}
 	f.text += entry + "\n"
+	f.count()
+}
+
+// count makes the text start with the number of its entries. A text of a single
+// entry may lack it, and then gets a line in front of that entry's.
+func (f *keyFile) count() {
+	spans := fieldSpans(f.text)
+	if first := spans[0]; seal.IsCount(f.text[first.start:first.end]) {
+		f.text = f.text[:first.start] + seal.Count(len(spans)-1) + f.text[first.end:]
+		return
+	}
+	line := strings.LastIndexByte(f.text[:spans[0].start], '\n') + 1
+	f.text = f.text[:line] + seal.Count(len(spans)) + "\n" + f.text[line:]
 }
 
 // setState changes the state of the key with that id, and notes when.
@@ -203,6 +215,7 @@ func (f *keyFile) remove(k *fileKey) {
 		}
 		return s
 	})
+	f.count()
 }
 
 // save puts the text in the place of the file, all at once, with the file's mode

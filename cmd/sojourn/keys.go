@@ -1,14 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"runtime"
 	"strings"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/keyfile"
 	"github.com/sojourn-go/sojourn/internal/seal"
 )
 
@@ -34,8 +32,8 @@ func (f *keysFlags) read(term terminal) (text, name string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	if info.Mode().Perm()&0o007 != 0 && runtime.GOOS != "windows" {
-		fmt.Fprintf(term.messages, "warning: everybody on this machine has access to %s; the service will refuse it\n", f.Keys)
+	if err := keyfile.Access(f.Keys, info); err != nil {
+		fmt.Fprintf(term.messages, "warning: services refuse the key file: %v\n", err)
 	}
 	return text, "the key file " + f.Keys, nil
 }
@@ -72,15 +70,16 @@ type keygen struct {
 }
 
 func (keygen) Help() string {
-	return `Prints one new key as an entry for a key file or for SOJOURN_KEYS. It is a secret.
+	return `Prints one new key as an entry for SOJOURN_KEYS, or for a text in a secrets manager. It is a secret.
+
+Several entries need their number in front, as in the example below. Without it, a text that was cut short would be a smaller set of keys, and visitors would be logged out.
 
 An active key seals and opens. An index key finds the sessions of a user; there is one, and it stays when the others change. To change the keys of a running service, see sojourn keys.
 
 Examples:
 
     sojourn keygen --file data/session.keys
-    sojourn keygen --state published >> data/session.keys
-    export SOJOURN_KEYS="$(sojourn keygen) $(sojourn keygen --state index)"
+    export SOJOURN_KEYS="entries:2 $(sojourn keygen) $(sojourn keygen --state index)"
 `
 }
 
@@ -93,15 +92,13 @@ func (c *keygen) Run(term terminal) error {
 	if c.State != "active" {
 		return usagef("--state is for a single key; a new key file gets an active key and an index key")
 	}
-	switch _, err := os.Lstat(c.File); {
-	case err == nil:
-		return fmt.Errorf("%s exists; a key file is never overwritten, because every session sealed with its keys would be lost", c.File)
-	case !errors.Is(err, fs.ErrNotExist):
+	made, err := keyfile.Make(c.File)
+	if err != nil {
 		return fmt.Errorf("making a key file: %w", err)
 	}
-	if _, err := sojourn.LoadKeyFile(c.File); err != nil {
-		return err
+	if !made {
+		return fmt.Errorf("%s exists; a key file is never overwritten, because every session sealed with its keys would be lost", c.File)
 	}
-	_, err := fmt.Fprintf(term.out, "made %s, with a new key for sealing and one for finding users' sessions; keep a backup of it\n", c.File)
+	_, err = fmt.Fprintf(term.out, "made %s, with a new key for sealing and one for finding users' sessions; keep a backup of it\n", c.File)
 	return err
 }

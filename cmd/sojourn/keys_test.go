@@ -18,7 +18,7 @@ func TestKeygenPrintsOneNewEntry(t *testing.T) {
 	if strings.Count(one, "\n") != 1 || !strings.HasPrefix(one, "active:") {
 		t.Errorf("got %q", one)
 	}
-	if _, err := sojourn.ParseKeys(one + two); err != nil {
+	if _, err := sojourn.ParseKeys("entries:2 " + one + two); err != nil {
 		t.Error(err)
 	}
 }
@@ -32,7 +32,7 @@ func TestKeygenMakesKeysOfEachState(t *testing.T) {
 		}
 		text += entry
 	}
-	if _, err := sojourn.ParseKeys(text); err != nil {
+	if _, err := sojourn.ParseKeys("entries:3 " + text); err != nil {
 		t.Error(err)
 	}
 	sojournCommand(t, "keygen", "--state", "old").refused(t, exitUsage, "state")
@@ -96,7 +96,7 @@ func TestAKeyFileThatEverybodyCanReadIsWarnedAbout(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := sojournCommand(t, "inspect", handle, "--store", s.store, "--keys", s.keys)
-	if r.status != exitOK || !strings.Contains(r.stderr, "warning: everybody") {
+	if r.status != exitOK || !strings.Contains(r.stderr, "warning: services refuse") {
 		t.Errorf("exit status %d, stderr %q", r.status, r.stderr)
 	}
 }
@@ -117,5 +117,5 @@ func TestABadKeyFileIsRefusedWithoutRepeatingIt(t *testing.T) {
 			t.Errorf("%s: the error repeats the key: %q", name, r.stderr)
 		}
 	}
-	sojournCommand(t, "inspect", "cookie", "--keys", t.TempDir()).refused(t, exitFailed, "is not a file")
+	sojournCommand(t, "inspect", "cookie", "--keys", t.TempDir()).refused(t, exitFailed, "is not a regular file")
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/keyfile"
 )
 
 // keysCommands change the keys of a service that runs.
@@ -469,12 +470,12 @@ func (c *keysCheck) complaints(file *keyFile, unreadable error, now time.Time) [
 	complain := func(level, key, format string, args ...any) {
 		found = append(found, complaint{level, key, fmt.Sprintf(format, args...)})
 	}
-	if file.info != nil && runtime.GOOS != "windows" {
-		switch mode := file.info.Mode().Perm(); {
-		case mode&0o007 != 0:
-			complain("wrong", "", "everybody on this machine has access to the file (mode %#o): services refuse it. chmod o= %s, and change the keys if somebody may have read them", mode, file.path)
-		case mode&0o020 != 0:
-			complain("risky", "", "everybody in the file's group can change it (mode %#o): chmod g-w %s", mode, file.path)
+	if file.info != nil {
+		mode := file.info.Mode().Perm()
+		if err := keyfile.Access(file.path, file.info); err != nil {
+			complain("wrong", "", "services refuse the file: %v", err)
+		} else if mode&0o020 != 0 && runtime.GOOS != "windows" {
+			complain("risky", "", "all members of the file's group can change it (mode %#o): chmod g-w %s", mode, file.path)
 		}
 	}
 	if unreadable != nil {

@@ -35,8 +35,8 @@ func main() {
 	log.Fatal(http.ListenAndServe(":"+port, handler))
 }
 
-// newSite returns the site's handler. keyText is what "sojourn keygen" prints:
-// App Engine has no disk to keep a key file on.
+// newSite returns the site's handler. keyText is the text of the
+// keys (README.md): App Engine has no disk to keep a key file on.
 func newSite(keyText string) (http.Handler, error) {
 	if keyText == "" {
 		return nil, errors.New("SOJOURN_KEYS is not set; README.md says how to make keys")

@@ -202,6 +202,11 @@ func (r *Ring) Continue(old *Ring) (sameIndex bool) {
 	return hmac.Equal(r.index[:], old.index[:])
 }
 
+// CanOpenNewest reports whether r has the key that old seals with.
+func (r *Ring) CanOpenNewest(old *Ring) bool {
+	return slices.ContainsFunc(r.keys, func(k ringKey) bool { return k.id == old.sealing.id })
+}
+
 // Keys returns the ids and states of the keys, in the order in which they were
 // given.
 func (r *Ring) Keys() []KeyInfo {

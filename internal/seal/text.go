@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -48,8 +49,21 @@ func GenerateKey() string { return newEntry(Active).text() }
 // GenerateKeyFile returns the text of a new key file: what it is, an index key
 // and an active key.
 func GenerateKeyFile() string {
-	return fmt.Sprintf(keyFile, newEntry(userIndex).text(), newEntry(Active).text())
+	return fmt.Sprintf(keyFile, Count(2), newEntry(userIndex).text(), newEntry(Active).text())
 }
+
+// countName opens the first field of a text of several entries.
+const countName = "entries:"
+
+// Count returns what a text of n entries starts with.
+//
+// The number comes first, so that whatever is cut off a text takes entries away
+// and leaves the number. At the end it could not be mandatory for a text of one
+// entry, and the first entry of several would be such a text.
+func Count(n int) string { return countName + strconv.Itoa(n) }
+
+// IsCount reports whether a field is meant as the number of entries.
+func IsCount(field string) bool { return strings.HasPrefix(field, countName) }
 
 const keyFile = `# Sojourn session keys. Whoever has them can read and forge your visitors'
 # sessions, and without them nobody can: keep this file secret, keep a backup,
@@ -61,6 +75,9 @@ const keyFile = `# Sojourn session keys. Whoever has them can read and forge you
 #   retired    opens only, even if it is the newest
 #   index      finds a user's sessions; it stays when the other keys change
 #
+# The first line that is no comment is the number of entries. A file with another
+# number of them is refused, because it may be half written.
+#
 # What an older or retired key sealed moves to the active one: a cookie when it is
 # used, a stored session when it is saved.
 #
@@ -68,11 +85,13 @@ const keyFile = `# Sojourn session keys. Whoever has them can read and forge you
 # remove, in this order. "sojourn keys list" says which comes next, and when.
 %s
 %s
+%s
 `
 
 // ParseKeys reads the text form of a ring: entries separated by white space or
-// commas, with comments from # to the end of the line. An error names the
-// entry by its number, and never repeats any of the text.
+// commas, with comments from # to the end of the line, and their number first
+// if there are several. An error names the entry by its number, and never
+// repeats any of the text.
 //
 // Without an index entry the index key is derived from the oldest key.
 func ParseKeys(text string) (*Ring, error) {
@@ -117,9 +136,13 @@ func parseEntries(text string) ([]entry, error) {
 	if len(text) > MaxText {
 		return nil, fmt.Errorf("the text is longer than %d bytes", MaxText)
 	}
+	fields, err := complete(fields(text))
+	if err != nil {
+		return nil, err
+	}
 	var entries []entry
 	var keys, index int
-	for _, field := range fields(text) {
+	for _, field := range fields {
 		number := len(entries) + 1
 		e, err := parseEntry(field)
 		if err != nil {
@@ -142,6 +165,25 @@ func parseEntries(text string) ([]entry, error) {
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// complete returns the entries among the fields of a text, if all are there.
+func complete(fields []string) ([]string, error) {
+	if len(fields) == 0 || !IsCount(fields[0]) {
+		if len(fields) > 1 {
+			return nil, fmt.Errorf("there are %d entries, and their number does not come first: write %s before them, so that a text that was cut short can be told", len(fields), Count(len(fields)))
+		}
+		return fields, nil
+	}
+	number, entries := fields[0], fields[1:]
+	if number == Count(len(entries)) {
+		return entries, nil
+	}
+	n, err := strconv.ParseUint(number[len(countName):], 10, 16)
+	if err != nil || number != Count(int(n)) {
+		return nil, fmt.Errorf("the number of entries is not of the form %s", Count(3))
+	}
+	return nil, fmt.Errorf("the text is incomplete, or its number of entries is wrong: it says %d, and %d are there", n, len(entries))
 }
 
 // fields returns what stands between separators, without the comments.

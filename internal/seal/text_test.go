@@ -15,6 +15,11 @@ func line(state, created string, b byte) string {
 	return state + ":" + created + ":" + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{b}, SecretSize))
 }
 
+// several returns the text of several entries.
+func several(entries ...string) string {
+	return Count(len(entries)) + "\n" + strings.Join(entries, "\n")
+}
+
 const noon = "20261120T120000Z"
 
 func TestParseKeysReadsEveryLayout(t *testing.T) {
@@ -25,13 +30,14 @@ func TestParseKeysReadsEveryLayout(t *testing.T) {
 		want       []KeyState
 	}{
 		{"one entry", active, []KeyState{Active}},
-		{"lines", active + "\n" + published + "\n", []KeyState{Active, Published}},
-		{"lines that end in CR LF", active + "\r\n" + published + "\r\n", []KeyState{Active, Published}},
-		{"commas", active + "," + published + "," + retired, []KeyState{Active, Published, Retired}},
-		{"blanks", "\t " + active + "  \t" + published + " ", []KeyState{Active, Published}},
+		{"its number", "entries:1 " + active, []KeyState{Active}},
+		{"lines", "entries:2\n" + active + "\n" + published + "\n", []KeyState{Active, Published}},
+		{"lines that end in CR LF", "entries:2\r\n" + active + "\r\n" + published + "\r\n", []KeyState{Active, Published}},
+		{"commas", "entries:3," + active + "," + published + "," + retired, []KeyState{Active, Published, Retired}},
+		{"blanks", "\t entries:2 " + active + "  \t" + published + " ", []KeyState{Active, Published}},
 		{"separators of all kinds around it", ",,\n ," + active + ",\n,", []KeyState{Active}},
-		{"comments", "# " + retired + "\n" + active + "# now\n#\n" + published, []KeyState{Active, Published}},
-		{"an index key among them", published + " " + index + " " + active, []KeyState{Published, Active}},
+		{"comments", "# " + retired + "\nentries:2 # " + retired + "\n" + active + "# now\n#\n" + published, []KeyState{Active, Published}},
+		{"an index key among them", several(published, index, active), []KeyState{Published, Active}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := ParseKeys(c.text)
@@ -64,10 +70,10 @@ func TestParseKeysRefuses(t *testing.T) {
 		{"nothing", "", "there is no key"},
 		{"comments only", "# " + active, "there is no key"},
 		{"an index key only", line("index", noon, 'a'), "there is no key"},
-		{"no active key", line("published", noon, 'a') + " " + line("retired", noon, 'b'), "there is no active key"},
+		{"no active key", several(line("published", noon, 'a'), line("retired", noon, 'b')), "there is no active key"},
 		{"a bare secret", secret, "entry 1: it is not of the form STATE:CREATED:SECRET"},
 		{"a fourth part", active + ":x", "entry 1: it is not of the form STATE:CREATED:SECRET"},
-		{"an unknown state", active + "\n" + line("aktiv", noon, 'b'), "entry 2: its state is not published, active, retired or index"},
+		{"an unknown state", several(active, line("aktiv", noon, 'b')), "entry 2: its state is not published, active, retired or index"},
 		{"a state in capitals", line("ACTIVE", noon, 'b'), "entry 1: its state is not published, active, retired or index"},
 		{"no state", line("", noon, 'b'), "entry 1: its state is not published, active, retired or index"},
 		{"a date only", with("20261120", secret), "entry 1: its time is not of the form 20261120T131500Z"},
@@ -81,10 +87,18 @@ func TestParseKeysRefuses(t *testing.T) {
 		{"padding", with(noon, secret+"="), "entry 1: its secret is not 32 bytes in base64url without padding"},
 		{"the standard alphabet", with(noon, "++++"+secret[4:]), "entry 1: its secret is not 32 bytes in base64url without padding"},
 		{"bits that say nothing", with(noon, secret[:42]+"F"), "entry 1: its secret is not 32 bytes in base64url without padding"},
-		{"a secret twice", active + " " + line("retired", noon, 'b') + " " + line("retired", noon, 'a'), "entry 3: it has the same secret as entry 1"},
-		{"the index key as a key", active + " " + line("index", noon, 'a'), "entry 2: it has the same secret as entry 1"},
-		{"two index keys", active + " " + line("index", noon, 'i') + " " + line("index", noon, 'j'), "entry 3: it is the second index key; there can be one"},
-		{"65 keys", strings.Join(many, "\n"), "entry 65: there are more than 64 keys"},
+		{"a secret twice", several(active, line("retired", noon, 'b'), line("retired", noon, 'a')), "entry 3: it has the same secret as entry 1"},
+		{"the index key as a key", several(active, line("index", noon, 'a')), "entry 2: it has the same secret as entry 1"},
+		{"two index keys", several(active, line("index", noon, 'i'), line("index", noon, 'j')), "entry 3: it is the second index key; there can be one"},
+		{"65 keys", several(many...), "entry 65: there are more than 64 keys"},
+		{"no number of entries", active + " " + line("retired", noon, 'b'), "there are 2 entries, and their number does not come first: write entries:2 before them, so that a text that was cut short can be told"},
+		{"the number at the end", active + " entries:1", "there are 2 entries, and their number does not come first: write entries:2 before them, so that a text that was cut short can be told"},
+		{"the number twice", "entries:2 entries:2 " + active, "entry 1: it is not of the form STATE:CREATED:SECRET"},
+		{"only the number", "entries:3", "the text is incomplete, or its number of entries is wrong: it says 3, and 0 are there"},
+		{"an entry too few", "entries:2 " + active, "the text is incomplete, or its number of entries is wrong: it says 2, and 1 are there"},
+		{"an entry too many", several(active, line("retired", noon, 'b')) + " " + line("retired", noon, 'c'), "the text is incomplete, or its number of entries is wrong: it says 2, and 3 are there"},
+		{"a number that is none", "entries:two " + active, "the number of entries is not of the form entries:3"},
+		{"a number in another spelling", "entries:01 " + active, "the number of entries is not of the form entries:3"},
 		{"too much text", active + strings.Repeat(" ", MaxText), "the text is longer than 65536 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -97,11 +111,7 @@ func TestParseKeysRefuses(t *testing.T) {
 }
 
 func TestParseKeysTakesAsMuchAsItSays(t *testing.T) {
-	entries := []string{line("index", noon, 255)}
-	for i := range MaxKeys {
-		entries = append(entries, line("active", noon, byte(i)))
-	}
-	text := strings.Join(entries, "\n")
+	text := maximal()
 	text += strings.Repeat(" ", MaxText-len(text))
 	r, err := ParseKeys(text)
 	if err != nil {
@@ -122,10 +132,10 @@ func TestTheIndexKeyComesFromItsEntry(t *testing.T) {
 		return fmt.Sprint(r.UserHash("session", "alice"))
 	}
 	index, a, b := line("index", noon, 'i'), line("active", noon, 'a'), line("active", noon, 'b')
-	if hash(index+" "+a) != hash(b+" "+index) {
+	if hash(several(index, a)) != hash(several(b, index)) {
 		t.Error("the user hash changes with the keys")
 	}
-	if hash(index+" "+a) == hash(line("index", noon, 'j')+" "+a) {
+	if hash(several(index, a)) == hash(several(line("index", noon, 'j'), a)) {
 		t.Error("the user hash does not change with the index key")
 	}
 }
@@ -141,17 +151,17 @@ func TestWithoutAnIndexEntryTheOldestKeyStandsIn(t *testing.T) {
 	}
 	oldest := line("retired", "20250101T000000Z", 'a')
 	newer, newest := line("active", "20260101T000000Z", 'b'), line("active", "20260201T000000Z", 'c')
-	if hash(oldest+" "+newer) != hash(newest+" "+newer+" "+oldest) {
+	if hash(several(oldest, newer)) != hash(several(newest, newer, oldest)) {
 		t.Error("the user hash changes with a newer key")
 	}
-	if hash(oldest+" "+newer) == hash(newer) {
+	if hash(several(oldest, newer)) == hash(newer) {
 		t.Error("the user hash does not depend on the oldest key")
 	}
-	if hash(oldest+" "+newer) == hash(newer+" "+line("index", noon, 'a')) {
+	if hash(several(oldest, newer)) == hash(several(newer, line("index", noon, 'a'))) {
 		t.Error("the oldest key itself is the index key")
 	}
 	sameAge := line("active", "20250101T000000Z", 'd')
-	if hash(oldest+" "+sameAge) != hash(oldest+" "+newer) {
+	if hash(several(oldest, sameAge)) != hash(several(oldest, newer)) {
 		t.Error("the user hash changes with an equally old key that is listed later")
 	}
 }
@@ -198,18 +208,80 @@ func TestAKeyFileExplainsItself(t *testing.T) {
 	}
 }
 
+// Somebody writes the text in place while another reads it, or the disk is full.
+func TestATextThatWasCutShortIsOfNoUse(t *testing.T) {
+	index, a, b, c := line("index", noon, 'i'), line("active", noon, 'a'), line("published", noon, 'b'), line("retired", noon, 'c')
+	for name, text := range map[string]string{
+		"a generated key":         GenerateKey(),
+		"a generated file":        GenerateKeyFile(),
+		"a key and its number":    "entries:1 " + a,
+		"the index key first":     several(index, a, b),
+		"the index key last":      several(a, b, index),
+		"no index key":            several(a, c),
+		"several active keys":     several(a, line("active", noon, 'd'), line("active", noon, 'e')),
+		"in one line":             "entries:4," + a + "," + b + "," + c + "," + index,
+		"comments in between":     "# keys\nentries:2 # of us\n" + a + " # active\n# older:\n" + c,
+		"as many as there can be": maximal(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := ParseKeys(text); err != nil {
+				t.Fatal(err)
+			}
+			entries, err := parseEntries(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := entries[len(entries)-1]
+			end := strings.LastIndex(text, last.text()) + len(last.text())
+			for n := range end {
+				if len(text) > 1000 && n < end-100 && text[n] != '\n' {
+					continue // the ends of lines will do, and those of the last line
+				}
+				if _, err := ParseKeys(text[:n]); err == nil {
+					t.Errorf("the first %d of %d bytes are accepted", n, len(text))
+				}
+			}
+			for n := end; n <= len(text); n++ { // what lacks is no key
+				if part, err := parseEntries(text[:n]); err != nil || !slices.Equal(part, entries) {
+					t.Errorf("the first %d of %d bytes are %d entries: %v", n, len(text), len(part), err)
+				}
+			}
+		})
+	}
+}
+
+// maximal returns a text with as many entries as there can be.
+func maximal() string {
+	entries := []string{line("index", noon, 255)}
+	for i := range MaxKeys {
+		entries = append(entries, line("active", noon, byte(i)))
+	}
+	return several(entries...)
+}
+
+// A template whose variable was empty, a merge that went wrong.
+func TestATextThatLostAnEntryIsOfNoUse(t *testing.T) {
+	entries := []string{line("index", noon, 'i'), line("active", noon, 'a'), line("retired", noon, 'b'), line("active", noon, 'c')}
+	for i := range entries {
+		text := strings.Replace(several(entries...), entries[i], "", 1)
+		if _, err := ParseKeys(text); err == nil {
+			t.Errorf("without entry %d it is accepted", i+1)
+		}
+	}
+}
+
 // FuzzParseKeys looks for texts that break the parser, or that it does not
 // write back with the same meaning.
 func FuzzParseKeys(f *testing.F) {
 	active, index := line("active", noon, 'a'), line("index", noon, 'b')
 	for _, seed := range []string{
-		"", active, index, active + "," + index, active + "\r\n" + line("retired", noon, 'c') + " # " + index,
-		line("published", "00000101T000000Z", 0) + "\n" + line("active", "99991231T235959Z", 255),
+		"", active, index, active + "," + index, "entries:2 " + active + "," + index, "entries:2," + active + "\r\n" + line("retired", noon, 'c') + " # " + index,
+		several(line("published", "00000101T000000Z", 0), line("active", "99991231T235959Z", 255)), "entries:1 " + active, "entries:",
 		active + active, "active::", "::", "#", ",", keyFile,
 	} {
-		f.Add(seed)
+		f.Add(seed, uint16(len(seed)/2))
 	}
-	f.Fuzz(func(t *testing.T, text string) {
+	f.Fuzz(func(t *testing.T, text string, cut uint16) {
 		r, err := ParseKeys(text)
 		if err != nil {
 			return
@@ -219,6 +291,7 @@ func FuzzParseKeys(f *testing.F) {
 			t.Fatal(err)
 		}
 		var b strings.Builder
+		b.WriteString(Count(len(entries)) + "\n")
 		for _, e := range entries {
 			b.WriteString(e.text() + "\n")
 		}
@@ -229,6 +302,11 @@ func FuzzParseKeys(f *testing.F) {
 		other, err := ParseKeys(b.String())
 		if err != nil {
 			t.Fatal(err)
+		}
+		// A text cut short is of no use, or means the same.
+		part, err := parseEntries(text[:int(cut)%len(text)])
+		if err == nil && len(part) > 0 && !slices.Equal(part, entries) {
+			t.Fatalf("the first %d bytes of %q mean something else", int(cut)%len(text), text)
 		}
 		wantOpen(t, other, State, mustSeal(t, r, State, "text", ""), "", "text")
 		if other.UserHash("session", "alice") != r.UserHash("session", "alice") {
