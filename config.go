@@ -34,12 +34,18 @@ type Config struct {
 	Placement Policy
 
 	// InlineLimit is the most bytes of cookie name and value that a session in
-	// the cookie may take; what is larger goes to the store. 0 = 2048. At most
-	// 4096, the most that browsers keep (RFC 6265bis, section 5.6).
+	// the cookie may take; what is larger goes to the store. 0 = 2048: a default
+	// nginx passes 4096 bytes of response header, and the other half is left to
+	// the attributes, to Content-Security-Policy and the like. At most 4096, the
+	// most that browsers keep (RFC 6265bis, section 5.6).
 	//
-	// With CookieOnly it is the sum over all numbered cookies: 0 = 3840, which
-	// fits the response header buffer of a default nginx, at most 15000.
-	// Whatever does not fit fails with ErrTooLarge.
+	// With CookieOnly it is the sum over all numbered cookies, at most 15000, and
+	// whatever does not fit fails with ErrTooLarge. Browsers send them all in one
+	// header line, with every other cookie of the site. nginx, Varnish and Apache
+	// refuse a line of more than about 8000 bytes before the program sees the
+	// request: the visitor is locked out, and cannot even log out. Above 2048
+	// look at the table of proxies in docs/guide.md, above 6000 configure all of
+	// them.
 	InlineLimit int
 
 	// MaxSize is the most bytes that one session may take, before sealing.
@@ -153,7 +159,6 @@ type Cookie struct {
 const (
 	defaultName        = "session"
 	defaultInlineLimit = 2048
-	defaultCookieOnly  = 3840
 	defaultMaxSize     = 1 << 20
 	defaultIdle        = 7 * 24 * time.Hour
 	defaultLifetime    = 30 * 24 * time.Hour
@@ -190,7 +195,7 @@ func (c *Config) complete() error {
 	if isTypedNil(c.Store) {
 		bad("Store holds a nil %T: check the error of the call that opened it", c.Store)
 	}
-	limit, most := defaultInlineLimit, wire.MaxCookie
+	most := wire.MaxCookie
 	switch c.Placement {
 	case Auto, StoredOnly:
 		if c.Store == nil {
@@ -200,15 +205,15 @@ func (c *Config) complete() error {
 		if c.Store != nil {
 			bad("Store is set, and Placement is CookieOnly: choose one")
 		}
-		limit, most = defaultCookieOnly, maxCookieOnly
+		most = maxCookieOnly
 	default:
 		bad("Placement %d is unknown", c.Placement)
 	}
 	if c.InlineLimit == 0 {
-		c.InlineLimit = limit
+		c.InlineLimit = defaultInlineLimit
 	}
 	if c.InlineLimit < 0 || c.InlineLimit > most {
-		bad("InlineLimit %d: use 1 to %d bytes, or 0 for %d", c.InlineLimit, most, limit)
+		bad("InlineLimit %d: use 1 to %d bytes, or 0 for %d", c.InlineLimit, most, defaultInlineLimit)
 	}
 	if c.MaxSize == 0 {
 		c.MaxSize = defaultMaxSize

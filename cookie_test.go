@@ -212,7 +212,7 @@ func TestNoCookieExceeds4096BytesWhateverTheName(t *testing.T) {
 	for _, length := range []int{1, 2, 7, 31, 63, 64} {
 		for _, attributes := range []sojourn.Cookie{{}, {Path: "/app"}, {Insecure: true}} {
 			name := strings.Repeat("n", length)
-			for _, limit := range []int{3840, 4096, 4097, 8000, 15000} {
+			for _, limit := range []int{2048, 4096, 4097, 8000, 15000} {
 				s := newSite(t, cookieOnly, func(c *sojourn.Config) {
 					c.Keys, c.Name, c.InlineLimit, c.Cookie = keys, name, limit, attributes
 				})
@@ -343,7 +343,7 @@ func TestMaxSizeIsExactAndLeavesTheOldStateUntouched(t *testing.T) {
 	for name, place := range map[string]func(*sojourn.Config){"stored": storedOnly, "in the cookie": cookieOnly} {
 		t.Run(name, func(t *testing.T) {
 			const most = 1500
-			s := newSite(t, place, func(c *sojourn.Config) { c.MaxSize = most })
+			s := newSite(t, place, func(c *sojourn.Config) { c.MaxSize, c.InlineLimit = most, 4096 })
 			key := sojourn.NewKey[[]byte]("v")
 			v := newGuest(t)
 			s.do(v, func(session *sojourn.Session) { key.Set(session, make([]byte, 1000)) })

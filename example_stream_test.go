@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"time"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -20,11 +21,20 @@ func ExampleSession_Done() {
 	}))
 	mux.Handle("/prices", sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
+		alive := time.NewTicker(15 * time.Second)
+		defer alive.Stop()
 		flush := http.NewResponseController(w).Flush
+		if err := flush(); err != nil { // the browser learns that it is connected
+			return
+		}
 		for {
 			select {
 			case p := <-prices:
 				fmt.Fprintf(w, "data: %d\n\n", p)
+			case <-alive.C: // proxies cut what is silent for long
+				fmt.Fprint(w, ": still here\n\n")
 			case <-session.Done():
 				fmt.Fprintf(w, "event: ended\ndata: %v\n\n", session.Err())
 				return

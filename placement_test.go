@@ -41,7 +41,7 @@ func TestASessionLivesWhereItIsCheapest(t *testing.T) {
 		"CookieOnly, a user":           {cookieOnly, func(s *sojourn.Session) { s.Login("anna") }, sojourn.PlacementInline},
 		"CookieOnly, nothing in it":    {cookieOnly, func(*sojourn.Session) {}, sojourn.PlacementNone},
 		"CookieOnly, nothing left":     {cookieOnly, func(s *sojourn.Session) { small.Set(s, "a"); s.Clear() }, sojourn.PlacementNone},
-		"CookieOnly, larger than Auto": {cookieOnly, func(s *sojourn.Session) { large.Set(s, make([]byte, 2500)) }, sojourn.PlacementInline},
+		"CookieOnly, larger than Auto": {func(c *sojourn.Config) { cookieOnly(c); c.InlineLimit = 4096 }, func(s *sojourn.Session) { large.Set(s, make([]byte, 2500)) }, sojourn.PlacementInline},
 	} {
 		s := newSite(t, test.config)
 		v := newGuest(t)

@@ -70,6 +70,10 @@ func (p *probe) lateSet(w http.ResponseWriter, r *http.Request, session *sojourn
 	return nil
 }
 
+// keepAlive is how often a stream sends a comment, so that no proxy takes it for
+// dead: nginx does after a minute of silence.
+const keepAlive = 15 * time.Second
+
 // stream sends server-sent events until there were enough of them, the session
 // ends, or the client leaves. Waiting does not count as activity.
 func (p *probe) stream(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
@@ -83,16 +87,23 @@ func (p *probe) stream(w http.ResponseWriter, r *http.Request, session *sojourn.
 	}
 	ended := session.Done()
 	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
 	flush := http.NewResponseController(w).Flush
 	if err := flush(); err != nil {
 		return err
 	}
 	tick := time.NewTicker(max(every, time.Microsecond))
 	defer tick.Stop()
-	for i := range events {
+	quiet := time.NewTicker(keepAlive)
+	defer quiet.Stop()
+	for i := 0; i < events; {
 		select {
 		case <-tick.C:
 			fmt.Fprintf(w, "data: %d\n\n", i)
+			i++
+		case <-quiet.C:
+			io.WriteString(w, ": still here\n\n")
 		case <-ended:
 			fmt.Fprintf(w, "event: ended\ndata: %s\n\n", why(session.Err()))
 			return flush()
