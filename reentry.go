@@ -17,6 +17,10 @@ const (
 	stuckTries = 1000 // of that pause: a second at least
 )
 
+// reentryText is the value of the panic, which no recover of ours may take for a
+// value that cannot be encoded.
+const reentryText = "sojourn: an Update function must not use the session: it gets the value as its argument and returns the new one"
+
 // lock locks mu.
 func (s *Session) lock() {
 	if s.mu.TryLock() {
@@ -31,7 +35,7 @@ func (s *Session) lock() {
 	before, still := s.updates.Load(), 0
 	for !s.mu.TryLock() {
 		if still++; still > stuckTries {
-			panic("sojourn: an Update function must not use the session: it gets the value as its argument and returns the new one")
+			panic(reentryText)
 		}
 		time.Sleep(stuckPause)
 		if now := s.updates.Load(); now != before || now%2 == 0 {

@@ -57,6 +57,9 @@ func (e *panicError) Error() string { return "panic with a " + e.kind }
 // recovered, deferred, turns a panic into an error.
 func recovered(err *error) {
 	if p := recover(); p != nil {
+		if p == any(reentryText) {
+			panic(p)
+		}
 		*err = &panicError{kind: fmt.Sprintf("%T", p)}
 	}
 }
