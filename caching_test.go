@@ -27,23 +27,27 @@ func TestCachesAreToldExactlyWhenTheSessionWasAskedFor(t *testing.T) {
 		"untouched": {func(*site, http.ResponseWriter, *http.Request) {}, nil, false},
 		"untouched, with the handler's own": {
 			func(_ *site, w http.ResponseWriter, _ *http.Request) { w.Header().Set("Vary", "Accept") },
-			[]string{"Accept"}, false,
+			[]string{"Accept"},
+			false,
 		},
 		"asked for": {ask, []string{"Cookie"}, true},
 		"asked for, with the handler's own": {
 			func(s *site, w http.ResponseWriter, r *http.Request) { w.Header().Set("Vary", "Accept"); ask(s, w, r) },
-			[]string{"Accept, Cookie"}, true,
+			[]string{"Accept, Cookie"},
+			true,
 		},
 		"no duplicate": {
 			func(s *site, w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Vary", "Accept,  cookie ")
 				ask(s, w, r)
 			},
-			[]string{"Accept, cookie"}, true,
+			[]string{"Accept, cookie"},
+			true,
 		},
 		"everything already": {
 			func(s *site, w http.ResponseWriter, r *http.Request) { w.Header().Set("Vary", "*"); ask(s, w, r) },
-			[]string{"*"}, true,
+			[]string{"*"},
+			true,
 		},
 		"asked for after the first byte": {
 			func(s *site, w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK); ask(s, w, r) },
@@ -57,7 +61,8 @@ func TestCachesAreToldExactlyWhenTheSessionWasAskedFor(t *testing.T) {
 				}
 				w.WriteHeader(http.StatusOK) // as for an anonymous visitor
 			},
-			[]string{"Cookie"}, true,
+			[]string{"Cookie"},
+			true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

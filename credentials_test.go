@@ -145,7 +145,6 @@ func TestANewerValueInTheCookieWinsAfterAChangeOfTheCookiesAttributes(t *testing
 					if test.renamed {
 						more = append(more, former(test.before))
 					}
-					_, now := redeploy(t, test.before, test.after, more...)
 					cfg := sojourn.Config{Store: memory.New(), Cookie: test.before}
 					kind(&cfg)
 					cfg.Keys = nil
@@ -156,7 +155,7 @@ func TestANewerValueInTheCookieWinsAfterAChangeOfTheCookiesAttributes(t *testing
 					for _, f := range more {
 						f(&after)
 					}
-					now = sitetest.LocalAt(sitetest.Manager(t, after), "https://studio.example.com")
+					now := sitetest.LocalAt(sitetest.Manager(t, after), "https://studio.example.com")
 
 					long := ""
 					if placement == sojourn.CookieOnly {

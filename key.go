@@ -298,7 +298,8 @@ func (k Key[T]) decode(raw []byte) (v T, err error) {
 // error only the kind is told: its text may quote the value.
 func badValue(doing, name string, t reflect.Type, err error) error {
 	why := kindOf(err)
-	if e, ok := err.(*valueError); ok {
+	var e *valueError
+	if errors.As(err, &e) {
 		why = e.describe(name)
 	}
 	return fmt.Errorf("%w: cannot %s %.40q as %v (%s)", ErrBadValue, doing, name, t, why)

@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -67,7 +68,8 @@ func recovered(err *error) {
 // kindOf describes an error of a codec or of a type's own method, without its
 // text, which may quote the value.
 func kindOf(err error) string {
-	if p, ok := err.(*panicError); ok {
+	var p *panicError
+	if errors.As(err, &p) {
 		return p.Error()
 	}
 	return fmt.Sprintf("%T", err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -76,7 +77,8 @@ func (e *valueError) segments() string {
 
 // within adds a step to the path of err.
 func within(err error, step string) error {
-	if e, ok := err.(*valueError); ok {
+	var e *valueError
+	if errors.As(err, &e) {
 		e.path = append(e.path, step)
 	}
 	return err
@@ -365,7 +367,8 @@ func (e *encoder) own(v reflect.Value, f *form, bare bool) error {
 	}
 	back := reflect.New(f.typ)
 	if err := decodeValue(item, back.Interface()); err != nil {
-		_, panicked := err.(*panicError)
+		var p *panicError
+		panicked := errors.As(err, &p)
 		return &valueError{reason: fmt.Sprintf("%v cannot be read by its own method (%s)", f.typ, kindOf(err)), always: panicked}
 	}
 	if !bare && (item[0] == simpleNull || item[0] == simpleUndefined) {

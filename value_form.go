@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/big"
 	"reflect"
@@ -279,7 +280,7 @@ func trySample(f *form) error {
 		}
 	}
 	err := (&encoder{}).own(v, f, true)
-	if lost, ok := err.(*valueError); ok && lost.always {
+	if lost := (*valueError)(nil); errors.As(err, &lost) && lost.always {
 		return fmt.Errorf("%v%s: %s", f.typ, lost.segments(), lost.reason)
 	}
 	return nil // what does not encode may be a matter of this value

@@ -304,8 +304,8 @@ type (
 		A int `cbor:"one,keyasint"`
 	}
 	selfish struct {
-		*selfish
-		N int
+		*selfish //nolint:unused // NewKey sees it
+		N        int
 	}
 	Selfish struct {
 		*Selfish
@@ -456,10 +456,6 @@ func TestFieldsThatAreLeftOutWhileEmptyComeBackAsTheyWere(t *testing.T) {
 	if got, err := roundTrip(t, options{N: math.Copysign(0, -1), Gone: "x"}); err != nil || !math.Signbit(got.N) || got.Gone != "" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	type inside struct {
-		A int `cbor:",omitempty"`
-	}
-	type Inside = inside
 	type optionalBase struct {
 		X int `cbor:"x,omitempty"`
 	}
