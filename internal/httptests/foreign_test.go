@@ -21,7 +21,7 @@ import (
 	"github.com/gin-gonic/gin"
 	labstack "github.com/labstack/echo/v4"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/h2c"
+	"golang.org/x/net/http2/h2c" //nolint:staticcheck // see inH2C
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -114,6 +114,11 @@ func threeVisitors(t *testing.T, client *http.Client, base string, works bool) {
 	}
 }
 
+// inH2C is deprecated, and what applications and frameworks use all the same.
+func inH2C(h http.Handler) http.Handler {
+	return h2c.NewHandler(h, &http2.Server{}) //nolint:staticcheck // see above
+}
+
 // golang/go#37089, golang/net#88
 func TestNoVisitorOfAnH2CConnectionGetsAnothersSession(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
@@ -122,13 +127,13 @@ func TestNoVisitorOfAnH2CConnectionGetsAnothersSession(t *testing.T) {
 		works bool
 	}{
 		"h2c outside": {func(m *sojourn.Manager) http.Handler {
-			return h2c.NewHandler(m.Wrap(who(m)), &http2.Server{})
+			return inH2C(m.Wrap(who(m)))
 		}, true},
 		"h2c inside": {func(m *sojourn.Manager) http.Handler {
-			return m.Wrap(h2c.NewHandler(who(m), &http2.Server{}))
+			return m.Wrap(inH2C(who(m)))
 		}, false},
 		"h2c inside, and another Wrap inside that": {func(m *sojourn.Manager) http.Handler {
-			return m.Wrap(h2c.NewHandler(m.Wrap(who(m)), &http2.Server{}))
+			return m.Wrap(inH2C(m.Wrap(who(m))))
 		}, true},
 		"gin with UseH2C": {func(m *sojourn.Manager) http.Handler {
 			engine := gin.New()
@@ -145,7 +150,7 @@ func TestNoVisitorOfAnH2CConnectionGetsAnothersSession(t *testing.T) {
 		"echo inside h2c": {func(m *sojourn.Manager) http.Handler {
 			e := labstack.New()
 			e.GET("/", labstack.WrapHandler(who(m)))
-			return h2c.NewHandler(m.Wrap(e), &http2.Server{})
+			return inH2C(m.Wrap(e))
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
