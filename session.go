@@ -328,9 +328,10 @@ func (s *Session) base() *state {
 	return s.last
 }
 
-// Get decodes the value of that name into the variable that into points to. It
-// returns [ErrNoValue] or [ErrBadValue], and leaves the variable alone then. Use a
-// [Key] for names that are known at compile time.
+// Get decodes the value of that name into the variable that into points to, whose
+// type must be one that [NewKey] takes. It returns [ErrNoValue] or [ErrBadValue],
+// and leaves the variable alone then. Use a [Key] for names that are known at
+// compile time.
 func (s *Session) Get(name string, into any) error {
 	s.lock()
 	raw, ok := s.raw(name)
@@ -347,6 +348,9 @@ func getInto(name string, raw []byte, into any) error {
 	target := reflect.ValueOf(into)
 	if target.Kind() != reflect.Pointer || target.IsNil() {
 		return fmt.Errorf("%w: Get(%.40q) needs a non-nil pointer, not %T", ErrBadValue, name, into)
+	}
+	if _, err := formOf(target.Type().Elem()); err != nil {
+		return badValue("decode", name, target.Type().Elem(), &valueError{reason: err.Error()})
 	}
 	fresh := reflect.New(target.Type().Elem())
 	if err := decodeValue(raw, fresh.Interface()); err != nil {

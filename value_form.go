@@ -161,6 +161,9 @@ func (b *formBuilder) fill(f *form) (err error) {
 		f.kind = formList
 		f.elem, err = b.of(t.Elem())
 	case reflect.Pointer:
+		if endless(t) {
+			return fmt.Errorf("%v is a pointer to itself", t)
+		}
 		f.kind = formPointer
 		f.elem, err = b.of(t.Elem())
 	case reflect.Map:
@@ -185,6 +188,18 @@ func (b *formBuilder) fill(f *form) (err error) {
 		return fmt.Errorf("%v cannot be kept", t)
 	}
 	return err
+}
+
+// endless reports whether t is a pointer that leads to nothing but pointers. The
+// decoder would look for their end for ever.
+func endless(t reflect.Type) bool {
+	for range maxHops {
+		if t.Kind() != reflect.Pointer {
+			return false
+		}
+		t = t.Elem()
+	}
+	return true
 }
 
 // checkKey returns why values of type t would be other keys of a map when they

@@ -84,9 +84,6 @@ func TestAValueThatContainsItselfFailsTheCommit(t *testing.T) {
 	h.Any = []any{map[string]*any{"x": &h.Any}}
 	cannotKeep(t, h, "contains itself")
 
-	var p chain
-	p = &p
-	cannotKeep(t, p, "contains itself")
 	var a any
 	a = &a
 	cannotKeep(t, a, "contains itself")
@@ -423,6 +420,7 @@ func TestStructsOfWhichAFieldWouldBeLostAreRefused(t *testing.T) {
 	never[time.Location](t, "no exported field")
 	never[atomic.Int64](t, "no exported field")
 	never[reflect.Value](t, "no exported field")
+	never[chain](t, "a pointer to itself")
 
 	same(t, openSecret{hidden{"x"}, "y"})
 	same(t, derived{})
