@@ -66,8 +66,9 @@ var (
 	// ErrNoValue says that the session has no value of that name.
 	ErrNoValue = errors.New("sojourn: no such value")
 
-	// ErrBadValue says that a value cannot be decoded into the requested type,
-	// or cannot be encoded, or that its name cannot be used.
+	// ErrBadValue says that a value cannot be decoded into the requested type, or
+	// would not come back as it is (see NewKey), or that its name cannot be used.
+	// What wraps it names the key and the path to the part.
 	ErrBadValue = errors.New("sojourn: unusable value")
 )
 
