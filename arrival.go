@@ -25,9 +25,6 @@ type arrival struct {
 	// foreign are the references that were sealed with an unknown key. Another
 	// replica may know it.
 	foreign []string
-	// room for the usual case
-	ref   [1]broughtReference
-	floor [1]wire.Floor
 }
 
 type broughtReference struct {
@@ -147,12 +144,7 @@ func (s *Session) readReferences(a *arrival, n *cookieNames, now time.Time) {
 // addReference keeps one reference of each session, the one of the newest
 // generation.
 func (a *arrival) addReference(j *jar, ref broughtReference) {
-	if len(a.refs) == 0 {
-		a.ref[0] = ref
-		a.refs = a.ref[:]
-		return
-	}
-	j.several = true
+	j.several = j.several || len(a.refs) > 0
 	for i := range a.refs {
 		if have := &a.refs[i]; slices.Equal(have.Identifier, ref.Identifier) {
 			if ref.Generation > have.Generation {
@@ -260,8 +252,6 @@ func (s *Session) addState(a *arrival, value string, plain []byte, stale bool, n
 		}
 		if len(a.floors) == 0 {
 			s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, stale
-			a.floor[0], a.floors = f, a.floor[:]
-			return nil
 		}
 		a.floors = append(a.floors, f)
 		return nil

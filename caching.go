@@ -48,15 +48,20 @@ func limitCaching(h http.Header) (shared bool) {
 			targeted = append(targeted, name)
 		}
 	}
-	directives := parseCacheControl(control)
-	shared = !cookies && directives.shared()
+	value := "private" // where the handler says nothing
+	if len(control) > 0 {
+		directives := parseCacheControl(control)
+		if shared = !cookies && directives.shared(); !shared {
+			directives.keepPrivate()
+		}
+		value = directives.String()
+	}
 	if !shared {
-		directives.keepPrivate()
 		for _, name := range targeted {
 			h[name] = []string{forbids(name)}
 		}
 	}
-	lines := [2]string{directives.String(), joinVary(vary)} // one allocation
+	lines := [2]string{value, joinVary(vary)} // one allocation
 	h["Cache-Control"], h["Vary"] = lines[0:1:1], lines[1:2:2]
 	return shared
 }

@@ -423,7 +423,7 @@ func TestAValueOverTheLimitIsRefusedAndLeavesTheSessionAsItWas(t *testing.T) {
 		fits, over int
 	}{
 		"stored": {[]string{"-insecure"}, 1<<20 - 200, 1 << 20},
-		"cookie": {[]string{"-insecure", "-store", "none"}, 2500, 4000},
+		"cookie": {[]string{"-insecure", "-store", "none"}, 1200, 4000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBrowser(t, startInside(t, tt.args...))
