@@ -44,3 +44,9 @@ func TestPromise10CachesAreOptional(t *testing.T) { promises.CachesAreOptional(t
 func TestPromise11BadInputGetsAClearAnswer(t *testing.T) {
 	promises.BadInputGetsAClearAnswer(t, inMemory)
 }
+
+func TestPromise12ASessionAnswersOnlyForTheRequestThatBroughtIt(t *testing.T) {
+	promises.ASessionAnswersOnlyForTheRequestThatBroughtIt(t, inMemory)
+}
+
+func TestPromise13A200ReadsBack(t *testing.T) { promises.A200ReadsBack(t, inMemory) }

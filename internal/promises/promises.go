@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +49,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"09TheDiskHoldsNoUsableCredential", TheDiskHoldsNoUsableCredential},
 		{"10CachesAreOptional", CachesAreOptional},
 		{"11BadInputGetsAClearAnswer", BadInputGetsAClearAnswer},
+		{"12ASessionAnswersOnlyForTheRequestThatBroughtIt", ASessionAnswersOnlyForTheRequestThatBroughtIt},
+		{"13A200ReadsBack", A200ReadsBack},
 	} {
 		t.Run(p.name, func(t *testing.T) { p.test(t, open) })
 	}
@@ -556,5 +560,152 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 				t.Errorf("after %s the visitor has no session", c.what)
 			}
 		})
+	}
+}
+
+// ASessionAnswersOnlyForTheRequestThatBroughtIt: promise 12. (Real servers that
+// run inside a handler are in internal/httptests.)
+func ASessionAnswersOnlyForTheRequestThatBroughtIt(t *testing.T, open Open) {
+	db := faults.Wrap(open(t))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
+	m := site.Manager
+	ada, bob := sitetest.NewBrowser(), sitetest.NewBrowser()
+	var adas, bobs string // handles
+	mustBe(t, 200, ada.Visit(site, func(s *sojourn.Session) { s.Login("ada"); adas = s.Handle() }))
+	mustBe(t, 200, bob.Visit(site, func(s *sojourn.Session) { s.Login("bob"); bobs = s.Handle() }))
+
+	// Requests that are derived from another visitor's.
+	cookie := reference + "=" + bob.Cookies()[reference]
+	for _, c := range []struct {
+		what, want string
+		derive     func(r *http.Request) *http.Request
+	}{
+		{"its own request", "ada", func(r *http.Request) *http.Request { return r }},
+		{"a clone", "ada", func(r *http.Request) *http.Request { return r.Clone(r.Context()) }},
+		{"a clone without cookies", "", func(r *http.Request) *http.Request {
+			r = r.Clone(r.Context())
+			r.Header.Del("Cookie")
+			return r
+		}},
+		{"a clone with another visitor's cookie", "bob", func(r *http.Request) *http.Request {
+			r = r.Clone(r.Context())
+			r.Header.Set("Cookie", cookie)
+			return r
+		}},
+		{"a request of an inner server", "", func(r *http.Request) *http.Request {
+			ctx := context.WithValue(r.Context(), http.ServerContextKey, new(http.Server))
+			return httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+		}},
+	} {
+		mustBe(t, 200, ada.VisitHTTP(site, func(_ http.ResponseWriter, r *http.Request) {
+			if s, err := m.Get(r.Context()); err != nil || s.User() != "ada" {
+				t.Errorf("the request itself: %v", err)
+			}
+			m.Handler(func(_ http.ResponseWriter, _ *http.Request, s *sojourn.Session) {
+				if s.User() != c.want {
+					t.Errorf("%s is %q, want %q", c.what, s.User(), c.want)
+				}
+			}).ServeHTTP(httptest.NewRecorder(), c.derive(r))
+		}))
+	}
+	mustBe(t, 200, ada.VisitHTTP(site, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = m.Get(r.Context())
+		inner := context.WithValue(r.Context(), http.ServerContextKey, new(http.Server))
+		if _, err := m.Get(inner); !errors.Is(err, sojourn.ErrNoMiddleware) {
+			t.Errorf("a request of an inner server without Wrap: %v, want ErrNoMiddleware", err)
+		}
+	}))
+
+	// A row that somebody has put in the place of another one.
+	from, err := store.ParseID(adas)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := store.ParseID(bobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, forged := range []bool{false, true} { // with the ID of its new place
+		db.OnLoad = func(ctx context.Context, id store.ID) (store.Record, error) {
+			if id != to {
+				return db.Inner.Load(ctx, id)
+			}
+			rec, err := db.Inner.Load(ctx, from)
+			if forged {
+				rec.ID = to
+			}
+			return rec, err
+		}
+		before := m.Stats().DamagedRecords
+		mustBe(t, 200, bob.Clone().Visit(site, func(s *sojourn.Session) {
+			if s.User() != "" || !s.IsNew() {
+				t.Errorf("a moved row (forged %v) logs in as %q", forged, s.User())
+			}
+		}))
+		if m.Stats().DamagedRecords == before {
+			t.Errorf("a moved row (forged %v) was not counted", forged)
+		}
+	}
+}
+
+// A200ReadsBack: promise 13. (Generated types and values are in the root package.)
+func A200ReadsBack(t *testing.T, open Open) {
+	type item struct {
+		Name  string
+		Price any
+	}
+	type basket struct {
+		Items []item
+		At    time.Time
+		More  map[string]any
+	}
+	baskets := sojourn.NewKey[basket]("basket", sojourn.ServerSide)
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: open(t)}))
+	at := time.Date(1935, 5, 1, 12, 0, 0, 1, time.FixedZone("Amsterdam", 19*60+32))
+	self := map[string]any{}
+	self["self"] = self
+	for _, c := range []struct {
+		what  string
+		value basket
+		path  string // in the error; "" = it is kept
+	}{
+		{"an empty one", basket{}, ""},
+		{"plain values", basket{Items: []item{{"tea", int64(650)}, {"", "free"}}, At: time.Unix(1, 2).UTC(), More: map[string]any{"a": []any{true, nil, 1.5}}}, ""},
+		{"an old offset", basket{At: at}, ""},
+		{"a number as a map's key", basket{More: map[string]any{"qty": map[int]int{1: 2}}}, "basket.More.qty"},
+		{"a struct behind an interface", basket{Items: []item{{"tea", 1}, {"coffee", item{"x", 1}}}}, "basket.Items[1].Price"},
+		{"a channel behind an interface", basket{Items: []item{{"tea", make(chan int)}}}, "basket.Items[0].Price"},
+		{"a year that no text has", basket{At: time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC)}, "basket.At"},
+		{"a map that contains itself", basket{More: self}, "basket.More.self"},
+	} {
+		b := sitetest.NewBrowser()
+		var saved error
+		a := b.VisitHTTP(site, func(w http.ResponseWriter, r *http.Request) {
+			s, err := site.Manager.Get(r.Context())
+			if err != nil {
+				site.Manager.ServeError(w, r, err)
+				return
+			}
+			baskets.Set(s, c.value)
+			saved = s.Save(r.Context())
+		})
+		if c.path != "" {
+			mustBe(t, 500, a)
+			if !errors.Is(saved, sojourn.ErrBadValue) || !strings.Contains(saved.Error(), c.path) {
+				t.Errorf("%s: %v, want ErrBadValue and %s", c.what, saved, c.path)
+			}
+			continue
+		}
+		mustBe(t, 200, a)
+		mustBe(t, 200, b.Visit(site, func(s *sojourn.Session) {
+			got, err := baskets.Lookup(s)
+			if err != nil || !got.At.Equal(c.value.At) {
+				t.Errorf("%s: %v, at %v, want %v", c.what, err, got.At, c.value.At)
+			}
+			got.At = c.value.At
+			if !reflect.DeepEqual(got, c.value) {
+				t.Errorf("%s came back as %+v, want %+v", c.what, got, c.value)
+			}
+		}))
 	}
 }
