@@ -285,7 +285,6 @@ func (s *Session) adopt(ctx context.Context, now time.Time) error {
 			return err
 		case st != nil:
 			s.last, s.jar.isNew = st, false
-			s.touchDue = m.touchDue(&st.rec.Header, st.stored.Seen, now)
 			if !a.Keep {
 				s.setForeign(from.Forget(old))
 			}
@@ -449,7 +448,7 @@ func join(st *state) (*state, error) {
 // session that was first adopted at that time.
 func (s *Session) translate(old *LegacySession, of *origin, first, now time.Time) (draft *Session, rec record.Record, err error) {
 	m := s.m
-	draft = &Session{m: m, r: s.r, in: s.in, last: nothing, phase: phaseOver}
+	draft = &Session{m: m, r: s.r, in: s.in, last: nothing, phase: phaseDraft}
 	draft.jar.isNew = true
 	if err := m.callMap(old, draft); err != nil {
 		m.log.Debug("a legacy session could not be mapped", slog.String("format", old.Source), slog.Any("error", err))
@@ -861,7 +860,7 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 	if !cookies && (!reuse || l.Copies) {
 		return // it would need a cookie
 	}
-	values, err := b.Values(&Session{m: m, last: s.last, view: s.last.rec, phase: phaseOver})
+	values, err := b.Values(&Session{m: m, last: s.last, view: s.last.rec, phase: phaseDraft})
 	if err != nil {
 		failed(err)
 		return

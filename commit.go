@@ -61,29 +61,36 @@ const (
 	commitEnd                      // the handler has returned, after the first byte
 )
 
-// answer commits before the first byte and puts the cookies into h.
-func (s *Session) answer(ctx context.Context, h http.Header, next phase) error {
+// answer commits before the first byte and puts the cookies into h. With
+// phaseOver as the next phase, only a Logout is kept.
+func (s *Session) answer(ctx context.Context, h http.Header, status int, next phase) error {
 	s.lock()
 	defer s.mu.Unlock()
+	late := error(nil)
 	if next == phaseOver {
+		late = errAnswered
 		s.keepOnlyLogout()
 	}
+	s.unshown = !shown(status, h)
+	s.removeHanded()
 	s.unproven = s.setsReference() // by an earlier Save
 	mode := commitAnswer
 	if next == phaseOver {
 		mode = commitLogout
 	}
-	if strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+	if status == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+		s.stream.Store(true)
 		s.rotateDue = false // it may be long until the browser keeps the cookie
 	}
 	err := s.commit(ctx, mode)
 	if err != nil {
 		s.leaveAnyway(ctx, err)
-		next = phaseOver
+		next, late = phaseOver, notKept(err)
 	}
 	s.takeBackReference(ctx)
 	s.flushTo(h)
-	s.phase = next
+	s.phase, s.late = next, late
+	s.keepAwake()
 	return err
 }
 
@@ -98,10 +105,16 @@ func (s *Session) end(ctx context.Context, failed bool) error {
 	if failed {
 		s.keepOnlyLogout()
 	}
+	s.removeHanded()
 	err := s.commit(ctx, commitEnd)
+	late := errReturned
 	if err != nil {
 		s.leaveAnyway(ctx, err)
+		late = notKept(err)
+	} else if now := s.m.now(); !failed && s.last.placement == PlacementStored && s.activityDue(now) {
+		s.noteLate(ctx, now)
 	}
+	s.phase, s.late = phaseOver, late
 	return err
 }
 
@@ -120,12 +133,29 @@ func (s *Session) leaveAnyway(ctx context.Context, err error) {
 	s.forget()
 }
 
-// leave is called when the request is over, in any case.
-func (s *Session) leave() {
+// leave is called when the request is over, in any case; why is the reason if
+// nothing else has ended it before.
+func (s *Session) leave(why error) {
 	s.lock()
 	defer s.mu.Unlock()
-	s.phase = phaseOver
+	if s.phase != phaseOver {
+		s.phase, s.late = phaseOver, why
+	}
 	s.unwatch()
+	if s.awake != nil {
+		s.awake.Stop()
+	}
+}
+
+// changing is called by whatever changes the session, with mu held. What comes
+// after the last commit is lost, whether or not somebody calls Save.
+func (s *Session) changing() {
+	if s.phase != phaseOver {
+		return
+	}
+	s.m.count.late.Add(1)
+	s.m.report(slog.LevelError, "a change of a session was lost, because it came too late: change the session before the handler returns",
+		slog.String("session", s.identity().id.String()), slog.Any("error", s.late))
 }
 
 // keepOnlyLogout drops every change but a Logout, for error answers.
@@ -185,7 +215,10 @@ func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
 		chores = false // of the session that is over now
 	}
 	if !cookies && s.needsCookie() {
-		return ErrTooLate
+		if s.phase == phaseLoose {
+			return errNoHeader
+		}
+		return errNeedsCookie
 	}
 	if s.login == nil && s.last.placement != PlacementStored {
 		if err := s.barred(false); err != nil {
@@ -339,10 +372,10 @@ func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
 func (s *Session) choresDue() bool {
 	switch s.last.placement {
 	case PlacementInline:
-		return s.touchDue || s.jar.stateStale || s.last.mended
+		return s.jar.stateStale || s.last.mended || s.activityDue(s.m.now())
 	case PlacementStored:
-		return s.touchDue || s.presentDue || s.rotateDue || s.last.mended || s.jar.referenceStale ||
-			s.jar.reference.Generation != s.last.rec.Header.Generation
+		return s.presentDue || s.rotateDue || s.last.mended || s.jar.referenceStale ||
+			s.jar.reference.Generation != s.last.rec.Header.Generation || s.activityDue(s.m.now())
 	default:
 		return false
 	}
@@ -363,18 +396,17 @@ func (s *Session) doChores(ctx context.Context) {
 		return
 	}
 	h := &s.last.rec.Header
-	if s.jar.referenceStale || s.jar.reference.Generation != h.Generation {
-		s.setReference(s.last, now)
+	if (s.jar.referenceStale || s.jar.reference.Generation != h.Generation) && now.Sub(s.loaded) <= longRequest {
+		s.setReference(s.last, now) // later, the browser may have a newer one
 	}
-	if !s.presentDue && !s.touchDue && !s.rotateDue && !s.last.mended {
+	due := s.activityDue(now)
+	if !s.presentDue && !due && !s.rotateDue && !s.last.mended {
 		return
 	}
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	if !s.presentDue && !s.rotateDue && !s.last.mended {
-		err := m.touch(ctx, s.last, now)
-		if !errors.Is(err, errors.ErrUnsupported) {
-			s.touchDue = false
+		if err := s.noteActivity(ctx, now); !errors.Is(err, errors.ErrUnsupported) {
 			return
 		}
 	}
@@ -414,7 +446,7 @@ func (s *Session) settle(st *state) {
 	s.last, s.view, s.own, s.behind = st, st.rec, false, false
 	s.changes = changes{}
 	s.ending, s.login, s.fresh = nil, nil, nil
-	s.presentDue, s.rotateDue, s.touchDue = false, false, false
+	s.presentDue, s.rotateDue, s.noted = false, false, time.Time{}
 }
 
 // keepInline settles a session that lives in the cookie.

@@ -41,9 +41,10 @@ var (
 	// session is as it was.
 	ErrTooLarge = errors.New("sojourn: the session is too large")
 
-	// ErrTooLate says that a change needs a cookie, or a pending commit, and the
-	// response has already started or failed.
-	ErrTooLate = errors.New("sojourn: too late to change the session: the response has started")
+	// ErrTooLate says that a change cannot be kept any more: it needs a cookie,
+	// and the response has started; or the handler has returned, or has answered
+	// with an error. What wraps it says which of them.
+	ErrTooLate = errors.New("sojourn: too late to change the session")
 
 	// ErrCrossSite says that another site started the request, that the browser
 	// therefore withheld the session cookies (SameSite), and that the handler
@@ -71,6 +72,21 @@ var (
 	// What wraps it names the key and the path to the part.
 	ErrBadValue = errors.New("sojourn: unusable value")
 )
+
+// Why it is too late.
+var (
+	errNeedsCookie = fmt.Errorf("%w: the change needs a cookie, and the response has started", ErrTooLate)
+	errNoHeader    = fmt.Errorf("%w: the change needs a cookie, and Manager.Open was given no header for it", ErrTooLate)
+	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
+	errPanicked    = fmt.Errorf("%w: the handler has panicked", ErrTooLate)
+	errAnswered    = fmt.Errorf("%w: the response is an error, which keeps nothing but an earlier Logout", ErrTooLate)
+	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)
+)
+
+// notKept says that nothing is kept any more because a commit has failed.
+func notKept(err error) error {
+	return fmt.Errorf("%w: the commit has failed: %w", ErrTooLate, err)
+}
 
 // unavailable wraps a store's error. Both can be tested for.
 func unavailable(doing string, err error) error {

@@ -29,14 +29,24 @@ type flashEntry struct {
 }
 
 // Flash adds a message for the visitor's next page, with a level such as
-// "info", "success" or "error". At most 100 messages wait: another one takes the
-// place of the oldest, as with a client that never asks for a page.
+// "info", "success" or "error". One that [Session.Flashes] has handed out in this
+// request is kept for the next page then. At most 100 messages wait: another one
+// takes the place of the oldest, as with a client that never asks for a page.
 func (s *Session) Flash(level, text string) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
 	entry := flashEntry{ID: binary.LittleEndian.Uint64(id[:]), Level: level, Text: text}
 	s.lock()
 	defer s.mu.Unlock()
+	if len(s.handed) > 0 {
+		raw, ok := s.raw(flashName)
+		for _, e := range decodeFlashes(raw, ok) {
+			if s.handed[e.ID] && e.Level == level && e.Text == text {
+				delete(s.handed, e.ID)
+				return
+			}
+		}
+	}
 	_, err := s.update(slot{name: flashName}, func(raw []byte, ok bool) ([]byte, error) {
 		list := decodeFlashes(raw, ok)
 		if slices.ContainsFunc(list, func(e flashEntry) bool { return e.ID == entry.ID }) {
@@ -54,32 +64,51 @@ func (s *Session) Flash(level, text string) {
 // first, and removes them: each is handed out once. In a stored session two
 // requests at once lose no message; each may see one that the other saw too.
 //
+// Messages are for a page that somebody looks at. Flashes returns nothing, and
+// the messages wait for the next page, in a request by HEAD, one that a browser
+// or a script sends in advance (Sec-Purpose: prefetch or prerender, and the
+// headers that say the same), and one in the background (see
+// [Session.Background]). Messages that were handed out stay as well if the
+// response is one that browsers do not show (204, 205, 304, or a redirect), or
+// an error that keeps nothing. So a page that was prerendered shows them one page
+// later, rather than twice or never. What only a middleware outside Wrap turns
+// into a 304 is not known here.
+//
 // When their removal can no longer be kept, because the response has started
-// and the session lives in the cookie, Flashes returns nothing and logs that:
-// the messages wait for the next page. Call it before the first byte is
-// written.
+// and the session lives in the cookie, Flashes returns nothing and logs that.
+// Call it before the first byte is written.
 func (s *Session) Flashes(levels ...string) []Flash {
 	s.lock()
 	defer s.mu.Unlock()
 	raw, ok := s.raw(flashName)
-	if !ok {
+	if !ok || !s.seen() {
 		return nil
 	}
-	if s.phase == phaseOver || s.phase == phaseBody && s.last.placement != PlacementStored {
+	if s.phase == phaseOver || s.phase == phaseDraft || s.phase == phaseBody && s.last.placement != PlacementStored {
 		s.m.log.Warn("flash messages were asked for after the response had started; they wait for the next page",
 			slog.String("session", s.identity().id.String()))
 		return nil
 	}
 	var out []Flash
-	handed := map[uint64]bool{}
 	for _, e := range decodeFlashes(raw, true) {
-		if len(levels) == 0 || slices.Contains(levels, e.Level) {
+		if !s.handed[e.ID] && (len(levels) == 0 || slices.Contains(levels, e.Level)) {
 			out = append(out, Flash{Level: e.Level, Text: e.Text})
-			handed[e.ID] = true
+			if s.handed == nil {
+				s.handed = map[uint64]bool{}
+			}
+			s.handed[e.ID] = true
 		}
 	}
-	if len(out) == 0 {
-		return nil
+	return out
+}
+
+// removeHanded removes the messages that were handed out, if the response is
+// shown.
+func (s *Session) removeHanded() {
+	handed := s.handed
+	s.handed = nil
+	if len(handed) == 0 || !s.seen() {
+		return
 	}
 	_, err := s.update(slot{name: flashName}, func(raw []byte, ok bool) ([]byte, error) {
 		list := slices.DeleteFunc(decodeFlashes(raw, ok), func(e flashEntry) bool { return handed[e.ID] })
@@ -91,7 +120,6 @@ func (s *Session) Flashes(levels ...string) []Flash {
 	if err != nil {
 		s.failLater(err)
 	}
-	return out
 }
 
 // decodeFlashes reads the kept list. One that does not decode, which only a

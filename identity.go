@@ -43,6 +43,7 @@ func (s *Session) Login(user string, methods ...string) {
 			return
 		}
 	}
+	s.changing()
 	if s.ending == nil && s.last.placement != PlacementNone {
 		s.ending = &ending{carry: true}
 	}
@@ -112,13 +113,14 @@ func (l *login) header(h record.Header, v visit) record.Header {
 // slower request and no copied cookie gets past, and the browser's cookies
 // expire. The object goes on, empty and anonymous, so that a flash message or
 // a preference set afterwards starts a new session. A Logout is kept even if
-// the response is an error.
+// the response is an error, as long as it comes before the first byte of that.
 //
 // A session in the cookie has no server side: somebody who copied the cookie
 // can bring its anonymous values back. Use [ServerSide] where that matters.
 func (s *Session) Logout() {
 	s.lock()
 	defer s.mu.Unlock()
+	s.changing()
 	s.logout()
 }
 
@@ -130,7 +132,7 @@ func (s *Session) logout() {
 		s.changes.clear()
 		s.ending = &ending{pops: s.changes}
 	}
-	s.changes = changes{}
+	s.changes, s.handed = changes{}, nil
 	s.login, s.fresh, s.failed = nil, nil, nil
 	s.view, s.own = record.Record{}, true
 }
@@ -143,6 +145,7 @@ func (s *Session) logout() {
 func (s *Session) Rotate() {
 	s.lock()
 	defer s.mu.Unlock()
+	s.changing()
 	s.changes.header.rotate = s.rotation()
 }
 

@@ -251,8 +251,6 @@ func (s *Session) load(ctx context.Context) error {
 		s.last, s.jar.isNew = st, false
 	case a.inline != nil:
 		s.last, s.jar.isNew = a.inline, false
-		h := &a.inline.rec.Header
-		s.touchDue = m.touchDue(h, record.Time(h.Seen), now) && !s.background
 	}
 	if s.last.placement == PlacementNone {
 		if err := s.adopt(ctx, now); err != nil {
@@ -367,7 +365,6 @@ func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.
 	} else if minimum > 0 && seen.Volatile {
 		st = m.withVolatile(ctx, st)
 	}
-	s.touchDue = m.touchDue(h, st.stored.Seen, now) && !s.background
 	return st, nil
 }
 

@@ -19,13 +19,14 @@ func declaresBackground(h http.Header) bool {
 }
 
 // Background says that this request does not count as activity: it extends no
-// idle timeout, and the credential is not replaced in its response. It is for
-// what a page does by itself, such as polling. Such a request can also say so
+// idle timeout, also not while it lasts, takes no flash messages, and the
+// credential is not replaced in its response. It is for what a page does by
+// itself, such as polling. Such a request can also say so
 // itself, with the header "Sojourn-Background: 1".
 func (s *Session) Background() {
 	s.lock()
 	defer s.mu.Unlock()
-	s.background, s.touchDue, s.rotateDue = true, false, false
+	s.background, s.rotateDue = true, false
 }
 
 // Recent reports whether the user has authenticated (see [Session.Login])

@@ -3,8 +3,6 @@ package sojourn
 import (
 	"context"
 	"log/slog"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
@@ -35,17 +33,6 @@ func (m *Manager) rotationDue(h *record.Header, now time.Time) bool {
 		return false
 	}
 	return now.Sub(record.Time(max(h.Rotated, h.Created))) >= m.cfg.RotateEvery
-}
-
-// mayRotate reports whether the response of this request will surely leave its
-// cookies in the browser, as far as that can be known: those of upgrades,
-// prefetches and requests in the background may not.
-func (s *Session) mayRotate() bool {
-	h := s.in
-	return !s.background && h.Get("Upgrade") == "" &&
-		!strings.Contains(h.Get("Accept"), "text/event-stream") &&
-		!strings.Contains(h.Get("Sec-Purpose"), "prefetch") &&
-		(s.r == nil || s.r.Method != http.MethodHead)
 }
 
 // accepts reports whether a credential of that generation, which is not the

@@ -40,16 +40,22 @@ type Session struct {
 	behind bool
 
 	changes changes
-	ending  *ending   // last is to be ended
-	login   *login    // a fresh session is to be made for this user
-	fresh   *identity // identifier of a session that does not exist yet
-	failed  error     // why the next commit must fail
+	// handed are the flash messages that were handed out and are still there: they
+	// are removed once it is known that the response is shown.
+	handed map[uint64]bool
+	ending *ending   // last is to be ended
+	login  *login    // a fresh session is to be made for this user
+	fresh  *identity // identifier of a session that does not exist yet
+	failed error     // why the next commit must fail
 
 	presentDue bool // the newest credential came back for the first time
 	rotateDue  bool // it is old enough to be replaced
-	touchDue   bool // activity should be noted
 	background bool // the request does not count as activity
+	unshown    bool // the response has started, and browsers do not show it
 	loaded     time.Time
+	noted      time.Time   // when activity was noted, or tried to, since the last save
+	awake      *time.Timer // calls wake
+	stream     atomic.Bool // the request lasts for as long as a page is open; see waits
 
 	others []wire.Reference // of other sessions that the request brought
 
@@ -60,6 +66,7 @@ type Session struct {
 	unproven bool
 
 	phase phase
+	late  error  // why nothing is kept any more, in phaseOver
 	watch *watch // of Done
 }
 
@@ -71,6 +78,7 @@ const (
 	phaseBody               // the first byte is out: no cookies any more
 	phaseOver               // failed or finished: nothing is kept any more
 	phaseLoose              // not bound to a response that starts: Manager.Open
+	phaseDraft              // not of a request: what Config.Adopt gives to the application
 )
 
 // visit is what a request says about its visitor, apart from the cookies.
@@ -246,6 +254,7 @@ func (s *Session) Remember(persistent bool) {
 	if s.view.Header.Persist == p {
 		return
 	}
+	s.changing()
 	s.changes.header.persist = &p
 	s.view.Header.Persist = p
 }
@@ -261,6 +270,7 @@ func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	if s.view.Header.Idle == i && s.view.Header.Lifetime == l {
 		return
 	}
+	s.changing()
 	s.changes.header.idle, s.changes.header.lifetime = &i, &l
 	s.view.Header.Idle, s.view.Header.Lifetime = i, l
 }
@@ -278,9 +288,24 @@ func toMillis(d time.Duration) int64 {
 // Save commits now: afterwards Get returns what was committed, and popped
 // values are surely this request's. On an error nothing was kept and the
 // changes stay pending. Cookies that the save needs are set with the response,
-// or in the header given to [Manager.Open]; it returns [ErrTooLate] if one is
-// needed and the response has already started, or was an error. The
-// commit goes on for at most Config.Timeout when ctx is cancelled.
+// or in the header given to [Manager.Open]. The commit goes on for at most
+// Config.Timeout when ctx is cancelled.
+//
+// What can be kept depends on how far the response is. Before its first byte,
+// everything. Between the first byte and the handler's return, also after a
+// Hijack, what needs no cookie: values, flash messages and a Logout of a session
+// that was in the store when the response started; the rest is [ErrTooLate]: a
+// login, a rotation, another expiry, and every change of a session in the cookie
+// or of a new one. After the handler has returned, or has panicked, and after an
+// answer with a status of 500 or above or a failed commit: nothing, so that Save
+// returns [ErrTooLate], unless the handler has simply returned and nothing is
+// left to be kept. The error says which of these it is. A change that comes so
+// late is logged and counted (Stats.LateChanges) even if nobody calls Save. A
+// goroutine that changes the session has to be waited for by the handler.
+//
+// After the first byte, Save also says that the visitor is there: a handler of
+// a WebSocket calls it when a message has come in, so that the session does not
+// reach its idle timeout. It costs the store something only now and then.
 //
 // Only where the store's answers stay away for all of that time, it is not
 // known whether anything was kept. Then Save returns [ErrUnavailable], and so
@@ -289,10 +314,26 @@ func toMillis(d time.Duration) int64 {
 func (s *Session) Save(ctx context.Context) error {
 	s.lock()
 	defer s.mu.Unlock()
-	if s.phase == phaseOver {
-		return ErrTooLate
+	switch {
+	case s.phase == phaseDraft:
+		return errDraft
+	case s.phase == phaseOver && s.late == errReturned && !s.pending():
+		return nil // the last commit has kept everything
+	case s.phase == phaseOver:
+		return s.late
+	}
+	if s.phase != phaseOpen { // else nobody knows yet whether the page will be shown
+		s.removeHanded()
 	}
 	err := s.commit(ctx, commitSave)
+	if err == nil {
+		s.keepAwake()
+		now := s.m.now()
+		if s.phase == phaseBody && !s.background && s.last.placement == PlacementStored &&
+			s.m.touchDue(&s.last.rec.Header, later(s.last.stored.Seen, s.noted), now) {
+			s.noteLate(ctx, now)
+		}
+	}
 	if s.phase == phaseLoose {
 		if s.jar.out != nil {
 			if err != nil && s.ending != nil && !s.ending.carry {
@@ -315,7 +356,7 @@ func (s *Session) Discard() {
 }
 
 func (s *Session) discard() {
-	s.changes = changes{}
+	s.changes, s.handed = changes{}, nil
 	s.ending, s.login, s.fresh, s.failed = nil, nil, nil, nil
 	s.view, s.own, s.behind = s.last.rec, false, false
 }
@@ -442,6 +483,7 @@ func (s *Session) raw(name string) ([]byte, bool) {
 
 // edit returns the view for changing.
 func (s *Session) edit() *record.Record {
+	s.changing()
 	if !s.own {
 		s.view, s.own = s.view.Clone(), true
 	}

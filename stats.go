@@ -31,7 +31,7 @@ type Stats struct {
 	DamagedRecords  uint64 // records that did not open although their key is known
 	LostVersions    uint64 // loads below the version that the browser had seen: the store lost writes
 	UnreadableValue uint64 // values that did not decode into their key's type
-	LateChanges     uint64 // changes lost because the response had already started
+	LateChanges     uint64 // changes lost because the response had started, or the handler had returned
 	FailedCommits   uint64 // commits that were answered with an error
 	Swept           uint64 // old records removed
 }

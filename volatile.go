@@ -20,7 +20,7 @@ import (
 func (s *Session) commitVolatile(ctx context.Context) (settled bool, err error) {
 	m := s.m
 	keeper, ok := m.cfg.Store.(store.VolatileKeeper)
-	if !ok || s.last.placement != PlacementStored || s.last.mended || s.jar.lost != 0 || s.presentDue || s.touchDue ||
+	if !ok || s.last.placement != PlacementStored || s.last.mended || s.jar.lost != 0 || s.presentDue || s.activityDue(m.now()) ||
 		s.changes.header != (headerChange{}) {
 		return false, nil
 	}

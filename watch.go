@@ -41,7 +41,7 @@ func (s *Session) Done() <-chan struct{} {
 	s.lock()
 	defer s.mu.Unlock()
 	if s.watch == nil {
-		if s.phase == phaseOver {
+		if s.phase == phaseOver || s.phase == phaseDraft {
 			s.watch = &watch{done: make(chan struct{})}
 			s.watch.end(ErrTooLate)
 			return s.watch.done

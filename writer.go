@@ -33,6 +33,7 @@ type request struct {
 	loaded  chan struct{} // closed when loading ends; nil if nobody waits for that
 	loading bool
 	phase   phase
+	late    error // why nothing is kept any more, once phase is phaseOver
 	// read: the response depends on the session, because somebody asked for it,
 	// with or without success.
 	read bool
@@ -43,6 +44,7 @@ type request struct {
 
 	asked    atomic.Bool // anything but a plain pass-through is needed
 	hijacked atomic.Bool
+	flushed  atomic.Bool // by the handler: it sends something now, and more later
 }
 
 // anyManager is the context key that finds the innermost request of any manager.
@@ -107,7 +109,11 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 		}
 		switch {
 		case err == nil:
-			s.phase = q.phase
+			s.lock()
+			s.phase, s.late = q.phase, q.late
+			s.stream.Store(q.hijacked.Load() || q.flushed.Load())
+			s.keepAwake()
+			s.mu.Unlock()
 			q.s = s
 		case ctx.Err() == nil || q.Context.Err() != nil: // else only this caller gave up
 			q.loadErr = err
@@ -152,13 +158,13 @@ func (q *request) checkNesting() {
 	}
 }
 
-// enter moves the response to the next phase and returns its session, if it
-// was asked for.
-func (q *request) enter(p phase) *Session {
+// close ends the request for its session, which is returned if it was asked for:
+// from now on nothing is kept, for that reason, unless there was one before.
+func (q *request) close(why error) *Session {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if p > q.phase {
-		q.phase = p
+	if q.phase != phaseOver {
+		q.phase, q.late = phaseOver, why
 	}
 	return q.s
 }
@@ -186,7 +192,7 @@ func (q *request) start(status int) error {
 	}
 	next := phaseBody
 	if status >= http.StatusInternalServerError || q.discarded {
-		next = phaseOver
+		next, q.late = phaseOver, errAnswered
 	}
 	q.phase = next
 	s, read, h := q.s, q.read, q.inner.Header()
@@ -197,13 +203,13 @@ func (q *request) start(status int) error {
 	}
 	var err error
 	if s != nil {
-		err = s.answer(q.Context, h, next)
+		err = s.answer(q.Context, h, status, next)
 	}
 	q.m.limitCaching(h, q.r.Pattern)
 	if err != nil {
 		q.failed = err
 		q.m.commitFailed(s, err)
-		q.enter(phaseOver)
+		q.close(notKept(err))
 		q.m.answerError(q.inner, q.r, err, q.encoding)
 		return err
 	}
@@ -215,10 +221,9 @@ func (q *request) finish() {
 	if !q.asked.Load() {
 		return
 	}
-	late := q.started
 	_ = q.start(http.StatusOK) // a failure was answered
-	s := q.enter(phaseOver)
-	if s == nil || q.failed != nil || !late {
+	s := q.close(errReturned)
+	if s == nil || q.failed != nil {
 		return
 	}
 	q.mu.Lock()
@@ -240,8 +245,8 @@ func (q *request) leave() {
 	if read && !q.started {
 		q.m.limitCaching(q.inner.Header(), q.r.Pattern)
 	}
-	if s := q.enter(phaseOver); s != nil {
-		s.leave()
+	if s := q.close(errPanicked); s != nil { // or it has returned, before
+		s.leave(errPanicked)
 	}
 }
 
@@ -307,6 +312,11 @@ func (q *request) Flush() { _ = q.FlushError() }
 // FlushError is Flush for [http.ResponseController].
 func (q *request) FlushError() error {
 	err := q.start(http.StatusOK)
+	if q.flushed.CompareAndSwap(false, true) {
+		if s := q.ready(); s != nil {
+			s.stream.Store(true)
+		}
+	}
 	// Also if that was answered with an error: who calls Flush may go on for long.
 	flushed := http.NewResponseController(q.inner).Flush()
 	if err != nil {
