@@ -90,7 +90,8 @@ func (s *Session) noteLate(ctx context.Context, now time.Time) {
 // rewrite saves a state of the session as it is, which notes the activity where
 // the store cannot touch. What the handler has changed meanwhile stays pending.
 func (s *Session) rewrite(ctx context.Context, st *state) error {
-	keeper := &Session{m: s.m, r: s.r, in: s.in, last: st, view: st.rec, loaded: s.loaded, phase: phaseBody}
+	keeper := newSession(s.m)
+	keeper.r, keeper.in, keeper.last, keeper.view, keeper.loaded, keeper.phase = s.r, s.in, st, st.rec, s.loaded, phaseBody
 	return keeper.commitStored(ctx)
 }
 

@@ -448,7 +448,8 @@ func join(st *state) (*state, error) {
 // session that was first adopted at that time.
 func (s *Session) translate(old *LegacySession, of *origin, first, now time.Time) (draft *Session, rec record.Record, err error) {
 	m := s.m
-	draft = &Session{m: m, r: s.r, in: s.in, last: nothing, phase: phaseDraft}
+	draft = newSession(m)
+	draft.r, draft.in, draft.last, draft.phase = s.r, s.in, nothing, phaseDraft
 	draft.jar.isNew = true
 	if err := m.callMap(old, draft); err != nil {
 		m.log.Debug("a legacy session could not be mapped", slog.String("format", old.Source), slog.Any("error", err))
@@ -860,7 +861,9 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 	if !cookies && (!reuse || l.Copies) {
 		return // it would need a cookie
 	}
-	values, err := b.Values(&Session{m: m, last: s.last, view: s.last.rec, phase: phaseDraft})
+	read := newSession(m)
+	read.last, read.view, read.phase = s.last, s.last.rec, phaseDraft
+	values, err := b.Values(read)
 	if err != nil {
 		failed(err)
 		return

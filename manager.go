@@ -141,7 +141,8 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 	if out != nil {
 		m.limitCaching(out, "")
 	}
-	s := &Session{m: m, phase: phaseLoose, in: in, ctx: ctx}
+	s := newSession(m)
+	s.phase, s.in, s.ctx = phaseLoose, in, ctx
 	s.jar.out = out
 	if err := s.load(ctx); err != nil {
 		return nil, err

@@ -22,6 +22,13 @@ import (
 // Reading and changing values does no I/O; changes are kept by the commit
 // before the response's first byte, or by [Session.Save].
 type Session struct {
+	// Behind a pointer: a struct that has a *Session in an unexported field may
+	// be printed with %s, and then fmt asks no method and prints the fields that
+	// the pointer leads to, but follows no second one.
+	*session
+}
+
+type session struct {
 	m   *Manager
 	r   *http.Request   // nil in a session from Manager.Open
 	in  http.Header     // of the request
@@ -68,6 +75,16 @@ type Session struct {
 	phase phase
 	late  error  // why nothing is kept any more, in phaseOver
 	watch *watch // of Done
+}
+
+func newSession(m *Manager) *Session {
+	s := new(struct { // one allocation
+		Session
+		session
+	})
+	s.Session.session = &s.session
+	s.Session.m = m
+	return &s.Session
 }
 
 // phase is how far the response is.

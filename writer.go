@@ -93,7 +93,8 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 	q.mu.Unlock()
 
 	q.checkNesting()
-	s := &Session{m: q.m, r: q.r, in: q.r.Header}
+	s := newSession(q.m)
+	s.r, s.in = q.r, q.r.Header
 	var err error
 	returned := false // or the store panics
 	defer func() {

@@ -20,7 +20,7 @@ var ErrChanged = errors.New("legacy: the entry has changed since it was read")
 // overwrites, and the last writer's values stand.
 type Guard struct {
 	mu   sync.Mutex
-	seen map[guardKey]any
+	seen *map[guardKey]any // keys are credentials; printers do not follow the pointer
 }
 
 type guardKey struct {
@@ -32,7 +32,7 @@ type guardContext struct{}
 
 // Guarded returns a context for one Read and the Write that follows from it.
 func Guarded(ctx context.Context) context.Context {
-	return context.WithValue(ctx, guardContext{}, &Guard{seen: map[guardKey]any{}})
+	return context.WithValue(ctx, guardContext{}, &Guard{seen: &map[guardKey]any{}})
 }
 
 // GuardOf returns the guard in a context. Without one it is nil, which is fine
@@ -50,7 +50,7 @@ func (g *Guard) Saw(store any, key string, what any) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.seen[guardKey{store, key}] = what
+	(*g.seen)[guardKey{store, key}] = what
 }
 
 // Seen returns what Saw was told, and whether it was.
@@ -60,7 +60,7 @@ func (g *Guard) Seen(store any, key string) (what any, ok bool) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	what, ok = g.seen[guardKey{store, key}]
+	what, ok = (*g.seen)[guardKey{store, key}]
 	return what, ok
 }
 

@@ -50,7 +50,7 @@ func openLegacy(system string, config json.RawMessage, on backends) (legacy.Know
 	case systemSCS:
 		known, err = openSCS(config, on.tokens)
 	default:
-		return (&vectors.Case{Name: "the configuration", System: system, Config: config}).Format(on.Backends)
+		return (&vectors.Case{Name: "the configuration", System: system, Config: config}).FormatOn(on.Backends)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the configuration: %w", err)

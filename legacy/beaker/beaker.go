@@ -104,7 +104,7 @@ const (
 
 // Format reads and writes sessions. It is safe for concurrent use if its
 // stores are.
-type Format struct{ c Config }
+type Format struct{ c *Config } // behind a pointer, which printers do not follow
 
 var _ legacy.Format = (*Format)(nil)
 
@@ -152,7 +152,7 @@ func New(c Config) (*Format, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Format{c}, nil
+	return &Format{&c}, nil
 }
 
 // Detail is what a session of this package carries in legacy.Session.Detail.

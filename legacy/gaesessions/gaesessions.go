@@ -67,7 +67,7 @@ type Config struct {
 
 // Format reads and writes sessions. It is safe for concurrent use if its
 // stores are.
-type Format struct{ c Config }
+type Format struct{ c *Config } // behind a pointer, which printers do not follow
 
 var _ legacy.Format = (*Format)(nil)
 
@@ -85,7 +85,7 @@ func New(c Config) (*Format, error) {
 	if c.NoDatastore {
 		c.Datastore = nil
 	}
-	return &Format{c}, nil
+	return &Format{&c}, nil
 }
 
 // Detail is what a session of this package carries in legacy.Session.Detail.

@@ -77,8 +77,8 @@ type Config struct {
 // Format reads and writes the sessions of one name. It is safe for concurrent
 // use if its store is.
 type Format struct {
-	c      Config
-	codecs []codec
+	c      *Config // behind a pointer, which printers do not follow
+	codecs []*codec
 }
 
 var _ legacy.Format = (*Format)(nil)
@@ -111,7 +111,7 @@ func New(c Config) (*Format, error) {
 	if c.Prefix == "" || c.Backend == FilesystemStore {
 		c.Prefix = "session_"
 	}
-	f := &Format{c: c}
+	f := &Format{c: &c}
 	for _, pair := range c.Keys {
 		codec, err := newCodec(c, pair)
 		if err != nil {

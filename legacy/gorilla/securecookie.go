@@ -30,8 +30,8 @@ type codec struct {
 	block cipher.Block // nil = not encrypted
 }
 
-func newCodec(c Config, pair KeyPair) (codec, error) {
-	out := codec{c: c, hash: pair.Hash}
+func newCodec(c Config, pair KeyPair) (*codec, error) {
+	out := &codec{c: c, hash: pair.Hash}
 	if out.c.HashFunc == nil {
 		out.c.HashFunc = sha256.New
 	}

@@ -79,6 +79,10 @@ func New(c Config) (*Sessions, error) {
 // Session is one visitor's shared session during one request. It is safe for
 // concurrent use.
 type Session struct {
+	*session // behind a pointer, which printers do not follow
+}
+
+type session struct {
 	of *Sessions
 
 	mu      sync.Mutex
@@ -95,7 +99,7 @@ type Session struct {
 // leads to none that is acceptable. Nothing is stored or set by that. The error
 // wraps [sojourn.ErrUnavailable]: a store did not answer.
 func (s *Sessions) Open(ctx context.Context, in http.Header) (*Session, error) {
-	out := &Session{of: s, in: http.Header{"Cookie": slices.Clone(in["Cookie"])}}
+	out := &Session{&session{of: s, in: http.Header{"Cookie": slices.Clone(in["Cookie"])}}}
 	ctx, cancel := context.WithTimeout(ctx, s.c.Timeout)
 	defer cancel()
 	if err := out.read(ctx); err != nil {

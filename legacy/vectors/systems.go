@@ -25,9 +25,9 @@ type Backends struct {
 	App       string       // of the datastore keys
 }
 
-// Format returns the format that the case's configuration describes, on those
+// FormatOn returns the format that the case's configuration describes, on those
 // stores instead of the case's own.
-func (c *Case) Format(on Backends) (legacy.Known, error) {
+func (c *Case) FormatOn(on Backends) (legacy.Known, error) {
 	r, err := c.reader(on)
 	if err != nil {
 		return nil, err

@@ -203,7 +203,7 @@ func (c *Case) Read(ctx context.Context) (*legacy.Session, error) {
 // Setup returns the format that the case's configuration describes, on the case's
 // own stores, the request's header, and the time at which it is read.
 func (c *Case) Setup() (format legacy.Known, header http.Header, now time.Time, err error) {
-	format, err = c.Format(newStores(c).backends(c))
+	format, err = c.FormatOn(newStores(c).backends(c))
 	return format, c.header(), c.now(), err
 }
 

@@ -80,7 +80,7 @@ type Config struct {
 
 // Format reads and writes the sessions of one cookie name. It is safe for
 // concurrent use if its stores are.
-type Format struct{ c Config }
+type Format struct{ c *Config } // behind a pointer, which printers do not follow
 
 var _ legacy.Format = (*Format)(nil)
 
@@ -111,7 +111,7 @@ func New(c Config) (*Format, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Format{c}, nil
+	return &Format{&c}, nil
 }
 
 // Detail is what a session of this package carries in legacy.Session.Detail.

@@ -18,7 +18,7 @@ import (
 // call is one round trip. Servers that evict, and keep nothing on disk, are
 // fine for it.
 type Cache struct {
-	options Options
+	options *Options // behind a pointer, which printers do not follow
 
 	mu         sync.Mutex
 	connecting *connecting
@@ -41,7 +41,7 @@ func NewCache(o Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Cache{options: o}, nil
+	return &Cache{options: &o}, nil
 }
 
 // Close closes all connections. Calls under way fail.
@@ -91,7 +91,7 @@ func (c *Cache) connected(ctx context.Context) (*client, error) {
 }
 
 func (c *Cache) connect(attempt *connecting) {
-	rdb, err := connect(context.Background(), c.options)
+	rdb, err := connect(context.Background(), *c.options)
 	attempt.client, attempt.err = &client{rdb, c.options.Cluster}, err
 	if err != nil {
 		c.mu.Lock()

@@ -63,7 +63,7 @@ func Live(c *vectors.Case, e vectors.Entry) bool {
 
 func read(t *testing.T, c *vectors.Case, backends vectors.Backends) {
 	t.Helper()
-	format, err := c.Format(backends)
+	format, err := c.FormatOn(backends)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,116 @@
+package sojourn
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// Types that reach a secret (a cookie, an identifier, a key, a session's values)
+// have a Format method here, which fmt asks whatever the verb, and LogValue for
+// log/slog. Those whose exported fields hold one have MarshalText too, which
+// encoding/json and the handlers of log/slog use. Receivers are values where the
+// type is used by value: a method of the pointer is not found in a copy.
+//
+// A method cannot help a value in somebody's unexported field: fmt calls no
+// methods there. It does not follow pointers there either.
+
+func printText(f fmt.State, text string) { _, _ = io.WriteString(f, text) }
+
+// handle returns the session's handle, or "in use" where somebody is changing
+// the session, perhaps the caller: printing never waits.
+func (s *Session) handle() string {
+	if s == nil || s.session == nil {
+		return "none"
+	}
+	if !s.mu.TryLock() {
+		return "in use"
+	}
+	defer s.mu.Unlock()
+	if s.last == nil { // it was not loaded
+		return "none"
+	}
+	return s.identity().id.String()
+}
+
+// Format prints the session's handle, whatever the verb; see [Session.Handle].
+// While the session is being changed it prints "in use" instead.
+func (s *Session) Format(f fmt.State, _ rune) { printText(f, "sojourn.Session("+s.handle()+")") }
+
+// LogValue is the session's handle, as Format prints it.
+func (s *Session) LogValue() slog.Value { return slog.StringValue(s.handle()) }
+
+func (m *Manager) text() string {
+	if m == nil {
+		return "sojourn.Manager(none)"
+	}
+	return "sojourn.Manager(" + m.cfg.Name + ")"
+}
+
+// Format prints the manager's name, whatever the verb.
+func (m *Manager) Format(f fmt.State, _ rune) { printText(f, m.text()) }
+
+// LogValue is what Format prints.
+func (m *Manager) LogValue() slog.Value { return slog.StringValue(m.text()) }
+
+func (c Config) text() string {
+	return fmt.Sprintf("sojourn.Config(name %q, store %T, %v)", c.Name, c.Store, c.Keys)
+}
+
+// Format prints the name, the type of the store and what the key ring prints,
+// whatever the verb.
+func (c Config) Format(f fmt.State, _ rune) { printText(f, c.text()) }
+
+// LogValue is what Format prints.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.text()) }
+
+// LogValue is what String returns.
+func (k *KeyRing) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+func (a Adopt) text() string { return fmt.Sprintf("sojourn.Adopt(%d formats)", len(a.From)) }
+
+// Format prints how many formats there are, whatever the verb: a format holds
+// the other library's keys.
+func (a Adopt) Format(f fmt.State, _ rune) { printText(f, a.text()) }
+
+// LogValue is what Format prints.
+func (a Adopt) LogValue() slog.Value { return slog.StringValue(a.text()) }
+
+func (b WriteBack) text() string { return fmt.Sprintf("sojourn.WriteBack(%T)", b.To) }
+
+// Format prints the type of the format, whatever the verb.
+func (b WriteBack) Format(f fmt.State, _ rune) { printText(f, b.text()) }
+
+// LogValue is what Format prints.
+func (b WriteBack) LogValue() slog.Value { return slog.StringValue(b.text()) }
+
+func (l LegacySession) text() string {
+	return fmt.Sprintf("sojourn.LegacySession(%s, %d values)", l.Source, len(l.Values))
+}
+
+// Format prints the source and the number of values, whatever the verb.
+func (l LegacySession) Format(f fmt.State, _ rune) { printText(f, l.text()) }
+
+// LogValue is what Format prints.
+func (l LegacySession) LogValue() slog.Value { return slog.StringValue(l.text()) }
+
+// MarshalText returns what Format prints.
+func (l LegacySession) MarshalText() ([]byte, error) { return []byte(l.text()), nil }
+
+func (e Export) text() string {
+	return fmt.Sprintf("sojourn.Export(%s, %d values)", e.Handle, len(e.Values))
+}
+
+// Format prints the handle and the number of values, whatever the verb. As JSON
+// an Export is complete: that is what it is for.
+func (e Export) Format(f fmt.State, _ rune) { printText(f, e.text()) }
+
+// LogValue is what Format prints.
+func (e Export) LogValue() slog.Value { return slog.StringValue(e.text()) }
+
+// Format keeps the request's header, and the session, out of what prints the
+// context or the response writer of a wrapped request.
+func (q *request) Format(f fmt.State, _ rune) { printText(f, "sojourn request of "+q.m.text()) }
+
+// LogValue is what Format prints.
+func (q *request) LogValue() slog.Value { return slog.StringValue("sojourn request of " + q.m.text()) }
