@@ -10,7 +10,7 @@ import (
 )
 
 // clockSkew is how far the clocks of two replicas may be apart.
-const clockSkew = time.Minute
+const clockSkew = store.ClockSkew
 
 // grace is for how long an outdated credential is accepted, by whichever
 // replica's clock. One that turns up later is one that somebody kept: it was

@@ -43,14 +43,15 @@ func (r Record) MarshalBinary() ([]byte, error) {
 }
 
 // Decode reads the record with that ID from its binary form. It returns
-// [ErrDamaged] for the record of another ID, and ErrFormat for anything else,
-// which a newer release may have written. Data shares b.
+// [ErrFormat] for what a newer release may have written, and [ErrDamaged] for
+// anything else, the record of another ID included. Data shares b.
 func Decode(id ID, b []byte) (Record, error) {
 	var rec Record
-	if err := rec.UnmarshalBinary(b); err != nil {
+	err := rec.UnmarshalBinary(b)
+	switch {
+	case err != nil && len(b) > 0 && b[0] > encodingVersion && b[0] < ' ': // versions are no text
 		return Record{}, err
-	}
-	if rec.ID != id {
+	case err != nil || rec.ID != id:
 		return Record{}, ErrDamaged
 	}
 	return rec, nil

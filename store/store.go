@@ -68,7 +68,8 @@ type Store interface {
 	// Load returns the record with that ID: live, past its deadline, or an end
 	// mark; the caller tells them apart. It returns ErrNotFound when there is
 	// none, and ErrDamaged or ErrNotFound, never a record of another ID, when the
-	// row holds something else. The record's Data is shared: neither side changes it afterwards.
+	// row holds something else. The record's Data is shared: neither side
+	// changes it afterwards.
 	Load(ctx context.Context, id ID) (Record, error)
 
 	// Save stores rec if what is stored is still base.
@@ -163,9 +164,9 @@ type Tag uint64
 const RecentTags = 8
 
 // MinEndMark is the least time for which an end mark is kept, so that requests
-// that were under way when the session ended meet the mark: a minute for them,
-// and a minute by which the clocks of two replicas may differ.
-const MinEndMark = 2 * time.Minute
+// that were under way when the session ended meet the mark: a minute for them, and
+// ClockSkew.
+const MinEndMark = time.Minute + ClockSkew
 
 // ID is a record's row key: the first 128 bits of the SHA-256 of the session's
 // identifier. It is not a credential.
@@ -224,8 +225,8 @@ type Sweeper interface {
 // UserIndex is a store that can find a user's sessions without a full scan.
 type UserIndex interface {
 	// ByUser returns the user's records in no particular order, without end
-	// marks. Records past their deadline may be among them. The zero UserHash
-	// has none.
+	// marks. Records past their deadline may be among them; damaged ones, and
+	// those of other users, are left out. The zero UserHash has none.
 	ByUser(ctx context.Context, user UserHash) ([]Record, error)
 }
 
@@ -233,10 +234,9 @@ type UserIndex interface {
 type UserLimiter interface {
 	// SaveLimited is Save with the zero base, for a new session of rec.User, and
 	// holds the user to limit.Max live ones: those that have not ended and are
-	// not past their deadline. If there are more, the oldest of the others (by
-	// Created, or by the order in which the engine came to know them) are ended
-	// as Delete ends them, and returned; or, with limit.Refuse, the result is
-	// ErrLimit. It has all happened when SaveLimited returns, or none of it if
+	// not past their deadline, by any replica's clock. If there are more, the
+	// oldest of the others are ended as Delete ends them, and returned; or, with
+	// limit.Refuse, the result is ErrLimit. [UserLimit.InTheWay] says it exactly. It has all happened when SaveLimited returns, or none of it if
 	// the error is ErrConflict, ErrTooLarge or ErrLimit.
 	//
 	// However many calls run at once, none returns nil while the user has more

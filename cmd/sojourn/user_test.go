@@ -229,6 +229,17 @@ func TestAfterARestoreNobodyIsLoggedIn(t *testing.T) {
 		if n != (endedJSON{1, false}) || s.live(t, "eve") != 0 {
 			t.Errorf("all: %+v, then %d are live", n, s.live(t, "eve"))
 		}
+		// By the clock of a replica it may be alive.
+		now := time.Now()
+		late := store.Record{ID: store.ID{7}, Version: 1, Tags: []store.Tag{7}, User: store.UserHash{7}, Data: []byte("values"),
+			Created: now.Add(-time.Hour), Seen: now.Add(-time.Hour), Deadline: now.Add(-store.ClockSkew / 3), Expires: now.Add(time.Hour)}
+		if err := s.sessions.Store().Save(t.Context(), late, store.Base{}); err != nil {
+			t.Fatal(err)
+		}
+		c.run(t, "restored", s.store, "--json").ok(t).json(t, &n)
+		if mark, err := s.sessions.Store().Load(t.Context(), late.ID); n.Ended != 1 || err != nil || !mark.IsEnd() {
+			t.Errorf("one that looks expired: %+v, %v", n, err)
+		}
 		if r := c.run(t, "restored", s.store).ok(t); r.stdout != "ended 0 sessions\n" {
 			t.Errorf("again: %s", r.stdout)
 		}

@@ -2,7 +2,6 @@ package entity
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/sojourn-go/sojourn/store"
@@ -91,25 +90,4 @@ func Touching(seen, deadline time.Time) Change {
 		}
 		return next, nil
 	}
-}
-
-// InTheWay returns the oldest of a user's live sessions that a new one, id, has
-// no room beside. It reorders sessions.
-func InTheWay(sessions []store.Record, id store.ID, limit store.UserLimit) []store.ID {
-	now := time.Now()
-	sessions = slices.DeleteFunc(sessions, func(r store.Record) bool {
-		return r.ID == id || r.ID == limit.Replaces || r.IsEnd() || r.Expired(now)
-	})
-	slices.SortFunc(sessions, func(a, b store.Record) int {
-		if n := a.Created.Compare(b.Created); n != 0 {
-			return n
-		}
-		return slices.Compare(a.ID[:], b.ID[:])
-	})
-	over := max(len(sessions)-(limit.Max-1), 0)
-	ids := make([]store.ID, over)
-	for i := range ids {
-		ids[i] = sessions[i].ID
-	}
-	return ids
 }

@@ -8,7 +8,6 @@
 package entity
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -35,7 +34,7 @@ const (
 const UserSuffix = "User"
 
 // ErrNotRecord says that an entity is none of ours.
-var ErrNotRecord = errors.New("an entity is not a session record")
+var ErrNotRecord = fmt.Errorf("an entity is not a session record: %w", store.ErrDamaged)
 
 // Property is a property of an entity. Value is an int64, a string, a time.Time,
 // a []byte, or for Tags a []int64.

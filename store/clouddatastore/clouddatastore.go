@@ -181,14 +181,15 @@ func (s *Store) insert(ctx context.Context, rec store.Record, next entity.Change
 func (s *Store) change(ctx context.Context, id store.ID, next entity.Change) error {
 	return entity.Unless(entity.ErrUnchanged, s.transact(ctx, func(tx *datastore.Transaction) error {
 		have, found, err := s.found(id, tx.Get)
-		if err != nil {
+		damaged := errors.Is(err, store.ErrDamaged)
+		if err != nil && !damaged {
 			return err
 		}
 		rec, err := next(have, found)
 		if err != nil {
 			return err
 		}
-		return s.put(tx, rec, found)
+		return s.put(tx, rec, found || damaged)
 	}, func() error { return s.look(ctx, id, next) }))
 }
 
@@ -196,21 +197,24 @@ func (s *Store) change(ctx context.Context, id store.ID, next entity.Change) err
 // overtaken has mostly lost, and needs no second transaction to know.
 func (s *Store) look(ctx context.Context, id store.ID, next entity.Change) error {
 	have, found, err := s.found(id, func(key *datastore.Key, dst any) error { return s.client.Get(ctx, key, dst) })
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
 		return err
 	}
 	_, err = next(have, found)
 	return err
 }
 
-// found reads a record.
+// found reads a record. One that is damaged is an error and not found.
 func (s *Store) found(id store.ID, get func(*datastore.Key, any) error) (rec store.Record, found bool, err error) {
 	e := row{rec: store.Record{ID: id}}
 	err = get(s.key(id), &e)
 	if errors.Is(err, datastore.ErrNoSuchEntity) {
 		return store.Record{}, false, nil
 	}
-	return e.rec, err == nil, err
+	if err != nil {
+		return store.Record{}, false, err
+	}
+	return e.rec, true, nil
 }
 
 // put makes a transaction write a record, which it has found or not.
@@ -354,6 +358,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, recs[len(recs)-1].ID.String(), nil
 }
 
+// collect returns the records that q finds, without damaged ones.
 func (s *Store) collect(ctx context.Context, q *datastore.Query) ([]store.Record, error) {
 	var recs []store.Record
 	for it := s.client.Run(ctx, q); ; {
@@ -362,11 +367,14 @@ func (s *Store) collect(ctx context.Context, q *datastore.Query) ([]store.Record
 		if errors.Is(err, iterator.Done) {
 			return recs, nil
 		}
+		if errors.Is(err, store.ErrDamaged) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		if e.rec.ID, err = store.ParseID(key.Name); err != nil {
-			return nil, entity.ErrNotRecord
+			continue
 		}
 		recs = append(recs, e.rec)
 	}

@@ -79,7 +79,22 @@ func TestConformance(t *testing.T) {
 		return
 	}
 	// The emulator takes a millisecond for each call, one after the other.
-	storetest.Run(t, spaces(connect(t)), storetest.Records(300), storetest.Writers(12))
+	client := connect(t)
+	storetest.Run(t, spaces(client), storetest.Records(300), storetest.Writers(12),
+		storetest.Copies(func(t *testing.T, s store.Store, from, to store.ID) {
+			key := func(id store.ID) *datastore.Key {
+				k := datastore.NameKey("SojournSession", id.String(), nil)
+				k.Namespace = clouddatastore.NamespaceOf(s)
+				return k
+			}
+			var props datastore.PropertyList
+			if err := client.Get(t.Context(), key(from), &props); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Put(t.Context(), key(to), &props); err != nil {
+				t.Fatal(err)
+			}
+		}))
 }
 
 func TestPromises(t *testing.T) {

@@ -56,7 +56,8 @@ func (s *Store) saveLimited(ctx context.Context, rec store.Record, limit store.U
 			return err
 		}
 		have, found, err := s.found(rec.ID, tx.Get)
-		if err != nil {
+		damaged := errors.Is(err, store.ErrDamaged)
+		if err != nil && !damaged {
 			return err
 		}
 		if _, err := free(have, found); err != nil {
@@ -66,9 +67,8 @@ func (s *Store) saveLimited(ctx context.Context, rec store.Record, limit store.U
 		if err != nil {
 			return err
 		}
-		victims = entity.InTheWay(sessions, rec.ID, limit)
-		if len(victims) > 0 && limit.Refuse {
-			return store.ErrLimit
+		if victims, err = limit.InTheWay(sessions, &rec, time.Now()); err != nil {
+			return err
 		}
 		saved = len(victims) <= maxEvicted
 		victims = victims[:min(len(victims), maxEvicted)]
@@ -81,7 +81,7 @@ func (s *Store) saveLimited(ctx context.Context, rec store.Record, limit store.U
 		if !saved {
 			return nil
 		}
-		return s.put(tx, rec, found)
+		return s.put(tx, rec, found || damaged)
 	}, func() error { return s.look(ctx, rec.ID, free) })
 	return victims, saved, err
 }

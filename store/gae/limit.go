@@ -52,7 +52,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 func (s *Store) saveLimited(outside context.Context, rec store.Record, limit store.UserLimit) (victims []store.ID, saved bool, err error) {
 	free := func(ctx context.Context) error {
 		have, err := s.get(ctx, rec.ID)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err != nil && !missing(err) {
 			return err
 		}
 		_, err = entity.Saving(rec, store.Base{})(have, err == nil)
@@ -74,9 +74,8 @@ func (s *Store) saveLimited(outside context.Context, rec store.Record, limit sto
 		if err != nil {
 			return err
 		}
-		victims = entity.InTheWay(sessions, rec.ID, limit)
-		if len(victims) > 0 && limit.Refuse {
-			return store.ErrLimit
+		if victims, err = limit.InTheWay(sessions, &rec, time.Now()); err != nil {
+			return err
 		}
 		saved = len(victims) <= maxEvicted
 		victims = victims[:min(len(victims), maxEvicted)]

@@ -114,7 +114,7 @@ func (s *Store) change(ctx context.Context, doing string, id store.ID, next enti
 	}
 	look := func(ctx context.Context) (store.Record, error) {
 		have, err := s.get(ctx, id)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err != nil && !missing(err) {
 			return store.Record{}, err
 		}
 		return next(have, err == nil)
@@ -340,7 +340,7 @@ func collect(ctx context.Context, q *datastore.Query) (recs []store.Record, err 
 	return recs, err
 }
 
-// walk hands every record that q finds to see.
+// walk hands every record that q finds to see, but no damaged ones.
 func walk(ctx context.Context, q *datastore.Query, see func(*store.Record)) error {
 	for it := q.Run(ctx); ; {
 		var e row
@@ -348,11 +348,14 @@ func walk(ctx context.Context, q *datastore.Query, see func(*store.Record)) erro
 		if errors.Is(err, datastore.Done) {
 			return nil
 		}
+		if errors.Is(err, store.ErrDamaged) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		if e.rec.ID, err = store.ParseID(key.StringID()); err != nil {
-			return entity.ErrNotRecord
+			continue
 		}
 		see(&e.rec)
 	}
@@ -365,7 +368,15 @@ func (s *Store) get(ctx context.Context, id store.ID) (store.Record, error) {
 	if errors.Is(err, datastore.ErrNoSuchEntity) {
 		return store.Record{}, store.ErrNotFound
 	}
-	return e.rec, err
+	if err != nil {
+		return store.Record{}, err
+	}
+	return e.rec, nil
+}
+
+// missing reports whether there is no record, though maybe an entity in its place.
+func missing(err error) bool {
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged)
 }
 
 func (s *Store) key(ctx context.Context, id store.ID) *datastore.Key {

@@ -3,8 +3,11 @@ package memcached
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
 
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
@@ -22,7 +25,35 @@ func TestConformance(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = s.Close() })
 		return s
-	})
+	}, storetest.Copies(func(t *testing.T, st store.Store, from, to store.ID) {
+		s := st.(*Store)
+		it, err := s.mc.Get(s.key(from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.mc.Set(&memcache.Item{Key: s.key(to), Value: it.Value}); err != nil {
+			t.Fatal(err)
+		}
+	}))
+}
+
+// An item that somebody else wrote is no outage, and no session either.
+func TestADamagedItemIsNoRecord(t *testing.T) {
+	server := servers.Memcached(t, 64)
+	s, err := NewStore([]string{server.Addr}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	for i, bytes := range []string{"", "hello", "\x01", "\x01 and no more", "\x02 as a later release may write it"} {
+		id := store.ID{byte(i)}
+		if err := s.mc.Set(&memcache.Item{Key: s.key(id), Value: []byte(bytes)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Load(t.Context(), id); err == nil || errors.Is(err, store.ErrDamaged) == strings.HasPrefix(bytes, "\x02") {
+			t.Errorf("%q: %v", bytes, err)
+		}
+	}
 }
 
 func TestARecordThatMemcachedWouldRefuseIsTooLarge(t *testing.T) {

@@ -44,6 +44,9 @@ func (s *Store) get(id store.ID) (*memcache.Item, store.Record, error) {
 		return nil, store.Record{}, failed("get", err)
 	}
 	rec, err := store.Decode(id, it.Value)
+	if err != nil {
+		err = failed("get", err)
+	}
 	return it, rec, err
 }
 

@@ -8,12 +8,9 @@
 package memory
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -203,22 +200,15 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	others = slices.DeleteFunc(others, func(o store.Record) bool {
-		return o.Expired(now) || o.ID == limit.Replaces || o.ID == rec.ID
-	})
-	over := len(others) - (limit.Max - 1)
-	if over > 0 && limit.Refuse {
-		return nil, store.ErrLimit
+	victims, err := limit.InTheWay(others, &rec, time.Now())
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(others, func(a, b store.Record) int {
-		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.ID[:], b.ID[:]))
-	})
-	for i := range max(over, 0) {
-		if err := s.Delete(ctx, others[i].ID, limit.Until); err != nil {
+	for _, id := range victims {
+		if err := s.Delete(ctx, id, limit.Until); err != nil {
 			return ended, err
 		}
-		ended = append(ended, others[i].ID)
+		ended = append(ended, id)
 	}
 	return ended, s.Save(ctx, rec, store.Base{})
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return memory.New() })
+	storetest.Run(t, func(t *testing.T) store.Store { return memory.New() }, storetest.Copies(memory.CopyRow))
 }
 
 func TestBoundedStoreWithRoomKeepsTheContract(t *testing.T) {

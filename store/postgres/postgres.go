@@ -383,14 +383,26 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, recs[len(recs)-1].ID.String(), nil
 }
 
+// list returns the records that a statement selects, without damaged ones.
 func (s *Store) list(ctx context.Context, sql string, args ...any) (recs []store.Record, err error) {
 	err = s.retry(ctx, repeatable, func(as naming) error {
 		rows, err := as.through(s.pool).Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}
-		recs, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) { return scan(row) })
-		return err
+		recs = nil
+		defer rows.Close()
+		for rows.Next() {
+			rec, err := scan(rows)
+			if errors.Is(err, errNotARecord) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			recs = append(recs, rec)
+		}
+		return rows.Err()
 	})
 	return recs, err
 }

@@ -102,7 +102,18 @@ func tables(url string) func(t *testing.T) store.Store {
 }
 
 func testConformance(t *testing.T, db database) {
-	storetest.Run(t, tables(db.url), storetest.Records(1_000))
+	storetest.Run(t, tables(db.url), storetest.Records(1_000), storetest.Copies(copyRow))
+}
+
+// copyRow puts a row in the place of another one.
+func copyRow(t *testing.T, st store.Store, from, to store.ID) {
+	t.Helper()
+	s := st.(*Store)
+	_, err := s.pool.Exec(t.Context(), "DELETE FROM "+s.table+" WHERE id = $1", to[:])
+	must(t, err)
+	_, err = s.pool.Exec(t.Context(), "INSERT INTO "+s.table+" ("+columns+", due) SELECT $2, "+strings.TrimPrefix(columns, "id, ")+
+		", due FROM "+s.table+" WHERE id = $1", from[:], to[:])
+	must(t, err)
 }
 
 func testConformanceThroughPgbouncerInTransactionMode(t *testing.T, db database) {

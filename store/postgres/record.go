@@ -2,7 +2,7 @@ package postgres
 
 import (
 	"bytes"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,7 +10,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-var errNotARecord = errors.New("a row is not a session record")
+var errNotARecord = fmt.Errorf("a row is not a session record: %w", store.ErrDamaged)
 
 // row is a record as the arguments of insert and update.
 func row(rec store.Record) []any {

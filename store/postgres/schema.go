@@ -161,7 +161,7 @@ func statementsFor(table string) statements {
 				deadline = CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END,
 				due = ` + due("CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END")),
 		look: r.Replace("SELECT tags, deadline >= NOW FROM TABLE WHERE id = $1"),
-		others: r.Replace(`SELECT id, created FROM TABLE WHERE usr = $1 AND ended = 0 AND deadline >= NOW
+		others: r.Replace(`SELECT id, created, deadline FROM TABLE WHERE usr = $1 AND ended = 0
 			AND id <> $2 AND id <> $3 ORDER BY id FOR NO KEY UPDATE`),
 		endMany: r.Replace(`UPDATE TABLE SET data = NULL, ended = $2::bigint, deadline = $3::bigint, due = ` + due("$3::bigint") + `
 			WHERE id = ANY($1)`),

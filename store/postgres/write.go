@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -305,13 +304,13 @@ func (s *Store) makeRoom(ctx context.Context, tx querier, rec *store.Record, lim
 	case there:
 		return nil, store.ErrConflict
 	}
-	others, err := s.others(ctx, tx, rec, limit.Replaces)
+	sessions, err := s.others(ctx, tx, rec, limit.Replaces)
 	if err != nil {
 		return nil, err
 	}
-	over := max(len(others)-(limit.Max-1), 0)
-	if over > 0 && limit.Refuse {
-		return nil, store.ErrLimit
+	victims, err := limit.InTheWay(sessions, rec, time.Now())
+	if err != nil {
+		return nil, err
 	}
 	tag, err := tx.Exec(ctx, s.sql.insert, row(*rec)...)
 	switch {
@@ -319,43 +318,33 @@ func (s *Store) makeRoom(ctx context.Context, tx querier, rec *store.Record, lim
 		return nil, err
 	case tag.RowsAffected() == 0:
 		return nil, store.ErrConflict // with somebody who was faster
-	case over == 0:
+	case len(victims) == 0:
 		return nil, nil
 	}
-	ids := make([][]byte, over)
+	ids := make([][]byte, len(victims))
 	for i := range ids {
-		ids[i] = others[i][:]
+		ids[i] = victims[i][:]
 	}
 	_, err = tx.Exec(ctx, s.sql.endMany, ids, time.Now().UnixMilli(), limit.Until.UnixMilli())
-	return others[:over], err
+	return victims, err
 }
 
-// others locks a user's live sessions, besides the new one and the one that it
-// replaces, and returns them, the oldest first.
-func (s *Store) others(ctx context.Context, tx querier, rec *store.Record, replaces store.ID) ([]store.ID, error) {
+// others locks a user's sessions, besides the new one and the one that it
+// replaces, and returns what decides which of them have to go.
+func (s *Store) others(ctx context.Context, tx querier, rec *store.Record, replaces store.ID) ([]store.Record, error) {
 	rows, err := tx.Query(ctx, s.sql.others, userColumn(rec), rec.ID[:], replaces[:])
 	if err != nil {
 		return nil, err
 	}
-	type session struct {
-		id      store.ID
-		created int64
-	}
-	sessions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (session, error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) {
 		var id []byte
-		var at int64
-		if err := row.Scan(&id, &at); err != nil {
-			return session{}, err
+		var created, deadline int64
+		if err := row.Scan(&id, &created, &deadline); err != nil {
+			return store.Record{}, err
 		}
 		if len(id) != len(store.ID{}) {
-			return session{}, errNotARecord
+			return store.Record{}, errNotARecord
 		}
-		return session{store.ID(id), at}, nil
+		return store.Record{ID: store.ID(id), User: rec.User, Created: time.UnixMilli(created), Deadline: time.UnixMilli(deadline)}, nil
 	})
-	slices.SortStableFunc(sessions, func(a, b session) int { return cmp.Compare(a.created, b.created) })
-	ids := make([]store.ID, len(sessions))
-	for i, o := range sessions {
-		ids[i] = o.id
-	}
-	return ids, err
 }

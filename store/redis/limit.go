@@ -21,7 +21,8 @@ import (
 // Its arguments are the new session's entry, how many others may stay, whether
 // to refuse, the one that is replaced, and the entries that the caller found
 // without a live session, each behind a letter that says why. All others count,
-// those too that the caller has not seen: somebody has just reserved a place.
+// those too that the caller has not seen: somebody has just reserved a place. The
+// order is that of store.UserLimit.InTheWay.
 var reserveScript = newScript(`
 local key, id, expires, created = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local room, refuse, replaced = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
@@ -29,23 +30,26 @@ local why = {}
 for i = 7, #ARGV do why[string.sub(ARGV[i], 2)] = string.sub(ARGV[i], 1, 1) end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local others = {}
+local others, live = {}, 0
 local all = redis.call('HGETALL', key)
 for i = 1, #all, 2 do
 	local other = all[i]
 	if other ~= id and other ~= replaced then
 		local written, _, born = struct.unpack('>I6I6I6', all[i + 1])
 		local old = written + 60000 < now
-		if not why[other] or why[other] == 'a' and not old then
-			table.insert(others, {id = other, born = born})
+		local late = why[other] == 'l'
+		if not why[other] or late or why[other] == 'a' and not old then
+			table.insert(others, {id = other, born = born, late = late})
+			if not late then live = live + 1 end
 		elseif why[other] ~= 'x' and old then
 			redis.call('HDEL', key, other)
 		end
 	end
 end
-if refuse and #others > room then return 0 end
+if refuse and live > room then return 0 end
 -- In the same order for everybody; that of texts depends on the server's locale.
 table.sort(others, function(a, b)
+	if a.late ~= b.late then return a.late end
 	if a.born ~= b.born then return a.born < b.born end
 	return (struct.unpack('>I6', a.id)) < (struct.unpack('>I6', b.id))
 end)
@@ -57,11 +61,12 @@ for i = 1, #others - room do victims[i] = others[i].id end
 return victims
 `)
 
-// Why an entry may not count.
+// Why an entry may count less than others.
 const (
 	absent  = "a" // there is no record; it may be about to be written
 	over    = "e" // it has ended, or is another user's
-	expired = "x" // a clock that is behind may still find it live
+	expired = "x" // by every clock
+	late    = "l" // it counts: it may be live by a clock that is behind
 )
 
 const (
@@ -180,8 +185,10 @@ func (s *Store) look(ctx context.Context, rec *store.Record) (c census, err erro
 			c.ended = append(c.ended, id)
 		case r.User != rec.User:
 			why = over
-		case r.Expired(now):
+		case r.Expired(now.Add(-clockSkew)):
 			why = expired
+		case r.Expired(now):
+			why = late
 		default:
 			continue
 		}

@@ -52,7 +52,7 @@ func fits(data int) error {
 // clock may be ahead of those that judge deadlines. The scripts know it too.
 const clockSkew = time.Minute
 
-var errFormat = errors.New("the record was written by a newer release, or not by this package")
+var errFormat = errors.New("the record was written by a newer release")
 
 func encode(rec *store.Record) []byte {
 	tags := rec.Tags[:min(len(rec.Tags), store.RecentTags)]
@@ -69,15 +69,19 @@ func encode(rec *store.Record) []byte {
 	return append(b, rec.Data...)
 }
 
-// decode reads what encode wrote. Data shares b.
+// decode reads what encode wrote. Data shares b. It returns errFormat for what a
+// newer release may have written, and store.ErrDamaged for anything else.
 func decode(id store.ID, b []byte) (store.Record, error) {
-	if len(b) < tagsAt || b[0] != format {
+	switch {
+	case len(b) > 0 && b[0] > format && b[0] < ' ': // formats are no text
 		return store.Record{}, errFormat
+	case len(b) < tagsAt || b[0] != format:
+		return store.Record{}, store.ErrDamaged
 	}
 	n := int(b[1])
 	head := tagsAt + 8*n
 	if n > store.RecentTags || len(b) < head {
-		return store.Record{}, errFormat
+		return store.Record{}, store.ErrDamaged
 	}
 	rec := store.Record{ID: id, User: store.UserHash(b[userAt:versionAt]), Version: binary.BigEndian.Uint64(b[versionAt:])}
 	for i, t := range [...]*time.Time{&rec.Seen, &rec.Deadline, &rec.Created, &rec.Expires, &rec.Ended} {

@@ -67,14 +67,18 @@ func TestDamagedRecordsAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range good {
-		if _, err := decode(rec.ID, good[:n]); !errors.Is(err, errFormat) {
+		if _, err := decode(rec.ID, good[:n]); !errors.Is(err, store.ErrDamaged) {
 			t.Errorf("the first %d bytes of a record: %v", n, err)
 		}
 	}
 	for _, change := range []struct{ at, to int }{{0, 0}, {0, 2}, {1, 2}, {1, 9}, {1, 255}} {
 		bad := bytes.Clone(good)
 		bad[change.at] = byte(change.to)
-		if _, err := decode(rec.ID, bad); !errors.Is(err, errFormat) {
+		want := store.ErrDamaged
+		if bad[0] > format {
+			want = errFormat
+		}
+		if _, err := decode(rec.ID, bad); !errors.Is(err, want) {
 			t.Errorf("byte %d changed to %d: %v", change.at, change.to, err)
 		}
 	}

@@ -150,17 +150,28 @@ func outcome(m valkey.ValkeyMessage, failure error) (n int64, user store.UserHas
 	return succeeded, store.UserHash([]byte(text)), failure
 }
 
+// soundLua is how the scripts read a record's head: as ” if it is damaged, so
+// that it counts as missing.
+const soundLua = `
+local function head(key)
+	local b = redis.call('GETRANGE', key, 0, 119)
+	local format, tags = string.byte(b, 1, 2)
+	if b ~= '' and (format < 1 or format > 31 or format == 1 and (#b < 56 or tags > 8 or #b < 56 + 8 * tags)) then return '' end
+	return b
+end
+`
+
 // saveScript compares and sets. Its arguments are the record, the base, now in
 // Unix milliseconds, whether the user's index has the session, and whether times
 // may move backwards.
-var saveScript = newScript(`
+var saveScript = newScript(soundLua + `
 local NEVER, NOBODY = '\0\0\0\0\0\0', '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local sub, unpack = string.sub, struct.unpack
 local key, new, base = KEYS[1], ARGV[1], ARGV[2]
 local now, indexed, shorten = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
 local seen, deadline, _, expires = unpack('>I6I6I6I6', new, 3)
 local live, user = sub(new, 27, 32) == NEVER, sub(new, 33, 48)
-local have = redis.call('GETRANGE', key, 0, 119)
+local have = head(key)
 local wasLive, wasUser, wasSeen, wasDeadline, wasExpires = false, NOBODY, 0, -1, -1
 if have ~= '' then
 	if string.byte(have) ~= 1 then return redis.error_reply('FORMAT unknown') end
@@ -246,10 +257,10 @@ func (s *Store) save(ctx context.Context, rec *store.Record, value []byte, base 
 
 // endScript leaves an end mark. Its arguments are now and the mark's deadline,
 // as in a record.
-var endScript = newScript(`
+var endScript = newScript(soundLua + `
 local key, now, till = KEYS[1], ARGV[1], ARGV[2]
 local NEVER, NOBODY = string.rep('\0', 6), string.rep('\0', 16)
-local have = redis.call('GETRANGE', key, 0, 119)
+local have = head(key)
 local deadline = struct.unpack('>I6', till)
 if have == '' then
 	have = '\1\0' .. string.rep(NEVER, 5) .. NOBODY .. string.rep('\0', 8)
@@ -303,10 +314,10 @@ func (s *Store) hasEnded(ctx context.Context, user store.UserHash, until time.Ti
 
 // touchScript moves times forward. Its arguments are both times, as in a record.
 // It answers when a user's session was created and expires, and whose it is.
-var touchScript = newScript(`
+var touchScript = newScript(soundLua + `
 local key = KEYS[1]
 local seen, deadline = struct.unpack('>I6I6', ARGV[1])
-local have = redis.call('GETRANGE', key, 0, 47)
+local have = head(key)
 if have == '' then return 0 end
 if string.byte(have) ~= 1 then return redis.error_reply('FORMAT unknown') end
 if string.sub(have, 27, 32) ~= string.rep('\0', 6) then return 0 end

@@ -20,7 +20,43 @@ import (
 
 func TestStore(t *testing.T) {
 	server := servers.Redis(t)
-	storetest.Run(t, opener(at(server), server), storetest.Records(30_000))
+	storetest.Run(t, opener(at(server), server), storetest.Records(30_000),
+		storetest.Copies(func(_ *testing.T, st store.Store, from, to store.ID) {
+			s := st.(*Store)
+			server.RedisCommand("COPY", s.key(from), s.key(to), "REPLACE")
+		}))
+}
+
+// A value that somebody else wrote is no outage, and no session either.
+func TestADamagedValueIsNoRecord(t *testing.T) {
+	server, s := single(t)
+	ann := store.UserHash{1}
+	good := inserted(t, s, session(ann))
+	for name, bytes := range map[string]string{"text": "hello", "one byte": "\x01", "a cut record": "\x01\x02 and no more"} {
+		rec := inserted(t, s, session(ann))
+		server.RedisCommand("SET", s.key(rec.ID), bytes)
+		if _, err := s.Load(t.Context(), rec.ID); !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("%s: Load: %v", name, err)
+		}
+		if err := s.Touch(t.Context(), rec.ID, time.Now(), time.Now().Add(time.Hour)); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: Touch: %v", name, err)
+		}
+		if err := s.Save(t.Context(), next(rec), rec.Base()); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("%s: Save: %v", name, err)
+		}
+		if recs, err := s.ByUser(t.Context(), ann); err != nil || len(recs) != 1 || recs[0].ID != good.ID {
+			t.Errorf("%s: ByUser: %d records, %v", name, len(recs), err)
+		}
+		must(t, s.Delete(t.Context(), rec.ID, time.Now().Add(time.Hour)))
+		if mark, err := s.Load(t.Context(), rec.ID); err != nil || !mark.IsEnd() {
+			t.Errorf("%s: after Delete: %v", name, err)
+		}
+	}
+	newer := inserted(t, s, session(ann))
+	server.RedisCommand("SET", s.key(newer.ID), "\x02 as a later release may write it")
+	if _, err := s.Load(t.Context(), newer.ID); err == nil || errors.Is(err, store.ErrDamaged) {
+		t.Errorf("a later format: %v, want an error: it may be a session", err)
+	}
 }
 
 func TestPromises(t *testing.T) {
@@ -272,7 +308,7 @@ func TestAFullServerRefusesSavesAndStillEndsSessions(t *testing.T) {
 
 func TestAnotherFormatIsLeftAlone(t *testing.T) {
 	server, s := single(t)
-	for _, text := range []string{"\x02 a newer release's", "x", "\x01", "\x01\xff" + strings.Repeat("x", 54), strings.Repeat("\x01", 57)} {
+	for _, text := range []string{"\x02 a newer release's", "\x1f", "\x01", "\x01\xff" + strings.Repeat("x", 54), strings.Repeat("\x01", 57)} {
 		id := newID()
 		if got := server.RedisCommand("SET", s.key(id), text); got != "OK\n" {
 			t.Fatalf("SET: %s", got)

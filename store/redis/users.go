@@ -157,7 +157,8 @@ func (s *Store) prune(ctx context.Context, user store.UserHash, stray map[store.
 // pageSize is how many records are asked for at once.
 const pageSize = 500
 
-// loadAll returns the records with those IDs, without those that do not exist.
+// loadAll returns the records with those IDs, without those that do not exist or
+// are damaged.
 func (s *Store) loadAll(ctx context.Context, ids []store.ID) ([]store.Record, error) {
 	return s.getAll(ctx, ids, func(key string) valkey.Completed { return s.rdb.B().Get().Key(key).Build() })
 }
@@ -181,7 +182,7 @@ func (s *Store) getAll(ctx context.Context, ids []store.ID, get func(key string)
 		for i, answer := range s.rdb.DoMulti(ctx, commands...) {
 			m, err := answer.ToMessage()
 			rec, err := loaded(page[i], m, err)
-			if errors.Is(err, store.ErrNotFound) {
+			if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged) {
 				continue
 			}
 			if err != nil {

@@ -64,8 +64,8 @@ func (r *reader) load(ctx context.Context, id store.ID) (store.Record, error) {
 	return rec, err
 }
 
-// list runs a statement that selects rows, and returns their records and the
-// number of the last one.
+// list runs a statement that selects rows, and returns their records, without
+// damaged ones, and the number of the last row.
 func (r *reader) list(ctx context.Context, s *sql.Stmt, args ...any) (recs []store.Record, last int64, err error) {
 	rows, err := s.QueryContext(ctx, args...)
 	if err != nil {
@@ -74,7 +74,9 @@ func (r *reader) list(ctx context.Context, s *sql.Stmt, args ...any) (recs []sto
 	defer rows.Close()
 	for rows.Next() {
 		var rec store.Record
-		if rec, last, err = scanRecord(rows); err != nil {
+		if rec, last, err = scanRecord(rows); errors.Is(err, store.ErrDamaged) {
+			continue // it is no record
+		} else if err != nil {
 			return nil, 0, err
 		}
 		recs = append(recs, rec)
@@ -92,7 +94,7 @@ func scanRecord(row interface{ Scan(...any) error }) (rec store.Record, number i
 		return store.Record{}, 0, err
 	}
 	if len(id) != len(rec.ID) || user != nil && len(user) != len(rec.User) || len(tags)%8 != 0 {
-		return store.Record{}, 0, fmt.Errorf("row %d: %w", number, store.ErrDamaged)
+		return store.Record{}, number, fmt.Errorf("row %d: %w", number, store.ErrDamaged)
 	}
 	copy(rec.ID[:], id)
 	copy(rec.User[:], user)

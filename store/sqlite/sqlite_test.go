@@ -22,7 +22,15 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t) })
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t) }, storetest.Copies(copyRow))
+}
+
+// copyRow puts a row in the place of another one, from another connection.
+func copyRow(t *testing.T, s store.Store, from, to store.ID) {
+	t.Helper()
+	_, err := other(t, s.(*Store).path).Exec(`REPLACE INTO sessions (id, version, tags, user, created, seen, deadline, expires, ended, sweep, data)
+		SELECT ?2, version, tags, user, created, seen, deadline, expires, ended, sweep, data FROM sessions WHERE id = ?1`, from[:], to[:])
+	must(t, err)
 }
 
 // open returns a store in a new file, which the test closes.

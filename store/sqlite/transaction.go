@@ -49,8 +49,7 @@ func (tx *transaction) prepare(db *sql.DB) error {
 		&tx.removeEnds: `DELETE FROM ends WHERE number IN
 			(SELECT number FROM ends WHERE until < ?1 ORDER BY until LIMIT ?2)`,
 
-		&tx.others: `SELECT id FROM sessions WHERE user = ?1 AND ended IS NULL
-			AND deadline >= ?2 AND id <> ?3 AND id <> ?4 ORDER BY created, id`,
+		&tx.others: `SELECT id, created, deadline FROM sessions WHERE user = ?1 AND ended IS NULL`,
 	}.prepare(db)
 }
 
@@ -81,6 +80,10 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return store.ErrConflict // an insert would have been quick
+	case errors.Is(err, store.ErrDamaged):
+		if !insert {
+			return store.ErrConflict
+		}
 	case err != nil:
 		return err
 	case len(rec.Tags) > 0 && stored.HasTag(rec.Tags[0]):
@@ -130,49 +133,52 @@ func (tx *transaction) end(id store.ID, until time.Time) error {
 
 // saveLimited is Store.SaveLimited.
 func (tx *transaction) saveLimited(rec *store.Record, limit store.UserLimit) (ended []store.ID, err error) {
-	now := time.Now().UnixMilli()
+	now := time.Now()
 	stored, _, err := scanRecord(tx.look.QueryRow(rec.ID[:]))
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
+	case errors.Is(err, sql.ErrNoRows), errors.Is(err, store.ErrDamaged):
 	case err != nil:
 		return nil, err
 	case stored.HasTag(rec.Tags[0]):
 		return nil, nil
-	case now <= stored.Deadline.UnixMilli():
+	case now.UnixMilli() <= stored.Deadline.UnixMilli():
 		return nil, store.ErrConflict
 	}
-	others, err := tx.otherSessions(rec, limit.Replaces, now)
+	sessions, err := tx.sessionsOf(rec.User)
 	if err != nil {
 		return nil, err
 	}
-	over := max(len(others)-(limit.Max-1), 0)
-	if over > 0 && limit.Refuse {
-		return nil, store.ErrLimit
+	victims, err := limit.InTheWay(sessions, rec, now)
+	if err != nil {
+		return nil, err
 	}
-	for _, id := range others[:over] {
+	for _, id := range victims {
 		if err := tx.end(id, limit.Until); err != nil {
 			return nil, err
 		}
 	}
-	return others[:over], tx.save(rec, store.Base{})
+	return victims, tx.save(rec, store.Base{})
 }
 
-// otherSessions returns a user's live sessions besides these two, the oldest
-// first.
-func (tx *transaction) otherSessions(rec *store.Record, replaces store.ID, now int64) (ids []store.ID, err error) {
-	rows, err := tx.others.Query(rec.User[:], now, rec.ID[:], replaces[:])
+// sessionsOf returns what decides which of a user's sessions have to go.
+func (tx *transaction) sessionsOf(user store.UserHash) (recs []store.Record, err error) {
+	rows, err := tx.others.Query(user[:])
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var id []byte
-		if err := rows.Scan(&id); err != nil {
+		var created, deadline int64
+		if err := rows.Scan(&id, &created, &deadline); err != nil {
 			return nil, err
 		}
-		ids = append(ids, store.ID(id))
+		if len(id) != len(store.ID{}) {
+			continue // damaged: it is no session
+		}
+		recs = append(recs, store.Record{ID: store.ID(id), User: user, Created: time.UnixMilli(created), Deadline: time.UnixMilli(deadline)})
 	}
-	return ids, rows.Err()
+	return recs, rows.Err()
 }
 
 // touch is Store.Touch.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
+	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
 // RunCache checks that the caches which open returns keep the contract of
@@ -93,6 +95,42 @@ func (h *cacheHarness) deleted(id store.ID) {
 }
 
 var cacheTests = []cacheScenario{
+	{"an entry copied under another key is not that session's copy", func(h *cacheHarness) {
+		s, err := tiered.New(memory.New(), tiered.Layer{Cache: h.cache, MaxStale: time.Hour, Timeout: 10 * time.Second})
+		if err != nil {
+			h.Fatal(err)
+		}
+		victim, own := login(newUser()), first()
+		for _, rec := range []store.Record{victim, own} {
+			if err := s.Save(h.Context(), rec, store.Base{}); err != nil {
+				h.Fatalf("Save: %v", err)
+			}
+			if _, err := s.Load(h.Context(), rec.ID); err != nil { // fills the cache
+				h.Fatalf("Load: %v", err)
+			}
+		}
+		entry, _, err := h.cache.Get(h.Context(), victim.ID)
+		if err != nil {
+			h.Fatalf("the cache has no copy to steal: %v", err)
+		}
+		if err := h.cache.Delete(h.Context(), own.ID); err != nil {
+			h.Fatalf("Delete: %v", err)
+		}
+		h.added(own.ID, entry)
+		for range 2 {
+			rec, err := s.LoadFrom(h.Context(), own.ID, 1)
+			if err != nil {
+				h.Fatalf("LoadFrom: %v", err)
+			}
+			if diff := difference(rec, own); diff != "" {
+				h.Fatalf("the store answers with the copy of another session:\n%s", diff)
+			}
+		}
+		if rec, err := s.LoadFrom(h.Context(), victim.ID, 1); err != nil || rec.ID != victim.ID {
+			h.Errorf("the session that it was copied from: %v", err)
+		}
+	}},
+
 	{"an unknown key is not found", func(h *cacheHarness) {
 		h.lacks(newID())
 	}},

@@ -154,6 +154,30 @@ var limitTests = []scenario{
 		h.userHas(others[0].User, others...)
 	}},
 
+	{"counts what may be live by another clock, and ends it first", func(h *harness) {
+		ann := newUser()
+		old := h.logins(ann, 1)[0]
+		late := login(ann)
+		late.Deadline = now().Add(-store.ClockSkew / 3)
+		h.inserted(late)
+		if _, err := h.store.Load(h.Context(), late.ID); errors.Is(err, store.ErrNotFound) {
+			return // the engine's clock is ahead, and for that one it is over
+		}
+		two := login(ann)
+		h.sameIDs(h.limited(two, store.UserLimit{Max: 3}), nil)
+		if rec := h.load(late.ID); rec.IsEnd() {
+			h.Fatal("a session that may be live was ended although there is room")
+		}
+		three := login(ann)
+		h.sameIDs(h.limited(three, store.UserLimit{Max: 3, Refuse: true}), idsOf(late))
+		h.staysEnded(late.ID)
+		h.userHas(ann, old, two, three)
+		_, err := h.store.(store.UserLimiter).SaveLimited(h.Context(), login(ann), store.UserLimit{Max: 3, Refuse: true, Until: now().Add(time.Hour)})
+		if !errors.Is(err, store.ErrLimit) {
+			h.Errorf("SaveLimited of a fourth with Max 3 and Refuse: %v, want store.ErrLimit", err)
+		}
+	}},
+
 	{"goes by what is stored last", func(h *harness) {
 		ann := newUser()
 		moved, shortened, late := h.logins(ann, 1)[0], h.logins(ann, 1)[0], expired()

@@ -139,6 +139,20 @@ func (s *simple) in(rec store.Record) store.Record {
 	return rec
 }
 
+// copyRow puts a row in the place of another one.
+func (s *simple) copyRow(from, to store.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row := *s.rows[s.key(from)]
+	if !s.is("copied row keeps its ID") {
+		row.ID = to
+	}
+	s.rows[s.key(to)] = &row
+	if s.is("copied row is shared") {
+		s.rows[s.key(from)] = &row
+	}
+}
+
 func (s *simple) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := s.over(ctx); err != nil {
 		return err
@@ -422,6 +436,21 @@ func (s *simple) SaveLimited(ctx context.Context, rec store.Record, limit store.
 		slices.Reverse(others)
 	}
 	over := len(others) - (limit.Max - 1)
+	late := func(id store.ID) bool {
+		return s.rows[s.key(id)].Expired(now) && !s.is("limit counts expired sessions")
+	}
+	if !s.is("limit ends late sessions last") {
+		slices.SortStableFunc(others, func(a, b store.ID) int {
+			switch {
+			case late(a) == late(b):
+				return 0
+			case late(a):
+				return -1
+			default:
+				return 1
+			}
+		})
+	}
 	switch {
 	case s.is("limit leaves one too many"):
 		over--
@@ -432,7 +461,7 @@ func (s *simple) SaveLimited(ctx context.Context, rec store.Record, limit store.
 	if s.is("limit not atomic") {
 		s.meet()
 	}
-	if over > 0 && limit.Refuse && !s.is("limit never refuses") {
+	if over > 0 && !late(others[over-1]) && limit.Refuse && !s.is("limit never refuses") {
 		if s.is("limit saves what it refuses") {
 			_ = s.save(rec, store.Base{}, nil)
 		}
@@ -463,8 +492,10 @@ func (s *simple) SaveLimited(ctx context.Context, rec store.Record, limit store.
 
 // counts reports whether a session counts when rec is saved with a limit.
 func (s *simple) counts(row *simpleRow, rec store.Record, limit store.UserLimit, now time.Time) bool {
-	owner, deadline := row.User, row.Deadline
+	owner, deadline, skew := row.User, row.Deadline, store.ClockSkew
 	switch {
+	case s.is("limit forgets late sessions"):
+		skew = 0
 	case s.is("limit counts by the first user"):
 		owner = row.firstUser
 	case s.is("limit counts everybody's"):
@@ -475,7 +506,7 @@ func (s *simple) counts(row *simpleRow, rec store.Record, limit store.UserLimit,
 	return owner == rec.User &&
 		(row.ID != rec.ID || s.is("limit counts copies of itself") || s.is("resend evicts again")) &&
 		(!row.IsEnd() || s.is("limit counts marks")) &&
-		(!now.After(deadline) || s.is("limit counts expired sessions")) &&
+		(!now.After(deadline.Add(skew)) || s.is("limit counts expired sessions")) &&
 		(row.ID != limit.Replaces || s.is("limit counts the one that is replaced"))
 }
 

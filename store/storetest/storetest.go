@@ -80,6 +80,9 @@ func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	if _, ok := able.(store.FloorLoader); ok {
 		groups = append(groups, group{"LoadFrom", floorTests})
 	}
+	if set.copy != nil {
+		groups = append(groups, group{"Copied", copiedTests})
+	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) {
 			for _, s := range g.scenarios {
@@ -108,8 +111,9 @@ func Writers(n int) Option {
 }
 
 type settings struct {
-	records int // in the test with many records
-	writers int // in the tests of parallel saves
+	records int                                                  // in the test with many records
+	writers int                                                  // in the tests of parallel saves
+	copy    func(t *testing.T, s store.Store, from, to store.ID) // nil = none
 }
 
 type group struct {

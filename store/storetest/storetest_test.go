@@ -11,10 +11,15 @@ import (
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
+// copies lets the suite copy rows.
+var copies = storetest.Copies(func(_ *testing.T, s store.Store, from, to store.ID) {
+	s.(interface{ copyRow(from, to store.ID) }).copyRow(from, to)
+})
+
 // TestSuitePassesACorrectStore shows that what the other tests here blame on a
 // fault is not due to the store it was put into.
 func TestSuitePassesACorrectStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return newSimple("") })
+	storetest.Run(t, func(t *testing.T) store.Store { return newSimple("") }, copies)
 }
 
 // TestSuitePassesAStoreThatCanDoNothingElse: the optional interfaces are
@@ -115,6 +120,12 @@ var faults = []struct{ name, noticedBy string }{
 	{"limit saves what it refuses", "SaveLimited/with_Refuse_saves_nothing_over_the_limit,_and_ends_nothing"},
 	{"limit counts marks", "SaveLimited/does_not_count_what_has_ended_or_expired,_nor_anybody_else's"},
 	{"limit counts expired sessions", "SaveLimited/does_not_count_what_has_ended_or_expired,_nor_anybody_else's"},
+	{"limit forgets late sessions", "SaveLimited/counts_what_may_be_live_by_another_clock,_and_ends_it_first"},
+	{"limit ends late sessions last", "SaveLimited/counts_what_may_be_live_by_another_clock,_and_ends_it_first"},
+	{"copied row keeps its ID", "Copied/a_copied_row_does_not_answer_as_the_record_that_it_was_copied_from"},
+	{"copied row keeps its ID", "Copied/nor_does_a_copied_end_mark"},
+	{"copied row is shared", "Copied/an_end_of_it_ends_it_alone"},
+	{"copied row keeps its ID", "Copied/the_index_by_user_lists_the_other_record_once,_and_nobody_else's"},
 	{"limit counts everybody's", "SaveLimited/does_not_count_what_has_ended_or_expired,_nor_anybody_else's"},
 	{"limit counts by the first user", "SaveLimited/goes_by_what_is_stored_last"},
 	{"limit counts by the first deadline", "SaveLimited/goes_by_what_is_stored_last"},
@@ -195,5 +206,5 @@ func TestFaultyStore(t *testing.T) {
 			return floorless{s}
 		}
 		return s
-	})
+	}, copies)
 }

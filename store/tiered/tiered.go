@@ -181,7 +181,7 @@ func (s *Store) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.
 func (s *Store) answered(ctx context.Context, err error) {
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict),
-		errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrLimit):
+		errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrLimit), errors.Is(err, store.ErrDamaged):
 		s.failing.Store(false)
 	case !errors.Is(ctx.Err(), context.Canceled): // else the caller gave up
 		s.failing.Store(true)
