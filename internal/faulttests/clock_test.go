@@ -133,7 +133,7 @@ func TestClocksDifferWhileTheStoreDies(t *testing.T) {
 	scenario{
 		fleet:      startFleetWithClocks(t, "-idle", "2m", "-store", "redis://"+server.Addr),
 		storeFails: true,
-		faults: []fault{{"killed and started again", func() {
+		faults: []fault{{"killed and started again", func(_ *testing.T) {
 			server.Kill()
 			<-time.After(aWhile)
 			server.Start()

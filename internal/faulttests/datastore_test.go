@@ -18,7 +18,8 @@ func TestDatastoreIsFrozen(t *testing.T) {
 		probes:     []string{"-store", "datastore://faulttests"},
 		env:        []string{"DATASTORE_EMULATOR_HOST=" + server.Addr},
 		storeFails: true,
-		faults: []fault{{"frozen", func() {
+		slow:       true,
+		faults: []fault{{"frozen", func(_ *testing.T) {
 			server.Pause()
 			<-time.After(aWhile)
 			server.Resume()

@@ -1,24 +1,27 @@
 package faulttests
 
-import "time"
+import (
+	"testing"
+	"time"
+)
 
 // badWires are the ways in which a connection can be bad.
 func badWires(w *wire) []fault {
 	// for a while the wire is bad in that way.
-	badly := func(kind, direction string, a attributes) func() {
-		return func() {
+	badly := func(kind, direction string, a attributes) func(*testing.T) {
+		return func(*testing.T) {
 			heal := w.poison(kind, direction, a)
 			<-time.After(aWhile)
 			heal()
 		}
 	}
 	return []fault{
-		{"cut", func() {
+		{"cut", func(_ *testing.T) {
 			w.cut()
 			<-time.After(aWhile)
 			w.plug()
 		}},
-		{"cut again and again", func() {
+		{"cut again and again", func(_ *testing.T) {
 			// Slow as well, so that there are always answers on their way.
 			heal := w.poison("latency", fromServer, attributes{"latency": 20})
 			for range 5 {

@@ -10,8 +10,8 @@ import (
 // postgresRestarts are the ways in which PostgreSQL comes back. It is durable
 // by default.
 func postgresRestarts(server *servers.Server) []fault {
-	restart := func(stop func()) func() {
-		return func() {
+	restart := func(stop func()) func(*testing.T) {
+		return func(*testing.T) {
 			stop()
 			<-time.After(aWhile)
 			server.Start()

@@ -22,12 +22,12 @@ func TestRedisIsKilledOrFrozen(t *testing.T) {
 		probes:     []string{"-store", "redis://" + server.Addr},
 		storeFails: true,
 		faults: []fault{
-			{"killed and started again", func() {
+			{"killed and started again", func(_ *testing.T) {
 				server.Kill()
 				<-time.After(aWhile)
 				server.Start()
 			}},
-			{"frozen", func() {
+			{"frozen", func(_ *testing.T) {
 				server.Pause()
 				<-time.After(aWhile)
 				server.Resume()
@@ -60,7 +60,7 @@ func TestASentinelFailover(t *testing.T) {
 		probes:     []string{"-store", "redissentinel://" + strings.Join(sentinels, ",") + "/mymaster?replicas=1"},
 		storeFails: true,
 		readsAhead: true,
-		faults: []fault{{"the master is killed", func() {
+		faults: []fault{{"the master is killed", func(t *testing.T) {
 			master := masterOf(t, nodes)
 			master.Kill()
 			eventually(t, "a replica takes over", func() bool { return masterOf(t, nodes) != nil })
@@ -84,7 +84,7 @@ func TestAClusterFailover(t *testing.T) {
 		probes:     []string{"-store", "rediscluster://" + strings.Join(addrs, ",") + "?replicas=1"},
 		storeFails: true,
 		readsAhead: true,
-		faults: []fault{{"a master is killed", func() {
+		faults: []fault{{"a master is killed", func(t *testing.T) {
 			master := masterOf(t, nodes)
 			master.Kill()
 			eventually(t, "its replica takes over", func() bool { return masters(nodes) == 3 })

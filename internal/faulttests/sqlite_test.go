@@ -14,7 +14,7 @@ func TestAReplicaOnTheEmbeddedStoreIsFrozen(t *testing.T) {
 	signal := f.replicas[0].Signal
 	scenario{
 		fleet: f,
-		faults: []fault{{"a replica is frozen", func() {
+		faults: []fault{{"a replica is frozen", func(_ *testing.T) {
 			for range 5 {
 				signal(syscall.SIGSTOP)
 				<-time.After(aWhile / 5)
