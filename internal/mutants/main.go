@@ -130,9 +130,11 @@ func (m *mutant) test(tests []string, where map[string]string) (red []string, er
 		byFolder[folder] = append(byFolder[folder], t)
 	}
 	for folder, names := range byFolder {
-		cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=5m", "-overlay", overlayFile,
+		cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=5m",
 			"-run", "^("+strings.Join(names, "|")+")$", ".")
 		cmd.Dir = folder
+		// Not as an argument: a test may build a program, which is to be broken too.
+		cmd.Env = append(os.Environ(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlayFile))
 		cmd.Stderr = os.Stderr
 		printed, err := cmd.Output()
 		var exit *exec.ExitError
