@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -176,5 +177,27 @@ func TestAStreamDeliversEachEventBehindNginx(t *testing.T) {
 			}
 			next("event: ended")
 		})
+	}
+}
+
+// A cache that asks for a whole page where the visitor asked with HEAD hides that
+// nobody sees it. The guide has the lines that keep the two apart.
+func TestAHeadBehindACacheLeavesTheFlashMessage(t *testing.T) {
+	cache := filepath.Join(folder(t), "cache")
+	m := newManager(t)
+	mux := http.NewServeMux()
+	mux.Handle("POST /save", m.Handler(func(_ http.ResponseWriter, _ *http.Request, s *sojourn.Session) { s.Flash("success", "saved") }))
+	mux.Handle("/", m.Handler(func(w http.ResponseWriter, _ *http.Request, s *sojourn.Session) { fmt.Fprint(w, s.Flashes()) }))
+	v := newVisitor("ada", clientOf(nginx(t, serve(t, mux), "proxy_cache_path "+cache+" keys_zone=pages:1m;",
+		"proxy_cache pages; proxy_cache_valid any 1m; proxy_cache_convert_head off; proxy_cache_key $request_method$request_uri;")))
+	v.ask(t, "POST", "/save")
+	for range 2 {
+		v.ask(t, "HEAD", "/")
+	}
+	if a := v.ask(t, "GET", "/"); !strings.Contains(a.body, "saved") {
+		t.Errorf("the page shows %q: the HEAD took the message", a.body)
+	}
+	if a := v.ask(t, "GET", "/"); strings.Contains(a.body, "saved") {
+		t.Errorf("the page shows the message again: %q", a.body)
 	}
 }
