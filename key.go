@@ -21,11 +21,15 @@ import (
 // old name is reported by [Key.Lookup] and left alone until it is set. Struct
 // types may gain and lose fields freely, like in encoding/json; CBOR follows
 // `cbor:"…"` tags, and `json:"…"` tags where there are none.
-type Key[T any] struct {
-	name  string
-	flags record.Flags
-	ttl   time.Duration
-	codec Codec[T]
+type Key[T any] struct{ of *key }
+
+// key is a Key without its type: what is generic is compiled again for every
+// type, so all work is done here. Values are passed as pointers to T.
+type key struct {
+	slot
+	typ    reflect.Type
+	encode func(from any) ([]byte, error)
+	decode func(b []byte, to any) error
 }
 
 // Codec turns values into bytes and back. Both methods must be safe for
@@ -107,11 +111,15 @@ func TTL(d time.Duration) KeyOption {
 // come back as others (such as NaN), and what is nested in more than 10,000
 // arrays, maps and structs, so also whatever contains itself.
 func NewKey[T any](name string, opts ...KeyOption) Key[T] {
-	f, err := formOf(reflect.TypeFor[T]())
+	typ := reflect.TypeFor[T]()
+	f, err := formOf(typ)
 	if err != nil {
 		panic(fmt.Sprintf("sojourn: NewKey(%q): %v", name, err))
 	}
-	return NewKeyCodec(name, Codec[T](cborCodec[T]{f}), opts...)
+	k := newKey(name, typ, opts)
+	k.encode = func(from any) ([]byte, error) { return encodeAs(reflect.ValueOf(from).Elem(), f) }
+	k.decode = decodeValue
+	return Key[T]{k}
 }
 
 // NewKeyCodec returns a key whose values are kept as c writes them. It panics
@@ -120,17 +128,27 @@ func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 // makes the value unreadable; so does a panic of either. What c writes is not
 // checked: whether it comes back as it was is up to c.
 func NewKeyCodec[T any](name string, c Codec[T], opts ...KeyOption) Key[T] {
-	if err := checkName(name); err != nil {
-		panic(err.Error())
-	}
 	if c == nil {
 		panic(fmt.Sprintf("sojourn: NewKeyCodec(%q): the codec is nil", name))
+	}
+	k := newKey(name, reflect.TypeFor[T](), opts)
+	k.encode = func(from any) ([]byte, error) { return c.Encode(*from.(*T)) }
+	k.decode = func(b []byte, to any) (err error) {
+		*to.(*T), err = c.Decode(b)
+		return err
+	}
+	return Key[T]{k}
+}
+
+func newKey(name string, typ reflect.Type, opts []KeyOption) *key {
+	if err := checkName(name); err != nil {
+		panic(err.Error())
 	}
 	var o keyOptions
 	for _, opt := range opts {
 		opt(&o)
 	}
-	return Key[T]{name: name, flags: o.flags, ttl: o.ttl, codec: c}
+	return &key{slot: slot{name: name, flags: o.flags, ttl: o.ttl}, typ: typ}
 }
 
 func checkName(name string) error {
@@ -140,55 +158,56 @@ func checkName(name string) error {
 	return nil
 }
 
-type cborCodec[T any] struct{ form *form }
-
-func (c cborCodec[T]) Encode(v T) ([]byte, error) {
-	return encodeAs(reflect.ValueOf(&v).Elem(), c.form)
-}
-
-func (cborCodec[T]) Decode(b []byte) (T, error) {
-	var v T
-	err := decodeValue(b, &v)
-	return v, err
-}
-
 // Name returns the key's name.
-func (k Key[T]) Name() string { return k.name }
+func (k Key[T]) Name() string { return k.of.name }
 
 // Get returns the value: a fresh copy, or the zero T if there is none or it
 // does not decode into T. The latter is logged, once per key, and counted.
 func (k Key[T]) Get(s *Session) T {
-	v, err := k.Lookup(s)
-	if errors.Is(err, ErrBadValue) {
-		s.m.unreadable(k.name, err)
+	var v T
+	if err := k.of.lookup(s, &v); err == nil {
+		return v
+	} else if errors.Is(err, ErrBadValue) {
+		s.m.unreadable(k.of.name, err)
 	}
-	return v
+	var zero T // a codec may have begun to fill in v
+	return zero
 }
 
 // Lookup returns the value, and a nil error, [ErrNoValue], or [ErrBadValue] if
 // what is kept under the name does not decode into T. It does no I/O.
 func (k Key[T]) Lookup(s *Session) (T, error) {
+	var v T
+	if err := k.of.lookup(s, &v); err != nil {
+		var zero T
+		return zero, err
+	}
+	return v, nil
+}
+
+func (k *key) lookup(s *Session, to any) error {
 	s.lock()
 	raw, ok := s.raw(k.name)
 	s.mu.Unlock()
 	if !ok {
-		var zero T
-		return zero, fmt.Errorf("%w: %q", ErrNoValue, k.name)
+		return fmt.Errorf("%w: %q", ErrNoValue, k.name)
 	}
-	return k.decode(raw)
+	return k.read(raw, to)
 }
 
 // Set changes the value: last writer wins, key by key. v is encoded now; a
 // value that cannot be encoded fails the commit with [ErrBadValue].
-func (k Key[T]) Set(s *Session, v T) {
-	raw, err := k.encode(v)
+func (k Key[T]) Set(s *Session, v T) { k.of.set(s, &v) }
+
+func (k *key) set(s *Session, from any) {
+	raw, err := k.write(from)
 	s.lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		s.failLater(err)
 		return
 	}
-	s.put(k.slot(), raw)
+	s.put(k.slot, raw)
 }
 
 // Update replaces the value by what f returns for it (for the zero T, if there
@@ -202,17 +221,28 @@ func (k Key[T]) Set(s *Session, v T) {
 // [Session.Save], Get returns what was committed. In a cookie-held session the
 // last response wins: use [ServerSide] for anything you count.
 func (k Key[T]) Update(s *Session, f func(T) T) T {
+	v := new(T)
+	if !k.of.update(s, v, func(v any) {
+		p := v.(*T)
+		*p = f(*p)
+	}) {
+		v = new(T)
+	}
+	return *v
+}
+
+// update returns false if it has failed, and the commit will.
+func (k *key) update(s *Session, to any, f func(v any)) bool {
 	step := func(raw []byte, ok bool) ([]byte, error) {
-		var v T
+		v := reflect.New(k.typ).Interface()
 		if ok {
-			var err error
-			if v, err = k.decode(raw); err != nil {
+			if err := k.read(raw, v); err != nil {
 				s.m.unreadable(k.name, err)
-				var zero T
-				v = zero
+				v = reflect.New(k.typ).Interface()
 			}
 		}
-		b, err := k.encode(f(v))
+		f(v)
+		b, err := k.write(v)
 		if err != nil {
 			return nil, err
 		}
@@ -221,19 +251,18 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 	raw, err := func() ([]byte, error) {
 		s.lock()
 		defer s.mu.Unlock() // f may panic
-		return s.update(k.slot(), step)
+		return s.update(k.slot, step)
 	}()
-	var v T
 	if err == nil {
 		// Decoded afresh, so that it shares nothing with what f kept hold of.
-		v, err = k.decode(raw)
+		err = k.read(raw, to)
 	}
 	if err != nil {
 		s.lock()
 		defer s.mu.Unlock()
 		s.failLater(err)
 	}
-	return v
+	return err == nil
 }
 
 // Pop removes the value and returns it and true, or the zero T and false if
@@ -243,55 +272,56 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 // value after [Session.Save], or by writing to the session only. In a
 // cookie-held session a replayed cookie brings the value back: use [ServerSide].
 func (k Key[T]) Pop(s *Session) (T, bool) {
-	var zero T
+	v := new(T)
+	ok := k.of.pop(s, v)
+	if !ok {
+		v = new(T)
+	}
+	return *v, ok
+}
+
+func (k *key) pop(s *Session, to any) bool {
 	for {
 		s.lock()
 		raw, ok := s.raw(k.name)
 		s.mu.Unlock()
 		if !ok {
-			return zero, false
+			return false
 		}
-		v, err := k.decode(raw) // unlocked, because codecs are the application's
-		if err != nil {
+		// Unlocked, because codecs are the application's. Zeroed, because decoding
+		// the value again may leave what is not in it.
+		reflect.ValueOf(to).Elem().SetZero()
+		if err := k.read(raw, to); err != nil {
 			s.m.unreadable(k.name, err)
-			return zero, false
+			return false
 		}
 		if s.takeIf(k.name, raw) {
-			return v, true
+			return true
 		}
 	}
 }
 
 // Delete removes the value, if there is one.
-func (k Key[T]) Delete(s *Session) {
-	s.lock()
-	defer s.mu.Unlock()
-	s.remove(k.name)
+func (k Key[T]) Delete(s *Session) { s.Delete(k.of.name) }
+
+func (k *key) write(from any) (raw []byte, err error) {
+	defer func() {
+		if err != nil {
+			raw, err = nil, badValue("encode", k.name, k.typ, err)
+		}
+	}()
+	defer recovered(&err)
+	return k.encode(from)
 }
 
-func (k Key[T]) slot() slot { return slot{name: k.name, flags: k.flags, ttl: k.ttl} }
-
-func (k Key[T]) encode(v T) (raw []byte, err error) {
-	raw, err = func() (raw []byte, err error) {
-		defer recovered(&err)
-		return k.codec.Encode(v)
+func (k *key) read(raw []byte, to any) (err error) {
+	defer func() {
+		if err != nil {
+			err = badValue("decode", k.name, k.typ, err)
+		}
 	}()
-	if err != nil {
-		return nil, badValue("encode", k.name, reflect.TypeFor[T](), err)
-	}
-	return raw, nil
-}
-
-func (k Key[T]) decode(raw []byte) (v T, err error) {
-	v, err = func() (v T, err error) {
-		defer recovered(&err)
-		return k.codec.Decode(raw)
-	}()
-	if err != nil {
-		var zero T
-		return zero, badValue("decode", k.name, reflect.TypeFor[T](), err)
-	}
-	return v, nil
+	defer recovered(&err)
+	return k.decode(raw, to)
 }
 
 // badValue names a value, its type and what is wrong with it. Of a codec's

@@ -2,10 +2,7 @@ package sojourn_test
 
 import (
 	"errors"
-	"math/big"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -55,79 +52,6 @@ func TestNewKeyPanicsOnOptionsThatCannotBe(t *testing.T) {
 	if text := panics(func() { sojourn.NewKeyCodec[string]("n", nil) }); !strings.Contains(text, "codec is nil") {
 		t.Errorf("a nil codec panics with %q", text)
 	}
-}
-
-type (
-	nested   struct{ Inner struct{ f func() } }
-	withFunc struct {
-		Name string
-		Call func()
-	}
-	withoutFunc struct {
-		Name string
-		Call func()   `cbor:"-"`
-		Wait chan int `json:"-"`
-	}
-	list struct {
-		Value int
-		Next  *list
-	}
-	tree  map[string]tree
-	deep  struct{ Children []deep }
-	empty struct{}
-)
-
-func TestNewKeyPanicsOnTypesThatWouldNotComeBack(t *testing.T) {
-	for name, test := range map[string]struct {
-		make func()
-		want string // "" = it can be kept
-	}{
-		"func":                     {func() { sojourn.NewKey[func()]("n") }, "func()"},
-		"chan":                     {func() { sojourn.NewKey[chan int]("n") }, "chan int"},
-		"error":                    {func() { sojourn.NewKey[error]("n") }, "interface with methods"},
-		"complex":                  {func() { sojourn.NewKey[complex128]("n") }, "complex128"},
-		"uintptr":                  {func() { sojourn.NewKey[uintptr]("n") }, "uintptr"},
-		"slice of func":            {func() { sojourn.NewKey[[]func()]("n") }, "func()"},
-		"map of chan":              {func() { sojourn.NewKey[map[string]chan int]("n") }, "chan int"},
-		"pointer to func":          {func() { sojourn.NewKey[*func()]("n") }, "func()"},
-		"array of interfaces":      {func() { sojourn.NewKey[[2]error]("n") }, "interface with methods"},
-		"unexported fields only":   {func() { sojourn.NewKey[strings.Reader]("n") }, "no exported field"},
-		"deep inside":              {func() { sojourn.NewKey[map[string][]nested]("n") }, "Inner"},
-		"a field":                  {func() { sojourn.NewKey[withFunc]("n") }, "field Call"},
-		"a field that is left out": {func() { sojourn.NewKey[withoutFunc]("n") }, ""},
-		"any":                      {func() { sojourn.NewKey[any]("n") }, ""},
-		"a recursive struct":       {func() { sojourn.NewKey[list]("n") }, ""},
-		"a recursive map":          {func() { sojourn.NewKey[tree]("n") }, ""},
-		"a recursive slice":        {func() { sojourn.NewKey[deep]("n") }, ""},
-		"an empty struct":          {func() { sojourn.NewKey[empty]("n") }, ""},
-		"time.Time":                {func() { sojourn.NewKey[time.Time]("n") }, ""},
-		"url.URL":                  {func() { sojourn.NewKey[*url.URL]("n") }, ""},
-		"netip.Addr":               {func() { sojourn.NewKey[netip.Addr]("n") }, ""},
-		"big.Int":                  {func() { sojourn.NewKey[*big.Int]("n") }, ""},
-		"bytes":                    {func() { sojourn.NewKey[[]byte]("n") }, ""},
-	} {
-		text := panics(test.make)
-		if (text == "") != (test.want == "") || !strings.Contains(text, test.want) {
-			t.Errorf("%s: panics with %q, want %q", name, text, test.want)
-		}
-		if text != "" && !strings.Contains(text, `NewKey("n")`) {
-			t.Errorf("%s: %q does not say which key", name, text)
-		}
-	}
-}
-
-// roundTrip keeps a value with its key through the given placement, and returns
-// what the next request reads.
-func roundTrip[T any](t *testing.T, value T, opts ...sojourn.KeyOption) (T, error) {
-	t.Helper()
-	s := newSite(t)
-	key := sojourn.NewKey[T]("value", opts...)
-	v := newGuest(t)
-	var got T
-	err := errors.New("not read")
-	s.do(v, func(session *sojourn.Session) { key.Set(session, value) })
-	s.do(v, func(session *sojourn.Session) { got, err = key.Lookup(session) })
-	return got, err
 }
 
 func TestLookupTellsAbsentFromUnreadable(t *testing.T) {

@@ -25,7 +25,6 @@ var printsPlainly = map[string]string{
 	"sojourn.Event":                      "what audit logs are for; a session is named by its handle",
 	"sojourn.Flash":                      "a message that the application shows, like a value that it gets",
 	"sojourn.Info":                       "what is shown to the user; no values",
-	"sojourn.Key":                        "a name",
 	"sojourn.KeyInfo":                    "public ids of keys",
 	"sojourn.AdoptStats":                 "counters by name",
 

@@ -1,4 +1,4 @@
-package sojourn_test
+package values_test
 
 import (
 	"errors"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
 )
 
 // same keeps a value and reports when another one comes back.
@@ -192,7 +193,7 @@ func TestWhateverFitsIntoASessionCanBeReadBack(t *testing.T) {
 func TestAValueOfTheLargestSizeCanBeReadBack(t *testing.T) {
 	same(t, strings.Repeat("x", 1<<20-200))
 	s := newSite(t)
-	resp := s.serve(newGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	resp := serve(s, sitetest.NewBrowser(), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		session.Set("v", strings.Repeat("x", 1<<20))
 		if err := session.Save(r.Context()); !errors.Is(err, sojourn.ErrTooLarge) {
 			t.Errorf("Save: %v", err)

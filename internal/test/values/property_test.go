@@ -1,4 +1,4 @@
-package sojourn_test
+package values_test
 
 import (
 	"errors"
@@ -19,6 +19,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -366,7 +367,7 @@ type keeper struct {
 
 func newKeeper(t testing.TB) *keeper {
 	m, err := sojourn.New(sojourn.Config{
-		Keys: newKeys(t), Store: memory.New(), Placement: sojourn.StoredOnly, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Keys: sitetest.Keys(t), Store: memory.New(), Placement: sojourn.StoredOnly, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

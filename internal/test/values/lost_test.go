@@ -1,4 +1,4 @@
-package sojourn_test
+package values_test
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/sitetest"
 )
 
 // cannotKeep keeps a value through both ways in, and wants each to fail the commit
@@ -36,7 +37,7 @@ func cannotKeep[T any](t *testing.T, value T, want string) {
 			continue // there it counts as what the interface holds
 		}
 		s := newSite(t)
-		resp := s.serve(newGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		resp := serve(s, sitetest.NewBrowser(), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 			set(session)
 			err := session.Save(r.Context())
 			if !errors.Is(err, sojourn.ErrBadValue) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"cart"`) {
@@ -350,7 +351,7 @@ func never[T any](t *testing.T, want string) {
 	}
 	// The dictionary learns the type with the value.
 	s := newSite(t)
-	s.serve(newGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	serve(s, sitetest.NewBrowser(), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		session.Set("n", []T{*new(T)})
 		if err := session.Save(r.Context()); !errors.Is(err, sojourn.ErrBadValue) {
 			t.Errorf("Set of a %T: %v", *new(T), err)
@@ -589,7 +590,7 @@ func TestAValueThatItsOwnMethodsCannotWriteAndReadFailsTheCommit(t *testing.T) {
 	cannotKeep(t, fussy{"panic to write"}, "cannot be written by its own method (panic with a string)")
 	cannotKeep(t, fussy{"fail to write"}, "cannot be written by its own method (*errors.errorString)")
 	cannotKeep(t, fussy{"panic to read"}, "cannot be read by its own method (panic with a *errors.errorString)")
-	cannotKeep(t, []*fussy{{"fail to read"}}, "cart[0]: sojourn_test.fussy cannot be read by its own method (*errors.errorString)")
+	cannotKeep(t, []*fussy{{"fail to read"}}, "cart[0]: values_test.fussy cannot be read by its own method (*errors.errorString)")
 	same(t, notCBOR{[]byte{0x01}})
 	for _, say := range [][]byte{nil, {0xff}, {0x01, 0x01}, {0x82, 0x01}, {0x9f, 0xff}} {
 		cannotKeep(t, notCBOR{say}, "cannot be read")
@@ -622,7 +623,7 @@ func TestAPanicOfACodecIsABadValue(t *testing.T) {
 		func(session *sojourn.Session) { key.Update(session, func(string) string { return "panic to write" }) },
 		func(session *sojourn.Session) { key.Update(session, func(string) string { return "panic to read" }) },
 	} {
-		resp := s.serve(newGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		resp := serve(s, sitetest.NewBrowser(), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 			change(session)
 			if err := session.Save(r.Context()); !errors.Is(err, sojourn.ErrBadValue) || !strings.Contains(err.Error(), `"word"`) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("Save: %v", err)
@@ -630,9 +631,9 @@ func TestAPanicOfACodecIsABadValue(t *testing.T) {
 		})
 		wantStatus(t, resp, http.StatusInternalServerError)
 	}
-	v := newGuest(t)
-	s.do(v, func(session *sojourn.Session) { key.Set(session, "panic to read") })
-	s.do(v, func(session *sojourn.Session) {
+	v := sitetest.NewBrowser()
+	visit(t, s, v, func(session *sojourn.Session) { key.Set(session, "panic to read") })
+	visit(t, s, v, func(session *sojourn.Session) {
 		if got, err := key.Lookup(session); got != "" || !errors.Is(err, sojourn.ErrBadValue) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("Lookup: %q, %v", got, err)
 		}
@@ -650,15 +651,15 @@ func TestAPanicOfACodecIsABadValue(t *testing.T) {
 
 func TestTheDictionaryKeepsAValueInTheFormOfItsType(t *testing.T) {
 	s := newSite(t)
-	v := newGuest(t)
+	v := sitetest.NewBrowser()
 	since := time.Date(1935, 4, 30, 0, 0, 0, 0, time.UTC)
-	s.do(v, func(session *sojourn.Session) {
+	visit(t, s, v, func(session *sojourn.Session) {
 		session.Set("account", &account{Name: "anna", Since: since})
 		session.Set("qty", map[int]int{1: 2})
 		session.Set("ip", netip.MustParseAddr("::1"))
 		session.Set("nil", nil)
 	})
-	s.do(v, func(session *sojourn.Session) {
+	visit(t, s, v, func(session *sojourn.Session) {
 		var a account
 		var qty map[int]int
 		var ip netip.Addr
