@@ -78,9 +78,8 @@ func TestConformance(t *testing.T) {
 	if emulator(t) == nil {
 		return
 	}
-	// The emulator takes a millisecond for each call, one after the other.
 	client := connect(t)
-	storetest.Run(t, spaces(client), storetest.Records(300), storetest.Writers(12),
+	storetest.Run(t, spaces(client), storetest.Emulated,
 		storetest.Copies(func(t *testing.T, s store.Store, from, to store.ID) {
 			key := func(id store.ID) *datastore.Key {
 				k := datastore.NameKey("SojournSession", id.String(), nil)

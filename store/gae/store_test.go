@@ -13,10 +13,6 @@ import (
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
-// The API server and the emulator take milliseconds for each call, one after
-// the other.
-var slow = []storetest.Option{storetest.Records(300), storetest.Writers(12)}
-
 // pageless is a store that is not walked. The API server reads all that is left
 // for each page, so that its time grows with the square of the records; walking
 // is tested in the emulator.
@@ -38,7 +34,7 @@ func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
 		s := open(t).(inRequest)
 		return pageless{s, s, s, s, s, s, s}
-	}, append(slow, storetest.Copies(copyEntity))...)
+	}, storetest.Emulated, storetest.Copies(copyEntity))
 }
 
 // copyEntity puts an entity in the place of another one.
@@ -68,7 +64,7 @@ func TestConformanceInTheDatastoreEmulator(t *testing.T) {
 	if bridged(t) == nil {
 		return
 	}
-	storetest.Run(t, spaces(), append(slow, storetest.Copies(copyEntity))...)
+	storetest.Run(t, spaces(), storetest.Emulated, storetest.Copies(copyEntity))
 }
 
 func TestPromises(t *testing.T) {

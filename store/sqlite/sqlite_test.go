@@ -22,7 +22,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t) }, storetest.Copies(copyRow))
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t) }, storetest.Records(20_000), storetest.Copies(copyRow))
 }
 
 // copyRow puts a row in the place of another one, from another connection.

@@ -138,7 +138,7 @@ var endTests = []scenario{
 	}},
 
 	{"after Delete no late save makes the session live", func(h *harness) {
-		for range writers {
+		for range h.writers {
 			rec := h.inserted(first())
 			var gone atomic.Bool
 			deleted := make(chan struct{})
@@ -184,7 +184,7 @@ var endTests = []scenario{
 	}},
 
 	{"after an end by compare-and-set no late save makes the session live", func(h *harness) {
-		for range writers {
+		for range h.writers {
 			rec := h.inserted(first())
 			mark := ended(rec, time.Hour)
 			save := next(rec)

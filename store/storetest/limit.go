@@ -276,7 +276,7 @@ var limitTests = []scenario{
 		const limit = 3
 		ann := newUser()
 		old := h.logins(ann, limit)
-		recs := make([]store.Record, writers)
+		recs := make([]store.Record, h.writers)
 		var mu sync.Mutex
 		var evicted []store.ID
 		together(len(recs), func(i int) {
@@ -303,7 +303,7 @@ var limitTests = []scenario{
 	{"parallel logins with Refuse let exactly as many in as allowed", func(h *harness) {
 		const limit = 3
 		ann := newUser()
-		recs := make([]store.Record, writers)
+		recs := make([]store.Record, h.writers)
 		var mu sync.Mutex
 		in := 0
 		together(len(recs), func(i int) {

@@ -63,7 +63,7 @@ func later(a, b time.Time) time.Time {
 // other, and compare what comes out.
 var modelTests = []scenario{
 	{"random calls have the outcomes of the contract", func(h *harness) {
-		for range 20 {
+		for range h.histories {
 			seed := rand.Uint64()
 			compareWithModel(h, seed)
 			if h.Failed() {

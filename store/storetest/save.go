@@ -305,7 +305,7 @@ var resendTests = []scenario{
 	{"copies sent at the same time are saved once", func(h *harness) {
 		one := h.inserted(first())
 		two := next(one)
-		together(writers, func(int) {
+		together(h.writers, func(int) {
 			if err := h.store.Save(h.Context(), two, one.Base()); err != nil {
 				h.Errorf("Save of a copy: %v, want nil from each", err)
 			}
@@ -315,7 +315,7 @@ var resendTests = []scenario{
 
 	{"copies of an insert sent at the same time are saved once", func(h *harness) {
 		rec := first()
-		together(writers, func(int) {
+		together(h.writers, func(int) {
 			if err := h.store.Save(h.Context(), rec, store.Base{}); err != nil {
 				h.Errorf("Save of a copy: %v, want nil from each", err)
 			}

@@ -39,7 +39,7 @@ import (
 // also [Records].
 func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	t.Helper()
-	set := settings{records: 100_000, writers: writers}
+	set := settings{records: 100_000, writers: writers, histories: 20}
 	if testing.Short() {
 		set.records = 2_000
 	}
@@ -97,23 +97,24 @@ func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 // An Option changes what Run does.
 type Option func(*settings)
 
-// Records limits the test with many records to n of them, for engines that can
-// only be tested in an emulator much slower than they are.
+// Records limits the test with many records to n of them.
 func Records(n int) Option {
 	return func(s *settings) { s.records = min(s.records, n) }
 }
 
-// Writers limits how many write one session at once to n, in the tests that are
-// named after 64, for emulators that answer one call after the other: where all
-// but one of n writers lose and try again, their calls grow with the square of n.
-func Writers(n int) Option {
-	return func(s *settings) { s.writers = min(s.writers, n) }
+// Emulated makes the tests smaller, for an engine that can only be tested in an
+// emulator that answers one call after the other: 300 records, 12 parallel
+// writers, 5 random histories. Where all but one of n writers lose and try again,
+// their calls grow with the square of n.
+func Emulated(s *settings) {
+	s.records, s.writers, s.histories = min(s.records, 300), 12, 5
 }
 
 type settings struct {
-	records int                                                  // in the test with many records
-	writers int                                                  // in the tests of parallel saves
-	copy    func(t *testing.T, s store.Store, from, to store.ID) // nil = none
+	records   int                                                  // in the test with many records
+	writers   int                                                  // in parallel; and rounds of what two or three do
+	histories int                                                  // random ones
+	copy      func(t *testing.T, s store.Store, from, to store.ID) // nil = none
 }
 
 type group struct {

@@ -19,7 +19,7 @@ var copies = storetest.Copies(func(_ *testing.T, s store.Store, from, to store.I
 // TestSuitePassesACorrectStore shows that what the other tests here blame on a
 // fault is not due to the store it was put into.
 func TestSuitePassesACorrectStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return newSimple("") }, copies)
+	storetest.Run(t, func(t *testing.T) store.Store { return newSimple("") }, copies, storetest.Records(5_000))
 }
 
 // TestSuitePassesAStoreThatCanDoNothingElse: the optional interfaces are
@@ -27,7 +27,7 @@ func TestSuitePassesACorrectStore(t *testing.T) {
 func TestSuitePassesAStoreThatCanDoNothingElse(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
 		return struct{ store.Store }{newSimple("")}
-	})
+	}, storetest.Records(5_000))
 }
 
 // TestSuitePassesAStoreWithNativeExpiry: records may vanish at their deadline.
