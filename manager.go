@@ -283,7 +283,9 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 		rec:       rec,
 	}, now)
 	h = &st.rec.Header
-	if now.After(m.idleDeadline(h, record.Time(h.Seen), record.Time(h.Expires))) {
+	// The configuration may have allowed more when the cookie was sealed.
+	end := earlier(record.Time(h.Expires), m.lifetimeEnd(h))
+	if now.After(m.idleDeadline(h, record.Time(h.Seen), end)) {
 		return nil, ErrExpired
 	}
 	return st, nil
@@ -495,6 +497,10 @@ func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*sta
 		m.report(slog.LevelError, "a stored session cannot be opened: the key ring lacks its key",
 			slog.String("session", who.id.String()))
 		return nil, err
+	case m.now().After(m.lifetimeEnd(&st.rec.Header)):
+		// The configuration allowed more when the record was saved. The next save
+		// would go by what it says now, and the change be lost.
+		return nil, &goneError{expired: true}
 	}
 	st.identity = who
 	return st, nil
