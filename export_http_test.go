@@ -1,10 +1,6 @@
 package sojourn
 
-import (
-	"time"
-
-	"github.com/sojourn-go/sojourn/internal/seal"
-)
+import "time"
 
 // Watching returns how many sessions somebody waits for, and how many timers
 // that keeps.
@@ -22,13 +18,6 @@ func (m *Manager) Watching() (waiting, timers int) {
 		}
 	}
 	return waiting, timers
-}
-
-// OpensReference reports whether a cookie value is a reference that the
-// manager's keys sealed.
-func (m *Manager) OpensReference(value string) bool {
-	_, _, err := m.openCookie(seal.Reference, value)
-	return err == nil
 }
 
 // Heard returns how many ends the feed has in mind for requests that ask for
