@@ -2,8 +2,10 @@ package entity
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,20 +136,64 @@ func TestTheFeedTellsEachEndAndGoesBackAMinuteAndAHalf(t *testing.T) {
 	})
 }
 
+func TestAFeedEntryOfSomebodyElseDoesNotStopTheFeed(t *testing.T) {
+	now := time.Now()
+	ours := feedEntry(now, store.ID{7}, now.Add(time.Hour))
+	id := store.ID{1}.String()
+	for _, bad := range []string{
+		"/.0." + id, "..." + id, "%2F.0." + id, "0.0." + id, feedTime(now) + ".+5." + id, feedTime(now) + ".05." + id, "", "\x00", "zzz", "a/b/live", "é", "\xff",
+	} {
+		feed := []string{bad, ours}
+		cursor, ends := store.FeedFromStart, []store.End{}
+		for range len(feed) + 1 {
+			page, err := ReadFeed(cursor, 1, func(after string, limit int) ([]string, error) {
+				rest := feed[slices.Index(feed, after)+1:]
+				if cursor == store.FeedFromStart {
+					rest = feed
+				}
+				return rest[:min(len(rest), limit)], nil
+			})
+			if err != nil {
+				t.Fatalf("%q: %v", bad, err)
+			}
+			ends = append(ends, page.Ends...)
+			if cursor = page.Cursor; !page.More {
+				break
+			}
+		}
+		if len(ends) != 1 || ends[0].ID != (store.ID{7}) {
+			t.Errorf("after %q the feed tells %v", bad, ends)
+		}
+	}
+}
+
 func FuzzReadFeed(f *testing.F) {
 	now := time.UnixMilli(1_760_000_000_123)
 	f.Add(feedCursor{after: feedTime(now), start: true}.String(), feedEntry(now, store.ID{1}, now))
 	f.Add("//live", "1.2")
+	f.Add(feedCursor{after: "/.0.x", then: feedTime(now)}.String(), "/.0."+store.ID{1}.String())
 	f.Fuzz(func(t *testing.T, cursor, entry string) {
-		page, err := ReadFeed(cursor, 1, func(string, int) ([]string, error) { return []string{entry}, nil })
-		if err != nil || cursor == store.FeedFromNow {
+		asked := ""
+		page, err := ReadFeed(cursor, 1, func(after string, _ int) ([]string, error) { asked = after; return []string{entry}, nil })
+		switch {
+		case err != nil && !errors.Is(err, errNotCursor):
+			t.Fatal(err)
+		case err != nil || cursor == store.FeedFromNow:
 			return
+		}
+		if at, err := parseCursor(cursor); cursor != store.FeedFromStart && (err != nil || at.after != asked || at.String() != cursor) {
+			t.Errorf("%q asks for what comes after %q (%v)", cursor, asked, err)
 		}
 		if len(page.Ends) > 1 || !page.More {
 			t.Errorf("one entry made %+v", page)
 		}
-		if _, err := ReadFeed(page.Cursor, 1, func(string, int) ([]string, error) { return nil, nil }); err != nil {
-			t.Errorf("the cursor that it returned: %v", err)
+		for _, e := range page.Ends {
+			if !strings.HasSuffix(entry, fmt.Sprintf(".%d.%s", e.Until.UnixMilli(), e.ID)) {
+				t.Errorf("%q is read as %+v", entry, e)
+			}
+		}
+		if _, err := ReadFeed(page.Cursor, 1, func(after string, _ int) ([]string, error) { asked = after; return nil, nil }); err != nil || asked != entry {
+			t.Errorf("after %q it asks for what comes after %q: %v", entry, asked, err)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package entity
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -24,34 +25,37 @@ func feedEntry(written time.Time, id store.ID, until time.Time) string {
 
 func feedTime(t time.Time) string { return fmt.Sprintf("%015d", t.UnixMilli()) }
 
+// parseFeedEntry reads what feedEntry wrote, and nothing else.
 func parseFeedEntry(text string) (e store.End, ok bool) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
 		return store.End{}, false
 	}
-	until, err := strconv.ParseInt(parts[1], 10, 64)
-	if err != nil {
+	written, err1 := strconv.ParseInt(parts[0], 10, 64)
+	until, err2 := strconv.ParseInt(parts[1], 10, 64)
+	id, err3 := store.ParseID(parts[2])
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return store.End{}, false
 	}
-	id, err := store.ParseID(parts[2])
-	return store.End{ID: id, Until: time.UnixMilli(until).UTC()}, err == nil
+	e = store.End{ID: id, Until: time.UnixMilli(until).UTC()}
+	return e, feedEntry(time.UnixMilli(written), id, e.Until) == text
 }
 
 // feedCursor says where a reader is.
 type feedCursor struct {
-	after string // what comes next: entries after this one
+	after string // what comes next: entries after this one, which may hold anything
 	then  string // from where to read on after the last page
 	start bool   // leave out marks that are over
 }
 
-// String returns the cursor as text: its parts, separated by "/". parseCursor
-// reads it.
+// String returns the cursor as text: its parts, escaped where an entry of
+// somebody else's demands it, and separated by "/". parseCursor reads it.
 func (c feedCursor) String() string {
 	mode := "live"
 	if c.start {
 		mode = "start"
 	}
-	return strings.Join([]string{c.after, c.then, mode}, "/")
+	return strings.Join([]string{url.QueryEscape(c.after), c.then, mode}, "/")
 }
 
 func parseCursor(text string) (c feedCursor, err error) {
@@ -59,7 +63,14 @@ func parseCursor(text string) (c feedCursor, err error) {
 	if len(parts) != 3 || parts[2] != "live" && parts[2] != "start" {
 		return c, errNotCursor
 	}
-	return feedCursor{parts[0], parts[1], parts[2] == "start"}, nil
+	after, err := url.QueryUnescape(parts[0])
+	if err != nil {
+		return c, errNotCursor
+	}
+	if c = (feedCursor{after, parts[1], parts[2] == "start"}); c.String() != text {
+		return feedCursor{}, errNotCursor
+	}
+	return c, nil
 }
 
 var errNotCursor = errors.New("not a cursor of this store")
@@ -70,7 +81,8 @@ var errNotCursor = errors.New("not a cursor of this store")
 // The feed goes by the clocks of the processes that end sessions, and returns
 // what ended within a minute and a half before the last look once more: an end
 // is missed if two processes' clocks differ by more than a minute, or if writing
-// it took more than half a minute.
+// it took more than half a minute. An entry that feedEntry did not write is
+// passed over: one would otherwise stop the feed for as long as it is there.
 func ReadFeed(cursor string, limit int, query func(after string, limit int) ([]string, error)) (store.EndPage, error) {
 	now := time.Now()
 	then := feedTime(now.Add(-feedOverlap))
@@ -97,10 +109,7 @@ func ReadFeed(cursor string, limit int, query func(after string, limit int) ([]s
 	var page store.EndPage
 	for _, e := range entries {
 		end, ok := parseFeedEntry(e)
-		if !ok {
-			return store.EndPage{}, ErrNotRecord
-		}
-		if !at.start || !end.Until.Before(now) {
+		if ok && (!at.start || !end.Until.Before(now)) {
 			page.Ends = append(page.Ends, end)
 		}
 	}
