@@ -57,7 +57,7 @@ bench-engines: ## the same on real servers, which it starts: Redis, PostgreSQL (
 	@cd bench && $(GO) run . engines $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (30s each)
+fuzz: ## run every fuzz target for FUZZTIME (30s each); fails below FUZZFLOOR (100) inputs a second
 	@GO="$(GO)" scripts/fuzz $(FUZZTIME) $(MODULES)
 
 .PHONY: mutants
