@@ -135,7 +135,7 @@ func (m *machine) step(op byte) error {
 		if err != nil {
 			return err
 		}
-		return m.push(py2String(b))
+		return m.push(py2(b))
 	case 'C', 'B', 0x8e, 0x96: // bytes and bytearray
 		b, err := m.counted(lengthSize(op))
 		if err != nil {
@@ -328,7 +328,7 @@ func (m *machine) textScalar(op byte) error {
 		if !ok {
 			return broken("badly quoted string")
 		}
-		return m.push(py2String(b))
+		return m.push(py2(b))
 	default: // 'V'
 		text, ok := rawUnicode(line)
 		if !ok {

@@ -5,7 +5,6 @@ import (
 	"math/big"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
@@ -138,6 +137,9 @@ func (m *machine) build() error {
 		if !ok {
 			return broken("state of a UUID is not a dictionary")
 		}
+		if err := m.spend(len(d.items), 0); err != nil {
+			return err
+		}
 		for _, it := range d.items {
 			if name, _ := textOf(it.Key); name == "int" {
 				n, ok := asInt(it.Value)
@@ -149,7 +151,10 @@ func (m *machine) build() error {
 		}
 		return nil
 	case *entityNode:
-		b, ok := asBytes(state)
+		b, ok, err := m.bytesOf(state)
+		if err != nil {
+			return err
+		}
 		if !ok {
 			return broken("state of an entity is not bytes")
 		}
@@ -186,7 +191,7 @@ func (m *machine) construct(c class, args []any) (v any, ok bool, err error) {
 	case "builtins.complex":
 		v, ok = newComplex(args)
 	case "decimal.Decimal":
-		v, ok = newDecimal(args)
+		return m.newDecimal(args)
 	case "builtins.set", "builtins.frozenset":
 		items, good := sequence(args)
 		if err := m.spend(len(items), 0); err != nil {
@@ -213,18 +218,39 @@ func textOf(v any) (string, bool) {
 	switch v := v.(type) {
 	case string:
 		return v, true
-	case py2String:
-		return string(v), utf8.Valid(v)
+	case py2Text:
+		return string(v), true
 	}
 	return "", false
 }
 
-func asBytes(v any) ([]byte, bool) {
+// bytesOf returns a copy of bytes, however the pickle spells them.
+func (m *machine) bytesOf(v any) (b []byte, ok bool, err error) {
 	switch v := v.(type) {
 	case []byte:
-		return v, true
-	case py2String:
-		return v, true
+		err = m.spend(0, len(v))
+		return bytes.Clone(v), true, err
+	case py2Text:
+		err = m.spend(0, len(v))
+		return []byte(v), true, err
+	case py2Bytes:
+		err = m.spend(0, len(v))
+		return bytes.Clone(v), true, err
+	}
+	return nil, false, nil
+}
+
+// packed returns the n bytes that a date or a time is packed into.
+func packed(v any, n int) ([]byte, bool) {
+	switch v := v.(type) {
+	case []byte:
+		return v, len(v) == n
+	case py2Text:
+		if len(v) == n {
+			return []byte(v), true
+		}
+	case py2Bytes:
+		return v, len(v) == n
 	}
 	return nil, false
 }
@@ -284,11 +310,7 @@ func (m *machine) encode(c class, args []any) (any, bool, error) {
 		return []byte{}, true, nil
 	}
 	if len(args) == 1 && c == "builtins.bytearray" {
-		b, ok := asBytes(args[0]) // protocol 3 and 4
-		if err := m.spend(0, len(b)); err != nil {
-			return nil, false, err
-		}
-		return bytes.Clone(b), ok, nil
+		return m.bytesOf(args[0]) // protocol 3 and 4
 	}
 	if len(args) != 2 || c == "builtins.bytes" {
 		return nil, false, nil
@@ -321,8 +343,8 @@ func newDateTime(args []any) (any, bool) {
 	if len(args) < 1 || len(args) > 2 {
 		return nil, false
 	}
-	b, ok := asBytes(args[0])
-	if !ok || len(b) != 10 {
+	b, ok := packed(args[0], 10)
+	if !ok {
 		return nil, false
 	}
 	d := value.DateTime{
@@ -345,8 +367,8 @@ func newDate(args []any) (any, bool) {
 	if len(args) != 1 {
 		return nil, false
 	}
-	b, ok := asBytes(args[0])
-	if !ok || len(b) != 4 {
+	b, ok := packed(args[0], 4)
+	if !ok {
 		return nil, false
 	}
 	d := value.Date{Year: int(b[0])<<8 | int(b[1]), Month: int(b[2]), Day: int(b[3])}
@@ -357,8 +379,8 @@ func newTime(args []any) (any, bool) {
 	if len(args) != 1 {
 		return nil, false
 	}
-	b, ok := asBytes(args[0])
-	if !ok || len(b) != 6 {
+	b, ok := packed(args[0], 6)
+	if !ok {
 		return nil, false
 	}
 	t := value.Time{
@@ -416,15 +438,15 @@ func newComplex(args []any) (any, bool) {
 // maxDecimal is the longest decimal number that is read, in characters.
 const maxDecimal = 10_000
 
-func newDecimal(args []any) (any, bool) {
+func (m *machine) newDecimal(args []any) (any, bool, error) {
 	if len(args) != 1 {
-		return nil, false
+		return nil, false, nil
 	}
 	text, ok := textOf(args[0])
-	if !ok || !isDecimal(text) {
-		return nil, false
+	if err := m.spend(0, len(text)); err != nil {
+		return nil, false, err
 	}
-	return value.Decimal(text), true
+	return value.Decimal(text), ok && isDecimal(text), nil
 }
 
 // isDecimal reports whether text is what str gives for a Decimal: digits with

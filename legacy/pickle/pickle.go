@@ -32,11 +32,11 @@ import (
 type Limits struct {
 	// Bytes is the longest input, and four times it is the most that texts and
 	// byte strings may take once shared ones are counted each time they are
-	// used. Default 4 MiB.
+	// used; what is in a set counts twice. Default 4 MiB.
 	Bytes int
 	// Nodes is how many values may be made, counted likewise; a dictionary
-	// counts as four and a set as sixteen, and the stack and the memo count
-	// too. Default 250,000.
+	// counts as four, a set as sixteen and each value in it as two, and the
+	// stack and the memo count too. Default 250,000.
 	Nodes int
 	// Depth is how deeply values may be nested. Default and maximum
 	// [value.MaxDepth].
@@ -93,6 +93,8 @@ func (l Limits) Decode(data []byte) (any, error) {
 // budget counts what is left to spend.
 type budget struct{ nodes, bytes int }
 
+// spend takes from what is left. Whatever is made of a value that may be shared,
+// or reads it again, is paid for each time.
 func (b *budget) spend(nodes, bytes int) error {
 	b.nodes -= nodes
 	b.bytes -= bytes
@@ -100,6 +102,13 @@ func (b *budget) spend(nodes, bytes int) error {
 		return tooMuch("too many values")
 	}
 	return nil
+}
+
+func py2(b []byte) any {
+	if utf8.Valid(b) {
+		return py2Text(b)
+	}
+	return py2Bytes(b)
 }
 
 func broken(what string) error { return fmt.Errorf("%w: pickle: %s", reason.Decode, what) }
@@ -118,8 +127,10 @@ type (
 		frozen bool
 	}
 	tupleNode struct{ items []any }
-	// py2String is a str of Python 2: text or bytes, as its use shows.
-	py2String []byte
+	// py2Text and py2Bytes are a str of Python 2, which is either as its use
+	// shows: with and without valid UTF-8.
+	py2Text  string
+	py2Bytes []byte
 	// class is an allowed global. It is no data by itself.
 	class string
 	// zone is a datetime.timezone.
@@ -156,7 +167,9 @@ func (e *expander) expand(v any, depth int) (any, error) {
 		size = len(v)
 	case []byte:
 		size = len(v)
-	case py2String:
+	case py2Text:
+		size = len(v)
+	case py2Bytes:
 		size = len(v)
 	case *big.Int:
 		size = v.BitLen() / 8
@@ -169,10 +182,9 @@ func (e *expander) expand(v any, depth int) (any, error) {
 		return nil, err
 	}
 	switch v := v.(type) {
-	case py2String:
-		if utf8.Valid(v) {
-			return string(v), nil
-		}
+	case py2Text:
+		return string(v), nil
+	case py2Bytes:
 		return []byte(v), nil
 	case *listNode:
 		return e.expandAll(v.items, depth)
@@ -180,8 +192,13 @@ func (e *expander) expand(v any, depth int) (any, error) {
 		items, err := e.expandAll(v.items, depth)
 		return value.Tuple(items), err
 	case *setNode:
+		before := e.budget
 		items, err := e.expandAll(v.items, depth)
 		if err != nil {
+			return nil, err
+		}
+		// To compare them, members are read once more, to their very ends.
+		if err := e.spend(before.nodes-e.nodes, before.bytes-e.bytes); err != nil {
 			return nil, err
 		}
 		return newSet(items, v.frozen)
@@ -248,9 +265,6 @@ func badKey(err error) error {
 func newSet(items []any, frozen bool) (any, error) {
 	distinct := value.NewDict()
 	for _, it := range items {
-		if _, ok := distinct.Lookup(it); ok {
-			continue
-		}
 		if err := distinct.SetKey(it, nil); err != nil {
 			return nil, badKey(err)
 		}

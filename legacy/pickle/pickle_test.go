@@ -190,6 +190,12 @@ func TestBombsAreRefusedWithoutSpendingMuch(t *testing.T) {
 		b.WriteString("h" + string(rune(levels)) + ".")
 		return b.String()
 	}
+	sized := func(op string, n int) string {
+		return op + string(binary.LittleEndian.AppendUint32(nil, uint32(n))) + strings.Repeat("7", n)
+	}
+	text := func(n int) string { return sized("X", n) }
+	py2 := func(n int) string { return sized("T", n) }
+	shared := func(value string) string { return value + "q\x000" }
 	megabyte := "X\x00\x00\x10\x00" + strings.Repeat("x", 1<<20)
 	for name, bomb := range map[string]string{
 		"lists that double":             doubling(100, "]", "](", "e"),
@@ -209,7 +215,17 @@ func TestBombsAreRefusedWithoutSpendingMuch(t *testing.T) {
 		"bytes made bytes, often":       megabyte + "q\x000(" + strings.Repeat("c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R", 5000) + "t.",
 		"bytearrays, often":             "B\x00\x00\x10\x00" + strings.Repeat("x", 1<<20) + "q\x000(" + strings.Repeat("c__builtin__\nbytearray\nh\x00\x85R", 5000) + "t.",
 		"ordered dictionaries, often":   "](" + strings.Repeat("]K\x01aK\x01a", 20_000) + "eq\x000(" + strings.Repeat("ccollections\nOrderedDict\nh\x00\x85R", 5000) + "t.",
-		"too long":                      strings.Repeat("N0", 3<<20) + "N.",
+		"one UUID's state, often":       shared("}("+py2(5000)+strings.Repeat("q\x02Nh\x02", 500)+"Nu") + "cuuid\nUUID\n)\x81" + strings.Repeat("h\x00b", 2500) + ".",
+		"one UUID's number, often": shared("}("+strings.Repeat("X\x03\x00\x00\x00intK\x01", 2000)+"u") + "cuuid\nUUID\n)\x81" +
+			strings.Repeat("h\x00b", 20_000) + ".",
+		"decimals of one Python 2 string": shared(py2(9999)) + "](" + strings.Repeat("cdecimal\nDecimal\nh\x00\x85R", 20_000) + "e.",
+		"decimals of one text":            shared(text(9999)) + "](" + strings.Repeat("cdecimal\nDecimal\nh\x00\x85R", 20_000) + "e.",
+		"decimals that are dropped":       shared(text(9999)) + "cdecimal\nDecimal\nq\x01" + strings.Repeat("h\x01h\x00\x85R0", 20_000) + ".",
+		"entities of one state, dropped": shared(py2(1<<20)) + "N" +
+			strings.Repeat("(igoogle.appengine.datastore.entity_pb\nEntityProto\nh\x00b0", 10_000) + ".",
+		"a long text in sets in each other": "}" + strings.Repeat("(", 15) + text(3<<20) + strings.Repeat("\x91", 15) + "Ns.",
+		"one large integer as a key, often": shared("\x8b\x00\x10\x00\x00"+strings.Repeat("\x7f", 4096)) + "}(" + strings.Repeat("h\x00N", 50_000) + "u.",
+		"too long":                          strings.Repeat("N0", 3<<20) + "N.",
 	} {
 		t.Run(name, func(t *testing.T) {
 			input := []byte(bomb)

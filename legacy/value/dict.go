@@ -141,6 +141,13 @@ type (
 	tupleKey string
 )
 
+func newBigKey(n *big.Int) bigKey {
+	b := make([]byte, 1+(n.BitLen()+7)/8)
+	b[0] = byte(n.Sign())
+	n.FillBytes(b[1:])
+	return bigKey(b)
+}
+
 // maxKeyDepth is how deeply tuples and frozensets may be nested in a key. A key
 // is walked once for each level of the frozensets around it, so this bounds
 // what hostile data can cost.
@@ -166,14 +173,14 @@ func hashable(v any, depth int) (any, error) {
 		if v.IsInt64() {
 			return v.Int64(), nil
 		}
-		return bigKey(v.Text(62)), nil
+		return newBigKey(v), nil
 	case float64:
 		switch {
 		case v == math.Trunc(v) && math.Abs(v) < 1<<63:
 			return int64(v), nil
 		case v == math.Trunc(v) && !math.IsInf(v, 0):
 			n, _ := big.NewFloat(v).Int(nil)
-			return bigKey(n.Text(62)), nil
+			return newBigKey(n), nil
 		}
 		return v, nil
 	case []byte:
@@ -228,8 +235,19 @@ func writeHash(b *strings.Builder, v any, depth int) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprint(h)
-	fmt.Fprintf(b, "%T:%d:%s", h, len(text), text)
+	var text string
+	switch h := h.(type) {
+	case string:
+		text = h
+	case bytesKey:
+		text = string(h)
+	case bigKey:
+		text = string(h)
+	default:
+		text = fmt.Sprint(h)
+	}
+	fmt.Fprintf(b, "%T:%d:", h, len(text))
+	b.WriteString(text)
 	return nil
 }
 
