@@ -355,37 +355,3 @@ func TestMistakesInTheConfigurationAreReported(t *testing.T) {
 		}
 	}
 }
-
-func FuzzRead(f *testing.F) {
-	store := &legacytest.Store{}
-	inCookie := format(f, beaker.Config{ValidateKey: signKey, EncryptKey: encKey})
-	var onServer []*beaker.Format
-	var headers []http.Header
-	var keys []string
-	s := session("a", 1)
-	for _, place := range places() {
-		onServer = append(onServer, format(f, beaker.Config{Type: place.t, Secret: []byte("s"), Store: store, ValidateKey: signKey}))
-		headers = append(headers, write(f, onServer[len(onServer)-1], s, moment))
-		keys = append(keys, place.key(s.ID))
-	}
-	sealed := write(f, format(f, beaker.Config{ValidateKey: signKey, EncryptKey: encKey, Cipher: beaker.CBC}), session("a", 1), moment)
-	f.Add(sealed.Get("Cookie"), []byte("\x80\x02}."), uint32(1))
-	f.Add(`beaker.session.id="""`, []byte("gAJ9Lg=="), uint32(16))
-	f.Add("beaker.session.id="+strings.Repeat("0", 40), []byte("(dS'session'\n(ds."), uint32(0))
-	inJSON := format(f, beaker.Config{ValidateKey: signKey, JSON: true})
-	inPickle := format(f, beaker.Config{ValidateKey: signKey})
-	f.Fuzz(func(t *testing.T, header string, stored []byte, flags uint32) {
-		check := func(r legacy.Reader, h http.Header) {
-			if got, err := r.Read(ctx, h, moment); err == nil && got.Data == nil || err != nil && reason.Of(err) == "" {
-				t.Errorf("%v, %v", got, err)
-			}
-		}
-		check(inCookie, http.Header{"Cookie": {header}})
-		check(inJSON, signed(stored))
-		check(inPickle, signed(stored))
-		for i := range onServer {
-			_ = store.Set(ctx, keys[i], legacy.Entry{Value: stored, Flags: flags})
-			check(onServer[i], headers[i])
-		}
-	})
-}

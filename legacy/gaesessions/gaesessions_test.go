@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/legacy"
-	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/gaesessions"
 	"github.com/sojourn-go/sojourn/legacy/internal/legacytest"
 	"github.com/sojourn-go/sojourn/legacy/reason"
@@ -326,23 +325,4 @@ func TestCleanUpReportsWhatFails(t *testing.T) {
 	if _, err := gaesessions.Cleanup(ctx, &names{err: down}, moment); !errors.Is(err, down) {
 		t.Errorf("got %v", err)
 	}
-}
-
-func FuzzRead(f *testing.F) {
-	memcache := &legacytest.Memcache{}
-	format := format(f, gaesessions.Config{Memcache: memcache, CookieOnlyThreshold: -1})
-	s := session("a", "b")
-	signed := legacytest.Header(write(f, format, s)...)
-	f.Add(signed.Get("Cookie"), []byte("\x80\x02}}\x86."))
-	f.Add(`DgU01="x"; DgU00="y"; DgU=;DgU00`, []byte("}}\x86."))
-	f.Add(`DgU00="`+strings.Repeat("A", 87)+`"`, []byte("]"))
-	f.Fuzz(func(t *testing.T, header string, stored []byte) {
-		if got, err := format.Read(ctx, http.Header{"Cookie": {header}}, moment); err == nil && got.Data == nil || err != nil && reason.Of(err) == "" {
-			t.Errorf("%v, %v", got, err)
-		}
-		_ = memcache.Set(ctx, s.ID, appengine.Item{Value: stored})
-		if got, err := format.Read(ctx, signed, moment); err == nil && got.Data == nil || err != nil && reason.Of(err) == "" {
-			t.Errorf("%v, %v", got, err)
-		}
-	})
 }

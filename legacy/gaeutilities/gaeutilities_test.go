@@ -236,21 +236,3 @@ func TestTheUnsignedCookieIsReadAndWritten(t *testing.T) {
 		t.Errorf("ending gives %q, %v", fields, err)
 	}
 }
-
-func FuzzRead(f *testing.F) {
-	d := stored()
-	trusting := sessions(f, gaeutilities.Config{Datastore: d, TrustDataCookie: true})
-	unsigned := gaeutilities.NewUnsignedCookie("", cookies.Attributes{})
-	f.Add("gaeutilities_session="+token("a")+`; gaeutilities_session_data="{\"a\": 1}"; appengine-utilities-flash="1"`, []byte("I1\n."))
-	f.Add("gaeutilities_session=_; gaeutilities_session_data=[", []byte("(dS'session'\n(ds."))
-	f.Fuzz(func(t *testing.T, cookie string, content []byte) {
-		d.values[0][1].Value = content
-		for _, r := range []legacy.Reader{trusting, unsigned} {
-			for _, h := range []http.Header{header(cookie), header("gaeutilities_session=" + token("b"))} {
-				if got, err := r.Read(ctx, h, moment); err == nil && got.Data == nil || err != nil && reason.Of(err) == "" {
-					t.Errorf("%v, %v", got, err)
-				}
-			}
-		}
-	})
-}

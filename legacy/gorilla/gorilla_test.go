@@ -341,38 +341,3 @@ func TestMistakesInTheConfigurationAreAllReported(t *testing.T) {
 		}
 	}
 }
-
-func FuzzReadNeverPanics(f *testing.F) {
-	real := securecookie.New(hashKey, nil)
-	for _, m := range []map[any]any{{}, {"a": 1}, values()} {
-		if text, err := real.Encode("app", m); err == nil {
-			f.Add("app="+text, []byte(nil))
-		}
-		var b bytes.Buffer
-		if err := gob.NewEncoder(&b).Encode(m); err == nil {
-			f.Add("", b.Bytes())
-		}
-	}
-	store := &legacytest.Store{}
-	cookieOnly, err := gorilla.New(gorilla.Config{Name: "app", Keys: []gorilla.KeyPair{{Hash: hashKey}}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	inStore, err := gorilla.New(gorilla.Config{
-		Name: "app", Keys: []gorilla.KeyPair{{Hash: hashKey}}, Backend: gorilla.RedisStore, Store: store,
-	})
-	if err != nil {
-		f.Fatal(err)
-	}
-	s := &legacy.Session{Data: value.NewDict()}
-	fields, err := inStore.Write(context.Background(), s, moment)
-	if err != nil {
-		f.Fatal(err)
-	}
-	signed := legacytest.Header(fields...)
-	f.Fuzz(func(t *testing.T, header string, stored []byte) {
-		_, _ = cookieOnly.Read(context.Background(), http.Header{"Cookie": {header}}, moment)
-		_ = store.Set(context.Background(), "session_"+s.ID, legacy.Entry{Value: stored})
-		_, _ = inStore.Read(context.Background(), signed, moment)
-	})
-}

@@ -218,21 +218,6 @@ func TestMistakesInTheConfigurationAreReported(t *testing.T) {
 	}
 }
 
-func FuzzRead(f *testing.F) {
-	memcache := &legacytest.Memcache{}
-	format := format(f, memcache, "a", "b")
-	f.Add("gaesessid="+id, []byte("\x80\x02N."), uint32(2))
-	f.Add("gaesessid=x; gaesessid=-", []byte("1"), uint32(5))
-	f.Fuzz(func(t *testing.T, cookie string, stored []byte, flags uint32) {
-		_ = memcache.Set(ctx, id+"-b", appengine.Item{Value: stored, Flags: flags})
-		for _, h := range []http.Header{header(cookie), header("gaesessid=" + id)} {
-			if got, err := format.Read(ctx, h, moment); err == nil && got.Data == nil || err != nil && reason.Of(err) == "" {
-				t.Errorf("%v, %v", got, err)
-			}
-		}
-	})
-}
-
 func TestASessionKnownByItsIdentifierAloneIsReplacedAsAWhole(t *testing.T) {
 	memcache := &legacytest.Memcache{}
 	f, err := memcachevars.New(memcachevars.Config{Names: []string{"a", "b"}, Memcache: memcache})

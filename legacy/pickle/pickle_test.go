@@ -1,7 +1,6 @@
 package pickle_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -366,36 +365,4 @@ func TestTheWritersFormIsStable(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("got  %q, %v\nwant %q", got, err, want)
 	}
-}
-
-func FuzzDecode(f *testing.F) {
-	for _, c := range recordedPickles(f) {
-		if b := c.bytes(f); len(b) < 4096 {
-			f.Add(b)
-		}
-	}
-	limits := pickle.Limits{Nodes: 20_000, Bytes: 1 << 20}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := limits.Decode(data)
-		if err != nil {
-			if reason.Of(err) == "" {
-				t.Errorf("no reason: %v", err)
-			}
-			return
-		}
-		written, err := pickle.Encode(v)
-		if errors.Is(err, value.ErrUnsupported) {
-			return // a zone by itself
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := pickle.Decode(written)
-		if err != nil {
-			t.Fatalf("%q is written as %q: %v", data, written, err)
-		}
-		if twice, err := pickle.Encode(again); err != nil || !bytes.Equal(written, twice) {
-			t.Errorf("%q is written as %q and then %q, %v", data, written, twice, err)
-		}
-	})
 }

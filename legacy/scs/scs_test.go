@@ -1,9 +1,7 @@
 package scs_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/gob"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -246,27 +244,4 @@ func TestAStoreThatDoesNotAnswerIsNoRefusal(t *testing.T) {
 	if err == nil || reason.Of(err) != "" {
 		t.Errorf("got %v", err)
 	}
-}
-
-func FuzzReadNeverPanics(f *testing.F) {
-	now := time.Now()
-	for _, m := range []map[string]any{{}, {"a": 1, "b": "c", "d": []byte{1}}, {"l": []string{"x"}}} {
-		b, err := realscs.GobCodec{}.Encode(now.Add(time.Hour), m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add("session="+strings.Repeat("a", 43), b)
-	}
-	var other bytes.Buffer
-	if err := gob.NewEncoder(&other).Encode(map[string]int{"Deadline": 1}); err != nil {
-		f.Fatal(err)
-	}
-	f.Add("session=x; session=\"y", other.Bytes())
-	f.Fuzz(func(t *testing.T, header string, stored []byte) {
-		ours, err := scs.New(scs.Config{Store: &table{rows: map[string][]byte{strings.Repeat("a", 43): stored}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = ours.Read(context.Background(), http.Header{"Cookie": {header}}, now)
-	})
 }

@@ -327,23 +327,3 @@ func TestMistakesInTheConfigurationAreAllReported(t *testing.T) {
 		t.Error("an unknown back end is accepted")
 	}
 }
-
-func FuzzRead(f *testing.F) {
-	memcache, datastore := &legacytest.Memcache{}, &legacytest.Datastore{}
-	inCookie := format(f, webapp2.Config{MaxAge: time.Hour})
-	stored := format(f, webapp2.Config{Name: "sess", Backend: webapp2.Datastore, Memcache: memcache, Datastore: datastore, App: "s~app"})
-	s := session("_user", []any{int64(1), int64(0), "t", int64(0), int64(0)})
-	f.Add(write(f, inCookie, s, moment).Get("Cookie"), []byte("\x80\x02}."), uint32(2))
-	f.Add(`session="eyJhIjoxfQ\075\075|1400000000|738b382d183ddec40cbb4fefea16a71781edf386"`, []byte("5"), uint32(3))
-	f.Add("session=||; session=|||; session=a|b|c", []byte("}q\x00."), uint32(2))
-	signed := write(f, stored, s, moment)
-	f.Fuzz(func(t *testing.T, header string, blob []byte, flags uint32) {
-		if got, err := inCookie.Read(ctx, http.Header{"Cookie": {header}}, moment); err == nil && got.Data == nil || err != nil && reason.Of(err) == "" {
-			t.Errorf("%v, %v", got, err)
-		}
-		_ = memcache.Set(ctx, s.ID, appengine.Item{Value: blob, Flags: flags})
-		if got, err := stored.Read(ctx, signed, moment); err == nil && got.Data == nil || err != nil && reason.Of(err) == "" {
-			t.Errorf("%v, %v", got, err)
-		}
-	})
-}

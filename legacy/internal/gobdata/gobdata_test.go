@@ -7,7 +7,6 @@ import (
 	"math/big"
 	"reflect"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -151,25 +150,4 @@ func TestDeepNestingIsRefused(t *testing.T) {
 	if err := gobdata.Decode(encode(t, map[any]any{"deep": v}), &got); !errors.Is(err, reason.Decode) {
 		t.Errorf("got %v", err)
 	}
-}
-
-func FuzzDecode(f *testing.F) {
-	register()
-	for _, m := range samples() {
-		f.Add(encode(f, m))
-	}
-	f.Add([]byte(strings.Repeat("\x03\x04\x00\x02", 3)))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var got map[any]any
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		err := gobdata.Decode(b, &got)
-		runtime.ReadMemStats(&after)
-		if spent := after.TotalAlloc - before.TotalAlloc; spent > 64<<20 {
-			t.Errorf("%d bytes allocated for %d", spent, len(b))
-		}
-		if err != nil && reason.Of(err) == "" {
-			t.Errorf("no reason: %v", err)
-		}
-	})
 }
