@@ -52,19 +52,8 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 	case store.FeedFromStart:
 		since, kept = fromStart, time.Now().UnixMilli()
 	default:
-		part := cursorForm.FindStringSubmatch(cursor)
-		if part == nil {
-			return page, errCursor
-		}
-		if since = part[1]; part[2] != "" {
-			id, err := store.ParseID(part[4])
-			if err != nil {
-				return page, errCursor
-			}
-			if txid, err = strconv.ParseInt(part[3], 10, 64); err != nil {
-				return page, errCursor
-			}
-			upto, after = &part[2], id[:]
+		if since, upto, txid, after, err = parseCursor(cursor); err != nil {
+			return page, err
 		}
 	}
 	var snapshot string
@@ -94,8 +83,28 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 	}
 	page.Cursor = snapshot
 	if page.More = len(page.Ends) == limit; page.More {
-		last := page.Ends[limit-1].ID.String()
-		page.Cursor = strings.Join([]string{since, snapshot, strconv.FormatInt(txid, 10), last}, "/")
+		page.Cursor = cursorWithin(since, snapshot, txid, page.Ends[limit-1].ID)
 	}
 	return page, nil
+}
+
+func cursorWithin(since, upto string, txid int64, last store.ID) string {
+	return strings.Join([]string{since, upto, strconv.FormatInt(txid, 10), last.String()}, "/")
+}
+
+// parseCursor takes a cursor apart. One between two walks is a snapshot alone.
+func parseCursor(cursor string) (since string, upto *string, txid int64, after []byte, err error) {
+	part := cursorForm.FindStringSubmatch(cursor)
+	if part == nil {
+		return "", nil, 0, nil, errCursor
+	}
+	if part[2] == "" {
+		return part[1], nil, 0, []byte{}, nil
+	}
+	id, err1 := store.ParseID(part[4])
+	txid, err2 := strconv.ParseInt(part[3], 10, 64)
+	if err1 != nil || err2 != nil || cursorWithin(part[1], part[2], txid, id) != cursor {
+		return "", nil, 0, nil, errCursor
+	}
+	return part[1], &part[2], txid, id[:], nil
 }

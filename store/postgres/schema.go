@@ -175,6 +175,7 @@ func statementsFor(table string) statements {
 				WHERE txid >= txid_snapshot_xmin(at.since) AND NOT txid_visible_in_snapshot(txid, at.since)
 				AND txid_visible_in_snapshot(txid, at.upto)
 				AND (txid, id) > ($3::bigint, $4::bytea) AND until >= $5::bigint
+				AND octet_length(id) = 16 -- another is no session's
 				ORDER BY txid, id LIMIT $6) e ON true`),
 		sweepEnds: r.Replace(`DELETE FROM TABLE_ends WHERE ctid = ANY (ARRAY(SELECT ctid FROM TABLE_ends
 			WHERE until < NOW - $1::bigint LIMIT $2 FOR UPDATE SKIP LOCKED))`),

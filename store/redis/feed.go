@@ -78,14 +78,19 @@ if number == '' then
 end
 local after = tonumber(number)
 if tonumber(redis.call('ZSCORE', key, 'o' .. id)) ~= after then after = math.max(after - 120000000, 0) end
-local found = redis.call('ZRANGEBYSCORE', key, string.format('(%.0f', after), '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
-local answer = {number, id}
-for i = 1, #found, 2 do
-	id = string.sub(found[i], 2)
-	answer[1], answer[2] = found[i + 1], id
-	table.insert(answer, id)
-	table.insert(answer, string.format('%.0f', -(redis.call('ZSCORE', key, 'u' .. id) or 0)))
-end
+local answer, seen, found = {number, id}, 0, nil
+repeat
+	found = redis.call('ZRANGEBYSCORE', key, string.format('(%.0f', after), '+inf', 'WITHSCORES', 'LIMIT', seen, limit)
+	seen = seen + limit
+	for i = 1, #found, 2 do
+		id = string.sub(found[i], 2)
+		if #id == 16 and #answer < 2 + 2 * limit then -- another is no session's
+			answer[1], answer[2] = found[i + 1], id
+			table.insert(answer, id)
+			table.insert(answer, string.format('%.0f', -(redis.call('ZSCORE', key, 'u' .. id) or 0)))
+		end
+	end
+until #found < 2 * limit or #answer == 2 + 2 * limit
 return answer
 `)
 
@@ -137,7 +142,7 @@ func parseCursor(cursor string) (number, id string, err error) {
 	}
 	number, handle, anchored := strings.Cut(cursor, "-")
 	// A number that is larger would not be exact, neither here nor there.
-	if _, err := strconv.ParseUint(number, 10, 53); err != nil {
+	if n, err := strconv.ParseUint(number, 10, 53); err != nil || strconv.FormatUint(n, 10) != number {
 		return "", "", ErrFeedCursor
 	}
 	if !anchored {

@@ -218,6 +218,34 @@ func TestACursorOfSomethingElseIsRefused(t *testing.T) {
 	}
 }
 
+// A member that another program has added, or a release that this one does not
+// know.
+func TestAMemberOfSomethingElseDoesNotStopTheFeed(t *testing.T) {
+	server, s := single(t)
+	cursor := fromNow(t, s)
+	for _, member := range []string{"o", "oshort", "o" + strings.Repeat("x", 17), "x", ""} {
+		for range 2 { // in the middle of a page, and at its end
+			server.RedisCommand("ZADD", s.prefix+feedKey, fmt.Sprint(time.Now().Add(time.Minute).UnixMicro()), member)
+			id := endNow(t, s)
+			for _, limit := range []int{1, 2, 1000} {
+				from, found := cursor, false
+				for more := true; more; {
+					page, err := s.Ends(t.Context(), from, limit)
+					must(t, err)
+					for _, e := range page.Ends {
+						found = found || e.ID == id
+					}
+					more = page.More
+					from = page.Cursor
+				}
+				if !found {
+					t.Errorf("after %q, with pages of %d, the feed lacks an end", member, limit)
+				}
+			}
+		}
+	}
+}
+
 func TestTheFeedGoesOnAfterAFailover(t *testing.T) {
 	nodes := servers.RedisCluster(t, 3)
 	o := Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr, nodes[2].Addr}, Cluster: true}

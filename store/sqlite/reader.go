@@ -45,8 +45,9 @@ func newReader(path string, o options) (*reader, error) {
 			count(*) FILTER (WHERE ended IS NOT NULL),
 			coalesce(sum(length(data)), 0)
 			FROM sessions`,
+		// Whatever has another ID is no session's end.
 		&r.ends: `SELECT number, id, until FROM ends
-			WHERE number > ?1 AND number <= ?2 AND until >= ?3 ORDER BY number LIMIT ?4`,
+			WHERE number > ?1 AND number <= ?2 AND until >= ?3 AND length(id) = 16 ORDER BY number LIMIT ?4`,
 		// Those that were swept count, too, or numbers would seem to start anew.
 		&r.lastEnd: `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'ends'`,
 	}.prepare(db)

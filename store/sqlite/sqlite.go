@@ -319,6 +319,8 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return recs, s.wrap("list a user's sessions", err)
 }
 
+var errCursor = errors.New("not a cursor of this store")
+
 // Ends returns what has ended, as store.EndFeed says.
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	page, err := s.ends(ctx, cursor, max(limit, 1))
@@ -338,7 +340,7 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 		over = time.Now().UnixMilli()
 	default:
 		if after, err = strconv.ParseInt(cursor, 10, 64); err != nil || after < 0 || after > last {
-			return page, errors.New("not a cursor of this store")
+			return page, errCursor
 		}
 	}
 	rows, err := s.reader.ends.QueryContext(ctx, after, last, over, limit)
@@ -370,8 +372,8 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	var err error
 	if cursor == "" {
 		err = s.reader.last.QueryRowContext(ctx).Scan(&end)
-	} else if n, e := fmt.Sscanf(cursor, "%d-%d", &after, &end); n != 2 || e != nil {
-		err = errors.New("not a cursor of this store")
+	} else {
+		after, end, err = parseScan(cursor)
 	}
 	if err != nil {
 		return nil, "", s.wrap("scan", err)
@@ -383,7 +385,17 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	if len(recs) < limit || last == end {
 		return recs, "", nil
 	}
-	return recs, fmt.Sprintf("%d-%d", last, end), nil
+	return recs, scanCursor(last, end), nil
+}
+
+func scanCursor(after, end int64) string { return fmt.Sprintf("%d-%d", after, end) }
+
+// parseScan reads what scanCursor wrote, and nothing else.
+func parseScan(cursor string) (after, end int64, err error) {
+	if n, e := fmt.Sscanf(cursor, "%d-%d", &after, &end); n != 2 || e != nil || scanCursor(after, end) != cursor {
+		return 0, 0, errCursor
+	}
+	return after, end, nil
 }
 
 // Count counts the records, as store.Counter says. It reads the whole table

@@ -1,0 +1,101 @@
+package sqlite
+
+import (
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+func FuzzParseScan(f *testing.F) {
+	for _, cursor := range []string{"1-2", "-1-5", "1", "1-2x", " 1-2", "+1-2", "01-2", "9223372036854775808-1"} {
+		f.Add(cursor)
+	}
+	f.Fuzz(func(t *testing.T, cursor string) {
+		after, end, err := parseScan(cursor)
+		if err == nil && scanCursor(after, end) != cursor {
+			t.Errorf("%q is read as %d, %d", cursor, after, end)
+		}
+	})
+}
+
+// rowOf is a row of the table of sessions.
+type rowOf struct {
+	id, tags, user, data []byte
+	number               int64
+	ended                bool
+}
+
+func (r rowOf) Scan(into ...any) error {
+	for i, v := range []any{
+		r.number, r.id, r.number, r.tags, r.user, r.number, r.number, r.number, r.number, sql.NullInt64{Int64: r.number, Valid: r.ended}, r.data,
+	} {
+		switch into := into[i].(type) {
+		case *int64:
+			*into = v.(int64)
+		case *[]byte:
+			*into = v.([]byte)
+		case *sql.NullInt64:
+			*into = v.(sql.NullInt64)
+		default:
+			return errors.New("a column of an unknown type")
+		}
+	}
+	return nil
+}
+
+func FuzzScanRecord(f *testing.F) {
+	f.Add(make([]byte, 16), []byte("12345678"), []byte(nil), []byte("data"), int64(1), false)
+	f.Add([]byte("short"), []byte("1234567"), make([]byte, 16), []byte(nil), int64(-1), true)
+	f.Fuzz(func(t *testing.T, id, tags, user, data []byte, number int64, ended bool) {
+		if len(user) == 0 {
+			user = nil // what NULL is read as
+		}
+		rec, _, err := scanRecord(rowOf{id, tags, user, data, number, ended})
+		if err != nil {
+			if !errors.Is(err, store.ErrDamaged) {
+				t.Error(err)
+			}
+			return
+		}
+		var back []byte
+		for _, tag := range rec.Tags {
+			back = binary.BigEndian.AppendUint64(back, uint64(tag))
+		}
+		if string(rec.ID[:]) != string(id) || string(back) != string(tags) || string(rec.Data) != string(data) || rec.Seen.UnixMilli() != number || rec.IsEnd() != ended && number != 0 {
+			t.Errorf("read %+v", rec)
+		}
+		if user != nil && string(rec.User[:]) != string(user) {
+			t.Errorf("the user is %x, want %x", rec.User, user)
+		}
+	})
+}
+
+// A row that is damaged, or somebody else's.
+func TestAnEndOfNoSessionDoesNotStopTheFeed(t *testing.T) {
+	s := open(t)
+	c := other(t, s.path)
+	for _, id := range []string{"''", "x'00'", "zeroblob(15)", "zeroblob(17)", "zeroblob(100000)"} {
+		must(t, c.run("INSERT INTO ends (id, until) VALUES ("+strings.Replace(id, "''", "x''", 1)+", 9999999999999)"))
+		end := store.ID{1}
+		must(t, s.Delete(t.Context(), end, time.Now().Add(time.Hour)))
+		for _, cursor := range []string{store.FeedFromStart, "0"} {
+			ends := map[store.ID]bool{}
+			for more := true; more; {
+				page, err := s.Ends(t.Context(), cursor, 1)
+				must(t, err)
+				for _, e := range page.Ends {
+					ends[e.ID] = true
+				}
+				cursor, more = page.Cursor, page.More
+			}
+			if len(ends) != 1 || !ends[end] {
+				t.Errorf("after %s the feed tells of %d ends", id, len(ends))
+			}
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package tiered
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/sojourn-go/sojourn/store"
+)
+
+func FuzzDecodeEntry(f *testing.F) {
+	id := store.ID{7}
+	full, err := encodeCopy(store.Record{ID: id, Version: 3, Tags: []store.Tag{1}, Data: []byte("x")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	other, err := encodeCopy(store.Record{ID: store.ID{8}, Version: 3})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, b := range [][]byte{nil, full, full[1:], other, encodeLease(), {kindLease}, {kindVolatile}} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := decodeEntry(id, b)
+		switch {
+		case err != nil:
+			if !errors.Is(err, store.ErrFormat) {
+				t.Errorf("%x: %v", b, err)
+			}
+			return
+		case e.lease:
+			return
+		case e.rec.ID != id || e.rec.IsEnd():
+			t.Errorf("%x is taken for a copy of the session", b)
+		}
+		again, err := encodeCopy(e.rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := decodeEntry(id, again); err != nil || !reflect.DeepEqual(back, e) {
+			t.Errorf("%x is read as %+v, then as %+v (%v)", b, e, back, err)
+		}
+	})
+}
+
+func FuzzDecodeVolatile(f *testing.F) {
+	v := volatile{base: store.Base{Version: 1, Tag: 2}, Volatile: store.Volatile{Tag: 3, Data: []byte("x")}}
+	for _, b := range [][]byte{nil, v.encode(), v.encode()[1:], {kindVolatile}, encodeLease()} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v := decodeVolatile(b)
+		if v.base == (store.Base{}) && v.Tag == 0 && len(v.Data) == 0 {
+			return // of no session
+		}
+		if !bytes.Equal(v.encode(), b) {
+			t.Errorf("%x is read as %+v and written as %x", b, v, v.encode())
+		}
+	})
+}
