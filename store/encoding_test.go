@@ -74,3 +74,42 @@ func FuzzUnmarshalRecord(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecode(f *testing.F) {
+	id := store.ID{7}
+	ours, err := store.Record{ID: id, Version: 3, Tags: []store.Tag{1}, Data: []byte("x")}.MarshalBinary()
+	if err != nil {
+		f.Fatal(err)
+	}
+	others, err := store.Record{ID: store.ID{8}}.MarshalBinary()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, b := range [][]byte{nil, ours, others, {2}, []byte("text")} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rec, err := store.Decode(id, b)
+		switch {
+		case err == nil && rec.ID != id:
+			t.Errorf("%x is taken for another's record", b)
+		case err != nil && !errors.Is(err, store.ErrFormat) && !errors.Is(err, store.ErrDamaged):
+			t.Errorf("%x: %v", b, err)
+		}
+	})
+}
+
+func FuzzParseID(f *testing.F) {
+	for _, s := range []string{"", store.ID{}.String(), store.ID{1, 2, 3}.String(), "aaaaaaaaaaaaaaaaaaaaaaaaab", "AAAAAAAAAAAAAAAAAAAAAAAAAA", "aaaaaaaaaaaa\naaaaaaaaaaaaaa"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := store.ParseID(s)
+		switch {
+		case err == nil && id.String() != s:
+			t.Errorf("%q is read as %s", s, id)
+		case err != nil && (!errors.Is(err, store.ErrBadID) || id != store.ID{}):
+			t.Errorf("%q: %v, %v", s, id, err)
+		}
+	})
+}

@@ -218,8 +218,11 @@ func FuzzJoinChunks(f *testing.F) {
 	f.Add("2.value", "rest", "", "", 81)
 	f.Add("4.a", "b", "c", "d", 1)
 	f.Add("9.a", "b", "c", "d", 1)
-	f.Add(strings.Repeat("v", 5000), "b", "", "d", 64)
+	f.Add("v", "b", "", "d", -5000)
 	f.Fuzz(func(t *testing.T, first, one, two, three string, nameLen int) {
+		if nameLen < 0 && nameLen >= -20000 { // a long value, without a long input
+			first, nameLen = strings.Repeat(first, -nameLen/max(len(first), 1)), 64
+		}
 		pieces := []string{first, one, two, three}
 		more := func(i int) (string, bool) {
 			if i < 1 || i >= len(pieces) {
