@@ -59,7 +59,9 @@ type Config struct {
 
 	// Lifetime ends a session that long after it began (or after its last
 	// login), whatever happens. 0 = 30 days, negative = 400 days, which is the
-	// most that browsers keep a cookie and the most that is accepted here.
+	// most that browsers keep a cookie and the most that is accepted here. When
+	// it is changed, a shorter one holds at once for the sessions that are there,
+	// a longer one from their next save.
 	Lifetime time.Duration
 
 	// Cookie says how the cookies are set.
