@@ -33,7 +33,8 @@ import (
 //     longer than the legacy one would have, nor than Config allows. An idle
 //     timeout of the legacy format goes on as one.
 //   - A mapped user is logged in, in the user index, too. That is no
-//     authentication: Info.LoggedIn is zero.
+//     authentication: Info.LoggedIn is zero, and no other session is ended for
+//     it where Config.MaxPerUser leaves no room.
 //   - Once the adopted session has ended, by Logout, Login, Rotate or for its
 //     age, the legacy one does not bring it back. Logout also ends the legacy
 //     session on its server; a failure of that is answered as a failed logout.
@@ -212,7 +213,7 @@ const (
 	refusedExpired    LegacyRefusal = "expired"
 	refusedUnlimited  LegacyRefusal = "unlimited" // never expires, and there is no Until
 	refusedTooLarge   LegacyRefusal = "too_large"
-	refusedTooMany    LegacyRefusal = "too_many_sessions" // RefuseOverMax
+	refusedTooMany    LegacyRefusal = "too_many_sessions" // MaxPerUser
 )
 
 func (a *Adopt) complete(c *Config) (errs []error) {

@@ -899,34 +899,51 @@ func TestRevokeUserRefusesLegacySessionsThatAreNotAdoptedYet(t *testing.T) {
 
 func TestAdoptedLoginsCountForMaxPerUser(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
-		s, old := newMove(t, keepOld, func(c *sojourn.Config) { c.MaxPerUser = 1 })
+		s, old := newMove(t, func(c *sojourn.Config) { c.MaxPerUser = 1 })
 		old.put("a", dayOld(anna()))
-		first := newGuest(t)
-		s.do(first, func(session *sojourn.Session) { session.Login("anna") })
-		wait(time.Second)
 		v := bring(t, "a")
 		s.who(v)
-		if user, _, _ := s.who(first); user != "" {
-			t.Error("the older session lives on")
-		}
 		wait(time.Second)
-		s.do(first, func(session *sojourn.Session) { session.Login("anna") })
+		s.do(newGuest(t), func(session *sojourn.Session) { session.Login("anna") })
 		for range 3 {
-			if user, _, _ := s.who(bring(t, "a")); user != "" {
-				t.Error("the old cookie gets round the limit")
+			for _, late := range []*guest{v, bring(t, "a")} {
+				if user, _, _ := s.who(late); user != "" {
+					t.Error("the old cookie gets round the limit")
+				}
 			}
 			wait(5 * time.Hour)
 			if _, err := s.Sweep(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s, old = newMove(t, func(c *sojourn.Config) { c.MaxPerUser, c.RefuseOverMax = 1, true })
-		old.put("a", dayOld(anna()))
-		s.do(newGuest(t), func(session *sojourn.Session) { session.Login("anna") })
-		if user, _, _ := s.who(bring(t, "a")); user != "" || refusals(s) != "too_many_sessions:1" {
-			t.Errorf("%q, %s", user, refusals(s))
-		}
 	})
+}
+
+// Nobody has authenticated there, and the login may have been the oldest of all.
+func TestAnAdoptionEndsNoOtherSession(t *testing.T) {
+	for name, edit := range map[string]func(*sojourn.Config){
+		"with RefuseOverMax": func(c *sojourn.Config) { c.RefuseOverMax = true },
+		"without it":         func(*sojourn.Config) {},
+		"kept":               keepOld,
+	} {
+		inFakeTime(t, func(t *testing.T) {
+			s, old := newMove(t, func(c *sojourn.Config) { c.MaxPerUser = 1 }, edit)
+			old.put("a", dayOld(anna()))
+			v := newGuest(t)
+			s.do(v, func(session *sojourn.Session) { session.Login("anna") })
+			wait(time.Second)
+			if user, _, _ := s.who(bring(t, "a")); user != "" || refusals(s) != "too_many_sessions:1" {
+				t.Errorf("%s: %q, %s", name, user, refusals(s))
+			}
+			if user, _, _ := s.who(v); user != "anna" {
+				t.Errorf("%s: the login has ended", name)
+			}
+			s.do(v, (*sojourn.Session).Logout)
+			if user, _, _ := s.who(bring(t, "a")); user != "anna" {
+				t.Errorf("%s: not adopted when there is room", name)
+			}
+		})
+	}
 }
 
 func TestAdoptingIsAnEvent(t *testing.T) {

@@ -80,7 +80,8 @@ type Config struct {
 
 	// MaxPerUser is how many live sessions a user may have. A login beyond it
 	// ends the user's oldest sessions, or fails with ErrTooManySessions where
-	// RefuseOverMax is set; parallel logins, on any replica, never overshoot. It
+	// RefuseOverMax is set. Adopt takes over no legacy session beyond it: that
+	// visitor has to log in. Parallel logins, on any replica, never overshoot. It
 	// needs a store that implements store.UserLimiter, as all durable ones here
 	// do. 0 = any number.
 	MaxPerUser    int

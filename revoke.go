@@ -386,8 +386,10 @@ func (s *Session) sendLogin(ctx context.Context, rec store.Record, base store.Ba
 		return unavailable("save", errors.ErrUnsupported)
 	}
 	limit := store.UserLimit{
-		Max:    m.cfg.MaxPerUser,
-		Refuse: m.cfg.RefuseOverMax,
+		Max: m.cfg.MaxPerUser,
+		// Nobody has authenticated where a session is adopted, and its login may be
+		// older than all others.
+		Refuse: m.cfg.RefuseOverMax || s.phase == phaseDraft,
 		Until:  m.limitUntil(m.now()),
 	}
 	if s.ending != nil && s.ending.carry && s.last.rec.Header.User == s.login.user {
