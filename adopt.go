@@ -274,6 +274,9 @@ func (s *Session) adopt(ctx context.Context, now time.Time) error {
 		case errors.As(err, &refused):
 			m.adoptions.refused(from.Name(), refused)
 			m.log.Debug("legacy session refused", slog.String("format", from.Name()), slog.String("reason", string(refused)))
+			if errors.Is(err, errRefused) && s.refuse(string(old.Credential)) {
+				s.jar.outdated = errors.Is(err, errOutdated)
+			}
 			if old != nil && !a.Keep && (refused == refusedEnded || refused == refusedSpent || refused == refusedSuperseded || refused == refusedRevoked) {
 				s.setForeign(from.Forget(old))
 			}
@@ -298,6 +301,13 @@ func (s *Session) adopt(ctx context.Context, now time.Time) error {
 	}
 	return nil
 }
+
+// A legacy session is refused like a reference if the browser may have a newer
+// credential.
+var (
+	errLegacyReplaced = fmt.Errorf("%w: %w", refusedEnded, errRefused)
+	errLegacyOutdated = fmt.Errorf("%w: %w", refusedSuperseded, errOutdated)
+)
 
 var errLegacyOutage = errors.New("sojourn: a legacy store does not answer")
 
@@ -367,7 +377,14 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 		return join(st)
 	case !errors.As(err, &gone):
 		return nil, err
+	case gone.toldOf(now):
+		return nil, errLegacyReplaced
 	case !gone.ended.IsZero():
+		if of != nil {
+			if err := m.checkOrigin(ctx, of, old, now); err != nil {
+				return nil, err // it may know more
+			}
+		}
 		return nil, refusedEnded
 	case !first.IsZero() && !m.cfg.Adopt.Keep:
 		return nil, refusedSpent
@@ -440,7 +457,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 // older credential of the session than any that is accepted.
 func join(st *state) (*state, error) {
 	if st.rec.Header.Generation > 0 {
-		return nil, refusedSuperseded
+		return nil, errLegacyOutdated
 	}
 	return st, nil
 }

@@ -21,7 +21,6 @@ type arrival struct {
 	refs   []broughtReference // one of each session
 	inline *state             // the newest session that a cookie holds; nil = none
 	floors []wire.Floor
-	marks  []wire.Mark
 	// foreign are the references that were sealed with an unknown key. Another
 	// replica may know it.
 	foreign []string
@@ -62,17 +61,36 @@ func (s *Session) choose(ctx context.Context, a *arrival, now time.Time) (chosen
 			return nil, err
 		}
 	}
-	if chosen != nil {
+	if chosen != nil || len(refused) > 0 && !s.refuse(refused...) {
 		s.jar.outdated = false
-	} else if len(refused) > 0 {
-		mark := wire.MarkOf(refused)
-		if slices.Contains(a.marks, mark) {
-			s.jar.excused, s.jar.outdated = mark, false
-		} else {
-			s.jar.refused = mark
-		}
 	}
 	return chosen, nil
+}
+
+// refuse notes that credentials of the request are not good any more, although
+// the browser may have a better one, and reports whether it stays so: not if the
+// browser says that it has learned of that. The first thing that it knows is
+// enough, because a cookie has room for one mark.
+func (s *Session) refuse(credentials ...string) bool {
+	if s.jar.excused == (wire.Mark{}) && !s.excuse(credentials...) {
+		s.jar.refused = wire.MarkOf(credentials)
+		return true
+	}
+	return false
+}
+
+// excuse reports whether the browser says that it knows of these credentials, so
+// that its next cookie goes on saying so.
+func (s *Session) excuse(credentials ...string) bool {
+	if len(s.jar.marks) == 0 {
+		return false
+	}
+	mark := wire.MarkOf(credentials)
+	if !slices.Contains(s.jar.marks, mark) {
+		return false
+	}
+	s.jar.excused = mark
+	return true
 }
 
 // floorOf returns the newest version that the browser says it has seen of a
@@ -233,7 +251,7 @@ func (s *Session) addState(a *arrival, value string, plain []byte, stale bool, n
 		return err
 	}
 	if mark != (wire.Mark{}) {
-		a.marks = append(a.marks, mark)
+		s.jar.marks = append(s.jar.marks, mark)
 		if len(plain) == 0 {
 			return nil
 		}
@@ -298,7 +316,7 @@ func (s *Session) barred(reference bool) error {
 	}
 }
 
-// tellRefused lets the browser know that its reference was refused: a request
+// tellRefused lets the browser know that its credential was refused: a request
 // that says so began later, and may start anew.
 func (s *Session) tellRefused() {
 	m := s.m

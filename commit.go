@@ -24,9 +24,10 @@ type jar struct {
 	isNew   bool // no live session came with the request
 	brought bool // some cookie of ours came, whatever it was worth
 	several bool // more than one cookie for the same thing opened
-	// refused names the references that were refused, and excused likewise, if
-	// the browser says that it has learned of that.
+	// refused names the credentials that were refused, and excused likewise, if
+	// the browser says that it has learned of that, which it does by marks.
 	refused, excused wire.Mark
+	marks            []wire.Mark
 	outdated         bool // of those refused, one leads to a live session
 
 	reference      wire.Reference // of the session that was chosen
@@ -306,22 +307,37 @@ func (s *Session) commitChanges(ctx context.Context) error {
 	ctx, cancel := m.bounded(ctx)
 	defer cancel()
 	err = s.commitStored(ctx)
-	var gone *goneError
-	if errors.As(err, &gone) {
-		if s.last.placement != PlacementInline || now.Sub(gone.ended) < store.MinEndMark {
-			return ErrEnded
-		}
-		// An inline cookie that outlived its session: the visitor starts anew.
-		return s.commitAs(ctx, nothing, now)
-	}
-	if errors.Is(err, errOutdatedInline) {
-		// The session has moved on without this cookie. What the cookie holds goes
-		// on as a session of its own.
-		apart := *s.last
-		apart.identity = newIdentity()
-		return s.commitAs(ctx, &apart, now)
+	switch {
+	case s.last.placement == PlacementInline:
+		return s.leaveInline(ctx, err, now)
+	case errors.Is(err, errGone):
+		return ErrEnded
 	}
 	return err
+}
+
+// leaveInline goes on after err, with which a session in a cookie was stored. If
+// that is because it had been stored before, and has ended since or moved on
+// without this cookie, then the cookie is a credential that is not good any more.
+func (s *Session) leaveInline(ctx context.Context, err error, now time.Time) error {
+	var gone *goneError
+	ended := errors.As(err, &gone)
+	switch {
+	case !ended && !errors.Is(err, errOutdatedInline):
+		return err
+	case ended && !s.loaded.After(gone.ended):
+		return ErrEnded // while the request was under way
+	case (!ended || gone.toldOf(now)) && s.refuse(string(s.last.identifier)):
+		s.tellRefused()
+		return errRefused
+	case ended:
+		// The visitor starts anew.
+		return s.commitAs(ctx, nothing, now)
+	}
+	// What the cookie holds goes on as a session of its own.
+	apart := *s.last
+	apart.identity = newIdentity()
+	return s.commitAs(ctx, &apart, now)
 }
 
 // commitAs saves the pending changes on top of another state than the one that

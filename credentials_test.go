@@ -528,6 +528,14 @@ func TestAnOldInlineCookieDoesNotLeadToTheStoredSession(t *testing.T) {
 					var handle string
 					does(t, anna, site, func(s *sojourn.Session) { visits.Set(s, 41); handle = s.Handle() })
 					later(t, anna, site)
+					if change != "logs in" {
+						// The browser may have the session's reference, which the answer must
+						// not replace.
+						a := thief.Visit(site, f)
+						if a.Status != http.StatusUnauthorized || slices.Contains(a.SetCookies(), refCookie) {
+							t.Errorf("got %d, cookies %q", a.Status, a.SetCookies())
+						}
+					}
 					does(t, thief, site, f)
 					look(t, thief, site, func(s *sojourn.Session) {
 						if s.Handle() == handle || visits.Get(s) != 1 || colour.Get(s) != "red" {
@@ -559,6 +567,51 @@ func TestAnOldInlineCookieDoesNotLeadToTheStoredSession(t *testing.T) {
 			})
 		})
 	})
+}
+
+// As when the answer to a login was lost, and the browser tries something else.
+func TestAnInlineCookieOfAnEndedSessionIsRefusedOnce(t *testing.T) {
+	for name, end := range map[string]struct {
+		do      func(*sojourn.Session)
+		handle  bool // end it by its handle then
+		refused bool
+	}{
+		"a login":       {do: login("anna"), refused: true},
+		"a logout":      {do: (*sojourn.Session).Logout, refused: true},
+		"an operator":   {do: func(*sojourn.Session) {}, handle: true},
+		"another login": {do: login("bob"), refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New()}))
+				anna := sitetest.NewBrowser()
+				does(t, anna, site, func(s *sojourn.Session) { colour.Set(s, "red") })
+				lost := anna.Clone()
+				var handle string
+				does(t, anna, site, func(s *sojourn.Session) { visits.Set(s, 41); handle = s.Handle() })
+				does(t, anna, site, end.do)
+				if end.handle {
+					if err := site.Manager.RevokeHandle(t.Context(), handle); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Second)
+				write := func(s *sojourn.Session) { visits.Update(s, addOne) }
+				if end.refused {
+					a := lost.Visit(site, write)
+					if a.Status != http.StatusUnauthorized || slices.Contains(a.SetCookies(), refCookie) {
+						t.Errorf("got %d, cookies %q", a.Status, a.SetCookies())
+					}
+				}
+				does(t, lost, site, write)
+				look(t, lost, site, func(s *sojourn.Session) {
+					if visits.Get(s) != 1 || s.User() != "" || s.Handle() == handle {
+						t.Errorf("the new session is %q's, with %d", s.User(), visits.Get(s))
+					}
+				})
+			})
+		})
+	}
 }
 
 // The end mark of a session that came out of a cookie outlives every such

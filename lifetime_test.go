@@ -167,7 +167,11 @@ func TestEndMarkOutlivesEveryInlineCookieOfItsSession(t *testing.T) {
 		time.Sleep(80 * time.Hour)
 		look(t, other, shop, func(*sojourn.Session) {}) // 100 hours more
 		late := other.Clone()
-		does(t, other, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
+		write := func(s *sojourn.Session) { visits.Update(s, addOne) }
+		if a := other.Visit(shop, write); a.Status != http.StatusUnauthorized {
+			t.Errorf("got %d for an outdated cookie", a.Status)
+		}
+		does(t, other, shop, write)
 		does(t, anna, shop, (*sojourn.Session).Logout)
 		time.Sleep(90 * time.Hour)
 		if isNew(t, late, shop) {

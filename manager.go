@@ -252,6 +252,9 @@ func (s *Session) load(ctx context.Context) error {
 		s.last, s.jar.isNew = st, false
 	case a.inline != nil:
 		s.last, s.jar.isNew = a.inline, false
+		if s.jar.excused == (wire.Mark{}) {
+			s.excuse(string(a.inline.identifier))
+		}
 	}
 	if s.last.placement == PlacementNone {
 		if err := s.adopt(ctx, now); err != nil {
@@ -387,7 +390,7 @@ func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now
 	if gone.expired && m.told.expired.first(id) {
 		m.tell(ctx, s.event(EventExpired, &state{identity: identity{id: id}}))
 	}
-	if gone.replaced && now.Sub(gone.ended) < store.MinEndMark {
+	if gone.toldOf(now) {
 		return errRefused
 	}
 	return errGone
@@ -412,6 +415,17 @@ type goneError struct {
 
 func (e *goneError) Error() string        { return errGone.Error() }
 func (e *goneError) Is(target error) bool { return target == errGone }
+
+// endOf is what an end mark says.
+func endOf(mark *store.Record) *goneError {
+	return &goneError{ended: mark.Ended, replaced: replaced(mark)}
+}
+
+// toldOf reports whether the session's browser was told of its end so recently
+// that requests may be under way which it sent before.
+func (e *goneError) toldOf(now time.Time) bool {
+	return e.replaced && now.Sub(e.ended) < store.MinEndMark
+}
 
 // ask returns what the store has under an ID: its own record, or a copy of at
 // least that version; 0 asks the origin. It is the only place that takes a record
@@ -490,7 +504,7 @@ func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*sta
 	case st == nil:
 		return nil, err
 	case st.stored.IsEnd():
-		return nil, &goneError{ended: st.stored.Ended, replaced: replaced(&st.stored)}
+		return nil, endOf(&st.stored)
 	case st.stored.Expired(m.now()):
 		return nil, &goneError{expired: true}
 	case err != nil:

@@ -81,10 +81,12 @@ func (m *Manager) checkOrigin(ctx context.Context, o *origin, old *LegacySession
 		return refusedEnded
 	case st == nil:
 		return err
+	case st.stored.IsEnd() && endOf(&st.stored).toldOf(now):
+		return errLegacyReplaced
 	case st.stored.IsEnd():
 		return refusedEnded
 	case !st.stored.Expired(now):
-		return refusedSuperseded
+		return errLegacyOutdated
 	}
 	if o.Idle > 0 && now.Sub(lastUsed(old)) > time.Duration(o.Idle)*time.Millisecond {
 		return refusedSpent

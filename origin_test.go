@@ -2,6 +2,7 @@ package sojourn_test
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -126,6 +127,61 @@ func TestADamagedOriginIsNoSession(t *testing.T) {
 		old.put("a", dayOld(values))
 		if user, _, _ := s.who(bring(t, "a")); user != "" {
 			t.Errorf("%v is adopted", bad)
+		}
+	}
+}
+
+// A request that was sent with the legacy cookie alone may be answered after the
+// browser has got something newer.
+func TestARefusedLegacyCredentialReplacesNoNewerOne(t *testing.T) {
+	for name, later := range map[string]func(s *site, v *guest){
+		"its user logs out and in": func(s *site, v *guest) {
+			s.do(v, (*sojourn.Session).Logout)
+			s.do(v, func(x *sojourn.Session) { x.Login("anna"); cartKey.Set(x, 7) })
+		},
+		"its user logs in once more":  func(s *site, v *guest) { s.do(v, func(x *sojourn.Session) { x.Login("anna"); cartKey.Set(x, 7) }) },
+		"somebody else logs in there": func(s *site, v *guest) { s.do(v, func(x *sojourn.Session) { x.Login("bob"); cartKey.Set(x, 7) }) },
+		"its session is rotated": func(s *site, v *guest) {
+			s.do(v, func(x *sojourn.Session) { cartKey.Set(x, 7); x.Rotate() })
+		},
+	} {
+		for kind, begin := range map[string]func(s *site, old *oldApp) *guest{
+			"written back": func(s *site, _ *oldApp) *guest {
+				v := newGuest(s.t)
+				s.do(v, func(x *sojourn.Session) { x.Login("anna") })
+				return v
+			},
+			"of the old application's own": func(s *site, old *oldApp) *guest {
+				old.put("own", dayOld(anna()))
+				v := bring(s.t, "own")
+				s.who(v)
+				return v
+			},
+		} {
+			t.Run(kind+", "+name, func(t *testing.T) {
+				inFakeTime(t, func(t *testing.T) {
+					s, old := newMove(t, back)
+					v := begin(s, old)
+					id := v.cookies["old"]
+					kept := old.sessions[id]
+					later(s, v)
+					old.put(id, kept) // as a slow request of the old application does
+					late := bring(t, id)
+					newest := v.copy()
+					write := func(x *sojourn.Session) { cartKey.Set(x, 1) }
+					resp := late.get(s.Handler(func(_ http.ResponseWriter, _ *http.Request, x *sojourn.Session) { write(x) }))
+					wantStatus(t, resp, http.StatusUnauthorized)
+					newest.keep(resp)
+					if user, cart, _ := s.who(newest); user == "" || cart != 7 {
+						t.Errorf("the browser has lost its session: %q with %d", user, cart)
+					}
+					// Whoever has nothing better starts anew with the next request.
+					s.do(late, write)
+					if user, cart, _ := s.who(late); user != "" || cart != 1 {
+						t.Errorf("the new session is %q's, with %d", user, cart)
+					}
+				})
+			})
 		}
 	}
 }
