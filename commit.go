@@ -620,8 +620,11 @@ func (s *Session) takeBackReference(ctx context.Context) {
 	defer s.m.end()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.Timeout)
 	defer cancel()
-	if _, err := s.m.fetch(ctx, s.last.identity, 0); errors.Is(err, errGone) {
+	switch st, err := s.m.fetch(ctx, s.last.identity, 0); {
+	case errors.Is(err, errGone):
 		s.lines = nil
+	case err == nil && st.rec.Header.Generation > s.jar.reference.Generation:
+		s.setReference(st, s.m.now()) // rotated meanwhile
 	}
 }
 
