@@ -304,17 +304,64 @@ func TestARequestFromAnotherSiteReplacesNoWithheldCookie(t *testing.T) {
 	}
 }
 
+// The page asks again by itself only where that cannot go round in circles: in a
+// sandbox every request is another site's, and examples/internal/browsertests shows
+// what browsers say then.
 func TestALinkFromAnotherSiteToAPageThatWritesIsAskedForAgain(t *testing.T) {
-	s := newSite(t, func(c *sojourn.Config) { c.Cookie.SameSite = http.SameSiteStrictMode })
-	visit := s.Handler(func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { cartKey.Set(session, 1) })
-	resp := newGuest(t).get(visit, func(r *http.Request) {
-		r.Header.Set("Sec-Fetch-Site", "cross-site")
-		r.Header.Set("Sec-Fetch-Mode", "navigate")
-		r.Header.Set("Sec-Fetch-Dest", "document")
+	for name, c := range map[string]struct {
+		header  map[string]string
+		refresh bool
+	}{
+		"a click":                            {map[string]string{"Sec-Fetch-User": "?1"}, true},
+		"a click that names no page":         {map[string]string{"Sec-Fetch-User": "?1", "Referer": ""}, true},
+		"a script":                           {map[string]string{"Referer": "https://other.test/"}, true},
+		"a script at another port":           {map[string]string{"Referer": "https://example.com:8443/"}, true},
+		"a script that names no page":        {nil, false},
+		"a refresh":                          {map[string]string{"Referer": "https://example.com/cart"}, false},
+		"a referrer that is no address":      {map[string]string{"Referer": "about:client"}, false},
+		"a referrer that cannot be read":     {map[string]string{"Referer": "https://%zz/"}, false},
+		"something that says it is no click": {map[string]string{"Sec-Fetch-User": "?0"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, func(c *sojourn.Config) { c.Cookie.SameSite = http.SameSiteStrictMode })
+			visit := s.Handler(func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { cartKey.Set(session, 1) })
+			resp := newGuest(t).get(visit, func(r *http.Request) {
+				r.Host = "example.com"
+				r.Header.Set("Sec-Fetch-Site", "cross-site")
+				r.Header.Set("Sec-Fetch-Mode", "navigate")
+				r.Header.Set("Sec-Fetch-Dest", "document")
+				for name, value := range c.header {
+					r.Header.Set(name, value)
+				}
+			})
+			wantStatus(t, resp, http.StatusConflict)
+			wantCookies(t, resp)
+			text := body(t, resp)
+			if !strings.Contains(text, `<a id="continue" href="">`) || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+				t.Errorf("%v: %s", resp.Header, text)
+			}
+			if got := strings.Contains(text, "refresh"); got != c.refresh {
+				t.Errorf("it asks again by itself: %v", got)
+			}
+		})
+	}
+}
+
+// Browsers show plain text in letters that nobody can read on a phone.
+func TestAnErrorIsAPageForBrowsersAndTextForPrograms(t *testing.T) {
+	const tooLarge = "What you sent does not fit into your session."
+	s := newSite(t)
+	h := s.Handler(func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
+		session.Set("page", make([]byte, 2<<20))
 	})
-	wantStatus(t, resp, http.StatusConflict)
-	if text := body(t, resp); !strings.Contains(text, `http-equiv="refresh"`) || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
-		t.Errorf("%v: %s", resp.Header, text)
+	for mode, page := range map[string]bool{"navigate": true, "cors": false, "same-origin": false, "": false} {
+		resp := newGuest(t).get(h, func(r *http.Request) { r.Header.Set("Sec-Fetch-Mode", mode) })
+		wantStatus(t, resp, http.StatusRequestEntityTooLarge)
+		kind, text := resp.Header.Get("Content-Type"), body(t, resp)
+		if page && (kind != "text/html; charset=utf-8" || !strings.Contains(text, `<meta name="viewport"`) || !strings.Contains(text, "<p>"+tooLarge)) ||
+			!page && (kind != "text/plain; charset=utf-8" || text != tooLarge+"\n") {
+			t.Errorf("Sec-Fetch-Mode %q is answered with %s: %s", mode, kind, text)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -95,12 +96,14 @@ func unavailable(doing string, err error) error {
 
 // ServeError answers a request whose session could not be loaded or kept, the
 // way a failed commit is answered: through Config.ErrorHandler, or with a short
-// plain text and 413 ([ErrTooLarge]), 409 ([ErrEnded], [ErrExpired], [ErrTaken],
-// [ErrCrossSite], [ErrTooManySessions]), 401 ([ErrEnded], if the request brought
-// a credential that is no longer good), 404 ([ErrNotFound]), 500 (mistakes in the program: [ErrNoMiddleware], [ErrBadValue],
-// [ErrNoStore], [ErrTooLate]) or 503 (everything else). What the handler had set
-// of Content-*, ETag, Last-Modified, Location, Cache-Control and an upgrade is
-// removed first, and the session's pending changes are dropped, except a Logout.
+// text, as HTML where a browser shows it (Sec-Fetch-Mode: navigate), and 413
+// ([ErrTooLarge]), 409 ([ErrEnded], [ErrExpired], [ErrTaken], [ErrCrossSite],
+// [ErrTooManySessions]), 401 ([ErrEnded], if the request brought a credential that
+// is no longer good), 404 ([ErrNotFound]), 500 (mistakes in the program:
+// [ErrNoMiddleware], [ErrBadValue], [ErrNoStore], [ErrTooLate]) or 503 (everything
+// else). What the handler had set of Content-*, ETag, Last-Modified, Location,
+// Cache-Control and an upgrade is removed first, and the session's pending changes
+// are dropped, except a Logout.
 func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
 	if q := m.request(r.Context()); q != nil {
 		q.discard()
@@ -131,29 +134,59 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 		return
 	}
 	status := errorStatus(err)
-	if errors.Is(err, ErrCrossSite) && topLevel(r) && r.Header.Get("Sec-Fetch-Mode") == "navigate" {
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		w.WriteHeader(status)
-		if r.Method != http.MethodHead {
-			_, _ = io.WriteString(w, askAgain)
-		}
+	if r.Header.Get("Sec-Fetch-Mode") != "navigate" {
+		http.Error(w, errorText(status, err), status)
 		return
 	}
-	http.Error(w, errorText(status), status)
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = io.WriteString(w, errorPage(r, status, err))
+	}
 }
 
-// askAgain lets a browser that followed a link from another site ask for the
-// page again, this time from our own, so that it sends SameSite=Strict cookies.
-// Nothing was kept of the first request, whose method is a safe one.
-const askAgain = `<!doctype html>
+// errorPage is the answer that somebody sees, on a screen of any width.
+//
+// It lets a browser that followed a link from another site ask for the page again,
+// this time from our own, so that it sends SameSite=Strict cookies. Nothing was
+// kept of the first request, whose method is a safe one.
+func errorPage(r *http.Request, status int, err error) string {
+	const head = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<meta http-equiv="refresh" content="0">
+`
+	switch {
+	case !errors.Is(err, ErrCrossSite) || !topLevel(r):
+		return head + "<title>" + http.StatusText(status) + "</title>\n<p>" + errorText(status, err) + "\n</html>\n"
+	case mayRefresh(r):
+		return head + `<meta http-equiv="refresh" content="0">
 <title>One moment</title>
-<p>One moment, please. <a href="">Continue</a>
+<p>One moment, please. <a id="continue" href="">Continue</a>
 </html>
 `
+	default:
+		return head + `<title>Continue</title>
+<p>Another site has sent you here. <a id="continue" href="">Continue to the page</a>
+<p>If you see this again, open the address in a new tab.
+</html>
+`
+	}
+}
+
+// mayRefresh reports whether the page that answers a navigation may ask again by
+// itself: the visitor has clicked, or the other site is named. A page that another
+// site has put into a sandbox has no site of its own, so whatever it asks for
+// counts as from another site again, without end; but nobody clicks for a refresh,
+// and a sandboxed page names no referrer (HTML standard, section 7.1.5; Referrer
+// Policy, section 8.3).
+func mayRefresh(r *http.Request) bool {
+	if r.Header.Get("Sec-Fetch-User") == "?1" {
+		return true
+	}
+	from, err := url.Parse(r.Referer())
+	return err == nil && from.Host != "" && from.Host != r.Host
+}
 
 // errorWriter is where an error answer is written to. An ErrorHandler may set
 // any header, and caches have to be told what holds for that answer, too.
@@ -237,7 +270,12 @@ func errorStatus(err error) int {
 	}
 }
 
-func errorText(status int) string {
+// errorText is what people are told. It has no characters that mean something in
+// HTML.
+func errorText(status int, err error) string {
+	if errors.Is(err, ErrCrossSite) {
+		return "Another site has sent this, so it was not kept. Please do it again on our own pages."
+	}
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		return "What you sent does not fit into your session."
