@@ -68,9 +68,9 @@ type Config struct {
 	Cookie Cookie
 
 	// FormerCookies are attributes that Cookie had before. Cookies that were set
-	// with them are read as well, under the name that goes with them, and they
-	// expire when a browser has cookies of both. Keep an entry for as long as such
-	// cookies live, which is Lifetime. A cookie that is read under a name without
+	// with them are read as well, under the name that goes with them. If a request
+	// brings cookies of both, they expire with the next one that is set. Keep an
+	// entry for as long as such cookies live, which is Lifetime. A cookie that is read under a name without
 	// the __Host- prefix can be planted by a sibling domain.
 	FormerCookies []Cookie
 
