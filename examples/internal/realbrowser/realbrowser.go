@@ -31,11 +31,11 @@ func Profile(t testing.TB) string {
 	return dir
 }
 
-// Start starts a headless Chromium with what is in the profile. It ends with the
-// test.
-func Start(t testing.TB, profile string) context.Context {
+// Start starts a headless Chromium with what is in the profile, and with further
+// options if the test needs them. It ends with the test.
+func Start(t testing.TB, profile string, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(program(t)), chromedp.UserDataDir(profile), chromedp.Headless, chromedp.NoSandbox,
 		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
@@ -43,7 +43,7 @@ func Start(t testing.TB, profile string) context.Context {
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("disable-background-timer-throttling", true),
 		chromedp.Flag("disable-backgrounding-occluded-windows", true), chromedp.Flag("disable-renderer-backgrounding", true),
 		chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-color-profile", "srgb"),
-	)
+	}, more...)...)
 	ctx, cancelBrowser := chromedp.NewContext(ctx)
 	t.Cleanup(func() { cancelBrowser(); cancel() })
 	if err := chromedp.Do(ctx); err != nil {
