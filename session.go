@@ -3,6 +3,7 @@ package sojourn
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -334,7 +335,7 @@ func (s *Session) Save(ctx context.Context) error {
 	switch {
 	case s.phase == phaseDraft:
 		return errDraft
-	case s.phase == phaseOver && s.late == errReturned && !s.pending():
+	case s.phase == phaseOver && errors.Is(s.late, errReturned) && !s.pending():
 		return nil // the last commit has kept everything
 	case s.phase == phaseOver:
 		return s.late
