@@ -1,4 +1,4 @@
-package sojourn_test
+package cookies_test
 
 import (
 	"bytes"
@@ -17,6 +17,12 @@ import (
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
+)
+
+// The names of a manager's cookies by default.
+const (
+	refCookie   = "__Host-session"
+	stateCookie = "__Host-session-state"
 )
 
 // row is a store that keeps one record, and counts the calls. It has a cache as
@@ -113,7 +119,7 @@ func cookieHeader(jar map[string]string) http.Header {
 func FuzzOpenCookies(f *testing.F) {
 	db := &row{}
 	auto := fuzzManager(f, func(c *sojourn.Config) { c.Store, c.FormerCookies = db, []sojourn.Cookie{{Domain: "example.com"}} })
-	numbered := fuzzManager(f, func(c *sojourn.Config) { cookieOnly(c); c.InlineLimit = 15000 })
+	numbered := fuzzManager(f, func(c *sojourn.Config) { c.Placement, c.InlineLimit = sojourn.CookieOnly, 15000 })
 
 	name := "v"
 	text, kept := sojourn.NewKey[string](name), sojourn.NewKey[string](name, sojourn.ServerSide)
@@ -198,7 +204,7 @@ func FuzzSealedCookies(f *testing.F) {
 	}
 	db := &row{}
 	auto := fuzzManager(f, func(c *sojourn.Config) { c.Store = db })
-	alone := fuzzManager(f, cookieOnly)
+	alone := fuzzManager(f, func(c *sojourn.Config) { c.Placement = sojourn.CookieOnly })
 	text := sojourn.NewKey[string]("v")
 
 	now := time.Now().Truncate(24 * time.Hour) // the processes of the fuzzer start one after the other
