@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -362,6 +363,7 @@ func (s *Session) adoptFrom(ctx context.Context, from Legacy, now time.Time) (*s
 func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, now time.Time) (*state, error) {
 	m := s.m
 	who := m.adoptedIdentity(old)
+	own := who // by the credential alone
 	spent := m.legacyMark("spent", old.Source, string(old.Credential))
 
 	// A note that it was adopted is written after the session itself. So once the
@@ -370,34 +372,30 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	if err != nil {
 		return nil, err
 	}
-	st, err := m.fetch(ctx, who, 0)
-	var gone *goneError
-	switch {
-	case err == nil:
-		return join(st)
-	case !errors.As(err, &gone):
-		return nil, err
-	case gone.toldOf(now):
-		return nil, errLegacyReplaced
-	case !gone.ended.IsZero():
-		if of != nil {
-			if err := m.checkOrigin(ctx, of, old, now); err != nil {
-				return nil, err // it may know more
-			}
+	st, err := m.adoptedAs(ctx, who, nil, now)
+	if st == nil && err == nil && of != nil {
+		// The origin has one heir, whatever copies of it there are: when that one
+		// ends, so do they all.
+		who = m.heirIdentity(of)
+		st, err = m.adoptedAs(ctx, who, own.identifier, now)
+	}
+	if st == nil && of != nil && (err == nil || err == error(refusedEnded)) {
+		if err := m.checkOrigin(ctx, of, old, now); err != nil {
+			return nil, err
 		}
-		return nil, refusedEnded
+	}
+	switch {
+	case st != nil || err != nil:
+		return st, err
 	case !first.IsZero() && !m.cfg.Adopt.Keep:
 		return nil, refusedSpent
 	case first.IsZero():
 		first = now
 	}
 	if of != nil {
-		if err := m.checkOrigin(ctx, of, old, now); err != nil {
-			return nil, err
-		}
 		first = record.Time(min(first.UnixMilli(), of.Created))
 	}
-	draft, rec, err := s.translate(old, of, first, now)
+	draft, rec, err := s.translate(old, of, who, first, now)
 	if err != nil {
 		return nil, err
 	}
@@ -422,14 +420,14 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 		return nil, refusedTooMany
 	case errors.Is(err, store.ErrConflict):
 		// Another request was faster.
-		st, err = m.fetch(ctx, who, 0)
-		if errors.Is(err, errGone) {
-			return nil, refusedEnded
+		var copied []byte
+		if of != nil {
+			copied = own.identifier
 		}
-		if err != nil {
-			return nil, err
+		if st, err = m.adoptedAs(ctx, who, copied, now); st == nil && err == nil {
+			err = refusedEnded
 		}
-		return join(st)
+		return st, err
 	case errors.Is(err, ErrTooLarge):
 		return nil, refusedTooLarge
 	case err != nil:
@@ -453,10 +451,25 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	return st, nil
 }
 
-// join is for a legacy credential that comes again. After a Rotate it is an
-// older credential of the session than any that is accepted.
-func join(st *state) (*state, error) {
-	if st.rec.Header.Generation > 0 {
+// adoptedAs returns the live session that a legacy credential was adopted as, or
+// nil if there is none. The error is refusedEnded, or wraps it, if it was ended,
+// and errLegacyOutdated if it goes on under another credential: after a Rotate,
+// or if it was adopted from another copy than the one that is named.
+func (m *Manager) adoptedAs(ctx context.Context, who identity, copied []byte, now time.Time) (*state, error) {
+	st, err := m.fetch(ctx, who, 0)
+	var gone *goneError
+	switch {
+	case errors.As(err, &gone) && gone.toldOf(now):
+		return nil, errLegacyReplaced
+	case gone != nil && !gone.ended.IsZero():
+		return nil, refusedEnded
+	case gone != nil:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	l, _ := linkOf(&st.rec.Header)
+	if st.rec.Header.Generation > 0 || copied != nil && !bytes.Equal(l.Copied, copied) {
 		return nil, errLegacyOutdated
 	}
 	return st, nil
@@ -464,7 +477,7 @@ func join(st *state) (*state, error) {
 
 // translate lets the application make a session, and so a record, of a legacy
 // session that was first adopted at that time.
-func (s *Session) translate(old *LegacySession, of *origin, first, now time.Time) (draft *Session, rec record.Record, err error) {
+func (s *Session) translate(old *LegacySession, of *origin, who identity, first, now time.Time) (draft *Session, rec record.Record, err error) {
 	m := s.m
 	draft = newSession(m)
 	draft.r, draft.in, draft.last, draft.phase = s.r, s.in, nothing, phaseDraft
@@ -484,9 +497,12 @@ func (s *Session) translate(old *LegacySession, of *origin, first, now time.Time
 	h.UserAgent, h.IP = v.userAgent, v.ip
 	h.Created, h.AuthTime = first.UnixMilli(), 0
 	l := link{
-		Source: old.Source, State: old.State, Copies: old.Copies, Identifier: m.adoptedIdentity(old).identifier,
+		Source: old.Source, State: old.State, Copies: old.Copies, Identifier: who.identifier,
 		Issued: record.Millis(old.Issued), Expires: record.Millis(old.Expires), Slides: old.Idle.Milliseconds(),
 		Idle: h.Idle, Lifetime: h.Lifetime,
+	}
+	if of != nil {
+		l.Copied = m.adoptedIdentity(old).identifier
 	}
 	switch {
 	case old.Idle > 0:
@@ -529,6 +545,7 @@ type link struct {
 	Source     string
 	State      []byte // what its format needs to end it
 	Identifier []byte // of the session that it is adopted as
+	Copied     []byte // of the one that its credential alone would be; nil = the same
 	Copies     bool
 	Issued     int64 // ms
 	Expires    int64 // ms
@@ -595,7 +612,17 @@ func (m *Manager) refusalsUntil(now time.Time) time.Time {
 }
 
 func (m *Manager) adoptedIdentity(old *LegacySession) identity {
-	b := m.cfg.Keys.current().Legacy("session", m.cfg.Name, old.Source, string(old.Credential))
+	return m.legacyIdentity("session", old.Source, string(old.Credential))
+}
+
+// heirIdentity is that of the session that goes on for the one that a legacy
+// session is a copy of.
+func (m *Manager) heirIdentity(of *origin) identity {
+	return m.legacyIdentity("heir", "", string(of.Session[:])) // in whatever format
+}
+
+func (m *Manager) legacyIdentity(kind, source, what string) identity {
+	b := m.cfg.Keys.current().Legacy(kind, m.cfg.Name, source, what)
 	return identity{b, store.HashIdentifier(b)}
 }
 
@@ -921,7 +948,7 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 	if reuse && (old.Copies || string(old.State) == string(l.State)) {
 		return
 	}
-	next := link{Source: name, State: old.State, Copies: old.Copies, Slides: old.Idle.Milliseconds(), Idle: h.Idle, Lifetime: h.Lifetime}
+	next := link{Copied: l.Copied, Source: name, State: old.State, Copies: old.Copies, Slides: old.Idle.Milliseconds(), Idle: h.Idle, Lifetime: h.Lifetime}
 	if !old.Copies {
 		next.Identifier = m.adoptedIdentity(old).identifier
 		next.Issued, next.Expires = record.Millis(old.Issued), record.Millis(old.Expires)

@@ -3,6 +3,7 @@ package sojourn_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -183,5 +184,64 @@ func TestARefusedLegacyCredentialReplacesNoNewerOne(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// The old application may have made several copies of a session that was idle
+// here. One of them goes on, and when that one ends, no other one does.
+func TestTheOtherCopiesOfASessionEndWithTheOneThatGoesOn(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, s *site, v *guest){
+		"its user logs in once more":  func(_ *testing.T, s *site, v *guest) { s.do(v, func(x *sojourn.Session) { x.Login("anna") }) },
+		"somebody else logs in there": func(_ *testing.T, s *site, v *guest) { s.do(v, func(x *sojourn.Session) { x.Login("bob") }) },
+		"its user logs out":           func(_ *testing.T, s *site, v *guest) { s.do(v, (*sojourn.Session).Logout) },
+		"a login elsewhere evicts it": func(t *testing.T, s *site, _ *guest) {
+			wait(time.Second)
+			s.do(newGuest(t), func(x *sojourn.Session) { x.Login("anna") })
+			wait(3 * time.Hour) // there is room again
+		},
+		"it is revoked": func(t *testing.T, s *site, v *guest) {
+			handle := ""
+			s.do(v, func(x *sojourn.Session) { handle = x.Handle() })
+			if err := s.RevokeHandle(t.Context(), handle); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"it goes on": func(*testing.T, *site, *guest) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFakeTime(t, func(t *testing.T) {
+				s, old := newMove(t, back, copies, func(c *sojourn.Config) {
+					if c.IdleTimeout = 2 * time.Hour; strings.Contains(name, "evicts") {
+						c.MaxPerUser = 1
+					}
+				})
+				v := newGuest(t)
+				s.do(v, func(x *sojourn.Session) { x.Login("anna") })
+				used := old.sessions[v.cookies["old"]]
+				wait(3 * time.Hour)
+				used.Issued = time.Now()
+				old.put("one", used)
+				old.put("two", used)
+				v = bring(t, "one")
+				if user, _, _ := s.who(v); user != "anna" {
+					t.Fatalf("the visitor is %q", user)
+				}
+				if user, _, _ := s.who(bring(t, "one")); user != "anna" {
+					t.Error("a second request at once is not the same visitor's")
+				}
+				end(t, s, v)
+				for _, pause := range []time.Duration{0, 3 * time.Minute, time.Hour} {
+					wait(pause)
+					used.Issued = time.Now() // the old application goes on with them
+					old.put("one", used)
+					old.put("two", used)
+					for _, id := range []string{"two", "one"} {
+						if user, _, _ := s.who(bring(t, id)); user != "" && (id == "two" || name != "it goes on") {
+							t.Errorf("%v later the copy %q is logged in as %q", pause, id, user)
+						}
+					}
+				}
+			})
+		})
 	}
 }
