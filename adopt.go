@@ -379,7 +379,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 		who = m.heirIdentity(of)
 		st, err = m.adoptedAs(ctx, who, own.identifier, now)
 	}
-	if st == nil && of != nil && (err == nil || err == error(refusedEnded)) {
+	if st == nil && of != nil && (err == nil || err == error(refusedEnded)) { //nolint:errorlint // what wraps it knows more than the origin
 		if err := m.checkOrigin(ctx, of, old, now); err != nil {
 			return nil, err
 		}
@@ -464,7 +464,7 @@ func (m *Manager) adoptedAs(ctx context.Context, who identity, copied []byte, no
 	case gone != nil && !gone.ended.IsZero():
 		return nil, refusedEnded
 	case gone != nil:
-		return nil, nil
+		return nil, nil //nolint:nilerr // it is over, by its age: there is none
 	case err != nil:
 		return nil, err
 	}
