@@ -252,7 +252,7 @@ func (s *Session) load(ctx context.Context) error {
 		s.last, s.jar.isNew = st, false
 	case a.inline != nil:
 		s.last, s.jar.isNew = a.inline, false
-		if s.jar.excused == (wire.Mark{}) {
+		if len(s.jar.marks) > 0 && s.jar.excused == (wire.Mark{}) { // else nothing to make a text for
 			s.excuse(string(a.inline.identifier))
 		}
 	}
