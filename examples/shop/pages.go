@@ -105,11 +105,9 @@ func newField(p page, name, kind, label, complete string, hint ...string) field 
 type message struct{ Title, Text string }
 
 // show renders a page. It ends the session's part of the request: whatever the
-// page needs from the session is read, the changes are saved, and only then is
-// the strip filled in, so that it shows the state after this request.
-//
-// A handler without such a strip leaves the saving to the first byte that it
-// writes; it does not have to call Save.
+// page needs from the session is read, the response starts, which saves the
+// changes, and only then is the strip filled in, so that it shows what this
+// request cost. A handler without such a strip just writes.
 func (s *shop) show(w http.ResponseWriter, r *http.Request, session *sojourn.Session, status int, name string, content any) {
 	p := page{
 		language:  s.pages.language(r, session),
@@ -123,38 +121,42 @@ func (s *shop) show(w http.ResponseWriter, r *http.Request, session *sojourn.Ses
 		Flashes:   session.Flashes(), // hands them out once: reading them is a change
 		Content:   content,
 	}
-	if err := session.Save(r.Context()); err != nil {
-		s.sessions.ServeError(w, r, err)
-		return
-	}
+	start(w, status, p)
 	p.Strip = &strip{Info: session.Info(), Page: costOf(r.Context()).soFar(time.Now()), Form: s.earlier.take(session.Handle())}
-	s.write(w, r, status, p)
+	s.write(w, p)
 }
 
 // failure renders a page without a session: for when that is what failed.
 func (s *shop) failure(w http.ResponseWriter, r *http.Request, status int, text string) {
-	s.write(w, r, status, page{
+	p := page{
 		language: s.pages.preferred(r),
 		Name:     "message",
 		Here:     "/",
 		Theme:    "auto",
 		Content:  message{Title: "error.title", Text: text},
-	})
+	}
+	start(w, status, p)
+	s.write(w, p)
 }
 
-func (s *shop) write(w http.ResponseWriter, r *http.Request, status int, p page) {
-	var html bytes.Buffer
-	if err := s.pages.templates[p.Name].ExecuteTemplate(&html, "layout.html", p); err != nil {
-		s.logger.Error("rendering failed", "page", p.Name, "error", err)
-		http.Error(w, "Something went wrong on our side.", http.StatusInternalServerError)
-		return
-	}
+// start sends the status and the header of a page.
+func start(w http.ResponseWriter, status int, p page) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Language", p.Code)
 	h.Set("Cache-Control", "no-store")
 	h.Add("Vary", "Accept-Language")
 	w.WriteHeader(status)
+}
+
+// write sends a page's body. A template that fails leaves the page empty: the
+// tests render every page.
+func (s *shop) write(w http.ResponseWriter, p page) {
+	var html bytes.Buffer
+	if err := s.pages.templates[p.Name].ExecuteTemplate(&html, "layout.html", p); err != nil {
+		s.logger.Error("rendering failed", "page", p.Name, "error", err)
+		return
+	}
 	_, _ = html.WriteTo(w) // whoever left does not miss it
 }
 
