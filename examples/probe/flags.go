@@ -23,6 +23,7 @@ type options struct {
 	inline         int
 	idle, lifetime time.Duration
 	rotate, grace  time.Duration
+	timeout        time.Duration
 	maxPerUser     int
 	keys           string
 	reload         time.Duration
@@ -49,6 +50,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	flags.DurationVar(&opts.lifetime, "lifetime", 0, "end a session this long after it began (default: the library's)")
 	flags.DurationVar(&opts.rotate, "rotate", 0, "renew the credential of a stored session this often; 0 = only on request")
 	flags.DurationVar(&opts.grace, "grace", 0, "how long a renewed credential still counts after its successor came back (default: the library's)")
+	flags.DurationVar(&opts.timeout, "timeout", 0, "how long one load or one commit may take (default: the library's)")
 	flags.IntVar(&opts.maxPerUser, "max-per-user", 0, "most live sessions of one user, a login beyond it ends the oldest; 0 = any `number`")
 	flags.StringVar(&opts.keys, "keys", "", "key `file`, made when missing and read again when it changes (default: a new key, forgotten at the end)")
 	flags.DurationVar(&opts.reload, "reload", 0, "how often to look for a change of the key file (default: the library's)")
@@ -96,6 +98,7 @@ func (o *options) config(ctx context.Context, logger *slog.Logger) (sojourn.Conf
 		Lifetime:    o.lifetime,
 		RotateEvery: o.rotate,
 		Grace:       o.grace,
+		Timeout:     o.timeout,
 		MaxPerUser:  o.maxPerUser,
 		Cookie:      sojourn.Cookie{Insecure: o.insecure},
 		Logger:      logger,

@@ -29,6 +29,10 @@ func withCaches(flags ...string) []string {
 	return append([]string{"-max-stale", maxStale.String()}, flags...)
 }
 
+// slowDisk is how long a save in a file may take: others may keep the disk busy
+// for longer than the library waits by default.
+const slowDisk = "40s"
+
 // embedded is a durable store that never fails here.
 func embedded(t testing.TB) string {
 	return "sqlite:" + filepath.Join(t.TempDir(), "sessions.db")
@@ -54,7 +58,7 @@ func TestMemcachedIsKilledOrFrozen(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 64)
 	scenario{
-		probes: withCaches("-store", embedded(t), "-cache", "memcached://"+cache.Addr),
+		probes: withCaches("-timeout", slowDisk, "-store", embedded(t), "-cache", "memcached://"+cache.Addr),
 		lag:    maxStale,
 		faults: killOrFreeze(cache),
 	}.run(t)
@@ -64,7 +68,7 @@ func TestMemcachedIsKilledOrFrozenBehindAnotherCache(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 64)
 	scenario{
-		probes: withCaches("-store", embedded(t), "-cache", "memory:4194304", "-cache", "memcached://"+cache.Addr),
+		probes: withCaches("-timeout", slowDisk, "-store", embedded(t), "-cache", "memory:4194304", "-cache", "memcached://"+cache.Addr),
 		lag:    lagOfTwo,
 		faults: killOrFreeze(cache),
 	}.run(t)
@@ -74,7 +78,7 @@ func TestRedisAsACacheIsKilledOrFrozen(t *testing.T) {
 	t.Parallel()
 	cache := servers.Redis(t)
 	scenario{
-		probes: withCaches("-store", embedded(t), "-cache", "redis://"+cache.Addr),
+		probes: withCaches("-timeout", slowDisk, "-store", embedded(t), "-cache", "redis://"+cache.Addr),
 		lag:    maxStale,
 		faults: killOrFreeze(cache),
 	}.run(t)
@@ -96,7 +100,7 @@ func TestTheWireToMemcachedIsBad(t *testing.T) {
 	cache := servers.Memcached(t, 64)
 	w := newWire(t, cache.Addr)
 	scenario{
-		probes: withCaches("-store", embedded(t), "-cache", "memcached://"+w.Addr),
+		probes: withCaches("-timeout", slowDisk, "-store", embedded(t), "-cache", "memcached://"+w.Addr),
 		lag:    maxStale,
 		faults: badWires(w),
 	}.run(t)
@@ -114,7 +118,7 @@ func TestOneReplicaCannotReachMemcached(t *testing.T) {
 	f, keys, store := newFleet(t), filepath.Join(t.TempDir(), "keys"), embedded(t)
 	w := newWire(t, cache.Addr)
 	for _, addr := range []string{w.Addr, cache.Addr, cache.Addr} {
-		f.start(t, program, nil, keys, withCaches("-store", store, "-cache", "memcached://"+addr)...)
+		f.start(t, program, nil, keys, withCaches("-timeout", slowDisk, "-store", store, "-cache", "memcached://"+addr)...)
 	}
 	scenario{
 		fleet: f,
@@ -139,7 +143,7 @@ func TestMemcachedIsFull(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 2)
 	scenario{
-		probes: withCaches("-store", embedded(t), "-cache", "memcached://"+cache.Addr),
+		probes: withCaches("-timeout", slowDisk, "-store", embedded(t), "-cache", "memcached://"+cache.Addr),
 		lag:    maxStale,
 		faults: []fault{{"as long as others push everything out", func(t *testing.T) {
 			before := statOf(t, cache, "evictions")
@@ -206,7 +210,7 @@ func statOf(t testing.TB, server *servers.Server, name string) (n int) {
 func TestALogoutIsFinalAtOnceWhereTheCacheWasTold(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 64)
-	f := startFleet(t, replicas, nil, withCaches("-store", embedded(t), "-cache", "memcached://"+cache.Addr)...)
+	f := startFleet(t, replicas, nil, withCaches("-timeout", slowDisk, "-store", embedded(t), "-cache", "memcached://"+cache.Addr)...)
 	for range 20 {
 		b := f.browser()
 		must(t)(b.post("/login?user=ada"))
@@ -266,7 +270,7 @@ func TestWithoutItsStoreACacheAnswersForAWhile(t *testing.T) {
 func TestAFrozenCacheIsAskedNowAndThen(t *testing.T) {
 	t.Parallel()
 	hole := newHole(t)
-	f := startFleet(t, 1, nil, withCaches("-store", embedded(t), "-cache", "memcached://"+hole.Addr)...)
+	f := startFleet(t, 1, nil, withCaches("-timeout", slowDisk, "-store", embedded(t), "-cache", "memcached://"+hole.Addr)...)
 	b := f.browser()
 	must(t)(b.post("/login?user=ada"))
 	must(t)(b.post("/set-serverside?key=text&value=v"))

@@ -10,7 +10,7 @@ import (
 // share its file, and one of them may stop in the middle of a transaction.
 func TestAReplicaOnTheEmbeddedStoreIsFrozen(t *testing.T) {
 	t.Parallel()
-	f := startFleet(t, replicas, nil, "-store", embedded(t))
+	f := startFleet(t, replicas, nil, "-timeout", slowDisk, "-store", embedded(t))
 	signal := f.replicas[0].Signal
 	scenario{
 		fleet: f,
