@@ -175,7 +175,6 @@ type credRun struct {
 	pool    map[string]map[string]bool // credentials by the names of their cookies
 	adopted map[string]bool            // legacy credentials
 
-	trace    []string
 	problems []string
 }
 
@@ -395,6 +394,7 @@ func (w *credWriter) WriteHeader(status int) {
 		w.status = status
 	}
 }
+
 func (w *credWriter) Write(b []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return len(b), nil
@@ -1034,7 +1034,7 @@ func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 		return "-" // may start anew
 	}
 	for _, c := range jar {
-		one := ""
+		var one string
 		switch state, isState := r.states[c.value]; {
 		case c.name == "old":
 			s, l := r.oldSession(jar)
