@@ -616,6 +616,38 @@ func TestAnOldInlineCookieDoesNotLeadToTheStoredSession(t *testing.T) {
 	})
 }
 
+// The browser was told of the end of every session that it presented.
+func TestACredentialThatALoginEndedBesideItsOwnReplacesNoNewerOne(t *testing.T) {
+	for name, test := range changesOfPlace {
+		for way, end := range map[string]func(*sojourn.Session){
+			"a login":             login("bob"),
+			"a logout, and login": func(s *sojourn.Session) { s.Logout(); s.Login("bob") },
+			"a login of the same": login("eve"),
+		} {
+			t.Run(name+", "+way, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					old, now := redeploy(t, test.before, test.after, former(test.before))
+					anna, other := sitetest.NewBrowser(), sitetest.NewBrowser()
+					does(t, anna, old, login("anna"))
+					lates := []*sitetest.Browser{anna.Clone(), other} // with one cookie each
+					does(t, other, now, login("eve")).ArriveAt(anna)
+					does(t, anna, now, end)
+					for _, late := range lates {
+						a := late.Send(now, func(s *sojourn.Session) { visits.Set(s, 1) })
+						if a.Status != http.StatusUnauthorized {
+							t.Errorf("got %d", a.Status)
+						}
+						a.ArriveAt(anna)
+						if user(t, anna, now) == "" {
+							t.Error("the browser has lost its session")
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // As when the answer to a login was lost, and the browser tries something else.
 func TestAnInlineCookieOfAnEndedSessionIsRefusedOnce(t *testing.T) {
 	for name, end := range map[string]struct {

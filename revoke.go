@@ -252,13 +252,27 @@ func (m *Manager) revoke(ctx context.Context, st *state, reason string) error {
 	if err := m.leaveLegacy(ctx, st); err != nil {
 		return err
 	}
-	until := m.markUntil(&st.rec.Header, m.now())
-	if err := m.cfg.Store.Delete(ctx, st.id, until); err != nil {
-		return m.storeFailed(ctx, "end a session", err)
+	err := error(store.ErrConflict)
+	if reason == ReasonLogout { // or a login: the browser that has it is told
+		err = m.sendEnd(ctx, st, st, m.now())
+	}
+	if errors.Is(err, store.ErrConflict) {
+		err = m.storeDelete(ctx, st)
+	}
+	if err != nil {
+		return err
 	}
 	m.ended(ctx, st.id, st.rec.Header.User, reason)
-	_, err := m.endLegacy(ctx, &st.rec.Header)
+	_, err = m.endLegacy(ctx, &st.rec.Header)
 	return err
+}
+
+// storeDelete ends a session in the store, whatever its version there.
+func (m *Manager) storeDelete(ctx context.Context, st *state) error {
+	if err := m.cfg.Store.Delete(ctx, st.id, m.markUntil(&st.rec.Header, m.now())); err != nil {
+		return m.storeFailed(ctx, "end a session", err)
+	}
+	return nil
 }
 
 // ended tells everybody here that a session was ended from elsewhere.

@@ -404,3 +404,30 @@ func TestRotationWithUnreliableResponses(t *testing.T) {
 		}
 	})
 }
+
+// A slow request came with the credential of before, and the session is rotated
+// once more until it is answered.
+func TestASlowAnswerSetsTheNewestCredential(t *testing.T) {
+	for name, finish := range map[string]func(*sojourn.Session){
+		"it reads":   reads,
+		"it writes":  func(s *sojourn.Session) { note.Set(s, "slow") },
+		"it rotates": (*sojourn.Session).Rotate,
+	} {
+		t.Run(name, func(t *testing.T) {
+			days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+				anna := sitetest.NewBrowser()
+				does(t, anna, shop, login("anna"))
+				tab := anna.Clone()
+				does(t, anna, shop, (*sojourn.Session).Rotate)
+				slow := tab.Begin(shop)
+				does(t, anna, shop, (*sojourn.Session).Rotate)
+				does(t, anna, shop, reads)
+				slow.Finish(finish).ArriveAt(anna)
+				time.Sleep(3 * time.Minute)
+				if user(t, anna, shop) != "anna" {
+					t.Error("the browser has an outdated credential")
+				}
+			})
+		})
+	}
+}
