@@ -158,14 +158,15 @@ func TestLsOfNothing(t *testing.T) {
 
 func TestShow(t *testing.T) {
 	s := newService(t, sojourn.Config{})
-	handle, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
+	// The name contains what neither a handle nor a key's number can contain.
+	handle, _ := s.visit(t, func(session *sojourn.Session) { session.Login("Ada L.") })
 	var r rowJSON
 	sojournCommand(t, "show", handle, "-json", "-store", s.store).ok(t).json(t, &r)
 	if r.Handle != handle || r.State != "live" || !r.LoggedIn {
 		t.Errorf("got %+v", r)
 	}
 	text := sojournCommand(t, "show", handle, "--store", s.store).ok(t).stdout
-	if !strings.Contains(text, handle) || !strings.Contains(text, "in 6 days") || strings.Contains(text, "ada") {
+	if !strings.Contains(text, handle) || !strings.Contains(text, "in 6 days") || strings.Contains(text, "Ada L.") {
 		t.Errorf("got %s", text)
 	}
 	mark := s.keep(t, "ended", ended)
