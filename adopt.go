@@ -437,7 +437,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	// A logout of the same user may just have refused it: it did so before it
 	// ended anything, so now or never.
 	if err := m.checkRevoked(ctx, old, user); err != nil {
-		until := later(now.Add(store.MinEndMark), record.Time(st.rec.Header.InlineUntil))
+		until := later(now.Add(store.MinTombstone), record.Time(st.rec.Header.InlineUntil))
 		if err := m.cfg.Store.Delete(ctx, who.id, until); err != nil {
 			return nil, m.storeFailed(ctx, "save", err)
 		}
@@ -649,11 +649,11 @@ func (m *Manager) adoptedAt(ctx context.Context, spent store.ID, now time.Time) 
 	return st.stored.Ended, nil
 }
 
-// noteAdopted leaves the note for adoptedAt: an end mark of a session that never
+// noteAdopted leaves the note for adoptedAt: a tombstone of a session that never
 // was. Without it an expired session could be adopted once more, at worst.
 func (m *Manager) noteAdopted(ctx context.Context, spent store.ID, now, until time.Time) {
 	rec := store.Record{
-		ID: spent, Version: 1, Tags: []store.Tag{newTag()},
+		ID: spent, Version: 1, SaveIDs: []store.SaveID{newSaveID()},
 		Created: now, Seen: now, Ended: now, Deadline: until, Expires: until,
 	}
 	if err := m.send(ctx, rec, store.Base{}); err != nil && !errors.Is(err, store.ErrConflict) {
@@ -714,7 +714,7 @@ func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued,
 			return nil
 		}
 		next := store.Record{
-			ID: id, Version: rec.Version + 1, Tags: []store.Tag{newTag()},
+			ID: id, Version: rec.Version + 1, SaveIDs: []store.SaveID{newSaveID()},
 			Created: now, Seen: later(rec.Seen, issued), Deadline: until, Expires: until,
 			Shorten: note.mended,
 		}
@@ -804,7 +804,7 @@ func (m *Manager) leaveLegacy(ctx context.Context, last *state) error {
 	// The session may have moved on since it was adopted, by a login, or may never
 	// have been, if its legacy form was written by a WriteBack.
 	if id := store.HashIdentifier(l.Identifier); len(l.Identifier) > 0 && id != last.id {
-		until := later(m.legacyUntil(h, now), now.Add(store.MinEndMark))
+		until := later(m.legacyUntil(h, now), now.Add(store.MinTombstone))
 		if err := m.cfg.Store.Delete(ctx, id, until); err != nil {
 			return m.storeFailed(ctx, "save", err)
 		}
@@ -840,10 +840,10 @@ func (m *Manager) endLegacy(ctx context.Context, h *record.Header) (setCookie []
 	return setCookie, nil
 }
 
-// limitUntil is until when the end marks of sessions that Config.MaxPerUser ends
+// limitUntil is until when the tombstones of sessions that Config.MaxPerUser ends
 // are kept. Which of them were adopted is not known there.
 func (m *Manager) limitUntil(now time.Time) time.Time {
-	until := now.Add(store.MinEndMark)
+	until := now.Add(store.MinTombstone)
 	if a := m.cfg.Adopt; a != nil && a.Keep { // else the note that they were adopted is there
 		until = later(until, m.refusalsUntil(now))
 	}

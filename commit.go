@@ -628,25 +628,25 @@ func (s *Session) takeBackReference(ctx context.Context) {
 	}
 }
 
-// newTag returns a random tag. It is even.
-func newTag() store.Tag {
+// newTag returns a random save ID. It is even.
+func newSaveID() store.SaveID {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return store.Tag(binary.LittleEndian.Uint64(b[:])) &^ 1
+	return store.SaveID(binary.LittleEndian.Uint64(b[:])) &^ 1
 }
 
-// newReplacedTag returns a random tag for an end mark that Login or Logout
+// newReplacedTag returns a random save ID for a tombstone that Login or Logout
 // leaves. It is odd, which is how replaced knows it: a mark that the store
-// itself makes keeps the tags of the record.
-func newReplacedTag() store.Tag { return newTag() | 1 }
+// itself makes keeps the save IDs of the record.
+func newReplacedSaveID() store.SaveID { return newSaveID() | 1 }
 
-// replaced reports whether an end mark was left by a Login or a Logout.
+// replaced reports whether a tombstone was left by a Login or a Logout.
 func replaced(rec *store.Record) bool {
-	return rec.IsEnd() && len(rec.Tags) > 0 && rec.Tags[0]&1 == 1
+	return rec.IsEnd() && len(rec.SaveIDs) > 0 && rec.SaveIDs[0]&1 == 1
 }
 
 // send saves a record. An outcome that is unknown is resolved by sending the
-// same save again, with the same tag: the store applies it once, and a first
+// same save again, with the same save ID: the store applies it once, and a first
 // try that is still under way comes too late then.
 func (m *Manager) send(ctx context.Context, rec store.Record, base store.Base) error {
 	return m.sendAgain(ctx, &rec, func(ctx context.Context) error {
@@ -691,11 +691,11 @@ func (m *Manager) sendAgain(ctx context.Context, rec *store.Record, save func(co
 var errUnknownOutcome = errors.New("it is not known whether it was saved")
 
 // notSaved reports whether a save that met a conflict after an unknown outcome
-// was surely not applied: had it been, its tag would still be there. After many
+// was surely not applied: had it been, its save ID would still be there. After many
 // more saves it is gone in any case.
 func (m *Manager) notSaved(ctx context.Context, rec *store.Record) bool {
 	cur, err := m.ask(ctx, rec.ID, 0)
-	return errors.Is(err, store.ErrNotFound) || cur != nil && cur.stored.Version < rec.Version+store.RecentTags
+	return errors.Is(err, store.ErrNotFound) || cur != nil && cur.stored.Version < rec.Version+store.RecentSaveIDs
 }
 
 // backOff waits a little, at random, before a save is tried on a newer base.

@@ -1028,7 +1028,7 @@ func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 			return ""
 		}
 		expired := h != nil && l.endedAt.Sub(h.used) > credIdle // before that
-		if l.ended != "" && l.replaced && time.Since(l.endedAt) < store.MinEndMark && !expired {
+		if l.ended != "" && l.replaced && time.Since(l.endedAt) < store.MinTombstone && !expired {
 			return "a credential that " + l.ended + " has ended"
 		}
 		return "-" // may start anew

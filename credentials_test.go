@@ -693,7 +693,7 @@ func TestAnInlineCookieOfAnEndedSessionIsRefusedOnce(t *testing.T) {
 	}
 }
 
-// The end mark of a session that came out of a cookie outlives every such
+// The tombstone of a session that came out of a cookie outlives every such
 // cookie, however often that is refreshed: its old references would be good
 // again if anything was stored under its identifier.
 func TestNoOldCookieRevivesAnEndedSessionsReference(t *testing.T) {

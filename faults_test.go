@@ -182,7 +182,7 @@ func TestChangesThatCanBeRepeatedAreTriedAgainAfterAnUnknownOutcome(t *testing.T
 }
 
 func TestUnknownOutcomeIsNotAppliedTwiceHoweverMuchOthersSaved(t *testing.T) {
-	for _, others := range []int{0, 1, store.RecentTags - 1, store.RecentTags, 50} {
+	for _, others := range []int{0, 1, store.RecentSaveIDs - 1, store.RecentSaveIDs, 50} {
 		t.Run(fmt.Sprint(others, " other saves"), func(t *testing.T) {
 			days(t, sojourn.Config{}, func(t *testing.T, _ *sitetest.Site, db *faults.Store) {
 				keys := sitetest.Keys(t)
@@ -200,8 +200,8 @@ func TestUnknownOutcomeIsNotAppliedTwiceHoweverMuchOthersSaved(t *testing.T) {
 					return faults.ErrLost
 				})
 				a := anna.Visit(shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
-				if others < store.RecentTags && a.Status != http.StatusOK {
-					t.Errorf("got %d although the tag was still there", a.Status)
+				if others < store.RecentSaveIDs && a.Status != http.StatusOK {
+					t.Errorf("got %d although the save ID was still there", a.Status)
 				}
 				look(t, anna, shop, func(s *sojourn.Session) {
 					if n := visits.Get(s); n != others+1 {

@@ -109,7 +109,7 @@ func (l *login) header(h record.Header, v visit) record.Header {
 	return next
 }
 
-// Logout ends the session for good: a stored one leaves an end mark that no
+// Logout ends the session for good: a stored one leaves a tombstone that no
 // slower request and no copied cookie gets past, and the browser's cookies
 // expire. The object goes on, empty and anonymous, so that a flash message or
 // a preference set afterwards starts a new session. A Logout is kept even if
@@ -228,7 +228,7 @@ func (s *Session) countMove(ctx context.Context, st *state) {
 // compare-and-set against the version that the new one was made from; if that
 // has changed, the new record is rewritten from it. Only then is the login
 // answered: a parallel request's change is either in the new session, or meets
-// the end mark. old is nil if the session before is not known to be stored.
+// the tombstone. old is nil if the session before is not known to be stored.
 func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err error) {
 	m := s.m
 	// The new session must not outlive a login that fails: some of the time is
@@ -240,7 +240,7 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err er
 	sent := false
 	fail := func(err error) (*state, error) {
 		if sent {
-			if err := m.cfg.Store.Delete(whole, s.identity().id, m.now().Add(store.MinEndMark)); err != nil {
+			if err := m.cfg.Store.Delete(whole, s.identity().id, m.now().Add(store.MinTombstone)); err != nil {
 				_ = m.storeFailed(whole, "end the session of a login that failed", err)
 			}
 			id := newIdentity()
@@ -329,11 +329,11 @@ func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err er
 	}
 }
 
-// sendEnd replaces a session by its end mark, if it is still as old says, or
+// sendEnd replaces a session by its tombstone, if it is still as old says, or
 // if it is still not stored, where old is nil.
 func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) error {
-	until := later(now.Add(store.MinEndMark), m.legacyUntil(&last.rec.Header, now))
-	rec := store.Record{ID: last.id, Version: 1, Created: now, Tags: []store.Tag{newReplacedTag()}}
+	until := later(now.Add(store.MinTombstone), m.legacyUntil(&last.rec.Header, now))
+	rec := store.Record{ID: last.id, Version: 1, Created: now, SaveIDs: []store.SaveID{newReplacedSaveID()}}
 	base := store.Base{}
 	if last.placement == PlacementInline {
 		until = later(until, m.inlineUntil(last, now))
@@ -342,7 +342,7 @@ func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) 
 		base = old.stored.Base()
 		rec.Version = old.stored.Version + 1
 		rec.Created = old.stored.Created
-		rec.Tags = append(rec.Tags, old.stored.Tags[:min(len(old.stored.Tags), store.RecentTags-1)]...)
+		rec.SaveIDs = append(rec.SaveIDs, old.stored.SaveIDs[:min(len(old.stored.SaveIDs), store.RecentSaveIDs-1)]...)
 		until = later(until, record.Time(old.rec.Header.InlineUntil))
 	}
 	rec.Seen, rec.Ended, rec.Deadline, rec.Expires = now, now, until, until
@@ -384,7 +384,7 @@ func (s *Session) endLast(ctx context.Context) error {
 	return s.endLegacy(ctx, &before.rec.Header)
 }
 
-// endStored replaces a stored session by its end mark. A session that is over
+// endStored replaces a stored session by its tombstone. A session that is over
 // already is fine, unless a popped value depends on it.
 func (s *Session) endStored(ctx context.Context, cur *state) error {
 	m := s.m

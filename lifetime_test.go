@@ -156,7 +156,7 @@ func TestFailedTouchIsNoError(t *testing.T) {
 	})
 }
 
-func TestEndMarkOutlivesEveryInlineCookieOfItsSession(t *testing.T) {
+func TestTombstoneOutlivesEveryInlineCookieOfItsSession(t *testing.T) {
 	days(t, sojourn.Config{IdleTimeout: 100 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna := sitetest.NewBrowser()
 		does(t, anna, shop, func(s *sojourn.Session) { colour.Set(s, "red") })

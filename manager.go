@@ -178,7 +178,7 @@ const (
 	sweepBatch    = 500
 )
 
-// Sweep removes sessions and end marks that were over for more than an hour,
+// Sweep removes sessions and tombstones that were over for more than an hour,
 // in small batches, and returns how many. It also runs by itself in a process
 // that saves sessions, about every ten minutes, so it is only needed where
 // nothing is saved for a long time. Stores that expire records by themselves
@@ -416,7 +416,7 @@ type goneError struct {
 func (e *goneError) Error() string        { return errGone.Error() }
 func (e *goneError) Is(target error) bool { return target == errGone }
 
-// endOf is what an end mark says.
+// endOf is what a tombstone says.
 func endOf(mark *store.Record) *goneError {
 	return &goneError{ended: mark.Ended, replaced: replaced(mark)}
 }
@@ -424,7 +424,7 @@ func endOf(mark *store.Record) *goneError {
 // toldOf reports whether the session's browser was told of its end so recently
 // that requests may be under way which it sent before.
 func (e *goneError) toldOf(now time.Time) bool {
-	return e.replaced && now.Sub(e.ended) < store.MinEndMark
+	return e.replaced && now.Sub(e.ended) < store.MinTombstone
 }
 
 // ask returns what the store has under an ID: its own record, or a copy of at
@@ -464,7 +464,7 @@ var (
 )
 
 // verified opens a record that the store gave for an ID, and makes sure that it
-// belongs there: its data are sealed together with its ID, user and end. End marks
+// belongs there: its data are sealed together with its ID, user and end. Tombstones
 // have no data. The errors are those of ask.
 func (m *Manager) verified(id store.ID, rec store.Record) (*state, error) {
 	if rec.ID != id {

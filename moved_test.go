@@ -34,8 +34,8 @@ func overwrite(t *testing.T, db store.Store, rec store.Record) {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		t.Fatal(err)
 	}
-	if rec.HasTag(have.Base().Tag) { // else it is the same save
-		rec.Tags = append([]store.Tag{store.Tag(len(rec.Tags)) + 1}, rec.Tags...)
+	if rec.HasSaveID(have.Base().SaveID) { // else it is the same save
+		rec.SaveIDs = append([]store.SaveID{store.SaveID(len(rec.SaveIDs)) + 1}, rec.SaveIDs...)
 	}
 	rec.Shorten = true
 	if err := db.Save(t.Context(), rec, have.Base()); err != nil {
@@ -288,7 +288,7 @@ func TestANoteThatALegacySessionWasAdoptedCannotBeReplacedByASession(t *testing.
 		}
 		i := slices.IndexFunc(all, func(r store.Record) bool { return r.IsEnd() })
 		j := slices.IndexFunc(all, func(r store.Record) bool { return !r.IsEnd() })
-		replaced := memory.New() // an end mark takes no save, so the table is written anew
+		replaced := memory.New() // a tombstone takes no save, so the table is written anew
 		session, note := all[j], all[j]
 		note.ID = all[i].ID
 		overwrite(t, replaced, session)
@@ -366,7 +366,7 @@ func TestAClockThatWasAheadHoldsUpNoSweep(t *testing.T) {
 		if due := time.Until(site.Manager.SweepDue()); due > time.Hour {
 			t.Errorf("the next sweep is due in %v", due)
 		}
-		overwrite(t, db, store.Record{ID: store.ID{7}, Version: 1, Tags: []store.Tag{1}, Deadline: time.Now().Add(-2 * time.Hour)})
+		overwrite(t, db, store.Record{ID: store.ID{7}, Version: 1, SaveIDs: []store.SaveID{1}, Deadline: time.Now().Add(-2 * time.Hour)})
 		time.Sleep(time.Hour)
 		loginAs(t, site, "anna")
 		synctest.Wait()

@@ -176,7 +176,7 @@ func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum
 	rec := store.Record{
 		ID:      who.id,
 		Version: 1,
-		Tags:    []store.Tag{newTag()},
+		SaveIDs: []store.SaveID{newSaveID()},
 		Created: record.Time(h.Created),
 		Seen:    seen,
 		Expires: m.lifetimeEnd(h),
@@ -184,7 +184,7 @@ func (m *Manager) sealRecord(r record.Record, who identity, prev *state, minimum
 	if prev != nil {
 		p := &prev.stored
 		rec.Version = max(p.Version, minimum) + 1
-		rec.Tags = append(rec.Tags, p.Tags[:min(len(p.Tags), store.RecentTags-1)]...)
+		rec.SaveIDs = append(rec.SaveIDs, p.SaveIDs[:min(len(p.SaveIDs), store.RecentSaveIDs-1)]...)
 		ph := &prev.rec.Header
 		rec.Shorten = h.Idle != ph.Idle || h.Lifetime != ph.Lifetime || prev.mended
 		if !rec.Shorten && p.Seen.After(rec.Seen) {

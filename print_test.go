@@ -272,7 +272,7 @@ func TestAdoptingPrintsNoSecret(t *testing.T) {
 
 func TestStoresAndTheirTypesPrintNoSecret(t *testing.T) {
 	secrets := []printtest.Secret{{Name: "data", Value: []byte("canary-data")}}
-	rec := store.Record{ID: store.ID{1}, Version: 1, Tags: []store.Tag{1}, Created: time.Now(), Deadline: time.Now().Add(time.Hour), Expires: time.Now().Add(time.Hour), Data: []byte("canary-data")}
+	rec := store.Record{ID: store.ID{1}, Version: 1, SaveIDs: []store.SaveID{1}, Created: time.Now(), Deadline: time.Now().Add(time.Hour), Expires: time.Now().Add(time.Hour), Data: []byte("canary-data")}
 	db := memory.New()
 	if err := db.Save(t.Context(), rec, store.Base{}); err != nil {
 		t.Fatal(err)
@@ -285,7 +285,7 @@ func TestStoresAndTheirTypesPrintNoSecret(t *testing.T) {
 	if _, err := layered.Load(t.Context(), rec.ID); err != nil {
 		t.Fatal(err)
 	}
-	volatile := store.Volatile{Tag: 1, Data: []byte("canary-data")}
+	volatile := store.Volatile{SaveID: 1, Data: []byte("canary-data")}
 	printtest.Silent(t, secrets, map[string]any{
 		"record": rec, "pointer to a record": &rec, "volatile": volatile, "pointer to volatile": &volatile, "records": []store.Record{rec},
 		"memory": db, "tiered": layered, "cache": cache,

@@ -66,7 +66,7 @@ func (m *Manager) RevokeUser(ctx context.Context, user string, keep ...string) (
 
 // EraseUser ends all sessions of a user and with them removes every value in
 // the store, and returns how many there were. What stays until the next sweep,
-// about an hour, are end marks without values, and the keyed hash of the user's
+// about an hour, are tombstones without values, and the keyed hash of the user's
 // name in them.
 func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
 	return m.revokeUser(ctx, user, ReasonErased, nil)
@@ -187,7 +187,7 @@ func (m *Manager) listUser(ctx context.Context, user string) (all []listed, err 
 }
 
 // describeSealed describes a session whose key is lacking as far as the store
-// knows it. What else may hold it is not known, so its end mark stays the longest.
+// knows it. What else may hold it is not known, so its tombstone stays the longest.
 func describeSealed(st *state, user string) {
 	st.rec.Header = record.Header{
 		User:        user,
@@ -346,7 +346,7 @@ func (m *Manager) revokeAll(ctx context.Context, all []listed, reason string) (n
 			var one error
 			if l.damaged {
 				// Whatever it is, it must not be listed as this user's.
-				if one = m.cfg.Store.Delete(ctx, l.id, m.now().Add(store.MinEndMark)); one != nil {
+				if one = m.cfg.Store.Delete(ctx, l.id, m.now().Add(store.MinTombstone)); one != nil {
 					one = m.storeFailed(ctx, "end a session", one)
 				}
 			} else {

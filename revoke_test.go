@@ -211,7 +211,7 @@ func TestAnotherNameEndsEverySession(t *testing.T) {
 
 func TestRevocationOutlastsInlineCookies(t *testing.T) {
 	// A session that came from a cookie can be brought back by that cookie, unless
-	// its end mark stays as long.
+	// its tombstone stays as long.
 	days(t, sojourn.Config{IdleTimeout: 24 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		guest := sitetest.NewBrowser()
 		does(t, guest, shop, func(s *sojourn.Session) { colour.Set(s, "red") })

@@ -85,8 +85,8 @@ func (m *Manager) refuseOutdated(ctx context.Context, st *state, generation uint
 	}
 }
 
-// markUntil returns until when the end mark of a session must be kept: as long as a
+// markUntil returns until when the tombstone of a session must be kept: as long as a
 // cookie that holds the session itself, or that it was adopted from, may turn up.
 func (m *Manager) markUntil(h *record.Header, now time.Time) time.Time {
-	return later(later(now.Add(store.MinEndMark), record.Time(h.InlineUntil)), m.legacyUntil(h, now))
+	return later(later(now.Add(store.MinTombstone), record.Time(h.InlineUntil)), m.legacyUntil(h, now))
 }

@@ -120,7 +120,7 @@ type state struct {
 	stored store.Record
 	// volatile names the volatile values that a cache holds beside the record
 	// and that are part of rec; 0 = none are.
-	volatile store.Tag
+	volatile store.SaveID
 	size     int  // bytes in the cookie, or of the stored Data
 	mended   bool // its times were wrong: it is to be written anew
 }

@@ -10,7 +10,7 @@ import (
 // Stats are a manager's counters since [New]. They only grow.
 type Stats struct {
 	Loads           uint64 // answers of the store to a load, errors included
-	Saves           uint64 // records written, end marks included
+	Saves           uint64 // records written, tombstones included
 	Conflicts       uint64 // saves refused because another process was faster
 	Retries         uint64 // saves sent again because their outcome was unknown
 	Touches         uint64 // idle deadlines extended without rewriting

@@ -42,13 +42,13 @@ func (s *Session) commitVolatile(ctx context.Context) (settled bool, err error) 
 			return false, nil
 		}
 		next := *st
-		next.rec, next.volatile = rec, newTag()
+		next.rec, next.volatile = rec, newSaveID()
 		sealed, err := m.sealVolatile(&next)
 		if err != nil {
 			return true, err
 		}
 		err = keeper.SaveVolatile(ctx, st.id, st.stored.Base(), st.volatile,
-			store.Volatile{Tag: next.volatile, Data: sealed}, st.stored.Expires)
+			store.Volatile{SaveID: next.volatile, Data: sealed}, st.stored.Expires)
 		if err == nil {
 			m.count.volatile.Add(1)
 			s.keepStored(&next, false)
@@ -86,7 +86,7 @@ func (m *Manager) withVolatile(ctx context.Context, st *state) *state {
 		return st
 	}
 	out := *st
-	out.volatile = v.Tag
+	out.volatile = v.SaveID
 	out.rec = replaceVolatile(&st.rec, &values)
 	return &out
 }

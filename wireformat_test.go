@@ -76,7 +76,7 @@ type wireCookie struct {
 type wireRecord struct {
 	ID, User                                hexBytes
 	Version                                 uint64
-	Tags                                    []hexBytes
+	SaveIDs                                 []hexBytes
 	Created, Seen, Deadline, Expires, Ended int64
 	Plaintext                               hexBytes
 	AdditionalData                          hexBytes `json:"additional_data"`
@@ -95,8 +95,8 @@ func (r *wireRecord) record() store.Record {
 		ID: store.ID(r.ID), User: store.UserHash(r.User), Version: r.Version, Data: r.Sealed,
 		Created: at(r.Created), Seen: at(r.Seen), Deadline: at(r.Deadline), Expires: at(r.Expires), Ended: at(r.Ended),
 	}
-	for _, tag := range r.Tags {
-		rec.Tags = append(rec.Tags, store.Tag(binary.BigEndian.Uint64(tag)))
+	for _, saveID := range r.SaveIDs {
+		rec.SaveIDs = append(rec.SaveIDs, store.SaveID(binary.BigEndian.Uint64(saveID)))
 	}
 	return rec
 }
@@ -306,12 +306,12 @@ func TestWireFormatOfRecordsAndReferences(t *testing.T) {
 		}
 		rec, plain := t.load(alice, 301)
 		t.want("record", plain, bytes.Replace(alice.Plaintext, []byte("\x05\x64dark"), []byte("\x06\x65light"), 1))
-		if rec.Version != 301 || len(rec.Tags) != 3 || !slices.Equal(rec.Tags[1:], alice.record().Tags) {
-			t.Errorf("saved as version %d with the tags %x", rec.Version, rec.Tags)
+		if rec.Version != 301 || len(rec.SaveIDs) != 3 || !slices.Equal(rec.SaveIDs[1:], alice.record().SaveIDs) {
+			t.Errorf("saved as version %d with the save IDs %x", rec.Version, rec.SaveIDs)
 		}
 		t.want("user hash", rec.User[:], alice.User)
 
-		// An end mark is no session.
+		// A tombstone is no session.
 		t.visit(sojourn.Config{}, t.Reference.Cookie, func(s *sojourn.Session) { s.Logout() })
 		t.visit(sojourn.Config{}, t.Reference.Cookie, func(s *sojourn.Session) {
 			if !s.IsNew() {
@@ -330,7 +330,7 @@ func TestWireFormatOfPromotedSessions(t *testing.T) {
 		rec, plain := t.load(promoted, 1)
 		t.want("record", plain, promoted.Plaintext)
 		got, want := rec, promoted.record()
-		got.Tags, got.Data, want.Tags, want.Data = nil, nil, nil, nil
+		got.SaveIDs, got.Data, want.SaveIDs, want.Data = nil, nil, nil, nil
 		gotBlob, _ := got.MarshalBinary()
 		wantBlob, _ := want.MarshalBinary()
 		t.want("columns", gotBlob, wantBlob)

@@ -38,7 +38,7 @@ func statGroups(s sojourn.Stats) []statGroup {
 		}},
 		{"Store", []stat{
 			counter("Loads", s.Loads, "Loads", "answers of the store to a load"),
-			counter("Saves", s.Saves, "Saves", "records written, end marks included"),
+			counter("Saves", s.Saves, "Saves", "records written, tombstones included"),
 			counter("Touches", s.Touches, "Touches", "activity noted without writing the record"),
 			counter("Conflicts", s.Conflicts, "Conflicts", "saves that another process overtook; each was tried again"),
 			counter("Retries", s.Retries, "Retries", "saves sent again because their outcome was unknown"),

@@ -148,7 +148,7 @@ func TestEveryEngineTellsTheSizeOfASession(t *testing.T) {
 // The example of Google's page, with other names: an entity's own bytes, and
 // those of its index entries.
 func TestDatastoresFormula(t *testing.T) {
-	rec := store.Record{Tags: []store.Tag{1, 2}, Data: make([]byte, 100)}
+	rec := store.Record{SaveIDs: []store.SaveID{1, 2}, Data: make([]byte, 100)}
 	key := (14 + 1) + (26 + 1) + 16
 	entity := key + (7 + 1 + 8) + (4 + 1 + 16) + (7 + 1 + 8) + (4 + 1 + 8) + (8 + 1 + 8) + (7 + 1 + 8) + (4 + 1 + 100) + 32
 	index := 2 * (key + 15 + (8 + 1 + 8) + 32)
@@ -161,7 +161,7 @@ func TestDatastoresFormula(t *testing.T) {
 	}
 	rec.Ended, rec.Data = time.Now(), nil
 	if got, want := datastoreBytes(rec), entity-(4+1+100)+(5+1+8)+index+(4+1+16); got != want {
-		t.Errorf("an end mark %d bytes, want %d", got, want)
+		t.Errorf("a tombstone %d bytes, want %d", got, want)
 	}
 }
 

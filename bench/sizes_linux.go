@@ -32,7 +32,7 @@ type kind struct {
 	value int // bytes of the one value it holds
 	user  bool
 	saves int
-	ended bool // it is only an end mark, of a session that was never stored
+	ended bool // it is only a tombstone, of a session that was never stored
 }
 
 var kinds = []kind{
@@ -40,7 +40,7 @@ var kinds = []kind{
 	{"200 B, logged in, saved 8 times", 200, true, 8, false},
 	{"1 KB, logged in, saved 8 times", 1000, true, 8, false},
 	{"20 KB, logged in, saved 8 times", 20_000, true, 8, false},
-	{name: "an end mark", ended: true},
+	{name: "a tombstone", ended: true},
 }
 
 // shelf is an engine that tells how much room it has given to sessions.
@@ -325,7 +325,7 @@ func datastoreBytes(rec store.Record) int {
 	key := kind + text(rec.ID.String()) + 16
 	const number, moment = 8, 8
 	entity := key + each +
-		text("version") + number + text("tags") + number*len(rec.Tags) +
+		text("version") + number + text("save IDs") + number*len(rec.SaveIDs) +
 		text("created") + moment + text("seen") + moment + text("deadline") + moment + text("expires") + moment
 	if rec.IsEnd() {
 		entity += text("ended") + moment

@@ -119,7 +119,7 @@ var counters = []struct {
 	value                   func(s *sojourn.Stats) uint64
 }{
 	{"sojourn.store.loads", "{record}", "Answers of the store to a load.", func(s *sojourn.Stats) uint64 { return s.Loads }},
-	{"sojourn.store.saves", "{record}", "Records written, end marks included.", func(s *sojourn.Stats) uint64 { return s.Saves }},
+	{"sojourn.store.saves", "{record}", "Records written, tombstones included.", func(s *sojourn.Stats) uint64 { return s.Saves }},
 	{"sojourn.store.conflicts", "{save}", "Saves refused because another process was faster; each was tried again.", func(s *sojourn.Stats) uint64 { return s.Conflicts }},
 	{"sojourn.store.retries", "{save}", "Saves sent again because their outcome was unknown.", func(s *sojourn.Stats) uint64 { return s.Retries }},
 	{"sojourn.store.touches", "{touch}", "Idle deadlines extended without rewriting the record.", func(s *sojourn.Stats) uint64 { return s.Touches }},

@@ -99,7 +99,7 @@ var id = store.HashIdentifier([]byte("a session"))
 func rec() store.Record {
 	now := time.Now()
 	return store.Record{
-		ID: id, Version: 1, Tags: []store.Tag{7}, Created: now, Seen: now,
+		ID: id, Version: 1, SaveIDs: []store.SaveID{7}, Created: now, Seen: now,
 		Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour), Data: []byte("sealed secret"),
 	}
 }
@@ -193,8 +193,8 @@ func TestAMeasuredStoreHasTheCachesOfTheInnerOne(t *testing.T) {
 		t.Errorf("its health is %v", h)
 	}
 	// tiered keeps volatile values in shared caches only, and says so.
-	_, err := s.(store.VolatileKeeper).LoadVolatile(t.Context(), id, store.Base{Version: 1, Tag: 7})
-	_, want := inner.LoadVolatile(t.Context(), id, store.Base{Version: 1, Tag: 7})
+	_, err := s.(store.VolatileKeeper).LoadVolatile(t.Context(), id, store.Base{Version: 1, SaveID: 7})
+	_, want := inner.LoadVolatile(t.Context(), id, store.Base{Version: 1, SaveID: 7})
 	if err == nil || !errors.Is(err, want) && err.Error() != want.Error() {
 		t.Errorf("LoadVolatile: %v, the inner store: %v", err, want)
 	}
@@ -210,7 +210,7 @@ func (k *keeper) LoadVolatile(context.Context, store.ID, store.Base) (store.Vola
 	return k.kept, nil
 }
 
-func (k *keeper) SaveVolatile(_ context.Context, _ store.ID, _ store.Base, _ store.Tag, next store.Volatile, _ time.Time) error {
+func (k *keeper) SaveVolatile(_ context.Context, _ store.ID, _ store.Base, _ store.SaveID, next store.Volatile, _ time.Time) error {
 	k.kept = next
 	return nil
 }
@@ -218,7 +218,7 @@ func (k *keeper) SaveVolatile(_ context.Context, _ store.ID, _ store.Base, _ sto
 func TestVolatileValuesReachTheInnerStore(t *testing.T) {
 	st := newStation(t)
 	s := st.Store("cache", &keeper{Store: memory.New()}).(store.VolatileKeeper)
-	want := store.Volatile{Tag: 3, Data: []byte("page 7")}
+	want := store.Volatile{SaveID: 3, Data: []byte("page 7")}
 	if err := s.SaveVolatile(t.Context(), id, store.Base{Version: 1}, 0, want, time.Now()); err != nil {
 		t.Fatal(err)
 	}

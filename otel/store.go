@@ -233,7 +233,7 @@ func (s *measuredCopies) LoadVolatile(ctx context.Context, id store.ID, base sto
 	return v, err
 }
 
-func (s *measuredCopies) SaveVolatile(ctx context.Context, id store.ID, base store.Base, prev store.Tag, next store.Volatile, until time.Time) error {
+func (s *measuredCopies) SaveVolatile(ctx context.Context, id store.ID, base store.Base, prev store.SaveID, next store.Volatile, until time.Time) error {
 	inner, ok := s.inner.(store.VolatileKeeper)
 	if !ok {
 		return errors.ErrUnsupported

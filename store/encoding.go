@@ -16,7 +16,7 @@ const encodingVersion = 1
 //
 // The form is: version (1 byte, 1), ID (16 bytes), user (16 bytes), then as
 // unsigned varints the record's version, Created, Seen, Deadline, Expires and
-// Ended (Unix milliseconds, 0 = not set), the number of tags and each tag as 8
+// Ended (Unix milliseconds, 0 = not set), the number of save IDs and each save ID as 8
 // bytes, big-endian, and last the Data.
 func (r Record) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, encodingVersion)
@@ -30,16 +30,16 @@ func (r Record) AppendBinary(b []byte) ([]byte, error) {
 		}
 		b = binary.AppendUvarint(b, ms)
 	}
-	b = binary.AppendUvarint(b, uint64(len(r.Tags)))
-	for _, tag := range r.Tags {
-		b = binary.BigEndian.AppendUint64(b, uint64(tag))
+	b = binary.AppendUvarint(b, uint64(len(r.SaveIDs)))
+	for _, saveID := range r.SaveIDs {
+		b = binary.BigEndian.AppendUint64(b, uint64(saveID))
 	}
 	return append(b, r.Data...), nil
 }
 
 // MarshalBinary implements [encoding.BinaryMarshaler]. It never fails.
 func (r Record) MarshalBinary() ([]byte, error) {
-	return r.AppendBinary(make([]byte, 0, 80+8*len(r.Tags)+len(r.Data)))
+	return r.AppendBinary(make([]byte, 0, 80+8*len(r.SaveIDs)+len(r.Data)))
 }
 
 // Decode reads the record with that ID from its binary form. It returns
@@ -89,11 +89,11 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 		}
 	}
 	n, ok := number()
-	if !ok || n > RecentTags || uint64(len(b)) < 8*n {
+	if !ok || n > RecentSaveIDs || uint64(len(b)) < 8*n {
 		return ErrFormat
 	}
 	for range n {
-		out.Tags = append(out.Tags, Tag(binary.BigEndian.Uint64(b)))
+		out.SaveIDs = append(out.SaveIDs, SaveID(binary.BigEndian.Uint64(b)))
 		b = b[8:]
 	}
 	if len(b) > 0 {

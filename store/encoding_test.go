@@ -17,10 +17,10 @@ func TestRecordsSurviveTheirBinaryForm(t *testing.T) {
 		"zero": {},
 		"full": {
 			ID: store.ID{1, 2, 3}, User: store.UserHash{4, 5}, Version: 1 << 60,
-			Tags:    []store.Tag{1, 0, ^store.Tag(0), 4, 5, 6, 7, 8},
+			SaveIDs: []store.SaveID{1, 0, ^store.SaveID(0), 4, 5, 6, 7, 8},
 			Created: at(1), Seen: at(1700000000123), Deadline: at(1700000000124), Expires: at(1 << 45), Data: []byte{0, 255, 1},
 		},
-		"end mark": {ID: store.ID{9}, Version: 2, Tags: []store.Tag{3}, Ended: at(5), Deadline: at(6), Expires: at(6)},
+		"tombstone": {ID: store.ID{9}, Version: 2, SaveIDs: []store.SaveID{3}, Ended: at(5), Deadline: at(6), Expires: at(6)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := rec.MarshalBinary()
@@ -39,7 +39,7 @@ func TestRecordsSurviveTheirBinaryForm(t *testing.T) {
 }
 
 func TestACutRecordIsRefused(t *testing.T) {
-	rec := store.Record{ID: store.ID{1}, Version: 300, Tags: []store.Tag{7, 8}, Created: at(1700000000000), Deadline: at(1700000000001)}
+	rec := store.Record{ID: store.ID{1}, Version: 300, SaveIDs: []store.SaveID{7, 8}, Created: at(1700000000000), Deadline: at(1700000000001)}
 	b, err := rec.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestACutRecordIsRefused(t *testing.T) {
 }
 
 func FuzzUnmarshalRecord(f *testing.F) {
-	full, err := store.Record{Version: 3, Tags: []store.Tag{1}, Created: at(9), Data: []byte("x")}.MarshalBinary()
+	full, err := store.Record{Version: 3, SaveIDs: []store.SaveID{1}, Created: at(9), Data: []byte("x")}.MarshalBinary()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func FuzzUnmarshalRecord(f *testing.F) {
 
 func FuzzDecode(f *testing.F) {
 	id := store.ID{7}
-	ours, err := store.Record{ID: id, Version: 3, Tags: []store.Tag{1}, Data: []byte("x")}.MarshalBinary()
+	ours, err := store.Record{ID: id, Version: 3, SaveIDs: []store.SaveID{1}, Data: []byte("x")}.MarshalBinary()
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -8,8 +8,8 @@
 //
 //   - Save is a compare-and-set. It inserts only when base is zero, updates
 //     only when base is not, and never does one in place of the other.
-//   - A Save that is sent twice with the same tag is saved once.
-//   - A session that ended stays ended: its end mark refuses every Save until
+//   - A Save that is sent twice with the same save ID is saved once.
+//   - A session that ended stays ended: its tombstone refuses every Save until
 //     the mark's own deadline.
 //
 // Everything that not every engine can do is an optional interface: [Toucher],
@@ -75,26 +75,26 @@ type Store interface {
 	// Save stores rec if what is stored is still base.
 	//
 	// With the zero base it inserts: any record that is there, and that is not
-	// past its Deadline, is ErrConflict, an end mark included. With any other
+	// past its Deadline, is ErrConflict, a tombstone included. With any other
 	// base it replaces: a stored record that is missing, that has ended, or
-	// whose version or newest tag differ from base is ErrConflict.
+	// whose version or newest save ID differ from base is ErrConflict.
 	//
-	// Before it answers ErrConflict, Save looks for rec.Tags[0] among the
-	// stored record's tags and answers nil when it is there: this very save was
+	// Before it answers ErrConflict, Save looks for rec.SaveIDs[0] among the
+	// stored record's save IDs and answers nil when it is there: this very save was
 	// applied before. That is how a caller resolves an unknown outcome: it sends
 	// the same Save again.
 	//
 	// Seen and Deadline never move backwards (the later of stored and given is
-	// kept) unless rec.Shorten is set or rec is an end mark.
+	// kept) unless rec.Shorten is set or rec is a tombstone.
 	//
-	// A rec with Ended set is an end mark: it replaces the session for good.
+	// A rec with Ended set is a tombstone: it replaces the session for good.
 	// Once Save has returned nil the record survives whatever the engine is
 	// documented to survive. Data is shared: neither side changes it afterwards.
 	Save(ctx context.Context, rec Record, base Base) error
 
-	// Delete ends the session whatever its version, and leaves an end mark
+	// Delete ends the session whatever its version, and leaves a tombstone
 	// until the given time; an ID that was never seen gets a mark too. The mark
-	// keeps the record's version and tags, so that a save from before the end
+	// keeps the record's version and save IDs, so that a save from before the end
 	// is still recognised when it is sent again. A mark that is already there
 	// keeps its Ended time, and the later of both deadlines. Delete is
 	// idempotent.
@@ -106,22 +106,22 @@ type Store interface {
 type Record struct {
 	ID      ID        // row key
 	Version uint64    // 1 for the first save, one more with each
-	Tags    []Tag     // of the last saves, newest first, 1 to RecentTags of them; Tags[0] is this version's
+	SaveIDs []SaveID  // of the last saves, newest first, 1 to RecentSaveIDs of them; SaveIDs[0] is this version's
 	User    UserHash  // who is logged in; zero = nobody. Part of the user index
 	Created time.Time // when the session was first stored
 	Seen    time.Time // last activity, as far as it was noted
 	// Deadline is when the record is over unless it is touched before: the
-	// idle deadline, at most Expires. For an end mark, until when it is kept.
+	// idle deadline, at most Expires. For a tombstone, until when it is kept.
 	Deadline time.Time
 	Expires  time.Time // absolute end of the session
-	Ended    time.Time // zero = live; otherwise this is an end mark, without Data
-	Data     []byte    // sealed; nil in an end mark
+	Ended    time.Time // zero = live; otherwise this is a tombstone, without Data
+	Data     []byte    // sealed; nil in a tombstone
 
 	// Shorten lets a Save move Seen and Deadline backwards. It is not stored.
 	Shorten bool
 }
 
-// IsEnd reports whether the record is an end mark.
+// IsEnd reports whether the record is a tombstone.
 func (r *Record) IsEnd() bool { return !r.Ended.IsZero() }
 
 // Expired reports whether the record's deadline has passed at now. A session
@@ -134,16 +134,16 @@ func (r *Record) Base() Base {
 		return Base{}
 	}
 	b := Base{Version: r.Version}
-	if len(r.Tags) > 0 {
-		b.Tag = r.Tags[0]
+	if len(r.SaveIDs) > 0 {
+		b.SaveID = r.SaveIDs[0]
 	}
 	return b
 }
 
-// HasTag reports whether tag is among the record's recent ones.
-func (r *Record) HasTag(tag Tag) bool {
-	for _, t := range r.Tags {
-		if t == tag {
+// HasTag reports whether save ID is among the record's recent ones.
+func (r *Record) HasSaveID(saveID SaveID) bool {
+	for _, t := range r.SaveIDs {
+		if t == saveID {
 			return true
 		}
 	}
@@ -153,20 +153,20 @@ func (r *Record) HasTag(tag Tag) bool {
 // Base names the stored state that a Save expects. The zero Base expects none.
 type Base struct {
 	Version uint64
-	Tag     Tag
+	SaveID  SaveID
 }
 
-// Tag is a random number that each save carries, so that a save whose outcome
+// A SaveID is a random number that each save carries, so that a save whose outcome
 // is unknown can be sent again without being applied twice.
-type Tag uint64
+type SaveID uint64
 
-// RecentTags is how many tags a record keeps.
-const RecentTags = 8
+// RecentSaveIDs is how many save IDs a record keeps.
+const RecentSaveIDs = 8
 
-// MinEndMark is the least time for which an end mark is kept, so that requests
+// MinTombstone is the least time for which a tombstone is kept, so that requests
 // that were under way when the session ended meet the mark: a minute for them, and
 // ClockSkew.
-const MinEndMark = time.Minute + ClockSkew
+const MinTombstone = time.Minute + ClockSkew
 
 // ID is a record's row key: the first 128 bits of the SHA-256 of the session's
 // identifier. It is not a credential.
@@ -206,7 +206,7 @@ type UserHash [16]byte
 // manager falls back to a Save where it is lacking.
 type Toucher interface {
 	// Touch moves Seen and Deadline forward, never backwards, and changes
-	// neither version nor tags. It returns ErrNotFound when there is no record
+	// neither version nor save IDs. It returns ErrNotFound when there is no record
 	// with that ID, or when it has ended. One that is past its deadline is
 	// extended or not found, as suits the engine.
 	Touch(ctx context.Context, id ID, seen, deadline time.Time) error
@@ -215,7 +215,7 @@ type Toucher interface {
 // Sweeper is a store that needs help to get rid of old records. Engines with
 // native expiry do not implement it.
 type Sweeper interface {
-	// Sweep removes at most limit records and end marks whose deadline passed
+	// Sweep removes at most limit records and tombstones whose deadline passed
 	// more than age ago, and returns how many it removed; fewer than limit
 	// means that none are left. It uses the engine's own clock where it has
 	// one, and may run in several processes at once.
@@ -254,7 +254,7 @@ type UserLimit struct {
 	// Replaces is a session of the user that does not count and is not ended,
 	// because the new one is about to take its place. Zero = none.
 	Replaces ID
-	Until    time.Time // until when the end marks are kept
+	Until    time.Time // until when the tombstones are kept
 }
 
 // EndFeed is a store that can tell which sessions have ended, so that other
@@ -266,7 +266,7 @@ type EndFeed interface {
 	// of the calls that More asks for. An end may be returned more than once.
 	//
 	// FeedFromNow starts with what ends from now on, FeedFromStart with every
-	// end mark that is not past its deadline. A page has about limit ends.
+	// tombstone that is not past its deadline. A page has about limit ends.
 	Ends(ctx context.Context, cursor string, limit int) (EndPage, error)
 }
 
@@ -286,12 +286,12 @@ type EndPage struct {
 // End says that a session has ended.
 type End struct {
 	ID    ID
-	Until time.Time // the end mark's deadline
+	Until time.Time // the tombstone's deadline
 }
 
 // Scanner is a store whose records can be walked, for tools.
 type Scanner interface {
-	// Scan returns up to about limit records, end marks and expired ones
+	// Scan returns up to about limit records, tombstones and expired ones
 	// included, and a cursor for the next call; "" starts, and a returned ""
 	// means that all were seen. A record that exists during the whole walk is
 	// returned at least once. The walk ends even while records are added.
@@ -309,7 +309,7 @@ type Counts struct {
 	Live     int64 `json:"live"`      // neither ended nor past the deadline
 	LoggedIn int64 `json:"logged_in"` // those of Live that belong to a user
 	Expired  int64 `json:"expired"`   // not ended, past the deadline, not yet swept
-	Ended    int64 `json:"ended"`     // end marks, before and past their deadline
+	Ended    int64 `json:"ended"`     // tombstones, before and past their deadline
 	Bytes    int64 `json:"bytes"`     // sum of len(Data)
 }
 
@@ -334,16 +334,16 @@ type VolatileKeeper interface {
 	LoadVolatile(ctx context.Context, id ID, base Base) (Volatile, error)
 
 	// SaveVolatile keeps next for that state of the record, at most until the
-	// given time, in place of what LoadVolatile returned with the tag prev (zero:
+	// given time, in place of what LoadVolatile returned with the save ID prev (zero:
 	// nothing). It returns ErrConflict when something else is there, and nil when
 	// next itself is: it was sent before. Any other error means that the values
 	// have to be saved with the record: the cache does not have the record in
 	// that state, which has perhaps ended or changed, or it could not answer.
-	SaveVolatile(ctx context.Context, id ID, base Base, prev Tag, next Volatile, until time.Time) error
+	SaveVolatile(ctx context.Context, id ID, base Base, prev SaveID, next Volatile, until time.Time) error
 }
 
 // Volatile is a set of values that a cache holds for one state of a record.
 type Volatile struct {
-	Tag  Tag    // random; new with each SaveVolatile
-	Data []byte // sealed
+	SaveID SaveID // random; new with each SaveVolatile
+	Data   []byte // sealed
 }

@@ -228,7 +228,7 @@ func (w *world) replay(t *testing.T, c call) {
 func (w *world) record(id store.ID, version int) store.Record {
 	later := w.start.Add(24 * time.Hour)
 	return store.Record{
-		ID: id, Version: uint64(version), Tags: []store.Tag{store.Tag(version)},
+		ID: id, Version: uint64(version), SaveIDs: []store.SaveID{store.SaveID(version)},
 		Created: w.start, Seen: w.start, Deadline: later, Expires: later, Data: []byte{1},
 	}
 }

@@ -149,7 +149,7 @@ func (s *service) keep(t *testing.T, name string, change func(*store.Record)) st
 	t.Helper()
 	now := time.Now()
 	rec := store.Record{
-		ID: store.HashIdentifier([]byte(name)), Version: 1, Tags: []store.Tag{1},
+		ID: store.HashIdentifier([]byte(name)), Version: 1, SaveIDs: []store.SaveID{1},
 		Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(2 * time.Hour), Data: []byte("sealed"),
 	}
 	change(&rec)

@@ -137,7 +137,7 @@ func (c *copyStores) report(term terminal, move *moveState) error {
 		}
 		list := newList(term.out)
 		list.line(did, move.Passes)
-		list.line("sessions and end marks read", n.Read)
+		list.line("sessions and tombstones read", n.Read)
 		list.line("inserted", n.Inserted)
 		list.line("replaced by newer versions", n.Replaced)
 		list.line("extended", n.Extended)

@@ -231,7 +231,7 @@ func padding(t *testing.T, url string, n int) {
 func plain(name string) store.Record {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	return store.Record{
-		ID: store.HashIdentifier([]byte(name)), Version: 1, Tags: []store.Tag{1},
+		ID: store.HashIdentifier([]byte(name)), Version: 1, SaveIDs: []store.SaveID{1},
 		Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(2 * time.Hour), Data: []byte("sealed"),
 	}
 }
@@ -313,15 +313,15 @@ func (m *move) save(t *testing.T, s store.Store, rec store.Record, base store.Ba
 }
 
 // next is the record after one more change.
-func next(rec store.Record, tag store.Tag) store.Record {
+func next(rec store.Record, save store.SaveID) store.Record {
 	rec.Version++
-	rec.Tags = append([]store.Tag{tag}, rec.Tags...)[:min(len(rec.Tags)+1, store.RecentTags)]
+	rec.SaveIDs = append([]store.SaveID{save}, rec.SaveIDs...)[:min(len(rec.SaveIDs)+1, store.RecentSaveIDs)]
 	rec.Seen = rec.Seen.Add(time.Second)
-	rec.Data = []byte(fmt.Sprint("sealed ", tag))
+	rec.Data = []byte(fmt.Sprint("sealed ", save))
 	return rec
 }
 
-// gone removes a session from a store together with its end mark, as time does.
+// gone removes a session from a store together with its tombstone, as time does.
 func gone(t *testing.T, s store.Store, id store.ID) {
 	t.Helper()
 	if err := s.Delete(t.Context(), id, time.Now().Add(-time.Minute)); err != nil {
@@ -360,7 +360,7 @@ func (m *move) live(t *testing.T, id store.ID) bool {
 func TestACopyIsTheRecordAsItIs(t *testing.T) {
 	m := newMove(t)
 	rec := plain("a")
-	rec.Version, rec.Tags, rec.User = 1234, []store.Tag{9, 8, 7, 6, 5, 4, 3, 2}, store.UserHash{1, 2, 3}
+	rec.Version, rec.SaveIDs, rec.User = 1234, []store.SaveID{9, 8, 7, 6, 5, 4, 3, 2}, store.UserHash{1, 2, 3}
 	m.save(t, m.from, rec, store.Base{})
 	if n := m.copies(t); n.Inserted != 1 || n.Read != 1 || n.Pass != 1 {
 		t.Errorf("the first pass: %+v", n)
@@ -375,8 +375,8 @@ func TestACopyIsTheRecordAsItIs(t *testing.T) {
 	}
 	m.same(t, "replaced", rec.ID)
 
-	for range 20 { // more than there are tags
-		rec, after = after, next(after, store.Tag(after.Version+100))
+	for range 20 { // more than there are save IDs
+		rec, after = after, next(after, store.SaveID(after.Version+100))
 		m.save(t, m.from, after, rec.Base())
 	}
 	if n := m.copies(t); n.Replaced != 1 {
@@ -439,7 +439,7 @@ func TestALogoutInTheOldStoreIsFinalInTheNewOne(t *testing.T) {
 		}
 		// Nor does a request that is late bring it back.
 		rec := plain("late")
-		rec.ID, rec.Tags = id, []store.Tag{99}
+		rec.ID, rec.SaveIDs = id, []store.SaveID{99}
 		if err := m.to.Save(t.Context(), rec, store.Base{}); !errors.Is(err, store.ErrConflict) {
 			t.Errorf("a late save: %v", err)
 		}
@@ -456,14 +456,14 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 	// The replicas change over one by one.
 	for i, name := range []string{"changed here", "changed in both"} {
 		was := recs[name]
-		m.save(t, m.from, next(was, store.Tag(100+i)), was.Base())
+		m.save(t, m.from, next(was, store.SaveID(100+i)), was.Base())
 	}
-	for was, i := recs["changed often in both"], 0; i < 2*store.RecentTags; i++ {
-		was = m.save(t, m.from, next(was, store.Tag(300+i)), was.Base())
+	for was, i := recs["changed often in both"], 0; i < 2*store.RecentSaveIDs; i++ {
+		was = m.save(t, m.from, next(was, store.SaveID(300+i)), was.Base())
 	}
 	for i, name := range []string{"changed there", "changed in both", "changed often in both"} {
 		was := recs[name]
-		m.save(t, m.to, next(was, store.Tag(200+i)), was.Base())
+		m.save(t, m.to, next(was, store.SaveID(200+i)), was.Base())
 	}
 	if err := m.from.Delete(t.Context(), recs["ended here"].ID, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
@@ -488,7 +488,7 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 	m.same(t, "new here", fresh.ID)
 	m.same(t, "changed here", recs["changed here"].ID)
 	for _, name := range []string{"changed there", "changed in both", "changed often in both"} {
-		if got, err := m.to.Load(t.Context(), recs[name].ID); err != nil || got.Tags[0] < 200 || got.Tags[0] >= 300 {
+		if got, err := m.to.Load(t.Context(), recs[name].ID); err != nil || got.SaveIDs[0] < 200 || got.SaveIDs[0] >= 300 {
 			t.Errorf("%s: %+v %v", name, got, err)
 		}
 	}

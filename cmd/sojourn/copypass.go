@@ -282,12 +282,12 @@ func (p *pass) try(ctx context.Context, rec store.Record) error {
 
 // isOlder reports whether rec was made from what the new store has.
 func (p *pass) isOlder(there, rec store.Record) bool {
-	if rec.HasTag(there.Base().Tag) {
+	if rec.HasSaveID(there.Base().SaveID) {
 		return true
 	}
-	// Changed so often that the tag has fallen out. Only before the switch does
+	// Changed so often that the save ID has fallen out. Only before the switch does
 	// that mean that nobody else has changed it.
-	return !p.move.Current.Switched && rec.Version >= there.Version+store.RecentTags
+	return !p.move.Current.Switched && rec.Version >= there.Version+store.RecentSaveIDs
 }
 
 // write saves rec over the state named by base.
@@ -328,7 +328,7 @@ func (p *pass) extend(ctx context.Context, rec, there store.Record) error {
 
 // end ends a session in the new store.
 func (p *pass) end(ctx context.Context, id store.ID, until time.Time) error {
-	if least := time.Now().Add(store.MinEndMark); until.Before(least) {
+	if least := time.Now().Add(store.MinTombstone); until.Before(least) {
 		until = least
 	}
 	if !p.dry {

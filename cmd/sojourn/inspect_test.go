@@ -170,7 +170,7 @@ func TestInspectOpensARecordByItsHandle(t *testing.T) {
 	sojournCommand(t, "inspect", handle, "--keys", s.keys, "--store", s.store).refused(t, exitFailed, "--name")
 	mark := s.keep(t, "ended", ended)
 	if f := open1(t, call{}, mark, "--keys", s.keys, "--store", s.store); f.Record.State != "ended" || f.Session != nil {
-		t.Errorf("an end mark: %+v", f)
+		t.Errorf("a tombstone: %+v", f)
 	}
 }
 

@@ -77,7 +77,7 @@ func (c *restored) Run(ctx context.Context, term terminal) (err error) {
 			var one error
 			if !c.DryRun {
 				// Its cookie may hold the session itself for as long as it could live.
-				until := now.Add(store.MinEndMark)
+				until := now.Add(store.MinTombstone)
 				if rec.Expires.After(until) {
 					until = rec.Expires
 				}

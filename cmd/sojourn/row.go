@@ -21,7 +21,7 @@ type row struct {
 	LoggedIn bool      `json:"logged_in"`
 	Created  timestamp `json:"created"`
 	Seen     timestamp `json:"last_seen"`
-	Deadline timestamp `json:"deadline"` // when it is over if it is not used; for an end mark, until when it is kept
+	Deadline timestamp `json:"deadline"` // when it is over if it is not used; for a tombstone, until when it is kept
 	Expires  timestamp `json:"expires"`
 	Ended    timestamp `json:"ended"`
 	Bytes    int       `json:"bytes"`

@@ -40,7 +40,7 @@ func (c *stats) Run(ctx context.Context, term terminal) (err error) {
 	list.line("live", counts.Live)
 	list.line("  of them logged in", counts.LoggedIn)
 	list.line("expired", counts.Expired)
-	list.line("end marks", counts.Ended)
+	list.line("tombstones", counts.Ended)
 	list.line("bytes of session data", counts.Bytes)
 	return list.Flush()
 }

@@ -171,7 +171,7 @@ func TestShow(t *testing.T) {
 	}
 	mark := s.keep(t, "ended", ended)
 	if text := sojournCommand(t, "show", mark, "--store", s.store).ok(t).stdout; !strings.Contains(text, "mark kept until") {
-		t.Errorf("an end mark: %s", text)
+		t.Errorf("a tombstone: %s", text)
 	}
 	sojournCommand(t, "show", "HANDLE", "--store", s.store).refused(t, exitUsage, "not a handle")
 }

@@ -16,7 +16,7 @@ type sweep struct {
 }
 
 func (sweep) Help() string {
-	return `Removes sessions and end marks that have been over for a while, in small batches, so that a service on the same store is not held up. A service sweeps by itself; this is for cron where nothing is saved for a long time. Interrupted, it keeps what it has done.
+	return `Removes sessions and tombstones that have been over for a while, in small batches, so that a service on the same store is not held up. A service sweeps by itself; this is for cron where nothing is saved for a long time. Interrupted, it keeps what it has done.
 
 Examples:
 

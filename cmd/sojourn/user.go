@@ -206,7 +206,7 @@ type userErase struct {
 }
 
 func (userErase) Help() string {
-	return `Ends a user's live sessions and removes all values in them from the store, for good: for a user who wants to be forgotten. What stays for about an hour are end marks without values, named by a keyed hash. Backups, logs, and what the user's own browser keeps are for you to look after.
+	return `Ends a user's live sessions and removes all values in them from the store, for good: for a user who wants to be forgotten. What stays for about an hour are tombstones without values, named by a keyed hash. Backups, logs, and what the user's own browser keeps are for you to look after.
 
 It asks first, unless --yes says that you have thought about it.
 

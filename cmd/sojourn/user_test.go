@@ -232,7 +232,7 @@ func TestAfterARestoreNobodyIsLoggedIn(t *testing.T) {
 		// By the clock of a replica it may be alive.
 		now := time.Now()
 		late := store.Record{
-			ID: store.ID{7}, Version: 1, Tags: []store.Tag{7}, User: store.UserHash{7}, Data: []byte("values"),
+			ID: store.ID{7}, Version: 1, SaveIDs: []store.SaveID{7}, User: store.UserHash{7}, Data: []byte("values"),
 			Created: now.Add(-time.Hour), Seen: now.Add(-time.Hour), Deadline: now.Add(-store.ClockSkew / 3), Expires: now.Add(time.Hour),
 		}
 		if err := s.sessions.Store().Save(t.Context(), late, store.Base{}); err != nil {

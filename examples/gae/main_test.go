@@ -136,7 +136,7 @@ func TestCronRemovesWhatIsOver(t *testing.T) {
 		at := time.Now().Add(-7 * 24 * time.Hour)
 		for i := range old {
 			rec := store.Record{
-				ID: store.HashIdentifier(fmt.Append(nil, i)), Version: 1, Tags: []store.Tag{1},
+				ID: store.HashIdentifier(fmt.Append(nil, i)), Version: 1, SaveIDs: []store.SaveID{1},
 				Created: at, Seen: at, Deadline: at.Add(time.Hour), Expires: at.Add(time.Hour), Data: []byte("x"),
 			}
 			if err := db.Save(r.Context(), rec, store.Base{}); err != nil {

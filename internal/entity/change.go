@@ -32,7 +32,7 @@ func Saving(rec store.Record, base store.Base) Change {
 		switch {
 		case !found:
 			return store.Record{}, store.ErrConflict
-		case have.HasTag(rec.Tags[0]):
+		case have.HasSaveID(rec.SaveIDs[0]):
 			return store.Record{}, ErrUnchanged
 		case have.IsEnd() || have.Base() != base:
 			return store.Record{}, store.ErrConflict
@@ -50,7 +50,7 @@ func Saving(rec store.Record, base store.Base) Change {
 func inserting(rec store.Record) Change {
 	return func(have store.Record, found bool) (store.Record, error) {
 		switch {
-		case found && have.HasTag(rec.Tags[0]):
+		case found && have.HasSaveID(rec.SaveIDs[0]):
 			return store.Record{}, ErrUnchanged
 		case found && !have.Expired(time.Now()):
 			return store.Record{}, store.ErrConflict

@@ -15,11 +15,11 @@ import (
 )
 
 // The names of an entity's properties. Only the deadline, the user of a live
-// session and an end mark's place in the feed are indexed. Times and fields that
+// session and a tombstone's place in the feed are indexed. Times and fields that
 // are not set have none. The key is the record's ID.
 const (
 	Version  = "version"
-	Tags     = "tags"
+	SaveIDs  = "save_ids"
 	User     = "user"
 	Created  = "created"
 	Seen     = "seen"
@@ -27,7 +27,7 @@ const (
 	Expires  = "expires"
 	Ended    = "ended"
 	Data     = "data"
-	Feed     = "feed" // in an end mark only, and not read with it
+	Feed     = "feed" // in a tombstone only, and not read with it
 )
 
 // UserSuffix ends the kind of the entities that logins of one user meet at.
@@ -37,7 +37,7 @@ const UserSuffix = "User"
 var ErrNotRecord = fmt.Errorf("an entity is not a session record: %w", store.ErrDamaged)
 
 // Property is a property of an entity. Value is an int64, a string, a time.Time,
-// a []byte, or for Tags a []int64.
+// a []byte, or for SaveIDs a []int64.
 type Property struct {
 	Name    string
 	Value   any
@@ -50,15 +50,15 @@ func Properties(rec *store.Record) []Property {
 		{Version, int64(rec.Version), true},
 		{Deadline, Millis(rec.Deadline), false},
 	}
-	if len(rec.Tags) > 0 {
-		tags := make([]int64, len(rec.Tags))
-		for i, t := range rec.Tags {
-			tags[i] = int64(t)
+	if len(rec.SaveIDs) > 0 {
+		saveIDs := make([]int64, len(rec.SaveIDs))
+		for i, t := range rec.SaveIDs {
+			saveIDs[i] = int64(t)
 		}
-		props = append(props, Property{Tags, tags, true})
+		props = append(props, Property{SaveIDs, saveIDs, true})
 	}
 	if rec.User != (store.UserHash{}) {
-		// Left out of the index, an end mark is not among the user's sessions.
+		// Left out of the index, a tombstone is not among the user's sessions.
 		props = append(props, Property{User, UserText(rec.User), rec.IsEnd()})
 	}
 	for _, t := range []struct {
@@ -77,7 +77,7 @@ func Properties(rec *store.Record) []Property {
 	return props
 }
 
-// Set sets the part of a record that a property holds: of Tags all, as a []any,
+// Set sets the part of a record that a property holds: of SaveIDs all, as a []any,
 // or one more. A property that it does not know is left alone, for those of a
 // newer program; a value that is of another type is ErrNotRecord.
 func Set(rec *store.Record, name string, value any) error {
@@ -87,8 +87,8 @@ func Set(rec *store.Record, name string, value any) error {
 		var n int64
 		n, ok = value.(int64)
 		rec.Version = uint64(n)
-	case Tags:
-		ok = addTags(rec, value)
+	case SaveIDs:
+		ok = addSaveIDs(rec, value)
 	case User:
 		var text string
 		text, ok = value.(string)
@@ -114,16 +114,16 @@ func Set(rec *store.Record, name string, value any) error {
 	return nil
 }
 
-func addTags(rec *store.Record, value any) bool {
+func addSaveIDs(rec *store.Record, value any) bool {
 	if n, ok := value.(int64); ok {
-		rec.Tags = append(rec.Tags, store.Tag(n))
+		rec.SaveIDs = append(rec.SaveIDs, store.SaveID(n))
 		return true
 	}
 	list, ok := value.([]any)
 	for _, v := range list {
 		n, isInt := v.(int64)
 		ok = ok && isInt
-		rec.Tags = append(rec.Tags, store.Tag(n))
+		rec.SaveIDs = append(rec.SaveIDs, store.SaveID(n))
 	}
 	return ok
 }
@@ -142,7 +142,7 @@ const (
 
 	// fixedSize is the room that an entity's parts but its data, kind and
 	// namespace take at most by Datastore's reckoning, and some to spare: the
-	// key's 27 bytes of handle, the properties' names and values with all tags,
+	// key's 27 bytes of handle, the properties' names and values with all save IDs,
 	// and what is added for each key and entity.
 	fixedSize = 512
 )

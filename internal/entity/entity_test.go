@@ -16,7 +16,7 @@ import (
 func session(n byte) store.Record {
 	now := time.UnixMilli(1_760_000_000_123).UTC()
 	return store.Record{
-		ID: store.ID{n}, Version: 1 << 63, Tags: []store.Tag{1 << 63, 2}, User: store.UserHash{n},
+		ID: store.ID{n}, Version: 1 << 63, SaveIDs: []store.SaveID{1 << 63, 2}, User: store.UserHash{n},
 		Created: now, Seen: now.Add(time.Second), Deadline: now.Add(time.Hour), Expires: now.Add(24 * time.Hour),
 		Data: []byte("sealed"),
 	}
@@ -25,7 +25,7 @@ func session(n byte) store.Record {
 func TestARecordComesBackFromItsProperties(t *testing.T) {
 	mark := session(2)
 	mark.Ended, mark.Data = mark.Seen, nil
-	for name, want := range map[string]store.Record{"a session": session(1), "an end mark": mark, "next to nothing": {ID: store.ID{3}, Version: 1}} {
+	for name, want := range map[string]store.Record{"a session": session(1), "a tombstone": mark, "next to nothing": {ID: store.ID{3}, Version: 1}} {
 		for _, apart := range []bool{false, true} {
 			got := store.Record{ID: want.ID}
 			set := func(name string, value any) {
@@ -34,13 +34,13 @@ func TestARecordComesBackFromItsProperties(t *testing.T) {
 				}
 			}
 			for _, p := range Properties(&want) {
-				tags, ok := p.Value.([]int64)
+				saveIDs, ok := p.Value.([]int64)
 				var all []any
-				for _, tag := range tags {
+				for _, saveID := range saveIDs {
 					if apart { // as the bundled datastore has them
-						set(p.Name, tag)
+						set(p.Name, saveID)
 					}
-					all = append(all, tag)
+					all = append(all, saveID)
 				}
 				switch {
 				case !ok:
@@ -59,14 +59,14 @@ func TestARecordComesBackFromItsProperties(t *testing.T) {
 
 func TestAPropertyOfAnotherTypeIsAnError(t *testing.T) {
 	for name, value := range map[string]any{
-		Version: "1", Tags: "a", User: "short", Created: 1, Seen: nil, Deadline: int64(7), Expires: "", Ended: 1.5, Data: "text",
+		Version: "1", SaveIDs: "a", User: "short", Created: 1, Seen: nil, Deadline: int64(7), Expires: "", Ended: 1.5, Data: "text",
 	} {
 		if err := Set(new(store.Record), name, value); !errors.Is(err, ErrNotRecord) {
 			t.Errorf("%s of type %T: %v, want ErrNotRecord", name, value, err)
 		}
 	}
-	if err := Set(new(store.Record), Tags, []any{int64(1), "2"}); !errors.Is(err, ErrNotRecord) {
-		t.Errorf("a tag that is a text: %v, want ErrNotRecord", err)
+	if err := Set(new(store.Record), SaveIDs, []any{int64(1), "2"}); !errors.Is(err, ErrNotRecord) {
+		t.Errorf("a save ID that is a text: %v, want ErrNotRecord", err)
 	}
 }
 

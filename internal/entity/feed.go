@@ -13,10 +13,10 @@ import (
 
 // feedOverlap is how far a reader goes back behind the start of its last look:
 // a minute for clocks that differ, and half a minute between the time that is
-// written in an end mark and the moment when others can see it.
+// written in a tombstone and the moment when others can see it.
 const feedOverlap = 90 * time.Second
 
-// feedEntry is an end mark's place in the feed: when it was written, until when
+// feedEntry is a tombstone's place in the feed: when it was written, until when
 // it is kept, and the handle. Entries sort by time, and no two are equal, so the
 // index on them alone answers a reader.
 func feedEntry(written time.Time, id store.ID, until time.Time) string {
@@ -122,7 +122,7 @@ func ReadFeed(cursor string, limit int, query func(after string, limit int) ([]s
 	return page, nil
 }
 
-// Projection is what ReadFeed's query reads of an end mark.
+// Projection is what ReadFeed's query reads of a tombstone.
 type Projection struct {
 	Feed string `datastore:"feed"`
 }

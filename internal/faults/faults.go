@@ -22,7 +22,7 @@ type Store struct {
 	Loads  atomic.Int64
 	Saves  atomic.Int64
 	Touchs atomic.Int64
-	Marks  atomic.Int64 // end marks saved, and Deletes
+	Marks  atomic.Int64 // tombstones saved, and Deletes
 	Polls  atomic.Int64 // of the feed of ends
 
 	OnLoad   func(ctx context.Context, id store.ID) (store.Record, error)

@@ -228,7 +228,7 @@ func writes(ctx context.Context, db store.Store, kept map[store.ID]acknowledged,
 	for n := 0; ctx.Err() == nil; n++ {
 		now := time.Now().UTC().Truncate(time.Millisecond)
 		rec := store.Record{
-			ID: newID(), Version: 1, Tags: []store.Tag{1},
+			ID: newID(), Version: 1, SaveIDs: []store.SaveID{1},
 			Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour), Data: make([]byte, 200),
 		}
 		if db.Save(context.Background(), rec, store.Base{}) != nil {
@@ -243,7 +243,7 @@ func writes(ctx context.Context, db store.Store, kept map[store.ID]acknowledged,
 			continue
 		}
 		base := rec.Base()
-		rec.Version, rec.Tags = 2, []store.Tag{2, 1}
+		rec.Version, rec.SaveIDs = 2, []store.SaveID{2, 1}
 		if db.Save(context.Background(), rec, base) == nil {
 			kept[rec.ID] = acknowledged{version: 2}
 		}

@@ -179,7 +179,7 @@ func saves(s store.Store) func(context.Context) error {
 	return func(ctx context.Context) error {
 		now := time.Now().UTC().Truncate(time.Millisecond)
 		rec := store.Record{
-			ID: newID(), Version: 1, Tags: []store.Tag{1},
+			ID: newID(), Version: 1, SaveIDs: []store.SaveID{1},
 			Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour), Data: []byte("data"),
 		}
 		if err := s.Save(ctx, rec, store.Base{}); err != nil {

@@ -184,9 +184,9 @@ func BindRecord(bound []byte, rec *store.Record) []byte {
 }
 
 // BindVolatile returns the additional data of values that a cache holds for
-// that very state of a record: what binds the record, and its newest tag.
+// that very state of a record: what binds the record, and its newest save ID.
 func BindVolatile(bound []byte, rec *store.Record) []byte {
-	return binary.BigEndian.AppendUint64(BindRecord(bound, rec), uint64(rec.Base().Tag))
+	return binary.BigEndian.AppendUint64(BindRecord(bound, rec), uint64(rec.Base().SaveID))
 }
 
 // Chunks returns into how many pieces Split cuts a value of n bytes.

@@ -131,7 +131,7 @@ func TestBindRecordChangesWithEverythingThatIsBound(t *testing.T) {
 		}
 	}
 	other := base
-	other.Seen, other.Deadline, other.Data, other.Tags = at, at, []byte{1}, []store.Tag{1}
+	other.Seen, other.Deadline, other.Data, other.SaveIDs = at, at, []byte{1}, []store.SaveID{1}
 	if !bytes.Equal(BindRecord(Bind("session"), &other), want) {
 		t.Error("something that changes without a new seal is bound")
 	}

@@ -425,7 +425,7 @@ func TestNoQueryNeedsACompositeIndex(t *testing.T) {
 	if recs, cursor, err := s.Scan(t.Context(), "", 1); err != nil || len(recs) != 1 || cursor == "" {
 		t.Errorf("Scan: %d records, %v; want 1 and a cursor", len(recs), err)
 	} else if recs, _, err := s.Scan(t.Context(), cursor, 2); err != nil || len(recs) != 1 {
-		t.Errorf("Scan from the cursor: %d records, %v; want the end mark", len(recs), err)
+		t.Errorf("Scan from the cursor: %d records, %v; want the tombstone", len(recs), err)
 	}
 }
 
@@ -475,7 +475,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 		for i := range errs {
 			wg.Go(func() {
 				after := next(rec)
-				after.Tags[0] = store.Tag(i + 1)
+				after.SaveIDs[0] = store.SaveID(i + 1)
 				errs[i] = s.Save(t.Context(), after, rec.Base())
 			})
 		}
@@ -537,8 +537,8 @@ func TestEntities(t *testing.T) {
 		s := open(t, client, clouddatastore.Options{Kind: strings.Repeat("k", 100), Namespace: strings.Repeat("n", 100)})
 		rec := session(1)
 		rec.Version, rec.User = 1<<62, store.UserHash{1}
-		for range store.RecentTags - 1 {
-			rec.Tags = append(rec.Tags, 1<<63)
+		for range store.RecentSaveIDs - 1 {
+			rec.SaveIDs = append(rec.SaveIDs, 1<<63)
 		}
 		rec.Data = make([]byte, 1<<20-4-512-200)
 		save(t, s, rec, store.Base{})
@@ -562,7 +562,7 @@ func TestEntities(t *testing.T) {
 			want []string
 		}{
 			{"a session", false, rec, []string{"deadline", "user"}},
-			{"an end mark", false, mark, []string{"deadline", "feed"}},
+			{"a tombstone", false, mark, []string{"deadline", "feed"}},
 			{"a session under a TTL policy", true, rec, []string{"user"}},
 		} {
 			s := open(t, client, clouddatastore.Options{Kind: "S", Namespace: strings.ReplaceAll(c.name, " ", "-"), TTLPolicy: c.ttl})
@@ -601,7 +601,7 @@ func TestEntities(t *testing.T) {
 		rec := session(3)
 		key := datastore.NameKey("S", rec.ID.String(), nil)
 		key.Namespace = "foreign"
-		for name, value := range map[string]any{"version": "1", "tags": []any{"a"}, "user": "short", "deadline": int64(7), "data": "text"} {
+		for name, value := range map[string]any{"version": "1", "save_ids": []any{"a"}, "user": "short", "deadline": int64(7), "data": "text"} {
 			if _, err := client.Put(t.Context(), key, &datastore.PropertyList{{Name: name, Value: value}}); err != nil {
 				t.Fatal(err)
 			}
@@ -667,7 +667,7 @@ func TestNewRefusesNamesThatDatastoreWould(t *testing.T) {
 func session(i byte) store.Record {
 	at := time.Now().UTC().Truncate(time.Hour)
 	return store.Record{
-		ID: store.HashIdentifier([]byte{i}), Version: 1, Tags: []store.Tag{store.Tag(time.Now().UnixNano())},
+		ID: store.HashIdentifier([]byte{i}), Version: 1, SaveIDs: []store.SaveID{store.SaveID(time.Now().UnixNano())},
 		Created: at, Seen: at, Deadline: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Data: []byte("version 1"),
 	}
 }
@@ -675,8 +675,8 @@ func session(i byte) store.Record {
 // next returns the record that follows on rec.
 func next(rec store.Record) store.Record {
 	rec.Version++
-	rec.Tags = append([]store.Tag{store.Tag(time.Now().UnixNano())}, rec.Tags...)
-	rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags)]
+	rec.SaveIDs = append([]store.SaveID{store.SaveID(time.Now().UnixNano())}, rec.SaveIDs...)
+	rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
 	rec.Data = slices.Clone(rec.Data)
 	return rec
 }

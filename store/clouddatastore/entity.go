@@ -20,9 +20,9 @@ func (r *row) Save() ([]datastore.Property, error) {
 	var props []datastore.Property
 	for _, p := range entity.Properties(&r.rec) {
 		value := p.Value
-		if tags, ok := value.([]int64); ok {
-			list := make([]any, len(tags))
-			for i, t := range tags {
+		if saveIDs, ok := value.([]int64); ok {
+			list := make([]any, len(saveIDs))
+			for i, t := range saveIDs {
 				list[i] = t
 			}
 			value = list

@@ -16,7 +16,7 @@ const (
 	cronBatch  = 500
 )
 
-// Cron returns a handler that removes sessions and end marks which were over
+// Cron returns a handler that removes sessions and tombstones which were over
 // for more than an hour, for an entry in cron.yaml. It belongs inside of
 // appengine.Middleware. sweeper is a [Store], or a tiered store in front of it.
 //

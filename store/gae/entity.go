@@ -16,8 +16,8 @@ var _ datastore.PropertyLoadSaver = (*row)(nil)
 func (r *row) Save() ([]datastore.Property, error) {
 	var props []datastore.Property
 	for _, p := range entity.Properties(&r.rec) {
-		if tags, ok := p.Value.([]int64); ok {
-			for _, t := range tags {
+		if saveIDs, ok := p.Value.([]int64); ok {
+			for _, t := range saveIDs {
 				props = append(props, datastore.Property{Name: p.Name, Value: t, NoIndex: p.NoIndex, Multiple: true})
 			}
 			continue

@@ -40,8 +40,8 @@ func TestEntities(t *testing.T) {
 		s := open(t, gae.Options{Kind: strings.Repeat("k", 100), Namespace: strings.Repeat("n", 100)})
 		rec := session(1)
 		rec.Version, rec.User = 1<<62, store.UserHash{1}
-		for range store.RecentTags - 1 {
-			rec.Tags = append(rec.Tags, 1<<63)
+		for range store.RecentSaveIDs - 1 {
+			rec.SaveIDs = append(rec.SaveIDs, 1<<63)
 		}
 		rec.Data = make([]byte, 1<<20-4-512-200)
 		save(t, s, rec, store.Base{})
@@ -64,7 +64,7 @@ func TestEntities(t *testing.T) {
 			want []string
 		}{
 			{"a-session", rec, []string{"deadline", "user"}},
-			{"an-end-mark", mark, []string{"deadline", "feed"}},
+			{"a-tombstone", mark, []string{"deadline", "feed"}},
 		} {
 			s, load, _ := at(c.name, c.rec.ID)
 			save(t, s, c.rec, store.Base{})
@@ -88,7 +88,7 @@ func TestEntities(t *testing.T) {
 	t.Run("one that is not a record is an error", func(t *testing.T) {
 		rec := session(3)
 		s, _, put := at("foreign", rec.ID)
-		for name, value := range map[string]any{"version": "1", "tags": "a", "user": "short", "deadline": int64(7), "data": "text"} {
+		for name, value := range map[string]any{"version": "1", "save_ids": "a", "user": "short", "deadline": int64(7), "data": "text"} {
 			if err := put(&datastore.PropertyList{{Name: name, Value: value}}); err != nil {
 				t.Fatal(err)
 			}
@@ -144,7 +144,7 @@ func TestEntitiesAreThoseOfCloudDatastore(t *testing.T) {
 	s := open(t, gae.Options{})
 	rec := session(1)
 	rec.User = store.UserHash{1}
-	rec.Tags = append(rec.Tags, 1<<63)
+	rec.SaveIDs = append(rec.SaveIDs, 1<<63)
 	mark := next(session(2))
 	mark.Ended, mark.Data = mark.Seen, nil
 
@@ -187,12 +187,12 @@ func TestEntitiesAreThoseOfCloudDatastore(t *testing.T) {
 	}
 	stamp := func(at time.Time) string { return at.Format(time.RFC3339) }
 	unindexed := func(kind string, value any) object { return object{kind: value, "excludeFromIndexes": true} }
-	tag := func(n store.Tag) object { return unindexed("integerValue", fmt.Sprint(int64(n))) }
+	saveID := func(n store.SaveID) object { return unindexed("integerValue", fmt.Sprint(int64(n))) }
 
 	save(t, s, rec, store.Base{})
 	want := object{
 		"version":  unindexed("integerValue", "1"),
-		"tags":     object{"arrayValue": object{"values": []object{tag(rec.Tags[0]), tag(rec.Tags[1])}}},
+		"save_ids": object{"arrayValue": object{"values": []object{saveID(rec.SaveIDs[0]), saveID(rec.SaveIDs[1])}}},
 		"user":     object{"stringValue": store.ID(rec.User).String()},
 		"created":  unindexed("timestampValue", stamp(rec.Created)),
 		"seen":     unindexed("timestampValue", stamp(rec.Seen)),
@@ -214,12 +214,12 @@ func TestEntitiesAreThoseOfCloudDatastore(t *testing.T) {
 
 	save(t, s, mark, store.Base{})
 	if feed := lookUp(mark.ID)["feed"]; feed == nil {
-		t.Errorf("the end mark has no place in the feed")
+		t.Errorf("the tombstone has no place in the feed")
 	}
 
 	// And the other way round.
 	two := session(3)
-	two.User, two.Tags = rec.User, rec.Tags
+	two.User, two.SaveIDs = rec.User, rec.SaveIDs
 	api("commit", object{"mode": "NON_TRANSACTIONAL", "mutations": []object{{"insert": object{"key": key(two.ID), "properties": want}}}})
 	holds(t, s, two)
 	if recs, err := s.ByUser(t.Context(), rec.User); err != nil || len(recs) != 2 {

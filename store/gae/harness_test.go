@@ -130,7 +130,7 @@ func spaces() func(*testing.T) store.Store {
 func session(i byte) store.Record {
 	at := time.Now().UTC().Truncate(time.Hour)
 	return store.Record{
-		ID: store.HashIdentifier([]byte{i}), Version: 1, Tags: []store.Tag{store.Tag(time.Now().UnixNano())},
+		ID: store.HashIdentifier([]byte{i}), Version: 1, SaveIDs: []store.SaveID{store.SaveID(time.Now().UnixNano())},
 		Created: at, Seen: at, Deadline: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Data: []byte("version 1"),
 	}
 }
@@ -138,8 +138,8 @@ func session(i byte) store.Record {
 // next returns the record that follows on rec.
 func next(rec store.Record) store.Record {
 	rec.Version++
-	rec.Tags = append([]store.Tag{store.Tag(time.Now().UnixNano())}, rec.Tags...)
-	rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags)]
+	rec.SaveIDs = append([]store.SaveID{store.SaveID(time.Now().UnixNano())}, rec.SaveIDs...)
+	rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
 	rec.Data = slices.Clone(rec.Data)
 	return rec
 }

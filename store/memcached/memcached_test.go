@@ -64,13 +64,13 @@ func TestARecordThatMemcachedWouldRefuseIsTooLarge(t *testing.T) {
 	}
 	id := store.ID{1}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	rec := store.Record{ID: id, Version: 1, Tags: []store.Tag{1}, Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour)}
+	rec := store.Record{ID: id, Version: 1, SaveIDs: []store.SaveID{1}, Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour)}
 	rec.Data = make([]byte, 1<<20-1000)
 	if err := s.Save(t.Context(), rec, store.Base{}); err != nil {
 		t.Fatalf("just under the limit: %v", err)
 	}
 	next := rec
-	next.Version, next.Tags, next.Data = 2, []store.Tag{2, 1}, make([]byte, 1<<20)
+	next.Version, next.SaveIDs, next.Data = 2, []store.SaveID{2, 1}, make([]byte, 1<<20)
 	if err := s.Save(t.Context(), next, rec.Base()); !errors.Is(err, store.ErrTooLarge) {
 		t.Fatalf("over the limit: %v", err)
 	}

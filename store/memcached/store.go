@@ -11,7 +11,7 @@ import (
 )
 
 // Store keeps sessions in memcached alone. Everything is lost when a server
-// restarts, and memcached drops what it has no room for, end marks included:
+// restarts, and memcached drops what it has no room for, tombstones included:
 // use it only where a lost session, and a logout that is not final against a
 // copied cookie, do no harm. Within one server's life, compare-and-set is exact.
 //
@@ -75,7 +75,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 			return err
 		}
 		absent := err != nil
-		if !absent && have.HasTag(rec.Tags[0]) {
+		if !absent && have.HasSaveID(rec.SaveIDs[0]) {
 			return nil
 		}
 		now := time.Now()
@@ -144,7 +144,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 			return err
 		}
 		now := time.Now().UTC()
-		mark := store.Record{ID: id, Version: have.Version, Tags: have.Tags, Created: have.Created, Ended: now}
+		mark := store.Record{ID: id, Version: have.Version, SaveIDs: have.SaveIDs, Created: have.Created, Ended: now}
 		if err != nil {
 			mark.Created = now
 		}

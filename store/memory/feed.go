@@ -16,7 +16,7 @@ type feed struct {
 }
 
 // feedLength is how many ends are kept. Whoever asks for older ones gets every
-// end mark there is.
+// tombstone there is.
 const feedLength = 1 << 14
 
 func (f *feed) add(id store.ID, until time.Time) {
@@ -31,7 +31,7 @@ func (f *feed) add(id store.ID, until time.Time) {
 }
 
 // page returns the ends behind the cursor. If ok is false, the answer is to be
-// completed with every end mark.
+// completed with every tombstone.
 func (f *feed) page(cursor string, limit int) (page store.EndPage, ok bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

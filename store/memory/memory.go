@@ -54,10 +54,10 @@ type Option func(*Store)
 // and a flat estimate for the rest of each. A Save that does not fit into what
 // is left evicts other records, roughly in this order: those past their
 // deadline, then the sessions that were idle for longest (that is, whose
-// deadline is next), and only when no session is left, end marks.
+// deadline is next), and only when no session is left, tombstones.
 //
 // An evicted session is lost: its visitor is logged out. So bound a store only
-// where that is acceptable. An evicted end mark no longer refuses the insert
+// where that is acceptable. An evicted tombstone no longer refuses the insert
 // of a session that ended. A record that alone is larger than n is refused
 // with store.ErrTooLarge. Without this option, or with n <= 0, nothing is
 // evicted.
@@ -188,7 +188,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	case errors.Is(err, store.ErrNotFound), err == nil && known.Expired(time.Now()):
 	case err != nil:
 		return nil, err
-	case known.HasTag(rec.Tags[0]):
+	case known.HasSaveID(rec.SaveIDs[0]):
 		return nil, nil
 	default:
 		return nil, store.ErrConflict

@@ -33,7 +33,7 @@ func session(n, size int) store.Record {
 	return store.Record{
 		ID:       id(n),
 		Version:  1,
-		Tags:     []store.Tag{store.Tag(n + 1)},
+		SaveIDs:  []store.SaveID{store.SaveID(n + 1)},
 		Created:  now,
 		Seen:     now,
 		Deadline: now.Add(time.Hour + time.Duration(n)*time.Second),
@@ -121,7 +121,7 @@ func TestBoundedStoreEvictsExpiredRecordsBeforeLiveOnes(t *testing.T) {
 	})
 }
 
-func TestBoundedStoreKeepsEndMarksWhileThereAreSessions(t *testing.T) {
+func TestBoundedStoreKeepsTombstonesWhileThereAreSessions(t *testing.T) {
 	s := memory.New(memory.MaxBytes(1 << 20))
 	const marks = 100
 	for n := range marks {
@@ -134,11 +134,11 @@ func TestBoundedStoreKeepsEndMarksWhileThereAreSessions(t *testing.T) {
 		insert(t, s, session(marks+n, 1024))
 	}
 	if c := count(t, s); c.Ended != marks {
-		t.Errorf("%d of %d end marks are left, want all: the sessions would be live again", c.Ended, marks)
+		t.Errorf("%d of %d tombstones are left, want all: the sessions would be live again", c.Ended, marks)
 	}
 }
 
-func TestBoundedStoreFullOfEndMarksGivesUpTheOldest(t *testing.T) {
+func TestBoundedStoreFullOfTombstonesGivesUpTheOldest(t *testing.T) {
 	s := memory.New(memory.MaxBytes(64 << 10))
 	for n := range 1_000 {
 		if err := s.Delete(t.Context(), id(n), time.Now().Add(time.Hour+time.Duration(n)*time.Second)); err != nil {
@@ -146,10 +146,10 @@ func TestBoundedStoreFullOfEndMarksGivesUpTheOldest(t *testing.T) {
 		}
 	}
 	if c := count(t, s); c.Ended < 100 || c.Ended > 200 {
-		t.Errorf("%d end marks are kept in 64 KiB, want about 187", c.Ended)
+		t.Errorf("%d tombstones are kept in 64 KiB, want about 187", c.Ended)
 	}
 	if !has(t, s, id(999)) {
-		t.Error("the newest end mark was evicted by its own Delete")
+		t.Error("the newest tombstone was evicted by its own Delete")
 	}
 }
 
@@ -171,7 +171,7 @@ func TestExpiryIsExactToTheMillisecond(t *testing.T) {
 		old := session(1, 1)
 		insert(t, s, old)
 		fresh := session(1, 1)
-		fresh.Tags = []store.Tag{99}
+		fresh.SaveIDs = []store.SaveID{99}
 		fresh.Deadline = fresh.Deadline.Add(time.Hour)
 
 		time.Sleep(time.Until(old.Deadline))
@@ -252,12 +252,12 @@ func TestLoadAndSaveAllocateLittle(t *testing.T) {
 		}
 	})
 	if loads > 1 {
-		t.Errorf("Load allocates %v times, want once, for the tags", loads)
+		t.Errorf("Load allocates %v times, want once, for the save IDs", loads)
 	}
 	saves := testing.AllocsPerRun(100, func() {
 		base := rec.Base()
 		rec.Version++
-		rec.Tags[0]++
+		rec.SaveIDs[0]++
 		if err := s.Save(ctx, rec, base); err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +289,7 @@ func BenchmarkSave(b *testing.B) {
 	for b.Loop() {
 		base := rec.Base()
 		rec.Version++
-		rec.Tags[0] += 1 << 32
+		rec.SaveIDs[0] += 1 << 32
 		rec.Deadline = rec.Deadline.Add(time.Millisecond)
 		if err := s.Save(b.Context(), rec, base); err != nil {
 			b.Fatal(err)

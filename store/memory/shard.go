@@ -15,7 +15,7 @@ type shard struct {
 	mu      sync.RWMutex
 	entries map[store.ID]*entry
 	live    queue                     // sessions, the next deadline first
-	marks   queue                     // end marks, the next deadline first
+	marks   queue                     // tombstones, the next deadline first
 	users   map[store.UserHash]*entry // the first of each user's live entries
 	slots   []*entry                  // for Scan: nil where an entry was removed
 	free    []int                     // the empty slots
@@ -33,17 +33,17 @@ type entry struct {
 
 // A row is what is kept of a store.Record. Times are Unix milliseconds.
 type row struct {
-	id       store.ID
-	version  uint64
-	tags     [store.RecentTags]store.Tag
-	tagCount int
-	user     store.UserHash
-	created  int64
-	seen     int64
-	deadline int64
-	expires  int64
-	ended    int64
-	data     []byte
+	id          store.ID
+	version     uint64
+	saveIDs     [store.RecentSaveIDs]store.SaveID
+	saveIDCount int
+	user        store.UserHash
+	created     int64
+	seen        int64
+	deadline    int64
+	expires     int64
+	ended       int64
+	data        []byte
 }
 
 // overhead is about what an entry takes besides its data, its share of the
@@ -65,7 +65,7 @@ func newRow(rec *store.Record) row {
 		ended:    rec.Ended.UnixMilli(),
 		data:     rec.Data,
 	}
-	r.tagCount = copy(r.tags[:], rec.Tags)
+	r.saveIDCount = copy(r.saveIDs[:], rec.SaveIDs)
 	return r
 }
 
@@ -73,7 +73,7 @@ func (r *row) record() store.Record {
 	return store.Record{
 		ID:       r.id,
 		Version:  r.version,
-		Tags:     slices.Clone(r.tags[:r.tagCount]),
+		SaveIDs:  slices.Clone(r.saveIDs[:r.saveIDCount]),
 		User:     r.user,
 		Created:  time.UnixMilli(r.created).UTC(),
 		Seen:     time.UnixMilli(r.seen).UTC(),
@@ -87,9 +87,9 @@ func (r *row) record() store.Record {
 func (r *row) cost() int64      { return overhead + int64(len(r.data)) }
 func (r *row) isEnd() bool      { return r.ended != zeroTime }
 func (r *row) isListed() bool   { return r.user != store.UserHash{} && !r.isEnd() }
-func (r *row) base() store.Base { return store.Base{Version: r.version, Tag: r.tags[0]} }
-func (r *row) has(tag store.Tag) bool {
-	return slices.Contains(r.tags[:r.tagCount], tag)
+func (r *row) base() store.Base { return store.Base{Version: r.version, SaveID: r.saveIDs[0]} }
+func (r *row) has(saveID store.SaveID) bool {
+	return slices.Contains(r.saveIDs[:r.saveIDCount], saveID)
 }
 
 func (sh *shard) init() {
@@ -108,7 +108,7 @@ func (sh *shard) save(r row, base store.Base, shorten bool) (grown int64, err er
 		}
 		sh.add(r)
 		return r.cost(), nil
-	case e.has(r.tags[0]):
+	case e.has(r.saveIDs[0]):
 		return 0, nil
 	case insert:
 		if e.deadline >= time.Now().UnixMilli() {

@@ -42,7 +42,7 @@ func urls(t *testing.T) map[string]string {
 func record() store.Record {
 	now := time.Now()
 	return store.Record{
-		ID: store.HashIdentifier([]byte("a")), Version: 1, Tags: []store.Tag{1},
+		ID: store.HashIdentifier([]byte("a")), Version: 1, SaveIDs: []store.SaveID{1},
 		Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour),
 	}
 }

@@ -80,7 +80,7 @@ func testEachSaveOfABatchHasItsOwnOutcome(t *testing.T, db database) {
 	end.Ended, end.Data = end.Seen, nil
 	shorter := stored(session(), store.Base{})
 	short := following(shorter)
-	short.Shorten, short.Deadline, short.Tags = true, shorter.Created, short.Tags[:1]
+	short.Shorten, short.Deadline, short.SaveIDs = true, shorter.Created, short.SaveIDs[:1]
 	together(t, &s.writes,
 		save(following(good), good.Base(), nil),
 		save(following(stale), stale.Base(), store.ErrConflict),
@@ -97,7 +97,7 @@ func testEachSaveOfABatchHasItsOwnOutcome(t *testing.T, db database) {
 	}
 	for _, want := range []store.Record{short, end} {
 		got, err := s.Load(t.Context(), want.ID)
-		if err != nil || !got.Deadline.Equal(want.Deadline) || !got.Ended.Equal(want.Ended) || !slices.Equal(got.Tags, want.Tags) || len(got.Data) != len(want.Data) {
+		if err != nil || !got.Deadline.Equal(want.Deadline) || !got.Ended.Equal(want.Ended) || !slices.Equal(got.SaveIDs, want.SaveIDs) || len(got.Data) != len(want.Data) {
 			t.Errorf("got %v, want %v (%v)", got, want, err)
 		}
 	}
@@ -116,7 +116,7 @@ func testEachSaveOfABatchHasItsOwnOutcome(t *testing.T, db database) {
 		save(sent, store.Base{}, nil),
 	)
 	for _, want := range []store.Record{fresh, reborn} {
-		if got, err := s.Load(t.Context(), want.ID); err != nil || !slices.Equal(got.Tags, want.Tags) {
+		if got, err := s.Load(t.Context(), want.ID); err != nil || !slices.Equal(got.SaveIDs, want.SaveIDs) {
 			t.Errorf("the inserted record: %v", err)
 		}
 	}
@@ -218,9 +218,9 @@ func testTooMuchDataIsRefusedBeforeItIsSent(t *testing.T, db database) {
 	if err := s.Save(t.Context(), big, rec.Base()); !errors.Is(err, store.ErrTooLarge) {
 		t.Errorf("%v, want store.ErrTooLarge", err)
 	}
-	big.Data, big.Tags = nil, nil
+	big.Data, big.SaveIDs = nil, nil
 	if err := s.Save(t.Context(), big, rec.Base()); err == nil || errors.Is(err, store.ErrConflict) {
-		t.Errorf("a save without a tag: %v, want an error", err)
+		t.Errorf("a save without a save ID: %v, want an error", err)
 	}
 }
 
@@ -365,10 +365,10 @@ func testLoadsOfOneSessionMeet(t *testing.T, db database) {
 		}
 	})
 	together(t, &s.loads, calls...)
-	recs[0].Tags[0]++
+	recs[0].SaveIDs[0]++
 	for _, got := range recs[1:] {
-		if !slices.Equal(got.Tags, rec.Tags) {
-			t.Error("the callers share their tags")
+		if !slices.Equal(got.SaveIDs, rec.SaveIDs) {
+			t.Error("the callers share their save_ids")
 		}
 	}
 }

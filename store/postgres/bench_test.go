@@ -126,7 +126,7 @@ func fill(b *testing.B, s *Store, n int) []store.Record {
 func session() store.Record {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	rec := store.Record{
-		Version: 1, Tags: []store.Tag{store.Tag(rand.Uint64())},
+		Version: 1, SaveIDs: []store.SaveID{store.SaveID(rand.Uint64())},
 		Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(24 * time.Hour),
 		Data: make([]byte, 1000),
 	}
@@ -137,8 +137,8 @@ func session() store.Record {
 // following is the record that a request makes from rec.
 func following(rec store.Record) store.Record {
 	rec.Version++
-	rec.Tags = append([]store.Tag{store.Tag(rand.Uint64())}, rec.Tags...)
-	rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags)]
+	rec.SaveIDs = append([]store.SaveID{store.SaveID(rand.Uint64())}, rec.SaveIDs...)
+	rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
 	rec.Deadline = rec.Deadline.Add(time.Second)
 	return rec
 }

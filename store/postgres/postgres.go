@@ -286,8 +286,8 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 // exec runs one statement and returns how many rows it changed.
 func (s *Store) exec(ctx context.Context, again repetition, sql string, args ...any) (n int64, err error) {
 	err = s.retry(ctx, again, func(as naming) error {
-		tag, err := as.through(s.pool).Exec(ctx, sql, args...)
-		n = tag.RowsAffected()
+		saveID, err := as.through(s.pool).Exec(ctx, sql, args...)
+		n = saveID.RowsAffected()
 		return err
 	})
 	return n, err

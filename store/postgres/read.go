@@ -90,7 +90,7 @@ func (s *Store) loadMany(ctx context.Context, db querier, missing map[store.ID][
 		}
 		for i, c := range missing[rec.ID] {
 			if i > 0 {
-				rec.Tags = slices.Clone(rec.Tags)
+				rec.SaveIDs = slices.Clone(rec.SaveIDs)
 			}
 			c.settle(rec, nil)
 		}

@@ -14,12 +14,12 @@ var errNotARecord = fmt.Errorf("a row is not a session record: %w", store.ErrDam
 
 // row is a record as the arguments of insert and update.
 func row(rec store.Record) []any {
-	tags := make([]int64, len(rec.Tags))
-	for i, t := range rec.Tags {
-		tags[i] = int64(t)
+	saveIDs := make([]int64, len(rec.SaveIDs))
+	for i, t := range rec.SaveIDs {
+		saveIDs[i] = int64(t)
 	}
 	return []any{
-		rec.ID[:], int64(rec.Version), tags, userColumn(&rec), millis(rec.Created), millis(rec.Seen),
+		rec.ID[:], int64(rec.Version), saveIDs, userColumn(&rec), millis(rec.Created), millis(rec.Seen),
 		millis(rec.Deadline), millis(rec.Expires), millis(rec.Ended), dataColumn(&rec),
 	}
 }
@@ -32,7 +32,7 @@ func userColumn(rec *store.Record) []byte {
 	return rec.User[:]
 }
 
-// dataColumn is NULL for end marks only.
+// dataColumn is NULL for tombstones only.
 func dataColumn(rec *store.Record) []byte {
 	switch {
 	case rec.IsEnd():
@@ -46,12 +46,12 @@ func dataColumn(rec *store.Record) []byte {
 
 // recordColumns are records as the arguments of insertMany and updateMany: one
 // array for each column. PostgreSQL has no arrays of arrays of different
-// lengths: the tags are in one array, RecentTags for each record, and how many
+// lengths: the save IDs are in one array, RecentSaveIDs for each record, and how many
 // of them count in another one.
 func recordColumns(calls []*writeCall) []any {
 	n := len(calls)
 	ids, users, data := make([][]byte, n), make([][]byte, n), make([][]byte, n)
-	tags, tagCounts := make([]int64, n*store.RecentTags), make([]int32, n)
+	saveIDs, saveIDCounts := make([]int64, n*store.RecentSaveIDs), make([]int32, n)
 	var numbers [6][]int64
 	for i := range numbers {
 		numbers[i] = make([]int64, n)
@@ -59,9 +59,9 @@ func recordColumns(calls []*writeCall) []any {
 	for i, c := range calls {
 		rec := &c.q.rec
 		ids[i], users[i], data[i] = rec.ID[:], userColumn(rec), dataColumn(rec)
-		tagCounts[i] = int32(len(rec.Tags))
-		for k, tag := range rec.Tags {
-			tags[i*store.RecentTags+k] = int64(tag)
+		saveIDCounts[i] = int32(len(rec.SaveIDs))
+		for k, saveID := range rec.SaveIDs {
+			saveIDs[i*store.RecentSaveIDs+k] = int64(saveID)
 		}
 		for k, v := range [...]int64{
 			int64(rec.Version), millis(rec.Created), millis(rec.Seen), millis(rec.Deadline), millis(rec.Expires), millis(rec.Ended),
@@ -70,19 +70,19 @@ func recordColumns(calls []*writeCall) []any {
 		}
 	}
 	return []any{
-		ids, tags, tagCounts, numbers[0], users, numbers[1], numbers[2],
+		ids, saveIDs, saveIDCounts, numbers[0], users, numbers[1], numbers[2],
 		numbers[3], numbers[4], numbers[5], data,
 	}
 }
 
 // baseColumns are what updateMany takes besides.
 func baseColumns(calls []*writeCall) []any {
-	versions, tags, shorten := make([]int64, len(calls)), make([]int64, len(calls)), make([]bool, len(calls))
+	versions, saveIDs, shorten := make([]int64, len(calls)), make([]int64, len(calls)), make([]bool, len(calls))
 	for i, c := range calls {
-		versions[i], tags[i] = int64(c.q.base.Version), int64(c.q.base.Tag)
+		versions[i], saveIDs[i] = int64(c.q.base.Version), int64(c.q.base.SaveID)
 		shorten[i] = c.q.rec.Shorten || c.q.rec.IsEnd()
 	}
-	return []any{versions, tags, shorten}
+	return []any{versions, saveIDs, shorten}
 }
 
 // touchColumns are the arguments of touchMany: of each session the latest
@@ -108,8 +108,8 @@ func scan(r pgx.Row) (store.Record, error) {
 	var rec store.Record
 	var id, user []byte
 	var version, created, seen, deadline, expires, ended int64
-	var tags []int64
-	err := r.Scan(&id, &version, &tags, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
+	var saveIDs []int64
+	err := r.Scan(&id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
 	if err != nil {
 		return store.Record{}, err
 	}
@@ -119,8 +119,8 @@ func scan(r pgx.Row) (store.Record, error) {
 	copy(rec.ID[:], id)
 	copy(rec.User[:], user)
 	rec.Version = uint64(version)
-	for _, t := range tags {
-		rec.Tags = append(rec.Tags, store.Tag(t))
+	for _, t := range saveIDs {
+		rec.SaveIDs = append(rec.SaveIDs, store.SaveID(t))
 	}
 	rec.Created, rec.Seen, rec.Deadline = moment(created), moment(seen), moment(deadline)
 	rec.Expires, rec.Ended = moment(expires), moment(ended)

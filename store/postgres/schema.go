@@ -30,7 +30,7 @@ var migrations = []string{
 		seen     bigint NOT NULL,
 		deadline bigint NOT NULL,
 		version  bigint NOT NULL,
-		tags     bigint[] NOT NULL,
+		save_ids     bigint[] NOT NULL,
 		data     bytea
 	) WITH (fillfactor = 80);
 	ALTER TABLE %[1]s ALTER COLUMN data SET STORAGE EXTERNAL;
@@ -113,9 +113,9 @@ func lockNumber(table string, user []byte) int64 {
 }
 
 type statements struct {
-	load, insert, update, hasTag, end, touch, sweep, byUser, scan, count string
-	look, others, endMany, ends, sweepEnds                               string
-	loadMany, insertMany, updateMany, touchMany                          string
+	load, insert, update, hasSaveID, end, touch, sweep, byUser, scan, count string
+	look, others, endMany, ends, sweepEnds                                  string
+	loadMany, insertMany, updateMany, touchMany                             string
 }
 
 // many are the arguments of insertMany and updateMany as rows; see
@@ -123,12 +123,12 @@ type statements struct {
 const many = `unnest($1::bytea[], $3::integer[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[],
 	$8::bigint[], $9::bigint[], $10::bigint[], $11::bytea[]`
 
-const manyColumns = "id, tag_count, version, usr, created, seen, deadline, expires, ended, data"
+const manyColumns = "id, save_id_count, version, usr, created, seen, deadline, expires, ended, data"
 
-// manyTags are the tags of row n.nr of many.
-const manyTags = "($2::bigint[])[(n.nr - 1) * 8 + 1 : (n.nr - 1) * 8 + n.tag_count]"
+// manySaveIDs are the save IDs of row n.nr of many.
+const manySaveIDs = "($2::bigint[])[(n.nr - 1) * 8 + 1 : (n.nr - 1) * 8 + n.save_id_count]"
 
-const columns = "id, version, tags, usr, created, seen, deadline, expires, ended, data"
+const columns = "id, version, save_ids, usr, created, seen, deadline, expires, ended, data"
 
 // nowMillis is the database's clock.
 const nowMillis = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -136,31 +136,31 @@ const nowMillis = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 func statementsFor(table string) statements {
 	due := func(deadline string) string { return "(" + deadline + " / 3600000)::integer" }
 	r := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "NOW", nowMillis)
-	m := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "MANYTAGS", manyTags, "MANYCOLUMNS", manyColumns, "MANY", many)
+	m := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "MANYSAVEIDS", manySaveIDs, "MANYCOLUMNS", manyColumns, "MANY", many)
 	return statements{
 		load: r.Replace("SELECT COLUMNS FROM TABLE WHERE id = $1"),
 		// A record past its deadline makes room for a new one.
 		insert: r.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
 			VALUES ($1, $2, $3, $4, $5, $6, $7::bigint, $8, $9, $10, ` + due("$7::bigint") + `)
-			ON CONFLICT (id) DO UPDATE SET version = excluded.version, tags = excluded.tags, usr = excluded.usr,
+			ON CONFLICT (id) DO UPDATE SET version = excluded.version, save_ids = excluded.save_ids, usr = excluded.usr,
 				created = excluded.created, seen = excluded.seen, deadline = excluded.deadline, expires = excluded.expires,
 				ended = excluded.ended, data = excluded.data, due = excluded.due
-			WHERE t.deadline < NOW AND NOT t.tags @> excluded.tags[1:1]`),
+			WHERE t.deadline < NOW AND NOT t.save_ids @> excluded.save_ids[1:1]`),
 		// The comparison belongs inside the statement.
-		update: r.Replace(`UPDATE TABLE SET version = $2, tags = $3, usr = $4, created = $5,
+		update: r.Replace(`UPDATE TABLE SET version = $2, save_ids = $3, usr = $4, created = $5,
 			seen = CASE WHEN $13 THEN $6::bigint ELSE greatest(seen, $6::bigint) END,
 			deadline = CASE WHEN $13 THEN $7::bigint ELSE greatest(deadline, $7::bigint) END,
 			due = ` + due("CASE WHEN $13 THEN $7::bigint ELSE greatest(deadline, $7::bigint) END") + `,
 			expires = $8, ended = $9, data = $10
-			WHERE id = $1 AND version = $11 AND tags[1] = $12 AND ended = 0`),
-		hasTag: r.Replace("SELECT EXISTS (SELECT 1 FROM TABLE WHERE id = $1 AND tags @> ARRAY[$2::bigint])"),
+			WHERE id = $1 AND version = $11 AND save_ids[1] = $12 AND ended = 0`),
+		hasSaveID: r.Replace("SELECT EXISTS (SELECT 1 FROM TABLE WHERE id = $1 AND save_ids @> ARRAY[$2::bigint])"),
 		end: r.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
 			VALUES ($1, 0, '{}', NULL, $2::bigint, $2::bigint, $3::bigint, $3::bigint, $2::bigint, NULL, ` + due("$3::bigint") + `)
 			ON CONFLICT (id) DO UPDATE SET data = NULL,
 				ended = CASE WHEN t.ended = 0 THEN $2::bigint ELSE t.ended END,
 				deadline = CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END,
 				due = ` + due("CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END")),
-		look: r.Replace("SELECT tags, deadline >= NOW FROM TABLE WHERE id = $1"),
+		look: r.Replace("SELECT save_ids, deadline >= NOW FROM TABLE WHERE id = $1"),
 		others: r.Replace(`SELECT id, created, deadline FROM TABLE WHERE usr = $1 AND ended = 0
 			AND id <> $2 AND id <> $3 ORDER BY id FOR NO KEY UPDATE`),
 		endMany: r.Replace(`UPDATE TABLE SET data = NULL, ended = $2::bigint, deadline = $3::bigint, due = ` + due("$3::bigint") + `
@@ -182,8 +182,8 @@ func statementsFor(table string) statements {
 		touch: r.Replace(`UPDATE TABLE SET seen = greatest(seen, $2::bigint), deadline = greatest(deadline, $3::bigint),
 			due = ` + due("greatest(deadline, $3::bigint)") + ` WHERE id = $1 AND ended = 0`),
 		loadMany: r.Replace("SELECT COLUMNS FROM TABLE WHERE id = ANY($1)"),
-		insertMany: m.Replace(`INSERT INTO TABLE (id, version, tags, usr, created, seen, deadline, expires, ended, data, due)
-			SELECT n.id, n.version, MANYTAGS, n.usr, n.created, n.seen, n.deadline, n.expires, n.ended, n.data, ` + due("n.deadline") + `
+		insertMany: m.Replace(`INSERT INTO TABLE (id, version, save_ids, usr, created, seen, deadline, expires, ended, data, due)
+			SELECT n.id, n.version, MANYSAVEIDS, n.usr, n.created, n.seen, n.deadline, n.expires, n.ended, n.data, ` + due("n.deadline") + `
 			FROM MANY) WITH ORDINALITY AS n (MANYCOLUMNS, nr) ORDER BY n.id
 			ON CONFLICT (id) DO NOTHING RETURNING id`),
 		// The inner query finds and locks the rows that are to change, one by one
@@ -192,18 +192,18 @@ func statementsFor(table string) statements {
 		// with them, so that a plan that was made when the table was small is as
 		// good when it is large; a join in UPDATE … FROM could become anything.
 		updateMany: m.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
-			SELECT n.id, n.version, MANYTAGS, n.usr, n.created, now.seen, now.deadline, n.expires, n.ended, n.data, ` + due("now.deadline") + `
-			FROM MANY, $12::bigint[], $13::bigint[], $14::boolean[]) WITH ORDINALITY AS n (MANYCOLUMNS, base_version, base_tag, shorten, nr),
+			SELECT n.id, n.version, MANYSAVEIDS, n.usr, n.created, now.seen, now.deadline, n.expires, n.ended, n.data, ` + due("now.deadline") + `
+			FROM MANY, $12::bigint[], $13::bigint[], $14::boolean[]) WITH ORDINALITY AS n (MANYCOLUMNS, base_version, base_save_id, shorten, nr),
 			LATERAL (SELECT CASE WHEN n.shorten THEN n.seen ELSE greatest(o.seen, n.seen) END AS seen,
 					CASE WHEN n.shorten THEN n.deadline ELSE greatest(o.deadline, n.deadline) END AS deadline
-				FROM TABLE o WHERE o.id = n.id AND o.version = n.base_version AND o.tags[1] = n.base_tag AND o.ended = 0
+				FROM TABLE o WHERE o.id = n.id AND o.version = n.base_version AND o.save_ids[1] = n.base_save_id AND o.ended = 0
 				FOR NO KEY UPDATE SKIP LOCKED) AS now
-			ON CONFLICT (id) DO UPDATE SET version = excluded.version, tags = excluded.tags, usr = excluded.usr,
+			ON CONFLICT (id) DO UPDATE SET version = excluded.version, save_ids = excluded.save_ids, usr = excluded.usr,
 				created = excluded.created, seen = excluded.seen, deadline = excluded.deadline, expires = excluded.expires,
 				ended = excluded.ended, data = excluded.data, due = excluded.due
 			RETURNING t.id`),
 		touchMany: m.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
-			SELECT o.id, o.version, o.tags, o.usr, o.created, greatest(o.seen, n.seen), greatest(o.deadline, n.deadline),
+			SELECT o.id, o.version, o.save_ids, o.usr, o.created, greatest(o.seen, n.seen), greatest(o.deadline, n.deadline),
 				o.expires, o.ended, o.data, ` + due("greatest(o.deadline, n.deadline)") + `
 			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS n (id, seen, deadline),
 			LATERAL (SELECT * FROM TABLE WHERE id = n.id AND ended = 0 FOR NO KEY UPDATE SKIP LOCKED) AS o

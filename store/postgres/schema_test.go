@@ -111,7 +111,7 @@ func testUpgradeFromVersion1KeepsEverything(t *testing.T, db database) {
 	insert(over)
 
 	s := opened(t, db.url, Options{})
-	if got, err := s.Load(t.Context(), live.ID); err != nil || len(got.Data) != len(live.Data) || !slices.Equal(got.Tags, live.Tags) {
+	if got, err := s.Load(t.Context(), live.ID); err != nil || len(got.Data) != len(live.Data) || !slices.Equal(got.SaveIDs, live.SaveIDs) {
 		t.Errorf("a session from before: %v", err)
 	}
 	page, err := s.Ends(t.Context(), store.FeedFromStart, 10)

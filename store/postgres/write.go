@@ -79,14 +79,14 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 }
 
 func (s *Store) save(ctx context.Context, w writing) ([]store.ID, error) {
-	switch n := len(w.rec.Tags); {
-	case n == 0 || n > store.RecentTags:
-		return nil, fmt.Errorf("postgres: save: a record has 1 to %d tags, not %d", store.RecentTags, n)
+	switch n := len(w.rec.SaveIDs); {
+	case n == 0 || n > store.RecentSaveIDs:
+		return nil, fmt.Errorf("postgres: save: a record has 1 to %d save_ids, not %d", store.RecentSaveIDs, n)
 	case len(w.rec.Data) > maxData:
 		return nil, store.ErrTooLarge
 	}
-	// The caller may change the tags after an outcome that is unknown.
-	w.rec.Tags = slices.Clone(w.rec.Tags)
+	// The caller may change the save IDs after an outcome that is unknown.
+	w.rec.SaveIDs = slices.Clone(w.rec.SaveIDs)
 	ended, err := s.writes.do(ctx, w)
 	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrLimit) {
 		return nil, failed("save", err)
@@ -211,7 +211,7 @@ func (s *Store) writeOne(ctx context.Context, w *writing) (ended []store.ID, err
 func (s *Store) saveOne(ctx context.Context, rec store.Record, base store.Base) error {
 	sql, args := s.sql.insert, row(rec)
 	if base != (store.Base{}) {
-		sql, args = s.sql.update, append(args, int64(base.Version), int64(base.Tag), rec.Shorten || rec.IsEnd())
+		sql, args = s.sql.update, append(args, int64(base.Version), int64(base.SaveID), rec.Shorten || rec.IsEnd())
 	}
 	n, err := s.exec(ctx, once, sql, args...)
 	if err != nil || n == 1 {
@@ -221,7 +221,7 @@ func (s *Store) saveOne(ctx context.Context, rec store.Record, base store.Base) 
 	// sent earlier, and its snapshot is older than that.
 	var saved bool
 	err = s.retry(ctx, repeatable, func(as naming) error {
-		return as.through(s.pool).QueryRow(ctx, s.sql.hasTag, rec.ID[:], int64(rec.Tags[0])).Scan(&saved)
+		return as.through(s.pool).QueryRow(ctx, s.sql.hasSaveID, rec.ID[:], int64(rec.SaveIDs[0])).Scan(&saved)
 	})
 	if err == nil && !saved {
 		err = store.ErrConflict
@@ -293,13 +293,13 @@ func (s *Store) saveLimited(ctx context.Context, writings []*writing) (answers [
 // transaction that has the user's lock.
 func (s *Store) makeRoom(ctx context.Context, tx querier, rec *store.Record, limit store.UserLimit) (ended []store.ID, err error) {
 	var there bool
-	var tags []int64
-	err = tx.QueryRow(ctx, s.sql.look, rec.ID[:]).Scan(&tags, &there)
+	var saveIDs []int64
+	err = tx.QueryRow(ctx, s.sql.look, rec.ID[:]).Scan(&saveIDs, &there)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 	case err != nil:
 		return nil, err
-	case slices.Contains(tags, int64(rec.Tags[0])):
+	case slices.Contains(saveIDs, int64(rec.SaveIDs[0])):
 		return nil, nil // saved before
 	case there:
 		return nil, store.ErrConflict
@@ -312,11 +312,11 @@ func (s *Store) makeRoom(ctx context.Context, tx querier, rec *store.Record, lim
 	if err != nil {
 		return nil, err
 	}
-	tag, err := tx.Exec(ctx, s.sql.insert, row(*rec)...)
+	saveID, err := tx.Exec(ctx, s.sql.insert, row(*rec)...)
 	switch {
 	case err != nil:
 		return nil, err
-	case tag.RowsAffected() == 0:
+	case saveID.RowsAffected() == 0:
 		return nil, store.ErrConflict // with somebody who was faster
 	case len(victims) == 0:
 		return nil, nil

@@ -195,7 +195,7 @@ func TestASaveThatTooFewReplicasHaveIsAnErrorHoweverOftenItIsSent(t *testing.T) 
 	}
 	tooFew("on a connection that has written nothing", open(t, o).Save(t.Context(), two, rec.Base()))
 	tooFew("delete", s.Delete(t.Context(), newID(), time.Now().Add(time.Hour)))
-	if err := s.Save(t.Context(), next(rec), store.Base{Version: 9, Tag: 9}); !errors.Is(err, store.ErrConflict) {
+	if err := s.Save(t.Context(), next(rec), store.Base{Version: 9, SaveID: 9}); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a conflict is one whatever the replicas do: %v", err)
 	}
 	must(t, s.Touch(t.Context(), rec.ID, rec.Seen, rec.Deadline)) // waits for nobody

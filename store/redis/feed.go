@@ -12,7 +12,7 @@ import (
 )
 
 // The feed of ends is one sorted set, and so within one slot. It has two members
-// for each end mark:
+// for each tombstone:
 //
 //	o ID   score: the end's number, the server's time in microseconds, made to grow
 //	u ID   score: until when the mark is kept, in Unix milliseconds, negated

@@ -174,7 +174,7 @@ func TestAnEndCountsOnlyWhenTheFeedHasIt(t *testing.T) {
 	server.RedisCommand("LPUSH", s.prefix+feedKey, "in the way")
 	mark := ended(byMark, time.Hour)
 	for what, err := range map[string]error{
-		"an end mark": s.Save(t.Context(), mark, byMark.Base()),
+		"a tombstone": s.Save(t.Context(), mark, byMark.Base()),
 		"Delete":      s.Delete(t.Context(), byDelete.ID, time.Now().Add(time.Hour)),
 	} {
 		if err == nil || errors.Is(err, store.ErrConflict) {

@@ -10,7 +10,7 @@ import (
 )
 
 func FuzzDecode(f *testing.F) {
-	for _, rec := range []store.Record{{}, {Version: 1 << 63, Tags: []store.Tag{1, 2}, User: store.UserHash{3}, Seen: timeAt([]byte{0, 0, 0, 0, 0, 1}), Data: []byte("x")}} {
+	for _, rec := range []store.Record{{}, {Version: 1 << 63, SaveIDs: []store.SaveID{1, 2}, User: store.UserHash{3}, Seen: timeAt([]byte{0, 0, 0, 0, 0, 1}), Data: []byte("x")}} {
 		f.Add(encode(&rec))
 	}
 	f.Add(bytes.Repeat([]byte{1}, longestHead))
@@ -20,7 +20,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if rec.ID != id || len(rec.Tags) > store.RecentTags || len(rec.Data) > len(b) {
+		if rec.ID != id || len(rec.SaveIDs) > store.RecentSaveIDs || len(rec.Data) > len(b) {
 			t.Errorf("%x is read as %+v", b, rec)
 		}
 		if again := encode(&rec); !bytes.Equal(again, b) {

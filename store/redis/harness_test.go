@@ -64,7 +64,7 @@ func newID() store.ID {
 func session(user store.UserHash) store.Record {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	return store.Record{
-		ID: newID(), Version: 1, Tags: []store.Tag{store.Tag(rand.Uint64())}, User: user,
+		ID: newID(), Version: 1, SaveIDs: []store.SaveID{store.SaveID(rand.Uint64())}, User: user,
 		Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(24 * time.Hour),
 		Data: []byte("values"),
 	}
@@ -73,12 +73,12 @@ func session(user store.UserHash) store.Record {
 // next returns the record that follows.
 func next(rec store.Record) store.Record {
 	rec.Version++
-	rec.Tags = append([]store.Tag{store.Tag(rand.Uint64())}, rec.Tags...)
-	rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags)]
+	rec.SaveIDs = append([]store.SaveID{store.SaveID(rand.Uint64())}, rec.SaveIDs...)
+	rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
 	return rec
 }
 
-// ended returns the end mark that replaces rec.
+// ended returns the tombstone that replaces rec.
 func ended(rec store.Record, keep time.Duration) store.Record {
 	rec = next(rec)
 	rec.Ended = time.Now().UTC().Truncate(time.Millisecond)

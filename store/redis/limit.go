@@ -86,7 +86,7 @@ var errUnsettled = errors.New("the index by user does not keep its entries")
 // The index by user, which decides, and the sessions may be on different servers.
 // So a place in the index is reserved first; then those that have to go are
 // ended; then the session is saved; and then everything is looked at again. A
-// session whose place was given to another one meanwhile meets the end mark that
+// session whose place was given to another one meanwhile meets the tombstone that
 // was left for it. Whatever stops in between leaves at worst a place that nobody
 // takes, for a minute.
 //
@@ -107,7 +107,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 			return ended, failed("save: look at the user's sessions", err)
 		}
 		own := found.own
-		saved := own != nil && own.HasTag(rec.Tags[0])
+		saved := own != nil && own.HasSaveID(rec.SaveIDs[0])
 		switch {
 		case saved && (found.listed || own.IsEnd()):
 			return ended, nil

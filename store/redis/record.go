@@ -14,7 +14,7 @@ import (
 //
 //	at  bytes
 //	 0   1     format, 1
-//	 1   1     number of tags
+//	 1   1     number of save IDs
 //	 2   6     Seen      times in Unix milliseconds, 0 = not set
 //	 8   6     Deadline
 //	14   6     Created
@@ -22,16 +22,16 @@ import (
 //	26   6     Ended
 //	32  16     User
 //	48   8     Version
-//	56   8 n   Tags, newest first
+//	56   8 n   SaveIDs, newest first
 //	     …     Data
 //
-// Version and newest tag are side by side, so that a base is 16 bytes of it.
+// Version and newest save ID are side by side, so that a base is 16 bytes of it.
 const (
 	format      = 1
 	userAt      = 32
 	versionAt   = 48
-	tagsAt      = 56
-	longestHead = tagsAt + 8*store.RecentTags
+	saveIDsAt   = 56
+	longestHead = saveIDsAt + 8*store.RecentSaveIDs
 	timeSize    = 6
 	longestTime = 1<<(8*timeSize) - 1 // in the year 10889
 )
@@ -55,16 +55,16 @@ const clockSkew = time.Minute
 var errFormat = errors.New("the record was written by a newer release")
 
 func encode(rec *store.Record) []byte {
-	tags := rec.Tags[:min(len(rec.Tags), store.RecentTags)]
-	b := make([]byte, 0, tagsAt+8*len(tags)+len(rec.Data))
-	b = append(b, format, byte(len(tags)))
+	saveIDs := rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
+	b := make([]byte, 0, saveIDsAt+8*len(saveIDs)+len(rec.Data))
+	b = append(b, format, byte(len(saveIDs)))
 	for _, t := range [...]time.Time{rec.Seen, rec.Deadline, rec.Created, rec.Expires, rec.Ended} {
 		b = appendTime(b, t)
 	}
 	b = append(b, rec.User[:]...)
 	b = binary.BigEndian.AppendUint64(b, rec.Version)
-	for _, tag := range tags {
-		b = binary.BigEndian.AppendUint64(b, uint64(tag))
+	for _, saveID := range saveIDs {
+		b = binary.BigEndian.AppendUint64(b, uint64(saveID))
 	}
 	return append(b, rec.Data...)
 }
@@ -75,12 +75,12 @@ func decode(id store.ID, b []byte) (store.Record, error) {
 	switch {
 	case len(b) > 0 && b[0] > format && b[0] < ' ': // formats are no text
 		return store.Record{}, errFormat
-	case len(b) < tagsAt || b[0] != format:
+	case len(b) < saveIDsAt || b[0] != format:
 		return store.Record{}, store.ErrDamaged
 	}
 	n := int(b[1])
-	head := tagsAt + 8*n
-	if n > store.RecentTags || len(b) < head {
+	head := saveIDsAt + 8*n
+	if n > store.RecentSaveIDs || len(b) < head {
 		return store.Record{}, store.ErrDamaged
 	}
 	rec := store.Record{ID: id, User: store.UserHash(b[userAt:versionAt]), Version: binary.BigEndian.Uint64(b[versionAt:])}
@@ -88,7 +88,7 @@ func decode(id store.ID, b []byte) (store.Record, error) {
 		*t = timeAt(b[2+i*timeSize:])
 	}
 	for i := range n {
-		rec.Tags = append(rec.Tags, store.Tag(binary.BigEndian.Uint64(b[tagsAt+8*i:])))
+		rec.SaveIDs = append(rec.SaveIDs, store.SaveID(binary.BigEndian.Uint64(b[saveIDsAt+8*i:])))
 	}
 	if len(b) > head {
 		rec.Data = b[head:len(b):len(b)]
@@ -103,7 +103,7 @@ func encodeBase(base store.Base) string {
 		return ""
 	}
 	b := binary.BigEndian.AppendUint64(nil, base.Version)
-	return string(binary.BigEndian.AppendUint64(b, uint64(base.Tag)))
+	return string(binary.BigEndian.AppendUint64(b, uint64(base.SaveID)))
 }
 
 func appendTime(b []byte, t time.Time) []byte {

@@ -12,7 +12,7 @@ import (
 func TestTheHeadIsWhereTheScriptsLook(t *testing.T) {
 	rec := store.Record{
 		Version: 0x0102030405060708,
-		Tags:    []store.Tag{0x1112131415161718, 0x2122232425262728},
+		SaveIDs: []store.SaveID{0x1112131415161718, 0x2122232425262728},
 		User:    store.UserHash(bytes.Repeat([]byte{0xaa}, 16)),
 		Seen:    time.UnixMilli(1), Deadline: time.UnixMilli(2), Created: time.UnixMilli(3), Expires: time.UnixMilli(1<<48 - 1), Ended: time.UnixMilli(256),
 		Data: []byte("data"),
@@ -35,7 +35,7 @@ func TestTheHeadIsWhereTheScriptsLook(t *testing.T) {
 func TestARecordThatRedisWouldRefuseIsTooLarge(t *testing.T) {
 	rec := session(ann)
 	rec.Data = nil
-	for range store.RecentTags {
+	for range store.RecentSaveIDs {
 		rec = next(rec)
 	}
 	most := maxValue - len(encode(&rec))

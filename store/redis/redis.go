@@ -17,7 +17,7 @@
 // by itself, a minute after the record's deadline. These are all keys, each
 // behind [Options.Prefix]:
 //
-//	s:HANDLE  string      a session's record, or its end mark
+//	s:HANDLE  string      a session's record, or its tombstone
 //	u:HASH    hash        a user's sessions: ID to when the entry was written, when
 //	                      the session is over at the latest, when it was created
 //	ends      sorted set  the feed of ends: each twice, by its number and by its
@@ -77,7 +77,7 @@ type Options struct {
 	DialTimeout time.Duration
 
 	// AllowEviction lets Open accept servers that evict keys when their memory
-	// is full. Sessions are lost then, and end marks too, so that a logout may
+	// is full. Sessions are lost then, and tombstones too, so that a logout may
 	// not be final. A cache does not need it.
 	AllowEviction bool
 	// Replicas is how many replicas must have acknowledged a save or an end

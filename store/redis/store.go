@@ -155,8 +155,8 @@ func outcome(m valkey.ValkeyMessage, failure error) (n int64, user store.UserHas
 const soundLua = `
 local function head(key)
 	local b = redis.call('GETRANGE', key, 0, 119)
-	local format, tags = string.byte(b, 1, 2)
-	if b ~= '' and (format < 1 or format > 31 or format == 1 and (#b < 56 or tags > 8 or #b < 56 + 8 * tags)) then return '' end
+	local format, saves = string.byte(b, 1, 2)
+	if b ~= '' and (format < 1 or format > 31 or format == 1 and (#b < 56 or saves > 8 or #b < 56 + 8 * saves)) then return '' end
 	return b
 end
 `
@@ -181,9 +181,9 @@ end
 local update = base ~= ''
 if not (update and wasLive and sub(have, 49, 64) == base) then
 	if have ~= '' then
-		local tag = sub(new, 57, 64)
+		local save = sub(new, 57, 64)
 		for at = 57, 49 + 8 * string.byte(have, 2), 8 do
-			if sub(have, at, at + 7) == tag then
+			if sub(have, at, at + 7) == save then
 				-- Saved before. WAIT waits for what its connection wrote, so write.
 				redis.call('PEXPIREAT', key, wasDeadline + 60000)
 				return 1
@@ -255,7 +255,7 @@ func (s *Store) save(ctx context.Context, rec *store.Record, value []byte, base 
 		strconv.FormatInt(time.Now().UnixMilli(), 10), flag(indexed), flag(rec.Shorten)))
 }
 
-// endScript leaves an end mark. Its arguments are now and the mark's deadline,
+// endScript leaves a tombstone. Its arguments are now and the mark's deadline,
 // as in a record.
 var endScript = newScript(soundLua + `
 local key, now, till = KEYS[1], ARGV[1], ARGV[2]

@@ -106,7 +106,7 @@ func TestARefusedSaveLeavesNoEntryOfANewUser(t *testing.T) {
 	rec := inserted(t, s, session(store.UserHash{}))
 	save := next(rec)
 	save.User = ann
-	if err := s.Save(t.Context(), save, store.Base{Version: 7, Tag: 7}); !errors.Is(err, store.ErrConflict) {
+	if err := s.Save(t.Context(), save, store.Base{Version: 7, SaveID: 7}); !errors.Is(err, store.ErrConflict) {
 		t.Fatal(err)
 	}
 	if n := len(listed(t, s, ann)); n != 0 {

@@ -28,7 +28,7 @@ func ExampleOpen() {
 	err = db.Save(context.Background(), store.Record{
 		ID:       id,
 		Version:  1,
-		Tags:     []store.Tag{0x5eed},
+		SaveIDs:  []store.SaveID{0x5eed},
 		Deadline: time.Now().Add(time.Hour),
 		Data:     []byte("sealed by the session manager"),
 	}, store.Base{})

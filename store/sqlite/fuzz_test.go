@@ -25,14 +25,14 @@ func FuzzParseScan(f *testing.F) {
 
 // rowOf is a row of the table of sessions.
 type rowOf struct {
-	id, tags, user, data []byte
-	number               int64
-	ended                bool
+	id, saveIDs, user, data []byte
+	number                  int64
+	ended                   bool
 }
 
 func (r rowOf) Scan(into ...any) error {
 	for i, v := range []any{
-		r.number, r.id, r.number, r.tags, r.user, r.number, r.number, r.number, r.number, sql.NullInt64{Int64: r.number, Valid: r.ended}, r.data,
+		r.number, r.id, r.number, r.saveIDs, r.user, r.number, r.number, r.number, r.number, sql.NullInt64{Int64: r.number, Valid: r.ended}, r.data,
 	} {
 		switch into := into[i].(type) {
 		case *int64:
@@ -51,11 +51,11 @@ func (r rowOf) Scan(into ...any) error {
 func FuzzScanRecord(f *testing.F) {
 	f.Add(make([]byte, 16), []byte("12345678"), []byte(nil), []byte("data"), int64(1), false)
 	f.Add([]byte("short"), []byte("1234567"), make([]byte, 16), []byte(nil), int64(-1), true)
-	f.Fuzz(func(t *testing.T, id, tags, user, data []byte, number int64, ended bool) {
+	f.Fuzz(func(t *testing.T, id, saveIDs, user, data []byte, number int64, ended bool) {
 		if len(user) == 0 {
 			user = nil // what NULL is read as
 		}
-		rec, _, err := scanRecord(rowOf{id, tags, user, data, number, ended})
+		rec, _, err := scanRecord(rowOf{id, saveIDs, user, data, number, ended})
 		if err != nil {
 			if !errors.Is(err, store.ErrDamaged) {
 				t.Error(err)
@@ -63,10 +63,10 @@ func FuzzScanRecord(f *testing.F) {
 			return
 		}
 		var back []byte
-		for _, tag := range rec.Tags {
-			back = binary.BigEndian.AppendUint64(back, uint64(tag))
+		for _, saveID := range rec.SaveIDs {
+			back = binary.BigEndian.AppendUint64(back, uint64(saveID))
 		}
-		if string(rec.ID[:]) != string(id) || string(back) != string(tags) || string(rec.Data) != string(data) || rec.Seen.UnixMilli() != number || rec.IsEnd() != ended && number != 0 {
+		if string(rec.ID[:]) != string(id) || string(back) != string(saveIDs) || string(rec.Data) != string(data) || rec.Seen.UnixMilli() != number || rec.IsEnd() != ended && number != 0 {
 			t.Errorf("read %+v", rec)
 		}
 		if user != nil && string(rec.User[:]) != string(user) {

@@ -67,7 +67,7 @@ func incrementAll(path string) error {
 	}
 	rec := session(1, 0)
 	rec.Data = make([]byte, 8)
-	rec.Tags[0] = store.Tag(rand.Uint64())
+	rec.SaveIDs[0] = store.SaveID(rand.Uint64())
 	if err := s.Save(context.Background(), rec, store.Base{}); err != nil && !errors.Is(err, store.ErrConflict) {
 		return err
 	}
@@ -96,7 +96,7 @@ func increment(s *Store, id store.ID) error {
 			return err
 		}
 		rec := next(stored)
-		rec.Tags[0] = store.Tag(rand.Uint64())
+		rec.SaveIDs[0] = store.SaveID(rand.Uint64())
 		rec.Data = binary.BigEndian.AppendUint64(nil, binary.BigEndian.Uint64(stored.Data)+1)
 		if err := s.Save(context.Background(), rec, stored.Base()); !errors.Is(err, store.ErrConflict) {
 			return err
@@ -181,9 +181,9 @@ func writeSession(s *Store, n int, acknowledged io.Writer) error {
 func crashRecord(n int, version uint64) store.Record {
 	rec := session(n, 0)
 	rec.Version = version
-	rec.Tags = nil
-	for v := version; v > 0 && len(rec.Tags) < store.RecentTags; v-- {
-		rec.Tags = append(rec.Tags, store.Tag(v)<<32|store.Tag(n))
+	rec.SaveIDs = nil
+	for v := version; v > 0 && len(rec.SaveIDs) < store.RecentSaveIDs; v-- {
+		rec.SaveIDs = append(rec.SaveIDs, store.SaveID(v)<<32|store.SaveID(n))
 	}
 	rng := rand.New(rand.NewPCG(uint64(n), version))
 	rec.Data = make([]byte, rng.IntN(20_000))

@@ -22,7 +22,7 @@ type reader struct {
 
 // What a row consists of, in the order that scanRecord reads it.
 const (
-	head    = `row, id, version, tags, user, created, seen, deadline, expires, ended`
+	head    = `row, id, version, save_ids, user, created, seen, deadline, expires, ended`
 	columns = head + `, data`
 )
 
@@ -89,20 +89,20 @@ func (r *reader) list(ctx context.Context, s *sql.Stmt, args ...any) (recs []sto
 func scanRecord(row interface{ Scan(...any) error }) (rec store.Record, number int64, err error) {
 	var version, created, seen, deadline, expires int64
 	var ended sql.NullInt64
-	var id, tags, user []byte
-	err = row.Scan(&number, &id, &version, &tags, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
+	var id, saveIDs, user []byte
+	err = row.Scan(&number, &id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
 	if err != nil {
 		return store.Record{}, 0, err
 	}
-	if len(id) != len(rec.ID) || user != nil && len(user) != len(rec.User) || len(tags)%8 != 0 {
+	if len(id) != len(rec.ID) || user != nil && len(user) != len(rec.User) || len(saveIDs)%8 != 0 {
 		return store.Record{}, number, fmt.Errorf("row %d: %w", number, store.ErrDamaged)
 	}
 	copy(rec.ID[:], id)
 	copy(rec.User[:], user)
 	rec.Version = uint64(version)
-	rec.Tags = make([]store.Tag, len(tags)/8)
-	for i := range rec.Tags {
-		rec.Tags[i] = store.Tag(binary.BigEndian.Uint64(tags[8*i:]))
+	rec.SaveIDs = make([]store.SaveID, len(saveIDs)/8)
+	for i := range rec.SaveIDs {
+		rec.SaveIDs[i] = store.SaveID(binary.BigEndian.Uint64(saveIDs[8*i:]))
 	}
 	rec.Created = time.UnixMilli(created).UTC()
 	rec.Seen = time.UnixMilli(seen).UTC()

@@ -43,13 +43,13 @@ var migrations = []string{
 		row      INTEGER PRIMARY KEY,
 		id       BLOB NOT NULL UNIQUE,
 		version  INTEGER NOT NULL, -- as a signed number
-		tags     BLOB NOT NULL,    -- 8 bytes each, big-endian, the newest first
+		save_ids     BLOB NOT NULL,    -- 8 bytes each, big-endian, the newest first
 		user     BLOB,             -- NULL: nobody
 		created  INTEGER NOT NULL, -- this and the times below: Unix milliseconds
 		seen     INTEGER NOT NULL,
 		deadline INTEGER NOT NULL,
 		expires  INTEGER NOT NULL,
-		ended    INTEGER,          -- NULL: not an end mark
+		ended    INTEGER,          -- NULL: not a tombstone
 		sweep    INTEGER NOT NULL, -- at the deadline or before
 		data     BLOB
 	) STRICT;
@@ -61,7 +61,7 @@ var migrations = []string{
 	`CREATE TABLE ends (
 		number INTEGER PRIMARY KEY AUTOINCREMENT,
 		id     BLOB NOT NULL,
-		until  INTEGER NOT NULL -- the end mark's deadline, Unix milliseconds
+		until  INTEGER NOT NULL -- the tombstone's deadline, Unix milliseconds
 	) STRICT;
 	CREATE INDEX ends_until ON ends(until);
 	INSERT INTO ends (id, until) SELECT id, deadline FROM sessions WHERE ended IS NOT NULL;

@@ -239,8 +239,8 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	if len(rec.Data) > maxData {
 		return store.ErrTooLarge
 	}
-	// The caller may change the tags after an outcome that is unknown.
-	rec.Tags = slices.Clone(rec.Tags)
+	// The caller may change the save IDs after an outcome that is unknown.
+	rec.SaveIDs = slices.Clone(rec.SaveIDs)
 	err := s.writer.do(ctx, len(rec.Data), func(tx *transaction) error {
 		return tx.save(&rec, base)
 	})
@@ -252,7 +252,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	if len(rec.Data) > maxData {
 		return nil, store.ErrTooLarge
 	}
-	rec.Tags = slices.Clone(rec.Tags)
+	rec.SaveIDs = slices.Clone(rec.SaveIDs)
 	ended := make(chan []store.ID, 1)
 	err := s.writer.do(ctx, len(rec.Data), func(tx *transaction) error {
 		ids, err := tx.saveLimited(&rec, limit)

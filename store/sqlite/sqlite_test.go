@@ -28,8 +28,8 @@ func TestStore(t *testing.T) {
 // copyRow puts a row in the place of another one, from another connection.
 func copyRow(t *testing.T, s store.Store, from, to store.ID) {
 	t.Helper()
-	_, err := other(t, s.(*Store).path).Exec(`REPLACE INTO sessions (id, version, tags, user, created, seen, deadline, expires, ended, sweep, data)
-		SELECT ?2, version, tags, user, created, seen, deadline, expires, ended, sweep, data FROM sessions WHERE id = ?1`, from[:], to[:])
+	_, err := other(t, s.(*Store).path).Exec(`REPLACE INTO sessions (id, version, save_ids, user, created, seen, deadline, expires, ended, sweep, data)
+		SELECT ?2, version, save_ids, user, created, seen, deadline, expires, ended, sweep, data FROM sessions WHERE id = ?1`, from[:], to[:])
 	must(t, err)
 }
 
@@ -86,7 +86,7 @@ func session(n, size int) store.Record {
 	return store.Record{
 		ID:       id(n),
 		Version:  1,
-		Tags:     []store.Tag{store.Tag(n + 1)},
+		SaveIDs:  []store.SaveID{store.SaveID(n + 1)},
 		Created:  now,
 		Seen:     now,
 		Deadline: now.Add(time.Hour),
@@ -98,8 +98,8 @@ func session(n, size int) store.Record {
 // next returns the record that follows.
 func next(rec store.Record) store.Record {
 	rec.Version++
-	rec.Tags = append([]store.Tag{rec.Tags[0] + 1<<32}, rec.Tags...)
-	rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags)]
+	rec.SaveIDs = append([]store.SaveID{rec.SaveIDs[0] + 1<<32}, rec.SaveIDs...)
+	rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
 	return rec
 }
 

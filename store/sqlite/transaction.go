@@ -23,18 +23,18 @@ type transaction struct {
 func (tx *transaction) prepare(db *sql.DB) error {
 	return statements{
 		&tx.insert: `INSERT INTO sessions
-			(id, version, tags, user, created, seen, deadline, expires, ended, sweep, data)
+			(id, version, save_ids, user, created, seen, deadline, expires, ended, sweep, data)
 			VALUES (?1, ?2, coalesce(?3, x''), ?4, ?5, ?6, ?7, ?8, ?9, ?7, ?10)
 			ON CONFLICT (id) DO NOTHING`,
 
 		// The usual save. It leaves the indexed columns alone.
-		&tx.update: `UPDATE sessions SET version = ?2, tags = coalesce(?3, x''), created = ?5,
+		&tx.update: `UPDATE sessions SET version = ?2, save_ids = coalesce(?3, x''), created = ?5,
 			seen = max(seen, ?6), deadline = max(deadline, ?7), expires = ?8, data = ?9
-			WHERE id = ?1 AND version = ?10 AND substr(tags, 1, 8) = ?11
+			WHERE id = ?1 AND version = ?10 AND substr(save_ids, 1, 8) = ?11
 			AND ended IS NULL AND user IS ?4`,
 
 		&tx.look: `SELECT ` + head + `, NULL FROM sessions WHERE id = ?1`,
-		&tx.replace: `UPDATE sessions SET version = ?2, tags = coalesce(?3, x''), user = ?4, created = ?5,
+		&tx.replace: `UPDATE sessions SET version = ?2, save_ids = coalesce(?3, x''), user = ?4, created = ?5,
 			seen = ?6, deadline = ?7, expires = ?8, ended = ?9, sweep = min(sweep, ?7), data = ?10
 			WHERE id = ?1`,
 		&tx.mark: `UPDATE sessions SET ended = coalesce(ended, ?2), data = NULL,
@@ -86,7 +86,7 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 		}
 	case err != nil:
 		return err
-	case len(rec.Tags) > 0 && stored.HasTag(rec.Tags[0]):
+	case len(rec.SaveIDs) > 0 && stored.HasSaveID(rec.SaveIDs[0]):
 		return nil
 	case insert:
 		if time.Now().UnixMilli() <= stored.Deadline.UnixMilli() {
@@ -97,7 +97,7 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 	case !rec.Shorten && !rec.IsEnd():
 		seen, deadline = later(seen, stored.Seen), later(deadline, stored.Deadline)
 	}
-	_, err = tx.change(tx.replace, rec.ID[:], int64(rec.Version), tagBytes(rec.Tags), userBytes(rec.User),
+	_, err = tx.change(tx.replace, rec.ID[:], int64(rec.Version), saveIDBytes(rec.SaveIDs), userBytes(rec.User),
 		rec.Created.UnixMilli(), seen.UnixMilli(), deadline.UnixMilli(), rec.Expires.UnixMilli(),
 		endedMillis(rec.Ended), rec.Data)
 	return err
@@ -108,13 +108,13 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 func (tx *transaction) quickly(rec *store.Record, base store.Base) (done bool, err error) {
 	switch {
 	case base == store.Base{}:
-		done, err = tx.change(tx.insert, rec.ID[:], int64(rec.Version), tagBytes(rec.Tags), userBytes(rec.User),
+		done, err = tx.change(tx.insert, rec.ID[:], int64(rec.Version), saveIDBytes(rec.SaveIDs), userBytes(rec.User),
 			rec.Created.UnixMilli(), rec.Seen.UnixMilli(), rec.Deadline.UnixMilli(), rec.Expires.UnixMilli(),
 			endedMillis(rec.Ended), rec.Data)
 	case !rec.Shorten && !rec.IsEnd():
-		done, err = tx.change(tx.update, rec.ID[:], int64(rec.Version), tagBytes(rec.Tags), userBytes(rec.User),
+		done, err = tx.change(tx.update, rec.ID[:], int64(rec.Version), saveIDBytes(rec.SaveIDs), userBytes(rec.User),
 			rec.Created.UnixMilli(), rec.Seen.UnixMilli(), rec.Deadline.UnixMilli(), rec.Expires.UnixMilli(),
-			rec.Data, int64(base.Version), tagBytes([]store.Tag{base.Tag}))
+			rec.Data, int64(base.Version), saveIDBytes([]store.SaveID{base.SaveID}))
 	}
 	tx.pages += int64(len(rec.Data) / pageSize)
 	return done, err
@@ -139,7 +139,7 @@ func (tx *transaction) saveLimited(rec *store.Record, limit store.UserLimit) (en
 	case errors.Is(err, sql.ErrNoRows), errors.Is(err, store.ErrDamaged):
 	case err != nil:
 		return nil, err
-	case stored.HasTag(rec.Tags[0]):
+	case stored.HasSaveID(rec.SaveIDs[0]):
 		return nil, nil
 	case now.UnixMilli() <= stored.Deadline.UnixMilli():
 		return nil, store.ErrConflict
@@ -237,11 +237,11 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-func tagBytes(tags []store.Tag) []byte {
-	tags = tags[:min(len(tags), store.RecentTags)]
-	b := make([]byte, 0, 8*len(tags))
-	for _, tag := range tags {
-		b = binary.BigEndian.AppendUint64(b, uint64(tag))
+func saveIDBytes(saveIDs []store.SaveID) []byte {
+	saveIDs = saveIDs[:min(len(saveIDs), store.RecentSaveIDs)]
+	b := make([]byte, 0, 8*len(saveIDs))
+	for _, saveID := range saveIDs {
+		b = binary.BigEndian.AppendUint64(b, uint64(saveID))
 	}
 	return b
 }

@@ -111,10 +111,10 @@ func cancelledIncrement(h *harness, id store.ID) error {
 			cancel()
 		}()
 		sent := rec
-		sent.Tags = slices.Clone(rec.Tags)
+		sent.SaveIDs = slices.Clone(rec.SaveIDs)
 		err = h.store.Save(ctx, sent, stored.Base())
 		cancel()
-		clear(sent.Tags) // they are the caller's again, whatever became of it
+		clear(sent.SaveIDs) // they are the caller's again, whatever became of it
 		if err != nil && !errors.Is(err, store.ErrConflict) {
 			err = h.store.Save(h.Context(), rec, stored.Base())
 		}

@@ -10,24 +10,24 @@ import (
 )
 
 var endTests = []scenario{
-	{"an end mark replaces the session", func(h *harness) {
+	{"a tombstone replaces the session", func(h *harness) {
 		rec := h.inserted(first())
 		h.holds(h.saved(ended(rec, time.Hour), rec.Base()))
 	}},
 
-	{"an end mark takes its own deadline, earlier than the session's", func(h *harness) {
+	{"a tombstone takes its own deadline, earlier than the session's", func(h *harness) {
 		rec := h.inserted(first())
 		h.holds(h.saved(ended(rec, time.Minute), rec.Base()))
 	}},
 
-	{"an end mark is compared like every save", func(h *harness) {
+	{"a tombstone is compared like every save", func(h *harness) {
 		one := h.inserted(first())
 		two := h.following(one)
 		h.conflicts(ended(one, time.Hour), one.Base(), "a login that ends the old session must not miss the newer values in it")
 		h.holds(two)
 	}},
 
-	{"an end mark can be inserted", func(h *harness) {
+	{"a tombstone can be inserted", func(h *harness) {
 		// A session that was only in its cookie can be ended, too.
 		mark := ended(first(), time.Hour)
 		mark.Version = 1
@@ -38,7 +38,7 @@ var endTests = []scenario{
 		h.holds(mark)
 	}},
 
-	{"an end mark refuses every save", func(h *harness) {
+	{"a tombstone refuses every save", func(h *harness) {
 		rec := h.inserted(first())
 		mark := h.saved(ended(rec, time.Hour), rec.Base())
 		const why = "logout must be final"
@@ -54,7 +54,7 @@ var endTests = []scenario{
 		h.holds(mark)
 	}},
 
-	{"an end mark past its deadline can be replaced by an insert", func(h *harness) {
+	{"a tombstone past its deadline can be replaced by an insert", func(h *harness) {
 		old := ended(expired(), -time.Hour)
 		old.Version = 1
 		h.inserted(old)
@@ -63,13 +63,13 @@ var endTests = []scenario{
 		h.holds(h.inserted(rec))
 	}},
 
-	{"an end mark past its deadline still refuses a save", func(h *harness) {
+	{"a tombstone past its deadline still refuses a save", func(h *harness) {
 		rec := h.inserted(first())
 		h.saved(ended(rec, -time.Hour), rec.Base())
 		h.conflicts(next(rec), rec.Base(), "only an insert may use the place of a session that ended")
 	}},
 
-	{"Delete leaves an end mark until the given time", func(h *harness) {
+	{"Delete leaves a tombstone until the given time", func(h *harness) {
 		rec := first()
 		rec.User = newUser()
 		h.inserted(rec)
@@ -78,7 +78,7 @@ var endTests = []scenario{
 		h.deleted(rec.ID, until)
 		mark := h.load(rec.ID)
 		if !mark.IsEnd() || len(mark.Data) != 0 {
-			h.Fatalf("after Delete: Ended %v and %d bytes of Data, want an end mark without Data", mark.Ended, len(mark.Data))
+			h.Fatalf("after Delete: Ended %v and %d bytes of Data, want a tombstone without Data", mark.Ended, len(mark.Data))
 		}
 		if !mark.Deadline.Equal(until) {
 			h.Errorf("the mark's deadline is %v, want %v as given", mark.Deadline, until)
@@ -125,7 +125,7 @@ var endTests = []scenario{
 				h.Errorf("Delete again: the mark's Ended moved from %v to %v, want it unchanged", mark.Ended, got.Ended)
 			}
 		}
-		h.saved(mark, rec.Base()) // its tag is still known
+		h.saved(mark, rec.Base()) // its save ID is still known
 	}},
 
 	{"Delete of a record past its deadline ends it", func(h *harness) {

@@ -27,7 +27,7 @@ type harness struct {
 // now is the time in the precision that stores keep.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-func newTag() store.Tag { return store.Tag(rand.Uint64()) }
+func newSaveID() store.SaveID { return store.SaveID(rand.Uint64()) }
 
 func newID() store.ID {
 	return store.HashIdentifier(fmt.Appendf(nil, "%x%x", rand.Uint64(), rand.Uint64()))
@@ -41,7 +41,7 @@ func first() store.Record {
 	return store.Record{
 		ID:       newID(),
 		Version:  1,
-		Tags:     []store.Tag{newTag()},
+		SaveIDs:  []store.SaveID{newSaveID()},
 		Created:  at,
 		Seen:     at,
 		Deadline: at.Add(time.Hour),
@@ -60,16 +60,16 @@ func expired() store.Record {
 }
 
 // next returns the record that a request makes from rec: one version on, with
-// a tag of its own in front of those of the saves before it.
+// a save ID of its own in front of those of the saves before it.
 func next(rec store.Record) store.Record {
 	rec.Version++
-	rec.Tags = append([]store.Tag{newTag()}, rec.Tags...)
-	rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags)]
+	rec.SaveIDs = append([]store.SaveID{newSaveID()}, rec.SaveIDs...)
+	rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
 	rec.Data = fmt.Appendf(nil, "version %d", rec.Version)
 	return rec
 }
 
-// ended returns the end mark that replaces rec, kept for the given time.
+// ended returns the tombstone that replaces rec, kept for the given time.
 func ended(rec store.Record, keep time.Duration) store.Record {
 	rec = next(rec)
 	rec.Ended = now()
@@ -145,10 +145,10 @@ func (h *harness) staysEnded(id store.ID) {
 	h.Helper()
 	mark := h.load(id)
 	if !mark.IsEnd() {
-		h.Fatalf("the session is live again (version %d), want its end mark: logout must be final", mark.Version)
+		h.Fatalf("the session is live again (version %d), want its tombstone: logout must be final", mark.Version)
 	}
 	if len(mark.Data) != 0 {
-		h.Fatalf("the end mark has %d bytes of Data, want none: the values end with the session", len(mark.Data))
+		h.Fatalf("the tombstone has %d bytes of Data, want none: the values end with the session", len(mark.Data))
 	}
 }
 
@@ -170,8 +170,8 @@ func difference(got, want store.Record) string {
 	if got.Version != want.Version {
 		say("Version", got.Version, want.Version)
 	}
-	if !slices.Equal(got.Tags, want.Tags) {
-		say("Tags", got.Tags, want.Tags)
+	if !slices.Equal(got.SaveIDs, want.SaveIDs) {
+		say("SaveIDs", got.SaveIDs, want.SaveIDs)
 	}
 	if got.User != want.User {
 		say("User", got.User, want.User)

@@ -107,7 +107,7 @@ var limitTests = []scenario{
 		}
 	}},
 
-	{"keeps the end marks until the given time", func(h *harness) {
+	{"keeps the tombstones until the given time", func(h *harness) {
 		ann := newUser()
 		old := h.logins(ann, 1)
 		until := now().Add(37 * time.Minute)

@@ -16,7 +16,7 @@ type model map[store.ID]store.Record
 func (m model) save(rec store.Record, base store.Base) error {
 	stored, exists := m[rec.ID]
 	switch {
-	case exists && stored.HasTag(rec.Tags[0]):
+	case exists && stored.HasSaveID(rec.SaveIDs[0]):
 		return nil
 	case base == store.Base{} && exists:
 		return store.ErrConflict
@@ -172,7 +172,7 @@ func randomSave(rng *rand.Rand, stored store.Record, sent []sentSave) sentSave {
 	case 1:
 		s.base.Version++
 	case 2:
-		s.base.Tag++
+		s.base.SaveID++
 	case 3:
 		if len(sent) > 0 { // the base of some save before
 			s.base = sent[rng.IntN(len(sent))].base
@@ -183,7 +183,7 @@ func randomSave(rng *rand.Rand, stored store.Record, sent []sentSave) sentSave {
 	case 5:
 		s.rec.Shorten = true
 	}
-	s.rec.Tags = slices.Clone(s.rec.Tags)
+	s.rec.SaveIDs = slices.Clone(s.rec.SaveIDs)
 	if s.rec.Ended.IsZero() {
 		s.rec.Data = noise(rng.IntN(300))
 	}

@@ -53,7 +53,7 @@ var copiedTests = []scenario{
 		h.holds(victim)
 	}},
 
-	{"nor does a copied end mark", func(h *harness) {
+	{"nor does a copied tombstone", func(h *harness) {
 		ended, copied := newID(), h.inserted(first())
 		h.deleted(ended, now().Add(time.Hour))
 		h.copy(h.T, h.store, ended, copied.ID)

@@ -68,7 +68,7 @@ var saveTests = []scenario{
 			}
 			rec.User = store.UserHash(rec.ID)
 			rec.Version = 1<<53 + 1 // a number that a float64 cannot hold
-			rec.Tags = []store.Tag{math.MaxUint64, 1, 1 << 63, 1<<63 - 1, 1<<53 + 1, 256, 10, 13}
+			rec.SaveIDs = []store.SaveID{math.MaxUint64, 1, 1 << 63, 1<<63 - 1, 1<<53 + 1, 256, 10, 13}
 			h.inserted(rec)
 			h.holds(rec)
 			h.holds(h.following(rec))
@@ -157,19 +157,19 @@ var saveTests = []scenario{
 		h.holds(one)
 	}},
 
-	{"a save on the same version with another tag conflicts", func(h *harness) {
+	{"a save on the same version with another save ID conflicts", func(h *harness) {
 		one := h.inserted(first())
 		two := h.following(one)
 		other := next(one) // someone else's version 2, lost in a failover
-		h.conflicts(next(other), other.Base(), "versions may be given twice after a failover, so the tag must be compared too")
+		h.conflicts(next(other), other.Base(), "versions may be given twice after a failover, so the save ID must be compared too")
 		h.holds(two)
 	}},
 
-	{"a save compares with the newest tag only", func(h *harness) {
+	{"a save compares with the newest save ID only", func(h *harness) {
 		one := h.inserted(first())
 		two := h.following(one)
-		base := store.Base{Version: two.Version, Tag: one.Tags[0]}
-		h.conflicts(next(two), base, "an older tag among the recent ones is not the stored state")
+		base := store.Base{Version: two.Version, SaveID: one.SaveIDs[0]}
+		h.conflicts(next(two), base, "an older save ID among the recent ones is not the stored state")
 		h.holds(two)
 	}},
 
@@ -227,29 +227,29 @@ var saveTests = []scenario{
 		}
 	}},
 
-	{"who loads a record may change its fields and tags", func(h *harness) {
+	{"who loads a record may change its fields and save IDs", func(h *harness) {
 		rec := h.inserted(first())
 		rec = h.following(rec)
 		mine := h.load(rec.ID)
 		mine.Version = 99
-		mine.Tags[0], mine.Tags[1] = 7, 7
-		mine.Tags = append(mine.Tags[:1], 8)
+		mine.SaveIDs[0], mine.SaveIDs[1] = 7, 7
+		mine.SaveIDs = append(mine.SaveIDs[:1], 8)
 		mine.Data = nil
 		h.holds(rec)
 	}},
 
-	{"who saved a record may change its fields and tags", func(h *harness) {
+	{"who saved a record may change its fields and save IDs", func(h *harness) {
 		rec := first()
 		mine := rec
-		mine.Tags = slices.Clone(rec.Tags)
+		mine.SaveIDs = slices.Clone(rec.SaveIDs)
 		h.inserted(mine)
-		mine.Tags[0] = 7
+		mine.SaveIDs[0] = 7
 		h.holds(rec)
 		mine = next(rec)
 		two := mine
-		two.Tags = slices.Clone(mine.Tags)
+		two.SaveIDs = slices.Clone(mine.SaveIDs)
 		h.saved(mine, rec.Base())
-		mine.Tags[0], mine.Tags[1] = 7, 7
+		mine.SaveIDs[0], mine.SaveIDs[1] = 7, 7
 		h.holds(two)
 	}},
 }
@@ -272,13 +272,13 @@ var resendTests = []scenario{
 	{"a save is recognised below later ones and not applied again", func(h *harness) {
 		one := h.inserted(first())
 		top := one
-		for range store.RecentTags - 1 {
+		for range store.RecentSaveIDs - 1 {
 			top = h.following(top)
 		}
-		h.saved(one, store.Base{}) // its tag is the oldest that is kept
+		h.saved(one, store.Base{}) // its save ID is the oldest that is kept
 		h.holds(top)
 		top = h.following(top)
-		h.conflicts(one, store.Base{}, "its tag is no longer kept, and the record is another one")
+		h.conflicts(one, store.Base{}, "its save ID is no longer kept, and the record is another one")
 		h.holds(top)
 	}},
 
@@ -323,14 +323,14 @@ var resendTests = []scenario{
 		h.holds(rec)
 	}},
 
-	{"an end mark sent twice is saved once", func(h *harness) {
+	{"a tombstone sent twice is saved once", func(h *harness) {
 		rec := h.inserted(first())
 		mark := h.saved(ended(rec, time.Hour), rec.Base())
 		h.saved(mark, rec.Base())
 		h.holds(mark)
 	}},
 
-	{"a save below an end mark is recognised and leaves the mark", func(h *harness) {
+	{"a save below a tombstone is recognised and leaves the mark", func(h *harness) {
 		one := h.inserted(first())
 		two := h.following(one)
 		mark := h.saved(ended(two, time.Hour), two.Base())

@@ -94,8 +94,8 @@ func (s *simple) Load(ctx context.Context, id store.ID) (store.Record, error) {
 // out returns a row's record as the caller gets it.
 func (s *simple) out(row *simpleRow) store.Record {
 	rec := row.Record
-	if !s.is("tags shared with the loader") {
-		rec.Tags = slices.Clone(rec.Tags)
+	if !s.is("save IDs shared with the loader") {
+		rec.SaveIDs = slices.Clone(rec.SaveIDs)
 	}
 	return rec
 }
@@ -115,11 +115,11 @@ func (s *simple) in(rec store.Record) store.Record {
 			*at = time.Unix(0, 0).UTC()
 		}
 	}
-	if !s.is("tags shared with the saver") {
-		rec.Tags = slices.Clone(rec.Tags)
+	if !s.is("save IDs shared with the saver") {
+		rec.SaveIDs = slices.Clone(rec.SaveIDs)
 	}
-	if s.is("one tag too few kept") {
-		rec.Tags = rec.Tags[:min(len(rec.Tags), store.RecentTags-1)]
+	if s.is("one save ID too few kept") {
+		rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs-1)]
 	}
 	if s.is("ID is text") {
 		copy(rec.ID[:], bytes.ToValidUTF8(rec.ID[:], []byte("?")))
@@ -158,7 +158,7 @@ func (s *simple) Save(ctx context.Context, rec store.Record, base store.Base) er
 		return err
 	}
 	var lost error // of a save that is applied and cannot be recognised
-	if s.is("cancelled saves get another tag") {
+	if s.is("cancelled saves get another save ID") {
 		for range 200 {
 			runtime.Gosched()
 		}
@@ -183,7 +183,7 @@ func (s *simple) save(rec store.Record, base store.Base, lost error) error {
 	insert := base == store.Base{}
 
 	if row != nil && s.recognises(stored, rec) {
-		if s.is("own tag overwrites") {
+		if s.is("own save ID overwrites") {
 			row.Record = s.in(rec)
 		}
 		return nil
@@ -219,7 +219,7 @@ func (s *simple) save(rec store.Record, base store.Base, lost error) error {
 		s.mu.Lock()
 	}
 	if lost != nil {
-		rec.Tags = append([]store.Tag{12345}, rec.Tags[1:]...)
+		rec.SaveIDs = append([]store.SaveID{12345}, rec.SaveIDs[1:]...)
 	}
 	s.put(key, row, s.in(rec))
 	if rec.IsEnd() && !s.is("feed forgets marks") && !(insert && s.is("feed forgets inserted marks")) {
@@ -230,22 +230,22 @@ func (s *simple) save(rec store.Record, base store.Base, lost error) error {
 
 func (s *simple) recognises(stored, rec store.Record) bool {
 	switch {
-	case s.is("own tag not looked for"), s.is("own tag not looked for in marks") && stored.IsEnd():
+	case s.is("own save ID not looked for"), s.is("own save ID not looked for in marks") && stored.IsEnd():
 		return false
-	case s.is("only the newest tag looked for"):
-		return len(stored.Tags) > 0 && stored.Tags[0] == rec.Tags[0]
+	case s.is("only the newest save ID looked for"):
+		return len(stored.SaveIDs) > 0 && stored.SaveIDs[0] == rec.SaveIDs[0]
 	}
-	return stored.HasTag(rec.Tags[0])
+	return stored.HasSaveID(rec.SaveIDs[0])
 }
 
 func (s *simple) matches(stored store.Record, base store.Base) bool {
 	switch {
 	case s.is("version not compared"):
 		return true
-	case s.is("tag not compared"):
+	case s.is("save ID not compared"):
 		return stored.Version == base.Version
-	case s.is("any recent tag compared"):
-		return stored.Version == base.Version && stored.HasTag(base.Tag)
+	case s.is("any recent save ID compared"):
+		return stored.Version == base.Version && stored.HasSaveID(base.SaveID)
 	}
 	return stored.Base() == base
 }
@@ -311,8 +311,8 @@ func (s *simple) end(id store.ID, until time.Time) {
 	if !s.is("Delete keeps data") {
 		mark.Data = nil
 	}
-	if s.is("Delete forgets the tags") {
-		mark.Tags = nil
+	if s.is("Delete forgets the save IDs") {
+		mark.SaveIDs = nil
 	}
 	s.put(key, row, s.in(mark))
 }
@@ -477,8 +477,8 @@ func (s *simple) SaveLimited(ctx context.Context, rec store.Record, limit store.
 		} else {
 			s.end(id, until)
 		}
-		if s.is("limit forgets the tags of the evicted") {
-			s.rows[s.key(id)].Tags = nil
+		if s.is("limit forgets the save IDs of the evicted") {
+			s.rows[s.key(id)].SaveIDs = nil
 		}
 		if !s.is("feed forgets evictions") {
 			s.tell(id, until)

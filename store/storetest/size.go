@@ -68,7 +68,7 @@ var sizeTests = []scenario{
 		changed := func(i int) store.Record {
 			r := numbered(i)
 			r.Version = 2
-			r.Tags = []store.Tag{store.Tag(i + 1), rec.Tags[0]}
+			r.SaveIDs = []store.SaveID{store.SaveID(i + 1), rec.SaveIDs[0]}
 			r.Data = fmt.Appendf(nil, "changed %d", i)
 			return r
 		}

@@ -54,7 +54,7 @@ var sweepTests = []scenario{
 		h.inserted(youngMark)
 
 		if n := h.sweep(100); n != 3 {
-			h.Errorf("Sweep removed %d, want 3: a record and two end marks whose deadline passed two hours ago", n)
+			h.Errorf("Sweep removed %d, want 3: a record and two tombstones whose deadline passed two hours ago", n)
 		}
 		for _, rec := range []store.Record{old, oldMark, deleted} {
 			h.gone(rec.ID)

@@ -109,7 +109,7 @@ var touchTests = []scenario{
 				if i == 0 {
 					save := next(last)
 					if err := h.store.Save(h.Context(), save, last.Base()); err != nil {
-						h.Errorf("Save during touches: %v, want it saved: a touch changes neither version nor tag", err)
+						h.Errorf("Save during touches: %v, want it saved: a touch changes neither version nor save ID", err)
 						return
 					}
 					last = save

@@ -84,7 +84,7 @@ var userTests = []scenario{
 		rec := h.inserted(login(ann))
 		save := next(rec)
 		save.User = bob
-		h.conflicts(save, store.Base{Version: 7, Tag: 7}, "the base is not stored")
+		h.conflicts(save, store.Base{Version: 7, SaveID: 7}, "the base is not stored")
 		h.userHas(ann, rec)
 		h.userHas(bob)
 	}},
@@ -101,7 +101,7 @@ var userTests = []scenario{
 		h.userHas(bob, rec)
 	}},
 
-	{"lists no end marks", func(h *harness) {
+	{"lists no tombstones", func(h *harness) {
 		ann := newUser()
 		keep, byMark, byDelete := h.inserted(login(ann)), h.inserted(login(ann)), h.inserted(login(ann))
 		h.saved(ended(byMark, time.Hour), byMark.Base())

@@ -11,7 +11,7 @@ import (
 
 func FuzzDecodeEntry(f *testing.F) {
 	id := store.ID{7}
-	full, err := encodeCopy(store.Record{ID: id, Version: 3, Tags: []store.Tag{1}, Data: []byte("x")})
+	full, err := encodeCopy(store.Record{ID: id, Version: 3, SaveIDs: []store.SaveID{1}, Data: []byte("x")})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -46,13 +46,13 @@ func FuzzDecodeEntry(f *testing.F) {
 }
 
 func FuzzDecodeVolatile(f *testing.F) {
-	v := volatile{base: store.Base{Version: 1, Tag: 2}, Volatile: store.Volatile{Tag: 3, Data: []byte("x")}}
+	v := volatile{base: store.Base{Version: 1, SaveID: 2}, Volatile: store.Volatile{SaveID: 3, Data: []byte("x")}}
 	for _, b := range [][]byte{nil, v.encode(), v.encode()[1:], {kindVolatile}, encodeLease()} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v := decodeVolatile(b)
-		if v.base == (store.Base{}) && v.Tag == 0 && len(v.Data) == 0 {
+		if v.base == (store.Base{}) && v.SaveID == 0 && len(v.Data) == 0 {
 			return // of no session
 		}
 		if !bytes.Equal(v.encode(), b) {

@@ -193,7 +193,7 @@ type scene struct {
 	ended    bool   // an end has returned
 	written  uint64 // newest version whose Save has returned
 	writes   uint64 // how many Saves have returned
-	tags     store.Tag
+	saveIDs  store.SaveID
 	forgets  bool // the shared cache may lose entries
 	values   map[byte]uint64
 	acked    map[uint64]byte // by version: a volatile value whose SaveVolatile has returned
@@ -253,16 +253,16 @@ func (sc *scene) version(replica int, n uint64, value byte) store.Record {
 	rec := store.Record{ID: sc.id, Version: n, Created: now, Seen: now, Deadline: now.Add(time.Minute), Expires: now.Add(time.Hour), Data: []byte{byte(n), value}}
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	sc.tags++
-	rec.Tags = []store.Tag{sc.tags}
+	sc.saveIDs++
+	rec.SaveIDs = []store.SaveID{sc.saveIDs}
 	return rec
 }
 
 // sight is what a request sees of the session.
 type sight struct {
-	rec   store.Record
-	value byte
-	tag   store.Tag // of the volatile values that value is from; 0 = the record's own
+	rec    store.Record
+	value  byte
+	saveID store.SaveID // of the volatile values that value is from; 0 = the record's own
 }
 
 // look loads the session as a request with that floor does; ok says that it is
@@ -289,14 +289,14 @@ func (sc *scene) look(ctx context.Context, replica int, floor uint64) (see sight
 		return see, true
 	}
 	if v, err := sc.replicas[replica].LoadVolatile(ctx, sc.id, rec.Base()); err == nil {
-		see.value, see.tag = v.Data[0], v.Tag
+		see.value, see.saveID = v.Data[0], v.SaveID
 	}
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if made := sc.values[see.value]; see.tag != 0 && made != rec.Version {
+	if made := sc.values[see.value]; see.saveID != 0 && made != rec.Version {
 		sc.problems = append(sc.problems, fmt.Sprintf("version %d shows a volatile value of version %d", rec.Version, made))
 	}
-	if acked[rec.Version] != 0 && see.tag == 0 && !sc.forgets {
+	if acked[rec.Version] != 0 && see.saveID == 0 && !sc.forgets {
 		sc.problems = append(sc.problems, fmt.Sprintf("version %d does not show the volatile value that was kept for it", rec.Version))
 	}
 	return see, true
@@ -361,8 +361,8 @@ func (sc *scene) keeper(replica int, value byte) func(context.Context) {
 			ended := sc.ended
 			sc.values[value] = base.Version
 			sc.mu.Unlock()
-			next := store.Volatile{Tag: store.Tag(100 + uint64(value)), Data: []byte{value}}
-			err := sc.replicas[replica].SaveVolatile(ctx, sc.id, base, see.tag, next, see.rec.Expires)
+			next := store.Volatile{SaveID: store.SaveID(100 + uint64(value)), Data: []byte{value}}
+			err := sc.replicas[replica].SaveVolatile(ctx, sc.id, base, see.saveID, next, see.rec.Expires)
 			if err == nil {
 				sc.mu.Lock()
 				before := sc.acked[base.Version]

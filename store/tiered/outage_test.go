@@ -373,8 +373,8 @@ func TestAnUnknownOutcomeIsResolvedByTheSameSave(t *testing.T) {
 		}
 		tn.does(0, func(s *sojourn.Session) { count.Update(s, addOne) })
 		for _, rec := range sent {
-			if rec.Version != sent[0].Version || rec.Tags[0] != sent[0].Tags[0] {
-				tn.Errorf("another save was sent: version %d and a different tag", rec.Version)
+			if rec.Version != sent[0].Version || rec.SaveIDs[0] != sent[0].SaveIDs[0] {
+				tn.Errorf("another save was sent: version %d and a different save ID", rec.Version)
 			}
 		}
 		tn.wantRead("afterwards", tn.anna, 1, 2, http.StatusOK)

@@ -13,11 +13,11 @@ import (
 // Volatile values live under a key of their own, in the nearest cache that all
 // replicas share: not in the copies, which have to go after MaxStale, and in no
 // process, where other replicas would not see them. They belong to one state of
-// the session, named by version and tag: whatever follows that state makes them
+// the session, named by version and save ID: whatever follows that state makes them
 // void, without anybody having to delete them.
 
 // volatile is what the cache holds under volatileKey: kindVolatile, then the
-// version (8 bytes) and tag (8) of the state it belongs to, its own tag (8), and
+// version (8 bytes) and save ID (8) of the state it belongs to, its own save ID (8), and
 // the sealed values.
 type volatile struct {
 	base store.Base
@@ -36,8 +36,8 @@ func (v *volatile) encode() []byte {
 	b := make([]byte, 0, volatileHeader+len(v.Data))
 	b = append(b, kindVolatile)
 	b = binary.BigEndian.AppendUint64(b, v.base.Version)
-	b = binary.BigEndian.AppendUint64(b, uint64(v.base.Tag))
-	b = binary.BigEndian.AppendUint64(b, uint64(v.Tag))
+	b = binary.BigEndian.AppendUint64(b, uint64(v.base.SaveID))
+	b = binary.BigEndian.AppendUint64(b, uint64(v.SaveID))
 	return append(b, v.Data...)
 }
 
@@ -48,8 +48,8 @@ func decodeVolatile(b []byte) (v volatile) {
 		return v
 	}
 	v.base.Version = binary.BigEndian.Uint64(b[1:])
-	v.base.Tag = store.Tag(binary.BigEndian.Uint64(b[9:]))
-	v.Tag = store.Tag(binary.BigEndian.Uint64(b[17:]))
+	v.base.SaveID = store.SaveID(binary.BigEndian.Uint64(b[9:]))
+	v.SaveID = store.SaveID(binary.BigEndian.Uint64(b[17:]))
 	v.Data = b[volatileHeader:]
 	return v
 }
@@ -95,7 +95,7 @@ func (s *Store) LoadVolatile(ctx context.Context, id store.ID, base store.Base) 
 // SaveVolatile implements [store.VolatileKeeper]. It needs a copy of that very
 // state in the cache: one that is gone may have gone because the session has
 // ended.
-func (s *Store) SaveVolatile(ctx context.Context, id store.ID, base store.Base, prev store.Tag, next store.Volatile, until time.Time) error {
+func (s *Store) SaveVolatile(ctx context.Context, id store.ID, base store.Base, prev store.SaveID, next store.Volatile, until time.Time) error {
 	l := s.shared()
 	if l == nil {
 		return errors.ErrUnsupported
@@ -119,9 +119,9 @@ func (s *Store) SaveVolatile(ctx context.Context, id store.ID, base store.Base, 
 		})
 	case err != nil:
 		return err
-	case have.base == base && have.Tag == next.Tag:
+	case have.base == base && have.SaveID == next.SaveID:
 		return nil // sent again
-	case have.base == base && have.Tag != prev:
+	case have.base == base && have.SaveID != prev:
 		return store.ErrConflict
 	case have.base.Version > base.Version:
 		return store.ErrNotFound

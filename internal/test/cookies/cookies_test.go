@@ -51,7 +51,7 @@ func (r *row) Save(_ context.Context, rec store.Record, base store.Base) error {
 		if base != (store.Base{}) {
 			return store.ErrConflict
 		}
-	case r.rec.HasTag(rec.Tags[0]):
+	case r.rec.HasSaveID(rec.SaveIDs[0]):
 		return nil
 	case r.rec.IsEnd() || r.rec.Base() != base:
 		return store.ErrConflict
@@ -65,7 +65,7 @@ func (r *row) Delete(_ context.Context, id store.ID, until time.Time) error {
 	now := time.Now().UTC()
 	mark := store.Record{ID: id, Created: now, Seen: now, Ended: now, Deadline: until, Expires: until}
 	if r.rec != nil && r.rec.ID == id {
-		mark.Version, mark.Tags = r.rec.Version, r.rec.Tags
+		mark.Version, mark.SaveIDs = r.rec.Version, r.rec.SaveIDs
 	}
 	r.rec = &mark
 	return nil
@@ -234,7 +234,7 @@ func FuzzSealedCookies(f *testing.F) {
 		db.rec = nil
 		if ref, err := wire.ParseReference(reference); err == nil && stores {
 			rec := store.Record{
-				ID: store.HashIdentifier(ref.Identifier), Version: 1, Tags: []store.Tag{2}, Created: now, Seen: now,
+				ID: store.HashIdentifier(ref.Identifier), Version: 1, SaveIDs: []store.SaveID{2}, Created: now, Seen: now,
 				Deadline: now.Add(7 * 24 * time.Hour), Expires: now.Add(30 * 24 * time.Hour),
 			}
 			rec.Data = sealed(t, seal.Record, data, wire.BindRecord(aad, &rec))
