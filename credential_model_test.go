@@ -43,6 +43,7 @@ const (
 	credGrace    = 2 * time.Minute // the default, and what clocks may differ by
 	credOldIdle  = 24 * time.Hour  // a use in the old application extends a session by that
 	credOldLasts = 400 * time.Hour
+	credOldShort = 5 * time.Hour // likewise, of identifiers
 )
 
 var (
@@ -55,7 +56,8 @@ var (
 type credWorld struct {
 	kind   string // of the legacy format; "" = none
 	events string // names, parted by spaces
-	depth  int    // events in a sequence
+	begin  string // events that each sequence begins with
+	depth  int    // most events after them
 	edit   func(*sojourn.Config)
 	// formerly is what Config.Cookie was before the visitor came; nil = the same.
 	formerly *sojourn.Cookie
@@ -85,6 +87,7 @@ var credEvents = map[string]func(*credRun) bool{
 	"late-rotate": func(r *credRun) bool { return r.current(r.visitor) != nil && r.late(opRotate) },
 
 	"elsewhere": (*credRun).loginElsewhere,
+	"tab":       (*credRun).loginInATab,
 	"idle":      func(r *credRun) bool { return r.passes(credIdle + time.Second) },
 	"lifetime":  func(r *credRun) bool { return r.passes(credLifetime + time.Second) },
 	"grace":     func(r *credRun) bool { return r.passes(credGrace + time.Second) },
@@ -99,7 +102,9 @@ var credEvents = map[string]func(*credRun) bool{
 	"revoke-handle": (*credRun).revokesHandle,
 
 	// The site is rolled back to the old application, and returns.
-	"old-use":   (*credRun).oldUse,
+	"old-use": (*credRun).oldUse,
+	// Somebody sends the legacy cookie alone.
+	"old-alone": (*credRun).oldAlone,
 	"old-login": func(r *credRun) bool { return r.oldLogin(false) },
 	"old-bob":   func(r *credRun) bool { return r.oldLogin(true) },
 
@@ -173,7 +178,7 @@ type credRun struct {
 	refs    map[string]*credReference  // by value of the cookie
 	states  map[string]credState       // likewise
 	pool    map[string]map[string]bool // credentials by the names of their cookies
-	adopted map[string]bool            // legacy credentials
+	adopted map[string]*credHandle     // as what legacy credentials were adopted
 
 	problems []string
 }
@@ -237,7 +242,7 @@ func newCredRun(t *testing.T, w *credWorld, stats *credStats, keys *sojourn.KeyR
 	r := &credRun{
 		t: t, world: w, stats: stats, db: memory.New(), keys: keys,
 		lives: map[string]*credLife{}, handles: map[string]*credHandle{}, refs: map[string]*credReference{},
-		states: map[string]credState{}, pool: map[string]map[string]bool{}, adopted: map[string]bool{},
+		states: map[string]credState{}, pool: map[string]map[string]bool{}, adopted: map[string]*credHandle{},
 	}
 	if strings.Contains(w.events, "keys") {
 		r.keyText = keyText(sojourn.GenerateKey(), "index"+strings.TrimPrefix(sojourn.GenerateKey(), "active"))
@@ -421,6 +426,9 @@ func (r *credRun) request(m *sojourn.Manager, jar credJar, op *credOp, wait func
 		}
 		req.Header["Cookie"] = []string{strings.Join(line, "; ")}
 	}
+	for _, c := range jar {
+		r.suspects(c.value)
+	}
 	w := &credWriter{header: http.Header{}}
 	var s *sojourn.Session
 	m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
@@ -449,6 +457,14 @@ func (r *credRun) request(m *sojourn.Manager, jar credJar, op *credOp, wait func
 	}
 	r.account(a)
 	return a
+}
+
+// suspects notes that a credential turns up for which a session is to end.
+func (r *credRun) suspects(value string) {
+	ref := r.refs[value]
+	if r.cfg.EndOnTheft && ref != nil && ref.generation+1 == ref.handle.newest && r.outdated(ref) && r.over(r.lives[ref.handle.label]) == "" {
+		r.ends(r.lives[ref.handle.label], "theft", false)
+	}
 }
 
 // holds notes that a request is under way with a session.
@@ -529,12 +545,12 @@ func earliest(a, b time.Time) time.Time {
 // arrives notes that a legacy session was adopted, which ends no other.
 func (r *credRun) arrives(l *credLife, v credView, credential string) {
 	r.stats.adopted++
-	r.adopted[credential] = true
 	if l.own && (!l.stored || r.world.kind == "copies") {
 		// Each copy of a cookie of the old application's own is a session of its own.
-		l.end = earliest(l.created.Add(credOldLasts), time.Now().Add(credLifetime))
+		l.end = earliest(l.created.Add(r.old.lasts()), time.Now().Add(credLifetime))
 	}
 	r.handles[v.handle] = &credHandle{label: v.label, promoted: time.Now(), used: time.Now(), shown: map[int]time.Time{}}
+	r.adopted[credential] = r.handles[v.handle]
 }
 
 // over returns why a session must not serve anybody any more, or "".
@@ -589,8 +605,8 @@ func (r *credRun) account(a *credAnswer) {
 				l.carried[last.label] = true
 			}
 			r.ends(last, "a login", true)
-			r.endPresented(a, "a login beside it")
 			r.evict(l)
+			r.endPresented(a, "a login beside it")
 			r.lives[l.label] = l
 		case a.op == opLogout:
 			if before.placement == sojourn.PlacementStored {
@@ -684,17 +700,41 @@ func (r *credRun) outdated(ref *credReference) bool {
 	}
 }
 
-// current returns the live session that a jar's reference is good for, or nil.
+// current returns a live session that a jar's references are good for, or nil.
 func (r *credRun) current(jar credJar) *credLife {
+	for _, l := range r.currents(jar) {
+		return l
+	}
+	return nil
+}
+
+// currents returns all of them, by label: which cookie comes first is not the
+// model's business.
+func (r *credRun) currents(jar credJar) map[string]*credLife {
+	all := map[string]*credLife{}
 	for _, c := range jar {
 		if ref := r.refs[c.value]; ref != nil {
-			l := r.lives[ref.handle.label]
-			if r.over(l) == "" && !l.maybe && (ref.handle.busy > 0 || time.Since(ref.handle.used) <= credIdle) && !r.outdated(ref) {
-				return l
+			h, l := ref.handle, r.lives[ref.handle.label]
+			if r.over(l) == "" && !l.maybe && (h.busy > 0 || time.Since(h.used) <= credIdle) && !r.outdated(ref) {
+				all[l.label] = l
 			}
 		}
 	}
-	return nil
+	return all
+}
+
+func labels(lives map[string]*credLife) string {
+	return strings.Join(slices.Sorted(maps.Keys(lives)), " and ")
+}
+
+// isHere reports whether a session is live, other than in the old application.
+func (r *credRun) isHere(l *credLife) bool {
+	for _, h := range r.handles {
+		if h.label == l.label && (h.busy > 0 || time.Since(h.used) <= credIdle) {
+			return true
+		}
+	}
+	return false
 }
 
 // Events.
@@ -716,10 +756,13 @@ func (r *credRun) handOut(lines []string) {
 // receives lets an answer arrive at the visitor's browser.
 func (r *credRun) receives(a *credAnswer) {
 	r.handOut(a.lines)
-	had := r.current(r.visitor)
 	next := r.visitor.with(a.lines)
-	if had != nil && a.refused != "" && r.current(next) != had {
-		r.fail("%s: an answer to a request with %s replaces %s in the browser", a.op.name, a.refused, had.label)
+	if a.refused != "" {
+		for label := range r.currents(r.visitor) {
+			if r.currents(next)[label] == nil {
+				r.fail("%s: an answer to a request with %s replaces %s in the browser", a.op.name, a.refused, label)
+			}
+		}
 	}
 	r.visitor = next
 }
@@ -767,6 +810,13 @@ func (r *credRun) loginElsewhere() bool {
 	return true
 }
 
+// loginInATab is a login whose request brought nothing, such as one that was sent
+// before the answer to another one had arrived.
+func (r *credRun) loginInATab() bool {
+	r.receives(r.request(r.manage(), nil, opLoginBob, nil))
+	return true
+}
+
 func (r *credRun) passes(d time.Duration) bool {
 	time.Sleep(d)
 	return len(r.lives) > 0 || len(r.pending) > 0
@@ -796,6 +846,9 @@ func (r *credRun) revokesHandle() bool {
 			if h != ref.handle {
 				continue
 			}
+			if h.busy == 0 && time.Since(h.used) > credIdle {
+				return false // one that goes on for it has another handle
+			}
 			err := r.manage().RevokeHandle(r.t.Context(), handle)
 			if errors.Is(err, sojourn.ErrNotFound) {
 				return false
@@ -811,6 +864,9 @@ func (r *credRun) revokesHandle() bool {
 }
 
 func (r *credRun) redeploy() bool {
+	if r.site == 1 && r.world.formerly.Domain == "" {
+		return false // the site of before does not know the cookies' new name
+	}
 	r.site = 1 - r.site
 	return len(r.visitor) > 0
 }
@@ -902,9 +958,17 @@ func (o *credOld) Write(_ context.Context, old *sojourn.LegacySession, now time.
 	return []string{"old=" + string(old.State) + "; Path=/"}, nil
 }
 
+// lasts is how long a session of the old application lasts.
+func (o *credOld) lasts() time.Duration {
+	if o.kind == "identifiers" {
+		return credOldShort
+	}
+	return credOldLasts
+}
+
 // put keeps a session under that identifier, or a new one for "".
 func (o *credOld) put(id string, values map[string]any, now time.Time) *sojourn.LegacySession {
-	s := &sojourn.LegacySession{Source: "old", Values: values, Issued: now, Expires: now.Add(credOldLasts)}
+	s := &sojourn.LegacySession{Source: "old", Values: values, Issued: now, Expires: now.Add(o.lasts())}
 	if have := o.sessions[id]; have != nil {
 		s.Issued, s.Expires = have.Issued, have.Expires
 	}
@@ -979,6 +1043,16 @@ func (r *credRun) oldUse() bool {
 	return r.old.kind != "identifiers"
 }
 
+func (r *credRun) oldAlone() bool {
+	id := r.visitor.find("old")
+	if id == "" {
+		return false
+	}
+	a := r.request(r.manage(), credJar{{name: "old", value: id}}, opRead, nil)
+	r.handOut(a.lines)
+	return true
+}
+
 func (r *credRun) oldSets(s *sojourn.LegacySession) {
 	line := "old=" + string(s.State) + "; Path=/"
 	r.visitor = r.visitor.with([]string{line})
@@ -992,7 +1066,7 @@ func (r *credRun) oldLogin(inside bool) bool {
 		return false
 	}
 	now := time.Now()
-	l := &credLife{label: r.label(), user: "anna", own: true, carried: map[string]bool{}, created: now, used: now, end: now.Add(credOldLasts)}
+	l := &credLife{label: r.label(), user: "anna", own: true, carried: map[string]bool{}, created: now, used: now, end: now.Add(r.old.lasts())}
 	values := map[string]any{}
 	id := ""
 	if s, last := r.oldSession(r.visitor); inside {
@@ -1041,8 +1115,14 @@ func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 			if s == nil || l == nil || l.maybe {
 				return ""
 			}
-			if one = strong(l, nil); one != "" && !r.adopted[c.value] && (l.own || s.Copies && time.Since(s.Issued) > credIdle) {
+			if one = strong(l, nil); one != "" && r.adopted[c.value] == nil && (l.own || s.Copies && time.Since(s.Issued) > credIdle) {
 				one = "-" // nobody can tell it from another one's, or it was of no use before
+			}
+			if one == "" && s.Values["_sojourn"] != nil && r.adopted[c.value] == nil && r.isHere(l) {
+				one = "a copy of a live session"
+			}
+			if h := r.adopted[c.value]; one == "" && h != nil && h.newest > 0 && time.Since(h.used) <= credIdle {
+				one = "a legacy credential of before a rotation"
 			}
 		case isState:
 			if state.handle == "" || time.Since(state.at) > credIdle {
@@ -1086,7 +1166,7 @@ const atOnce = "at once"
 // probe presents a jar.
 func (r *credRun) probe(jar credJar, op *credOp, when string) {
 	why := r.refuses(r.manage(), jar)
-	had := r.current(r.visitor)
+	had := r.currents(r.visitor)
 	n := len(r.problems)
 	a := r.request(r.manage(), jar, op, nil)
 	if why != "" && op == opRead {
@@ -1098,12 +1178,15 @@ func (r *credRun) probe(jar credJar, op *credOp, when string) {
 	}
 	if why != "" {
 		r.stats.refused++
+		if a.seen.label != "" {
+			r.fail("a request with %s is served as %s", why, a.seen.label)
+		}
 	}
-	if why != "" && had != nil && len(a.lines) > 0 {
+	if why != "" && len(had) > 0 && len(a.lines) > 0 {
 		r.stats.applied++
 		b := r.request(r.manage(), r.visitor.with(a.lines), opRead, nil)
-		if b.seen.label != had.label && r.current(r.visitor) == had {
-			r.fail("an answer (%d) to a %s with %s replaces %s by %q", a.status, op.name, why, had.label, b.seen.label)
+		if left := r.currents(r.visitor); had[b.seen.label] == nil && len(left) == len(had) {
+			r.fail("an answer (%d) to a %s with %s replaces %s by %q", a.status, op.name, why, labels(had), b.seen.label)
 		}
 	}
 	for i := n; i < len(r.problems); i++ {
@@ -1141,13 +1224,13 @@ func (r *credRun) check(when string) {
 		if name == "staff" {
 			m = r.desk
 		}
-		want := r.current(jar)
-		if want == nil {
+		want := r.currents(jar)
+		if len(want) == 0 {
 			continue // it is among the probes
 		}
 		a := r.request(m, jar, opRead, nil)
-		if a.seen.label != want.label && r.over(want) == "" {
-			r.fail("%s: the %s's session %s is lost, %q is served", when, name, want.label, a.seen.label)
+		if want[a.seen.label] == nil {
+			r.fail("%s: the %s's session %s is lost, %q is served", when, name, labels(want), a.seen.label)
 		}
 	}
 }
@@ -1199,7 +1282,7 @@ func (r *credRun) probes(n int, when string, cookies ...credCookie) {
 		return // the reference of a live session always wins
 	}
 	r.probe(jar, opRead, when)
-	if when == atOnce || r.refuses(r.manage(), jar) != "" {
+	if when == atOnce && r.current(jar[:1]) == nil || r.refuses(r.manage(), jar) != "" {
 		r.probe(jar, opWrite, when)
 	}
 }
@@ -1241,7 +1324,8 @@ func (r *credRun) play(events []string) bool {
 
 // run plays all sequences that begin with those events.
 func (w *credWorld) run(t *testing.T, stats *credStats, keys *sojourn.KeyRing, first []string, depth int) (problems []string) {
-	if len(first) > 0 {
+	begun := len(strings.Fields(w.begin))
+	if len(first) > begun {
 		stats.sequences++
 		r := newCredRun(t, w, stats, keys)
 		did := r.play(first)
@@ -1249,7 +1333,7 @@ func (w *credWorld) run(t *testing.T, stats *credStats, keys *sojourn.KeyRing, f
 		if len(r.problems) > 0 {
 			return []string{fmt.Sprintf("%s: %s", strings.Join(first, ", "), r.problems[0])}
 		}
-		if !did || len(first) == depth {
+		if !did || len(first) == begun+depth {
 			return nil
 		}
 	}
@@ -1266,31 +1350,39 @@ var credWorlds = map[string]*credWorld{
 		depth: 3, events: "login colour write rotate logout bob elsewhere idle revoke-handle slow-write slow-login slow-logout late-login",
 	},
 	"anonymous visitors": {depth: 3, events: "colour write logout login grace idle slow-colour slow-write late-write late-colour revoke-handle"},
-	"rotations":          {depth: 4, events: "login write rotate grace slow-read late-rotate"},
+	"rotations":          {begin: "login", depth: 3, events: "write rotate grace slow-read late-rotate login"},
 	"theft ends the session": {
-		depth: 4, events: "login rotate grace slow-write colour",
+		begin: "login", depth: 3, events: "rotate grace slow-write colour login",
 		edit: func(c *sojourn.Config) { c.EndOnTheft = true },
 	},
 	"rotation by itself": {
-		depth: 4, events: "login write read grace slow-write late-write",
+		begin: "login", depth: 3, events: "write read grace slow-write late-write login",
 		edit: func(c *sojourn.Config) { c.RotateEvery = time.Minute },
 	},
 	"a narrower Domain": {
-		depth: 3, events: "login write colour logout redeploy late-login revoke-user",
+		begin: "login", depth: 3, events: "login colour logout redeploy tab revoke-user",
 		formerly: &sojourn.Cookie{Domain: "example.com"},
 		edit:     func(c *sojourn.Config) { c.Cookie.Domain = "studio.example.com" },
 	},
+	"another name": {
+		begin: "login", depth: 3, events: "login colour logout redeploy tab revoke-user",
+		formerly: &sojourn.Cookie{},
+		edit:     func(c *sojourn.Config) { c.Cookie.Domain = "example.com" },
+	},
 	"another manager": {depth: 3, events: "login write logout staff revoke-user erase-user"},
-	"another key":     {kind: "sliding", depth: 4, events: "login write keys behind old-use idle"},
-	"identifiers":     {kind: "identifiers", depth: 3, events: "login logout idle lifetime old-login elsewhere erase-user sweep"},
+	"another key":     {begin: "login", depth: 3, events: "login write colour keys behind logout"},
+	"identifiers":     {kind: "identifiers", depth: 3, events: "login write rotate logout idle lifetime old-login elsewhere erase-user sweep"},
 	"sliding":         {kind: "sliding", depth: 3, events: "login logout bob elsewhere idle old-use old-login old-bob revoke-user"},
-	"copies":          {kind: "copies", depth: 3, events: "login write logout bob elsewhere idle rotate old-use old-login old-bob revoke-user"},
+	"copies":          {kind: "copies", depth: 3, events: "login logout bob elsewhere idle rotate old-use old-alone old-login revoke-user"},
 	// What brings a legacy session back into play takes more events.
 	"sliding, rolled back": {
-		kind: "sliding", depth: 4, events: "login idle old-use elsewhere",
+		kind: "sliding", begin: "login idle old-use", depth: 2, events: "login idle old-use old-alone elsewhere logout keys",
 	},
 	"copies, rolled back": {
-		kind: "copies", depth: 5, events: "login idle old-use logout",
+		kind: "copies", begin: "login idle old-use old-use old-alone", depth: 2, events: "login idle old-use old-alone elsewhere",
+	},
+	"copies, rolled back, any number": {
+		kind: "copies", begin: "login idle old-use old-use", depth: 2, events: "login idle old-use old-alone elsewhere logout bob",
 		edit: func(c *sojourn.Config) { c.MaxPerUser = 0 },
 	},
 }
@@ -1302,7 +1394,7 @@ func TestCredentialModel(t *testing.T) {
 			keys := newKeys(t)
 			synctest.Test(t, func(t *testing.T) {
 				stats := &credStats{did: map[string]int{}}
-				problems := w.run(t, stats, keys, nil, w.depth+*moreEvents)
+				problems := w.run(t, stats, keys, strings.Fields(w.begin), w.depth+*moreEvents)
 				slices.SortStableFunc(problems, func(a, b string) int { return strings.Count(a, ",") - strings.Count(b, ",") })
 				for i, p := range problems {
 					if i == 20 {
