@@ -14,6 +14,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -188,7 +189,7 @@ func (l *LegacySession) Get(name string, into any) error {
 	if !ok {
 		return fmt.Errorf("%w: %.40q", ErrNoValue, name)
 	}
-	raw, err := encodeValue(v)
+	raw, err := values.Encode(v)
 	if err != nil {
 		return fmt.Errorf("%w: the legacy value %.40q is a %T", ErrBadValue, name, v)
 	}
@@ -556,7 +557,7 @@ type link struct {
 }
 
 func (l link) encode() string {
-	b, err := encodeValue(l)
+	b, err := values.Encode(l)
 	if err != nil {
 		return "" // cannot happen: numbers and bytes
 	}
@@ -567,7 +568,7 @@ func linkOf(h *record.Header) (l link, ok bool) {
 	if h.Legacy == "" {
 		return link{}, false
 	}
-	err := decodeValue([]byte(h.Legacy), &l)
+	err := values.Decode([]byte(h.Legacy), &l)
 	return l, err == nil
 }
 

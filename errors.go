@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
 )
 
 // Errors that callers test for with [errors.Is]. What wraps them says what was
@@ -20,27 +22,27 @@ var (
 
 	// ErrUnavailable says that the store could not answer, or not in time.
 	// Nothing is known to be kept.
-	ErrUnavailable = errors.New("sojourn: the session store is unavailable")
+	ErrUnavailable = fault.Unavailable
 
 	// ErrEnded says that the session ended (logout, login, revocation) while
 	// this request was under way, or that the request brought a credential that
 	// is no longer good for it. The changes were dropped.
-	ErrEnded = errors.New("sojourn: the session has ended")
+	ErrEnded = fault.Ended
 
 	// ErrExpired says that the session reached its idle timeout or its lifetime.
-	ErrExpired = errors.New("sojourn: the session has expired")
+	ErrExpired = fault.Expired
 
 	// ErrClosed says that the Manager was closed.
-	ErrClosed = errors.New("sojourn: the manager is closed")
+	ErrClosed = fault.Closed
 
 	// ErrTaken says that another request had already taken a value that this
 	// one popped. None of this request's changes was kept.
-	ErrTaken = errors.New("sojourn: the value was already taken")
+	ErrTaken = fault.Taken
 
 	// ErrTooLarge says that the session would exceed Config.MaxSize, what a
 	// cookie can hold where there is no store, or what the store can keep. The
 	// session is as it was.
-	ErrTooLarge = errors.New("sojourn: the session is too large")
+	ErrTooLarge = fault.TooLarge
 
 	// ErrTooLate says that a change cannot be kept any more: it needs a cookie,
 	// and the response has started; or the handler has returned, or has answered
@@ -55,15 +57,15 @@ var (
 
 	// ErrNoStore says that a value has to be kept on the server and the manager
 	// is CookieOnly.
-	ErrNoStore = errors.New("sojourn: this value needs a store, and the manager has none")
+	ErrNoStore = fault.NoStore
 
 	// ErrTooManySessions says that the user has Config.MaxPerUser sessions, and
 	// that Config.RefuseOverMax asks for refusing another login.
-	ErrTooManySessions = errors.New("sojourn: the user has too many sessions")
+	ErrTooManySessions = fault.TooMany
 
 	// ErrNotFound says that there is no live session with that handle, or that it
 	// is not that user's.
-	ErrNotFound = errors.New("sojourn: no such session")
+	ErrNotFound = fault.NotFound
 
 	// ErrNoValue says that the session has no value of that name.
 	ErrNoValue = errors.New("sojourn: no such value")
@@ -71,7 +73,7 @@ var (
 	// ErrBadValue says that a value cannot be decoded into the requested type, or
 	// would not come back as it is (see NewKey), or that its name cannot be used.
 	// What wraps it names the key and the path to the part.
-	ErrBadValue = errors.New("sojourn: unusable value")
+	ErrBadValue = fault.BadValue
 )
 
 // Why it is too late.

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"slices"
+
+	"github.com/sojourn-go/sojourn/internal/values"
 )
 
 // Flash is a message for the visitor's next page.
@@ -53,7 +55,7 @@ func (s *Session) Flash(level, text string) {
 			return raw, nil
 		}
 		list = append(list, entry)
-		return encodeValue(list[max(0, len(list)-maxFlashes):])
+		return values.Encode(list[max(0, len(list)-maxFlashes):])
 	})
 	if err != nil {
 		s.failLater(err)
@@ -115,7 +117,7 @@ func (s *Session) removeHanded() {
 		if len(list) == 0 {
 			return nil, nil
 		}
-		return encodeValue(list)
+		return values.Encode(list)
 	})
 	if err != nil {
 		s.failLater(err)
@@ -126,7 +128,7 @@ func (s *Session) removeHanded() {
 // newer version could have written, counts as empty.
 func decodeFlashes(raw []byte, ok bool) []flashEntry {
 	var list []flashEntry
-	if !ok || decodeValue(raw, &list) != nil {
+	if !ok || values.Decode(raw, &list) != nil {
 		return nil
 	}
 	return list

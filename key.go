@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/values"
 )
 
 // Key is a session value's name and type. Make keys once, as package
@@ -112,13 +113,13 @@ func TTL(d time.Duration) KeyOption {
 // arrays, maps and structs, so also whatever contains itself.
 func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 	typ := reflect.TypeFor[T]()
-	f, err := formOf(typ)
+	f, err := values.FormOf(typ)
 	if err != nil {
 		panic(fmt.Sprintf("sojourn: NewKey(%q): %v", name, err))
 	}
 	k := newKey(name, typ, opts)
-	k.encode = func(from any) ([]byte, error) { return encodeAs(reflect.ValueOf(from).Elem(), f) }
-	k.decode = decodeValue
+	k.encode = func(from any) ([]byte, error) { return values.EncodeAs(reflect.ValueOf(from).Elem(), f) }
+	k.decode = values.Decode
 	return Key[T]{k}
 }
 
@@ -307,30 +308,19 @@ func (k Key[T]) Delete(s *Session) { s.Delete(k.of.name) }
 func (k *key) write(from any) (raw []byte, err error) {
 	defer func() {
 		if err != nil {
-			raw, err = nil, badValue("encode", k.name, k.typ, err)
+			raw, err = nil, values.Bad("encode", k.name, k.typ, err)
 		}
 	}()
-	defer recovered(&err)
+	defer values.Recovered(&err)
 	return k.encode(from)
 }
 
 func (k *key) read(raw []byte, to any) (err error) {
 	defer func() {
 		if err != nil {
-			err = badValue("decode", k.name, k.typ, err)
+			err = values.Bad("decode", k.name, k.typ, err)
 		}
 	}()
-	defer recovered(&err)
+	defer values.Recovered(&err)
 	return k.decode(raw, to)
-}
-
-// badValue names a value, its type and what is wrong with it. Of a codec's
-// error only the kind is told: its text may quote the value.
-func badValue(doing, name string, t reflect.Type, err error) error {
-	why := kindOf(err)
-	var e *valueError
-	if errors.As(err, &e) {
-		why = e.describe(name)
-	}
-	return fmt.Errorf("%w: cannot %s %.40q as %v (%s)", ErrBadValue, doing, name, t, why)
 }

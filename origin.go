@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -41,7 +42,7 @@ func (m *Manager) originOf(st *state) origin {
 
 // text returns the origin as a value that every format can keep.
 func (o *origin) text() (string, error) {
-	b, err := encodeValue(o)
+	b, err := values.Encode(o)
 	return base64.RawURLEncoding.EncodeToString(b), err
 }
 
@@ -61,7 +62,7 @@ func takeOrigin(old *LegacySession) (*origin, error) {
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	var o origin
-	if !ok || err != nil || decodeValue(b, &o) != nil {
+	if !ok || err != nil || values.Decode(b, &o) != nil {
 		return nil, refusedUnmapped
 	}
 	return &o, nil

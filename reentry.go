@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"runtime"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
 )
 
 // An Update function runs while its session is locked, and so do the codecs that
@@ -16,10 +18,6 @@ const (
 	stuckPause = time.Millisecond
 	stuckTries = 1000 // of that pause: a second at least
 )
-
-// reentryText is the value of the panic, which no recover of ours may take for a
-// value that cannot be encoded.
-const reentryText = "sojourn: an Update function must not use the session: it gets the value as its argument and returns the new one"
 
 // lock locks mu.
 func (s *Session) lock() {
@@ -35,7 +33,7 @@ func (s *Session) lock() {
 	before, still := s.updates.Load(), 0
 	for !s.mu.TryLock() {
 		if still++; still > stuckTries {
-			panic(reentryText)
+			panic(fault.Reentry)
 		}
 		time.Sleep(stuckPause)
 		if now := s.updates.Load(); now != before || now%2 == 0 {

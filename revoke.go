@@ -12,6 +12,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -381,7 +382,7 @@ func (m *Manager) export(st *state) Export {
 			continue
 		}
 		var v any
-		if cbor.Wellformed(f.Value) != nil || decodeValue(f.Value, &v) != nil {
+		if cbor.Wellformed(f.Value) != nil || values.Decode(f.Value, &v) != nil {
 			v = slices.Clone(f.Value)
 		}
 		out.Values[name] = v

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -408,12 +409,12 @@ func getInto(name string, raw []byte, into any) error {
 	if target.Kind() != reflect.Pointer || target.IsNil() {
 		return fmt.Errorf("%w: Get(%.40q) needs a non-nil pointer, not %T", ErrBadValue, name, into)
 	}
-	if _, err := formOf(target.Type().Elem()); err != nil {
-		return badValue("decode", name, target.Type().Elem(), &valueError{reason: err.Error()})
+	if err := values.CheckType(target.Type().Elem()); err != nil {
+		return values.Bad("decode", name, target.Type().Elem(), err)
 	}
 	fresh := reflect.New(target.Type().Elem())
-	if err := decodeValue(raw, fresh.Interface()); err != nil {
-		return badValue("decode", name, target.Type().Elem(), err)
+	if err := values.Decode(raw, fresh.Interface()); err != nil {
+		return values.Bad("decode", name, target.Type().Elem(), err)
 	}
 	target.Elem().Set(fresh.Elem())
 	return nil
@@ -425,9 +426,9 @@ func getInto(name string, raw []byte, into any) error {
 // [NewKey]), or a name that cannot be used (empty, over 255 bytes, or starting
 // with "_"), fails the commit with [ErrBadValue].
 func (s *Session) Set(name string, value any) {
-	raw, err := encodeValue(value)
+	raw, err := values.Encode(value)
 	if err != nil {
-		err = badValue("encode", name, reflect.TypeOf(value), err)
+		err = values.Bad("encode", name, reflect.TypeOf(value), err)
 	}
 	if bad := checkName(name); bad != nil {
 		err = bad

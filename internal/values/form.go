@@ -1,4 +1,4 @@
-package sojourn
+package values
 
 import (
 	"bytes"
@@ -17,13 +17,13 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// form is how values of a type are written. It exists for types only whose
+// Form is how values of a type are written. It exists for types only whose
 // values the decoder reads back as they were.
-type form struct {
+type Form struct {
 	typ  reflect.Type
 	kind formKind
-	elem *form // of pointers, lists and maps
-	key  *form // of maps
+	elem *Form // of pointers, lists and maps
+	key  *Form // of maps
 	// plainKey: a map's key reads back equal whatever it is, and needs no look.
 	plainKey bool
 	fields   []formField // of structs, in the order in which they are written
@@ -56,7 +56,7 @@ const (
 
 // formField is one field of a struct, its own or an embedded struct's.
 type formField struct {
-	*form
+	*Form
 	name  string
 	index []int
 	head  []byte // its name as a map key
@@ -70,16 +70,16 @@ var (
 	typeTag    = reflect.TypeFor[cbor.Tag]()
 )
 
-// forms is what formOf found out, by type: a formEntry.
+// forms is what FormOf found out, by type: a formEntry.
 var forms sync.Map
 
 type formEntry struct {
-	form *form
+	form *Form
 	err  error
 }
 
-// formOf returns the form of values of type t, or why they cannot be kept.
-func formOf(t reflect.Type) (*form, error) {
+// FormOf returns the form of values of type t, or why they cannot be kept.
+func FormOf(t reflect.Type) (*Form, error) {
 	if e, ok := forms.Load(t); ok {
 		return e.(formEntry).form, e.(formEntry).err
 	}
@@ -96,17 +96,17 @@ func formOf(t reflect.Type) (*form, error) {
 
 // formBuilder makes the forms of a type and of everything in it.
 type formBuilder struct {
-	made map[reflect.Type]*form
-	own  []*form // to be tried with a sample
+	made map[reflect.Type]*Form
+	own  []*Form // to be tried with a sample
 }
 
-func (b *formBuilder) of(t reflect.Type) (*form, error) {
+func (b *formBuilder) of(t reflect.Type) (*Form, error) {
 	if f, ok := b.made[t]; ok {
 		return f, nil
 	}
-	f := &form{typ: t}
+	f := &Form{typ: t}
 	if b.made == nil {
-		b.made = map[reflect.Type]*form{}
+		b.made = map[reflect.Type]*Form{}
 	}
 	b.made[t] = f
 	if err := b.fill(f); err != nil {
@@ -116,7 +116,7 @@ func (b *formBuilder) of(t reflect.Type) (*form, error) {
 	return f, nil
 }
 
-func (b *formBuilder) fill(f *form) (err error) {
+func (b *formBuilder) fill(f *Form) (err error) {
 	t := f.typ
 	own, err := ownForm(t)
 	if err != nil {
@@ -283,7 +283,7 @@ func besideOwn(t reflect.Type, way *ownWay) ([]int, error) {
 
 // trySample keeps a made-up value of a struct type that may have its own form
 // from an embedded field, to tell at once when it cannot come back.
-func trySample(f *form) error {
+func trySample(f *Form) error {
 	v := reflect.New(f.typ).Elem()
 	for i := range f.typ.NumField() {
 		field := f.typ.Field(i)
@@ -295,7 +295,7 @@ func trySample(f *form) error {
 		}
 	}
 	err := (&encoder{}).own(v, f, true)
-	if lost := (*valueError)(nil); errors.As(err, &lost) && lost.always {
+	if lost := (*Error)(nil); errors.As(err, &lost) && lost.always {
 		return fmt.Errorf("%v%s: %s", f.typ, lost.segments(), lost.reason)
 	}
 	return nil // what does not encode may be a matter of this value
@@ -354,7 +354,7 @@ func fieldTag(f reflect.StructField) string {
 }
 
 // structure makes the form of a struct.
-func (b *formBuilder) structure(f *form) error {
+func (b *formBuilder) structure(f *Form) error {
 	t := f.typ
 	if blank, ok := t.FieldByName("_"); ok { // as the decoder looks for it
 		f.toArray = slices.Contains(strings.Split(blank.Tag.Get("cbor"), ",")[1:], "toarray")
@@ -383,7 +383,7 @@ func (b *formBuilder) structure(f *form) error {
 // collect adds the fields of the struct type t, which is f's or is embedded in
 // it at index. path is the types on the way there. It returns how many of them
 // are there whenever t is.
-func (b *formBuilder) collect(f *form, t reflect.Type, index []int, path []reflect.Type, behindPointer bool) (present int, err error) {
+func (b *formBuilder) collect(f *Form, t reflect.Type, index []int, path []reflect.Type, behindPointer bool) (present int, err error) {
 	if slices.Contains(path, t) {
 		return 0, fmt.Errorf("%v embeds itself", t)
 	}
@@ -425,7 +425,7 @@ func (b *formBuilder) collect(f *form, t reflect.Type, index []int, path []refle
 			continue
 		}
 		field := formField{name: name, index: at, gap: behindPointer}
-		if field.form, err = b.of(sf.Type); err != nil {
+		if field.Form, err = b.of(sf.Type); err != nil {
 			return 0, fmt.Errorf("field %s: %w", sf.Name, err)
 		}
 		if name == "" {

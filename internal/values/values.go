@@ -1,4 +1,10 @@
-package sojourn
+// Package values keeps Go values as CBOR (RFC 8949): in its core deterministic
+// encoding, times as tagged RFC 3339 text with nanoseconds. Whatever is written
+// without an error is read as an equal value; what would not be is an error that
+// names its path and quotes no value. The encoding is part of the wire format.
+//
+// form.go says what becomes of a type, encode.go writes values.
+package values
 
 import (
 	"errors"
@@ -8,11 +14,9 @@ import (
 	"sync"
 
 	"github.com/fxamacker/cbor/v2"
-)
 
-// Values are CBOR (RFC 8949) in its core deterministic encoding, times as
-// tagged RFC 3339 text with nanoseconds. The modes are part of the wire format.
-// value_form.go says what becomes of a type, value_encode.go writes values.
+	"github.com/sojourn-go/sojourn/internal/fault"
+)
 
 // maxNesting is how many arrays, maps and tags of a value may be inside each
 // other. Whatever is written within it can be read within it.
@@ -42,10 +46,10 @@ var valueDecoding = sync.OnceValue(func() cbor.DecMode {
 	return mode
 })
 
-// decodeValue reads b into the variable that into points to. A panic of a
+// Decode reads b into the variable that into points to. A panic of a
 // type's own method is an error.
-func decodeValue(b []byte, into any) (err error) {
-	defer recovered(&err)
+func Decode(b []byte, into any) (err error) {
+	defer Recovered(&err)
 	return valueDecoding().Unmarshal(b, into)
 }
 
@@ -55,10 +59,10 @@ type panicError struct{ kind string }
 
 func (e *panicError) Error() string { return "panic with a " + e.kind }
 
-// recovered, deferred, turns a panic into an error.
-func recovered(err *error) {
+// Recovered, deferred, turns a panic into an error.
+func Recovered(err *error) {
 	if p := recover(); p != nil {
-		if p == any(reentryText) {
+		if p == any(fault.Reentry) {
 			panic(p)
 		}
 		*err = &panicError{kind: fmt.Sprintf("%T", p)}
@@ -73,4 +77,24 @@ func kindOf(err error) string {
 		return p.Error()
 	}
 	return fmt.Sprintf("%T", err)
+}
+
+// CheckType returns why values of type t cannot be kept, or nil.
+func CheckType(t reflect.Type) error {
+	if _, err := FormOf(t); err != nil {
+		return &Error{reason: err.Error()}
+	}
+	return nil
+}
+
+// Bad is the fault.BadValue that names a value, its type and what is wrong with
+// it. Of a codec's or a type's own error only its type is told, because its text
+// may quote the value.
+func Bad(doing, name string, t reflect.Type, err error) error {
+	why := kindOf(err)
+	var e *Error
+	if errors.As(err, &e) {
+		why = e.describe(name)
+	}
+	return fmt.Errorf("%w: cannot %s %.40q as %v (%s)", fault.BadValue, doing, name, t, why)
 }

@@ -1,4 +1,4 @@
-package sojourn
+package values
 
 import (
 	"bytes"
@@ -16,20 +16,20 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// encodeValue writes v in the form of its own type.
-func encodeValue(v any) ([]byte, error) {
+// Encode writes v in the form of its own type.
+func Encode(v any) ([]byte, error) {
 	if v == nil {
 		return []byte{simpleNull}, nil
 	}
-	f, err := formOf(reflect.TypeOf(v))
+	f, err := FormOf(reflect.TypeOf(v))
 	if err != nil {
-		return nil, &valueError{reason: err.Error()}
+		return nil, &Error{reason: err.Error()}
 	}
-	return encodeAs(reflect.ValueOf(v), f)
+	return EncodeAs(reflect.ValueOf(v), f)
 }
 
-// encodeAs writes v in the form of its static type. Its errors are valueErrors.
-func encodeAs(v reflect.Value, f *form) ([]byte, error) {
+// EncodeAs writes v in the form of its static type. Its errors are valueErrors.
+func EncodeAs(v reflect.Value, f *Form) ([]byte, error) {
 	e := encoder{buf: make([]byte, 0, 64)}
 	if err := e.value(v, f, 0, 0, true); err != nil {
 		return nil, err
@@ -40,21 +40,21 @@ func encodeAs(v reflect.Value, f *form) ([]byte, error) {
 	return e.buf[:len(e.buf):len(e.buf)], nil
 }
 
-// valueError says which part of a value would not come back as it is. It says
+// Error says which part of a value would not come back as it is. It says
 // nothing about the value but types, names of fields, positions, and keys of
 // maps that look like names.
-type valueError struct {
+type Error struct {
 	path   []string // from the inside to the outside
 	reason string
 	// always: it is the type, not the value.
 	always bool
 }
 
-func (e *valueError) Error() string { return e.describe("value") }
+func (e *Error) Error() string { return e.describe("value") }
 
 // describe returns the path from the value of that name, if there is one, and
 // the reason.
-func (e *valueError) describe(name string) string {
+func (e *Error) describe(name string) string {
 	if len(e.path) == 0 {
 		return e.reason
 	}
@@ -64,7 +64,7 @@ func (e *valueError) describe(name string) string {
 	return name + e.segments() + ": " + e.reason
 }
 
-func (e *valueError) segments() string {
+func (e *Error) segments() string {
 	const most = 32
 	path := slices.Clone(e.path[max(0, len(e.path)-most):])
 	slices.Reverse(path)
@@ -77,15 +77,15 @@ func (e *valueError) segments() string {
 
 // within adds a step to the path of err.
 func within(err error, step string) error {
-	var e *valueError
+	var e *Error
 	if errors.As(err, &e) {
 		e.path = append(e.path, step)
 	}
 	return err
 }
 
-func lost(format string, args ...any) *valueError {
-	return &valueError{reason: fmt.Sprintf(format, args...)}
+func lost(format string, args ...any) *Error {
+	return &Error{reason: fmt.Sprintf(format, args...)}
 }
 
 func tooNested() error {
@@ -133,7 +133,7 @@ const maxHops = 100
 // value writes v. depth is how many arrays and maps it is in, hops how many
 // pointers and interfaces were followed since the last of them. bare says that
 // v is in none: null then stands for v's own nil.
-func (e *encoder) value(v reflect.Value, f *form, depth, hops int, bare bool) error {
+func (e *encoder) value(v reflect.Value, f *Form, depth, hops int, bare bool) error {
 	switch f.kind {
 	case formBool:
 		e.bool(v.Bool())
@@ -207,7 +207,7 @@ func (e *encoder) open(major byte, n, depth int) error {
 }
 
 // null writes a nil of f's type.
-func (e *encoder) null(f *form, bare bool) error {
+func (e *encoder) null(f *Form, bare bool) error {
 	if !bare {
 		return lost("a pointer to a nil %v would come back as nil", f.typ)
 	}
@@ -347,7 +347,7 @@ func (e *encoder) bigInt(n *big.Int) error {
 
 // own writes v as its own method does, and makes sure that the type's other
 // method can read that.
-func (e *encoder) own(v reflect.Value, f *form, bare bool) error {
+func (e *encoder) own(v reflect.Value, f *Form, bare bool) error {
 	e.foreign = true
 	start := len(e.buf)
 	item, err := callOwn(v, f.kind)
@@ -366,17 +366,17 @@ func (e *encoder) own(v reflect.Value, f *form, bare bool) error {
 		return err
 	}
 	back := reflect.New(f.typ)
-	if err := decodeValue(item, back.Interface()); err != nil {
+	if err := Decode(item, back.Interface()); err != nil {
 		var p *panicError
 		panicked := errors.As(err, &p)
-		return &valueError{reason: fmt.Sprintf("%v cannot be read by its own method (%s)", f.typ, kindOf(err)), always: panicked}
+		return &Error{reason: fmt.Sprintf("%v cannot be read by its own method (%s)", f.typ, kindOf(err)), always: panicked}
 	}
 	if !bare && (item[0] == simpleNull || item[0] == simpleUndefined) {
 		return lost("a pointer to a %v that is null would come back as nil", f.typ)
 	}
 	for _, i := range f.beside {
 		if !v.Field(i).IsZero() && back.Elem().Field(i).IsZero() {
-			return &valueError{
+			return &Error{
 				path:   []string{"." + f.typ.Field(i).Name},
 				reason: fmt.Sprintf("the method that writes a %v leaves this field out; if it is an embedded field's, make that a named field", f.typ),
 				always: true,
@@ -388,7 +388,7 @@ func (e *encoder) own(v reflect.Value, f *form, bare bool) error {
 
 // callOwn calls v's own method. It may be one of the pointer to v.
 func callOwn(v reflect.Value, kind formKind) (item []byte, err error) {
-	defer recovered(&err)
+	defer Recovered(&err)
 	if kind == formCBOR {
 		if m, ok := v.Interface().(cbor.Marshaler); ok {
 			return m.MarshalCBOR()
@@ -409,7 +409,7 @@ func pointerTo(v reflect.Value) any {
 }
 
 // structure writes a struct.
-func (e *encoder) structure(v reflect.Value, f *form, depth int) error {
+func (e *encoder) structure(v reflect.Value, f *Form, depth int) error {
 	n, major := len(f.fields), byte(majorMap)
 	if f.toArray {
 		major = majorArray
@@ -433,7 +433,7 @@ func (e *encoder) structure(v reflect.Value, f *form, depth int) error {
 		if !f.toArray {
 			e.buf = append(e.buf, field.head...)
 		}
-		if err := e.value(fv, field.form, depth+1, 0, true); err != nil {
+		if err := e.value(fv, field.Form, depth+1, 0, true); err != nil {
 			return within(err, "."+field.name)
 		}
 	}
@@ -500,13 +500,13 @@ func (e *encoder) entries(v reflect.Value, depth int, key, value func(reflect.Va
 
 // key writes a key of the map type f. It must come back equal: otherwise it is
 // not found, or two keys become one.
-func (e *encoder) key(k reflect.Value, f *form, depth int) error {
+func (e *encoder) key(k reflect.Value, f *Form, depth int) error {
 	start := len(e.buf)
 	if err := e.value(k, f.key, depth, 0, true); err != nil || f.plainKey {
 		return err
 	}
 	back := reflect.New(k.Type())
-	if err := decodeValue(e.buf[start:], back.Interface()); err != nil || !back.Elem().Equal(k) {
+	if err := Decode(e.buf[start:], back.Interface()); err != nil || !back.Elem().Equal(k) {
 		if k.Kind() == reflect.Interface && !k.IsNil() {
 			k = k.Elem()
 		}

@@ -1,0 +1,40 @@
+// Package fault has the errors that applications tell apart, so that every
+// package returns them. The root re-exports them under the names of its
+// documentation; their texts are theirs.
+package fault
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	Unavailable = errors.New("sojourn: the session store is unavailable")
+	Ended       = errors.New("sojourn: the session has ended")
+	Expired     = errors.New("sojourn: the session has expired")
+	Closed      = errors.New("sojourn: the manager is closed")
+	Taken       = errors.New("sojourn: the value was already taken")
+	TooLarge    = errors.New("sojourn: the session is too large")
+	TooMany     = errors.New("sojourn: the user has too many sessions")
+	NoStore     = errors.New("sojourn: this value needs a store, and the manager has none")
+	NotFound    = errors.New("sojourn: no such session")
+	BadValue    = errors.New("sojourn: unusable value")
+)
+
+// ErrUnknown says that the store may or may not have applied a save: its answers
+// stayed away until the deadline. It comes wrapped together with Unavailable.
+var ErrUnknown = errors.New("sojourn: it is not known whether the session was saved")
+
+// Away wraps what kept the store from doing something.
+func Away(doing string, err error) error {
+	return fmt.Errorf("%w: %s: %w", Unavailable, doing, err)
+}
+
+// Size says that something takes n bytes where most are allowed.
+func Size(n, most int) error {
+	return fmt.Errorf("%w: %d bytes, and at most %d are allowed", TooLarge, n, most)
+}
+
+// Reentry is the value of the panic that an Update function meets which uses its
+// session. Nothing that turns panics into errors may take it for one of its own.
+const Reentry = "sojourn: an Update function must not use the session: it gets the value as its argument and returns the new one"
