@@ -494,7 +494,7 @@ func (s *Session) keepStored(st *state, renew bool) {
 	now := m.now()
 	m.sweepNowAndThen()
 	if st.stored.Shorten {
-		m.watches.wakeAt(st.id, st.stored.Deadline)
+		m.ends.Moved(st.id, st.stored.Deadline)
 	}
 	ref := &s.jar.reference
 	if renew || !s.jar.hasReference || s.jar.referenceStale ||

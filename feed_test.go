@@ -249,25 +249,6 @@ func TestAFloodOfEndsHoldsUpNoStream(t *testing.T) {
 	})
 }
 
-func TestEndsThatWereHeardAreForgottenInTime(t *testing.T) {
-	listening(t, nil, func(a *audience, _ <-chan struct{}, _ func() error) {
-		for range 50 {
-			_, handle := loginAs(t, a.there, "ben")
-			if err := a.there.Manager.RevokeHandle(a.Context(), handle); err != nil {
-				t.Fatal(err)
-			}
-		}
-		time.Sleep(time.Minute)
-		if n := a.here.Manager.Heard(); n != 50 {
-			t.Errorf("%d ends in mind, want 50", n)
-		}
-		time.Sleep(2 * time.Minute)
-		if n := a.here.Manager.Heard(); n != 0 {
-			t.Errorf("%d ends in mind three minutes later", n)
-		}
-	})
-}
-
 func TestTheFeedStartsAnewWhereItsPlaceIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := faults.Wrap(memory.New())

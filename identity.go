@@ -179,7 +179,7 @@ func (s *Session) commitLogin(ctx context.Context) error {
 		if j.err != nil {
 			return j.err
 		}
-		m.watches.end(j.who.id, ErrEnded)
+		m.ends.Tell(j.who.id, ErrEnded)
 	}
 	m.count.logins.Add(1)
 	m.tell(ctx, s.event(EventLogin, j.next))
@@ -372,7 +372,7 @@ func (s *Session) endLast(ctx context.Context) error {
 		if j.err != nil {
 			return j.err
 		}
-		m.watches.end(j.who.id, ErrEnded)
+		m.ends.Tell(j.who.id, ErrEnded)
 	}
 	if err := s.endOthers(ctx); err != nil {
 		return err

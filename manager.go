@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/wire"
@@ -34,8 +35,7 @@ type Manager struct {
 	count   counters
 	trouble trouble
 	ahead   time.Duration // of the clock; only tests set it
-	watches watches
-	feed    feed
+	ends    *ends.Feed
 	told    struct{ expired onceSet }
 	// adoptions counts what Config.Adopt does.
 	adoptions adoptions
@@ -61,6 +61,11 @@ func New(cfg Config) (*Manager, error) {
 		m.former = append(m.former, newCookieNames(cfg.Name, &cfg.FormerCookies[i]))
 	}
 	m.stop, m.stopNow = context.WithCancel(context.Background())
+	o := ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds}
+	if cfg.Store != nil {
+		o.Look = m.whatBecameOf
+	}
+	m.ends = ends.New(m.stop, o)
 	m.started = time.Now()
 	m.scheduleSweep(0)
 	return m, nil
@@ -156,7 +161,7 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 func (m *Manager) Close() error {
 	m.closing.Do(func() {
 		m.stopNow()
-		m.watches.closeAll()
+		m.ends.Close(ErrClosed)
 		m.open.Lock()
 	})
 	return nil

@@ -280,7 +280,7 @@ func (m *Manager) storeDelete(ctx context.Context, st *state) error {
 func (m *Manager) ended(ctx context.Context, id store.ID, user, reason string) {
 	m.count.saves.Add(1)
 	m.count.revoked.Add(1)
-	m.watches.end(id, ErrEnded)
+	m.ends.Tell(id, ErrEnded)
 	m.tell(ctx, Event{Kind: EventRevoked, Session: id.String(), User: user, Reason: reason})
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/internal/wire"
@@ -75,8 +76,8 @@ type session struct {
 	unproven bool
 
 	phase phase
-	late  error  // why nothing is kept any more, in phaseOver
-	watch *watch // of Done
+	late  error       // why nothing is kept any more, in phaseOver
+	watch *ends.Watch // of Done
 }
 
 func newSession(m *Manager) *Session {
@@ -165,27 +166,6 @@ func (p Placement) String() string {
 	}
 }
 
-// Info describes a session, as it was last loaded or saved. Zero times are
-// unknown or unlimited.
-type Info struct {
-	Handle      string // public name; see [Session.Handle]
-	Placement   Placement
-	Version     uint64 // of a stored session; 0 otherwise
-	Size        int    // bytes: of the cookie's name and value, or of the sealed record
-	User        string
-	Created     time.Time // start of the lifetime: first value, or login
-	LastSeen    time.Time // last activity that was noted
-	IdleExpires time.Time // when it ends without further activity
-	Expires     time.Time // when it ends in any case
-	LoggedIn    time.Time // when the user logged in, last
-	Methods     []string  // how: what Session.Login was given
-	UserAgent   string    // of the request that stored the session or logged in
-	IP          string    // likewise: the request's RemoteAddr
-	Persistent  bool      // the browser keeps it when it is closed
-	Suspected   bool      // an outdated credential of it turned up: somebody may have copied the cookie
-	Current     bool      // in the list of Manager.Sessions: the session of the request that asks
-}
-
 // IsNew reports whether the request brought no live session.
 func (s *Session) IsNew() bool {
 	s.lock()
@@ -219,89 +199,6 @@ func (s *Session) User() string {
 	s.lock()
 	defer s.mu.Unlock()
 	return s.view.Header.User
-}
-
-// Info returns the session's description, as it was last loaded or saved.
-func (s *Session) Info() Info {
-	s.lock()
-	defer s.mu.Unlock()
-	st := s.base()
-	info := s.m.describe(st)
-	info.Handle = s.identity().id.String() // after Login, the new one
-	return info
-}
-
-// describe makes the Info of a state.
-func (m *Manager) describe(st *state) Info {
-	h := &st.rec.Header
-	info := Info{
-		Handle:     st.id.String(),
-		Placement:  st.placement,
-		Version:    st.stored.Version,
-		Size:       st.size,
-		User:       h.User,
-		Created:    record.Time(h.Created),
-		LoggedIn:   record.Time(h.AuthTime),
-		Methods:    strings.Fields(h.Methods),
-		UserAgent:  h.UserAgent,
-		IP:         h.IP,
-		Persistent: m.persistent(h),
-		Suspected:  h.Suspected != 0,
-	}
-	switch st.placement {
-	case PlacementInline:
-		info.LastSeen = record.Time(h.Seen)
-		info.Expires = record.Time(h.Expires)
-		info.IdleExpires = m.idleDeadline(h, info.LastSeen, info.Expires)
-	case PlacementStored:
-		info.LastSeen = st.stored.Seen
-		info.Expires = st.stored.Expires
-		info.IdleExpires = st.stored.Deadline
-	}
-	return info
-}
-
-// Remember overrides Config.Cookie.BrowserSession for this session: with true
-// the browser keeps it until its absolute end, with false until it is closed.
-func (s *Session) Remember(persistent bool) {
-	p := record.PersistBrowser
-	if persistent {
-		p = record.PersistAlways
-	}
-	s.lock()
-	defer s.mu.Unlock()
-	if s.view.Header.Persist == p {
-		return
-	}
-	s.changing()
-	s.changes.header.persist = &p
-	s.view.Header.Persist = p
-}
-
-// SetExpiry overrides the manager's idle timeout and lifetime for this session.
-// Both are counted as in [Config]: 0 = as configured, negative = no idle
-// timeout, or 400 days of lifetime. A lifetime that is already over ends the
-// session with this response.
-func (s *Session) SetExpiry(idle, lifetime time.Duration) {
-	i, l := toMillis(idle), toMillis(min(lifetime, maxAge))
-	s.lock()
-	defer s.mu.Unlock()
-	if s.view.Header.Idle == i && s.view.Header.Lifetime == l {
-		return
-	}
-	s.changing()
-	s.changes.header.idle, s.changes.header.lifetime = &i, &l
-	s.view.Header.Idle, s.view.Header.Lifetime = i, l
-}
-
-// toMillis rounds away from zero, so that no setting turns into "as configured".
-func toMillis(d time.Duration) int64 {
-	switch {
-	case d < 0:
-		return -1
-	default:
-		return int64((d + time.Millisecond - 1) / time.Millisecond)
-	}
 }
 
 // Save commits now: afterwards Get returns what was committed, and popped

@@ -90,7 +90,7 @@ func (m *Manager) Stats() Stats {
 
 // Streams returns how many requests wait for the end of their session now: those
 // that have asked for [Session.Done] and are not over.
-func (m *Manager) Streams() int { return m.watches.len() }
+func (m *Manager) Streams() int { return m.ends.Waiting() }
 
 // unreadable counts a value that did not decode, and logs it once per name.
 func (m *Manager) unreadable(name string, err error) {

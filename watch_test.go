@@ -252,20 +252,20 @@ func TestAThousandStreamsLeaveNothingBehind(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if waiting, timers := s.Watching(); waiting != 1000 || timers != 1000 {
-			t.Errorf("%d are waiting, with %d timers", waiting, timers)
+		if waiting := s.Streams(); waiting != 1000 {
+			t.Errorf("%d are waiting", waiting)
 		}
 		for _, v := range guests[:5] { // half of them end, the others hang up
 			s.do(v, func(session *sojourn.Session) { session.Logout() })
 		}
 		synctest.Wait()
-		if waiting, _ := s.Watching(); waiting != 500 {
+		if waiting := s.Streams(); waiting != 500 {
 			t.Errorf("%d are still waiting, want 500", waiting)
 		}
 		close(hangUp)
 		streams.Wait()
-		if waiting, timers := s.Watching(); waiting != 0 || timers != 0 {
-			t.Errorf("%d are waiting, with %d timers", waiting, timers)
+		if waiting := s.Streams(); waiting != 0 {
+			t.Errorf("%d are waiting", waiting)
 		}
 		// Had a timer been left, the store would be asked again.
 		loads := s.store.loads.Load()
@@ -312,7 +312,7 @@ func TestDoneAskedForAfterTheRequestIsClosed(t *testing.T) {
 		if !isDone(leaked) || !errors.Is(leaked.Err(), sojourn.ErrTooLate) {
 			t.Errorf("Err: %v", leaked.Err())
 		}
-		if waiting, _ := s.Watching(); waiting != 0 {
+		if waiting := s.Streams(); waiting != 0 {
 			t.Error("it is waited for")
 		}
 	})
@@ -329,12 +329,12 @@ func TestDoneOfAnOpenedSessionIsReleasedWithItsContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = session.Done()
-		if waiting, _ := s.Watching(); waiting != 1 {
+		if waiting := s.Streams(); waiting != 1 {
 			t.Error("it is not waited for")
 		}
 		cancel()
 		synctest.Wait()
-		if waiting, _ := s.Watching(); waiting != 0 {
+		if waiting := s.Streams(); waiting != 0 {
 			t.Error("it is still waited for")
 		}
 	})

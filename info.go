@@ -1,0 +1,205 @@
+package sojourn
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/ends"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Info describes a session, as it was last loaded or saved. Zero times are
+// unknown or unlimited.
+type Info struct {
+	Handle      string // public name; see [Session.Handle]
+	Placement   Placement
+	Version     uint64 // of a stored session; 0 otherwise
+	Size        int    // bytes: of the cookie's name and value, or of the sealed record
+	User        string
+	Created     time.Time // start of the lifetime: first value, or login
+	LastSeen    time.Time // last activity that was noted
+	IdleExpires time.Time // when it ends without further activity
+	Expires     time.Time // when it ends in any case
+	LoggedIn    time.Time // when the user logged in, last
+	Methods     []string  // how: what Session.Login was given
+	UserAgent   string    // of the request that stored the session or logged in
+	IP          string    // likewise: the request's RemoteAddr
+	Persistent  bool      // the browser keeps it when it is closed
+	Suspected   bool      // an outdated credential of it turned up: somebody may have copied the cookie
+	Current     bool      // in the list of Manager.Sessions: the session of the request that asks
+}
+
+// Info returns the session's description, as it was last loaded or saved.
+func (s *Session) Info() Info {
+	s.lock()
+	defer s.mu.Unlock()
+	st := s.base()
+	info := s.m.describe(st)
+	info.Handle = s.identity().id.String() // after Login, the new one
+	return info
+}
+
+// describe makes the Info of a state.
+func (m *Manager) describe(st *state) Info {
+	h := &st.rec.Header
+	info := Info{
+		Handle:     st.id.String(),
+		Placement:  st.placement,
+		Version:    st.stored.Version,
+		Size:       st.size,
+		User:       h.User,
+		Created:    record.Time(h.Created),
+		LoggedIn:   record.Time(h.AuthTime),
+		Methods:    strings.Fields(h.Methods),
+		UserAgent:  h.UserAgent,
+		IP:         h.IP,
+		Persistent: m.persistent(h),
+		Suspected:  h.Suspected != 0,
+	}
+	switch st.placement {
+	case PlacementInline:
+		info.LastSeen = record.Time(h.Seen)
+		info.Expires = record.Time(h.Expires)
+		info.IdleExpires = m.idleDeadline(h, info.LastSeen, info.Expires)
+	case PlacementStored:
+		info.LastSeen = st.stored.Seen
+		info.Expires = st.stored.Expires
+		info.IdleExpires = st.stored.Deadline
+	}
+	return info
+}
+
+// Remember overrides Config.Cookie.BrowserSession for this session: with true
+// the browser keeps it until its absolute end, with false until it is closed.
+func (s *Session) Remember(persistent bool) {
+	p := record.PersistBrowser
+	if persistent {
+		p = record.PersistAlways
+	}
+	s.lock()
+	defer s.mu.Unlock()
+	if s.view.Header.Persist == p {
+		return
+	}
+	s.changing()
+	s.changes.header.persist = &p
+	s.view.Header.Persist = p
+}
+
+// SetExpiry overrides the manager's idle timeout and lifetime for this session.
+// Both are counted as in [Config]: 0 = as configured, negative = no idle
+// timeout, or 400 days of lifetime. A lifetime that is already over ends the
+// session with this response.
+func (s *Session) SetExpiry(idle, lifetime time.Duration) {
+	i, l := toMillis(idle), toMillis(min(lifetime, maxAge))
+	s.lock()
+	defer s.mu.Unlock()
+	if s.view.Header.Idle == i && s.view.Header.Lifetime == l {
+		return
+	}
+	s.changing()
+	s.changes.header.idle, s.changes.header.lifetime = &i, &l
+	s.view.Header.Idle, s.view.Header.Lifetime = i, l
+}
+
+// toMillis rounds away from zero, so that no setting turns into "as configured".
+func toMillis(d time.Duration) int64 {
+	switch {
+	case d < 0:
+		return -1
+	default:
+		return int64((d + time.Millisecond - 1) / time.Millisecond)
+	}
+}
+
+// Done returns a channel that is closed when the session ends: by a logout, a
+// login, a revocation or its expiry, on this replica or, within a second, on any
+// other one that has the same store, or by [Manager.Close]. [Session.Err]
+// says why. Waiting does not count as activity. The channel is released when
+// the request ends, or with the context that [Manager.Open] was given; asked
+// for only then, it is closed from the start, and Err returns [ErrTooLate].
+//
+// An anonymous session in the cookie has no end that could be waited for: its
+// channel is closed by its absolute expiry and by Close only.
+func (s *Session) Done() <-chan struct{} {
+	s.lock()
+	defer s.mu.Unlock()
+	if s.watch == nil {
+		s.watch = s.watchEnd()
+	}
+	return s.watch.Done()
+}
+
+func (s *Session) watchEnd() *ends.Watch {
+	if s.phase == phaseOver || s.phase == phaseDraft {
+		return ends.Over(ErrTooLate)
+	}
+	st := s.last
+	var deadline time.Time
+	switch st.placement {
+	case PlacementStored:
+		deadline = st.stored.Deadline
+	case PlacementInline:
+		deadline = s.m.lifetimeEnd(&st.rec.Header)
+	}
+	w := s.m.ends.Watch(st.id, st.placement == PlacementStored, s.loaded, deadline)
+	if s.ctx != nil {
+		context.AfterFunc(s.ctx, w.Release)
+	}
+	return w
+}
+
+// Err returns nil while the channel of [Session.Done] is open, and then
+// [ErrEnded], [ErrExpired] or [ErrClosed].
+func (s *Session) Err() error {
+	s.lock()
+	w := s.watch
+	s.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	return w.Err()
+}
+
+func (s *Session) unwatch() {
+	if s.watch != nil {
+		s.watch.Release()
+	}
+}
+
+// whatBecameOf is what the feed of ends asks about a session that somebody waits
+// for.
+func (m *Manager) whatBecameOf(ctx context.Context, id store.ID) (deadline time.Time, err error) {
+	if err := m.begin(); err != nil {
+		return deadline, err
+	}
+	defer m.end()
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	st, err := m.fetch(ctx, identity{id: id}, 0)
+	var gone *goneError
+	switch {
+	case err == nil:
+		return st.stored.Deadline, nil
+	case errors.As(err, &gone) && !gone.ended.IsZero():
+		return deadline, ErrEnded
+	case errors.As(err, &gone):
+		return deadline, ErrExpired
+	default:
+		return deadline, err
+	}
+}
+
+// readEnds reads a page of the store's feed of ends.
+func (m *Manager) readEnds(ctx context.Context, feed store.EndFeed, cursor string, limit int) (store.EndPage, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	page, err := feed.Ends(ctx, cursor, limit)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		err = m.storeFailed(ctx, "read which sessions have ended", err)
+	}
+	return page, err
+}
