@@ -287,6 +287,15 @@ func (r *Record) Remove(name string) {
 // RemoveAll removes every field and leaves the header.
 func (r *Record) RemoveAll() { r.fields, r.edits, r.more = nil, nil, 0 }
 
+// Same reports whether two records are known to have the same fields, because
+// they share one list of them. It may be false for equal ones.
+func (r *Record) Same(other *Record) bool {
+	if r.edits != nil || other.edits != nil || len(r.fields) != len(other.fields) {
+		return false
+	}
+	return len(r.fields) == 0 || &r.fields[0] == &other.fields[0]
+}
+
 // Expire removes the fields that are over at now (Unix milliseconds).
 func (r *Record) Expire(now int64) {
 	r.merge()

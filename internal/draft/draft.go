@@ -1,0 +1,324 @@
+// Package draft is what one request does to a session: the session as the request
+// sees it, and its changes in a form that can be done again to a newer record. No
+// I/O and no lock: a Draft belongs to one goroutine at a time.
+package draft
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/record"
+)
+
+// Slot is how a key's values are kept.
+type Slot struct {
+	Name  string
+	Flags record.Flags
+	TTL   time.Duration // 0 = they do not expire by themselves
+}
+
+// An Update computes a value's new bytes from those that are there. Nil removes
+// the value. It may run again, on a newer value, in another goroutine.
+type Update func(raw []byte, ok bool) ([]byte, error)
+
+// Draft is a record and what was done to it. Its zero value is an empty session.
+type Draft struct {
+	base record.Record // what the changes were made on
+	view record.Record // base with the changes
+	own  bool          // view's fields are not shared with base
+
+	cleared bool // all values were removed before the keys were changed
+	keys    []change
+	index   map[string]int // places in keys, once there are many
+	header  header
+
+	// Run calls an Update, where somebody wants to know that one runs; nil = it is
+	// simply called.
+	Run func(f Update, raw []byte, ok bool) ([]byte, error)
+}
+
+// change is what was done to one key since the session was loaded.
+type change struct {
+	Slot
+	taken   []byte // this value was taken: it must still be there; nil = nothing was
+	base    changeBase
+	value   []byte   // if base is baseSet
+	updates []Update // then, in order
+	found   []byte   // what the first of updates was given; nil = nothing
+}
+
+type changeBase uint8
+
+const (
+	baseKept    changeBase = iota // whatever is there
+	baseSet                       // value
+	baseRemoved                   // nothing
+)
+
+// manyChanges is how many changed keys are looked up in an index.
+const manyChanges = 16
+
+// Start drops all changes and goes on from r.
+func (d *Draft) Start(r record.Record) { *d = Draft{base: r, view: r, Run: d.Run} }
+
+// View is the session as the request sees it. Its caller changes nothing in it.
+func (d *Draft) View() *record.Record { return &d.view }
+
+// Get returns the bytes of a value at now.
+func (d *Draft) Get(name string, now time.Time) ([]byte, bool) {
+	f, ok := d.view.Find(name)
+	if !ok || !f.Live(now.UnixMilli()) {
+		return nil, false
+	}
+	return f.Value, true
+}
+
+// Set puts a value. Where that changes nothing, nothing is noted, unless fresh
+// says that the changes may have to start from nothing.
+func (d *Draft) Set(k Slot, raw []byte, now time.Time, fresh bool) {
+	if raw == nil {
+		raw = []byte{}
+	}
+	if !fresh && d.unchanged(k, raw) {
+		return
+	}
+	ch := d.of(k.Name)
+	ch.Slot, ch.base, ch.value, ch.updates = k, baseSet, raw, nil
+	d.show(k, raw, now)
+}
+
+// unchanged reports whether putting raw would change nothing. A value that
+// expires by itself starts anew with each Set, and what follows another change of
+// this request may matter when both are done again to a newer state.
+func (d *Draft) unchanged(k Slot, raw []byte) bool {
+	f, ok := d.view.Find(k.Name)
+	return ok && k.TTL == 0 && f.Expiry == 0 && f.Flags&k.Flags == k.Flags && string(f.Value) == string(raw) && d.find(k.Name) < 0
+}
+
+// Remove removes a value, if there is one.
+func (d *Draft) Remove(name string) {
+	if _, ok := d.view.Find(name); !ok {
+		return
+	}
+	ch := d.of(name)
+	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
+	d.edit().Remove(name)
+}
+
+// Take removes a value that must still be as raw says when the changes are kept.
+// It reports whether it is now.
+func (d *Draft) Take(name string, raw []byte, now time.Time) bool {
+	have, ok := d.Get(name, now)
+	if !ok || !bytes.Equal(have, raw) {
+		return false
+	}
+	ch := d.of(name)
+	// Only a value that was there when the session was loaded can have been
+	// taken by somebody else, whatever an Update made of it since.
+	if ch.base == baseKept {
+		if ch.taken = raw; len(ch.updates) > 0 {
+			ch.taken = ch.found
+		}
+	}
+	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
+	d.edit().Remove(name)
+	return true
+}
+
+// Update puts what f makes of a value, and returns it. fresh is as in Set.
+func (d *Draft) Update(k Slot, f Update, now time.Time, fresh bool) ([]byte, error) {
+	raw, ok := d.Get(k.Name, now)
+	next, err := d.run(f, raw, ok)
+	if err != nil || next != nil && !fresh && d.unchanged(k, next) || next == nil && !ok && d.find(k.Name) < 0 {
+		return next, err
+	}
+	ch := d.of(k.Name)
+	ch.Slot = k
+	switch {
+	case ch.base == baseKept:
+		if len(ch.updates) == 0 && ok {
+			ch.found = raw
+		}
+		ch.updates = append(ch.updates, f)
+	// What is there is this request's own: the result cannot differ later.
+	case next == nil:
+		ch.base, ch.value = baseRemoved, nil
+	default:
+		ch.base, ch.value = baseSet, next
+	}
+	d.show(k, next, now)
+	return next, nil
+}
+
+func (d *Draft) run(f Update, raw []byte, ok bool) ([]byte, error) {
+	if d.Run != nil {
+		return d.Run(f, raw, ok)
+	}
+	return f(raw, ok)
+}
+
+// Clear removes all values, and forgets every change of one but what was taken.
+func (d *Draft) Clear() {
+	if d.view.Len() == 0 && len(d.keys) == 0 {
+		return
+	}
+	d.cleared, d.index = true, nil
+	d.keys = slices.DeleteFunc(d.keys, func(k change) bool { return k.taken == nil })
+	for i := range d.keys {
+		d.keys[i] = change{Slot: d.keys[i].Slot, taken: d.keys[i].taken, base: baseRemoved}
+	}
+	d.edit().RemoveAll()
+}
+
+// Taken returns a draft that does nothing but require what this one has taken.
+func (d *Draft) Taken() Draft {
+	out := Draft{base: d.base, view: d.view, Run: d.Run}
+	for _, k := range d.keys {
+		if k.taken != nil {
+			out.keys = append(out.keys, change{Slot: k.Slot, taken: k.taken, base: baseRemoved})
+		}
+	}
+	return out
+}
+
+// Empty reports whether nothing was changed.
+func (d *Draft) Empty() bool { return !d.ChangesValues() && d.header == (header{}) }
+
+// ChangesValues reports whether any value was changed.
+func (d *Draft) ChangesValues() bool { return d.cleared || len(d.keys) > 0 }
+
+// Takes reports whether any change took a value that others could take too.
+func (d *Draft) Takes() bool {
+	return slices.ContainsFunc(d.keys, func(k change) bool { return k.taken != nil })
+}
+
+// Repeatable reports whether doing the changes a second time makes no difference.
+func (d *Draft) Repeatable() bool {
+	return !slices.ContainsFunc(d.keys, func(k change) bool { return k.taken != nil || len(k.updates) > 0 })
+}
+
+// Apply does the changes to a copy of r at now. It returns fault.Taken if a value
+// that was taken is no longer there, and an Update's error. Update functions run
+// in the calling goroutine, unless r is the record that they have seen already.
+func (d *Draft) Apply(r *record.Record, now time.Time) (record.Record, error) {
+	ms := now.UnixMilli()
+	if d.own && r.Same(&d.base) {
+		out := d.view.Clone()
+		out.Header = r.Header
+		out.Expire(ms)
+		d.header.apply(&out.Header, ms)
+		return out, nil
+	}
+	out := r.Clone()
+	out.Expire(ms)
+	for i := range d.keys {
+		if want := d.keys[i].taken; want != nil {
+			f, ok := out.Find(d.keys[i].Name)
+			if !ok || !bytes.Equal(f.Value, want) {
+				return record.Record{}, fault.Taken
+			}
+		}
+	}
+	if d.cleared {
+		out.RemoveAll()
+	}
+	for i := range d.keys {
+		if err := d.apply(&d.keys[i], &out, ms); err != nil {
+			return record.Record{}, err
+		}
+	}
+	d.header.apply(&out.Header, ms)
+	return out.Done(), nil
+}
+
+func (d *Draft) apply(c *change, r *record.Record, now int64) error {
+	var raw []byte
+	f, ok := r.Find(c.Name)
+	switch {
+	case c.base == baseSet:
+		raw, ok = c.value, true
+	case c.base == baseRemoved || c.taken != nil:
+		ok = false
+	case ok:
+		raw = f.Value
+	}
+	for _, f := range c.updates {
+		var err error
+		if raw, err = d.run(f, raw, ok); err != nil {
+			return err
+		}
+		ok = raw != nil
+	}
+	if !ok {
+		r.Remove(c.Name)
+		return nil
+	}
+	put(r, c.Slot, raw, now)
+	return nil
+}
+
+// show puts a value into the view, or removes it.
+func (d *Draft) show(k Slot, raw []byte, now time.Time) {
+	if raw == nil {
+		d.edit().Remove(k.Name)
+		return
+	}
+	put(d.edit(), k, raw, now.UnixMilli())
+}
+
+// put puts a value into r. A name that was set without a Key keeps what its Key
+// said before.
+func put(r *record.Record, k Slot, raw []byte, now int64) {
+	next := record.Field{Name: k.Name, Flags: k.Flags, Value: raw}
+	if old, ok := r.Find(k.Name); ok {
+		next.Flags |= old.Flags
+	}
+	if k.TTL > 0 {
+		next.Expiry = now + k.TTL.Milliseconds()
+	}
+	r.Put(next)
+}
+
+// edit returns the view for changing.
+func (d *Draft) edit() *record.Record {
+	if !d.own {
+		d.view, d.own = d.view.Clone(), true
+	}
+	return &d.view
+}
+
+// find returns the place of name in keys, or -1.
+func (d *Draft) find(name string) int {
+	if len(d.keys) <= manyChanges {
+		return slices.IndexFunc(d.keys, func(k change) bool { return k.Name == name })
+	}
+	if d.index == nil {
+		d.index = make(map[string]int, 2*len(d.keys))
+		for i := range d.keys {
+			d.index[d.keys[i].Name] = i
+		}
+	}
+	if i, ok := d.index[name]; ok {
+		return i
+	}
+	return -1
+}
+
+// of returns the change of name, made if missing.
+func (d *Draft) of(name string) *change {
+	i := d.find(name)
+	if i < 0 {
+		i = len(d.keys)
+		ch := change{Slot: Slot{Name: name}}
+		if d.cleared {
+			ch.base = baseRemoved
+		}
+		d.keys = append(d.keys, ch)
+		if d.index != nil {
+			d.index[name] = i
+		}
+	}
+	return &d.keys[i]
+}

@@ -1,0 +1,182 @@
+// Package rules decides: where a session lives, when it is over, when its
+// activity is noted, whether a credential is good for it. Each function goes by
+// its arguments alone; nothing here has a clock, a store or a request.
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Where is where a session lives.
+type Where uint8
+
+const (
+	Nowhere Where = iota // it holds nothing
+	Inline               // sealed in a cookie
+	Stored               // in the store
+)
+
+// Mode says which sessions may live where.
+type Mode uint8
+
+const (
+	Auto       Mode = iota // small anonymous ones in the cookie, all others in the store
+	StoredOnly             // all in the store
+	CookieOnly             // all in cookies
+)
+
+// MaxAge is the longest time that browsers keep a cookie (RFC 6265bis, section
+// 5.6), and so the longest lifetime.
+const MaxAge = 400 * 24 * time.Hour
+
+// Skew is how far the clocks of two replicas may be apart.
+const Skew = store.ClockSkew
+
+// Limits is the part of the configuration that decisions need.
+type Limits struct {
+	Mode           Mode
+	InlineLimit    int // bytes
+	MaxSize        int // bytes
+	Idle           time.Duration
+	Lifetime       time.Duration
+	RotateEvery    time.Duration // 0 = never by itself
+	Grace          time.Duration
+	BrowserSession bool // the browser drops cookies when it is closed, unless the session says otherwise
+}
+
+// Place decides where a session with this content lives, given where it lived
+// before. It never moves a session out of the store: that would not be atomic
+// with the browser, and a lost response would lose the session.
+func (l *Limits) Place(before Where, r *record.Record, now time.Time) (Where, error) {
+	if before == Stored {
+		return Stored, nil
+	}
+	live, serverSide := false, false
+	for i := range r.Fields() {
+		f := &r.Fields()[i]
+		if f.Live(now.UnixMilli()) {
+			live = true
+			serverSide = serverSide || f.Flags&record.ServerSide != 0
+		}
+	}
+	user := r.Header.User != ""
+	switch {
+	case !live && !user:
+		return Nowhere, nil
+	case l.Mode == StoredOnly:
+		return Stored, nil
+	case l.Mode == CookieOnly && serverSide:
+		return Nowhere, fmt.Errorf("%w: a ServerSide key has a value", fault.NoStore)
+	case l.Mode == CookieOnly:
+		return Inline, nil
+	case serverSide, user:
+		return Stored, nil
+	default:
+		return Inline, nil
+	}
+}
+
+// LifetimeEnd is a session's absolute end.
+func (l *Limits) LifetimeEnd(h *record.Header) time.Time {
+	life := l.Lifetime
+	switch {
+	case h.Lifetime < 0:
+		life = MaxAge
+	case h.Lifetime > 0:
+		life = time.Duration(h.Lifetime) * time.Millisecond
+	}
+	return record.Time(h.Created).Add(life)
+}
+
+// IdleTimeout is a session's idle timeout; 0 = none.
+func (l *Limits) IdleTimeout(h *record.Header) time.Duration {
+	switch {
+	case h.Idle > 0:
+		return time.Duration(h.Idle) * time.Millisecond
+	case h.Idle < 0 || l.Idle < 0:
+		return 0
+	default:
+		return l.Idle
+	}
+}
+
+// IdleDeadline is when a session last seen at that time is over, at most
+// expires.
+func (l *Limits) IdleDeadline(h *record.Header, seen, expires time.Time) time.Time {
+	idle := l.IdleTimeout(h)
+	if idle == 0 {
+		return expires
+	}
+	return Earlier(seen.Add(idle), expires)
+}
+
+// TouchDue reports whether activity at now is worth noting.
+func (l *Limits) TouchDue(h *record.Header, seen, now time.Time) bool {
+	idle := l.IdleTimeout(h)
+	return idle > 0 && now.Sub(seen) >= min(idle/20, time.Hour)
+}
+
+// Persistent reports whether the browser is asked to keep the cookies.
+func (l *Limits) Persistent(h *record.Header) bool {
+	switch h.Persist {
+	case record.PersistAlways:
+		return true
+	case record.PersistBrowser:
+		return false
+	default:
+		return !l.BrowserSession
+	}
+}
+
+// CookieAge is a cookie's Max-Age, in whole seconds: until the session's
+// absolute end, because the idle timeout moves without the cookie; 0 leaves it to
+// the browser, and -1 removes it. Some browsers cut off the fraction of the second
+// at which they got the cookie, and would drop it up to a second too early. So it
+// is asked to live a second longer, and only the session's own end ends the
+// session; except where that is as far away as a cookie may live.
+func (l *Limits) CookieAge(h *record.Header, expires, now time.Time) time.Duration {
+	if !l.Persistent(h) {
+		return 0
+	}
+	age := expires.Sub(now)
+	if age <= 0 {
+		return -1
+	}
+	const second = time.Second
+	return min((age+second-1).Truncate(second)+second, MaxAge)
+}
+
+// InlineUntil is until when a cookie that holds the session may turn up: a
+// request under way may still refresh it once.
+func (l *Limits) InlineUntil(h *record.Header, now time.Time) time.Time {
+	const underWay = time.Minute
+	return l.IdleDeadline(h, now.Add(underWay), l.LifetimeEnd(h))
+}
+
+// TombstoneUntil is until when the tombstone of a stored session must be kept: as
+// long as a cookie that holds the session itself may turn up, or a foreign
+// credential, which may until then.
+func (l *Limits) TombstoneUntil(h *record.Header, foreign, now time.Time) time.Time {
+	return Later(Later(now.Add(store.MinTombstone), record.Time(h.InlineUntil)), foreign)
+}
+
+// Earlier returns the earlier of two times.
+func Earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// Later returns the later of two times.
+func Later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
