@@ -1,0 +1,97 @@
+package stored
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// newSaveID returns a random save ID. It is even.
+func newSaveID() store.SaveID {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return store.SaveID(binary.LittleEndian.Uint64(b[:])) &^ 1
+}
+
+// newReplacedSaveID returns a random save ID for a tombstone that Login or Logout
+// leaves. It is odd, which is how endOf knows it: a tombstone that the store
+// itself makes keeps the save IDs of the record.
+func newReplacedSaveID() store.SaveID { return newSaveID() | 1 }
+
+// endOf is what a tombstone says.
+func endOf(rec *store.Record) *Gone {
+	return &Gone{Ended: rec.Ended, Replaced: rec.IsEnd() && len(rec.SaveIDs) > 0 && rec.SaveIDs[0]&1 == 1}
+}
+
+// send saves a record. An outcome that is unknown is resolved by sending the
+// same save again, with the same save ID: the store applies it once, and a first
+// try that is still under way comes too late then.
+func (s *Sessions) send(ctx context.Context, rec store.Record, base store.Base) error {
+	return s.sendAgain(ctx, &rec, func(ctx context.Context) error { return s.Store.Save(ctx, rec, base) })
+}
+
+func (s *Sessions) sendAgain(ctx context.Context, rec *store.Record, save func(context.Context) error) error {
+	const tries = 4
+	pause := 20 * time.Millisecond
+	for try := 1; ; try++ {
+		once, cancel := context.WithTimeout(ctx, 2*s.Timeout/5)
+		err := save(once)
+		cancel()
+		switch {
+		case err == nil:
+			s.Observer.Saved()
+			return nil
+		case errors.Is(err, store.ErrConflict):
+			s.Observer.Conflicted()
+			if try > 1 && !s.notSaved(ctx, rec) {
+				return fault.Away("save", fault.ErrUnknown)
+			}
+			return err
+		case errors.Is(err, store.ErrTooLarge):
+			return fmt.Errorf("%w: %w", fault.TooLarge, err)
+		case errors.Is(err, store.ErrLimit):
+			return fmt.Errorf("%w: %w", fault.TooMany, err)
+		case errors.Is(err, errors.ErrUnsupported):
+			return fault.Away("save", err)
+		}
+		failed := s.Observer.StoreFailed(ctx, "save", fmt.Errorf("%w: %w", fault.ErrUnknown, err))
+		if try == tries || !sleep(ctx, pause) {
+			return failed
+		}
+		s.Observer.Retried()
+		pause *= 4
+	}
+}
+
+// notSaved reports whether a save that met a conflict after an unknown outcome
+// was surely not applied: had it been, its save ID would still be there. After
+// many more saves it is gone in any case.
+func (s *Sessions) notSaved(ctx context.Context, rec *store.Record) bool {
+	cur, err := s.Ask(ctx, rec.ID, 0)
+	return errors.Is(err, store.ErrNotFound) || cur != nil && cur.Meta.Version < rec.Version+store.RecentSaveIDs
+}
+
+// backOff waits a little, at random, before a save is tried on a newer base.
+func backOff(ctx context.Context, attempt int) bool {
+	most := time.Millisecond << min(attempt, 5)
+	return sleep(ctx, mathrand.N(most))
+}
+
+// sleep waits for d and reports whether ctx is still alive then.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}

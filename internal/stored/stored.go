@@ -1,0 +1,361 @@
+// Package stored is sessions in a store: loading one at a floor, saving one by
+// compare-and-set together with others' changes of it, moving, ending and touching
+// one. It knows no request and no cookie; it never serves a record for another row
+// than the one that was asked for, and never brings an ended session back.
+package stored
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/draft"
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Observer is told what happens. Its methods must not block.
+type Observer interface {
+	Loaded()        // the store has answered
+	Saved()         // a record was written
+	Conflicted()    // a save was refused, because another one was faster
+	Retried()       // a save was sent again, because its outcome was unknown
+	Touched()       // an idle deadline was extended
+	VolatileSaved() // a change of Volatile values was kept in a cache
+	// StoreFailed says that the store could not do something, and returns the
+	// error for it, which wraps fault.Unavailable.
+	StoreFailed(ctx context.Context, doing string, err error) error
+	Damaged(id store.ID, err error) // a record does not open, or is another's
+	KeyLacking(id store.ID)         // a record is sealed with an unknown key
+	LostWrites(id store.ID)         // the store answered with less than it had before
+	Mended()                        // a time lay in the future, and was corrected
+}
+
+// Options are what Sessions stand on.
+type Options struct {
+	Store    store.Store
+	Limits   *rules.Limits
+	Ring     func() *seal.Ring
+	Name     string // of the manager
+	Bound    []byte // additional data of everything that is sealed
+	Observer Observer
+	Timeout  time.Duration // of one load or commit, retries included
+	Now      func() time.Time
+	// Foreign is until when another library's credential could bring a session
+	// back; the zero time = never.
+	Foreign func(h *record.Header, now time.Time) time.Time
+	// Carry takes over into a login's header what belongs to the session before
+	// and is not of its values.
+	Carry func(to, from *record.Header)
+}
+
+// Sessions are the sessions in one store. It is safe for concurrent use.
+type Sessions struct {
+	Options
+	queues queues
+}
+
+// New returns the sessions of a store.
+func New(o Options) *Sessions { return &Sessions{Options: o} }
+
+// Who is a session identifier and the row key it hashes to.
+type Who struct {
+	Identifier []byte // nil where only the row is known
+	ID         store.ID
+}
+
+// NewWho returns a fresh identifier.
+func NewWho() Who {
+	b := make([]byte, record.IdentifierSize)
+	_, _ = rand.Read(b) // never fails
+	return WhoIs(b)
+}
+
+// WhoIs returns the Who of an identifier.
+func WhoIs(identifier []byte) Who { return Who{identifier, store.HashIdentifier(identifier)} }
+
+// State is a session as it was loaded or saved, wherever it lives. It is
+// immutable and shared.
+type State struct {
+	Who
+	Where    rules.Where
+	Rec      record.Record
+	Meta     store.Record // of a stored session, without Data
+	Volatile store.SaveID // of the volatile values in Rec that are a cache's; 0 = none are
+	Size     int          // bytes: of the cookie's name and value, or of the sealed record
+	Mended   bool         // it is not as it was kept: see rules.Limits.Mend
+}
+
+// Nothing is a session that lives nowhere.
+var Nothing = &State{}
+
+// Floor is what the browser is told of a stored session.
+func (st *State) Floor() wire.Floor {
+	return wire.Floor{ID: st.ID, Version: st.Meta.Version, Volatile: st.Volatile != 0}
+}
+
+// ErrGone says that a session is not there any more. The error is a *Gone.
+var ErrGone = errors.New("sojourn: the session is over")
+
+// Gone says how a session ended, as far as it is known.
+type Gone struct {
+	Ended    time.Time // zero if it expired or was never there
+	Replaced bool      // by Login or Logout: its browser has been told
+	Expired  bool      // it is still there, past its deadline
+}
+
+func (g *Gone) Error() string        { return ErrGone.Error() }
+func (g *Gone) Is(target error) bool { return target == ErrGone }
+
+// ToldOf reports whether the session's browser was told of its end so recently
+// that requests may be under way which it sent before.
+func (g *Gone) ToldOf(now time.Time) bool {
+	return g.Replaced && now.Sub(g.Ended) < store.MinTombstone
+}
+
+var (
+	// ErrDamaged says that what the store has under an ID is no record of it. The
+	// observer has been told.
+	ErrDamaged = errors.New("sojourn: a record was damaged or moved")
+
+	// ErrKeyLacking says that a record is sealed with an unknown key.
+	ErrKeyLacking = fmt.Errorf("%w: the key ring lacks the key of a stored session", fault.Unavailable)
+)
+
+// Ask returns what the store has under an ID: its own record, or a copy of at
+// least that version; 0 asks the origin. It is the only place that takes a record
+// from the store by its ID, and what it returns is verified to belong there. The
+// error is store.ErrNotFound, ErrDamaged, ErrKeyLacking, together with what the
+// store says of the record, or one that wraps fault.Unavailable.
+func (s *Sessions) Ask(ctx context.Context, id store.ID, minimum uint64) (*State, error) {
+	// Counted when the answer is there: who sees the count grow knows that a
+	// request has its session, not merely that it asked.
+	defer s.Observer.Loaded()
+	var rec store.Record
+	var err error
+	if fl, ok := s.Store.(store.FloorLoader); ok {
+		rec, err = fl.LoadFrom(ctx, id, minimum)
+	} else {
+		rec, err = s.Store.Load(ctx, id)
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, store.ErrNotFound
+	case errors.Is(err, store.ErrDamaged):
+		return nil, s.damaged(id, err)
+	case err != nil:
+		return nil, s.Observer.StoreFailed(ctx, "load", err)
+	}
+	return s.verified(id, rec)
+}
+
+// verified opens a record that the store gave for an ID, and makes sure that it
+// belongs there: its data are sealed together with its ID, user and end.
+// Tombstones have no data. The errors are those of Ask.
+func (s *Sessions) verified(id store.ID, rec store.Record) (*State, error) {
+	if rec.ID != id {
+		return nil, s.damaged(id, store.ErrDamaged)
+	}
+	data := rec.Data
+	rec.Data = nil
+	st := &State{Where: rules.Stored, Who: Who{ID: id}, Meta: rec, Size: len(data)}
+	if rec.IsEnd() {
+		return st, nil
+	}
+	plain, _, err := s.Ring().Open(nil, seal.Record, data, wire.BindRecord(s.Bound, &rec))
+	if err == nil {
+		st.Rec, err = record.Parse(plain)
+	}
+	switch {
+	case errors.Is(err, seal.ErrUnknownKey):
+		return st, ErrKeyLacking
+	case err != nil:
+		return nil, s.damaged(id, err)
+	}
+	s.mend(st, s.Now())
+	return st, nil
+}
+
+// mend corrects times that lie in the future. The next request that may writes
+// the state down.
+func (s *Sessions) mend(st *State, now time.Time) {
+	seen, mended := s.Limits.Mend(&st.Rec.Header, st.Meta.Seen, now)
+	if !mended {
+		return
+	}
+	s.Observer.Mended()
+	st.Mended = true
+	h, r := &st.Rec.Header, &st.Meta
+	r.Created, r.Seen = record.Time(h.Created), seen
+	r.Expires = rules.Earlier(r.Expires, s.Limits.LifetimeEnd(h))
+	r.Deadline = rules.Earlier(r.Deadline, s.Limits.IdleDeadline(h, seen, r.Expires))
+}
+
+func (s *Sessions) damaged(id store.ID, err error) error {
+	s.Observer.Damaged(id, err)
+	return ErrDamaged
+}
+
+// Load returns a live session, ErrGone, or an error that wraps
+// fault.Unavailable. minimum is the lowest version that a cached copy may have; 0
+// asks the origin. A session whose record is damaged is gone.
+func (s *Sessions) Load(ctx context.Context, who Who, minimum uint64) (*State, error) {
+	st, err := s.Ask(ctx, who.ID, minimum)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, ErrDamaged):
+		return nil, &Gone{}
+	case st == nil:
+		return nil, err
+	case st.Meta.IsEnd():
+		return nil, endOf(&st.Meta)
+	case st.Meta.Expired(s.Now()):
+		return nil, &Gone{Expired: true}
+	case err != nil:
+		s.Observer.KeyLacking(who.ID)
+		return nil, err
+	case s.Now().After(s.Limits.LifetimeEnd(&st.Rec.Header)):
+		// The configuration allowed more when the record was saved. The next save
+		// would go by what it says now, and the change be lost.
+		return nil, &Gone{Expired: true}
+	}
+	st.Who = who
+	return st, nil
+}
+
+// Bounded gives a commit its deadline, when it first has to wait for the store.
+// Most commits never do.
+func (s *Sessions) Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.Timeout)
+}
+
+// Touch extends a session's idle deadline without rewriting it. A store that
+// cannot touch answers errors.ErrUnsupported. After another failure, which the
+// observer is told of, the session ends a little early at worst.
+func (s *Sessions) Touch(ctx context.Context, st *State, now time.Time) error {
+	toucher, ok := s.Store.(store.Toucher)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	deadline := s.Limits.IdleDeadline(&st.Rec.Header, now, st.Meta.Expires)
+	err := toucher.Touch(ctx, st.ID, now, deadline)
+	switch {
+	case err == nil:
+		s.Observer.Touched()
+	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errors.ErrUnsupported): // else it has ended
+		_ = s.Observer.StoreFailed(ctx, "touch", err)
+	}
+	return err
+}
+
+// StayAlive notes the activity of a session that was loaded some time ago, if it
+// is still there, and returns when it was last seen and when it is over. One that
+// is over already stays so.
+func (s *Sessions) StayAlive(ctx context.Context, who Who, now time.Time) (seen, deadline time.Time, err error) {
+	cur, err := s.Load(ctx, who, 0)
+	if err != nil {
+		return seen, deadline, err
+	}
+	h := &cur.Rec.Header
+	if !s.Limits.TouchDue(h, cur.Meta.Seen, now) {
+		return cur.Meta.Seen, cur.Meta.Deadline, nil // by another request
+	}
+	return now, s.Limits.IdleDeadline(h, now, cur.Meta.Expires), s.Touch(ctx, cur, now)
+}
+
+// Suspect notes with a session that an outdated credential of it turned up, so
+// that this is told once. If somebody saves the session just now, the next time
+// will do.
+func (s *Sessions) Suspect(ctx context.Context, st *State) {
+	rec := st.Rec.Clone()
+	rec.Header.Suspected = rec.Header.Generation
+	if next, data, err := s.seal(rec, st.Who, st, 0, s.Now(), st.Meta.Seen); err == nil {
+		_ = s.send(ctx, withData(next, data), st.Meta.Base())
+	}
+}
+
+// seal makes the store's record for a session, as the successor of prev (nil: the
+// first), last used at seen. It takes possession of r.
+func (s *Sessions) seal(r record.Record, who Who, prev *State, minimum uint64, now, seen time.Time) (st *State, data []byte, err error) {
+	h := &r.Header
+	h.Identifier, h.Counter, h.Seen, h.Expires = nil, 0, 0, 0
+	if h.Created == 0 {
+		h.Created = now.UnixMilli()
+	}
+	rec := store.Record{
+		ID:      who.ID,
+		Version: 1,
+		SaveIDs: []store.SaveID{newSaveID()},
+		Created: record.Time(h.Created),
+		Seen:    seen,
+		Expires: s.Limits.LifetimeEnd(h),
+	}
+	if prev != nil {
+		p := &prev.Meta
+		rec.Version = max(p.Version, minimum) + 1
+		rec.SaveIDs = append(rec.SaveIDs, p.SaveIDs[:min(len(p.SaveIDs), store.RecentSaveIDs-1)]...)
+		ph := &prev.Rec.Header
+		rec.Shorten = h.Idle != ph.Idle || h.Lifetime != ph.Lifetime || prev.Mended
+		if !rec.Shorten && p.Seen.After(rec.Seen) {
+			rec.Seen = p.Seen // another replica's clock is ahead
+		}
+	}
+	rec.Deadline = s.Limits.IdleDeadline(h, rec.Seen, rec.Expires)
+	ring := s.Ring()
+	if h.User != "" {
+		rec.User = ring.UserHash(s.Name, h.User)
+	}
+	plain := r.Append(make([]byte, 0, r.Size()))
+	if len(plain) > s.Limits.MaxSize {
+		return nil, nil, fault.Size(len(plain), s.Limits.MaxSize)
+	}
+	data, err = ring.Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindRecord(s.Bound, &rec))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &State{Where: rules.Stored, Who: who, Rec: r, Meta: rec, Size: len(data)}, data, nil
+}
+
+// withData is the store's record of a state.
+func withData(st *State, data []byte) store.Record {
+	rec := st.Meta
+	rec.Data = data
+	return rec
+}
+
+// Change is one request's part in a commit. It holds all that is needed to save it
+// together with others', so that nobody looks into another request's session.
+type Change struct {
+	Who Who // of the session that the store is asked for
+	// Base is what the draft was made on: a state in the store or in a cookie, or
+	// Nothing.
+	Base  *State
+	Draft *draft.Draft
+	// Visit is what the request says about its visitor. It is looked at where the
+	// session is stored for the first time, and by Move.
+	Visit   Visit
+	Quiet   bool      // the request is no activity
+	Above   uint64    // the browser has seen this version: continue above it
+	Arrived time.Time // when the request came
+}
+
+// Visit is what a request says about its visitor, apart from the cookies.
+type Visit struct{ UserAgent, IP string }
+
+// Result is a session as it was saved.
+type Result struct {
+	State *State
+	// Mine is what this change alone made of the session; State has the changes of
+	// others on top if Behind is set.
+	Mine    record.Record
+	Behind  bool
+	Rotated bool // the save has replaced the credential; said to one of those who are saved together
+}

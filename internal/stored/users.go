@@ -1,0 +1,97 @@
+package stored
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Listed is a record that the store has under a user, and that has not ended.
+type Listed struct {
+	*State
+	Damaged bool // it is no session; only its ID is set
+}
+
+// ByUser returns the records of a user that have not ended, also those whose time
+// is over by this process's clock. Without an index by user the error wraps
+// errors.ErrUnsupported.
+func (s *Sessions) ByUser(ctx context.Context, user string) (all []Listed, err error) {
+	index, ok := s.Store.(store.UserIndex)
+	if !ok {
+		return nil, fmt.Errorf("sojourn: list a user's sessions: the store cannot: %w", errors.ErrUnsupported)
+	}
+	hash := s.UserHash(user)
+	recs, err := index.ByUser(ctx, hash)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, fmt.Errorf("sojourn: list a user's sessions: %w", err)
+	case err != nil:
+		return nil, s.Observer.StoreFailed(ctx, "list a user's sessions", err)
+	}
+	for _, rec := range recs {
+		if rec.User != hash {
+			_ = s.damaged(rec.ID, store.ErrDamaged) // somebody else's
+			continue
+		}
+		if rec.IsEnd() {
+			continue
+		}
+		switch st, err := s.verified(rec.ID, rec); {
+		case errors.Is(err, ErrDamaged):
+			all = append(all, Listed{&State{Who: Who{ID: rec.ID}}, true})
+		case err != nil:
+			describeSealed(st, user)
+			all = append(all, Listed{st, false})
+		default:
+			all = append(all, Listed{st, false})
+		}
+	}
+	return all, nil
+}
+
+// UserHash is the name of a user in the store's index.
+func (s *Sessions) UserHash(user string) store.UserHash { return s.Ring().UserHash(s.Name, user) }
+
+// describeSealed describes a session whose key is lacking as far as the store
+// knows it. What else may hold it is not known, so its tombstone stays the longest.
+func describeSealed(st *State, user string) {
+	st.Rec.Header = record.Header{
+		User:        user,
+		Created:     record.Millis(st.Meta.Created),
+		InlineUntil: record.Millis(st.Meta.Expires),
+	}
+}
+
+// ByHandle returns the live session with that handle, or one that was live until
+// skew ago; fault.NotFound if there is none.
+func (s *Sessions) ByHandle(ctx context.Context, handle string, skew time.Duration) (*State, error) {
+	id, err := store.ParseID(handle)
+	if err != nil {
+		return nil, fault.NotFound
+	}
+	st, err := s.Ask(ctx, id, 0)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, ErrDamaged):
+		return nil, fault.NotFound
+	case st == nil:
+		return nil, err
+	case st.Meta.IsEnd(), st.Meta.Expired(s.Now().Add(-skew)):
+		return nil, fault.NotFound
+	case err != nil:
+		describeSealed(st, "")
+	}
+	return st, nil
+}
+
+// DeleteDamaged ends what is listed as a session and is none.
+func (s *Sessions) DeleteDamaged(ctx context.Context, id store.ID) error {
+	if err := s.Store.Delete(ctx, id, s.Now().Add(store.MinTombstone)); err != nil {
+		return s.Observer.StoreFailed(ctx, "end a session", err)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package stored
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// SaveVolatile keeps the draft's changes in a cache, if they are changes of
+// Volatile values only, and the store has a cache that keeps them. A nil state
+// without an error says that they are to be written durably. The store is not
+// asked: the session may have ended.
+func (s *Sessions) SaveVolatile(ctx context.Context, c Change) (*State, error) {
+	keeper, ok := s.Store.(store.VolatileKeeper)
+	if !ok {
+		return nil, nil
+	}
+	ctx, cancel := s.Bounded(ctx)
+	defer cancel()
+	const tries = 4
+	st := c.Base
+	for attempt := range tries {
+		now := s.Now()
+		rec, err := c.Draft.Apply(&st.Rec, now)
+		if err != nil {
+			return nil, err
+		}
+		if !sameDurable(&st.Rec, &rec, now) || rec.Size() > s.Limits.MaxSize {
+			return nil, nil
+		}
+		next := *st
+		next.Rec, next.Volatile = rec, newSaveID()
+		sealed, err := s.sealVolatile(&next)
+		if err != nil {
+			return nil, err
+		}
+		err = keeper.SaveVolatile(ctx, st.ID, st.Meta.Base(), st.Volatile,
+			store.Volatile{SaveID: next.Volatile, Data: sealed}, st.Meta.Expires)
+		if err == nil {
+			s.Observer.VolatileSaved()
+			return &next, nil
+		}
+		if !errors.Is(err, store.ErrConflict) || !backOff(ctx, attempt) {
+			return nil, nil
+		}
+		st = s.WithVolatile(ctx, st)
+	}
+	return nil, nil
+}
+
+// KeepsVolatile reports whether the store has a cache that keeps volatile values.
+func (s *Sessions) KeepsVolatile() bool {
+	_, ok := s.Store.(store.VolatileKeeper)
+	return ok
+}
+
+// WithVolatile returns st with the volatile values that a cache holds for it.
+func (s *Sessions) WithVolatile(ctx context.Context, st *State) *State {
+	keeper, ok := s.Store.(store.VolatileKeeper)
+	if !ok || st.Mended { // the values are sealed together with the end that it had
+		return st
+	}
+	v, err := keeper.LoadVolatile(ctx, st.ID, st.Meta.Base())
+	if err != nil {
+		return st // lost, or out of reach
+	}
+	plain, _, err := s.Ring().Open(nil, seal.Record, v.Data, wire.BindVolatile(s.Bound, &st.Meta))
+	var values record.Record
+	if err == nil {
+		values, err = record.Parse(plain)
+	}
+	if err != nil {
+		if !errors.Is(err, seal.ErrUnknownKey) {
+			_ = s.damaged(st.ID, err)
+		}
+		return st
+	}
+	out := *st
+	out.Volatile = v.SaveID
+	out.Rec = replaceVolatile(&st.Rec, &values)
+	return &out
+}
+
+// loadNewest loads a session from the store's origin, with its volatile
+// values, in order to change it.
+func (s *Sessions) loadNewest(ctx context.Context, who Who) (*State, error) {
+	st, err := s.Load(ctx, who, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.WithVolatile(ctx, st), nil
+}
+
+// sealVolatile seals the volatile values of st, all of them: one that is
+// lacking has been removed.
+func (s *Sessions) sealVolatile(st *State) ([]byte, error) {
+	var values record.Record
+	for _, f := range st.Rec.Fields() {
+		if f.Flags&record.Volatile != 0 {
+			values.Put(f)
+		}
+	}
+	plain := values.Append(make([]byte, 0, values.Size()))
+	return s.Ring().Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindVolatile(s.Bound, &st.Meta))
+}
+
+// replaceVolatile returns rec with these volatile values instead of its own.
+func replaceVolatile(rec, values *record.Record) record.Record {
+	out := record.Record{Header: rec.Header}
+	for _, f := range rec.Fields() {
+		if f.Flags&record.Volatile == 0 {
+			out.Put(f)
+		}
+	}
+	for _, f := range values.Fields() {
+		out.Put(f)
+	}
+	return out.Done()
+}
+
+// sameDurable reports whether two states of a session have the same values,
+// apart from volatile ones and from those that are over.
+func sameDurable(a, b *record.Record, now time.Time) bool {
+	return slices.EqualFunc(durable(a, now), durable(b, now), func(f, g record.Field) bool {
+		return f.Name == g.Name && f.Flags == g.Flags && f.Expiry == g.Expiry && bytes.Equal(f.Value, g.Value)
+	})
+}
+
+func durable(r *record.Record, now time.Time) []record.Field {
+	out := make([]record.Field, 0, r.Len())
+	for _, f := range r.Fields() {
+		if f.Flags&record.Volatile == 0 && f.Live(now.UnixMilli()) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
