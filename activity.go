@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
 )
 
 // A request is its visitor's activity for as long as it lasts: somebody who
@@ -39,22 +41,22 @@ func (s *Session) activityDue(now time.Time) bool {
 	if s.background {
 		return false
 	}
-	m, h := s.m, &s.last.rec.Header
+	m, h := s.m, &s.last.Rec.Header
 	at := now
 	if s.waits() {
 		at = s.loaded
 	}
-	switch s.last.placement {
-	case PlacementStored:
-		return m.touchDue(h, later(s.last.stored.Seen, s.noted), at)
-	case PlacementInline:
+	switch s.last.Where {
+	case rules.Stored:
+		return m.limits.TouchDue(h, rules.Later(s.last.Meta.Seen, s.noted), at)
+	case rules.Inline:
 		seen := record.Time(h.Seen)
 		if at.Sub(s.loaded) > longRequest {
 			// Other responses may have changed the cookie since, and this one would
 			// change it back. So not before the session is in danger.
-			return m.idleTimeout(h) > 0 && at.Sub(seen) >= m.idleTimeout(h)/2
+			return m.limits.IdleTimeout(h) > 0 && at.Sub(seen) >= m.limits.IdleTimeout(h)/2
 		}
-		return m.touchDue(h, seen, at)
+		return m.limits.TouchDue(h, seen, at)
 	default:
 		return false
 	}
@@ -67,10 +69,10 @@ func (s *Session) noteActivity(ctx context.Context, now time.Time) error {
 	st := s.last
 	s.noted = now // whether or not that works: the next request will see
 	if now.Sub(s.loaded) > longRequest {
-		_, _, err := s.m.stayAlive(ctx, st, now)
+		_, _, err := s.m.stored.StayAlive(ctx, st.Who, now)
 		return err
 	}
-	return s.m.touch(ctx, st, now)
+	return s.m.stored.Touch(ctx, st, now)
 }
 
 // noteLate is noteActivity after the first byte.
@@ -80,34 +82,11 @@ func (s *Session) noteLate(ctx context.Context, now time.Time) {
 		return
 	}
 	defer m.end()
-	ctx, cancel := m.bounded(context.WithoutCancel(ctx))
+	ctx, cancel := m.stored.Bounded(context.WithoutCancel(ctx))
 	defer cancel()
 	if errors.Is(s.noteActivity(ctx, now), errors.ErrUnsupported) {
-		_ = s.rewrite(ctx, s.last) // logged, if the store has failed
+		_ = m.stored.Rewrite(ctx, s.last) // logged, if the store has failed
 	}
-}
-
-// rewrite saves a state of the session as it is, which notes the activity where
-// the store cannot touch. What the handler has changed meanwhile stays pending.
-func (s *Session) rewrite(ctx context.Context, st *state) error {
-	keeper := newSession(s.m)
-	keeper.r, keeper.in, keeper.last, keeper.view, keeper.loaded, keeper.phase = s.r, s.in, st, st.rec, s.loaded, phaseBody
-	return keeper.commitStored(ctx)
-}
-
-// stayAlive notes the activity of a session that was loaded some time ago, if
-// it is still there, and returns when it was last seen and when it is over. One
-// that is over already stays so.
-func (m *Manager) stayAlive(ctx context.Context, st *state, now time.Time) (seen, deadline time.Time, err error) {
-	cur, err := m.fetch(ctx, st.identity, 0)
-	if err != nil {
-		return seen, deadline, err
-	}
-	h := &cur.rec.Header
-	if !m.touchDue(h, cur.stored.Seen, now) {
-		return cur.stored.Seen, cur.stored.Deadline, nil // by another request
-	}
-	return now, m.idleDeadline(h, now, cur.stored.Expires), m.touch(ctx, cur, now)
 }
 
 // keepAwake sees to it that the session does not reach its idle deadline while
@@ -115,7 +94,7 @@ func (m *Manager) stayAlive(ctx context.Context, st *state, now time.Time) (seen
 // is called with mu held.
 func (s *Session) keepAwake() {
 	if s.awake == nil && s.mayOutlive() {
-		s.awake = time.AfterFunc(halfUntil(s.last.stored.Deadline, s.m.now()), s.wake)
+		s.awake = time.AfterFunc(halfUntil(s.last.Meta.Deadline, s.m.now()), s.wake)
 	}
 }
 
@@ -123,7 +102,7 @@ func (s *Session) keepAwake() {
 // ending.
 func (s *Session) mayOutlive() bool {
 	return s.r != nil && (s.phase == phaseOpen || s.phase == phaseBody) && !s.background && !s.waits() &&
-		s.last.placement == PlacementStored && s.m.idleTimeout(&s.last.rec.Header) > 0
+		s.last.Where == rules.Stored && s.m.limits.IdleTimeout(&s.last.Rec.Header) > 0
 }
 
 func halfUntil(deadline, now time.Time) time.Duration {
@@ -144,24 +123,24 @@ func (s *Session) wake() {
 	ctx, cancel := context.WithTimeout(m.stop, m.cfg.Timeout)
 	defer cancel()
 	now := m.now()
-	seen, deadline, err := m.stayAlive(ctx, st, now)
+	seen, deadline, err := m.stored.StayAlive(ctx, st.Who, now)
 	if errors.Is(err, errors.ErrUnsupported) {
-		err = s.rewrite(ctx, st)
+		err = m.stored.Rewrite(ctx, st)
 	}
 
 	s.lockAside()
 	defer s.mu.Unlock()
-	if errors.Is(err, errGone) || !s.mayOutlive() {
+	if errors.Is(err, stored.ErrGone) || !s.mayOutlive() {
 		return
 	}
 	if err == nil {
 		next := *s.last
-		next.stored.Seen, next.stored.Deadline = later(next.stored.Seen, seen), later(next.stored.Deadline, deadline)
+		next.Meta.Seen, next.Meta.Deadline = rules.Later(next.Meta.Seen, seen), rules.Later(next.Meta.Deadline, deadline)
 		s.last, s.noted = &next, now
 	}
 	// After a failure, it is tried again in half of the time that is left.
-	if now := m.now(); !now.After(s.last.stored.Deadline) {
-		s.awake.Reset(halfUntil(s.last.stored.Deadline, now))
+	if now := m.now(); !now.After(s.last.Meta.Deadline) {
+		s.awake.Reset(halfUntil(s.last.Meta.Deadline, now))
 	}
 }
 

@@ -12,10 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/record"
-	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
-	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -328,7 +329,7 @@ func (s *Session) setForeign(lines []string) {
 
 // adoptFrom returns the session that one format's session has become, and that
 // one; nil if there is none. An error that is no LegacyRefusal fails the load.
-func (s *Session) adoptFrom(ctx context.Context, from Legacy, now time.Time) (*state, *LegacySession, error) {
+func (s *Session) adoptFrom(ctx context.Context, from Legacy, now time.Time) (*stored.State, *LegacySession, error) {
 	m := s.m
 	old, err := from.Find(ctx, s.in, now)
 	var refused LegacyRefusal
@@ -361,7 +362,7 @@ func (s *Session) adoptFrom(ctx context.Context, from Legacy, now time.Time) (*s
 
 // exchange returns the session that stands for a legacy one, made if it is
 // presented for the first time. of is the session that it is a copy of, or nil.
-func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, now time.Time) (*state, error) {
+func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, now time.Time) (*stored.State, error) {
 	m := s.m
 	who := m.adoptedIdentity(old)
 	own := who // by the credential alone
@@ -378,7 +379,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 		// The origin has one heir, whatever copies of it there are: when that one
 		// ends, so do they all.
 		who = m.heirIdentity(of)
-		st, err = m.adoptedAs(ctx, who, own.identifier, now)
+		st, err = m.adoptedAs(ctx, who, own.Identifier, now)
 	}
 	if st == nil && of != nil && (err == nil || err == error(refusedEnded)) { //nolint:errorlint // what wraps it knows more than the origin
 		if err := m.checkOrigin(ctx, of, old, now); err != nil {
@@ -396,7 +397,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	if of != nil {
 		first = record.Time(min(first.UnixMilli(), of.Created))
 	}
-	draft, rec, err := s.translate(old, of, who, first, now)
+	rec, err := s.translate(old, of, who, first, now)
 	if err != nil {
 		return nil, err
 	}
@@ -404,18 +405,13 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	if err := m.checkRevoked(ctx, old, user); err != nil {
 		return nil, err
 	}
-	st, err = m.sealRecord(rec, who, nil, 0, now, now)
-	if errors.Is(err, ErrTooLarge) {
-		return nil, refusedTooLarge
+	var limit store.UserLimit
+	var evicted func(store.ID)
+	if user != "" && m.cfg.MaxPerUser > 0 {
+		// Nobody has authenticated, and the login may be older than all others.
+		limit, evicted = m.limitOf(ctx, user, true)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if user != "" {
-		err = draft.sendLogin(ctx, st.stored, store.Base{})
-	} else {
-		err = m.send(ctx, st.stored, store.Base{})
-	}
+	st, err = m.stored.Insert(ctx, rec, who, limit, evicted)
 	switch {
 	case errors.Is(err, ErrTooManySessions):
 		return nil, refusedTooMany
@@ -423,7 +419,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 		// Another request was faster.
 		var copied []byte
 		if of != nil {
-			copied = own.identifier
+			copied = own.Identifier
 		}
 		if st, err = m.adoptedAs(ctx, who, copied, now); st == nil && err == nil {
 			err = refusedEnded
@@ -434,18 +430,17 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	case err != nil:
 		return nil, err
 	}
-	st.stored.Data = nil
 	// A logout of the same user may just have refused it: it did so before it
 	// ended anything, so now or never.
 	if err := m.checkRevoked(ctx, old, user); err != nil {
-		until := later(now.Add(store.MinTombstone), record.Time(st.rec.Header.InlineUntil))
-		if err := m.cfg.Store.Delete(ctx, who.id, until); err != nil {
-			return nil, m.storeFailed(ctx, "save", err)
+		until := rules.Later(now.Add(store.MinTombstone), record.Time(st.Rec.Header.InlineUntil))
+		if err := m.stored.Forget(ctx, who.ID, until); err != nil {
+			return nil, err
 		}
 		return nil, err
 	}
 	// The old application may keep its session alive as long as this one lives.
-	m.noteAdopted(ctx, spent, now, m.legacyUntil(&st.rec.Header, st.stored.Expires))
+	m.noteAdopted(ctx, spent, now, m.legacyUntil(&st.Rec.Header, st.Meta.Expires))
 	m.count.created.Add(1)
 	m.tell(ctx, s.event(EventAdopted, st))
 	m.adoptions.of(old.Source).adopted.Add(1)
@@ -456,21 +451,21 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 // nil if there is none. The error is refusedEnded, or wraps it, if it was ended,
 // and errLegacyOutdated if it goes on under another credential: after a Rotate,
 // or if it was adopted from another copy than the one that is named.
-func (m *Manager) adoptedAs(ctx context.Context, who identity, copied []byte, now time.Time) (*state, error) {
-	st, err := m.fetch(ctx, who, 0)
-	var gone *goneError
+func (m *Manager) adoptedAs(ctx context.Context, who stored.Who, copied []byte, now time.Time) (*stored.State, error) {
+	st, err := m.stored.Load(ctx, who, 0)
+	var gone *stored.Gone
 	switch {
-	case errors.As(err, &gone) && gone.toldOf(now):
+	case errors.As(err, &gone) && gone.ToldOf(now):
 		return nil, errLegacyReplaced
-	case gone != nil && !gone.ended.IsZero():
+	case gone != nil && !gone.Ended.IsZero():
 		return nil, refusedEnded
 	case gone != nil:
 		return nil, nil //nolint:nilerr // it is over, by its age: there is none
 	case err != nil:
 		return nil, err
 	}
-	l, _ := linkOf(&st.rec.Header)
-	if st.rec.Header.Generation > 0 || copied != nil && !bytes.Equal(l.Copied, copied) {
+	l, _ := linkOf(&st.Rec.Header)
+	if st.Rec.Header.Generation > 0 || copied != nil && !bytes.Equal(l.Copied, copied) {
 		return nil, errLegacyOutdated
 	}
 	return st, nil
@@ -478,63 +473,71 @@ func (m *Manager) adoptedAs(ctx context.Context, who identity, copied []byte, no
 
 // translate lets the application make a session, and so a record, of a legacy
 // session that was first adopted at that time.
-func (s *Session) translate(old *LegacySession, of *origin, who identity, first, now time.Time) (draft *Session, rec record.Record, err error) {
+func (s *Session) translate(old *LegacySession, of *origin, who stored.Who, first, now time.Time) (rec record.Record, err error) {
 	m := s.m
-	draft = newSession(m)
-	draft.r, draft.in, draft.last, draft.phase = s.r, s.in, nothing, phaseDraft
-	draft.jar.isNew = true
-	if err := m.callMap(old, draft); err != nil {
+	made := m.newDraft(stored.Nothing)
+	made.r, made.in = s.r, s.in
+	if err := m.callMap(old, made); err != nil {
 		m.log.Debug("a legacy session could not be mapped", slog.String("format", old.Source), slog.Any("error", err))
-		return nil, rec, refusedUnmapped
+		return rec, refusedUnmapped
 	}
-	rec = draft.view.Clone()
+	rec = made.draft.View().Clone()
 	rec.Expire(now.UnixMilli())
 	rec.Settle()
 	if rec.Len() == 0 && rec.Header.User == "" {
-		return nil, rec, refusedEmpty
+		return rec, refusedEmpty
 	}
 	h := &rec.Header
 	v := s.visit()
-	h.UserAgent, h.IP = v.userAgent, v.ip
+	h.UserAgent, h.IP = v.UserAgent, v.IP
 	h.Created, h.AuthTime = first.UnixMilli(), 0
 	l := link{
-		Source: old.Source, State: old.State, Copies: old.Copies, Identifier: who.identifier,
+		Source: old.Source, State: old.State, Copies: old.Copies, Identifier: who.Identifier,
 		Issued: record.Millis(old.Issued), Expires: record.Millis(old.Expires), Slides: old.Idle.Milliseconds(),
 		Idle: h.Idle, Lifetime: h.Lifetime,
 	}
 	if of != nil {
-		l.Copied = m.adoptedIdentity(old).identifier
+		l.Copied = m.adoptedIdentity(old).Identifier
 	}
 	switch {
 	case old.Idle > 0:
-		if idle := m.idleTimeout(h); idle == 0 || old.Idle < idle {
+		if idle := m.limits.IdleTimeout(h); idle == 0 || old.Idle < idle {
 			h.Idle = toMillis(old.Idle)
 		}
-	case !old.Expires.IsZero() && m.lifetimeEnd(h).After(old.Expires):
+	case !old.Expires.IsZero() && m.limits.LifetimeEnd(h).After(old.Expires):
 		h.Lifetime = max(old.Expires.UnixMilli()-h.Created, 1)
 	}
-	if now.After(m.lifetimeEnd(h)) {
-		return nil, rec, refusedExpired
+	if now.After(m.limits.LifetimeEnd(h)) {
+		return rec, refusedExpired
 	}
-	if of != nil && m.lifetimeEnd(h).After(record.Time(of.Expires)) {
+	if of != nil && m.limits.LifetimeEnd(h).After(record.Time(of.Expires)) {
 		h.Lifetime = max(of.Expires-h.Created, 1)
 	}
 	h.Legacy = l.encode()
 	h.InlineUntil = record.Millis(m.legacyUntil(h, now))
-	return draft, rec, nil
+	return rec, nil
+}
+
+// newDraft returns a session that is not of a request, for the application's own
+// functions.
+func (m *Manager) newDraft(st *stored.State) *Session {
+	s := newSession(m)
+	s.last, s.phase, s.jar.isNew = st, phaseDraft, st.Where == rules.Nowhere
+	s.draft.Start(&st.Rec)
+	return s
 }
 
 // callMap runs the application's function. What another library's data make of
 // it is not to fail requests.
-func (m *Manager) callMap(old *LegacySession, draft *Session) (err error) {
+func (m *Manager) callMap(old *LegacySession, made *Session) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			m.log.Error("Adopt.Map panicked", slog.String("format", old.Source), slog.String("type", fmt.Sprintf("%T", p)))
 			err = errMapPanicked
 		}
 	}()
-	err = m.cfg.Adopt.Map(old, draft)
-	return errors.Join(err, draft.failed)
+	err = m.cfg.Adopt.Map(old, made)
+	return errors.Join(err, made.failed)
 }
 
 var errMapPanicked = errors.New("sojourn: Adopt.Map panicked")
@@ -592,9 +595,9 @@ func (m *Manager) legacyUntil(h *record.Header, now time.Time) time.Time {
 	until := record.Time(l.Expires)
 	if l.Slides > 0 {
 		// The old application may extend it again and again.
-		until = later(until, m.refusalsUntil(now))
+		until = rules.Later(until, m.refusalsUntil(now))
 	} else if l.Issued > 0 {
-		until = later(until, now.Add(time.Duration(l.Expires-l.Issued)*time.Millisecond))
+		until = rules.Later(until, now.Add(time.Duration(l.Expires-l.Issued)*time.Millisecond))
 	}
 	if a := m.cfg.Adopt; a != nil && !a.Until.IsZero() && until.After(a.Until) {
 		until = a.Until
@@ -609,22 +612,22 @@ func (m *Manager) refusalsUntil(now time.Time) time.Time {
 	if a := m.cfg.Adopt; a != nil && !a.Until.IsZero() {
 		return a.Until
 	}
-	return now.Add(maxAge)
+	return now.Add(rules.MaxAge)
 }
 
-func (m *Manager) adoptedIdentity(old *LegacySession) identity {
+func (m *Manager) adoptedIdentity(old *LegacySession) stored.Who {
 	return m.legacyIdentity("session", old.Source, string(old.Credential))
 }
 
 // heirIdentity is that of the session that goes on for the one that a legacy
 // session is a copy of.
-func (m *Manager) heirIdentity(of *origin) identity {
+func (m *Manager) heirIdentity(of *origin) stored.Who {
 	return m.legacyIdentity("heir", "", string(of.Session[:])) // in whatever format
 }
 
-func (m *Manager) legacyIdentity(kind, source, what string) identity {
+func (m *Manager) legacyIdentity(kind, source, what string) stored.Who {
 	b := m.cfg.Keys.current().Legacy(kind, m.cfg.Name, source, what)
-	return identity{b, store.HashIdentifier(b)}
+	return stored.WhoIs(b)
 }
 
 // legacyMark is the row key of a note about something of a legacy format.
@@ -635,29 +638,25 @@ func (m *Manager) legacyMark(kind, source, what string) store.ID {
 // adoptedAt returns when a legacy session was first adopted: zero if it was not,
 // and a time long ago if that cannot be told any more.
 func (m *Manager) adoptedAt(ctx context.Context, spent store.ID, now time.Time) (time.Time, error) {
-	st, err := m.ask(ctx, spent, 0)
+	st, err := m.stored.Ask(ctx, spent, 0)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return time.Time{}, nil
-	case errors.Is(err, errDamaged), st != nil && st.stored.Ended.After(now.Add(clockSkew)):
+	case errors.Is(err, stored.ErrDamaged), st != nil && st.Meta.Ended.After(now.Add(rules.Skew)):
 		// When it was, and with it the start of the lifetime, is not known.
 		return time.Unix(0, 0), nil
 	case st == nil:
 		return time.Time{}, err
-	case st.stored.Expired(now):
+	case st.Meta.Expired(now):
 		return time.Time{}, nil
 	}
-	return st.stored.Ended, nil
+	return st.Meta.Ended, nil
 }
 
 // noteAdopted leaves the note for adoptedAt: a tombstone of a session that never
 // was. Without it an expired session could be adopted once more, at worst.
 func (m *Manager) noteAdopted(ctx context.Context, spent store.ID, now, until time.Time) {
-	rec := store.Record{
-		ID: spent, Version: 1, SaveIDs: []store.SaveID{newSaveID()},
-		Created: now, Seen: now, Ended: now, Deadline: until, Expires: until,
-	}
-	if err := m.send(ctx, rec, store.Base{}); err != nil && !errors.Is(err, store.ErrConflict) {
+	if err := m.stored.Bury(ctx, spent, now, until); err != nil && !errors.Is(err, store.ErrConflict) {
 		m.log.Debug("could not note that a legacy session was adopted", slog.Any("error", err))
 	}
 }
@@ -682,7 +681,7 @@ func (m *Manager) refuseLegacy(ctx context.Context, user string) error {
 	if m.cfg.Adopt == nil {
 		return nil
 	}
-	ctx, cancel := m.bounded(ctx)
+	ctx, cancel := m.stored.Bounded(ctx)
 	defer cancel()
 	now := m.now()
 	for _, from := range m.cfg.Adopt.From {
@@ -703,31 +702,20 @@ func (m *Manager) refuseIssued(ctx context.Context, source, user string, issued,
 		if err != nil {
 			return err
 		}
-		until := later(note.rec.Expires, m.refusalsUntil(now))
+		until := rules.Later(note.rec.Expires, m.refusalsUntil(now))
 		if note.total {
-			if err := m.cfg.Store.Delete(ctx, id, until); err != nil {
-				return m.storeFailed(ctx, "end a session", err)
-			}
-			return nil
+			return m.stored.Forget(ctx, id, until)
 		}
 		rec := note.rec
 		if !rec.Seen.Before(issued) && !rec.Expires.Before(until) && !note.mended {
 			return nil
 		}
-		next := store.Record{
-			ID: id, Version: rec.Version + 1, SaveIDs: []store.SaveID{newSaveID()},
-			Created: now, Seen: later(rec.Seen, issued), Deadline: until, Expires: until,
-			Shorten: note.mended,
-		}
-		if err := m.sealNote(&next); err != nil {
-			return err
-		}
-		err = m.send(ctx, next, rec.Base())
+		err = m.stored.SaveDated(ctx, id, &rec, rules.Later(rec.Seen, issued), until, note.mended)
 		if !errors.Is(err, store.ErrConflict) {
 			return err
 		}
-		if !backOff(ctx, attempt) {
-			return unavailable("save", ctx.Err())
+		if !stored.BackOff(ctx, attempt) {
+			return fault.Away("save", ctx.Err())
 		}
 	}
 }
@@ -742,29 +730,20 @@ type refusal struct {
 // refusal loads the note with that ID. One that was damaged, or ended as if it
 // were a session, refuses whatever it may have been about.
 func (m *Manager) refusal(ctx context.Context, id store.ID, now time.Time) (refusal, error) {
-	st, err := m.ask(ctx, id, 0)
+	st, err := m.stored.Ask(ctx, id, 0)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return refusal{}, nil
-	case errors.Is(err, errDamaged):
+	case errors.Is(err, stored.ErrDamaged):
 		return refusal{total: true}, nil
 	case st == nil:
 		return refusal{}, err
-	case st.stored.Expired(now):
+	case st.Meta.Expired(now):
 		return refusal{}, nil
-	case st.stored.IsEnd():
+	case st.Meta.IsEnd():
 		return refusal{total: true}, nil
 	}
-	return refusal{rec: st.stored, mended: st.mended}, nil
-}
-
-// sealNote gives a note of refuseIssued the data of an empty session, so that
-// it is sound for whatever reads the whole store.
-func (m *Manager) sealNote(rec *store.Record) error {
-	empty := record.Record{Header: record.Header{Created: rec.Created.UnixMilli()}}
-	var err error
-	rec.Data, err = m.cfg.Keys.current().Seal(nil, seal.Record, empty.Append(nil), wire.BindRecord(m.aad, rec))
-	return err
+	return refusal{rec: st.Meta, mended: st.Mended}, nil
 }
 
 // checkRevoked returns refusedRevoked for a session that refuseIssued speaks of.
@@ -787,7 +766,7 @@ func (m *Manager) checkRevoked(ctx context.Context, old *LegacySession, user str
 			return err
 		}
 	}
-	if old.Issued.IsZero() || !old.Issued.After(note.rec.Seen) || old.Issued.After(now.Add(clockSkew)) {
+	if old.Issued.IsZero() || !old.Issued.After(note.rec.Seen) || old.Issued.After(now.Add(rules.Skew)) {
 		return refusedRevoked
 	}
 	return nil
@@ -795,8 +774,8 @@ func (m *Manager) checkRevoked(ctx context.Context, old *LegacySession, user str
 
 // leaveLegacy comes before the end of a session by Logout, or by the login of
 // somebody else: from here on no copy of its legacy cookie is adopted.
-func (m *Manager) leaveLegacy(ctx context.Context, last *state) error {
-	h := &last.rec.Header
+func (m *Manager) leaveLegacy(ctx context.Context, last *stored.State) error {
+	h := &last.Rec.Header
 	l, ok := linkOf(h)
 	if !ok {
 		return nil
@@ -804,17 +783,17 @@ func (m *Manager) leaveLegacy(ctx context.Context, last *state) error {
 	now := m.now()
 	// The session may have moved on since it was adopted, by a login, or may never
 	// have been, if its legacy form was written by a WriteBack.
-	if id := store.HashIdentifier(l.Identifier); len(l.Identifier) > 0 && id != last.id {
-		until := later(m.legacyUntil(h, now), now.Add(store.MinTombstone))
-		if err := m.cfg.Store.Delete(ctx, id, until); err != nil {
-			return m.storeFailed(ctx, "save", err)
+	if id := store.HashIdentifier(l.Identifier); len(l.Identifier) > 0 && id != last.ID {
+		until := rules.Later(m.legacyUntil(h, now), now.Add(store.MinTombstone))
+		if err := m.stored.Forget(ctx, id, until); err != nil {
+			return err
 		}
 	}
 	if !l.Copies || h.User == "" {
 		return nil
 	}
 	// The old application's clock may be ahead.
-	return m.refuseIssued(ctx, l.Source, h.User, later(now, record.Time(l.Issued)), now)
+	return m.refuseIssued(ctx, l.Source, h.User, rules.Later(now, record.Time(l.Issued)), now)
 }
 
 // endLegacy ends a session in the library that it came from, and its cookies.
@@ -846,7 +825,7 @@ func (m *Manager) endLegacy(ctx context.Context, h *record.Header) (setCookie []
 func (m *Manager) limitUntil(now time.Time) time.Time {
 	until := now.Add(store.MinTombstone)
 	if a := m.cfg.Adopt; a != nil && a.Keep { // else the note that they were adopted is there
-		until = later(until, m.refusalsUntil(now))
+		until = rules.Later(until, m.refusalsUntil(now))
 	}
 	return until
 }
@@ -887,10 +866,10 @@ func (s *Session) writesBack() bool {
 // writeBack writes the legacy form of the session as it was just kept. Nothing
 // here fails a request. fresh says that it must not be the legacy session that
 // it was before, because somebody has logged in; before is that one's link.
-func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Header) {
+func (s *Session) writeBack(ctx context.Context, fresh bool, before *record.Header) {
 	m := s.m
 	b := m.cfg.Adopt.Back
-	if s.last.placement == PlacementNone {
+	if s.last.Where == rules.Nowhere {
 		return
 	}
 	name := b.To.Name()
@@ -898,17 +877,16 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 		m.adoptions.of(name).writeErrors.Add(1)
 		m.report(slog.LevelWarn, "a session could not be written in its legacy form", slog.String("format", name), slog.Any("error", err))
 	}
-	ctx, cancel := m.bounded(ctx)
+	ctx, cancel := m.stored.Bounded(ctx)
 	defer cancel()
-	h := &s.last.rec.Header
+	h := &s.last.Rec.Header
 	l, ok := linkOf(h)
 	reuse := ok && l.Source == name && !fresh
 	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
 	if !cookies && (!reuse || l.Copies) {
 		return // it would need a cookie
 	}
-	read := newSession(m)
-	read.last, read.view, read.phase = s.last, s.last.rec, phaseDraft
+	read := m.newDraft(s.last)
 	values, err := b.Values(read)
 	if err != nil {
 		failed(err)
@@ -938,7 +916,7 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 	}
 	m.adoptions.of(name).written.Add(1)
 	if fresh && before.Legacy != "" && !old.Copies {
-		if prev, ok := linkOf(&before); ok {
+		if prev, ok := linkOf(before); ok {
 			if from := m.legacyFormat(prev.Source); from != nil {
 				if _, err := from.End(ctx, &LegacySession{Source: prev.Source, State: prev.State}); err != nil {
 					failed(err)
@@ -951,11 +929,10 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before record.Heade
 	}
 	next := link{Copied: l.Copied, Source: name, State: old.State, Copies: old.Copies, Slides: old.Idle.Milliseconds(), Idle: h.Idle, Lifetime: h.Lifetime}
 	if !old.Copies {
-		next.Identifier = m.adoptedIdentity(old).identifier
+		next.Identifier = m.adoptedIdentity(old).Identifier
 		next.Issued, next.Expires = record.Millis(old.Issued), record.Millis(old.Expires)
 	}
-	text := next.encode()
-	s.changes.header.legacy, s.view.Header.Legacy = &text, text
+	s.draft.SetLegacy(next.encode())
 	if err := s.commitChanges(ctx); err != nil {
 		s.discard()
 		failed(err)

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -19,7 +21,7 @@ import (
 // the cookies of before beside the new ones.
 type arrival struct {
 	refs   []broughtReference // one of each session
-	inline *state             // the newest session that a cookie holds; nil = none
+	inline *stored.State      // the newest session that a cookie holds; nil = none
 	floors []wire.Floor
 	// foreign are the references that were sealed with an unknown key. Another
 	// replica may know it.
@@ -40,7 +42,7 @@ const mostLoads = 2
 // choose returns the first live session that the references lead to, or nil.
 // Only a session that is definitely over, or a credential that is not good for
 // it any more, is passed over.
-func (s *Session) choose(ctx context.Context, a *arrival, now time.Time) (chosen *state, err error) {
+func (s *Session) choose(ctx context.Context, a *arrival, now time.Time) (chosen *stored.State, err error) {
 	refused := a.foreign
 	a.order()
 	for i := range a.refs {
@@ -57,7 +59,7 @@ func (s *Session) choose(ctx context.Context, a *arrival, now time.Time) (chosen
 		case errors.Is(err, errRefused):
 			refused = append(refused, ref.value)
 			s.jar.outdated = s.jar.outdated || errors.Is(err, errOutdated)
-		case !errors.Is(err, errGone):
+		case !errors.Is(err, stored.ErrGone):
 			return nil, err
 		}
 	}
@@ -278,10 +280,10 @@ func (s *Session) addState(a *arrival, value string, plain []byte, stale bool, n
 		if err != nil {
 			return err
 		}
-		if a.inline != nil && !newerInline(&st.rec.Header, &a.inline.rec.Header) {
+		if a.inline != nil && !newerInline(&st.Rec.Header, &a.inline.Rec.Header) {
 			return nil
 		}
-		st.size = s.m.inlineSize(len(value))
+		st.Size = s.m.inlineSize(len(value))
 		s.jar.state, s.jar.stateStale = jarInline, stale
 		a.inline = st
 		return nil
@@ -297,7 +299,7 @@ func newerInline(next, h *record.Header) bool {
 	if slices.Equal(next.Identifier, h.Identifier) {
 		return next.Counter > h.Counter
 	}
-	return next.Seen-h.Seen > clockSkew.Milliseconds()
+	return next.Seen-h.Seen > rules.Skew.Milliseconds()
 }
 
 // barred returns why this request must not keep anything in a cookie, except by
@@ -328,10 +330,10 @@ func (s *Session) tellRefused() {
 	if m.cfg.Cookie.BrowserSession {
 		age = 0
 	}
-	if s.last.placement == PlacementInline {
-		h := &s.last.rec.Header
-		plain = s.last.rec.Append(append(plain, wire.StateInline))
-		age = m.cookieAge(h, record.Time(h.Expires), m.now())
+	if s.last.Where == rules.Inline {
+		h := &s.last.Rec.Header
+		plain = s.last.Rec.Append(append(plain, wire.StateInline))
+		age = m.limits.CookieAge(h, record.Time(h.Expires), m.now())
 	}
 	value, err := m.sealCookie(seal.State, plain)
 	if err != nil {
@@ -345,11 +347,11 @@ func (s *Session) tellRefused() {
 func (s *Session) endOthers(ctx context.Context) error {
 	for len(s.others) > 0 {
 		ref := s.others[0]
-		st, err := s.m.fetch(ctx, identity{ref.Identifier, store.HashIdentifier(ref.Identifier)}, 0)
-		if err != nil && !errors.Is(err, errGone) {
+		st, err := s.m.stored.Load(ctx, stored.WhoIs(ref.Identifier), 0)
+		if err != nil && !errors.Is(err, stored.ErrGone) {
 			return err
 		}
-		if err == nil && (ref.Generation >= st.rec.Header.Generation || s.m.accepts(ref.Generation, &st.rec.Header, s.m.now())) {
+		if err == nil && s.m.limits.Judge(ref.Generation, &st.Rec.Header, s.m.now()).Good() {
 			if err := s.m.revoke(ctx, st, ReasonLogout); err != nil {
 				return err
 			}

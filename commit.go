@@ -2,19 +2,19 @@ package sojourn
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -112,7 +112,7 @@ func (s *Session) end(ctx context.Context, failed bool) error {
 	if err != nil {
 		s.leaveAnyway(ctx, err)
 		late = notKept(err)
-	} else if now := s.m.now(); !failed && s.last.placement == PlacementStored && s.activityDue(now) {
+	} else if now := s.m.now(); !failed && s.last.Where == rules.Stored && s.activityDue(now) {
 		s.noteLate(ctx, now)
 	}
 	s.phase, s.late = phaseOver, late
@@ -156,7 +156,7 @@ func (s *Session) changing() {
 	}
 	s.m.count.late.Add(1)
 	s.m.report(slog.LevelError, "a change of a session was lost, because it came too late: change the session before the handler returns",
-		slog.String("session", s.identity().id.String()), slog.Any("error", s.late))
+		slog.String("session", s.identity().ID.String()), slog.Any("error", s.late))
 }
 
 // keepOnlyLogout drops every change but a Logout, for error answers.
@@ -170,11 +170,16 @@ func (s *Session) keepOnlyLogout() {
 
 // pending reports whether there is anything that a commit must keep.
 func (s *Session) pending() bool {
-	return s.ending != nil || s.login != nil || !s.changes.empty()
+	return s.ending != nil || s.login != nil || !s.draft.Empty()
+}
+
+// setsCookies reports whether the response can still set cookies.
+func (s *Session) setsCookies() bool {
+	return s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
 }
 
 // commit keeps the pending changes. Where it fails they stay pending.
-func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
+func (s *Session) commit(ctx context.Context, mode commitMode) error {
 	if s.failed != nil {
 		return s.failed
 	}
@@ -182,48 +187,50 @@ func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
 	if !s.pending() && !chores {
 		return nil
 	}
-	if s.phase == phaseOpen && (s.login != nil || !s.changes.empty()) && errors.Is(s.r.Context().Err(), context.DeadlineExceeded) {
+	if s.phase == phaseOpen && (s.login != nil || !s.draft.Empty()) && errors.Is(s.r.Context().Err(), context.DeadlineExceeded) {
 		// Whoever set the deadline has answered by now, as http.TimeoutHandler does.
 		return fmt.Errorf("%w: %w", ErrTooLate, context.DeadlineExceeded)
 	}
-	m := s.m
-	if err := m.begin(); err != nil {
+	if err := s.m.begin(); err != nil {
 		if !s.pending() {
 			return nil
 		}
 		return err
 	}
-	defer m.end()
+	defer s.m.end()
 	// What the handler decided is kept even if the client has gone away.
 	ctx = context.WithoutCancel(ctx)
-	if s.writesBack() {
-		fresh, before := s.login != nil, s.last.rec.Header
-		defer func() {
-			if err == nil {
-				s.writeBack(ctx, fresh, before)
-			}
-		}()
+	back, fresh, before := s.writesBack(), s.login != nil, s.last
+	if err := s.keep(ctx, chores); err != nil {
+		return err
 	}
+	if back {
+		s.writeBack(ctx, fresh, &before.Rec.Header)
+	}
+	return nil
+}
 
-	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
-	if s.ending != nil && !s.ending.carry && (cookies || s.last.placement == PlacementStored) {
+// keep ends, makes and saves what is pending, in that order; chores say that a
+// request which changed nothing has something to do as well.
+func (s *Session) keep(ctx context.Context, chores bool) error {
+	if s.ending != nil && !s.ending.carry && (s.setsCookies() || s.last.Where == rules.Stored) {
 		var cancel context.CancelFunc
-		ctx, cancel = m.bounded(ctx)
+		ctx, cancel = s.m.stored.Bounded(ctx)
 		defer cancel()
 		if err := s.endLast(ctx); err != nil {
 			return err
 		}
 		chores = false // of the session that is over now
 	}
-	if !cookies && s.needsCookie() {
+	if !s.setsCookies() && s.needsCookie() {
 		if s.phase == phaseLoose {
 			return errNoHeader
 		}
 		return errNeedsCookie
 	}
-	if s.login == nil && s.last.placement != PlacementStored {
+	if s.login == nil && s.last.Where != rules.Stored {
 		if err := s.barred(false); err != nil {
-			if s.changes.empty() {
+			if s.draft.Empty() {
 				return nil
 			}
 			s.tellRefused()
@@ -233,7 +240,7 @@ func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
 	switch {
 	case s.login != nil:
 		return s.commitLogin(ctx)
-	case !s.changes.empty():
+	case !s.draft.Empty():
 		return s.commitChanges(ctx)
 	case chores:
 		s.doChores(ctx)
@@ -241,157 +248,174 @@ func (s *Session) commit(ctx context.Context, mode commitMode) (err error) {
 	return nil
 }
 
-// bounded gives a commit its deadline, when it first has to wait for the store.
-// Most commits never do.
-func (m *Manager) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, m.cfg.Timeout)
-}
-
 // needsCookie reports whether the pending changes cannot be kept without
 // setting a cookie.
 func (s *Session) needsCookie() bool {
-	if s.login != nil || s.changes.header != (headerChange{presented: s.changes.header.presented}) {
-		return true
-	}
-	if s.ending != nil { // of an inline session
-		return true
-	}
-	return !s.changes.empty() && s.base().placement != PlacementStored
+	return s.login != nil || s.draft.NeedsCookie() ||
+		s.ending != nil || // of an inline session
+		!s.draft.Empty() && s.base().Where != rules.Stored
 }
 
-// commitChanges keeps changed values.
+// commitChanges keeps changed values, in the place where the session lives then.
 func (s *Session) commitChanges(ctx context.Context) error {
-	m := s.m
-	now := m.now()
-	where, err := m.place(s.last.placement, &s.view, now)
-	if err != nil {
+	now := s.m.now()
+	where, err := s.m.limits.Place(s.last.Where, s.draft.View(), now)
+	switch {
+	case err != nil:
 		return err
-	}
-	switch where {
-	case PlacementNone:
-		if s.last.placement == PlacementInline {
+	case where == rules.Nowhere:
+		if s.last.Where == rules.Inline {
 			s.forgetState()
 		}
-		s.settle(nothing)
+		s.settle(stored.Nothing)
 		return nil
-	case PlacementInline:
-		next := s.view.Clone()
+	case where == rules.Inline:
+		next := s.draft.View().Clone()
 		next.Expire(now.UnixMilli())
-		st, value, err := m.sealInline(next, s.identity(), s.jar.excused, true, s.background, now)
+		st, value, err := s.m.sealInline(next, s.identity(), s.jar.excused, true, s.background, now)
 		if err == nil {
 			s.keepInline(st, value, now)
 			return nil
 		}
-		if m.cfg.Placement == CookieOnly || !errors.Is(err, ErrTooLarge) {
+		if s.m.cfg.Placement == CookieOnly || !errors.Is(err, ErrTooLarge) {
+			return err
+		}
+		// It has outgrown the cookie.
+	}
+	return s.commitToStore(ctx, now)
+}
+
+// commitToStore keeps changed values in the store, or, if they may be lost, in a
+// cache.
+func (s *Session) commitToStore(ctx context.Context, now time.Time) error {
+	if s.mayStayVolatile() {
+		st, err := s.m.stored.SaveVolatile(ctx, s.change())
+		if st != nil {
+			s.keepStored(st, false)
+			// The store was not asked: the session may have ended.
+			s.unproven = s.setsReference()
+		}
+		if st != nil || err != nil {
 			return err
 		}
 	}
-	if ok, err := s.commitVolatile(ctx); ok {
-		return err
-	}
-	if s.last.placement != PlacementStored {
+	if s.last.Where != rules.Stored {
 		if err := s.barred(true); err != nil {
 			s.tellRefused()
 			return err
 		}
 	}
 	if s.presentDue {
-		s.changes.header.presented = s.last.rec.Header.Generation
+		s.draft.Presented(s.last.Rec.Header.Generation)
 	}
-	if s.rotateDue && (s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil) {
-		s.changes.header.rotate = s.rotation()
+	if s.rotateDue && s.setsCookies() {
+		s.rotate()
 	}
-	ctx, cancel := m.bounded(ctx)
+	ctx, cancel := s.m.stored.Bounded(ctx)
 	defer cancel()
-	err = s.commitStored(ctx)
+	err := s.commitStored(ctx)
 	switch {
-	case s.last.placement == PlacementInline:
+	case s.last.Where == rules.Inline:
 		return s.leaveInline(ctx, err, now)
-	case errors.Is(err, errGone):
+	case errors.Is(err, stored.ErrGone):
 		return ErrEnded
 	}
 	return err
+}
+
+// mayStayVolatile reports whether changes of Volatile values alone may be kept in
+// a cache: nothing else is to be written, and the next request will look for them.
+func (s *Session) mayStayVolatile() bool {
+	st := s.last
+	if st.Where != rules.Stored || !s.m.stored.KeepsVolatile() || st.Mended || s.jar.lost != 0 || s.presentDue ||
+		s.draft.ChangesHeader() || s.activityDue(s.m.now()) {
+		return false
+	}
+	told := wire.Floor{ID: st.ID, Version: st.Meta.Version, Volatile: true}
+	return s.setsCookies() || s.jar.floor == told
 }
 
 // leaveInline goes on after err, with which a session in a cookie was stored. If
 // that is because it had been stored before, and has ended since or moved on
 // without this cookie, then the cookie is a credential that is not good any more.
 func (s *Session) leaveInline(ctx context.Context, err error, now time.Time) error {
-	var gone *goneError
+	var gone *stored.Gone
 	ended := errors.As(err, &gone)
 	switch {
-	case !ended && !errors.Is(err, errOutdatedInline):
+	case !ended && !errors.Is(err, stored.ErrMovedOn):
 		return err
-	case ended && !s.loaded.After(gone.ended):
+	case ended && !s.loaded.After(gone.Ended):
 		return ErrEnded // while the request was under way
-	case (!ended || gone.toldOf(now)) && s.refuse(string(s.last.identifier)):
+	case (!ended || gone.ToldOf(now)) && s.refuse(string(s.last.Identifier)):
 		s.tellRefused()
 		return errRefused
 	case ended:
 		// The visitor starts anew.
-		return s.commitAs(ctx, nothing, now)
+		return s.commitAs(ctx, stored.Nothing)
 	}
 	// What the cookie holds goes on as a session of its own.
 	apart := *s.last
-	apart.identity = newIdentity()
-	return s.commitAs(ctx, &apart, now)
+	apart.Who = stored.NewWho()
+	return s.commitAs(ctx, &apart)
 }
 
 // commitAs saves the pending changes on top of another state than the one that
 // the request came with.
-func (s *Session) commitAs(ctx context.Context, from *state, now time.Time) (err error) {
-	s.last, s.fresh, s.own = from, nil, false
-	if s.view, err = s.applyTo(from, now); err != nil {
+func (s *Session) commitAs(ctx context.Context, from *stored.State) error {
+	s.last, s.fresh = from, nil
+	if err := s.draft.Rebase(&from.Rec); err != nil {
 		return err
 	}
-	s.own = true
 	return s.commitStored(ctx)
+}
+
+// change is the request's part in a commit.
+func (s *Session) change() stored.Change {
+	c := stored.Change{
+		Who: s.identity(), Base: s.last, Draft: &s.draft,
+		Quiet: s.background, Above: s.jar.lost, Arrived: s.loaded,
+	}
+	if s.last.Where != rules.Stored {
+		c.Visit = s.visit()
+	}
+	return c
 }
 
 // commitStored saves a session that lives in the store, or moves there.
 func (s *Session) commitStored(ctx context.Context) error {
-	who := s.identity()
-	rotate := s.changes.header.rotate
-	j := &job{s: s, who: who}
-	s.m.queues.do(ctx, s.m, j)
-	if j.err != nil {
-		if errors.Is(j.err, errUnknownOutcome) && !s.changes.repeatable() {
-			s.failed = j.err
+	rotates := s.draft.Rotates()
+	res, err := s.m.stored.Save(ctx, s.change())
+	if err != nil {
+		if errors.Is(err, fault.ErrUnknown) && !s.draft.Repeatable() {
+			s.failed = err
 		}
-		return j.err
+		return err
 	}
-	s.countMove(ctx, j.next)
-	s.keepStored(j.next, rotate != nil)
-	if j.behind {
-		s.view, s.behind = j.out, true
+	if res.Rotated {
+		s.m.count.rotations.Add(1)
+		s.m.tell(ctx, s.event(EventRotated, res.State))
+	}
+	s.countMove(ctx, res.State)
+	s.keepStored(res.State, rotates)
+	if res.Behind {
+		s.draft.Start(&res.Mine)
 	}
 	return nil
 }
 
-// applyTo does the pending changes to a state of the session.
-func (s *Session) applyTo(st *state, now time.Time) (record.Record, error) {
-	if s.own && !s.behind && st.stored.Base() == s.last.stored.Base() && st.placement == s.last.placement && st.volatile == s.last.volatile {
-		// The view is just that; Update functions need not run again.
-		out := s.view.Clone()
-		out.Header = st.rec.Header
-		out.Expire(now.UnixMilli())
-		s.changes.header.apply(&out.Header, now.UnixMilli())
-		return out, nil
-	}
-	return s.changes.apply(&st.rec, now, s.call)
+// rotate notes that the credential as it was last seen is to be replaced.
+func (s *Session) rotate() {
+	s.draft.Rotate(s.last.Rec.Header.Generation, s.m.limits.OldFor())
 }
 
 // choresDue reports whether doChores has anything to do.
 func (s *Session) choresDue() bool {
-	switch s.last.placement {
-	case PlacementInline:
-		return s.jar.stateStale || s.last.mended || s.activityDue(s.m.now())
-	case PlacementStored:
-		return s.presentDue || s.rotateDue || s.last.mended || s.jar.referenceStale ||
-			s.jar.reference.Generation != s.last.rec.Header.Generation || s.activityDue(s.m.now())
+	switch s.last.Where {
+	case rules.Inline:
+		return s.jar.stateStale || s.last.Mended || s.activityDue(s.m.now())
+	case rules.Stored:
+		return s.presentDue || s.rotateDue || s.last.Mended || s.jar.referenceStale ||
+			s.jar.reference.Generation != s.last.Rec.Header.Generation || s.activityDue(s.m.now())
 	default:
 		return false
 	}
@@ -402,8 +426,8 @@ func (s *Session) choresDue() bool {
 func (s *Session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
-	if s.last.placement == PlacementInline {
-		st, value, err := m.sealInline(s.last.rec.Clone(), s.last.identity, s.jar.excused, false, s.background, now)
+	if s.last.Where == rules.Inline {
+		st, value, err := m.sealInline(s.last.Rec.Clone(), s.last.Who, s.jar.excused, false, s.background, now)
 		if err != nil {
 			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
 			return
@@ -411,63 +435,42 @@ func (s *Session) doChores(ctx context.Context) {
 		s.keepInline(st, value, now)
 		return
 	}
-	h := &s.last.rec.Header
+	h := &s.last.Rec.Header
 	if (s.jar.referenceStale || s.jar.reference.Generation != h.Generation) && now.Sub(s.loaded) <= longRequest {
 		s.setReference(s.last, now) // later, the browser may have a newer one
 	}
-	due := s.activityDue(now)
-	if !s.presentDue && !due && !s.rotateDue && !s.last.mended {
+	save := s.presentDue || s.rotateDue || s.last.Mended
+	if !save && !s.activityDue(now) {
 		return
 	}
-	ctx, cancel := m.bounded(ctx)
+	ctx, cancel := m.stored.Bounded(ctx)
 	defer cancel()
-	if !s.presentDue && !s.rotateDue && !s.last.mended {
-		if err := s.noteActivity(ctx, now); !errors.Is(err, errors.ErrUnsupported) {
-			return
-		}
+	if !save && !errors.Is(s.noteActivity(ctx, now), errors.ErrUnsupported) {
+		return
 	}
 	if s.presentDue {
-		s.changes.header.presented = h.Generation
+		s.draft.Presented(h.Generation)
 	}
 	if s.rotateDue {
-		s.changes.header.rotate = s.rotation()
+		s.rotate()
 	}
 	if err := s.commitStored(ctx); err != nil {
-		s.changes.header.presented, s.changes.header.rotate = 0, nil
+		s.draft.DropChores()
 		m.log.Debug("could not note a session's activity", slog.Any("error", err))
 	}
 }
 
-// touch extends a stored session's idle deadline without rewriting it. A
-// failure is counted; the session then ends a little early at worst. A store
-// that cannot touch answers errors.ErrUnsupported.
-func (m *Manager) touch(ctx context.Context, st *state, now time.Time) error {
-	toucher, ok := m.cfg.Store.(store.Toucher)
-	if !ok {
-		return errors.ErrUnsupported
-	}
-	deadline := m.idleDeadline(&st.rec.Header, now, st.stored.Expires)
-	err := toucher.Touch(ctx, st.id, now, deadline)
-	switch {
-	case err == nil:
-		m.count.touches.Add(1)
-	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errors.ErrUnsupported): // else it has ended
-		_ = m.storeFailed(ctx, "touch", err)
-	}
-	return err
-}
-
 // settle makes st the session's last kept state.
-func (s *Session) settle(st *state) {
-	s.last, s.view, s.own, s.behind = st, st.rec, false, false
-	s.changes = changes{}
+func (s *Session) settle(st *stored.State) {
+	s.last = st
+	s.draft.Start(&st.Rec)
 	s.ending, s.login, s.fresh = nil, nil, nil
 	s.presentDue, s.rotateDue, s.noted = false, false, time.Time{}
 }
 
 // keepInline settles a session that lives in the cookie.
-func (s *Session) keepInline(st *state, value string, now time.Time) {
-	if s.last.placement == PlacementNone {
+func (s *Session) keepInline(st *stored.State, value string, now time.Time) {
+	if s.last.Where == rules.Nowhere {
 		s.m.count.created.Add(1)
 		s.m.tell(s.context(), s.event(EventCreated, st))
 	}
@@ -475,7 +478,7 @@ func (s *Session) keepInline(st *state, value string, now time.Time) {
 	if s.m.cfg.Placement == CookieOnly {
 		chunks = wire.Split(s.m.names.state[wire.MaxChunks-1], value)
 	}
-	age := s.m.cookieAge(&st.rec.Header, record.Time(st.rec.Header.Expires), now)
+	age := s.m.limits.CookieAge(&st.Rec.Header, record.Time(st.Rec.Header.Expires), now)
 	for i, c := range chunks {
 		s.setState(i, c, age)
 	}
@@ -489,19 +492,19 @@ func (s *Session) keepInline(st *state, value string, now time.Time) {
 
 // keepStored settles a session that lives in the store. renew sets the
 // reference even if it is the one that the browser has.
-func (s *Session) keepStored(st *state, renew bool) {
+func (s *Session) keepStored(st *stored.State, renew bool) {
 	m := s.m
 	now := m.now()
 	m.sweepNowAndThen()
-	if st.stored.Shorten {
-		m.ends.Moved(st.id, st.stored.Deadline)
+	if st.Meta.Shorten {
+		m.ends.Moved(st.ID, st.Meta.Deadline)
 	}
 	ref := &s.jar.reference
 	if renew || !s.jar.hasReference || s.jar.referenceStale ||
-		!slices.Equal(ref.Identifier, st.identifier) ||
-		ref.Generation != st.rec.Header.Generation ||
-		ref.Expires != st.stored.Expires.UnixMilli() ||
-		s.last.rec.Header.Persist != st.rec.Header.Persist {
+		!slices.Equal(ref.Identifier, st.Identifier) ||
+		ref.Generation != st.Rec.Header.Generation ||
+		ref.Expires != st.Meta.Expires.UnixMilli() ||
+		s.last.Rec.Header.Persist != st.Rec.Header.Persist {
 		s.setReference(st, now)
 	}
 	_, caches := m.cfg.Store.(store.FloorLoader)
@@ -517,16 +520,16 @@ func (s *Session) keepStored(st *state, renew bool) {
 }
 
 // setReference sets the cookie that names a stored session.
-func (s *Session) setReference(st *state, now time.Time) {
+func (s *Session) setReference(st *stored.State, now time.Time) {
 	m := s.m
-	ref := wire.Reference{Identifier: st.identifier, Generation: st.rec.Header.Generation, Expires: st.stored.Expires.UnixMilli()}
+	ref := wire.Reference{Identifier: st.Identifier, Generation: st.Rec.Header.Generation, Expires: st.Meta.Expires.UnixMilli()}
 	value, err := m.sealCookie(seal.Reference, ref.Append(make([]byte, 0, 64)))
 	if err != nil {
 		// Sealing fails only without a source of randomness.
 		s.failLater(err)
 		return
 	}
-	age := m.cookieAge(&st.rec.Header, st.stored.Expires, now)
+	age := m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)
 	s.setOwn(func(n *cookieNames) string { return n.reference }, value, age)
 	s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, false
 	s.unproven = true
@@ -534,9 +537,9 @@ func (s *Session) setReference(st *state, now time.Time) {
 
 // setFloor tells the browser which version it has seen, so that no cache shows
 // it an older one.
-func (s *Session) setFloor(st *state, now time.Time) {
+func (s *Session) setFloor(st *stored.State, now time.Time) {
 	m := s.m
-	f := st.floor()
+	f := st.Floor()
 	if s.jar.state == jarFloor && s.jar.floor == f && !s.jar.stateStale {
 		return
 	}
@@ -545,27 +548,9 @@ func (s *Session) setFloor(st *state, now time.Time) {
 		s.failLater(err)
 		return
 	}
-	age := m.cookieAge(&st.rec.Header, st.stored.Expires, now)
+	age := m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)
 	s.setState(0, value, age)
 	s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, false
-}
-
-// cookieAge is a cookie's Max-Age, in whole seconds: until the session's
-// absolute end, because the idle timeout moves without the cookie. Some browsers
-// cut off the fraction of the second at which they got the cookie, and would
-// drop it up to a second too early. So it is asked to live a second longer,
-// and only the session's own end ends the session; except where that is as far
-// away as a cookie may live.
-func (m *Manager) cookieAge(h *record.Header, expires, now time.Time) time.Duration {
-	if !m.persistent(h) {
-		return 0
-	}
-	age := expires.Sub(now)
-	if age <= 0 {
-		return -1
-	}
-	const second = time.Second
-	return min((age+second-1).Truncate(second)+second, maxAge)
 }
 
 // forget expires every cookie of the session in the browser.
@@ -614,104 +599,16 @@ func (s *Session) setsReference() bool {
 // another request, such as a login, has ended its session in the meantime:
 // setting it now would undo the login in the browser.
 func (s *Session) takeBackReference(ctx context.Context) {
-	if !s.unproven || s.last.placement != PlacementStored || s.m.begin() != nil {
+	if !s.unproven || s.last.Where != rules.Stored || s.m.begin() != nil {
 		return
 	}
 	defer s.m.end()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.Timeout)
 	defer cancel()
-	switch st, err := s.m.fetch(ctx, s.last.identity, 0); {
-	case errors.Is(err, errGone):
+	switch st, err := s.m.stored.Load(ctx, s.last.Who, 0); {
+	case errors.Is(err, stored.ErrGone):
 		s.lines = nil
-	case err == nil && st.rec.Header.Generation > s.jar.reference.Generation:
+	case err == nil && st.Rec.Header.Generation > s.jar.reference.Generation:
 		s.setReference(st, s.m.now()) // rotated meanwhile
-	}
-}
-
-// newTag returns a random save ID. It is even.
-func newSaveID() store.SaveID {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return store.SaveID(binary.LittleEndian.Uint64(b[:])) &^ 1
-}
-
-// newReplacedTag returns a random save ID for a tombstone that Login or Logout
-// leaves. It is odd, which is how replaced knows it: a mark that the store
-// itself makes keeps the save IDs of the record.
-func newReplacedSaveID() store.SaveID { return newSaveID() | 1 }
-
-// replaced reports whether a tombstone was left by a Login or a Logout.
-func replaced(rec *store.Record) bool {
-	return rec.IsEnd() && len(rec.SaveIDs) > 0 && rec.SaveIDs[0]&1 == 1
-}
-
-// send saves a record. An outcome that is unknown is resolved by sending the
-// same save again, with the same save ID: the store applies it once, and a first
-// try that is still under way comes too late then.
-func (m *Manager) send(ctx context.Context, rec store.Record, base store.Base) error {
-	return m.sendAgain(ctx, &rec, func(ctx context.Context) error {
-		return m.cfg.Store.Save(ctx, rec, base)
-	})
-}
-
-func (m *Manager) sendAgain(ctx context.Context, rec *store.Record, save func(context.Context) error) error {
-	const tries = 4
-	pause := 20 * time.Millisecond
-	for try := 1; ; try++ {
-		once, cancel := context.WithTimeout(ctx, 2*m.cfg.Timeout/5)
-		err := save(once)
-		cancel()
-		switch {
-		case err == nil:
-			m.count.saves.Add(1)
-			return nil
-		case errors.Is(err, store.ErrConflict):
-			m.count.conflicts.Add(1)
-			if try > 1 && !m.notSaved(ctx, rec) {
-				return unavailable("save", errUnknownOutcome)
-			}
-			return err
-		case errors.Is(err, store.ErrTooLarge):
-			return fmt.Errorf("%w: %w", ErrTooLarge, err)
-		case errors.Is(err, store.ErrLimit):
-			return fmt.Errorf("%w: %w", ErrTooManySessions, err)
-		case errors.Is(err, errors.ErrUnsupported):
-			return unavailable("save", err)
-		}
-		failed := m.storeFailed(ctx, "save", fmt.Errorf("%w: %w", errUnknownOutcome, err))
-		if try == tries || !sleep(ctx, pause) {
-			return failed
-		}
-		m.count.retries.Add(1)
-		pause *= 4
-	}
-}
-
-// errUnknownOutcome says that nobody knows whether a record was saved.
-var errUnknownOutcome = errors.New("it is not known whether it was saved")
-
-// notSaved reports whether a save that met a conflict after an unknown outcome
-// was surely not applied: had it been, its save ID would still be there. After many
-// more saves it is gone in any case.
-func (m *Manager) notSaved(ctx context.Context, rec *store.Record) bool {
-	cur, err := m.ask(ctx, rec.ID, 0)
-	return errors.Is(err, store.ErrNotFound) || cur != nil && cur.stored.Version < rec.Version+store.RecentSaveIDs
-}
-
-// backOff waits a little, at random, before a save is tried on a newer base.
-func backOff(ctx context.Context, attempt int) bool {
-	most := time.Millisecond << min(attempt, 5)
-	return sleep(ctx, mathrand.N(most))
-}
-
-// sleep waits for d and reports whether ctx is still alive then.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -169,10 +170,6 @@ const (
 	defaultGrace       = time.Minute
 	maxGrace           = 24 * time.Hour
 
-	// maxAge is the longest time that browsers keep a cookie (RFC 6265bis,
-	// section 5.5).
-	maxAge = 400 * 24 * time.Hour
-
 	// maxCookieOnly is what four numbered cookies hold.
 	maxCookieOnly = 15000
 )
@@ -231,9 +228,9 @@ func (c *Config) complete() error {
 	case c.Lifetime == 0:
 		c.Lifetime = defaultLifetime
 	case c.Lifetime < 0:
-		c.Lifetime = maxAge
-	case c.Lifetime > maxAge:
-		bad("Lifetime %v: browsers keep no cookie longer than %v", c.Lifetime, maxAge)
+		c.Lifetime = rules.MaxAge
+	case c.Lifetime > rules.MaxAge:
+		bad("Lifetime %v: browsers keep no cookie longer than %v", c.Lifetime, rules.MaxAge)
 	}
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout

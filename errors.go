@@ -82,18 +82,13 @@ var (
 	errNoHeader    = fmt.Errorf("%w: the change needs a cookie, and Manager.Open was given no header for it", ErrTooLate)
 	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
 	errPanicked    = fmt.Errorf("%w: the handler has panicked", ErrTooLate)
-	errAnswered    = fmt.Errorf("%w: the response is an error, which keeps nothing but an earlier Logout", ErrTooLate)
+	errAnswered    = fmt.Errorf("%w: the response is an error, which keeps stored.Nothing but an earlier Logout", ErrTooLate)
 	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)
 )
 
 // notKept says that nothing is kept any more because a commit has failed.
 func notKept(err error) error {
 	return fmt.Errorf("%w: the commit has failed: %w", ErrTooLate, err)
-}
-
-// unavailable wraps a store's error. Both can be tested for.
-func unavailable(doing string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, doing, err)
 }
 
 // ServeError answers a request whose session could not be loaded or kept, the

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -133,14 +134,14 @@ func (m *Manager) tell(ctx context.Context, e Event) {
 }
 
 // event describes what this request did to a session.
-func (s *Session) event(kind EventKind, st *state) Event {
+func (s *Session) event(kind EventKind, st *stored.State) Event {
 	if s.m.cfg.Events == nil {
 		return Event{}
 	}
 	v := s.visit()
-	e := Event{Kind: kind, UserAgent: v.userAgent, IP: v.ip}
+	e := Event{Kind: kind, UserAgent: v.UserAgent, IP: v.IP}
 	if st != nil {
-		e.Session, e.User = st.id.String(), st.rec.Header.User
+		e.Session, e.User = st.ID.String(), st.Rec.Header.User
 	}
 	return e
 }

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/sojourn-go/sojourn/internal/draft"
+	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/values"
 )
 
@@ -49,7 +51,7 @@ func (s *Session) Flash(level, text string) {
 			}
 		}
 	}
-	_, err := s.update(slot{name: flashName}, func(raw []byte, ok bool) ([]byte, error) {
+	_, err := s.update(draft.Slot{Name: flashName}, func(raw []byte, ok bool) ([]byte, error) {
 		list := decodeFlashes(raw, ok)
 		if slices.ContainsFunc(list, func(e flashEntry) bool { return e.ID == entry.ID }) {
 			return raw, nil
@@ -86,9 +88,9 @@ func (s *Session) Flashes(levels ...string) []Flash {
 	if !ok || !s.seen() {
 		return nil
 	}
-	if s.phase == phaseOver || s.phase == phaseDraft || s.phase == phaseBody && s.last.placement != PlacementStored {
+	if s.phase == phaseOver || s.phase == phaseDraft || s.phase == phaseBody && s.last.Where != rules.Stored {
 		s.m.log.Warn("flash messages were asked for after the response had started; they wait for the next page",
-			slog.String("session", s.identity().id.String()))
+			slog.String("session", s.identity().ID.String()))
 		return nil
 	}
 	var out []Flash
@@ -112,7 +114,7 @@ func (s *Session) removeHanded() {
 	if len(handed) == 0 || !s.seen() {
 		return
 	}
-	_, err := s.update(slot{name: flashName}, func(raw []byte, ok bool) ([]byte, error) {
+	_, err := s.update(draft.Slot{Name: flashName}, func(raw []byte, ok bool) ([]byte, error) {
 		list := slices.DeleteFunc(decodeFlashes(raw, ok), func(e flashEntry) bool { return handed[e.ID] })
 		if len(list) == 0 {
 			return nil, nil

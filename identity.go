@@ -2,15 +2,15 @@ package sojourn
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"strings"
 	"sync/atomic"
-	"time"
 
-	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/draft"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -44,27 +44,33 @@ func (s *Session) Login(user string, methods ...string) {
 		}
 	}
 	s.changing()
-	if s.ending == nil && s.last.placement != PlacementNone {
+	if s.ending == nil && s.last.Where != rules.Nowhere {
 		s.ending = &ending{carry: true}
 	}
-	before := s.view.Header.User
-	drop := before != "" && before != user
+	view := s.draft.View()
+	drop := view.Header.User != "" && view.Header.User != user
 	if drop {
-		s.clear()
+		s.draft.Clear()
 	}
-	s.login = &login{
-		user:    user,
-		methods: strings.Join(methods, " "),
-		at:      s.m.now(),
-		created: s.m.now().UnixMilli(),
-		drop:    drop || s.login != nil && s.login.drop,
+	now := s.m.now()
+	s.login = &draft.Login{
+		User:    user,
+		Methods: strings.Join(methods, " "),
+		At:      now,
+		Created: now.UnixMilli(),
+		Drop:    drop || s.login != nil && s.login.Drop,
 	}
 	if s.m.cfg.MaxPerUser > 0 {
-		s.login.created = s.m.logins.next(user, s.login.created)
+		s.login.Created = s.m.logins.next(user, s.login.Created)
 	}
-	id := newIdentity()
+	id := stored.NewWho()
 	s.fresh = &id
-	s.view.Header = s.login.header(s.view.Header, s.visit())
+	v := s.visit()
+	h := s.login.Header(&view.Header, v.UserAgent, v.IP)
+	if !s.login.Drop {
+		carryLink(&h, &view.Header)
+	}
+	s.draft.ShowLogin(h)
 }
 
 // succession keeps a user's logins in order: those of one millisecond would
@@ -89,26 +95,6 @@ func (o *succession) next(user string, now int64) int64 {
 	}
 }
 
-// header is the header of the session that the login makes out of one before.
-func (l *login) header(h record.Header, v visit) record.Header {
-	next := record.Header{
-		Created:   l.created,
-		User:      l.user,
-		AuthTime:  l.at.UnixMilli(),
-		Methods:   l.methods,
-		UserAgent: v.userAgent,
-		IP:        v.ip,
-		Idle:      h.Idle,
-		Lifetime:  h.Lifetime,
-		Persist:   h.Persist,
-		Unknown:   h.Unknown,
-	}
-	if !l.drop {
-		carryLink(&next, &h)
-	}
-	return next
-}
-
 // Logout ends the session for good: a stored one leaves a tombstone that no
 // slower request and no copied cookie gets past, and the browser's cookies
 // expire. The object goes on, empty and anonymous, so that a flash message or
@@ -126,15 +112,13 @@ func (s *Session) Logout() {
 
 func (s *Session) logout() {
 	switch {
-	case s.last.placement == PlacementNone:
+	case s.last.Where == rules.Nowhere:
 		s.ending = nil
 	case s.ending == nil || s.ending.carry: // else there is nothing more to end
-		s.changes.clear()
-		s.ending = &ending{pops: s.changes}
+		s.ending = &ending{taken: s.draft.Taken()}
 	}
-	s.changes, s.handed = changes{}, nil
-	s.login, s.fresh, s.failed = nil, nil, nil
-	s.view, s.own = record.Record{}, true
+	s.handed, s.login, s.fresh, s.failed = nil, nil, nil, nil
+	s.draft.Start(&stored.Nothing.Rec)
 }
 
 // Rotate gives the session a fresh credential: same session, handle and values,
@@ -146,7 +130,7 @@ func (s *Session) Rotate() {
 	s.lock()
 	defer s.mu.Unlock()
 	s.changing()
-	s.changes.header.rotate = s.rotation()
+	s.rotate()
 }
 
 // commitLogin makes the session of the login and ends the one before.
@@ -155,51 +139,66 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	if m.cfg.Placement == CookieOnly {
 		return s.commitLoginInline()
 	}
-	ctx, cancel := m.bounded(ctx)
+	ctx, cancel := m.stored.Bounded(ctx)
 	defer cancel()
-	before, other := s.last, s.login.drop
+	before, other := s.last, s.login.Drop
 	if other {
 		if err := m.leaveLegacy(ctx, before); err != nil {
 			return err
 		}
 	}
-	j := &job{s: s, who: s.last.identity}
-	run := func(ctx context.Context, known *state) (_ *state, err error) {
-		j.next, err = s.moveInto(ctx, newest(known, j))
-		return nil, err
+	st, err := m.stored.Move(ctx, s.move(ctx))
+	if err != nil {
+		id := stored.NewWho() // another try must not meet what is left of this one
+		s.fresh = &id
+		return err
 	}
-	if s.last.placement == PlacementNone {
-		// Nobody else knows this session.
-		if _, err := run(ctx, nil); err != nil {
-			return err
-		}
-	} else {
-		j.alone = run
-		m.queues.do(ctx, m, j)
-		if j.err != nil {
-			return j.err
-		}
-		m.ends.Tell(j.who.id, ErrEnded)
+	if before.Where != rules.Nowhere {
+		m.ends.Tell(before.ID, ErrEnded)
 	}
 	m.count.logins.Add(1)
-	m.tell(ctx, s.event(EventLogin, j.next))
-	s.countMove(ctx, j.next)
-	s.keepStored(j.next, true)
+	m.tell(ctx, s.event(EventLogin, st))
+	s.countMove(ctx, st)
+	s.keepStored(st, true)
 	if err := s.endOthers(ctx); err != nil {
 		m.log.Warn("another session that a browser had could not be ended at its login", slog.Any("error", err))
 	}
 	if other {
-		_ = s.endLegacy(ctx, &before.rec.Header) // logged; the login stands
+		_ = s.endLegacy(ctx, &before.Rec.Header) // logged; the login stands
 	}
 	return nil
 }
 
+// move is what the store has to do for the pending login.
+func (s *Session) move(ctx context.Context) stored.Move {
+	m := s.m
+	mv := stored.Move{Change: s.change(), To: s.identity(), Login: s.login, Ends: s.ending != nil && s.ending.carry}
+	mv.Who, mv.Visit = s.last.Who, s.visit()
+	if m.cfg.MaxPerUser > 0 {
+		mv.Limit, mv.Evicted = m.limitOf(ctx, s.login.User, m.cfg.RefuseOverMax)
+		if mv.Ends && s.last.Rec.Header.User == s.login.User {
+			mv.Limit.Replaces = s.last.ID
+		}
+	}
+	return mv
+}
+
+// limitOf returns the limit of a user's sessions, and what is to be told of each
+// session that it ends.
+func (m *Manager) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
+	limit := store.UserLimit{Max: m.cfg.MaxPerUser, Refuse: refuse, Until: m.limitUntil(m.now())}
+	return limit, func(id store.ID) {
+		m.count.saves.Add(1)
+		m.ended(ctx, id, user, ReasonLimit)
+	}
+}
+
 func (s *Session) commitLoginInline() error {
 	now := s.m.now()
-	r := s.view.Clone()
+	r := s.draft.View().Clone()
 	r.Expire(now.UnixMilli())
-	r.Header.Counter = s.last.rec.Header.Counter
-	if _, err := s.m.place(PlacementNone, &r, now); err != nil {
+	r.Header.Counter = s.last.Rec.Header.Counter
+	if _, err := s.m.limits.Place(rules.Nowhere, &r, now); err != nil {
 		return err
 	}
 	st, value, err := s.m.sealInline(r, s.identity(), wire.Mark{}, true, false, now)
@@ -213,147 +212,15 @@ func (s *Session) commitLoginInline() error {
 }
 
 // countMove counts a session that is about to settle in the store.
-func (s *Session) countMove(ctx context.Context, st *state) {
-	switch s.last.placement {
-	case PlacementNone:
+func (s *Session) countMove(ctx context.Context, st *stored.State) {
+	switch s.last.Where {
+	case rules.Nowhere:
 		s.m.count.created.Add(1)
 		s.m.tell(ctx, s.event(EventCreated, st))
-	case PlacementInline:
+	case rules.Inline:
 		s.m.count.promoted.Add(1)
 		s.m.tell(ctx, s.event(EventPromoted, st))
 	}
-}
-
-// moveInto writes the login's new record first and then ends the old one by
-// compare-and-set against the version that the new one was made from; if that
-// has changed, the new record is rewritten from it. Only then is the login
-// answered: a parallel request's change is either in the new session, or meets
-// the tombstone. old is nil if the session before is not known to be stored.
-func (s *Session) moveInto(ctx context.Context, old *state) (made *state, err error) {
-	m := s.m
-	// The new session must not outlive a login that fails: some of the time is
-	// kept for ending it. Another try needs another identifier then.
-	whole := ctx
-	deadline, _ := ctx.Deadline()
-	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-m.cfg.Timeout/5))
-	defer cancel()
-	sent := false
-	fail := func(err error) (*state, error) {
-		if sent {
-			if err := m.cfg.Store.Delete(whole, s.identity().id, m.now().Add(store.MinTombstone)); err != nil {
-				_ = m.storeFailed(whole, "end the session of a login that failed", err)
-			}
-			id := newIdentity()
-			s.fresh = &id
-		}
-		return nil, err
-	}
-	carry := s.ending != nil && s.ending.carry
-	inline := s.last.placement == PlacementInline
-	if inline && old != nil && !m.joinable(&old.rec.Header, s.loaded) {
-		old = nil
-	}
-	for attempt := 0; ; attempt++ {
-		now := m.now()
-		from := nothing
-		switch {
-		case !carry:
-		case old == nil:
-			from = s.last
-		case inline:
-			merged := *old
-			merged.rec = mergeInline(old.rec, &s.last.rec)
-			from = &merged
-		default:
-			from = old
-		}
-		rec, err := s.applyTo(from, now)
-		if err != nil {
-			return fail(err)
-		}
-		rec.Settle()
-		rec.Header = s.login.header(rec.Header, s.visit())
-		next, err := m.sealRecord(rec, s.identity(), made, 0, now, now)
-		if err != nil {
-			return fail(err)
-		}
-		base := store.Base{}
-		if made != nil {
-			base = made.stored.Base()
-		}
-		sent = true
-		if err := s.sendLogin(ctx, next.stored, base); err != nil {
-			if errors.Is(err, store.ErrConflict) {
-				err = ErrEnded // somebody revoked it already
-			}
-			if errors.Is(err, ErrTooManySessions) {
-				sent = false
-			}
-			return fail(err)
-		}
-		next.stored.Data = nil
-		made = next
-		if !carry {
-			return made, nil
-		}
-		err = m.sendEnd(ctx, s.last, old, now)
-		if err == nil {
-			return made, nil
-		}
-		if !errors.Is(err, store.ErrConflict) {
-			return fail(err)
-		}
-		if !backOff(ctx, attempt) {
-			return fail(unavailable("save", ctx.Err()))
-		}
-		old, err = m.fetchNewest(ctx, s.last.identity)
-		switch {
-		case errors.Is(err, errGone):
-			if s.changes.hasPops() {
-				return fail(ErrTaken)
-			}
-			// Another login or a logout was faster. This visitor has
-			// authenticated, so the login stands; what it was about to carry over
-			// stays only if it was an anonymous visitor's.
-			if s.last.rec.Header.User == "" {
-				return made, nil
-			}
-			carry, old = false, nil
-		case err != nil:
-			return fail(err)
-		case inline && !m.joinable(&old.rec.Header, s.loaded):
-			// An old cookie of a session that has moved on without it: only what it
-			// holds is the visitor's, and there is nothing to end.
-			return made, nil
-		}
-	}
-}
-
-// sendEnd replaces a session by its tombstone, if it is still as old says, or
-// if it is still not stored, where old is nil.
-func (m *Manager) sendEnd(ctx context.Context, last, old *state, now time.Time) error {
-	until := later(now.Add(store.MinTombstone), m.legacyUntil(&last.rec.Header, now))
-	rec := store.Record{ID: last.id, Version: 1, Created: now, SaveIDs: []store.SaveID{newReplacedSaveID()}}
-	base := store.Base{}
-	if last.placement == PlacementInline {
-		until = later(until, m.inlineUntil(last, now))
-	}
-	if old != nil {
-		base = old.stored.Base()
-		rec.Version = old.stored.Version + 1
-		rec.Created = old.stored.Created
-		rec.SaveIDs = append(rec.SaveIDs, old.stored.SaveIDs[:min(len(old.stored.SaveIDs), store.RecentSaveIDs-1)]...)
-		until = later(until, record.Time(old.rec.Header.InlineUntil))
-	}
-	rec.Seen, rec.Ended, rec.Deadline, rec.Expires = now, now, until, until
-	return m.send(ctx, rec, base)
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 // endLast keeps a Logout: it ends the session as it was loaded.
@@ -363,16 +230,13 @@ func (s *Session) endLast(ctx context.Context) error {
 	if err := m.leaveLegacy(ctx, before); err != nil {
 		return err
 	}
-	if s.last.placement == PlacementStored {
-		j := &job{s: s, who: s.last.identity}
-		j.alone = func(ctx context.Context, known *state) (*state, error) {
-			return nil, s.endStored(ctx, newest(known, j))
+	if s.last.Where == rules.Stored {
+		c := s.change()
+		c.Who, c.Draft = s.last.Who, &s.ending.taken
+		if err := m.stored.End(ctx, c); err != nil {
+			return err
 		}
-		m.queues.do(ctx, m, j)
-		if j.err != nil {
-			return j.err
-		}
-		m.ends.Tell(j.who.id, ErrEnded)
+		m.ends.Tell(s.last.ID, ErrEnded)
 	}
 	if err := s.endOthers(ctx); err != nil {
 		return err
@@ -380,35 +244,6 @@ func (s *Session) endLast(ctx context.Context) error {
 	m.count.logouts.Add(1)
 	m.tell(ctx, s.event(EventLogout, s.last))
 	s.forget()
-	s.last, s.ending = nothing, nil
-	return s.endLegacy(ctx, &before.rec.Header)
-}
-
-// endStored replaces a stored session by its tombstone. A session that is over
-// already is fine, unless a popped value depends on it.
-func (s *Session) endStored(ctx context.Context, cur *state) error {
-	m := s.m
-	for attempt := 0; ; attempt++ {
-		now := m.now()
-		if _, err := s.ending.pops.apply(&cur.rec, now, s.call); err != nil {
-			return err
-		}
-		err := m.sendEnd(ctx, cur, cur, now)
-		if !errors.Is(err, store.ErrConflict) {
-			return err
-		}
-		if !backOff(ctx, attempt) {
-			return unavailable("save", ctx.Err())
-		}
-		cur, err = m.fetchNewest(ctx, s.last.identity)
-		if errors.Is(err, errGone) {
-			if s.ending.pops.hasPops() {
-				return ErrTaken
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	s.last, s.ending = stored.Nothing, nil
+	return s.endLegacy(ctx, &before.Rec.Header)
 }

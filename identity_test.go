@@ -1,13 +1,17 @@
 package sojourn
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/stored"
+)
 
 func TestIdentifiersAre256RandomBits(t *testing.T) {
 	const n = 4000
 	var ones [256]int
 	seen := map[string]bool{}
 	for range n {
-		id := newIdentity().identifier
+		id := stored.NewWho().Identifier
 		if len(id) != 32 || seen[string(id)] {
 			t.Fatalf("an identifier of %d bytes, seen before: %t", len(id), seen[string(id)])
 		}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -38,36 +40,36 @@ func (s *Session) Info() Info {
 	defer s.mu.Unlock()
 	st := s.base()
 	info := s.m.describe(st)
-	info.Handle = s.identity().id.String() // after Login, the new one
+	info.Handle = s.identity().ID.String() // after Login, the new one
 	return info
 }
 
 // describe makes the Info of a state.
-func (m *Manager) describe(st *state) Info {
-	h := &st.rec.Header
+func (m *Manager) describe(st *stored.State) Info {
+	h := &st.Rec.Header
 	info := Info{
-		Handle:     st.id.String(),
-		Placement:  st.placement,
-		Version:    st.stored.Version,
-		Size:       st.size,
+		Handle:     st.ID.String(),
+		Placement:  Placement(st.Where),
+		Version:    st.Meta.Version,
+		Size:       st.Size,
 		User:       h.User,
 		Created:    record.Time(h.Created),
 		LoggedIn:   record.Time(h.AuthTime),
 		Methods:    strings.Fields(h.Methods),
 		UserAgent:  h.UserAgent,
 		IP:         h.IP,
-		Persistent: m.persistent(h),
+		Persistent: m.limits.Persistent(h),
 		Suspected:  h.Suspected != 0,
 	}
-	switch st.placement {
-	case PlacementInline:
+	switch st.Where {
+	case rules.Inline:
 		info.LastSeen = record.Time(h.Seen)
 		info.Expires = record.Time(h.Expires)
-		info.IdleExpires = m.idleDeadline(h, info.LastSeen, info.Expires)
-	case PlacementStored:
-		info.LastSeen = st.stored.Seen
-		info.Expires = st.stored.Expires
-		info.IdleExpires = st.stored.Deadline
+		info.IdleExpires = m.limits.IdleDeadline(h, info.LastSeen, info.Expires)
+	case rules.Stored:
+		info.LastSeen = st.Meta.Seen
+		info.Expires = st.Meta.Expires
+		info.IdleExpires = st.Meta.Deadline
 	}
 	return info
 }
@@ -81,12 +83,9 @@ func (s *Session) Remember(persistent bool) {
 	}
 	s.lock()
 	defer s.mu.Unlock()
-	if s.view.Header.Persist == p {
-		return
+	if s.draft.SetPersist(p) {
+		s.changing()
 	}
-	s.changing()
-	s.changes.header.persist = &p
-	s.view.Header.Persist = p
 }
 
 // SetExpiry overrides the manager's idle timeout and lifetime for this session.
@@ -94,15 +93,12 @@ func (s *Session) Remember(persistent bool) {
 // timeout, or 400 days of lifetime. A lifetime that is already over ends the
 // session with this response.
 func (s *Session) SetExpiry(idle, lifetime time.Duration) {
-	i, l := toMillis(idle), toMillis(min(lifetime, maxAge))
+	i, l := toMillis(idle), toMillis(min(lifetime, rules.MaxAge))
 	s.lock()
 	defer s.mu.Unlock()
-	if s.view.Header.Idle == i && s.view.Header.Lifetime == l {
-		return
+	if s.draft.SetExpiry(i, l) {
+		s.changing()
 	}
-	s.changing()
-	s.changes.header.idle, s.changes.header.lifetime = &i, &l
-	s.view.Header.Idle, s.view.Header.Lifetime = i, l
 }
 
 // toMillis rounds away from zero, so that no setting turns into "as configured".
@@ -139,13 +135,13 @@ func (s *Session) watchEnd() *ends.Watch {
 	}
 	st := s.last
 	var deadline time.Time
-	switch st.placement {
-	case PlacementStored:
-		deadline = st.stored.Deadline
-	case PlacementInline:
-		deadline = s.m.lifetimeEnd(&st.rec.Header)
+	switch st.Where {
+	case rules.Stored:
+		deadline = st.Meta.Deadline
+	case rules.Inline:
+		deadline = s.m.limits.LifetimeEnd(&st.Rec.Header)
 	}
-	w := s.m.ends.Watch(st.id, st.placement == PlacementStored, s.loaded, deadline)
+	w := s.m.ends.Watch(st.ID, st.Where == rules.Stored, s.loaded, deadline)
 	if s.ctx != nil {
 		context.AfterFunc(s.ctx, w.Release)
 	}
@@ -179,12 +175,12 @@ func (m *Manager) whatBecameOf(ctx context.Context, id store.ID) (deadline time.
 	defer m.end()
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	st, err := m.fetch(ctx, identity{id: id}, 0)
-	var gone *goneError
+	st, err := m.stored.Load(ctx, stored.Who{ID: id}, 0)
+	var gone *stored.Gone
 	switch {
 	case err == nil:
-		return st.stored.Deadline, nil
-	case errors.As(err, &gone) && !gone.ended.IsZero():
+		return st.Meta.Deadline, nil
+	case errors.As(err, &gone) && !gone.Ended.IsZero():
 		return deadline, ErrEnded
 	case errors.As(err, &gone):
 		return deadline, ErrExpired

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/values"
 )
@@ -27,7 +28,7 @@ type Key[T any] struct{ of *key }
 // key is a Key without its type: what is generic is compiled again for every
 // type, so all work is done here. Values are passed as pointers to T.
 type key struct {
-	slot
+	draft.Slot
 	typ    reflect.Type
 	encode func(from any) ([]byte, error)
 	decode func(b []byte, to any) error
@@ -149,7 +150,7 @@ func newKey(name string, typ reflect.Type, opts []KeyOption) *key {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	return &key{slot: slot{name: name, flags: o.flags, ttl: o.ttl}, typ: typ}
+	return &key{Slot: draft.Slot{Name: name, Flags: o.flags, TTL: o.ttl}, typ: typ}
 }
 
 func checkName(name string) error {
@@ -160,7 +161,7 @@ func checkName(name string) error {
 }
 
 // Name returns the key's name.
-func (k Key[T]) Name() string { return k.of.name }
+func (k Key[T]) Name() string { return k.of.Name }
 
 // Get returns the value: a fresh copy, or the zero T if there is none or it
 // does not decode into T. The latter is logged, once per key, and counted.
@@ -169,7 +170,7 @@ func (k Key[T]) Get(s *Session) T {
 	if err := k.of.lookup(s, &v); err == nil {
 		return v
 	} else if errors.Is(err, ErrBadValue) {
-		s.m.unreadable(k.of.name, err)
+		s.m.unreadable(k.of.Name, err)
 	}
 	var zero T // a codec may have begun to fill in v
 	return zero
@@ -188,10 +189,10 @@ func (k Key[T]) Lookup(s *Session) (T, error) {
 
 func (k *key) lookup(s *Session, to any) error {
 	s.lock()
-	raw, ok := s.raw(k.name)
+	raw, ok := s.raw(k.Name)
 	s.mu.Unlock()
 	if !ok {
-		return fmt.Errorf("%w: %q", ErrNoValue, k.name)
+		return fmt.Errorf("%w: %q", ErrNoValue, k.Name)
 	}
 	return k.read(raw, to)
 }
@@ -208,7 +209,7 @@ func (k *key) set(s *Session, from any) {
 		s.failLater(err)
 		return
 	}
-	s.put(k.slot, raw)
+	s.put(k.Slot, raw)
 }
 
 // Update replaces the value by what f returns for it (for the zero T, if there
@@ -238,7 +239,7 @@ func (k *key) update(s *Session, to any, f func(v any)) bool {
 		v := reflect.New(k.typ).Interface()
 		if ok {
 			if err := k.read(raw, v); err != nil {
-				s.m.unreadable(k.name, err)
+				s.m.unreadable(k.Name, err)
 				v = reflect.New(k.typ).Interface()
 			}
 		}
@@ -247,12 +248,15 @@ func (k *key) update(s *Session, to any, f func(v any)) bool {
 		if err != nil {
 			return nil, err
 		}
-		return nonNil(b), nil
+		if b == nil {
+			b = []byte{}
+		}
+		return b, nil
 	}
 	raw, err := func() ([]byte, error) {
 		s.lock()
 		defer s.mu.Unlock() // f may panic
-		return s.update(k.slot, step)
+		return s.update(k.Slot, step)
 	}()
 	if err == nil {
 		// Decoded afresh, so that it shares nothing with what f kept hold of.
@@ -284,7 +288,7 @@ func (k Key[T]) Pop(s *Session) (T, bool) {
 func (k *key) pop(s *Session, to any) bool {
 	for {
 		s.lock()
-		raw, ok := s.raw(k.name)
+		raw, ok := s.raw(k.Name)
 		s.mu.Unlock()
 		if !ok {
 			return false
@@ -293,22 +297,22 @@ func (k *key) pop(s *Session, to any) bool {
 		// the value again may leave what is not in it.
 		reflect.ValueOf(to).Elem().SetZero()
 		if err := k.read(raw, to); err != nil {
-			s.m.unreadable(k.name, err)
+			s.m.unreadable(k.Name, err)
 			return false
 		}
-		if s.takeIf(k.name, raw) {
+		if s.takeIf(k.Name, raw) {
 			return true
 		}
 	}
 }
 
 // Delete removes the value, if there is one.
-func (k Key[T]) Delete(s *Session) { s.Delete(k.of.name) }
+func (k Key[T]) Delete(s *Session) { s.Delete(k.of.Name) }
 
 func (k *key) write(from any) (raw []byte, err error) {
 	defer func() {
 		if err != nil {
-			raw, err = nil, values.Bad("encode", k.name, k.typ, err)
+			raw, err = nil, values.Bad("encode", k.Name, k.typ, err)
 		}
 	}()
 	defer values.Recovered(&err)
@@ -318,7 +322,7 @@ func (k *key) write(from any) (raw []byte, err error) {
 func (k *key) read(raw []byte, to any) (err error) {
 	defer func() {
 		if err != nil {
-			err = values.Bad("decode", k.name, k.typ, err)
+			err = values.Bad("decode", k.Name, k.typ, err)
 		}
 	}()
 	defer values.Recovered(&err)

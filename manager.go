@@ -17,7 +17,9 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -31,7 +33,8 @@ type Manager struct {
 	names   cookieNames
 	former  []cookieNames // of Config.FormerCookies
 	aad     []byte        // bound into everything that is sealed
-	queues  queues
+	limits  rules.Limits
+	stored  *stored.Sessions
 	count   counters
 	trouble trouble
 	ahead   time.Duration // of the clock; only tests set it
@@ -61,6 +64,15 @@ func New(cfg Config) (*Manager, error) {
 		m.former = append(m.former, newCookieNames(cfg.Name, &cfg.FormerCookies[i]))
 	}
 	m.stop, m.stopNow = context.WithCancel(context.Background())
+	m.limits = rules.Limits{
+		Mode: rules.Mode(cfg.Placement), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
+		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.RotateEvery, Grace: cfg.Grace,
+		BrowserSession: cfg.Cookie.BrowserSession,
+	}
+	m.stored = stored.New(stored.Options{
+		Store: cfg.Store, Limits: &m.limits, Ring: cfg.Keys.current, Name: cfg.Name, Bound: m.aad,
+		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.legacyUntil, Carry: carryLink,
+	})
 	o := ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds}
 	if cfg.Store != nil {
 		o.Look = m.whatBecameOf
@@ -241,7 +253,7 @@ func (s *Session) load(ctx context.Context) error {
 		return err
 	}
 	defer m.end()
-	s.last = nothing
+	s.last = stored.Nothing
 	s.jar.isNew = true
 	now := m.now()
 	s.loaded = now
@@ -258,20 +270,20 @@ func (s *Session) load(ctx context.Context) error {
 	case a.inline != nil:
 		s.last, s.jar.isNew = a.inline, false
 		if len(s.jar.marks) > 0 && s.jar.excused == (wire.Mark{}) { // else nothing to make a text for
-			s.excuse(string(a.inline.identifier))
+			s.excuse(string(a.inline.Identifier))
 		}
 	}
-	if s.last.placement == PlacementNone {
+	if s.last.Where == rules.Nowhere {
 		if err := s.adopt(ctx, now); err != nil {
 			return err
 		}
 	}
-	s.view = s.last.rec
+	s.draft.Start(&s.last.Rec)
 	return nil
 }
 
 // inlineState is the session in a state cookie's plain text.
-func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
+func (m *Manager) inlineState(plain []byte, now time.Time) (*stored.State, error) {
 	rec, err := record.Parse(plain)
 	if err != nil {
 		return nil, err
@@ -285,15 +297,15 @@ func (m *Manager) inlineState(plain []byte, now time.Time) (*state, error) {
 		// then, and a copy of it would survive every logout.
 		return nil, errInlineLogin
 	}
-	st := m.mend(&state{
-		placement: PlacementInline,
-		identity:  identity{h.Identifier, store.HashIdentifier(h.Identifier)},
-		rec:       rec,
-	}, now)
-	h = &st.rec.Header
+	st := &stored.State{Where: rules.Inline, Who: stored.WhoIs(h.Identifier), Rec: rec}
+	h = &st.Rec.Header
+	if _, st.Mended = m.limits.Mend(h, time.Time{}, now); st.Mended {
+		observer{m}.Mended()
+		h.Expires = min(h.Expires, m.limits.LifetimeEnd(h).UnixMilli())
+	}
 	// The configuration may have allowed more when the cookie was sealed.
-	end := earlier(record.Time(h.Expires), m.lifetimeEnd(h))
-	if now.After(m.idleDeadline(h, record.Time(h.Seen), end)) {
+	end := rules.Earlier(record.Time(h.Expires), m.limits.LifetimeEnd(h))
+	if now.After(m.limits.IdleDeadline(h, record.Time(h.Seen), end)) {
 		return nil, ErrExpired
 	}
 	return st, nil
@@ -341,46 +353,44 @@ var (
 )
 
 // loadStored asks the store for the session that ref names. The error is
-// errGone if that session is over, and errRefused if ref is not good for it any
+// stored.ErrGone if that session is over, and errRefused if ref is not good for it any
 // more; errOutdated, which is one, if the session is live.
-func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.Floor, now time.Time, s *Session) (*state, error) {
-	who := identity{ref.Identifier, store.HashIdentifier(ref.Identifier)}
+func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.Floor, now time.Time, s *Session) (*stored.State, error) {
+	who := stored.WhoIs(ref.Identifier)
 	minimum := seen.Version
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	st, err := m.fetch(ctx, who, minimum)
+	st, err := m.stored.Load(ctx, who, minimum)
 	switch {
-	case errors.Is(err, errGone):
-		return nil, s.goneReference(ctx, err, who.id, now)
+	case errors.Is(err, stored.ErrGone):
+		return nil, s.goneReference(ctx, err, who.ID, now)
 	case err != nil:
 		return nil, err
 	}
-	h := &st.rec.Header
-	switch {
-	case ref.Generation == h.Generation:
+	h := &st.Rec.Header
+	switch worth := m.limits.Judge(ref.Generation, h, now); worth {
+	case rules.Newest:
 		s.presentDue = h.Generation > 0 && h.Presented == 0
-		s.rotateDue = m.rotationDue(h, now) && s.mayRotate()
-	case ref.Generation > h.Generation:
-		// Only this service can have made it, so the store has lost the rotation.
-		m.fellBack(who.id)
-	case m.accepts(ref.Generation, h, now):
-		// A slower request of the same visitor: it gets the newest credential.
+		s.rotateDue = m.limits.RotationDue(h, now) && s.mayRotate()
+	case rules.Previous: // a slower request of the same visitor: it gets the newest credential
+	case rules.Ahead:
+		m.fellBack(who.ID) // the store has lost the rotation
 	default:
 		m.count.staleRefs.Add(1)
-		m.refuseOutdated(ctx, st, ref.Generation, now, s)
+		m.refuseOutdated(ctx, st, worth, s)
 		return nil, errOutdated
 	}
-	if minimum > st.stored.Version {
-		m.fellBack(who.id)
+	if minimum > st.Meta.Version {
+		m.fellBack(who.ID)
 		s.jar.lost = minimum
 	} else if minimum > 0 && seen.Volatile {
-		st = m.withVolatile(ctx, st)
+		st = m.stored.WithVolatile(ctx, st)
 	}
 	return st, nil
 }
 
 // goneReference notes that a reference leads to a session that is over, and
-// returns errGone, or errRefused if the browser may have its successor: a login
+// returns stored.ErrGone, or errRefused if the browser may have its successor: a login
 // or a logout ended it a moment ago, so its cookie may just have been replaced.
 // Nobody has told the browser of any other end, so there is nothing to
 // overwrite.
@@ -388,159 +398,53 @@ func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now
 	m := s.m
 	m.count.staleRefs.Add(1)
 	m.log.Debug("reference to a session that is over", slog.String("session", id.String()))
-	var gone *goneError
+	var gone *stored.Gone
 	if !errors.As(err, &gone) {
-		return errGone
+		return stored.ErrGone
 	}
-	if gone.expired && m.told.expired.first(id) {
-		m.tell(ctx, s.event(EventExpired, &state{identity: identity{id: id}}))
+	if gone.Expired && m.told.expired.first(id) {
+		m.tell(ctx, s.event(EventExpired, &stored.State{Who: stored.Who{ID: id}}))
 	}
-	if gone.toldOf(now) {
+	if gone.ToldOf(now) {
 		return errRefused
 	}
-	return errGone
+	return stored.ErrGone
 }
 
 // fellBack notes that the store answered with an older version of a session
 // than it had before.
-func (m *Manager) fellBack(id store.ID) {
-	m.count.lost.Add(1)
-	m.log.Error("the store answered with an older version of a session than was seen before: it has lost writes",
-		slog.String("session", id.String()))
-}
+func (m *Manager) fellBack(id store.ID) { observer{m}.LostWrites(id) }
 
-// errGone says that a session is not there any more.
-var errGone = errors.New("sojourn: the session is over")
-
-type goneError struct {
-	ended    time.Time // zero if it expired or was never there
-	replaced bool      // by Login or Logout: its browser has been told
-	expired  bool      // it is still there, past its deadline
-}
-
-func (e *goneError) Error() string        { return errGone.Error() }
-func (e *goneError) Is(target error) bool { return target == errGone }
-
-// endOf is what a tombstone says.
-func endOf(mark *store.Record) *goneError {
-	return &goneError{ended: mark.Ended, replaced: replaced(mark)}
-}
-
-// toldOf reports whether the session's browser was told of its end so recently
-// that requests may be under way which it sent before.
-func (e *goneError) toldOf(now time.Time) bool {
-	return e.replaced && now.Sub(e.ended) < store.MinTombstone
-}
-
-// ask returns what the store has under an ID: its own record, or a copy of at
-// least that version; 0 asks the origin. It is the only place that takes a record
-// from the store by its ID, and what it returns is verified to belong there. The
-// error is store.ErrNotFound, errDamaged, errKeyLacking, together with what the
-// store says of the record, or one that wraps ErrUnavailable.
-func (m *Manager) ask(ctx context.Context, id store.ID, minimum uint64) (*state, error) {
-	// Counted when the answer is there: who sees the count grow knows that a
-	// request has its session, not merely that it asked.
-	defer m.count.loads.Add(1)
-	var rec store.Record
-	var err error
-	if fl, ok := m.cfg.Store.(store.FloorLoader); ok {
-		rec, err = fl.LoadFrom(ctx, id, minimum)
-	} else {
-		rec, err = m.cfg.Store.Load(ctx, id)
+// refuseOutdated reports a credential that was replaced too long ago.
+func (m *Manager) refuseOutdated(ctx context.Context, st *stored.State, worth rules.Credential, s *Session) {
+	if worth != rules.Suspicious {
+		m.log.Debug("an outdated session credential was refused", slog.String("session", st.ID.String()))
+		return
 	}
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, store.ErrNotFound
-	case errors.Is(err, store.ErrDamaged):
-		return nil, m.damaged(id, err)
-	case err != nil:
-		return nil, m.storeFailed(ctx, "load", err)
+	m.count.thefts.Add(1)
+	m.log.Warn("an outdated session credential turned up: somebody may have copied the cookie",
+		slog.String("session", st.ID.String()))
+	m.tell(ctx, s.event(EventTheftSuspected, st))
+	if !m.cfg.EndOnTheft {
+		m.stored.Suspect(ctx, st)
+		return
 	}
-	return m.verified(id, rec)
-}
-
-var (
-	// errDamaged says that what the store has under an ID is no record of it. It
-	// was counted and logged.
-	errDamaged = errors.New("sojourn: a record was damaged or moved")
-
-	// errKeyLacking says that a record is sealed with an unknown key.
-	errKeyLacking = fmt.Errorf("%w: the key ring lacks the key of a stored session", ErrUnavailable)
-)
-
-// verified opens a record that the store gave for an ID, and makes sure that it
-// belongs there: its data are sealed together with its ID, user and end. Tombstones
-// have no data. The errors are those of ask.
-func (m *Manager) verified(id store.ID, rec store.Record) (*state, error) {
-	if rec.ID != id {
-		return nil, m.damaged(id, store.ErrDamaged)
+	if err := m.revoke(ctx, st, ReasonTheft); err != nil {
+		m.log.Error("could not end a session whose credential was copied",
+			slog.String("session", st.ID.String()), slog.Any("error", err))
 	}
-	st := &state{placement: PlacementStored, identity: identity{id: id}, stored: rec, size: len(rec.Data)}
-	if rec.IsEnd() {
-		return st, nil
-	}
-	var err error
-	st.rec, err = m.openRecord(rec)
-	switch {
-	case errors.Is(err, seal.ErrUnknownKey):
-		return st, errKeyLacking
-	case err != nil:
-		return nil, m.damaged(id, err)
-	}
-	return m.mend(st, m.now()), nil
-}
-
-// damaged counts and logs a record that is worthless, and returns errDamaged.
-func (m *Manager) damaged(id store.ID, err error) error {
-	m.count.damaged.Add(1)
-	m.report(slog.LevelError, "a stored session does not open: its record was damaged or moved",
-		slog.String("session", id.String()), slog.Any("error", err))
-	return errDamaged
-}
-
-// fetch loads a session: a live one, errGone, or an error that wraps
-// ErrUnavailable. minimum is the lowest version that a cached copy may have; 0
-// asks the origin. A session whose record is damaged is gone.
-func (m *Manager) fetch(ctx context.Context, who identity, minimum uint64) (*state, error) {
-	st, err := m.ask(ctx, who.id, minimum)
-	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, errDamaged):
-		return nil, &goneError{}
-	case st == nil:
-		return nil, err
-	case st.stored.IsEnd():
-		return nil, endOf(&st.stored)
-	case st.stored.Expired(m.now()):
-		return nil, &goneError{expired: true}
-	case err != nil:
-		m.report(slog.LevelError, "a stored session cannot be opened: the key ring lacks its key",
-			slog.String("session", who.id.String()))
-		return nil, err
-	case m.now().After(m.lifetimeEnd(&st.rec.Header)):
-		// The configuration allowed more when the record was saved. The next save
-		// would go by what it says now, and the change be lost.
-		return nil, &goneError{expired: true}
-	}
-	st.identity = who
-	return st, nil
-}
-
-func newIdentity() identity {
-	b := make([]byte, record.IdentifierSize)
-	_, _ = rand.Read(b) // never fails
-	return identity{b, store.HashIdentifier(b)}
 }
 
 // visit reads from the request what only a few commits want to know of it.
-func (s *Session) visit() visit {
-	v := visit{userAgent: userAgent(s.in)}
+func (s *Session) visit() stored.Visit {
+	v := stored.Visit{UserAgent: userAgent(s.in)}
 	if s.r == nil {
 		return v
 	}
 	if host, _, err := net.SplitHostPort(s.r.RemoteAddr); err == nil {
-		v.ip = host
+		v.IP = host
 	} else if net.ParseIP(s.r.RemoteAddr) != nil {
-		v.ip = s.r.RemoteAddr // as a middleware behind a proxy may have set it
+		v.IP = s.r.RemoteAddr // as a middleware behind a proxy may have set it
 	}
 	return v
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -30,13 +31,13 @@ type origin struct {
 }
 
 // originOf describes a session that was just kept.
-func (m *Manager) originOf(st *state) origin {
-	h := &st.rec.Header
+func (m *Manager) originOf(st *stored.State) origin {
+	h := &st.Rec.Header
 	return origin{
-		Session: st.id,
+		Session: st.ID,
 		Created: h.Created,
-		Expires: m.lifetimeEnd(h).UnixMilli(),
-		Idle:    m.idleTimeout(h).Milliseconds(),
+		Expires: m.limits.LifetimeEnd(h).UnixMilli(),
+		Idle:    m.limits.IdleTimeout(h).Milliseconds(),
 	}
 }
 
@@ -75,18 +76,18 @@ func (m *Manager) checkOrigin(ctx context.Context, o *origin, old *LegacySession
 	if now.After(record.Time(o.Expires)) {
 		return refusedExpired
 	}
-	st, err := m.ask(ctx, store.ID(o.Session), 0)
+	st, err := m.stored.Ask(ctx, store.ID(o.Session), 0)
 	switch {
 	case errors.Is(err, store.ErrNotFound): // expired long ago, or never stored
-	case errors.Is(err, errDamaged): // it may have ended
+	case errors.Is(err, stored.ErrDamaged): // it may have ended
 		return refusedEnded
 	case st == nil:
 		return err
-	case st.stored.IsEnd() && endOf(&st.stored).toldOf(now):
+	case st.Meta.IsEnd() && stored.EndOf(&st.Meta).ToldOf(now):
 		return errLegacyReplaced
-	case st.stored.IsEnd():
+	case st.Meta.IsEnd():
 		return refusedEnded
-	case !st.stored.Expired(now):
+	case !st.Meta.Expired(now):
 		return errLegacyOutdated
 	}
 	if o.Idle > 0 && now.Sub(lastUsed(old)) > time.Duration(o.Idle)*time.Millisecond {

@@ -30,7 +30,7 @@ func (s *Session) handle() string {
 	if s.last == nil { // it was not loaded
 		return "none"
 	}
-	return s.identity().id.String()
+	return s.identity().ID.String()
 }
 
 // Format prints the session's handle, whatever the verb; see [Session.Handle].

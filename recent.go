@@ -34,7 +34,7 @@ func (s *Session) Background() {
 func (s *Session) Recent(maxAge time.Duration) bool {
 	s.lock()
 	defer s.mu.Unlock()
-	h := &s.view.Header
+	h := &s.draft.View().Header
 	if h.User == "" || h.AuthTime == 0 {
 		return false
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/fault"
 )
 
@@ -43,7 +44,7 @@ func (s *Session) lock() {
 }
 
 // call calls an Update function, with mu held by whoever waits for it.
-func (s *Session) call(f updateFunc, raw []byte, ok bool) ([]byte, error) {
+func (s *Session) call(f draft.Update, raw []byte, ok bool) ([]byte, error) {
 	s.updates.Add(1)
 	defer s.updates.Add(1)
 	return callUpdate(f, raw, ok)
@@ -52,7 +53,7 @@ func (s *Session) call(f updateFunc, raw []byte, ok bool) ([]byte, error) {
 // callUpdate is what insideUpdate looks for on the stack.
 //
 //go:noinline
-func callUpdate(f updateFunc, raw []byte, ok bool) ([]byte, error) { return f(raw, ok) }
+func callUpdate(f draft.Update, raw []byte, ok bool) ([]byte, error) { return f(raw, ok) }
 
 // insideUpdate reports whether the calling goroutine is in callUpdate, which is
 // known by its address: names depend on how a program is built.

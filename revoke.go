@@ -3,7 +3,6 @@ package sojourn
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -11,7 +10,9 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
-	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -43,11 +44,11 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 // if no live session of that user has this handle: handles are public, so the
 // user must come from the session of whoever asks.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
-	st, err := m.findHandle(ctx, handle, clockSkew)
+	st, err := m.findHandle(ctx, handle, rules.Skew)
 	if err != nil {
 		return err
 	}
-	if user == "" || st.stored.User != m.userHash(user) {
+	if user == "" || st.Meta.User != m.stored.UserHash(user) {
 		return ErrNotFound
 	}
 	return m.revokeWithin(ctx, st, ReasonRevoked)
@@ -112,19 +113,15 @@ func (m *Manager) Find(ctx context.Context, handle string) (Export, error) {
 // ones included; [ErrNotFound] if there is none. It is for operators: see
 // [Manager.Revoke].
 func (m *Manager) RevokeHandle(ctx context.Context, handle string) error {
-	st, err := m.findHandle(ctx, handle, clockSkew)
+	st, err := m.findHandle(ctx, handle, rules.Skew)
 	if err != nil {
 		return err
 	}
 	return m.revokeWithin(ctx, st, ReasonRevoked)
 }
 
-func (m *Manager) userHash(user string) store.UserHash {
-	return m.cfg.Keys.current().UserHash(m.cfg.Name, user)
-}
-
 // userSessions returns the live sessions of a user.
-func (m *Manager) userSessions(ctx context.Context, user string) ([]*state, error) {
+func (m *Manager) userSessions(ctx context.Context, user string) ([]*stored.State, error) {
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
@@ -134,94 +131,30 @@ func (m *Manager) userSessions(ctx context.Context, user string) ([]*state, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	listed, err := m.listUser(ctx, user)
+	listed, err := m.stored.ByUser(ctx, user)
 	now := m.now()
-	var sessions []*state
+	var sessions []*stored.State
 	for _, l := range listed {
-		if !l.damaged && !l.stored.Expired(now) {
-			sessions = append(sessions, l.state)
+		if !l.Damaged && !l.Meta.Expired(now) {
+			sessions = append(sessions, l.State)
 		}
 	}
 	return sessions, err
 }
 
-// listed is a record that the store has under a user, and that has not ended.
-type listed struct {
-	*state
-	damaged bool // it is no session; only id is set
-}
-
-// listUser returns the records of a user that have not ended, also those whose
-// time is over by this process's clock.
-func (m *Manager) listUser(ctx context.Context, user string) (all []listed, err error) {
-	index, ok := m.cfg.Store.(store.UserIndex)
-	if !ok {
-		return nil, fmt.Errorf("sojourn: list a user's sessions: the store cannot: %w", errors.ErrUnsupported)
-	}
-	hash := m.userHash(user)
-	recs, err := index.ByUser(ctx, hash)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return nil, fmt.Errorf("sojourn: list a user's sessions: %w", err)
-	case err != nil:
-		return nil, m.storeFailed(ctx, "list a user's sessions", err)
-	}
-	for _, rec := range recs {
-		if rec.User != hash {
-			_ = m.damaged(rec.ID, store.ErrDamaged) // somebody else's
-			continue
-		}
-		if rec.IsEnd() {
-			continue
-		}
-		switch st, err := m.verified(rec.ID, rec); {
-		case errors.Is(err, errDamaged):
-			all = append(all, listed{&state{identity: identity{id: rec.ID}}, true})
-		case err != nil:
-			describeSealed(st, user)
-			all = append(all, listed{st, false})
-		default:
-			all = append(all, listed{st, false})
-		}
-	}
-	return all, nil
-}
-
-// describeSealed describes a session whose key is lacking as far as the store
-// knows it. What else may hold it is not known, so its tombstone stays the longest.
-func describeSealed(st *state, user string) {
-	st.rec.Header = record.Header{
-		User:        user,
-		Created:     record.Millis(st.stored.Created),
-		InlineUntil: record.Millis(st.stored.Expires),
-	}
-}
-
 // findHandle returns the live stored session with that handle, or one that was
 // live until skew ago.
-func (m *Manager) findHandle(ctx context.Context, handle string, skew time.Duration) (*state, error) {
+func (m *Manager) findHandle(ctx context.Context, handle string, skew time.Duration) (*stored.State, error) {
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
 	defer m.end()
-	id, err := store.ParseID(handle)
-	if err != nil || m.cfg.Store == nil {
+	if m.cfg.Store == nil {
 		return nil, ErrNotFound
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	st, err := m.ask(ctx, id, 0)
-	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, errDamaged):
-		return nil, ErrNotFound
-	case st == nil:
-		return nil, err
-	case st.stored.IsEnd(), st.stored.Expired(m.now().Add(-skew)):
-		return nil, ErrNotFound
-	case err != nil:
-		describeSealed(st, "")
-	}
-	return st, nil
+	return m.stored.ByHandle(ctx, handle, skew)
 }
 
 // currentHandle returns the handle of the session of the request that ctx
@@ -238,7 +171,7 @@ func (m *Manager) currentHandle(ctx context.Context) string {
 	return s.Handle()
 }
 
-func (m *Manager) revokeWithin(ctx context.Context, st *state, reason string) error {
+func (m *Manager) revokeWithin(ctx context.Context, st *stored.State, reason string) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
@@ -249,36 +182,24 @@ func (m *Manager) revokeWithin(ctx context.Context, st *state, reason string) er
 }
 
 // revoke ends a session whatever its version.
-func (m *Manager) revoke(ctx context.Context, st *state, reason string) error {
+func (m *Manager) revoke(ctx context.Context, st *stored.State, reason string) error {
 	if err := m.leaveLegacy(ctx, st); err != nil {
 		return err
 	}
-	err := error(store.ErrConflict)
+	end := m.stored.Delete
 	if reason == ReasonLogout { // or a login: the browser that has it is told
-		err = m.sendEnd(ctx, st, st, m.now())
+		end = m.stored.Replace
 	}
-	if errors.Is(err, store.ErrConflict) {
-		err = m.storeDelete(ctx, st)
-	}
-	if err != nil {
+	if err := end(ctx, st); err != nil {
 		return err
 	}
-	m.ended(ctx, st.id, st.rec.Header.User, reason)
-	_, err = m.endLegacy(ctx, &st.rec.Header)
+	m.ended(ctx, st.ID, st.Rec.Header.User, reason)
+	_, err := m.endLegacy(ctx, &st.Rec.Header)
 	return err
-}
-
-// storeDelete ends a session in the store, whatever its version there.
-func (m *Manager) storeDelete(ctx context.Context, st *state) error {
-	if err := m.cfg.Store.Delete(ctx, st.id, m.markUntil(&st.rec.Header, m.now())); err != nil {
-		return m.storeFailed(ctx, "end a session", err)
-	}
-	return nil
 }
 
 // ended tells everybody here that a session was ended from elsewhere.
 func (m *Manager) ended(ctx context.Context, id store.ID, user, reason string) {
-	m.count.saves.Add(1)
 	m.count.revoked.Add(1)
 	m.ends.Tell(id, ErrEnded)
 	m.tell(ctx, Event{Kind: EventRevoked, Session: id.String(), User: user, Reason: reason})
@@ -304,15 +225,15 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 	ended := map[store.ID]bool{}
 	for range revokeRounds {
 		listing, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-		all, err := m.listUser(listing, user)
+		all, err := m.stored.ByUser(listing, user)
 		cancel()
 		if err != nil {
 			return total, err
 		}
-		all = slices.DeleteFunc(all, func(l listed) bool {
-			again := ended[l.id]
-			ended[l.id] = true
-			return again || slices.Contains(keep, l.id.String())
+		all = slices.DeleteFunc(all, func(l stored.Listed) bool {
+			again := ended[l.ID]
+			ended[l.ID] = true
+			return again || slices.Contains(keep, l.ID.String())
 		})
 		if len(all) == 0 {
 			return total, nil
@@ -323,7 +244,7 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 			return total, err
 		}
 	}
-	return total, unavailable("end all sessions of a user", errKeepsLoggingIn)
+	return total, fault.Away("end all sessions of a user", errKeepsLoggingIn)
 }
 
 // revokeRounds is how often a user's sessions are listed and ended before
@@ -333,11 +254,11 @@ const revokeRounds = 20
 var errKeepsLoggingIn = errors.New("the user keeps logging in")
 
 // revokeAll ends sessions, and returns how many of them were live.
-func (m *Manager) revokeAll(ctx context.Context, all []listed, reason string) (n int, err error) {
+func (m *Manager) revokeAll(ctx context.Context, all []stored.Listed, reason string) (n int, err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, revokeAtOnce)
-	live := m.now().Add(-clockSkew)
+	live := m.now().Add(-rules.Skew)
 	for _, l := range all {
 		slots <- struct{}{}
 		wg.Go(func() {
@@ -345,20 +266,18 @@ func (m *Manager) revokeAll(ctx context.Context, all []listed, reason string) (n
 			ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 			defer cancel()
 			var one error
-			if l.damaged {
+			if l.Damaged {
 				// Whatever it is, it must not be listed as this user's.
-				if one = m.cfg.Store.Delete(ctx, l.id, m.now().Add(store.MinTombstone)); one != nil {
-					one = m.storeFailed(ctx, "end a session", one)
-				}
+				one = m.stored.Forget(ctx, l.ID, m.now().Add(store.MinTombstone))
 			} else {
-				one = m.revoke(ctx, l.state, reason)
+				one = m.revoke(ctx, l.State, reason)
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case one != nil:
 				err = one
-			case !l.damaged && !l.stored.Expired(live): // else it only may have been
+			case !l.Damaged && !l.Meta.Expired(live): // else it only may have been
 				n++
 			}
 		})
@@ -367,11 +286,11 @@ func (m *Manager) revokeAll(ctx context.Context, all []listed, reason string) (n
 	return n, err
 }
 
-func (m *Manager) export(st *state) Export {
+func (m *Manager) export(st *stored.State) Export {
 	out := Export{Info: m.describe(st), Values: map[string]any{}}
 	now := m.now().UnixMilli()
-	for i := range st.rec.Fields() {
-		f := &st.rec.Fields()[i]
+	for i := range st.Rec.Fields() {
+		f := &st.Rec.Fields()[i]
 		if !f.Live(now) {
 			continue
 		}
@@ -388,33 +307,4 @@ func (m *Manager) export(st *state) Export {
 		out.Values[name] = v
 	}
 	return out
-}
-
-// sendLogin saves the record of a login: the first one within the user's limit.
-func (s *Session) sendLogin(ctx context.Context, rec store.Record, base store.Base) error {
-	m := s.m
-	if base != (store.Base{}) || m.cfg.MaxPerUser == 0 {
-		return m.send(ctx, rec, base)
-	}
-	limiter, ok := m.cfg.Store.(store.UserLimiter)
-	if !ok {
-		return unavailable("save", errors.ErrUnsupported)
-	}
-	limit := store.UserLimit{
-		Max: m.cfg.MaxPerUser,
-		// Nobody has authenticated where a session is adopted, and its login may be
-		// older than all others.
-		Refuse: m.cfg.RefuseOverMax || s.phase == phaseDraft,
-		Until:  m.limitUntil(m.now()),
-	}
-	if s.ending != nil && s.ending.carry && s.last.rec.Header.User == s.login.user {
-		limit.Replaces = s.last.id
-	}
-	return m.sendAgain(ctx, &rec, func(ctx context.Context) error {
-		evicted, err := limiter.SaveLimited(ctx, rec, limit)
-		for _, id := range evicted {
-			m.ended(ctx, id, s.login.user, ReasonLimit)
-		}
-		return err
-	})
 }

@@ -1,7 +1,6 @@
 package sojourn
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,11 +11,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/ends"
-	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/internal/wire"
-	"github.com/sojourn-go/sojourn/store"
 )
 
 // Session is one visitor's state during one request. It comes from
@@ -42,21 +42,15 @@ type session struct {
 	// while one runs. See lock.
 	updates atomic.Uint64
 
-	last *state        // as loaded or last saved
-	view record.Record // last with the changes below applied
-	own  bool          // view's field list is not shared with last
-	// behind: view is what this request's own commit made of the session, and
-	// last has changes of others on top, which were saved together with it.
-	behind bool
-
-	changes changes
+	last  *stored.State // as loaded or last saved
+	draft draft.Draft   // what the request does to it
 	// handed are the flash messages that were handed out and are still there: they
 	// are removed once it is known that the response is shown.
 	handed map[uint64]bool
-	ending *ending   // last is to be ended
-	login  *login    // a fresh session is to be made for this user
-	fresh  *identity // identifier of a session that does not exist yet
-	failed error     // why the next commit must fail
+	ending *ending      // last is to be ended
+	login  *draft.Login // a fresh session is to be made for this user
+	fresh  *stored.Who  // identifier of a session that does not exist yet
+	failed error        // why the next commit must fail
 
 	presentDue bool // the newest credential came back for the first time
 	rotateDue  bool // it is old enough to be replaced
@@ -101,48 +95,10 @@ const (
 	phaseDraft              // not of a request: what Config.Adopt gives to the application
 )
 
-// visit is what a request says about its visitor, apart from the cookies.
-type visit struct {
-	userAgent string
-	ip        string
-}
-
-// identity is a session identifier and the row key it hashes to.
-type identity struct {
-	identifier []byte
-	id         store.ID
-}
-
-// state is a session at one point: as loaded or as saved. It is immutable.
-type state struct {
-	placement Placement
-	identity
-	rec record.Record
-	// stored is what the store holds, without Data, if placement is stored.
-	stored store.Record
-	// volatile names the volatile values that a cache holds beside the record
-	// and that are part of rec; 0 = none are.
-	volatile store.SaveID
-	size     int  // bytes in the cookie, or of the stored Data
-	mended   bool // its times were wrong: it is to be written anew
-}
-
-// nothing is the state of a session that lives nowhere.
-var nothing = &state{}
-
 // ending says that the session as it was loaded is to be ended.
 type ending struct {
-	carry bool    // its values go on in the session that a login makes
-	pops  changes // what was taken from it before the Logout
-}
-
-type login struct {
-	user    string
-	methods string
-	at      time.Time
-	created int64 // Unix milliseconds
-	// drop: the values are those of another user.
-	drop bool
+	carry bool        // its values go on in the session that a login makes
+	taken draft.Draft // what was taken from it before the Logout
 }
 
 // Placement is where a session lives.
@@ -179,16 +135,16 @@ func (s *Session) IsNew() bool {
 func (s *Session) Handle() string {
 	s.lock()
 	defer s.mu.Unlock()
-	return s.identity().id.String()
+	return s.identity().ID.String()
 }
 
 // identity returns the identifier that the session has, or will have.
-func (s *Session) identity() identity {
+func (s *Session) identity() stored.Who {
 	if s.fresh == nil {
-		if s.base().placement != PlacementNone {
-			return s.base().identity
+		if s.base().Where != rules.Nowhere {
+			return s.base().Who
 		}
-		id := newIdentity()
+		id := stored.NewWho()
 		s.fresh = &id
 	}
 	return *s.fresh
@@ -198,7 +154,7 @@ func (s *Session) identity() identity {
 func (s *Session) User() string {
 	s.lock()
 	defer s.mu.Unlock()
-	return s.view.Header.User
+	return s.draft.View().Header.User
 }
 
 // Save commits now: afterwards Get returns what was committed, and popped
@@ -245,8 +201,8 @@ func (s *Session) Save(ctx context.Context) error {
 	if err == nil {
 		s.keepAwake()
 		now := s.m.now()
-		if s.phase == phaseBody && !s.background && s.last.placement == PlacementStored &&
-			s.m.touchDue(&s.last.rec.Header, later(s.last.stored.Seen, s.noted), now) {
+		if s.phase == phaseBody && !s.background && s.last.Where == rules.Stored &&
+			s.m.limits.TouchDue(&s.last.Rec.Header, rules.Later(s.last.Meta.Seen, s.noted), now) {
 			s.noteLate(ctx, now)
 		}
 	}
@@ -272,15 +228,15 @@ func (s *Session) Discard() {
 }
 
 func (s *Session) discard() {
-	s.changes, s.handed = changes{}, nil
+	s.handed = nil
 	s.ending, s.login, s.fresh, s.failed = nil, nil, nil, nil
-	s.view, s.own, s.behind = s.last.rec, false, false
+	s.draft.Start(&s.last.Rec)
 }
 
 // base is the state that the pending changes apply to: nothing, after Logout.
-func (s *Session) base() *state {
+func (s *Session) base() *stored.State {
 	if s.ending != nil && !s.ending.carry {
-		return nothing
+		return stored.Nothing
 	}
 	return s.last
 }
@@ -336,7 +292,7 @@ func (s *Session) Set(name string, value any) {
 		s.failLater(err)
 		return
 	}
-	s.put(slot{name: name}, raw)
+	s.put(draft.Slot{Name: name}, raw)
 }
 
 // Has reports whether the session has a value of that name.
@@ -354,7 +310,9 @@ func (s *Session) Delete(name string) {
 	}
 	s.lock()
 	defer s.mu.Unlock()
-	s.remove(name)
+	if s.draft.Remove(name) {
+		s.changing()
+	}
 }
 
 // Names returns the names of all values, sorted.
@@ -362,9 +320,10 @@ func (s *Session) Names() []string {
 	s.lock()
 	defer s.mu.Unlock()
 	now := s.m.now().UnixMilli()
-	names := make([]string, 0, s.view.Len())
-	for i := range s.view.Fields() {
-		f := &s.view.Fields()[i]
+	fields := s.draft.View().Fields()
+	names := make([]string, 0, len(fields))
+	for i := range fields {
+		f := &fields[i]
 		if f.Live(now) && !strings.HasPrefix(f.Name, "_") {
 			names = append(names, f.Name)
 		}
@@ -376,137 +335,43 @@ func (s *Session) Names() []string {
 func (s *Session) Clear() {
 	s.lock()
 	defer s.mu.Unlock()
-	if s.view.Len() > 0 || len(s.changes.keys) > 0 {
-		s.clear()
+	if s.draft.Clear() {
+		s.changing()
 	}
 }
 
-func (s *Session) clear() {
-	s.changes.clear()
-	s.edit().RemoveAll()
-}
-
-// The methods below are called with mu held. They keep view and changes in step.
+// The methods below are called with mu held.
 
 // raw returns the current bytes of a value.
-func (s *Session) raw(name string) ([]byte, bool) {
-	f, ok := s.view.Find(name)
-	if !ok || f.Expiry != 0 && !f.Live(s.m.now().UnixMilli()) {
-		return nil, false
-	}
-	return f.Value, true
-}
+func (s *Session) raw(name string) ([]byte, bool) { return s.draft.Get(name) }
 
-// edit returns the view for changing.
-func (s *Session) edit() *record.Record {
-	s.changing()
-	if !s.own {
-		s.view, s.own = s.view.Clone(), true
+// put changes a value. After a Login it may have to start from nothing.
+func (s *Session) put(k draft.Slot, raw []byte) {
+	if s.draft.Set(k, raw, s.login != nil) {
+		s.changing()
 	}
-	return &s.view
-}
-
-func (s *Session) put(k slot, raw []byte) {
-	raw = nonNil(raw)
-	if s.unchanged(k, raw) {
-		return
-	}
-	ch := s.changes.of(k.name)
-	ch.slot, ch.base, ch.value, ch.updates = k, baseSet, raw, nil
-	s.show(ch)
-}
-
-// unchanged reports whether putting raw would change nothing, so that nothing
-// is written. A value that expires by itself starts anew with each Set, what
-// follows another change of this request may matter when both are done again to
-// a newer state, and a login may have to start from nothing.
-func (s *Session) unchanged(k slot, raw []byte) bool {
-	f, ok := s.view.Find(k.name)
-	return ok && k.ttl == 0 && f.Expiry == 0 && f.Flags&k.flags == k.flags && string(f.Value) == string(raw) &&
-		!s.changes.has(k.name) && s.login == nil
-}
-
-func (s *Session) remove(name string) {
-	if _, ok := s.view.Find(name); !ok {
-		return
-	}
-	ch := s.changes.of(name)
-	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
-	s.show(ch)
 }
 
 // takeIf takes a value, unless it has changed from what raw says.
 func (s *Session) takeIf(name string, raw []byte) bool {
 	s.lock()
 	defer s.mu.Unlock()
-	now, ok := s.raw(name)
-	if !ok || !bytes.Equal(now, raw) {
-		return false
+	ok := s.draft.Take(name, raw)
+	if ok {
+		s.changing()
 	}
-	s.take(name, raw)
-	return true
+	return ok
 }
 
-func (s *Session) take(name string, raw []byte) {
-	ch := s.changes.of(name)
-	// Only a value that was there when the session was loaded can have been
-	// taken by somebody else, whatever an Update made of it since.
-	if ch.base == baseKept {
-		if ch.taken = raw; len(ch.updates) > 0 {
-			ch.taken = ch.found
-		}
+func (s *Session) update(k draft.Slot, f draft.Update) ([]byte, error) {
+	if s.draft.Run == nil {
+		s.draft.Run = s.call
 	}
-	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
-	s.show(ch)
-}
-
-func (s *Session) update(k slot, f updateFunc) ([]byte, error) {
-	raw, ok := s.raw(k.name)
-	next, err := s.call(f, raw, ok)
-	if err != nil || next != nil && s.unchanged(k, next) || next == nil && !ok && !s.changes.has(k.name) {
-		return next, err
+	raw, changed, err := s.draft.Update(k, f, s.login != nil)
+	if changed {
+		s.changing()
 	}
-	ch := s.changes.of(k.name)
-	ch.slot = k
-	if ch.base == baseKept {
-		if len(ch.updates) == 0 && ok {
-			ch.found = raw
-		}
-		ch.updates = append(ch.updates, f)
-		s.showValue(k, next)
-		return next, nil
-	}
-	// What is there is this request's own: the result cannot differ later.
-	ch.base, ch.value = baseSet, next
-	if next == nil {
-		ch.base = baseRemoved
-	}
-	s.showValue(k, next)
-	return next, nil
-}
-
-// show applies a change that needs no Update function to the view.
-func (s *Session) show(ch *change) {
-	if ch.base == baseSet {
-		s.showValue(ch.slot, ch.value)
-		return
-	}
-	s.edit().Remove(ch.name)
-}
-
-func (s *Session) showValue(k slot, raw []byte) {
-	if raw == nil {
-		s.edit().Remove(k.name)
-		return
-	}
-	f := record.Field{Name: k.name, Flags: k.flags, Value: raw}
-	if old, ok := s.view.Find(k.name); ok {
-		f.Flags |= old.Flags
-	}
-	if k.ttl > 0 {
-		f.Expiry = s.m.now().Add(k.ttl).UnixMilli()
-	}
-	s.edit().Put(f)
+	return raw, err
 }
 
 // failLater makes the next commit fail: its changes would not be all there. The
@@ -515,11 +380,4 @@ func (s *Session) failLater(err error) {
 	if s.failed == nil {
 		s.failed = err
 	}
-}
-
-func nonNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }

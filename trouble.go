@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
 )
 
 // trouble logs what may go wrong with every request, at most one line a minute
@@ -83,5 +85,5 @@ func (m *Manager) storeFailed(ctx context.Context, doing string, err error) erro
 		m.count.storeErrors.Add(1)
 		m.report(slog.LevelError, "the session store failed: could not "+doing, slog.Any("error", err))
 	}
-	return unavailable(doing, err)
+	return fault.Away(doing, err)
 }

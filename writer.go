@@ -10,6 +10,9 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/stored"
 )
 
 // request is one request on its way through Wrap: at once its context and its
@@ -80,7 +83,7 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 		select {
 		case <-loaded:
 		case <-ctx.Done():
-			return nil, unavailable("load", context.Cause(ctx))
+			return nil, fault.Away("load", context.Cause(ctx))
 		}
 		q.mu.Lock()
 	}
@@ -99,7 +102,7 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 	returned := false // or the store panics
 	defer func() {
 		if !returned {
-			err = unavailable("load", errAborted)
+			err = fault.Away("load", stored.ErrAborted)
 		}
 		q.mu.Lock()
 		defer q.mu.Unlock()

@@ -25,8 +25,8 @@ type Update func(raw []byte, ok bool) ([]byte, error)
 
 // Draft is a record and what was done to it. Its zero value is an empty session.
 type Draft struct {
-	base record.Record // what the changes were made on
-	view record.Record // base with the changes
+	base *record.Record // what the changes were made on; nil = nothing
+	view record.Record  // base with the changes
 	own  bool          // view's fields are not shared with base
 
 	cleared bool // all values were removed before the keys were changed
@@ -34,6 +34,8 @@ type Draft struct {
 	index   map[string]int // places in keys, once there are many
 	header  header
 
+	// Now is the clock; nil = time.Now.
+	Now func() time.Time
 	// Run calls an Update, where somebody wants to know that one runs; nil = it is
 	// simply called.
 	Run func(f Update, raw []byte, ok bool) ([]byte, error)
@@ -60,16 +62,32 @@ const (
 // manyChanges is how many changed keys are looked up in an index.
 const manyChanges = 16
 
-// Start drops all changes and goes on from r.
-func (d *Draft) Start(r record.Record) { *d = Draft{base: r, view: r, Run: d.Run} }
+// Start drops all changes and goes on from r, which nobody changes any more.
+func (d *Draft) Start(r *record.Record) { *d = Draft{base: r, view: *r, Now: d.Now, Run: d.Run} }
+
+func (d *Draft) now() time.Time {
+	if d.Now != nil {
+		return d.Now()
+	}
+	return time.Now()
+}
+
+// Rebase does the changes to r, and goes on from there with all of them.
+func (d *Draft) Rebase(r *record.Record) error {
+	view, err := d.Apply(r, d.now())
+	if err == nil {
+		d.base, d.view, d.own = r, view, true
+	}
+	return err
+}
 
 // View is the session as the request sees it. Its caller changes nothing in it.
 func (d *Draft) View() *record.Record { return &d.view }
 
-// Get returns the bytes of a value at now.
-func (d *Draft) Get(name string, now time.Time) ([]byte, bool) {
+// Get returns the bytes of a value.
+func (d *Draft) Get(name string) ([]byte, bool) {
 	f, ok := d.view.Find(name)
-	if !ok || !f.Live(now.UnixMilli()) {
+	if !ok || f.Expiry != 0 && !f.Live(d.now().UnixMilli()) {
 		return nil, false
 	}
 	return f.Value, true
@@ -77,16 +95,17 @@ func (d *Draft) Get(name string, now time.Time) ([]byte, bool) {
 
 // Set puts a value. Where that changes nothing, nothing is noted, unless fresh
 // says that the changes may have to start from nothing.
-func (d *Draft) Set(k Slot, raw []byte, now time.Time, fresh bool) {
+func (d *Draft) Set(k Slot, raw []byte, fresh bool) (changed bool) {
 	if raw == nil {
 		raw = []byte{}
 	}
 	if !fresh && d.unchanged(k, raw) {
-		return
+		return false
 	}
 	ch := d.of(k.Name)
 	ch.Slot, ch.base, ch.value, ch.updates = k, baseSet, raw, nil
-	d.show(k, raw, now)
+	d.show(k, raw)
+	return true
 }
 
 // unchanged reports whether putting raw would change nothing. A value that
@@ -98,19 +117,20 @@ func (d *Draft) unchanged(k Slot, raw []byte) bool {
 }
 
 // Remove removes a value, if there is one.
-func (d *Draft) Remove(name string) {
+func (d *Draft) Remove(name string) (changed bool) {
 	if _, ok := d.view.Find(name); !ok {
-		return
+		return false
 	}
 	ch := d.of(name)
 	ch.base, ch.value, ch.updates = baseRemoved, nil, nil
 	d.edit().Remove(name)
+	return true
 }
 
 // Take removes a value that must still be as raw says when the changes are kept.
 // It reports whether it is now.
-func (d *Draft) Take(name string, raw []byte, now time.Time) bool {
-	have, ok := d.Get(name, now)
+func (d *Draft) Take(name string, raw []byte) bool {
+	have, ok := d.Get(name)
 	if !ok || !bytes.Equal(have, raw) {
 		return false
 	}
@@ -128,11 +148,11 @@ func (d *Draft) Take(name string, raw []byte, now time.Time) bool {
 }
 
 // Update puts what f makes of a value, and returns it. fresh is as in Set.
-func (d *Draft) Update(k Slot, f Update, now time.Time, fresh bool) ([]byte, error) {
-	raw, ok := d.Get(k.Name, now)
-	next, err := d.run(f, raw, ok)
+func (d *Draft) Update(k Slot, f Update, fresh bool) (next []byte, changed bool, err error) {
+	raw, ok := d.Get(k.Name)
+	next, err = d.run(f, raw, ok)
 	if err != nil || next != nil && !fresh && d.unchanged(k, next) || next == nil && !ok && d.find(k.Name) < 0 {
-		return next, err
+		return next, false, err
 	}
 	ch := d.of(k.Name)
 	ch.Slot = k
@@ -148,8 +168,8 @@ func (d *Draft) Update(k Slot, f Update, now time.Time, fresh bool) ([]byte, err
 	default:
 		ch.base, ch.value = baseSet, next
 	}
-	d.show(k, next, now)
-	return next, nil
+	d.show(k, next)
+	return next, true, nil
 }
 
 func (d *Draft) run(f Update, raw []byte, ok bool) ([]byte, error) {
@@ -160,9 +180,9 @@ func (d *Draft) run(f Update, raw []byte, ok bool) ([]byte, error) {
 }
 
 // Clear removes all values, and forgets every change of one but what was taken.
-func (d *Draft) Clear() {
+func (d *Draft) Clear() (changed bool) {
 	if d.view.Len() == 0 && len(d.keys) == 0 {
-		return
+		return false
 	}
 	d.cleared, d.index = true, nil
 	d.keys = slices.DeleteFunc(d.keys, func(k change) bool { return k.taken == nil })
@@ -170,11 +190,12 @@ func (d *Draft) Clear() {
 		d.keys[i] = change{Slot: d.keys[i].Slot, taken: d.keys[i].taken, base: baseRemoved}
 	}
 	d.edit().RemoveAll()
+	return true
 }
 
 // Taken returns a draft that does nothing but require what this one has taken.
 func (d *Draft) Taken() Draft {
-	out := Draft{base: d.base, view: d.view, Run: d.Run}
+	out := Draft{base: d.base, view: d.view, Now: d.Now, Run: d.Run}
 	for _, k := range d.keys {
 		if k.taken != nil {
 			out.keys = append(out.keys, change{Slot: k.Slot, taken: k.taken, base: baseRemoved})
@@ -204,7 +225,7 @@ func (d *Draft) Repeatable() bool {
 // in the calling goroutine, unless r is the record that they have seen already.
 func (d *Draft) Apply(r *record.Record, now time.Time) (record.Record, error) {
 	ms := now.UnixMilli()
-	if d.own && r.Same(&d.base) {
+	if d.own && d.base != nil && r.Same(d.base) {
 		out := d.view.Clone()
 		out.Header = r.Header
 		out.Expire(ms)
@@ -260,12 +281,16 @@ func (d *Draft) apply(c *change, r *record.Record, now int64) error {
 }
 
 // show puts a value into the view, or removes it.
-func (d *Draft) show(k Slot, raw []byte, now time.Time) {
+func (d *Draft) show(k Slot, raw []byte) {
 	if raw == nil {
 		d.edit().Remove(k.Name)
 		return
 	}
-	put(d.edit(), k, raw, now.UnixMilli())
+	now := int64(0) // is looked at for values that expire by themselves
+	if k.TTL > 0 {
+		now = d.now().UnixMilli()
+	}
+	put(d.edit(), k, raw, now)
 }
 
 // put puts a value into r. A name that was set without a Key keeps what its Key

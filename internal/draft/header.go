@@ -22,23 +22,29 @@ type rotation struct {
 }
 
 // SetExpiry changes the session's own timeouts, in milliseconds as in the header.
-func (d *Draft) SetExpiry(idle, lifetime int64) {
-	if h := &d.view.Header; h.Idle != idle || h.Lifetime != lifetime {
-		d.header.idle, d.header.lifetime = &idle, &lifetime
-		h.Idle, h.Lifetime = idle, lifetime
+func (d *Draft) SetExpiry(idle, lifetime int64) (changed bool) {
+	h := &d.view.Header
+	if h.Idle == idle && h.Lifetime == lifetime {
+		return false
 	}
+	d.header.idle, d.header.lifetime = &idle, &lifetime
+	h.Idle, h.Lifetime = idle, lifetime
+	return true
 }
 
 // SetPersist changes whether the browser keeps the session.
-func (d *Draft) SetPersist(p record.Persist) {
-	if h := &d.view.Header; h.Persist != p {
-		d.header.persist = &p
-		h.Persist = p
+func (d *Draft) SetPersist(p record.Persist) (changed bool) {
+	h := &d.view.Header
+	if h.Persist == p {
+		return false
 	}
+	d.header.persist = &p
+	h.Persist = p
+	return true
 }
 
 // SetLegacy changes where the session's form in another library is.
-func (d *Draft) SetLegacy(link string) { d.header.legacy = &link }
+func (d *Draft) SetLegacy(link string) { d.header.legacy, d.view.Header.Legacy = &link, link }
 
 // Presented notes that the credential of that generation came back for the first
 // time.
@@ -122,9 +128,6 @@ func (l *Login) Header(before *record.Header, userAgent, ip string) record.Heade
 // ShowLogin makes the view's header that of the login. It is no change: the login
 // itself is what is done.
 func (d *Draft) ShowLogin(h record.Header) { d.view.Header = h }
-
-// ShowNothing empties the view, header included.
-func (d *Draft) ShowNothing() { d.view, d.own = record.Record{}, true }
 
 // MergeInline adds to a stored session what an inline state of the same session
 // knows and the stored one does not: parallel requests grew out of one cookie.

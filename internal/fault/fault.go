@@ -32,7 +32,7 @@ func Away(doing string, err error) error {
 
 // Size says that something takes n bytes where most are allowed.
 func Size(n, most int) error {
-	return fmt.Errorf("%w: %d bytes, and at most %d are allowed", TooLarge, n, most)
+	return fmt.Errorf("%w: %d bytes, at most %d", TooLarge, n, most)
 }
 
 // Reentry is the value of the panic that an Update function meets which uses its

@@ -136,7 +136,7 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	if m.made != nil {
 		err = s.send(ctx, sent, m.made.Meta.Base())
 	} else {
-		err = m.insert(ctx, sent)
+		err = s.insert(ctx, sent, m.Limit, m.Evicted)
 	}
 	if errors.Is(err, fault.TooMany) {
 		return err
@@ -147,25 +147,6 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	}
 	m.made = next
 	return err
-}
-
-// insert saves the new session for the first time, within the user's limit.
-func (m *mover) insert(ctx context.Context, rec store.Record) error {
-	s := m.s
-	if m.Limit.Max == 0 {
-		return s.send(ctx, rec, store.Base{})
-	}
-	limiter, ok := s.Store.(store.UserLimiter)
-	if !ok {
-		return fault.Away("save", errors.ErrUnsupported)
-	}
-	return s.sendAgain(ctx, &rec, func(ctx context.Context) error {
-		evicted, err := limiter.SaveLimited(ctx, rec, m.Limit)
-		for _, id := range evicted {
-			m.Evicted(id)
-		}
-		return err
-	})
 }
 
 // overtaken goes on after somebody was faster with the old session. It reports

@@ -74,7 +74,7 @@ func (s *Sessions) Save(ctx context.Context, c Change) (Result, error) {
 // store cannot touch.
 func (s *Sessions) Rewrite(ctx context.Context, st *State) error {
 	var d draft.Draft
-	d.Start(st.Rec)
+	d.Start(&st.Rec)
 	_, err := s.Save(ctx, Change{Who: st.Who, Base: st, Draft: &d})
 	return err
 }

@@ -21,12 +21,12 @@ func newSaveID() store.SaveID {
 }
 
 // newReplacedSaveID returns a random save ID for a tombstone that Login or Logout
-// leaves. It is odd, which is how endOf knows it: a tombstone that the store
+// leaves. It is odd, which is how EndOf knows it: a tombstone that the store
 // itself makes keeps the save IDs of the record.
 func newReplacedSaveID() store.SaveID { return newSaveID() | 1 }
 
-// endOf is what a tombstone says.
-func endOf(rec *store.Record) *Gone {
+// EndOf is what a tombstone says.
+func EndOf(rec *store.Record) *Gone {
 	return &Gone{Ended: rec.Ended, Replaced: rec.IsEnd() && len(rec.SaveIDs) > 0 && rec.SaveIDs[0]&1 == 1}
 }
 

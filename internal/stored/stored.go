@@ -213,7 +213,7 @@ func (s *Sessions) Load(ctx context.Context, who Who, minimum uint64) (*State, e
 	case st == nil:
 		return nil, err
 	case st.Meta.IsEnd():
-		return nil, endOf(&st.Meta)
+		return nil, EndOf(&st.Meta)
 	case st.Meta.Expired(s.Now()):
 		return nil, &Gone{Expired: true}
 	case err != nil:

@@ -87,11 +87,3 @@ func (s *Sessions) ByHandle(ctx context.Context, handle string, skew time.Durati
 	}
 	return st, nil
 }
-
-// DeleteDamaged ends what is listed as a session and is none.
-func (s *Sessions) DeleteDamaged(ctx context.Context, id store.ID) error {
-	if err := s.Store.Delete(ctx, id, s.Now().Add(store.MinTombstone)); err != nil {
-		return s.Observer.StoreFailed(ctx, "end a session", err)
-	}
-	return nil
-}

@@ -1,0 +1,87 @@
+package stored
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// Insert saves a record as a session that was not there before, within its
+// user's limit (Max 0 = none), and tells evicted of each session that has to make
+// room. The error is store.ErrConflict if there is, or was, a session of that
+// identifier, or it wraps fault.TooLarge, fault.TooMany or fault.Unavailable.
+func (s *Sessions) Insert(ctx context.Context, r record.Record, who Who, limit store.UserLimit, evicted func(store.ID)) (*State, error) {
+	now := s.Now()
+	st, data, err := s.seal(r, who, nil, 0, now, now)
+	if err == nil {
+		err = s.insert(ctx, withData(st, data), limit, evicted)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+func (s *Sessions) insert(ctx context.Context, rec store.Record, limit store.UserLimit, evicted func(store.ID)) error {
+	if limit.Max == 0 {
+		return s.send(ctx, rec, store.Base{})
+	}
+	limiter, ok := s.Store.(store.UserLimiter)
+	if !ok {
+		return fault.Away("save", errors.ErrUnsupported)
+	}
+	return s.sendAgain(ctx, &rec, func(ctx context.Context) error {
+		gone, err := limiter.SaveLimited(ctx, rec, limit)
+		for _, id := range gone {
+			evicted(id)
+		}
+		return err
+	})
+}
+
+// Bury leaves a tombstone of a session that never was, until that time. The error
+// is store.ErrConflict if something is there.
+func (s *Sessions) Bury(ctx context.Context, id store.ID, now, until time.Time) error {
+	return s.send(ctx, store.Record{
+		ID: id, Version: 1, SaveIDs: []store.SaveID{newSaveID()},
+		Created: now, Seen: now, Ended: now, Deadline: until, Expires: until,
+	}, store.Base{})
+}
+
+// Forget ends whatever is under an ID, until that time, and lets nothing be saved
+// there.
+func (s *Sessions) Forget(ctx context.Context, id store.ID, until time.Time) error {
+	if err := s.Store.Delete(ctx, id, until); err != nil {
+		return s.Observer.StoreFailed(ctx, "save", err)
+	}
+	return nil
+}
+
+// SaveDated saves a record without values, that says something by its Seen and is
+// over at until, as the successor of prev. It has the data of an empty session, so
+// that it is sound for whatever reads the whole store. shorten lets the times move
+// backwards. The error is store.ErrConflict if prev is not what is there.
+func (s *Sessions) SaveDated(ctx context.Context, id store.ID, prev *store.Record, seen, until time.Time, shorten bool) error {
+	now := s.Now()
+	rec := store.Record{
+		ID: id, Version: prev.Version + 1, SaveIDs: []store.SaveID{newSaveID()},
+		Created: now, Seen: seen, Deadline: until, Expires: until, Shorten: shorten,
+	}
+	empty := record.Record{Header: record.Header{Created: now.UnixMilli()}}
+	var err error
+	rec.Data, err = s.Ring().Seal(nil, seal.Record, empty.Append(nil), wire.BindRecord(s.Bound, &rec))
+	if err != nil {
+		return err
+	}
+	return s.send(ctx, rec, prev.Base())
+}
+
+// BackOff waits a little, at random, before a save is tried on a newer base. It
+// reports whether there is time for that.
+func BackOff(ctx context.Context, attempt int) bool { return backOff(ctx, attempt) }
