@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/fault"
@@ -277,11 +276,11 @@ func (s *Session) adopt(ctx context.Context, now time.Time) error {
 		case errors.As(err, &refused):
 			m.adoptions.refused(from.Name(), refused)
 			m.log.Debug("legacy session refused", slog.String("format", from.Name()), slog.String("reason", string(refused)))
-			if errors.Is(err, errRefused) && s.refuse(string(old.Credential)) {
-				s.jar.outdated = errors.Is(err, errOutdated)
+			if errors.Is(err, errRefused) && s.jar.Refuse(string(old.Credential)) {
+				s.outdated = errors.Is(err, errOutdated)
 			}
 			if old != nil && !a.Keep && (refused == refusedEnded || refused == refusedSpent || refused == refusedSuperseded || refused == refusedRevoked) {
-				s.setForeign(from.Forget(old))
+				s.jar.SetForeign(from.Forget(old))
 			}
 		case errors.Is(err, errLegacyOutage):
 			m.legacyFailed(ctx, from.Name(), "a legacy session could not be asked for", err)
@@ -291,12 +290,12 @@ func (s *Session) adopt(ctx context.Context, now time.Time) error {
 		case err != nil:
 			return err
 		case st != nil:
-			s.last, s.jar.isNew = st, false
+			s.last, s.isNew = st, false
 			if !a.Keep {
-				s.setForeign(from.Forget(old))
+				s.jar.SetForeign(from.Forget(old))
 			}
 			s.setReference(st, now)
-			if _, caches := m.cfg.Store.(store.FloorLoader); caches {
+			if m.caches {
 				s.setFloor(st, now)
 			}
 			return nil
@@ -313,19 +312,6 @@ var (
 )
 
 var errLegacyOutage = errors.New("sojourn: a legacy store does not answer")
-
-// setForeign sends another library's cookies, where they do not carry the name
-// of one of the manager's own.
-func (s *Session) setForeign(lines []string) {
-	n := &s.m.names
-	for _, line := range lines {
-		name, _, _ := strings.Cut(line, "=")
-		if name == n.reference || slices.Contains(n.state[:], name) {
-			continue // overwritten, or expired, as the manager's own
-		}
-		s.setLine(setCookie{name: name, line: line})
-	}
-}
 
 // adoptFrom returns the session that one format's session has become, and that
 // one; nil if there is none. An error that is no LegacyRefusal fails the load.
@@ -522,7 +508,7 @@ func (s *Session) translate(old *LegacySession, of *origin, who stored.Who, firs
 // functions.
 func (m *Manager) newDraft(st *stored.State) *Session {
 	s := newSession(m)
-	s.last, s.phase, s.jar.isNew = st, phaseDraft, st.Where == rules.Nowhere
+	s.last, s.phase, s.isNew = st, phaseDraft, st.Where == rules.Nowhere
 	s.draft.Start(&st.Rec)
 	return s
 }
@@ -799,8 +785,8 @@ func (m *Manager) leaveLegacy(ctx context.Context, last *stored.State) error {
 // endLegacy ends a session in the library that it came from, and its cookies.
 func (s *Session) endLegacy(ctx context.Context, h *record.Header) error {
 	setCookie, err := s.m.endLegacy(ctx, h)
-	if s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil {
-		s.setForeign(setCookie)
+	if s.setsCookies() {
+		s.jar.SetForeign(setCookie)
 	}
 	return err
 }
@@ -882,7 +868,7 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before *record.Head
 	h := &s.last.Rec.Header
 	l, ok := linkOf(h)
 	reuse := ok && l.Source == name && !fresh
-	cookies := s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
+	cookies := s.setsCookies()
 	if !cookies && (!reuse || l.Copies) {
 		return // it would need a cookie
 	}
@@ -912,7 +898,7 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before *record.Head
 		return
 	}
 	if cookies {
-		s.setForeign(setCookie)
+		s.jar.SetForeign(setCookie)
 	}
 	m.adoptions.of(name).written.Add(1)
 	if fresh && before.Legacy != "" && !old.Copies {

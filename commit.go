@@ -6,50 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/rules"
-	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
-	"github.com/sojourn-go/sojourn/store"
-)
-
-// jar is what this request and its response do to the browser's cookies.
-type jar struct {
-	isNew   bool // no live session came with the request
-	brought bool // some cookie of ours came, whatever it was worth
-	several bool // more than one cookie for the same thing opened
-	// refused names the credentials that were refused, and excused likewise, if
-	// the browser says that it has learned of that, which it does by marks.
-	refused, excused wire.Mark
-	marks            []wire.Mark
-	outdated         bool // of those refused, one leads to a live session
-
-	reference      wire.Reference // of the session that was chosen
-	hasReference   bool           // one that opens came
-	referenceStale bool           // to be set anew
-
-	state      jarState
-	stateStale bool
-	floor      wire.Floor
-	lost       uint64 // the browser's floor, if the store fell behind it
-	chunks     int    // numbered state cookies that came or were set, if more than one
-
-	out http.Header // where Manager.Open was told to put cookies
-}
-
-type jarState uint8
-
-const (
-	jarEmpty jarState = iota
-	jarInline
-	jarFloor
-	jarJunk // ours, but over
 )
 
 // commitMode says who asks for a commit.
@@ -74,7 +39,7 @@ func (s *Session) answer(ctx context.Context, h http.Header, status int, next ph
 	}
 	s.unshown = !shown(status, h)
 	s.removeHanded()
-	s.unproven = s.setsReference() // by an earlier Save
+	s.unproven = s.jar.SetsReference() // by an earlier Save
 	mode := commitAnswer
 	if next == phaseOver {
 		mode = commitLogout
@@ -175,7 +140,7 @@ func (s *Session) pending() bool {
 
 // setsCookies reports whether the response can still set cookies.
 func (s *Session) setsCookies() bool {
-	return s.phase == phaseOpen || s.phase == phaseLoose && s.jar.out != nil
+	return s.phase == phaseOpen || s.phase == phaseLoose && s.out != nil
 }
 
 // commit keeps the pending changes. Where it fails they stay pending.
@@ -265,16 +230,16 @@ func (s *Session) commitChanges(ctx context.Context) error {
 		return err
 	case where == rules.Nowhere:
 		if s.last.Where == rules.Inline {
-			s.forgetState()
+			s.jar.ForgetState()
 		}
 		s.settle(stored.Nothing)
 		return nil
 	case where == rules.Inline:
 		next := s.draft.View().Clone()
 		next.Expire(now.UnixMilli())
-		st, value, err := s.m.sealInline(next, s.identity(), s.jar.excused, true, s.background, now)
+		in, err := s.m.cookies.Seal(next, s.identity().Identifier, s.jar.Known(), true, s.background, now)
 		if err == nil {
-			s.keepInline(st, value, now)
+			s.keepInline(in, now)
 			return nil
 		}
 		if s.m.cfg.Placement == CookieOnly || !errors.Is(err, ErrTooLarge) {
@@ -293,7 +258,7 @@ func (s *Session) commitToStore(ctx context.Context, now time.Time) error {
 		if st != nil {
 			s.keepStored(st, false)
 			// The store was not asked: the session may have ended.
-			s.unproven = s.setsReference()
+			s.unproven = s.jar.SetsReference()
 		}
 		if st != nil || err != nil {
 			return err
@@ -327,12 +292,12 @@ func (s *Session) commitToStore(ctx context.Context, now time.Time) error {
 // a cache: nothing else is to be written, and the next request will look for them.
 func (s *Session) mayStayVolatile() bool {
 	st := s.last
-	if st.Where != rules.Stored || !s.m.stored.KeepsVolatile() || st.Mended || s.jar.lost != 0 || s.presentDue ||
+	if st.Where != rules.Stored || !s.m.stored.KeepsVolatile() || st.Mended || s.lost != 0 || s.presentDue ||
 		s.draft.ChangesHeader() || s.activityDue(s.m.now()) {
 		return false
 	}
 	told := wire.Floor{ID: st.ID, Version: st.Meta.Version, Volatile: true}
-	return s.setsCookies() || s.jar.floor == told
+	return s.setsCookies() || s.jar.Floor() == told
 }
 
 // leaveInline goes on after err, with which a session in a cookie was stored. If
@@ -346,7 +311,7 @@ func (s *Session) leaveInline(ctx context.Context, err error, now time.Time) err
 		return err
 	case ended && !s.loaded.After(gone.Ended):
 		return ErrEnded // while the request was under way
-	case (!ended || gone.ToldOf(now)) && s.refuse(string(s.last.Identifier)):
+	case (!ended || gone.ToldOf(now)) && s.jar.Refuse(string(s.last.Identifier)):
 		s.tellRefused()
 		return errRefused
 	case ended:
@@ -373,7 +338,7 @@ func (s *Session) commitAs(ctx context.Context, from *stored.State) error {
 func (s *Session) change() stored.Change {
 	c := stored.Change{
 		Who: s.identity(), Base: s.last, Draft: &s.draft,
-		Quiet: s.background, Above: s.jar.lost, Arrived: s.loaded,
+		Quiet: s.background, Above: s.lost, Arrived: s.loaded,
 	}
 	if s.last.Where != rules.Stored {
 		c.Visit = s.visit()
@@ -412,10 +377,10 @@ func (s *Session) rotate() {
 func (s *Session) choresDue() bool {
 	switch s.last.Where {
 	case rules.Inline:
-		return s.jar.stateStale || s.last.Mended || s.activityDue(s.m.now())
+		return s.jar.StateStale() || s.last.Mended || s.activityDue(s.m.now())
 	case rules.Stored:
-		return s.presentDue || s.rotateDue || s.last.Mended || s.jar.referenceStale ||
-			s.jar.reference.Generation != s.last.Rec.Header.Generation || s.activityDue(s.m.now())
+		return s.presentDue || s.rotateDue || s.last.Mended ||
+			s.jar.Outdated(s.last.Rec.Header.Generation) || s.activityDue(s.m.now())
 	default:
 		return false
 	}
@@ -427,16 +392,16 @@ func (s *Session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
 	if s.last.Where == rules.Inline {
-		st, value, err := m.sealInline(s.last.Rec.Clone(), s.last.Who, s.jar.excused, false, s.background, now)
+		in, err := m.cookies.Seal(s.last.Rec.Clone(), s.last.Identifier, s.jar.Known(), false, s.background, now)
 		if err != nil {
 			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
 			return
 		}
-		s.keepInline(st, value, now)
+		s.keepInline(in, now)
 		return
 	}
 	h := &s.last.Rec.Header
-	if (s.jar.referenceStale || s.jar.reference.Generation != h.Generation) && now.Sub(s.loaded) <= longRequest {
+	if s.jar.Outdated(h.Generation) && now.Sub(s.loaded) <= longRequest {
 		s.setReference(s.last, now) // later, the browser may have a newer one
 	}
 	save := s.presentDue || s.rotateDue || s.last.Mended
@@ -469,24 +434,14 @@ func (s *Session) settle(st *stored.State) {
 }
 
 // keepInline settles a session that lives in the cookie.
-func (s *Session) keepInline(st *stored.State, value string, now time.Time) {
+func (s *Session) keepInline(in *cookies.Inline, now time.Time) {
+	st := inlineState(in)
 	if s.last.Where == rules.Nowhere {
 		s.m.count.created.Add(1)
 		s.m.tell(s.context(), s.event(EventCreated, st))
 	}
-	chunks := []string{value}
-	if s.m.cfg.Placement == CookieOnly {
-		chunks = wire.Split(s.m.names.state[wire.MaxChunks-1], value)
-	}
-	age := s.m.limits.CookieAge(&st.Rec.Header, record.Time(st.Rec.Header.Expires), now)
-	for i, c := range chunks {
-		s.setState(i, c, age)
-	}
-	for i := len(chunks); i < s.jar.chunks; i++ {
-		s.setState(i, "", -1)
-	}
-	s.jar.chunks = len(chunks)
-	s.jar.state, s.jar.stateStale = jarInline, false
+	h := &st.Rec.Header
+	s.jar.SetInline(in, s.m.limits.CookieAge(h, record.Time(h.Expires), now))
 	s.settle(st)
 }
 
@@ -499,100 +454,56 @@ func (s *Session) keepStored(st *stored.State, renew bool) {
 	if st.Meta.Shorten {
 		m.ends.Moved(st.ID, st.Meta.Deadline)
 	}
-	ref := &s.jar.reference
-	if renew || !s.jar.hasReference || s.jar.referenceStale ||
-		!slices.Equal(ref.Identifier, st.Identifier) ||
-		ref.Generation != st.Rec.Header.Generation ||
-		ref.Expires != st.Meta.Expires.UnixMilli() ||
-		s.last.Rec.Header.Persist != st.Rec.Header.Persist {
+	ref := referenceOf(st)
+	if renew || !s.jar.Has(&ref) || s.last.Rec.Header.Persist != st.Rec.Header.Persist {
 		s.setReference(st, now)
 	}
-	_, caches := m.cfg.Store.(store.FloorLoader)
-	switch {
-	case s.phase == phaseBody:
-	case caches:
-		s.setFloor(st, now)
-	case s.jar.state != jarEmpty:
-		s.forgetState()
+	if s.phase != phaseBody {
+		if m.caches {
+			s.setFloor(st, now)
+		} else {
+			s.jar.ForgetState()
+		}
 	}
 	s.unproven = false
 	s.settle(st)
 }
 
+// referenceOf is the credential of a stored session.
+func referenceOf(st *stored.State) wire.Reference {
+	return wire.Reference{Identifier: st.Identifier, Generation: st.Rec.Header.Generation, Expires: st.Meta.Expires.UnixMilli()}
+}
+
 // setReference sets the cookie that names a stored session.
 func (s *Session) setReference(st *stored.State, now time.Time) {
-	m := s.m
-	ref := wire.Reference{Identifier: st.Identifier, Generation: st.Rec.Header.Generation, Expires: st.Meta.Expires.UnixMilli()}
-	value, err := m.sealCookie(seal.Reference, ref.Append(make([]byte, 0, 64)))
-	if err != nil {
-		// Sealing fails only without a source of randomness.
+	ref := referenceOf(st)
+	if err := s.jar.SetReference(&ref, s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
 		s.failLater(err)
-		return
 	}
-	age := m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)
-	s.setOwn(func(n *cookieNames) string { return n.reference }, value, age)
-	s.jar.reference, s.jar.hasReference, s.jar.referenceStale = ref, true, false
 	s.unproven = true
 }
 
-// setFloor tells the browser which version it has seen, so that no cache shows
-// it an older one.
+// setFloor tells the browser which version it has seen.
 func (s *Session) setFloor(st *stored.State, now time.Time) {
-	m := s.m
-	f := st.Floor()
-	if s.jar.state == jarFloor && s.jar.floor == f && !s.jar.stateStale {
-		return
-	}
-	value, err := m.sealCookie(seal.State, f.Append(make([]byte, 0, 32)))
-	if err != nil {
+	if err := s.jar.SetFloor(st.Floor(), s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
 		s.failLater(err)
-		return
 	}
-	age := m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)
-	s.setState(0, value, age)
-	s.jar.state, s.jar.floor, s.jar.stateStale = jarFloor, f, false
 }
 
 // forget expires every cookie of the session in the browser.
 func (s *Session) forget() {
-	if s.jar.hasReference {
-		s.setOwn(func(n *cookieNames) string { return n.reference }, "", -1)
-		s.jar.reference, s.jar.hasReference, s.jar.referenceStale = wire.Reference{}, false, false
-	}
-	s.forgetState()
+	s.jar.Forget()
 	s.unproven = false
-}
-
-func (s *Session) forgetState() {
-	if s.jar.state == jarEmpty {
-		return
-	}
-	for i := range max(1, s.jar.chunks) {
-		s.setState(i, "", -1)
-	}
-	s.jar.state, s.jar.stateStale, s.jar.chunks, s.jar.floor = jarEmpty, false, 0, wire.Floor{}
 }
 
 // flushTo moves the pending cookies into a response header, which is then left
 // to limitCaching.
 func (s *Session) flushTo(h http.Header) {
-	if len(s.lines) == 0 {
-		return
-	}
-	if s.plainHTTP() {
+	if s.jar.Pending() && s.plainHTTP() {
 		s.m.logOnce(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
 	}
-	for _, c := range s.lines {
-		c.replacesIn(h)
-		h["Set-Cookie"] = append(h["Set-Cookie"], c.line)
-	}
-	s.lines = nil
-}
-
-// setsReference reports whether the response sets the reference cookie.
-func (s *Session) setsReference() bool {
-	return slices.ContainsFunc(s.lines, func(c setCookie) bool { return c.name == s.m.names.reference })
+	s.jar.Flush(h)
 }
 
 // takeBackReference drops a reference that was not made by this very commit if
@@ -607,8 +518,8 @@ func (s *Session) takeBackReference(ctx context.Context) {
 	defer cancel()
 	switch st, err := s.m.stored.Load(ctx, s.last.Who, 0); {
 	case errors.Is(err, stored.ErrGone):
-		s.lines = nil
-	case err == nil && st.Rec.Header.Generation > s.jar.reference.Generation:
+		s.jar.Drop()
+	case err == nil && st.Rec.Header.Generation > s.jar.Generation():
 		s.setReference(st, s.m.now()) // rotated meanwhile
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -314,6 +315,12 @@ func (c *Cookie) complete(name string) (errs []error) {
 
 // prefix is the cookie name prefix that the attributes allow (RFC 6265bis,
 // section 4.1.3).
+func (c *Cookie) attributes() cookies.Attributes {
+	return cookies.Attributes{
+		Prefix: c.prefix(), Domain: c.Domain, Path: c.Path, SameSite: c.SameSite, Insecure: c.Insecure, Partitioned: c.Partitioned,
+	}
+}
+
 func (c *Cookie) prefix() string {
 	switch {
 	case c.Insecure:
@@ -325,7 +332,7 @@ func (c *Cookie) prefix() string {
 	}
 }
 
-// likeState reports whether a name ends with what newCookieNames puts behind
+// likeState reports whether a name ends with what package cookies puts behind
 // the name of a manager.
 func likeState(s string) bool {
 	rest := strings.TrimRight(s, "0123456789")

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 )
 
@@ -79,28 +78,7 @@ func (a shadowedAddr) String() string {
 // cookies of ours, such as a clone for a part of a page, has a session of its
 // own.
 func (q *request) passes(r *http.Request) bool {
-	return !q.foreign(r.Context()) && !q.tunnels() && q.m.sameCookies(q.r.Header, r.Header)
-}
-
-// sameCookies reports whether two headers have the same cookies of the manager.
-func (m *Manager) sameCookies(a, b http.Header) bool {
-	if slices.Equal(a["Cookie"], b["Cookie"]) {
-		return true
-	}
-	same := func(n *cookieNames) bool {
-		for _, name := range append([]string{n.reference}, n.state[:]...) {
-			if !slices.Equal(cookieValues(nil, a, name), cookieValues(nil, b, name)) {
-				return false
-			}
-		}
-		return true
-	}
-	for i := range m.former {
-		if !same(&m.former[i]) {
-			return false
-		}
-	}
-	return same(&m.names)
+	return !q.foreign(r.Context()) && !q.tunnels() && q.m.cookies.Same(q.r.Header, r.Header)
 }
 
 // noMiddleware returns ErrNoMiddleware, and tells the operator where a server

@@ -201,13 +201,13 @@ func (s *Session) commitLoginInline() error {
 	if _, err := s.m.limits.Place(rules.Nowhere, &r, now); err != nil {
 		return err
 	}
-	st, value, err := s.m.sealInline(r, s.identity(), wire.Mark{}, true, false, now)
+	in, err := s.m.cookies.Seal(r, s.identity().Identifier, wire.Mark{}, true, false, now)
 	if err != nil {
 		return err
 	}
 	s.m.count.logins.Add(1)
-	s.m.tell(s.context(), s.event(EventLogin, st))
-	s.keepInline(st, value, now)
+	s.m.tell(s.context(), s.event(EventLogin, inlineState(in)))
+	s.keepInline(in, now)
 	return nil
 }
 

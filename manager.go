@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"net"
@@ -15,10 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/ends"
-	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/rules"
-	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
@@ -30,9 +28,9 @@ import (
 type Manager struct {
 	cfg     Config
 	log     *slog.Logger
-	names   cookieNames
-	former  []cookieNames // of Config.FormerCookies
-	aad     []byte        // bound into everything that is sealed
+	cookies *cookies.Cookies
+	caches  bool   // the store has copies: browsers are told which version they have seen
+	aad     []byte // bound into everything that is sealed
 	limits  rules.Limits
 	stored  *stored.Sessions
 	count   counters
@@ -59,16 +57,22 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, names: newCookieNames(cfg.Name, &cfg.Cookie), aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
-	for i := range cfg.FormerCookies {
-		m.former = append(m.former, newCookieNames(cfg.Name, &cfg.FormerCookies[i]))
-	}
+	m := &Manager{cfg: cfg, log: cfg.Logger, aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
+	_, m.caches = cfg.Store.(store.FloorLoader)
 	m.stop, m.stopNow = context.WithCancel(context.Background())
 	m.limits = rules.Limits{
 		Mode: rules.Mode(cfg.Placement), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
 		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.RotateEvery, Grace: cfg.Grace,
 		BrowserSession: cfg.Cookie.BrowserSession,
 	}
+	var former []cookies.Attributes
+	for i := range cfg.FormerCookies {
+		former = append(former, cfg.FormerCookies[i].attributes())
+	}
+	m.cookies = cookies.New(cookies.Options{
+		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: cfg.Keys.current, Bound: m.aad,
+		Former: former, Mended: observer{m}.Mended,
+	})
 	m.stored = stored.New(stored.Options{
 		Store: cfg.Store, Limits: &m.limits, Ring: cfg.Keys.current, Name: cfg.Name, Bound: m.aad,
 		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.legacyUntil, Carry: carryLink,
@@ -160,7 +164,7 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 	}
 	s := newSession(m)
 	s.phase, s.in, s.ctx = phaseLoose, in, ctx
-	s.jar.out = out
+	s.out = out
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
@@ -244,195 +248,6 @@ func (m *Manager) sweepNowAndThen() {
 	m.scheduleSweep(now)
 	// A failure is logged there; the next try is in about ten minutes.
 	go func() { _, _ = m.Sweep(m.stop) }()
-}
-
-// load finds the session that the request brings.
-func (s *Session) load(ctx context.Context) error {
-	m := s.m
-	if err := m.begin(); err != nil {
-		return err
-	}
-	defer m.end()
-	s.last = stored.Nothing
-	s.jar.isNew = true
-	now := m.now()
-	s.loaded = now
-	s.background = declaresBackground(s.in)
-
-	a := s.arrive(now)
-	st, err := s.choose(ctx, &a, now)
-	if err != nil {
-		return err
-	}
-	switch {
-	case st != nil:
-		s.last, s.jar.isNew = st, false
-	case a.inline != nil:
-		s.last, s.jar.isNew = a.inline, false
-		if len(s.jar.marks) > 0 && s.jar.excused == (wire.Mark{}) { // else nothing to make a text for
-			s.excuse(string(a.inline.Identifier))
-		}
-	}
-	if s.last.Where == rules.Nowhere {
-		if err := s.adopt(ctx, now); err != nil {
-			return err
-		}
-	}
-	s.draft.Start(&s.last.Rec)
-	return nil
-}
-
-// inlineState is the session in a state cookie's plain text.
-func (m *Manager) inlineState(plain []byte, now time.Time) (*stored.State, error) {
-	rec, err := record.Parse(plain)
-	if err != nil {
-		return nil, err
-	}
-	h := &rec.Header
-	if len(h.Identifier) != record.IdentifierSize || h.Counter == 0 {
-		return nil, wire.ErrFormat
-	}
-	if h.User != "" && m.cfg.Placement != CookieOnly {
-		// From the time when this manager was CookieOnly: there was no server side
-		// then, and a copy of it would survive every logout.
-		return nil, errInlineLogin
-	}
-	st := &stored.State{Where: rules.Inline, Who: stored.WhoIs(h.Identifier), Rec: rec}
-	h = &st.Rec.Header
-	if _, st.Mended = m.limits.Mend(h, time.Time{}, now); st.Mended {
-		observer{m}.Mended()
-		h.Expires = min(h.Expires, m.limits.LifetimeEnd(h).UnixMilli())
-	}
-	// The configuration may have allowed more when the cookie was sealed.
-	end := rules.Earlier(record.Time(h.Expires), m.limits.LifetimeEnd(h))
-	if now.After(m.limits.IdleDeadline(h, record.Time(h.Seen), end)) {
-		return nil, ErrExpired
-	}
-	return st, nil
-}
-
-var errInlineLogin = errors.New("sojourn: a login in a cookie, where logins are stored")
-
-// rejected counts and logs a cookie that is not used. Why it is not is of no
-// use to whoever sent it, so the response never tells.
-func (s *Session) rejected(kind string, err error) {
-	m := s.m
-	m.count.rejected.Add(1)
-	if errors.Is(err, seal.ErrUnknownKey) {
-		m.count.unknownKeys.Add(1)
-		m.reportMany(slog.LevelWarn, "session cookies were sealed with keys that this process does not have; "+
-			"all replicas need the same keys, so compare their key files (sojourn key list), and keep retired keys for as long as sessions last",
-			slog.String("name", m.cfg.Name))
-	}
-	m.log.Debug("session cookie rejected", slog.String("cookie", kind), slog.Any("error", err))
-	if m.cfg.Events != nil {
-		e := s.event(EventCookieRejected, nil)
-		e.Reason = rejectReason(err)
-		m.tell(s.context(), e)
-	}
-}
-
-// rejectReason says in a word why a cookie is not used.
-func rejectReason(err error) string {
-	switch {
-	case errors.Is(err, seal.ErrUnknownKey):
-		return "unknown_key"
-	case errors.Is(err, ErrExpired):
-		return "expired"
-	default:
-		return "damaged"
-	}
-}
-
-// errRefused says that a request's credential does not lead to its session,
-// although a newer one in the same browser may. So the response must not take
-// that one's place: only Login sets a reference then.
-var (
-	errRefused  = fmt.Errorf("%w: the request brought a credential that is not good any more", ErrEnded)
-	errOutdated = fmt.Errorf("%w: the session has a newer one", errRefused)
-)
-
-// loadStored asks the store for the session that ref names. The error is
-// stored.ErrGone if that session is over, and errRefused if ref is not good for it any
-// more; errOutdated, which is one, if the session is live.
-func (m *Manager) loadStored(ctx context.Context, ref wire.Reference, seen wire.Floor, now time.Time, s *Session) (*stored.State, error) {
-	who := stored.WhoIs(ref.Identifier)
-	minimum := seen.Version
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-	defer cancel()
-	st, err := m.stored.Load(ctx, who, minimum)
-	switch {
-	case errors.Is(err, stored.ErrGone):
-		return nil, s.goneReference(ctx, err, who.ID, now)
-	case err != nil:
-		return nil, err
-	}
-	h := &st.Rec.Header
-	switch worth := m.limits.Judge(ref.Generation, h, now); worth {
-	case rules.Newest:
-		s.presentDue = h.Generation > 0 && h.Presented == 0
-		s.rotateDue = m.limits.RotationDue(h, now) && s.mayRotate()
-	case rules.Previous: // a slower request of the same visitor: it gets the newest credential
-	case rules.Ahead:
-		m.fellBack(who.ID) // the store has lost the rotation
-	default:
-		m.count.staleRefs.Add(1)
-		m.refuseOutdated(ctx, st, worth, s)
-		return nil, errOutdated
-	}
-	if minimum > st.Meta.Version {
-		m.fellBack(who.ID)
-		s.jar.lost = minimum
-	} else if minimum > 0 && seen.Volatile {
-		st = m.stored.WithVolatile(ctx, st)
-	}
-	return st, nil
-}
-
-// goneReference notes that a reference leads to a session that is over, and
-// returns stored.ErrGone, or errRefused if the browser may have its successor: a login
-// or a logout ended it a moment ago, so its cookie may just have been replaced.
-// Nobody has told the browser of any other end, so there is nothing to
-// overwrite.
-func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now time.Time) error {
-	m := s.m
-	m.count.staleRefs.Add(1)
-	m.log.Debug("reference to a session that is over", slog.String("session", id.String()))
-	var gone *stored.Gone
-	if !errors.As(err, &gone) {
-		return stored.ErrGone
-	}
-	if gone.Expired && m.told.expired.first(id) {
-		m.tell(ctx, s.event(EventExpired, &stored.State{Who: stored.Who{ID: id}}))
-	}
-	if gone.ToldOf(now) {
-		return errRefused
-	}
-	return stored.ErrGone
-}
-
-// fellBack notes that the store answered with an older version of a session
-// than it had before.
-func (m *Manager) fellBack(id store.ID) { observer{m}.LostWrites(id) }
-
-// refuseOutdated reports a credential that was replaced too long ago.
-func (m *Manager) refuseOutdated(ctx context.Context, st *stored.State, worth rules.Credential, s *Session) {
-	if worth != rules.Suspicious {
-		m.log.Debug("an outdated session credential was refused", slog.String("session", st.ID.String()))
-		return
-	}
-	m.count.thefts.Add(1)
-	m.log.Warn("an outdated session credential turned up: somebody may have copied the cookie",
-		slog.String("session", st.ID.String()))
-	m.tell(ctx, s.event(EventTheftSuspected, st))
-	if !m.cfg.EndOnTheft {
-		m.stored.Suspect(ctx, st)
-		return
-	}
-	if err := m.revoke(ctx, st, ReasonTheft); err != nil {
-		m.log.Error("could not end a session whose credential was copied",
-			slog.String("session", st.ID.String()), slog.Any("error", err))
-	}
 }
 
 // visit reads from the request what only a few commits want to know of it.

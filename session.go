@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/rules"
@@ -63,9 +64,12 @@ type session struct {
 
 	others []wire.Reference // of other sessions that the request brought
 
-	jar   jar         // what the browser holds once it has the response's cookies
-	lines []setCookie // of the response, not yet in its header
-	// unproven: lines set a reference, and its session may have ended since it
+	jar      cookies.Jar // what the browser holds once it has the response's cookies
+	isNew    bool        // no live session came with the request
+	outdated bool        // of the credentials that were refused, one leads to a live session
+	lost     uint64      // the browser's floor, if the store fell behind it
+	out      http.Header // where Manager.Open was told to put cookies
+	// unproven: the jar sets a reference, and its session may have ended since it
 	// was last loaded or saved.
 	unproven bool
 
@@ -126,7 +130,7 @@ func (p Placement) String() string {
 func (s *Session) IsNew() bool {
 	s.lock()
 	defer s.mu.Unlock()
-	return s.jar.isNew
+	return s.isNew
 }
 
 // Handle returns the session's public name: 26 letters and digits that are not
@@ -207,15 +211,15 @@ func (s *Session) Save(ctx context.Context) error {
 		}
 	}
 	if s.phase == phaseLoose {
-		if s.jar.out != nil {
+		if s.out != nil {
 			if err != nil && s.ending != nil && !s.ending.carry {
 				s.forget() // the logout is still to be kept, but the browser forgets
 			}
 			s.takeBackReference(ctx)
-			s.flushTo(s.jar.out)
-			s.m.limitCaching(s.jar.out, "")
+			s.flushTo(s.out)
+			s.m.limitCaching(s.out, "")
 		}
-		s.lines = nil // without a header to put them in, only renewals are left
+		s.jar.Drop() // without a header to put them in, only renewals are left
 	}
 	return err
 }

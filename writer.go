@@ -155,7 +155,7 @@ func (q *request) ready() *Session {
 // each other's cookies.
 func (q *request) checkNesting() {
 	for outer, _ := q.Context.Value(anyManager{}).(*request); outer != nil; outer, _ = outer.Context.Value(anyManager{}).(*request) {
-		if outer.m != q.m && outer.m.names.reference == q.m.names.reference {
+		if outer.m != q.m && outer.m.cookies.ReferenceName() == q.m.cookies.ReferenceName() {
 			q.m.logOnce(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
 				slog.String("name", q.m.cfg.Name))
 		}

@@ -1,0 +1,253 @@
+package cookies
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/wire"
+)
+
+// Jar is what the browser holds once it has this response's cookies. It knows
+// what it holds, so that only what changes is set.
+type Jar struct {
+	c *Cookies
+	// Brought: some cookie of ours came, whatever it was worth.
+	Brought bool
+	several bool // more than one cookie for the same thing opened
+
+	// refused names the credentials that were refused, and known likewise, if
+	// the browser says that it has learned of that, which it does by marks.
+	refused, known wire.Mark
+	marks          []wire.Mark
+
+	reference      wire.Reference // of the session that was chosen
+	hasReference   bool           // one that opens came
+	referenceStale bool           // to be set anew
+
+	state      state
+	stateStale bool
+	floor      wire.Floor
+	chunks     int // numbered state cookies that came or were set, if more than one
+
+	lines []line // of the response, not yet in its header
+}
+
+// state is what the state cookie holds.
+type state uint8
+
+const (
+	empty state = iota
+	inline
+	floor
+	junk // ours, but over
+)
+
+// Choose says which of the references leads to the request's session.
+func (j *Jar) Choose(ref *Reference) { j.reference, j.referenceStale = ref.Reference, ref.stale }
+
+// Refuse notes that credentials of the request are not good any more, although
+// the browser may have a better one, and reports whether it stays so: not if the
+// browser says that it has learned of that. The first thing that it knows is
+// enough, because a cookie has room for one mark.
+func (j *Jar) Refuse(credentials ...string) bool {
+	if j.known == (wire.Mark{}) && !j.Knows(credentials...) {
+		j.refused = wire.MarkOf(credentials)
+		return true
+	}
+	return false
+}
+
+// Refused reports whether credentials were refused.
+func (j *Jar) Refused() bool { return j.refused != (wire.Mark{}) }
+
+// Known is the mark by which the browser goes on saying what it knows.
+func (j *Jar) Known() wire.Mark { return j.known }
+
+// Knows reports whether the browser says that it knows that these credentials
+// were refused, so that its next cookie goes on saying so.
+func (j *Jar) Knows(credentials ...string) bool {
+	if len(j.marks) == 0 || j.known != (wire.Mark{}) {
+		return false
+	}
+	mark := wire.MarkOf(credentials)
+	if !slices.Contains(j.marks, mark) {
+		return false
+	}
+	j.known = mark
+	return true
+}
+
+// TellRefused lets the browser know that its credentials were refused: a request
+// that says so began later, and may start anew. An inline session that it has
+// stays. age is the cookie's Max-Age.
+func (j *Jar) TellRefused(inline *record.Record, age time.Duration) {
+	plain := j.refused.Append(nil)
+	if inline != nil {
+		plain = inline.Append(append(plain, wire.StateInline))
+	}
+	if value, err := j.c.seal(seal.State, plain); err == nil { // else the browser is told the next time
+		j.setState(0, value, age)
+	}
+}
+
+// StateStale reports whether the state cookie is to be set anew.
+func (j *Jar) StateStale() bool { return j.stateStale }
+
+// Outdated reports whether the browser's reference is to be set anew, or is one
+// of another generation than that.
+func (j *Jar) Outdated(generation uint64) bool {
+	return j.referenceStale || j.reference.Generation != generation
+}
+
+// Generation is that of the browser's reference.
+func (j *Jar) Generation() uint64 { return j.reference.Generation }
+
+// Floor is what the browser was told of a stored session.
+func (j *Jar) Floor() wire.Floor { return j.floor }
+
+// Has reports whether the browser has just this reference.
+func (j *Jar) Has(ref *wire.Reference) bool {
+	have := &j.reference
+	return j.hasReference && !j.referenceStale && slices.Equal(have.Identifier, ref.Identifier) &&
+		have.Generation == ref.Generation && have.Expires == ref.Expires
+}
+
+// SetReference sets the cookie that names a stored session.
+func (j *Jar) SetReference(ref *wire.Reference, age time.Duration) error {
+	value, err := j.c.seal(seal.Reference, ref.Append(make([]byte, 0, 64)))
+	if err != nil {
+		return err
+	}
+	j.set(func(n *names) string { return n.reference }, value, age)
+	j.reference, j.hasReference, j.referenceStale = *ref, true, false
+	return nil
+}
+
+// SetsReference reports whether the response sets that cookie.
+func (j *Jar) SetsReference() bool {
+	return slices.ContainsFunc(j.lines, func(l line) bool { return l.name == j.c.own.reference })
+}
+
+// SetFloor tells the browser which version it has seen, so that no cache shows
+// it an older one.
+func (j *Jar) SetFloor(f wire.Floor, age time.Duration) error {
+	if j.state == floor && j.floor == f && !j.stateStale {
+		return nil
+	}
+	value, err := j.c.seal(seal.State, f.Append(make([]byte, 0, 32)))
+	if err != nil {
+		return err
+	}
+	j.setState(0, value, age)
+	j.state, j.floor, j.stateStale = floor, f, false
+	return nil
+}
+
+// SetInline sets the cookies of a session in the cookie, which Seal has made.
+func (j *Jar) SetInline(in *Inline, age time.Duration) {
+	chunks := []string{in.value}
+	if j.c.Limits.Mode == rules.CookieOnly {
+		chunks = wire.Split(j.c.own.state[wire.MaxChunks-1], in.value)
+	}
+	for i, chunk := range chunks {
+		j.setState(i, chunk, age)
+	}
+	for i := len(chunks); i < j.chunks; i++ {
+		j.setState(i, "", -1)
+	}
+	j.chunks = len(chunks)
+	j.state, j.stateStale = inline, false
+}
+
+// Forget expires every cookie of the session in the browser.
+func (j *Jar) Forget() {
+	if j.hasReference {
+		j.set(func(n *names) string { return n.reference }, "", -1)
+		j.reference, j.hasReference, j.referenceStale = wire.Reference{}, false, false
+	}
+	j.ForgetState()
+}
+
+// ForgetState expires the state cookies, if the browser has any.
+func (j *Jar) ForgetState() {
+	if j.state == empty {
+		return
+	}
+	for i := range max(1, j.chunks) {
+		j.setState(i, "", -1)
+	}
+	j.state, j.stateStale, j.chunks, j.floor = empty, false, 0, wire.Floor{}
+}
+
+// SetForeign sets another library's cookies, where they do not carry the name of
+// one of the manager's own.
+func (j *Jar) SetForeign(setCookie []string) {
+	n := &j.c.own
+	for _, text := range setCookie {
+		name, _, _ := strings.Cut(text, "=")
+		if name == n.reference || slices.Contains(n.state[:], name) {
+			continue // overwritten, or expired, as the manager's own
+		}
+		j.setLine(line{name: name, text: text})
+	}
+}
+
+// set sets a cookie of the manager's own. If the browser brought several that
+// open, those set with former attributes expire: with one alone it is not known
+// which one that is, and it may be another application's.
+func (j *Jar) set(name func(*names) string, value string, age time.Duration) {
+	n := &j.c.own
+	j.setLine(line{name(n), n.attrs, n.line(name(n), value, age)})
+	if !j.several {
+		return
+	}
+	for i := range j.c.former {
+		f := &j.c.former[i]
+		j.setLine(line{name(f), f.attrs, f.line(name(f), "", -1)})
+	}
+}
+
+func (j *Jar) setState(i int, value string, age time.Duration) {
+	j.set(func(n *names) string { return n.state[i] }, value, age)
+}
+
+// setLine replaces what the response was to do to the same cookie.
+func (j *Jar) setLine(l line) {
+	j.lines = slices.DeleteFunc(j.lines, l.replaces)
+	j.lines = append(j.lines, l)
+}
+
+// Pending reports whether the response is to set any cookie.
+func (j *Jar) Pending() bool { return len(j.lines) > 0 }
+
+// Drop lets the response set none of the cookies that are pending.
+func (j *Jar) Drop() { j.lines = nil }
+
+// Flush moves the pending cookies into a response header. Those of an earlier
+// Flush are replaced.
+func (j *Jar) Flush(h http.Header) {
+	for _, l := range j.lines {
+		l.replaceIn(h)
+		h["Set-Cookie"] = append(h["Set-Cookie"], l.text)
+	}
+	j.lines = nil
+}
+
+// line is a Set-Cookie line. Browsers keep cookies of one name and different
+// attributes apart.
+type line struct{ name, attrs, text string }
+
+func (l line) replaces(other line) bool { return l.name == other.name && l.attrs == other.attrs }
+
+// replaceIn removes the line's predecessor from a response header.
+func (l line) replaceIn(h http.Header) {
+	h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(text string) bool {
+		return len(text) > len(l.name) && text[:len(l.name)] == l.name && text[len(l.name)] == '=' &&
+			len(text) >= len(l.attrs) && text[len(text)-len(l.attrs):] == l.attrs
+	})
+}
