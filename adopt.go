@@ -36,7 +36,7 @@ import (
 //     timeout of the legacy format goes on as one.
 //   - A mapped user is logged in, in the user index, too. That is no
 //     authentication: Info.LoggedIn is zero, and no other session is ended for
-//     it where Config.MaxPerUser leaves no room.
+//     it where Config.Limit.Max leaves no room.
 //   - Once the adopted session has ended, by Logout, Login, Rotate or for its
 //     age, the legacy one does not bring it back. Logout also ends the legacy
 //     session on its server; a failure of that is answered as a failed logout.
@@ -215,14 +215,14 @@ const (
 	refusedExpired    LegacyRefusal = "expired"
 	refusedUnlimited  LegacyRefusal = "unlimited" // never expires, and there is no Until
 	refusedTooLarge   LegacyRefusal = "too_large"
-	refusedTooMany    LegacyRefusal = "too_many_sessions" // MaxPerUser
+	refusedTooMany    LegacyRefusal = "too_many_sessions" // Config.Limit
 )
 
 func (a *Adopt) complete(c *Config) (errs []error) {
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("sojourn: Config.Adopt"+format, args...))
 	}
-	if c.Placement == CookieOnly {
+	if c.Mode == CookieOnly {
 		bad(" needs a Store: adopting once, and for good, is kept there")
 	}
 	if len(a.From) == 0 {
@@ -393,7 +393,7 @@ func (s *Session) exchange(ctx context.Context, old *LegacySession, of *origin, 
 	}
 	var limit store.UserLimit
 	var evicted func(store.ID)
-	if user != "" && m.cfg.MaxPerUser > 0 {
+	if user != "" && m.cfg.Limit.Max > 0 {
 		// Nobody has authenticated, and the login may be older than all others.
 		limit, evicted = m.limitOf(ctx, user, true)
 	}
@@ -806,7 +806,7 @@ func (m *Manager) endLegacy(ctx context.Context, h *record.Header) (setCookie []
 	return setCookie, nil
 }
 
-// limitUntil is until when the tombstones of sessions that Config.MaxPerUser ends
+// limitUntil is until when the tombstones of sessions that Config.Limit.Max ends
 // are kept. Which of them were adopted is not known there.
 func (m *Manager) limitUntil(now time.Time) time.Time {
 	until := now.Add(store.MinTombstone)

@@ -640,7 +640,7 @@ func TestFormatsThatNeverExpireNeedUntil(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "Adopt.Until") {
 		t.Errorf("%v", err)
 	}
-	_, err = sojourn.New(sojourn.Config{Keys: newKeys(t), Placement: sojourn.CookieOnly, Adopt: &sojourn.Adopt{Back: &sojourn.WriteBack{}, From: []sojourn.Legacy{nil}}})
+	_, err = sojourn.New(sojourn.Config{Keys: newKeys(t), Mode: sojourn.CookieOnly, Adopt: &sojourn.Adopt{Back: &sojourn.WriteBack{}, From: []sojourn.Legacy{nil}}})
 	for _, want := range []string{"needs a Store", "From[0] is nil", "Map is missing", "Back needs"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
@@ -897,9 +897,9 @@ func TestRevokeUserRefusesLegacySessionsThatAreNotAdoptedYet(t *testing.T) {
 	})
 }
 
-func TestAdoptedLoginsCountForMaxPerUser(t *testing.T) {
+func TestAdoptedLoginsCountForTheLimit(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
-		s, old := newMove(t, func(c *sojourn.Config) { c.MaxPerUser = 1 })
+		s, old := newMove(t, func(c *sojourn.Config) { c.Limit.Max = 1 })
 		old.put("a", dayOld(anna()))
 		v := bring(t, "a")
 		s.who(v)
@@ -922,12 +922,12 @@ func TestAdoptedLoginsCountForMaxPerUser(t *testing.T) {
 // Nobody has authenticated there, and the login may have been the oldest of all.
 func TestAnAdoptionEndsNoOtherSession(t *testing.T) {
 	for name, edit := range map[string]func(*sojourn.Config){
-		"with RefuseOverMax": func(c *sojourn.Config) { c.RefuseOverMax = true },
-		"without it":         func(*sojourn.Config) {},
-		"kept":               keepOld,
+		"with Refuse": func(c *sojourn.Config) { c.Limit.Refuse = true },
+		"without it":  func(*sojourn.Config) {},
+		"kept":        keepOld,
 	} {
 		inFakeTime(t, func(t *testing.T) {
-			s, old := newMove(t, func(c *sojourn.Config) { c.MaxPerUser = 1 }, edit)
+			s, old := newMove(t, func(c *sojourn.Config) { c.Limit.Max = 1 }, edit)
 			old.put("a", dayOld(anna()))
 			v := newGuest(t)
 			s.do(v, func(session *sojourn.Session) { session.Login("anna") })
@@ -949,7 +949,7 @@ func TestAnAdoptionEndsNoOtherSession(t *testing.T) {
 func TestAdoptingIsAnEvent(t *testing.T) {
 	var told []sojourn.EventKind
 	s, old := newMove(t, func(c *sojourn.Config) {
-		c.Events = sojourn.EventFunc(func(_ context.Context, e sojourn.Event) { told = append(told, e.Kind) })
+		c.Events = func(_ context.Context, e sojourn.Event) { told = append(told, e.Kind) }
 	})
 	old.put("a", dayOld(anna()))
 	v := bring(t, "a")

@@ -243,7 +243,7 @@ func TestARequestThatNobodySeesBringsNoNewCredential(t *testing.T) {
 		"Firefox":   func(r *http.Request) { r.Header.Set("X-Moz", "prefetch") },
 	} {
 		inFakeTime(t, func(t *testing.T) {
-			s, v := newSite(t, func(c *sojourn.Config) { c.RotateEvery = time.Hour }), newGuest(t)
+			s, v := newSite(t, func(c *sojourn.Config) { c.Rotation.Every = time.Hour }), newGuest(t)
 			s.do(v, func(session *sojourn.Session) { session.Login("anna") })
 			wait(2 * time.Hour)
 			if resp := v.get(s.Handler(page(http.StatusOK)), edit); len(setNames(resp)) > 0 {

@@ -242,7 +242,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 			s.keepInline(in, now)
 			return nil
 		}
-		if s.m.cfg.Placement == CookieOnly || !errors.Is(err, ErrTooLarge) {
+		if s.m.cfg.Mode == CookieOnly || !errors.Is(err, ErrTooLarge) {
 			return err
 		}
 		// It has outgrown the cookie.

@@ -185,7 +185,7 @@ func TestComplaintAServerSideSessionIsLimitedLikeACookie(t *testing.T) {
 
 // leodip/goiabada#266
 func TestComplaintSplitCookiesPromiseMoreThanProxiesPass(t *testing.T) {
-	_, err := sojourn.New(sojourn.Config{Keys: newKeys(t), Placement: sojourn.CookieOnly, InlineLimit: 190_000})
+	_, err := sojourn.New(sojourn.Config{Keys: newKeys(t), Mode: sojourn.CookieOnly, InlineLimit: 190_000})
 	if err == nil || !strings.Contains(err.Error(), "InlineLimit 190000: use 1 to 15000 bytes, or 0 for 2048") {
 		t.Errorf("New: %v", err)
 	}

@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,149 +17,116 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Config is what a [Manager] is made of. Keys and Store are required; the zero
-// value of everything else is a sensible default.
+// Config configures a [Manager]. Keys and Store are required; every other zero
+// value is a safe default.
 type Config struct {
-	// Name is the cookie name, without prefix: letters, digits, "-" and "_", at
-	// most 64 of them. It is bound into everything that is sealed, so that
-	// managers of different names never accept each other's sessions, even with
-	// the same Keys and Store. "" = "session".
+	// Name is the cookie name without its prefix: 1 to 64 letters, digits, "-" and
+	// "_". It is bound into all sealed data: managers of different names never
+	// accept each other's sessions. "" = "session".
 	Name string
 
-	// Keys seals and opens cookies and records. Required.
-	Keys *KeyRing
+	Keys  *KeyRing    // required
+	Store store.Store // required unless Mode is CookieOnly; the caller closes it
 
-	// Store keeps the sessions that do not live in a cookie. Required unless
-	// Placement is CookieOnly, and refused then. The caller opens and closes it.
-	Store store.Store
+	Mode Mode // where sessions live; 0 = Auto
 
-	// Placement says which sessions live in the cookie. The zero value is Auto.
-	Placement Policy
-
-	// InlineLimit is the most bytes of cookie name and value that a session in
-	// the cookie may take; what is larger goes to the store. 0 = 2048: a default
-	// nginx passes 4096 bytes of response header, and the other half is left to
-	// the attributes, to Content-Security-Policy and the like. At most 4096, the
-	// most that browsers keep (RFC 6265bis, section 5.6).
-	//
-	// With CookieOnly it is the sum over all numbered cookies, at most 15000, and
-	// whatever does not fit fails with ErrTooLarge. Browsers send them all in one
-	// header line, with every other cookie of the site. nginx, Varnish and Apache
-	// refuse a line of more than about 8000 bytes before the program sees the
-	// request: the visitor is locked out, and cannot even log out. Above 2048
-	// look at the table of proxies in docs/guide.md, above 6000 configure all of
-	// them.
+	// InlineLimit is the most bytes of cookie name and value that a session in the
+	// cookie may take; a larger one moves to the store. 0 = 2048; at most 4096, the
+	// most that browsers keep (RFC 6265bis, section 5.6). With CookieOnly it is the
+	// sum over all numbered cookies, at most 15000; what does not fit is
+	// ErrTooLarge. Proxies limit header lines: see the table in docs/guide.md
+	// before you use more than 2048.
 	InlineLimit int
 
-	// MaxSize is the most bytes that one session may take, before sealing.
-	// 0 = 1 MiB.
-	MaxSize int
+	MaxSize int // bytes of a session before sealing; 0 = 1 MiB
 
-	// IdleTimeout ends a session that was not used for that long. It is kept to
-	// within a twentieth of itself, at most an hour, because activity is only
-	// noted that often. 0 = 7 days, negative = none.
+	// IdleTimeout ends a session that was not used for that long, to within a
+	// twentieth of itself (at most an hour). 0 = 7 days, negative = none.
 	IdleTimeout time.Duration
 
-	// Lifetime ends a session that long after it began (or after its last
-	// login), whatever happens. 0 = 30 days, negative = 400 days, which is the
-	// most that browsers keep a cookie and the most that is accepted here. When
-	// it is changed, a shorter one holds at once for the sessions that are there,
-	// a longer one from their next save.
+	// Lifetime ends a session that long after it began or after its last login.
+	// 0 = 30 days; negative = 400 days, which is also the most (RFC 6265bis,
+	// section 5.5). A shorter one applies to existing sessions at once, a longer
+	// one from their next save.
 	Lifetime time.Duration
 
-	// Cookie says how the cookies are set.
 	Cookie Cookie
 
-	// FormerCookies are attributes that Cookie had before. Cookies that were set
-	// with them are read as well, under the name that goes with them. If a request
-	// brings cookies of both, they expire with the next one that is set. Keep an
-	// entry for as long as such cookies live, which is Lifetime. A cookie that is read under a name without
-	// the __Host- prefix can be planted by a sibling domain.
+	// FormerCookies are attributes that Cookie had before: cookies set with them
+	// are read, and expire when the manager next sets one. Keep an entry for
+	// Lifetime. A name without the __Host- prefix can be set by a sibling domain.
 	FormerCookies []Cookie
 
-	// Timeout bounds one load and one commit, retries included. A commit goes on
-	// for that long even when the client has gone away. 0 = 5 seconds.
+	Limit    Limit
+	Rotation Rotation
+
+	// Timeout limits one load and one commit, retries included. A commit goes on
+	// that long even if the client has gone. 0 = 5 seconds.
 	Timeout time.Duration
 
-	// MaxPerUser is how many live sessions a user may have. A login beyond it
-	// ends the user's oldest sessions, or fails with ErrTooManySessions where
-	// RefuseOverMax is set. Adopt takes over no legacy session beyond it: that
-	// visitor has to log in. Parallel logins, on any replica, never overshoot. It
-	// needs a store that implements store.UserLimiter, as all durable ones here
-	// do. 0 = any number.
-	MaxPerUser    int
-	RefuseOverMax bool
-
-	// RotateEvery replaces a stored session's credential (the reference cookie)
-	// when it was in use for that long, with the next response that surely
-	// reaches the browser's cookies. It is never replaced earlier than Grace
-	// after it was first used. 0 = only by Session.Rotate and Login.
-	RotateEvery time.Duration
-
-	// Grace is for how long the credential before the newest one is still
-	// accepted, counted from when the newest one first came back: requests under
-	// way have the old one, and a browser that crashed comes back with what it
-	// had on disk half a minute ago. An outdated credential that turns up more
-	// than a minute later is reported as suspected theft. 0 = 1 minute.
-	Grace time.Duration
-
-	// EndOnTheft ends a session when theft is suspected: the visitor and the
-	// thief both have to log in again.
-	EndOnTheft bool
-
-	// Events hears what happens to sessions; see [AuditLog]. nil = nobody does.
-	Events Events
-
-	// Adopt takes over live sessions of other libraries. nil = none.
-	Adopt *Adopt
-
-	// ErrorHandler answers when a session could not be loaded or kept; see
-	// [Manager.ServeError] for what happens when it is nil. It writes the whole
-	// answer, status included, or calls ServeError for the plain one.
+	// ErrorHandler writes the whole response, status included, when a session
+	// could not be loaded or kept, or calls ServeError. nil: see
+	// [Manager.ServeError].
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 
-	// Logger receives warnings and debug lines, never secrets. nil =
-	// slog.Default().
-	Logger *slog.Logger
+	// Events is called for each event, from many goroutines, often while the
+	// session is locked: it must be quick and must not use the session. Each event
+	// is reported in the process that caused it. See [AuditLog]. nil = none.
+	Events func(context.Context, Event)
+
+	Logger *slog.Logger // nil = slog.Default()
+	Adopt  *Adopt       // sessions of other libraries; nil = none
 }
 
-// Policy says where sessions live.
-type Policy uint8
+// Mode says where sessions live.
+type Mode uint8
 
 const (
-	// Auto keeps a session in the cookie while nobody is logged in, no
-	// [ServerSide] value is set, and it fits Config.InlineLimit; then it moves
-	// to the store, and stays there until it ends.
-	Auto Policy = iota
+	// Auto keeps a session in the cookie while nobody is logged in, it has no
+	// [ServerSide] value, and it fits Config.InlineLimit. Otherwise it moves to the
+	// store and stays there.
+	Auto Mode = iota
 	// StoredOnly keeps every session in the store.
 	StoredOnly
-	// CookieOnly keeps every session in cookies. There is no server-side state:
-	// a logout cannot be final against somebody who copied the cookie, parallel
-	// responses overwrite each other, and ServerSide values are refused.
+	// CookieOnly keeps every session in cookies. Logins then cannot be revoked,
+	// parallel responses overwrite each other, and ServerSide values are ErrNoStore.
 	CookieOnly
 )
 
-// Cookie says how a manager's cookies are set. The zero value is the safest:
-// Path=/, HttpOnly, Secure, SameSite=Lax and the __Host- name prefix.
+// Cookie says how the cookies are set. The zero value is the safest: Path=/,
+// HttpOnly, Secure, SameSite=Lax and the __Host- name prefix.
 type Cookie struct {
-	// Domain makes the cookies visible to subdomains. It costs the __Host-
-	// prefix (then __Secure- is used), and with it the protection against
-	// cookies planted by a sibling domain.
-	Domain string
-	// Path limits the cookies to a part of the site. "" = "/". Anything else
-	// costs the __Host- prefix too.
-	Path string
-	// SameSite: 0 = Lax. None needs Secure.
-	SameSite http.SameSite
-	// Insecure drops the Secure attribute and the name prefix: for tests over
-	// plain HTTP on an address other than localhost, never for production.
-	Insecure bool
-	// BrowserSession asks the browser to drop the cookies when it is closed.
-	// Otherwise they stay until the session's absolute end. Session.Remember
-	// overrides it.
-	BrowserSession bool
-	// Partitioned keys the cookies by top-level site (CHIPS), for embedded use.
-	Partitioned bool
+	// Domain sends the cookies to subdomains, too. The prefix is then __Secure-,
+	// and a sibling domain can set cookies of that name.
+	Domain         string
+	Path           string        // "" = "/"; any other also means __Secure-
+	SameSite       http.SameSite // 0 = Lax; None needs Secure
+	Insecure       bool          // no Secure, no prefix: tests only
+	BrowserSession bool          // dropped when the browser is closed; see [Session.Remember]
+	Partitioned    bool          // by top-level site (CHIPS), for embedded use
+}
+
+// Limit bounds the live sessions of a user, exactly, also for parallel logins on
+// several replicas. It needs a store.UserLimiter. Config.Adopt takes over no
+// session beyond it.
+type Limit struct {
+	Max    int  // 0 = any number; a login beyond it ends the oldest sessions
+	Refuse bool // fail the login with ErrTooManySessions instead
+}
+
+// Rotation replaces the credential (the reference cookie) of a stored session.
+type Rotation struct {
+	// Every is how long a credential is used before it is replaced, but never
+	// before Grace is over. 0 = only by [Session.Rotate] and [Session.Login].
+	Every time.Duration
+
+	// Grace is how long the previous credential stays valid after the first use of
+	// the new one. One that arrives more than a minute later is reported as
+	// suspected theft. 0 = 1 minute, at most 24 hours.
+	Grace time.Duration
+
+	// EndOnTheft ends a session when theft is suspected.
+	EndOnTheft bool
 }
 
 const (
@@ -197,18 +165,18 @@ func (c *Config) complete() error {
 		bad("Store holds a nil %T: check the error of the call that opened it", c.Store)
 	}
 	most := wire.MaxCookie
-	switch c.Placement {
+	switch c.Mode {
 	case Auto, StoredOnly:
 		if c.Store == nil {
-			bad("Store is missing: open one, or choose Placement: CookieOnly")
+			bad("Store is missing: open one, or choose Mode: CookieOnly")
 		}
 	case CookieOnly:
 		if c.Store != nil {
-			bad("Store is set, and Placement is CookieOnly: choose one")
+			bad("Store is set, and Mode is CookieOnly: choose one")
 		}
 		most = maxCookieOnly
 	default:
-		bad("Placement %d is unknown", c.Placement)
+		bad("Mode %d is unknown", c.Mode)
 	}
 	if c.InlineLimit == 0 {
 		c.InlineLimit = defaultInlineLimit
@@ -239,23 +207,24 @@ func (c *Config) complete() error {
 	if c.Timeout < 0 {
 		bad("Timeout %v is negative", c.Timeout)
 	}
-	if c.MaxPerUser < 0 {
-		bad("MaxPerUser %d is negative: use 0 for any number", c.MaxPerUser)
+	if c.Limit.Max < 0 {
+		bad("Limit.Max %d is negative: use 0 for any number", c.Limit.Max)
 	}
-	if _, ok := c.Store.(store.UserLimiter); c.MaxPerUser > 0 && !ok {
-		bad("MaxPerUser needs a store that can hold users to a number of sessions (store.UserLimiter); %T cannot", c.Store)
+	if _, ok := c.Store.(store.UserLimiter); c.Limit.Max > 0 && !ok {
+		bad("Limit needs a store that can hold users to a number of sessions (store.UserLimiter); %T cannot", c.Store)
 	}
-	if c.RefuseOverMax && c.MaxPerUser == 0 {
-		bad("RefuseOverMax is set without MaxPerUser")
+	if c.Limit.Refuse && c.Limit.Max == 0 {
+		bad("Limit.Refuse is set without Limit.Max")
 	}
-	if c.RotateEvery < 0 {
-		bad("RotateEvery %v is negative: use 0 for never", c.RotateEvery)
+	r := &c.Rotation
+	if r.Every < 0 {
+		bad("Rotation.Every %v is negative: use 0 for never", r.Every)
 	}
-	if c.Grace == 0 {
-		c.Grace = defaultGrace
+	if r.Grace == 0 {
+		r.Grace = defaultGrace
 	}
-	if c.Grace < 0 || c.Grace > maxGrace {
-		bad("Grace %v: use at most %v, or 0 for %v", c.Grace, maxGrace, defaultGrace)
+	if r.Grace < 0 || r.Grace > maxGrace {
+		bad("Rotation.Grace %v: use at most %v, or 0 for %v", r.Grace, maxGrace, defaultGrace)
 	}
 	errs = append(errs, c.Cookie.complete("Cookie.")...)
 	c.FormerCookies = slices.Clone(c.FormerCookies)

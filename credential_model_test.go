@@ -249,8 +249,8 @@ func newCredRun(t *testing.T, w *credWorld, stats *credStats, keys *sojourn.KeyR
 		r.keys = parse(t, r.keyText)
 	}
 	cfg := sojourn.Config{
-		Store: r.db, Keys: r.keys, MaxPerUser: 1, IdleTimeout: credIdle, Lifetime: credLifetime,
-		Logger: slog.New(slog.DiscardHandler), Events: sojourn.EventFunc(r.event),
+		Store: r.db, Keys: r.keys, Limit: sojourn.Limit{Max: 1}, IdleTimeout: credIdle, Lifetime: credLifetime,
+		Logger: slog.New(slog.DiscardHandler), Events: r.event,
 	}
 	if w.kind != "" {
 		r.old = &credOld{kind: w.kind, sessions: map[string]*sojourn.LegacySession{}}
@@ -462,7 +462,7 @@ func (r *credRun) request(m *sojourn.Manager, jar credJar, op *credOp, wait func
 // suspects notes that a credential turns up for which a session is to end.
 func (r *credRun) suspects(value string) {
 	ref := r.refs[value]
-	if r.cfg.EndOnTheft && ref != nil && ref.generation+1 == ref.handle.newest && r.outdated(ref) && r.over(r.lives[ref.handle.label]) == "" {
+	if r.cfg.Rotation.EndOnTheft && ref != nil && ref.generation+1 == ref.handle.newest && r.outdated(ref) && r.over(r.lives[ref.handle.label]) == "" {
 		r.ends(r.lives[ref.handle.label], "theft", false)
 	}
 }
@@ -673,9 +673,9 @@ func (r *credRun) endPresented(a *credAnswer, why string) {
 	}
 }
 
-// evict ends what MaxPerUser leaves no room for beside a new login.
+// evict ends what Config.Limit leaves no room for beside a new login.
 func (r *credRun) evict(l *credLife) {
-	if r.cfg.MaxPerUser == 0 {
+	if r.cfg.Limit.Max == 0 {
 		return
 	}
 	for _, other := range r.lives {
@@ -1353,11 +1353,11 @@ var credWorlds = map[string]*credWorld{
 	"rotations":          {begin: "login", depth: 3, events: "write rotate grace slow-read late-rotate login"},
 	"theft ends the session": {
 		begin: "login", depth: 3, events: "rotate grace slow-write colour login",
-		edit: func(c *sojourn.Config) { c.EndOnTheft = true },
+		edit: func(c *sojourn.Config) { c.Rotation.EndOnTheft = true },
 	},
 	"rotation by itself": {
 		begin: "login", depth: 3, events: "write read grace slow-write late-write login",
-		edit: func(c *sojourn.Config) { c.RotateEvery = time.Minute },
+		edit: func(c *sojourn.Config) { c.Rotation.Every = time.Minute },
 	},
 	"a narrower Domain": {
 		begin: "login", depth: 3, events: "login colour logout redeploy tab revoke-user",
@@ -1383,7 +1383,7 @@ var credWorlds = map[string]*credWorld{
 	},
 	"copies, rolled back, any number": {
 		kind: "copies", begin: "login idle old-use old-use", depth: 2, events: "login idle old-use old-alone elsewhere logout bob",
-		edit: func(c *sojourn.Config) { c.MaxPerUser = 0 },
+		edit: func(c *sojourn.Config) { c.Limit.Max = 0 },
 	},
 }
 

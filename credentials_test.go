@@ -133,11 +133,11 @@ func TestALogoutEndsEverySessionThatTheBrowserPresents(t *testing.T) {
 
 func TestANewerValueInTheCookieWinsAfterAChangeOfTheCookiesAttributes(t *testing.T) {
 	for name, test := range changesOfPlace {
-		for _, placement := range []sojourn.Policy{sojourn.Auto, sojourn.CookieOnly} {
-			t.Run(fmt.Sprint(name, placement), func(t *testing.T) {
+		for _, mode := range []sojourn.Mode{sojourn.Auto, sojourn.CookieOnly} {
+			t.Run(fmt.Sprint(name, mode), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					kind := func(cfg *sojourn.Config) {
-						if cfg.Placement = placement; placement == sojourn.CookieOnly {
+						if cfg.Mode = mode; mode == sojourn.CookieOnly {
 							cfg.Store, cfg.InlineLimit = nil, 15000
 						}
 					}
@@ -158,7 +158,7 @@ func TestANewerValueInTheCookieWinsAfterAChangeOfTheCookiesAttributes(t *testing
 					now := sitetest.LocalAt(sitetest.Manager(t, after), "https://studio.example.com")
 
 					long := ""
-					if placement == sojourn.CookieOnly {
+					if mode == sojourn.CookieOnly {
 						long = random(6000) // several numbered cookies of each kind
 					}
 					anna := sitetest.NewBrowser()
@@ -395,7 +395,7 @@ func TestARevokedBrowserStartsAnewAtOnce(t *testing.T) {
 	for _, name := range []string{"revoked", "revoked with all of the user's", "erased", "ended by an operator", "evicted by a login elsewhere"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), MaxPerUser: 1}))
+				site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), Limit: sojourn.Limit{Max: 1}}))
 				anna := sitetest.NewBrowser()
 				var handle string
 				does(t, anna, site, func(s *sojourn.Session) { s.Login("anna"); handle = s.Handle() })
@@ -722,7 +722,7 @@ func TestCredentialsUnderClocksThatDifferByAMinute(t *testing.T) {
 	// A replica whose clock is a minute ahead or behind is played by waiting
 	// that much less or longer: nothing but the clocks tells them apart.
 	synctest.Test(t, func(t *testing.T) {
-		site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), Grace: 20 * time.Second}))
+		site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), Rotation: sojourn.Rotation{Grace: 20 * time.Second}}))
 		anna := sitetest.NewBrowser()
 		does(t, anna, site, login("anna"))
 		slow := anna.Clone()

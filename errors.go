@@ -59,8 +59,8 @@ var (
 	// is CookieOnly.
 	ErrNoStore = fault.NoStore
 
-	// ErrTooManySessions says that the user has Config.MaxPerUser sessions, and
-	// that Config.RefuseOverMax asks for refusing another login.
+	// ErrTooManySessions says that the user has Config.Limit.Max sessions, and
+	// that Config.Limit.Refuse asks for refusing another login.
 	ErrTooManySessions = fault.TooMany
 
 	// ErrNotFound says that there is no live session with that handle, or that it

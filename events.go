@@ -47,8 +47,8 @@ const (
 	ReasonRevoked     = "revoked"      // Manager.Revoke or RevokeHandle
 	ReasonRevokedUser = "revoked_user" // Manager.RevokeUser
 	ReasonErased      = "erased"       // Manager.EraseUser
-	ReasonLimit       = "limit"        // Config.MaxPerUser: a newer login took its place
-	ReasonTheft       = "theft"        // Config.EndOnTheft
+	ReasonLimit       = "limit"        // Config.Limit: a newer login took its place
+	ReasonTheft       = "theft"        // Config.Rotation
 	ReasonLogout      = "logout"       // a login or logout in a browser that had this session as well
 )
 
@@ -65,38 +65,15 @@ type Event struct {
 	IP        string // likewise
 }
 
-// Events hears what happens to sessions. SessionEvent is called right after the
-// fact, in the request that caused it and often while that request's session is
-// locked: it must be quick, must not use the session, and is called from many
-// goroutines at once. An event that another process causes is heard there.
-type Events interface {
-	SessionEvent(ctx context.Context, e Event)
-}
-
-// EventFunc is a function that hears events.
-type EventFunc func(ctx context.Context, e Event)
-
-// SessionEvent calls f.
-func (f EventFunc) SessionEvent(ctx context.Context, e Event) { f(ctx, e) }
-
-// JoinEvents returns Events that tells all of these, in order.
-func JoinEvents(all ...Events) Events {
-	return EventFunc(func(ctx context.Context, e Event) {
-		for _, one := range all {
-			one.SessionEvent(ctx, e)
-		}
-	})
-}
-
-// AuditLog returns Events that writes one line per event to a logger: what
-// happened, the session's handle, the user, and where the request came from.
-// Suspected theft is a warning, rejected cookies are debug lines, everything
-// else is information. nil = slog.Default().
-func AuditLog(logger *slog.Logger) Events {
+// AuditLog returns a function for Config.Events that writes one line per event
+// to a logger: what happened, the session's handle, the user, and where the
+// request came from. Suspected theft is a warning, rejected cookies are debug
+// lines, everything else is information. nil = slog.Default().
+func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	return EventFunc(func(ctx context.Context, e Event) {
+	return func(ctx context.Context, e Event) {
 		level := slog.LevelInfo
 		switch e.Kind {
 		case EventTheftSuspected:
@@ -121,7 +98,7 @@ func AuditLog(logger *slog.Logger) Events {
 		add("ip", e.IP)
 		add("user_agent", e.UserAgent)
 		logger.LogAttrs(ctx, level, "session "+e.Kind.String(), attrs...)
-	})
+	}
 }
 
 // tell tells Config.Events, if there is one.
@@ -130,7 +107,7 @@ func (m *Manager) tell(ctx context.Context, e Event) {
 		return
 	}
 	e.Time, e.Manager = m.now(), m.cfg.Name
-	m.cfg.Events.SessionEvent(ctx, e)
+	m.cfg.Events(ctx, e)
 }
 
 // event describes what this request did to a session.

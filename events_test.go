@@ -22,7 +22,7 @@ type eventBook struct {
 	all []sojourn.Event
 }
 
-func (b *eventBook) SessionEvent(_ context.Context, e sojourn.Event) {
+func (b *eventBook) hear(_ context.Context, e sojourn.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.all = append(b.all, e)
@@ -73,7 +73,7 @@ func snapshotOf(t *testing.T, db *faults.Store, b *sitetest.Browser, shop *sitet
 
 func TestEvents(t *testing.T) {
 	heard := &eventBook{}
-	days(t, sojourn.Config{Events: heard, IdleTimeout: time.Hour, MaxPerUser: 1}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+	days(t, sojourn.Config{Events: heard.hear, IdleTimeout: time.Hour, Limit: sojourn.Limit{Max: 1}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna := sitetest.NewBrowser()
 		step := func(what, want string, f func(*sojourn.Session)) {
 			t.Helper()
@@ -93,7 +93,7 @@ func TestEvents(t *testing.T) {
 		other := sitetest.NewBrowser()
 		does(t, other, shop, func(s *sojourn.Session) { s.Login("anna") })
 		if got := heard.kinds(); got != "revoked login created" {
-			t.Errorf("a login beyond MaxPerUser: heard %q", got)
+			t.Errorf("a login beyond the limit: heard %q", got)
 		}
 		if _, err := shop.Manager.RevokeUser(context.Background(), "anna"); err != nil {
 			t.Fatal(err)
@@ -123,7 +123,11 @@ func TestEventsTellNoSecrets(t *testing.T) {
 	var text bytes.Buffer
 	audit := sojourn.AuditLog(slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	heard := &eventBook{}
-	days(t, sojourn.Config{Events: sojourn.JoinEvents(audit, heard)}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+	both := func(ctx context.Context, e sojourn.Event) {
+		audit(ctx, e)
+		heard.hear(ctx, e)
+	}
+	days(t, sojourn.Config{Events: both}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna := sitetest.NewBrowser()
 		does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); colour.Set(s, "secretly red") })
 		cookie := anna.Cookies()[reference]

@@ -11,7 +11,7 @@ import (
 // a logout cannot be final against somebody who copied the cookie.
 func ExampleConfig_cookieOnly() {
 	language := sojourn.NewKey[string]("language")
-	sessions := manager(sojourn.Config{Placement: sojourn.CookieOnly})
+	sessions := manager(sojourn.Config{Mode: sojourn.CookieOnly})
 	visit := browse(sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		if l := r.FormValue("language"); l != "" {
 			language.Set(session, l)

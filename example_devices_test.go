@@ -116,13 +116,14 @@ func ExampleAuditLog() {
 }
 
 // Alarms, beside the audit log.
-func ExampleJoinEvents() {
-	alarm := sojourn.EventFunc(func(_ context.Context, e sojourn.Event) {
+func ExampleEvent() {
+	audit := sojourn.AuditLog(slog.New(slog.DiscardHandler))
+	events := func(ctx context.Context, e sojourn.Event) { // for Config.Events
+		audit(ctx, e)
 		if e.Kind == sojourn.EventTheftSuspected {
 			fmt.Println("tell", e.User, "that somebody may have copied a cookie")
 		}
-	})
-	events := sojourn.JoinEvents(sojourn.AuditLog(slog.New(slog.DiscardHandler)), alarm)
-	events.SessionEvent(context.Background(), sojourn.Event{Kind: sojourn.EventTheftSuspected, User: "anna"})
+	}
+	events(context.Background(), sojourn.Event{Kind: sojourn.EventTheftSuspected, User: "anna"})
 	// Output: tell anna that somebody may have copied a cookie
 }

@@ -14,7 +14,7 @@ func ExampleManager_Wrap_namedSessions() {
 	visitors := manager(sojourn.Config{})
 	staff := manager(sojourn.Config{
 		Name:        "staff",
-		Placement:   sojourn.StoredOnly,
+		Mode:        sojourn.StoredOnly,
 		IdleTimeout: 15 * time.Minute,
 		Lifetime:    8 * time.Hour,
 		Cookie:      sojourn.Cookie{SameSite: http.SameSiteStrictMode},

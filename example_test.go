@@ -57,7 +57,7 @@ func manager(cfg sojourn.Config) *sojourn.Manager {
 		panic(err)
 	}
 	cfg.Keys = keys
-	if cfg.Store == nil && cfg.Placement != sojourn.CookieOnly {
+	if cfg.Store == nil && cfg.Mode != sojourn.CookieOnly {
 		cfg.Store = memory.New()
 	}
 	m, err := sojourn.New(cfg)

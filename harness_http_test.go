@@ -160,8 +160,8 @@ func newSite(t *testing.T, edit ...func(*sojourn.Config)) *site {
 	return s
 }
 
-func cookieOnly(c *sojourn.Config) { c.Store, c.Placement = nil, sojourn.CookieOnly }
-func storedOnly(c *sojourn.Config) { c.Placement = sojourn.StoredOnly }
+func cookieOnly(c *sojourn.Config) { c.Store, c.Mode = nil, sojourn.CookieOnly }
+func storedOnly(c *sojourn.Config) { c.Mode = sojourn.StoredOnly }
 
 func newKeys(t testing.TB) *sojourn.KeyRing {
 	t.Helper()

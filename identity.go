@@ -28,7 +28,7 @@ import (
 // methods says how the user authenticated, for [Info]: any names without white
 // space, such as the "pwd", "otp" and "hwk" of RFC 8176.
 //
-// With Config.MaxPerUser the user's oldest sessions beyond it are ended, or the
+// With Config.Limit.Max the user's oldest sessions beyond it are ended, or the
 // commit fails with [ErrTooManySessions].
 func (s *Session) Login(user string, methods ...string) {
 	s.lock()
@@ -60,7 +60,7 @@ func (s *Session) Login(user string, methods ...string) {
 		Created: now.UnixMilli(),
 		Drop:    drop || s.login != nil && s.login.Drop,
 	}
-	if s.m.cfg.MaxPerUser > 0 {
+	if s.m.cfg.Limit.Max > 0 {
 		s.login.Created = s.m.logins.next(user, s.login.Created)
 	}
 	id := stored.NewWho()
@@ -74,7 +74,7 @@ func (s *Session) Login(user string, methods ...string) {
 }
 
 // succession keeps a user's logins in order: those of one millisecond would
-// have none, and Config.MaxPerUser would end any of them.
+// have none, and Config.Limit.Max would end any of them.
 type succession struct {
 	seed maphash.Seed
 	last [64]atomic.Int64 // by user, in Unix milliseconds
@@ -122,10 +122,10 @@ func (s *Session) logout() {
 }
 
 // Rotate gives the session a fresh credential: same session, handle and values,
-// new cookie. The credential before stays good for Config.Grace after the new
+// new cookie. The credential before stays good for Config.Rotation.Grace after the new
 // one was first used, for requests already under way; and as long as the new one
 // was never used, the next Rotate hands it out again. To make an old credential
-// worthless at once, use Login. Config.RotateEvery does the same by itself.
+// worthless at once, use Login. Config.Rotation.Every does the same by itself.
 func (s *Session) Rotate() {
 	s.lock()
 	defer s.mu.Unlock()
@@ -136,7 +136,7 @@ func (s *Session) Rotate() {
 // commitLogin makes the session of the login and ends the one before.
 func (s *Session) commitLogin(ctx context.Context) error {
 	m := s.m
-	if m.cfg.Placement == CookieOnly {
+	if m.cfg.Mode == CookieOnly {
 		return s.commitLoginInline()
 	}
 	ctx, cancel := m.stored.Bounded(ctx)
@@ -174,8 +174,8 @@ func (s *Session) move(ctx context.Context) stored.Move {
 	m := s.m
 	mv := stored.Move{Change: s.change(), To: s.identity(), Login: s.login, Ends: s.ending != nil && s.ending.carry}
 	mv.Who, mv.Visit = s.last.Who, s.visit()
-	if m.cfg.MaxPerUser > 0 {
-		mv.Limit, mv.Evicted = m.limitOf(ctx, s.login.User, m.cfg.RefuseOverMax)
+	if m.cfg.Limit.Max > 0 {
+		mv.Limit, mv.Evicted = m.limitOf(ctx, s.login.User, m.cfg.Limit.Refuse)
 		if mv.Ends && s.last.Rec.Header.User == s.login.User {
 			mv.Limit.Replaces = s.last.ID
 		}
@@ -186,7 +186,7 @@ func (s *Session) move(ctx context.Context) stored.Move {
 // limitOf returns the limit of a user's sessions, and what is to be told of each
 // session that it ends.
 func (m *Manager) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
-	limit := store.UserLimit{Max: m.cfg.MaxPerUser, Refuse: refuse, Until: m.limitUntil(m.now())}
+	limit := store.UserLimit{Max: m.cfg.Limit.Max, Refuse: refuse, Until: m.limitUntil(m.now())}
 	return limit, func(id store.ID) {
 		m.count.saves.Add(1)
 		m.ended(ctx, id, user, ReasonLimit)

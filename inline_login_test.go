@@ -16,7 +16,7 @@ func TestALoginInACookieIsWorthNothingOnceThereIsAStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := sojourn.New(sojourn.Config{Keys: keys, Placement: sojourn.CookieOnly})
+	before, err := sojourn.New(sojourn.Config{Keys: keys, Mode: sojourn.CookieOnly})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func days(t *testing.T, cfg sojourn.Config, f func(t *testing.T, shop *sitetest.
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		db := faults.Wrap(memory.New())
-		if cfg.Placement != sojourn.CookieOnly {
+		if cfg.Mode != sojourn.CookieOnly {
 			cfg.Store = db
 		}
 		f(t, sitetest.Local(sitetest.Manager(t, cfg)), db)

@@ -203,7 +203,7 @@ func (s *Session) refuseOutdated(ctx context.Context, st *stored.State, worth ru
 	m.log.Warn("an outdated session credential turned up: somebody may have copied the cookie",
 		slog.String("session", st.ID.String()))
 	m.tell(ctx, s.event(EventTheftSuspected, st))
-	if !m.cfg.EndOnTheft {
+	if !m.cfg.Rotation.EndOnTheft {
 		m.stored.Suspect(ctx, st)
 		return
 	}

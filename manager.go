@@ -61,8 +61,8 @@ func New(cfg Config) (*Manager, error) {
 	_, m.caches = cfg.Store.(store.FloorLoader)
 	m.stop, m.stopNow = context.WithCancel(context.Background())
 	m.limits = rules.Limits{
-		Mode: rules.Mode(cfg.Placement), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
-		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.RotateEvery, Grace: cfg.Grace,
+		Mode: rules.Mode(cfg.Mode), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
+		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.Rotation.Every, Grace: cfg.Rotation.Grace,
 		BrowserSession: cfg.Cookie.BrowserSession,
 	}
 	var former []cookies.Attributes

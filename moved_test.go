@@ -446,7 +446,7 @@ func TestWhatAClockAheadHasNotedIsWrittenAnew(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				db := memory.New()
-				site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Placement: sojourn.StoredOnly, Lifetime: 24 * time.Hour}))
+				site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Mode: sojourn.StoredOnly, Lifetime: 24 * time.Hour}))
 				v := sitetest.NewBrowser()
 				restore := sojourn.SetClockAhead(site.Manager, 5*365*24*time.Hour)
 				does(t, v, site, begin)

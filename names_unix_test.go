@@ -29,7 +29,7 @@ func processorTime(t *testing.T) int64 {
 // times as many must not take 64 times as long, whatever is done with them.
 func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 	m, err := sojourn.New(sojourn.Config{
-		Keys: newKeys(t), Store: memory.New(), MaxSize: 32 << 20, Placement: sojourn.StoredOnly,
+		Keys: newKeys(t), Store: memory.New(), MaxSize: 32 << 20, Mode: sojourn.StoredOnly,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

@@ -32,7 +32,7 @@ func TestOperatorsLearnWhatAManagerIsMadeOf(t *testing.T) {
 	if due := time.Until(m.SweepDue()); due <= 0 || due > time.Hour {
 		t.Errorf("the first sweep is due in %v", due)
 	}
-	m = manager(sojourn.Config{Name: "admin", Placement: sojourn.CookieOnly})
+	m = manager(sojourn.Config{Name: "admin", Mode: sojourn.CookieOnly})
 	if m.Name() != "admin" || m.Store() != nil || !m.SweepDue().IsZero() {
 		t.Errorf("in cookies only: name %q, store %v, sweep due %v", m.Name(), m.Store(), m.SweepDue())
 	}

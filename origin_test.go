@@ -50,7 +50,7 @@ func TestAWrittenBackSessionDoesNotOutliveTheOneItIsACopyOf(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, %s, and %v pass", name, kind, wait), func(t *testing.T) {
 					inFakeTime(t, func(t *testing.T) {
 						edits := []func(*sojourn.Config){back, func(c *sojourn.Config) {
-							c.MaxPerUser, c.IdleTimeout, c.Lifetime = 1, 2*time.Hour, 10*time.Hour
+							c.Limit.Max, c.IdleTimeout, c.Lifetime = 1, 2*time.Hour, 10*time.Hour
 						}}
 						if kind == "copies" {
 							edits = append(edits, copies)
@@ -212,7 +212,7 @@ func TestTheOtherCopiesOfASessionEndWithTheOneThatGoesOn(t *testing.T) {
 			inFakeTime(t, func(t *testing.T) {
 				s, old := newMove(t, back, copies, func(c *sojourn.Config) {
 					if c.IdleTimeout = 2 * time.Hour; strings.Contains(name, "evicts") {
-						c.MaxPerUser = 1
+						c.Limit.Max = 1
 					}
 				})
 				v := newGuest(t)

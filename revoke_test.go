@@ -292,9 +292,9 @@ func TestExportAndErase(t *testing.T) {
 	})
 }
 
-func TestMaxPerUser(t *testing.T) {
+func TestLimitOfSessionsPerUser(t *testing.T) {
 	t.Run("a login beyond it ends the oldest session", func(t *testing.T) {
-		days(t, sojourn.Config{MaxPerUser: 2}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		days(t, sojourn.Config{Limit: sojourn.Limit{Max: 2}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 			var annas []*sitetest.Browser
 			for range 4 {
 				b, _ := loginAs(t, shop, "anna")
@@ -313,7 +313,7 @@ func TestMaxPerUser(t *testing.T) {
 		})
 	})
 	t.Run("logins of one instant have an order, too", func(t *testing.T) {
-		days(t, sojourn.Config{MaxPerUser: 2}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+		days(t, sojourn.Config{Limit: sojourn.Limit{Max: 2}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 			var annas []*sitetest.Browser
 			for range 8 {
 				b, _ := loginAs(t, shop, "anna")
@@ -326,8 +326,8 @@ func TestMaxPerUser(t *testing.T) {
 			}
 		})
 	})
-	t.Run("with RefuseOverMax it is refused, and nothing else changes", func(t *testing.T) {
-		days(t, sojourn.Config{MaxPerUser: 1, RefuseOverMax: true}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+	t.Run("with Refuse it is refused, and nothing else changes", func(t *testing.T) {
+		days(t, sojourn.Config{Limit: sojourn.Limit{Max: 1, Refuse: true}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 			first, _ := loginAs(t, shop, "anna")
 			second := sitetest.NewBrowser()
 			does(t, second, shop, func(s *sojourn.Session) { visits.Set(s, 5) })
@@ -360,7 +360,7 @@ func TestMaxPerUser(t *testing.T) {
 	})
 	t.Run("who authenticates again takes their own place", func(t *testing.T) {
 		for _, refuse := range []bool{false, true} {
-			days(t, sojourn.Config{MaxPerUser: 2, RefuseOverMax: refuse}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+			days(t, sojourn.Config{Limit: sojourn.Limit{Max: 2, Refuse: refuse}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 				one, _ := loginAs(t, shop, "anna")
 				time.Sleep(time.Minute)
 				two, _ := loginAs(t, shop, "anna")
@@ -375,7 +375,7 @@ func TestMaxPerUser(t *testing.T) {
 		}
 	})
 	t.Run("parallel logins on several replicas leave exactly as many", func(t *testing.T) {
-		cfg := sojourn.Config{Store: memory.New(), MaxPerUser: 3}
+		cfg := sojourn.Config{Store: memory.New(), Limit: sojourn.Limit{Max: 3}}
 		shops := sitetest.Replicas(t, 3, cfg)
 		browsers := make([]*sitetest.Browser, 60)
 		var odd atomic.Int64
@@ -397,7 +397,7 @@ func TestMaxPerUser(t *testing.T) {
 		}
 	})
 	t.Run("an answer that was lost does not count twice", func(t *testing.T) {
-		days(t, sojourn.Config{MaxPerUser: 1}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+		days(t, sojourn.Config{Limit: sojourn.Limit{Max: 1}}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
 			old, _ := loginAs(t, shop, "anna")
 			var once sync.Once
 			db.OnSaveLimited = func(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {

@@ -20,7 +20,7 @@ func reads(s *sojourn.Session) { _ = s.User() }
 
 // rotating is a manager's configuration with rotation every ten minutes.
 func rotating(edit ...func(*sojourn.Config)) sojourn.Config {
-	c := sojourn.Config{RotateEvery: 10 * time.Minute}
+	c := sojourn.Config{Rotation: sojourn.Rotation{Every: 10 * time.Minute}}
 	for _, f := range edit {
 		f(&c)
 	}
@@ -34,7 +34,7 @@ func TestPeriodicRotation(t *testing.T) {
 		anna *sitetest.Browser
 	}
 	for name, f := range map[string]func(w world){
-		"a credential is replaced when it was in use for RotateEvery, and not before": func(w world) {
+		"a credential is replaced when it was in use for Rotation.Every, and not before": func(w world) {
 			time.Sleep(10*time.Minute - time.Millisecond)
 			if a := does(w.T, w.anna, w.shop, reads); len(a.SetCookies()) != 0 {
 				w.Errorf("cookies %v before it is time", a.SetCookies())
@@ -265,7 +265,7 @@ func TestSuspectedTheft(t *testing.T) {
 				w.Errorf("%d thefts suspected, want 1", w.shop.Manager.Stats().TheftsSuspected)
 			}
 		}},
-		"with EndOnTheft the session ends, for both": {sojourn.Config{EndOnTheft: true}, func(w world) {
+		"with EndOnTheft the session ends, for both": {sojourn.Config{Rotation: sojourn.Rotation{EndOnTheft: true}}, func(w world) {
 			time.Sleep(3 * time.Minute)
 			isNew(w.T, w.thief, w.shop)
 			if !isNew(w.T, w.anna, w.shop) {
@@ -275,7 +275,7 @@ func TestSuspectedTheft(t *testing.T) {
 				w.Errorf("events %v", got)
 			}
 		}},
-		"with a longer Grace it takes longer": {sojourn.Config{Grace: time.Hour}, func(w world) {
+		"with a longer Grace it takes longer": {sojourn.Config{Rotation: sojourn.Rotation{Grace: time.Hour}}, func(w world) {
 			time.Sleep(59 * time.Minute)
 			if isNew(w.T, w.thief.Clone(), w.shop) {
 				w.Error("it is refused within the grace")
@@ -311,7 +311,7 @@ func TestSuspectedTheft(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			events := &eventBook{}
-			test.cfg.Events = events
+			test.cfg.Events = events.hear
 			days(t, test.cfg, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
 				anna := sitetest.NewBrowser()
 				does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); visits.Set(s, 1) })
@@ -350,7 +350,7 @@ func TestAThiefWhoFollowsWithinTheGraceIsNotFound(t *testing.T) {
 // TestRotationWithUnreliableResponses plays a browser with five tabs whose
 // responses are delayed, reordered and lost, and which crashes now and then.
 func TestRotationWithUnreliableResponses(t *testing.T) {
-	days(t, sojourn.Config{RotateEvery: time.Second, Grace: 40 * time.Second}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+	days(t, sojourn.Config{Rotation: sojourn.Rotation{Every: time.Second, Grace: 40 * time.Second}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna := sitetest.NewBrowser()
 		does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
 		disk, flushed := anna.Clone(), time.Now()

@@ -22,8 +22,8 @@ type Stats struct {
 	Promoted        uint64 // sessions that moved from the cookie to the store
 	Logins          uint64 // logins kept
 	Logouts         uint64 // logouts kept
-	Rotations       uint64 // credentials replaced by Rotate and Config.RotateEvery
-	Revoked         uint64 // sessions ended from elsewhere: Revoke, Config.MaxPerUser, EndOnTheft
+	Rotations       uint64 // credentials replaced by Rotate and Config.Rotation
+	Revoked         uint64 // sessions ended from elsewhere: Revoke, Config.Limit, Config.Rotation
 	TheftsSuspected uint64 // sessions of which an outdated credential turned up
 	RejectedCookies uint64 // session cookies that were damaged, foreign or expired
 	UnknownKeys     uint64 // of those: sealed with a key that the key ring lacks

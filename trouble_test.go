@@ -380,7 +380,7 @@ func TestASessionFromAClockThatWasAheadLivesItsLifetimeFromNow(t *testing.T) {
 				// Five years ahead: the bubble's clock cannot go back, so the session's
 				// times are written into the future instead.
 				db, log := memory.New(), &written{}
-				cfg := sojourn.Config{Store: db, Lifetime: 24 * time.Hour, IdleTimeout: 2 * time.Hour, RotateEvery: time.Hour, Logger: log.logger()}
+				cfg := sojourn.Config{Store: db, Lifetime: 24 * time.Hour, IdleTimeout: 2 * time.Hour, Rotation: sojourn.Rotation{Every: time.Hour}, Logger: log.logger()}
 				site := sitetest.Local(sitetest.Manager(t, cfg))
 				anna := sitetest.NewBrowser()
 				restore := sojourn.SetClockAhead(site.Manager, 5*365*24*time.Hour)

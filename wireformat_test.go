@@ -150,7 +150,7 @@ func (t *wireFormat) visit(cfg sojourn.Config, cookies string, f func(*sojourn.S
 		t.Fatal(err)
 	}
 	cfg.Keys = keys
-	if cfg.Store == nil && cfg.Placement != sojourn.CookieOnly {
+	if cfg.Store == nil && cfg.Mode != sojourn.CookieOnly {
 		cfg.Store = t.store
 	}
 	m, err := sojourn.New(cfg)
@@ -437,7 +437,7 @@ func TestWireFormatOfFloors(t *testing.T) {
 
 func TestWireFormatOfNumberedCookies(t *testing.T) {
 	wireFormatTest(t, func(t *wireFormat) {
-		cfg := sojourn.Config{Placement: sojourn.CookieOnly, InlineLimit: 15000}
+		cfg := sojourn.Config{Mode: sojourn.CookieOnly, InlineLimit: 15000}
 		var letters string
 		t.visit(cfg, t.Numbered.Cookie, func(s *sojourn.Session) { letters = wireLetters.Get(s) })
 		if sum := sha256.Sum256([]byte(letters)); len(letters) != t.Numbered.Letters || !bytes.Equal(sum[:], t.Numbered.SHA256) {

@@ -6,7 +6,7 @@
 //		Path:     "/account/devices/",
 //		LoginURL: "/login",
 //	})
-//	recorder := admin.NewRecorder() // also in sojourn.Config.Events
+//	recorder := admin.NewRecorder() // and recorder.Record in sojourn.Config.Events
 //	ops, err := admin.Dashboard(sessions, admin.DashboardOptions{
 //		Path:      "/ops/",
 //		Authorize: func(r *http.Request) bool { return isOperator(r) },

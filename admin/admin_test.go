@@ -53,7 +53,7 @@ func open(t *testing.T, change set) *site {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(lockedLog{s}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	config := sojourn.Config{Keys: keys, Store: memory.New(), Cookie: sojourn.Cookie{Insecure: true}, Events: s.recorder, Logger: logger}
+	config := sojourn.Config{Keys: keys, Store: memory.New(), Cookie: sojourn.Cookie{Insecure: true}, Events: s.recorder.Record, Logger: logger}
 	if change.config != nil {
 		change.config(&config)
 	}

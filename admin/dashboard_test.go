@@ -193,7 +193,7 @@ func TestTheStoreIsNotCountedWithEveryLook(t *testing.T) {
 }
 
 func TestOverviewWithoutAStore(t *testing.T) {
-	s := open(t, set{config: func(c *sojourn.Config) { c.Store, c.Placement = nil, sojourn.CookieOnly }})
+	s := open(t, set{config: func(c *sojourn.Config) { c.Store, c.Mode = nil, sojourn.CookieOnly }})
 	wants(t, s.operator("olga").get("/ops/"), http.StatusOK, "lives in its visitor's cookie", "nothing to count", "no store and no cache", "there is no store.")
 	wants(t, s.operator("olga").get("/ops/session?handle="+strings.Repeat("a", 26)), http.StatusNotFound)
 }

@@ -19,15 +19,13 @@ const kinds = int(sojourn.EventAdopted) + 1
 // forgets them when the process ends. It hears its own process only: behind a
 // load balancer each replica's dashboard draws what that replica did.
 //
-// Give it to Config.Events, alone or with others:
+// Give its method Record to Config.Events, or call it there:
 //
-//	Events: sojourn.JoinEvents(recorder, sojourn.AuditLog(logger))
+//	Events: recorder.Record
 type Recorder struct {
 	mu   sync.Mutex
 	ring [minutes]bucket // a minute is at its Unix time in minutes, modulo the length
 }
-
-var _ sojourn.Events = (*Recorder)(nil)
 
 type bucket struct {
 	minute int64 // Unix time in minutes
@@ -37,8 +35,8 @@ type bucket struct {
 // NewRecorder returns an empty Recorder.
 func NewRecorder() *Recorder { return &Recorder{} }
 
-// SessionEvent counts an event in the minute of its time.
-func (r *Recorder) SessionEvent(_ context.Context, e sojourn.Event) {
+// Record counts an event in the minute of its time.
+func (r *Recorder) Record(_ context.Context, e sojourn.Event) {
 	if int(e.Kind) >= kinds {
 		return
 	}

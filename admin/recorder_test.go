@@ -26,7 +26,7 @@ func TestRecorderCountsByMinute(t *testing.T) {
 		{10 * time.Minute, sojourn.EventLogout},
 		{24*time.Hour - time.Minute, sojourn.EventLogin}, // before the day's first step
 	} {
-		r.SessionEvent(t.Context(), sojourn.Event{Kind: e.kind, Time: noon.Add(-e.ago)})
+		r.Record(t.Context(), sojourn.Event{Kind: e.kind, Time: noon.Add(-e.ago)})
 	}
 	hour := r.series(sojourn.EventLogin, noon.Add(30*time.Second), 60, 1)
 	if hour[59] != 2 || hour[58] != 1 || hour[49] != 1 || sum(hour) != 4 {
@@ -47,13 +47,13 @@ func TestRecorderCountsByMinute(t *testing.T) {
 func TestRecorderForgetsWhatIsADayOld(t *testing.T) {
 	r := NewRecorder()
 	login := func(at time.Time) {
-		r.SessionEvent(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: at})
+		r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: at})
 	}
 	login(noon)
 	login(noon.Add(24 * time.Hour)) // takes the same place
 	login(noon)                     // a day late
 	login(time.Time{})
-	r.SessionEvent(t.Context(), sojourn.Event{Kind: 200, Time: noon}) // of a newer version
+	r.Record(t.Context(), sojourn.Event{Kind: 200, Time: noon}) // of a newer version
 	if got := r.series(sojourn.EventLogin, noon.Add(24*time.Hour), 96, 15); sum(got) != 1 {
 		t.Errorf("%v", got)
 	}
@@ -71,7 +71,7 @@ func TestRecorderHearsManyAtOnce(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 500 {
-				r.SessionEvent(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: noon.Add(-time.Duration(i%60) * time.Minute)})
+				r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: noon.Add(-time.Duration(i%60) * time.Minute)})
 				if i%100 == 0 {
 					draw(r, sojourn.EventLogin, "Logins", noon, spans()[0])
 				}
@@ -87,7 +87,7 @@ func TestRecorderHearsManyAtOnce(t *testing.T) {
 func TestChart(t *testing.T) {
 	r := NewRecorder()
 	for range 7 {
-		r.SessionEvent(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: noon})
+		r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: noon})
 	}
 	c := draw(r, sojourn.EventLogin, "Logins", noon, spans()[0])
 	if c.Total != 7 || c.Top != 10 || strings.Count(string(c.Bars), "<rect") != 1 || !strings.Contains(string(c.Bars), `x="591" y="30" width="7" height="70"><title>12:00: 7</title>`) {

@@ -145,7 +145,7 @@ func fillWith(ctx context.Context, db store.Store, k kind, n int, tidy func(cont
 	if err != nil {
 		return err
 	}
-	m, err := sojourn.New(sojourn.Config{Keys: keys, Store: db, Placement: sojourn.StoredOnly})
+	m, err := sojourn.New(sojourn.Config{Keys: keys, Store: db, Mode: sojourn.StoredOnly})
 	if err != nil {
 		return err
 	}

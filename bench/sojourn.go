@@ -25,15 +25,15 @@ func newOurs(db store.Store, inline bool, opened ...io.Closer) (*ours, error) {
 	if err != nil {
 		return nil, err
 	}
-	placement := sojourn.StoredOnly
+	mode := sojourn.StoredOnly
 	if inline {
-		placement = sojourn.Auto
+		mode = sojourn.Auto
 	}
 	o := &ours{count: sojourn.NewKey[int]("visits")}
 	for i := range o.pages {
 		o.pages[i] = sojourn.NewKey[string](pageName(i))
 	}
-	o.sessions, err = sojourn.New(sojourn.Config{Keys: keys, Store: db, Placement: placement})
+	o.sessions, err = sojourn.New(sojourn.Config{Keys: keys, Store: db, Mode: mode})
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,7 @@
 //
 //	telemetry, err := sojournotel.New(sojournotel.Config{})
 //	db := telemetry.Store("sqlite", db)
-//	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db, Events: telemetry.Events()})
+//	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db, Events: telemetry.Event})
 //	stop, err := telemetry.Observe(sessions)
 //
 // Each of the three works without the others. It uses OpenTelemetry's API only:
@@ -196,22 +196,20 @@ func (t *Telemetry) ObserveCounts(name string, c store.Counter) (stop func() err
 	return r.Unregister, nil
 }
 
-// Events returns a [sojourn.Events] that counts what happens, by kind and
-// reason, and notes it in the span of the request, with the session's handle.
-func (t *Telemetry) Events() sojourn.Events {
-	return sojourn.EventFunc(func(ctx context.Context, e sojourn.Event) {
-		attributes := []attribute.KeyValue{managerKey.String(e.Manager), eventKey.String(e.Kind.String())}
-		if e.Reason != "" {
-			attributes = append(attributes, reasonKey.String(e.Reason))
-		}
-		t.events.Add(ctx, 1, metric.WithAttributes(attributes...))
-		span := trace.SpanFromContext(ctx)
-		if !span.IsRecording() {
-			return
-		}
-		if e.Session != "" {
-			attributes = append(attributes, sessionKey.String(e.Session))
-		}
-		span.AddEvent("sojourn.session."+e.Kind.String(), trace.WithAttributes(attributes...))
-	})
+// Event is for Config.Events: it counts an event, by kind and reason, and notes
+// it in the span of the request, with the session's handle.
+func (t *Telemetry) Event(ctx context.Context, e sojourn.Event) {
+	attributes := []attribute.KeyValue{managerKey.String(e.Manager), eventKey.String(e.Kind.String())}
+	if e.Reason != "" {
+		attributes = append(attributes, reasonKey.String(e.Reason))
+	}
+	t.events.Add(ctx, 1, metric.WithAttributes(attributes...))
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	if e.Session != "" {
+		attributes = append(attributes, sessionKey.String(e.Session))
+	}
+	span.AddEvent("sojourn.session."+e.Kind.String(), trace.WithAttributes(attributes...))
 }

@@ -327,7 +327,7 @@ func TestEveryCounterOfTheManagerIsExported(t *testing.T) {
 
 func TestAManagersCountersAndStreamsAreObserved(t *testing.T) {
 	st := newStation(t)
-	m := sojourntest.NewManager(t, sojourn.Config{Store: st.Store("memory", memory.New()), Events: st.Events(), Name: "shop"})
+	m := sojourntest.NewManager(t, sojourn.Config{Store: st.Store("memory", memory.New()), Events: st.Event, Name: "shop"})
 	stop, err := st.Observe(m)
 	if err != nil {
 		t.Fatal(err)
@@ -362,11 +362,11 @@ func TestAManagersCountersAndStreamsAreObserved(t *testing.T) {
 
 func TestEventsAreCountedAndNotedInTheSpan(t *testing.T) {
 	st := newStation(t)
-	events := st.Events()
+	events := st.Event
 	st.within(func(ctx context.Context) {
-		events.SessionEvent(ctx, sojourn.Event{Kind: sojourn.EventRevoked, Manager: "shop", Reason: sojourn.ReasonLimit, Session: "handle", User: "ada"})
+		events(ctx, sojourn.Event{Kind: sojourn.EventRevoked, Manager: "shop", Reason: sojourn.ReasonLimit, Session: "handle", User: "ada"})
 	})
-	events.SessionEvent(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Manager: "shop", User: "ada", IP: "192.0.2.1", UserAgent: "curl"})
+	events(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Manager: "shop", User: "ada", IP: "192.0.2.1", UserAgent: "curl"})
 	want := map[string]int64{
 		"sojourn.event=revoked,sojourn.event.reason=limit,sojourn.manager=shop": 1,
 		"sojourn.event=login,sojourn.manager=shop":                              1,
@@ -416,7 +416,7 @@ func TestRecordsAreCountedWhenMetricsAreCollected(t *testing.T) {
 // TestARequestsTraceShowsItsStoreCalls is the whole of it, in one request.
 func TestARequestsTraceShowsItsStoreCalls(t *testing.T) {
 	st := newStation(t)
-	m := sojourntest.NewManager(t, sojourn.Config{Store: st.Store("memory", memory.New()), Events: st.Events()})
+	m := sojourntest.NewManager(t, sojourn.Config{Store: st.Store("memory", memory.New()), Events: st.Event})
 	handler := m.Handler(func(_ http.ResponseWriter, _ *http.Request, s *sojourn.Session) { s.Login("ada") })
 	st.within(func(ctx context.Context) {
 		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "POST", "https://example.com/", nil))
@@ -436,7 +436,7 @@ func TestARequestsTraceShowsItsStoreCalls(t *testing.T) {
 // TestTheReadmeListsEveryMetric holds the table of names to what is exported.
 func TestTheReadmeListsEveryMetric(t *testing.T) {
 	st := newStation(t)
-	m := sojourntest.NewManager(t, sojourn.Config{Store: st.Store("memory", memory.New()), Events: st.Events()})
+	m := sojourntest.NewManager(t, sojourn.Config{Store: st.Store("memory", memory.New()), Events: st.Event})
 	if _, err := st.Observe(m); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func ExampleNew() {
 	if err != nil {
 		panic(err)
 	}
-	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Placement: sojourn.CookieOnly})
+	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Mode: sojourn.CookieOnly})
 	if err != nil {
 		panic(err)
 	}

@@ -25,9 +25,9 @@ var (
 
 // everywhere runs a test with sessions in the cookie and in the store.
 func everywhere(t *testing.T, f func(t *testing.T, b *sojourntest.Browser, m *sojourn.Manager)) {
-	for name, policy := range map[string]sojourn.Policy{"inline": sojourn.Auto, "stored": sojourn.StoredOnly} {
+	for name, mode := range map[string]sojourn.Mode{"inline": sojourn.Auto, "stored": sojourn.StoredOnly} {
 		t.Run(name, func(t *testing.T) {
-			m := sojourntest.NewManager(t, sojourn.Config{Placement: policy})
+			m := sojourntest.NewManager(t, sojourn.Config{Mode: mode})
 			f(t, sojourntest.NewBrowser(t, http.NotFoundHandler()), m)
 		})
 	}
@@ -108,7 +108,7 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 }
 
 func TestSettingAnEqualMessageIsNoChange(t *testing.T) {
-	m := sojourntest.NewManager(t, sojourn.Config{Placement: sojourn.StoredOnly})
+	m := sojourntest.NewManager(t, sojourn.Config{Mode: sojourn.StoredOnly})
 	b := sojourntest.NewBrowser(t, http.NotFoundHandler())
 	fields := map[string]any{}
 	for _, name := range strings.Split("abcdefghijklmnop", "") {

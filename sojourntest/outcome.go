@@ -117,15 +117,15 @@ func WantValue[T any](o *Outcome, key sojourn.Key[T], want T) {
 	}
 }
 
-// Events is a [sojourn.Events] that remembers what it hears. The zero value is
-// ready for a Config.
+// Events remembers the events of a manager. The zero value is ready: its method
+// Record is for Config.Events.
 type Events struct {
 	mu  sync.Mutex
 	all []sojourn.Event
 }
 
-// SessionEvent remembers e.
-func (e *Events) SessionEvent(_ context.Context, event sojourn.Event) {
+// Record remembers an event.
+func (e *Events) Record(_ context.Context, event sojourn.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.all = append(e.all, event)

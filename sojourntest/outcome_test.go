@@ -92,7 +92,7 @@ func TestAnOutcomeSaysWhatWasExpected(t *testing.T) {
 
 func TestEventsAreRemembered(t *testing.T) {
 	var events sojourntest.Events
-	m := sojourntest.NewManager(t, sojourn.Config{Events: &events})
+	m := sojourntest.NewManager(t, sojourn.Config{Events: events.Record})
 	b := sojourntest.NewBrowser(t, counter(m))
 	b.Get("/page")
 	b.Prepare(m, func(s *sojourn.Session) { s.Login("ada") })
@@ -127,7 +127,7 @@ func ExampleServe() {
 // What happened to sessions, for handlers that end them.
 func ExampleEvents() {
 	var events sojourntest.Events
-	sessions := sojourntest.NewManager(t, sojourn.Config{Events: &events})
+	sessions := sojourntest.NewManager(t, sojourn.Config{Events: events.Record})
 	browser := sojourntest.NewBrowser(t, shop(sessions))
 	browser.Prepare(sessions, func(s *sojourn.Session) { s.Login("ada") })
 	events.Take()

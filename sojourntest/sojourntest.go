@@ -58,7 +58,7 @@ func NewManager(t testing.TB, cfg sojourn.Config) *sojourn.Manager {
 		}
 		cfg.Keys = keys
 	}
-	if cfg.Store == nil && cfg.Placement != sojourn.CookieOnly {
+	if cfg.Store == nil && cfg.Mode != sojourn.CookieOnly {
 		cfg.Store = memory.New()
 	}
 	if cfg.Logger == nil {

@@ -26,8 +26,8 @@ var (
 func placements(t *testing.T, f func(t *testing.T, cfg sojourn.Config)) {
 	for name, cfg := range map[string]sojourn.Config{
 		"Auto":           {},
-		"StoredOnly":     {Placement: sojourn.StoredOnly},
-		"CookieOnly":     {Placement: sojourn.CookieOnly},
+		"StoredOnly":     {Mode: sojourn.StoredOnly},
+		"CookieOnly":     {Mode: sojourn.CookieOnly},
 		"plain HTTP":     {Cookie: sojourn.Cookie{Insecure: true}},
 		"another name":   {Name: "staff", Cookie: sojourn.Cookie{Path: "/page"}},
 		"own domain":     {Cookie: sojourn.Cookie{Domain: "example.com"}},
@@ -120,7 +120,7 @@ func TestALogoutIsSeenInTheAnswer(t *testing.T) {
 }
 
 func TestCookieOnlySessionsMayTakeSeveralCookies(t *testing.T) {
-	m := sojourntest.NewManager(t, sojourn.Config{Placement: sojourn.CookieOnly, InlineLimit: 15000})
+	m := sojourntest.NewManager(t, sojourn.Config{Mode: sojourn.CookieOnly, InlineLimit: 15000})
 	long := strings.Repeat("x", 8000)
 	r := sojourntest.Request(t, m, "GET", "/", nil, func(s *sojourn.Session) { theme.Set(s, long) })
 	if n := len(r.Cookies()); n < 2 {
@@ -167,7 +167,7 @@ func TestABrowserIsOneVisitor(t *testing.T) {
 
 func TestABrowserHoldsTheCookiesOfSeveralManagers(t *testing.T) {
 	shop := sojourntest.NewManager(t, sojourn.Config{})
-	staff := sojourntest.NewManager(t, sojourn.Config{Name: "staff", Placement: sojourn.CookieOnly})
+	staff := sojourntest.NewManager(t, sojourn.Config{Name: "staff", Mode: sojourn.CookieOnly})
 	b := sojourntest.NewBrowser(t, http.NotFoundHandler())
 	b.Prepare(shop, func(s *sojourn.Session) { s.Login("ada") })
 	b.Prepare(staff, func(s *sojourn.Session) { s.Login("grace") })
@@ -191,7 +191,7 @@ func TestABrowserShowsRedirectsAndFollowsThemWhenAsked(t *testing.T) {
 }
 
 func TestABrowsersTabsWorkAtOnce(t *testing.T) {
-	m := sojourntest.NewManager(t, sojourn.Config{Placement: sojourn.StoredOnly})
+	m := sojourntest.NewManager(t, sojourn.Config{Mode: sojourn.StoredOnly})
 	b := sojourntest.NewBrowser(t, counter(m))
 	b.Get("/")
 	var tabs sync.WaitGroup
@@ -261,7 +261,7 @@ func TestAGivenConfigurationIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := sojourn.Config{Keys: keys, Placement: sojourn.CookieOnly, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	cfg := sojourn.Config{Keys: keys, Mode: sojourn.CookieOnly, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	one, two := sojourntest.NewManager(t, cfg), sojourntest.NewManager(t, cfg)
 	r := sojourntest.Request(t, one, "GET", "/", nil, func(s *sojourn.Session) { theme.Set(s, "dark") })
 	w := httptest.NewRecorder()
@@ -273,7 +273,7 @@ func TestAGivenConfigurationIsKept(t *testing.T) {
 
 func TestMistakesFailTheTest(t *testing.T) {
 	stored := sojourntest.NewManager(t, sojourn.Config{})
-	cookies := sojourntest.NewManager(t, sojourn.Config{Placement: sojourn.CookieOnly})
+	cookies := sojourntest.NewManager(t, sojourn.Config{Mode: sojourn.CookieOnly})
 	for name, f := range map[string]func(t testing.TB){
 		"a configuration that is refused": func(t testing.TB) { sojourntest.NewManager(t, sojourn.Config{InlineLimit: -1}) },
 		"a session that cannot be saved": func(t testing.TB) {

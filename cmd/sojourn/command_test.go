@@ -126,7 +126,7 @@ func newServiceOn(t *testing.T, url string, cfg sojourn.Config) *service {
 			t.Error(err)
 		}
 	})
-	if s.database = db; cfg.Placement != sojourn.CookieOnly {
+	if s.database = db; cfg.Mode != sojourn.CookieOnly {
 		cfg.Store = db
 	}
 	s.sessions = sojourntest.NewManager(t, cfg)

@@ -271,7 +271,7 @@ func TestInspectTakesACookieInEveryForm(t *testing.T) {
 }
 
 func TestInspectJoinsNumberedCookies(t *testing.T) {
-	s := newService(t, sojourn.Config{Placement: sojourn.CookieOnly, InlineLimit: 15000})
+	s := newService(t, sojourn.Config{Mode: sojourn.CookieOnly, InlineLimit: 15000})
 	long := strings.Repeat("abc", 3000)
 	handle, cookies := s.visit(t, func(session *sojourn.Session) { theme.Set(session, long) })
 	if n := strings.Count(cookies, "="); n < 3 {

@@ -262,7 +262,7 @@ func TestStatsCountsForAStoreThatCannot(t *testing.T) {
 }
 
 func TestAServiceMayUseTheStoreMeanwhile(t *testing.T) {
-	s := newService(t, sojourn.Config{Placement: sojourn.StoredOnly})
+	s := newService(t, sojourn.Config{Mode: sojourn.StoredOnly})
 	visits := sojourn.NewKey[int]("visits")
 	handle, _ := s.visit(t, func(session *sojourn.Session) { visits.Set(session, 1) })
 	var before, after rowJSON

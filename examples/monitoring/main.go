@@ -83,10 +83,14 @@ func newApp() (handler http.Handler, closeAll func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	audit := sojourn.AuditLog(nil)
 	sessions, err := sojourn.New(sojourn.Config{
-		Keys:   keys,
-		Store:  telemetry.Store("tiers", front),
-		Events: sojourn.JoinEvents(telemetry.Events(), sojourn.AuditLog(nil)),
+		Keys:  keys,
+		Store: telemetry.Store("tiers", front),
+		Events: func(ctx context.Context, e sojourn.Event) {
+			telemetry.Event(ctx, e)
+			audit(ctx, e)
+		},
 	})
 	if err != nil {
 		return nil, nil, err

@@ -96,19 +96,18 @@ func (o *options) config(ctx context.Context, logger *slog.Logger) (sojourn.Conf
 	cfg := sojourn.Config{
 		IdleTimeout: o.idle,
 		Lifetime:    o.lifetime,
-		RotateEvery: o.rotate,
-		Grace:       o.grace,
+		Rotation:    sojourn.Rotation{Every: o.rotate, Grace: o.grace},
 		Timeout:     o.timeout,
-		MaxPerUser:  o.maxPerUser,
+		Limit:       sojourn.Limit{Max: o.maxPerUser},
 		Cookie:      sojourn.Cookie{Insecure: o.insecure},
 		Logger:      logger,
 	}
 	switch {
 	case o.store == noStore:
-		cfg.Placement = sojourn.CookieOnly
+		cfg.Mode = sojourn.CookieOnly
 		cfg.InlineLimit = o.inline
 	case o.given["inline"] && o.inline == 0:
-		cfg.Placement = sojourn.StoredOnly
+		cfg.Mode = sojourn.StoredOnly
 	default:
 		cfg.InlineLimit = o.inline
 	}

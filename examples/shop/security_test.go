@@ -258,12 +258,12 @@ func (s *testShop) populate(t *testing.T) {
 		} {
 			for range 4 {
 				if random.Float64() < often*busy/4 {
-					s.shop.recorder.SessionEvent(t.Context(), sojourn.Event{Kind: kind, Time: at})
+					s.shop.recorder.Record(t.Context(), sojourn.Event{Kind: kind, Time: at})
 				}
 			}
 		}
 	}
-	s.shop.recorder.SessionEvent(t.Context(), sojourn.Event{Kind: sojourn.EventTheftSuspected, Time: now.Add(-5 * time.Hour)})
+	s.shop.recorder.Record(t.Context(), sojourn.Event{Kind: sojourn.EventTheftSuspected, Time: now.Add(-5 * time.Hour)})
 }
 
 // signInFrom signs olga in from an address that no test connects from.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"embed"
 	"errors"
 	"log/slog"
@@ -58,13 +59,17 @@ func newShop(p parts) (*shop, error) {
 	// Everything that is not set here has a default that suits a shop: sessions
 	// that hold little stay in the cookie, end after 7 days without a visit and
 	// after 30 days in any case, and the cookies are HttpOnly, Secure and Lax.
+	audit := sojourn.AuditLog(p.logger)
 	s.sessions, err = sojourn.New(sojourn.Config{
 		Keys:         p.keys,
 		Store:        meteredStore{p.store},
 		Cookie:       sojourn.Cookie{Insecure: p.insecure},
 		ErrorHandler: s.sessionFailed,
-		Events:       sojourn.JoinEvents(s.recorder, sojourn.AuditLog(p.logger)),
-		Logger:       p.logger,
+		Events: func(ctx context.Context, e sojourn.Event) {
+			s.recorder.Record(ctx, e)
+			audit(ctx, e)
+		},
+		Logger: p.logger,
 	})
 	if err != nil {
 		return nil, err

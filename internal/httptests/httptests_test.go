@@ -293,7 +293,7 @@ func TestTwoManagersInAChiRouter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	staff, err := sojourn.New(sojourn.Config{Name: "staff", Keys: keys, Store: memory.New(), Placement: sojourn.StoredOnly})
+	staff, err := sojourn.New(sojourn.Config{Name: "staff", Keys: keys, Store: memory.New(), Mode: sojourn.StoredOnly})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func newModelRun(t *testing.T, open func(*world) (legacy.Format, error), keys *s
 		}},
 	}
 	r.m, err = sojourn.New(sojourn.Config{
-		Keys: keys, Store: memory.New(), Adopt: a, MaxPerUser: 1, IdleTimeout: modelIdle, Lifetime: modelLifetime,
+		Keys: keys, Store: memory.New(), Adopt: a, Limit: sojourn.Limit{Max: 1}, IdleTimeout: modelIdle, Lifetime: modelLifetime,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

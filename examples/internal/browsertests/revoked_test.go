@@ -27,7 +27,7 @@ func revokedTabs(t *testing.T, browser context.Context) {
 			}
 		},
 		"by a login elsewhere": func(*testing.T) {
-			s.deploy(sojourn.Config{MaxPerUser: 1})
+			s.deploy(sojourn.Config{Limit: sojourn.Limit{Max: 1}})
 			device.after("login-ada")
 			s.deploy(lax)
 		},

@@ -37,7 +37,7 @@ func securityHeaders() http.Header {
 // back, or it is refused, and the visitor can always log out.
 func TestTheDefaultSizesFitBehindEveryProxy(t *testing.T) {
 	cookieOnly := func(limit int) func(*sojourn.Config) {
-		return func(c *sojourn.Config) { c.Store, c.Placement, c.InlineLimit = nil, sojourn.CookieOnly, limit }
+		return func(c *sojourn.Config) { c.Store, c.Mode, c.InlineLimit = nil, sojourn.CookieOnly, limit }
 	}
 	const large = "CookieOnly, as large as the guide allows by default"
 	for name, proxy := range map[string]func(*testing.T, string) string{

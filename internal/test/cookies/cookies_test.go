@@ -119,7 +119,7 @@ func cookieHeader(jar map[string]string) http.Header {
 func FuzzOpenCookies(f *testing.F) {
 	db := &row{}
 	auto := fuzzManager(f, func(c *sojourn.Config) { c.Store, c.FormerCookies = db, []sojourn.Cookie{{Domain: "example.com"}} })
-	numbered := fuzzManager(f, func(c *sojourn.Config) { c.Placement, c.InlineLimit = sojourn.CookieOnly, 15000 })
+	numbered := fuzzManager(f, func(c *sojourn.Config) { c.Mode, c.InlineLimit = sojourn.CookieOnly, 15000 })
 
 	name := "v"
 	text, kept := sojourn.NewKey[string](name), sojourn.NewKey[string](name, sojourn.ServerSide)
@@ -204,7 +204,7 @@ func FuzzSealedCookies(f *testing.F) {
 	}
 	db := &row{}
 	auto := fuzzManager(f, func(c *sojourn.Config) { c.Store = db })
-	alone := fuzzManager(f, func(c *sojourn.Config) { c.Placement = sojourn.CookieOnly })
+	alone := fuzzManager(f, func(c *sojourn.Config) { c.Mode = sojourn.CookieOnly })
 	text := sojourn.NewKey[string]("v")
 
 	now := time.Now().Truncate(24 * time.Hour) // the processes of the fuzzer start one after the other

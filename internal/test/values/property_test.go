@@ -367,7 +367,7 @@ type keeper struct {
 
 func newKeeper(t testing.TB) *keeper {
 	m, err := sojourn.New(sojourn.Config{
-		Keys: sitetest.Keys(t), Store: memory.New(), Placement: sojourn.StoredOnly, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Keys: sitetest.Keys(t), Store: memory.New(), Mode: sojourn.StoredOnly, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
