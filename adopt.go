@@ -612,13 +612,13 @@ func (m *Manager) heirIdentity(of *origin) stored.Who {
 }
 
 func (m *Manager) legacyIdentity(kind, source, what string) stored.Who {
-	b := m.cfg.Keys.current().Legacy(kind, m.cfg.Name, source, what)
+	b := m.ring().Legacy(kind, m.cfg.Name, source, what)
 	return stored.WhoIs(b)
 }
 
 // legacyMark is the row key of a note about something of a legacy format.
 func (m *Manager) legacyMark(kind, source, what string) store.ID {
-	return store.HashIdentifier(m.cfg.Keys.current().Legacy(kind, m.cfg.Name, source, what))
+	return store.HashIdentifier(m.ring().Legacy(kind, m.cfg.Name, source, what))
 }
 
 // adoptedAt returns when a legacy session was first adopted: zero if it was not,

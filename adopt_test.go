@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // oldApp is another library's sessions: a cookie "old" with an identifier, and
@@ -320,8 +321,8 @@ func TestALostFirstResponseLosesNothing(t *testing.T) {
 }
 
 func TestTheKeyRotationDoesNotChangeWhatALegacySessionIsAdoptedAs(t *testing.T) {
-	first := sojourn.GenerateKey()
-	index := "index" + strings.TrimPrefix(sojourn.GenerateKey(), "active")
+	first := keys.Generate()
+	index := "index" + strings.TrimPrefix(keys.Generate(), "active")
 	open := func(text string) *sojourn.KeyRing {
 		keys, err := sojourn.ParseKeys(text)
 		if err != nil {
@@ -333,7 +334,7 @@ func TestTheKeyRotationDoesNotChangeWhatALegacySessionIsAdoptedAs(t *testing.T) 
 	old.put("a", dayOld(anna()))
 	s.do(bring(t, "a"), func(session *sojourn.Session) { cartKey.Set(session, 9) })
 	rotated, err := sojourn.New(sojourn.Config{
-		Keys: open(keyText("retired"+strings.TrimPrefix(first, "active"), sojourn.GenerateKey(), index)), Store: s.store,
+		Keys: open(keyText("retired"+strings.TrimPrefix(first, "active"), keys.Generate(), index)), Store: s.store,
 		Adopt: &sojourn.Adopt{From: []sojourn.Legacy{old}, Map: mapOld},
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -185,7 +186,7 @@ func TestComplaintAChangeOfKeysTurnsEveryReturningVisitorIntoAnError(t *testing.
 // oauth2-proxy/oauth2-proxy#3042, pallets/werkzeug#31
 func TestComplaintSecretsCannotBeChangedWhileReplicasServe(t *testing.T) {
 	entry := func(state, created string) string {
-		parts := strings.SplitN(sojourn.GenerateKey(), ":", 3)
+		parts := strings.SplitN(keys.Generate(), ":", 3)
 		return state + ":" + created + ":" + parts[2]
 	}
 	as := func(state, entry string) string { return state + entry[strings.Index(entry, ":"):] }

@@ -11,9 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/wire"
-	"github.com/sojourn-go/sojourn/internal/cookies"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -129,6 +130,18 @@ type Rotation struct {
 	EndOnTheft bool
 }
 
+// KeyRing holds the keys that seal cookies and records. Package keys has its
+// methods, how keys change, and the form of a text of keys.
+type KeyRing = keys.Ring
+
+// LoadKeyFile reads the keys in a file, and makes it with new keys if it is
+// missing: see [keys.LoadFile]. keys.WatchFile also notices changes.
+func LoadKeyFile(path string) (*KeyRing, error) { return keys.LoadFile(path) }
+
+// ParseKeys reads keys from a text, such as an environment variable: see
+// [keys.Parse].
+func ParseKeys(text string) (*KeyRing, error) { return keys.Parse(text) }
+
 const (
 	defaultName        = "session"
 	defaultInlineLimit = 2048
@@ -158,7 +171,7 @@ func (c *Config) complete() error {
 	if likeState(c.Name) {
 		bad("Name %q is how the state cookie of another manager may be called", c.Name)
 	}
-	if c.Keys == nil || c.Keys.current() == nil {
+	if c.Keys == nil || len(c.Keys.Keys()) == 0 {
 		bad("Keys is missing: use LoadKeyFile or ParseKeys")
 	}
 	if isTypedNil(c.Store) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 func TestCookieAttributesFollowTheConfiguration(t *testing.T) {
@@ -684,7 +685,7 @@ func ring(t *testing.T, entries ...string) *sojourn.KeyRing {
 
 // keyOfDay returns new keys of one secret, in each state.
 func keyOfDay(day int) (published, active, retired string) {
-	secret := sojourn.GenerateKey()
+	secret := keys.Generate()
 	secret = secret[strings.LastIndex(secret, ":"):]
 	created := fmt.Sprintf(":202601%02dT000000Z", day)
 	return "published" + created + secret, "active" + created + secret, "retired" + created + secret

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -238,14 +239,14 @@ func (r *credRun) label() string {
 	return fmt.Sprint("s", r.labels)
 }
 
-func newCredRun(t *testing.T, w *credWorld, stats *credStats, keys *sojourn.KeyRing) *credRun {
+func newCredRun(t *testing.T, w *credWorld, stats *credStats, ring *sojourn.KeyRing) *credRun {
 	r := &credRun{
-		t: t, world: w, stats: stats, db: memory.New(), keys: keys,
+		t: t, world: w, stats: stats, db: memory.New(), keys: ring,
 		lives: map[string]*credLife{}, handles: map[string]*credHandle{}, refs: map[string]*credReference{},
 		states: map[string]credState{}, pool: map[string]map[string]bool{}, adopted: map[string]*credHandle{},
 	}
 	if strings.Contains(w.events, "keys") {
-		r.keyText = keyText(sojourn.GenerateKey(), "index"+strings.TrimPrefix(sojourn.GenerateKey(), "active"))
+		r.keyText = keyText(keys.Generate(), "index"+strings.TrimPrefix(keys.Generate(), "active"))
 		r.keys = parse(t, r.keyText)
 	}
 	cfg := sojourn.Config{
@@ -885,7 +886,7 @@ func (r *credRun) newKeys() bool {
 	r.behind = r.manager(cfg)
 	entries := strings.Fields(r.keyText)[1:]
 	entries[0] = "retired" + strings.TrimPrefix(entries[0], "active")
-	if err := r.keys.Replace(keyText(append(entries, sojourn.GenerateKey())...)); err != nil {
+	if err := r.keys.Replace(keyText(append(entries, keys.Generate())...)); err != nil {
 		r.t.Fatal(err)
 	}
 	return len(r.visitor) > 0

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // Keys come from a file, or from a text such as an environment variable. To
@@ -12,7 +13,7 @@ import (
 // retire the old one.
 func ExampleParseKeys() {
 	secret := func(key string) string { return key[strings.LastIndex(key, ":"):] }
-	old, next := secret(sojourn.GenerateKey()), secret(sojourn.GenerateKey())
+	old, next := secret(keys.Generate()), secret(keys.Generate())
 
 	for _, text := range []string{
 		"active:20260101T000000Z" + old,

@@ -9,13 +9,14 @@ import (
 	"strings"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 // A handler that remembers its visitors. The examples use the store in memory;
 // a service opens one that lasts, such as the one of package sqlite.
 func Example() {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey()) // or LoadKeyFile
+	keys, err := sojourn.ParseKeys(keys.Generate()) // or LoadKeyFile
 	if err != nil {
 		panic(err)
 	}
@@ -52,7 +53,7 @@ func Example() {
 // manager returns a manager for an example. It panics where a program would
 // report the error.
 func manager(cfg sojourn.Config) *sojourn.Manager {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		panic(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -536,7 +537,7 @@ func only(t *testing.T, db *faults.Store) store.Record {
 }
 
 func TestLackingKeyOfARecordIsAnOutageAndOverwritesNothing(t *testing.T) {
-	one, two := sojourn.GenerateKey(), sojourn.GenerateKey()
+	one, two := keys.Generate(), keys.Generate()
 	ring := func(text string) *sojourn.KeyRing {
 		keys, err := sojourn.ParseKeys(text)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -165,7 +166,7 @@ func storedOnly(c *sojourn.Config) { c.Mode = sojourn.StoredOnly }
 
 func newKeys(t testing.TB) *sojourn.KeyRing {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 // A CookieOnly manager that gets a store leaves logged-in cookies behind. They
 // have no server side, so a copy of one would survive every logout.
 func TestALoginInACookieIsWorthNothingOnceThereIsAStore(t *testing.T) {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +50,7 @@ func TestALoginInACookieIsWorthNothingOnceThereIsAStore(t *testing.T) {
 }
 
 func TestTheAddressOfAVisitorIsKeptWithAndWithoutAPort(t *testing.T) {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,13 +16,14 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 // A deployment writes the key file line by line, slower than a service looks.
 func TestAKeyFileThatIsWrittenLineByLineLogsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		index, old, next := withState(sojourn.GenerateKey(), "index"), olderKey(), sojourn.GenerateKey()
+		index, old, next := withState(keys.Generate(), "index"), olderKey(), keys.Generate()
 		text := keyText(index, withState(old, "retired"), next)
 		path := filepath.Join(t.TempDir(), "session.keys")
 		write := func(s string) {
@@ -37,7 +38,7 @@ func TestAKeyFileThatIsWrittenLineByLineLogsNobodyOut(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var log logBook
-		keys, err := sojourn.WatchKeyFile(ctx, path, time.Second, slog.New(&log))
+		keys, err := keys.WatchFile(ctx, path, time.Second, slog.New(&log))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +76,7 @@ func TestAKeyFileThatIsWrittenLineByLineLogsNobodyOut(t *testing.T) {
 
 func TestAServiceDoesNotStartWithAnIncompleteKeyFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "session.keys")
-	text := keyText(withState(sojourn.GenerateKey(), "index"), olderKey(), sojourn.GenerateKey())
+	text := keyText(withState(keys.Generate(), "index"), olderKey(), keys.Generate())
 	text = strings.TrimSuffix(text, "\n")
 	for n := range len(text) {
 		if _, err := sojourn.ParseKeys(text[:n]); err == nil {
@@ -91,7 +92,7 @@ func TestAServiceDoesNotStartWithAnIncompleteKeyFile(t *testing.T) {
 }
 
 func TestReplaceRefusesEveryIncompleteText(t *testing.T) {
-	text := strings.TrimSuffix(keyText(withState(sojourn.GenerateKey(), "index"), withState(olderKey(), "retired"), sojourn.GenerateKey()), "\n")
+	text := strings.TrimSuffix(keyText(withState(keys.Generate(), "index"), withState(olderKey(), "retired"), keys.Generate()), "\n")
 	keys := parse(t, text)
 	before := keys.String()
 	for n := range len(text) {
@@ -107,18 +108,18 @@ func TestReplaceRefusesEveryIncompleteText(t *testing.T) {
 // A complete text can lack the key too: that of another service, a restored
 // backup, an edit that took the wrong key away, a stage that was missed.
 func TestAReloadKeepsTheKeyThatSeals(t *testing.T) {
-	index, old, next := withState(sojourn.GenerateKey(), "index"), olderKey(), sojourn.GenerateKey()
+	index, old, next := withState(keys.Generate(), "index"), olderKey(), keys.Generate()
 	for what, text := range map[string]string{
 		"the next key alone":         keyText(index, next),
-		"the next key, published":    keyText(index, next, withState(sojourn.GenerateKey(), "published")),
-		"a key that nobody knows":    keyText(index, sojourn.GenerateKey()),
+		"the next key, published":    keyText(index, next, withState(keys.Generate(), "published")),
+		"a key that nobody knows":    keyText(index, keys.Generate()),
 		"a backup of before it came": keyText(index, withState(olderKey(), "active")),
 	} {
-		keys := parse(t, keyText(index, old, withState(next, "published")))
-		before := keys.String()
-		err := keys.Replace(text)
-		if !errors.Is(err, sojourn.ErrSealingKey) || keys.String() != before {
-			t.Errorf("%s: %v, and the ring is %v; want ErrSealingKey, and no change", what, err, keys)
+		ring := parse(t, keyText(index, old, withState(next, "published")))
+		before := ring.String()
+		err := ring.Replace(text)
+		if !errors.Is(err, keys.ErrSealingKey) || ring.String() != before {
+			t.Errorf("%s: %v, and the ring is %v; want ErrSealingKey, and no change", what, err, ring)
 		}
 	}
 	keys := parse(t, keyText(index, old, withState(next, "published")))
@@ -139,7 +140,7 @@ func TestWatchedKeysWithoutTheOneThatSealsAreAnErrorInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		index, old, next := withState(sojourn.GenerateKey(), "index"), olderKey(), sojourn.GenerateKey()
+		index, old, next := withState(keys.Generate(), "index"), olderKey(), keys.Generate()
 		var mu sync.Mutex
 		text := keyText(index, old)
 		put := func(s string) {
@@ -150,7 +151,7 @@ func TestWatchedKeysWithoutTheOneThatSealsAreAnErrorInTheLog(t *testing.T) {
 			synctest.Wait()
 		}
 		var log logBook
-		keys, err := sojourn.WatchKeys(ctx, time.Second, slog.New(&log), func(context.Context) (string, error) {
+		keys, err := keys.Watch(ctx, time.Second, slog.New(&log), func(context.Context) (string, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			return text, nil
@@ -176,7 +177,7 @@ func TestMakingAKeyFileIsLogged(t *testing.T) {
 	var book logBook
 	path := filepath.Join(t.TempDir(), "session.keys")
 	for range 2 { // made once
-		if _, err := sojourn.WatchKeyFile(t.Context(), path, time.Hour, slog.New(&book)); err != nil {
+		if _, err := keys.WatchFile(t.Context(), path, time.Hour, slog.New(&book)); err != nil {
 			t.Fatal(err)
 		}
 	}

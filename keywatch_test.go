@@ -16,6 +16,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -32,45 +33,45 @@ func keyText(entries ...string) string {
 
 // olderKey returns a new active key that was made before another.
 func olderKey() string {
-	part := strings.Split(sojourn.GenerateKey(), ":")
+	part := strings.Split(keys.Generate(), ":")
 	return part[0] + ":20200101T000000Z:" + part[2]
 }
 
 func parse(t *testing.T, text string) *sojourn.KeyRing {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(text)
+	ring, err := sojourn.ParseKeys(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys
+	return ring
 }
 
 func TestReplaceKeepsTheRingOnAnError(t *testing.T) {
 	first := olderKey()
-	keys := parse(t, first)
-	before := keys.String()
+	ring := parse(t, first)
+	before := ring.String()
 	for what, text := range map[string]string{
 		"nothing":       "",
 		"garbage":       "active:never:secret",
 		"no active key": withState(first, "retired"),
 	} {
-		if err := keys.Replace(text); err == nil || strings.Contains(err.Error(), "secret") && what == "garbage" && strings.Contains(err.Error(), "never") {
+		if err := ring.Replace(text); err == nil || strings.Contains(err.Error(), "secret") && what == "garbage" && strings.Contains(err.Error(), "never") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if err := keys.Replace(sojourn.GenerateKey()); !errors.Is(err, sojourn.ErrIndexKey) {
+	if err := ring.Replace(keys.Generate()); !errors.Is(err, keys.ErrIndexKey) {
 		t.Errorf("other keys under which no user's sessions are found: %v, want ErrIndexKey", err)
 	}
-	if keys.String() != before {
-		t.Errorf("the ring has changed from %s to %s", before, keys)
+	if ring.String() != before {
+		t.Errorf("the ring has changed from %s to %s", before, ring)
 	}
-	if err := keys.Replace(keyText(first, sojourn.GenerateKey())); err != nil {
+	if err := ring.Replace(keyText(first, keys.Generate())); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestKeysAreDescribedWithoutSecrets(t *testing.T) {
-	first, second := olderKey(), sojourn.GenerateKey()
+	first, second := olderKey(), keys.Generate()
 	infos := parse(t, keyText(first, withState(second, "published"))).Keys()
 	if len(infos) != 2 || infos[0].State != "active" || !infos[0].Seals || infos[1].State != "published" || infos[1].Seals ||
 		infos[0].ID == infos[1].ID || len(infos[0].ID) != 8 || infos[0].Created.Year() != 2020 {
@@ -81,10 +82,10 @@ func TestKeysAreDescribedWithoutSecrets(t *testing.T) {
 // TestKeysRollOverWhileReplicasAreAtDifferentStages goes through the documented
 // procedure, one replica after the other, under load.
 func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
-	old, fresh := olderKey(), sojourn.GenerateKey()
+	old, fresh := olderKey(), keys.Generate()
 	// In the last stage the old key is gone. Without an index entry that would
 	// lose users' sessions, so the ring has one.
-	index := withState(sojourn.GenerateKey(), "index")
+	index := withState(keys.Generate(), "index")
 	stages := []string{
 		keyText(index, old),
 		keyText(index, old, withState(fresh, "published")),
@@ -182,13 +183,13 @@ func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
 	}
 }
 
-func TestWatchKeyFile(t *testing.T) {
+func TestWatchFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		path := filepath.Join(t.TempDir(), "keys", "session.keys")
 		var log logBook
-		keys, err := sojourn.WatchKeyFile(ctx, path, time.Minute, slog.New(&log))
+		ring, err := keys.WatchFile(ctx, path, time.Minute, slog.New(&log))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,8 +205,8 @@ func TestWatchKeyFile(t *testing.T) {
 			time.Sleep(time.Minute + time.Millisecond)
 			synctest.Wait()
 		}
-		write(strings.Replace(string(text), "entries:2", "entries:3", 1) + withState(sojourn.GenerateKey(), "published"))
-		if n := len(keys.Keys()); n != 2 {
+		write(strings.Replace(string(text), "entries:2", "entries:3", 1) + withState(keys.Generate(), "published"))
+		if n := len(ring.Keys()); n != 2 {
 			t.Errorf("%d keys after the file got a second one", n)
 		}
 		time.Sleep(time.Hour)
@@ -215,46 +216,46 @@ func TestWatchKeyFile(t *testing.T) {
 		for range 3 {
 			write("garbage")
 		}
-		if n := len(keys.Keys()); n != 2 {
+		if n := len(ring.Keys()); n != 2 {
 			t.Errorf("%d keys after the file became unusable, want those before", n)
 		}
 		if n := len(log.with("could not be reloaded")); n != 1 {
 			t.Errorf("%d log lines about one unusable file, want 1", n)
 		}
 		write(string(text))
-		if n := len(keys.Keys()); n != 1 {
+		if n := len(ring.Keys()); n != 1 {
 			t.Errorf("%d keys after the file was as before", n)
 		}
 		cancel()
 		synctest.Wait()
-		write(strings.Replace(string(text), "entries:2", "entries:3", 1) + withState(sojourn.GenerateKey(), "published"))
-		if n := len(keys.Keys()); n != 1 {
+		write(strings.Replace(string(text), "entries:2", "entries:3", 1) + withState(keys.Generate(), "published"))
+		if n := len(ring.Keys()); n != 1 {
 			t.Errorf("%d keys: somebody still watches", n)
 		}
 	})
 }
 
-func TestWatchKeysOfAFunction(t *testing.T) {
+func TestWatchOfAFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var mu sync.Mutex
-		text, fails := sojourn.GenerateKey(), error(nil)
+		text, fails := keys.Generate(), error(nil)
 		load := func(context.Context) (string, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			return text, fails
 		}
-		keys, err := sojourn.WatchKeys(ctx, 0, slog.New(&logBook{}), load)
+		ring, err := keys.Watch(ctx, 0, slog.New(&logBook{}), load)
 		if err != nil {
 			t.Fatal(err)
 		}
 		mu.Lock()
-		text = keyText(text, sojourn.GenerateKey())
+		text = keyText(text, keys.Generate())
 		fails = errors.New("the key service is away")
 		mu.Unlock()
 		time.Sleep(time.Hour)
-		if len(keys.Keys()) != 1 {
+		if len(ring.Keys()) != 1 {
 			t.Error("keys were taken from a load that failed")
 		}
 		mu.Lock()
@@ -262,10 +263,10 @@ func TestWatchKeysOfAFunction(t *testing.T) {
 		mu.Unlock()
 		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
-		if len(keys.Keys()) != 2 {
+		if len(ring.Keys()) != 2 {
 			t.Error("the new key was not taken on")
 		}
-		if _, err := sojourn.WatchKeys(ctx, 0, nil, func(context.Context) (string, error) { return "", errors.New("away") }); err == nil {
+		if _, err := keys.Watch(ctx, 0, nil, func(context.Context) (string, error) { return "", errors.New("away") }); err == nil {
 			t.Error("no error from the first load")
 		}
 	})
@@ -275,9 +276,9 @@ func TestALoadOfKeysThatHangsIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		text := sojourn.GenerateKey()
+		text := keys.Generate()
 		var calls atomic.Int64
-		keys, err := sojourn.WatchKeys(ctx, time.Minute, slog.New(&logBook{}), func(ctx context.Context) (string, error) {
+		ring, err := keys.Watch(ctx, time.Minute, slog.New(&logBook{}), func(ctx context.Context) (string, error) {
 			switch calls.Add(1) {
 			case 1:
 				return text, nil
@@ -285,7 +286,7 @@ func TestALoadOfKeysThatHangsIsGivenUp(t *testing.T) {
 				<-ctx.Done()
 				return "", ctx.Err()
 			default:
-				return keyText(text, sojourn.GenerateKey()), nil
+				return keyText(text, keys.Generate()), nil
 			}
 		})
 		if err != nil {
@@ -293,7 +294,7 @@ func TestALoadOfKeysThatHangsIsGivenUp(t *testing.T) {
 		}
 		time.Sleep(3*time.Minute + time.Millisecond)
 		synctest.Wait()
-		if n := len(keys.Keys()); n != 2 {
+		if n := len(ring.Keys()); n != 2 {
 			t.Errorf("%d keys after %d loads: it still waits for the one that hangs", n, calls.Load())
 		}
 		cancel()
@@ -302,8 +303,8 @@ func TestALoadOfKeysThatHangsIsGivenUp(t *testing.T) {
 }
 
 func TestKeysAreNotWatchedAtNegativeIntervals(t *testing.T) {
-	load := func(context.Context) (string, error) { return sojourn.GenerateKey(), nil }
-	if _, err := sojourn.WatchKeys(t.Context(), -time.Second, nil, load); err == nil {
+	load := func(context.Context) (string, error) { return keys.Generate(), nil }
+	if _, err := keys.Watch(t.Context(), -time.Second, nil, load); err == nil {
 		t.Error("no error")
 	}
 }

@@ -14,9 +14,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/bridge"
 	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
@@ -41,6 +43,7 @@ type Manager struct {
 	// adoptions counts what Config.Adopt does.
 	adoptions adoptions
 	logins    succession
+	ring      func() *seal.Ring // the keys that Config.Keys holds now
 
 	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
 	closing   sync.Once
@@ -57,7 +60,7 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
+	m := &Manager{cfg: cfg, ring: bridge.Keys(cfg.Keys), log: cfg.Logger, aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
 	_, m.caches = cfg.Store.(store.FloorLoader)
 	m.stop, m.stopNow = context.WithCancel(context.Background())
 	m.limits = rules.Limits{
@@ -70,11 +73,11 @@ func New(cfg Config) (*Manager, error) {
 		former = append(former, cfg.FormerCookies[i].attributes())
 	}
 	m.cookies = cookies.New(cookies.Options{
-		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: cfg.Keys.current, Bound: m.aad,
+		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: m.ring, Bound: m.aad,
 		Former: former, Mended: observer{m}.Mended,
 	})
 	m.stored = stored.New(stored.Options{
-		Store: cfg.Store, Limits: &m.limits, Ring: cfg.Keys.current, Name: cfg.Name, Bound: m.aad,
+		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Name: cfg.Name, Bound: m.aad,
 		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.legacyUntil, Carry: carryLink,
 	})
 	o := ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds}

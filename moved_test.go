@@ -14,6 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -379,7 +380,7 @@ func TestAClockThatWasAheadHoldsUpNoSweep(t *testing.T) {
 func TestARecordWhoseKeyIsLackingIsAnErrorLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, log := memory.New(), &written{}
-		shared := sojourn.GenerateKey()
+		shared := keys.Generate()
 		ring := func(text string) *sojourn.KeyRing {
 			keys, err := sojourn.ParseKeys(text)
 			if err != nil {
@@ -388,7 +389,7 @@ func TestARecordWhoseKeyIsLackingIsAnErrorLine(t *testing.T) {
 			return keys
 		}
 		one := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(shared)}))
-		other := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(sojourn.GenerateKey()), Logger: log.logger()}))
+		other := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(keys.Generate()), Logger: log.logger()}))
 		_, handle := loginAs(t, one, "anna")
 		// The browser's cookie is sealed with a key that both have, the record is not.
 		b := sitetest.NewBrowser()

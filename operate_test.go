@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 func TestOperatorsLearnWhatAManagerIsMadeOf(t *testing.T) {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,9 +64,6 @@ func (c Config) Format(f fmt.State, _ rune) { printText(f, c.text()) }
 // LogValue is what Format prints.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.text()) }
 
-// LogValue is what String returns.
-func (k *KeyRing) LogValue() slog.Value { return slog.StringValue(k.String()) }
-
 func (a Adopt) text() string { return fmt.Sprintf("sojourn.Adopt(%d formats)", len(a.From)) }
 
 // Format prints how many formats there are, whatever the verb: a format holds

@@ -17,6 +17,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/printtest"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -36,7 +37,7 @@ var canary = sojourn.NewKey[string]("card")
 
 func newPrinted(t *testing.T, edit func(*sojourn.Config)) *printed {
 	t.Helper()
-	index, active := withState(sojourn.GenerateKey(), "index"), sojourn.GenerateKey()
+	index, active := withState(keys.Generate(), "index"), keys.Generate()
 	text := keyText(index, active)
 	p := &printed{t: t, config: sojourn.Config{Keys: parse(t, text), Store: memory.New(), Logger: slog.New(slog.DiscardHandler)}}
 	if edit != nil {

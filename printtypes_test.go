@@ -25,7 +25,7 @@ var printsPlainly = map[string]string{
 	"sojourn.Event":                      "what audit logs are for; a session is named by its handle",
 	"sojourn.Flash":                      "a message that the application shows, like a value that it gets",
 	"sojourn.Info":                       "what is shown to the user; no values",
-	"sojourn.KeyInfo":                    "public ids of keys",
+	"keys.Info":                          "public ids of keys",
 	"sojourn.AdoptStats":                 "counters by name",
 
 	"store.EndPage":           "public handles and a cursor",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/admin"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -48,7 +49,7 @@ type set struct {
 func open(t *testing.T, change set) *site {
 	t.Helper()
 	s := &site{t: t, recorder: admin.NewRecorder()}
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memcached"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -141,7 +142,7 @@ func fillWith(ctx context.Context, db store.Store, k kind, n int, tidy func(cont
 			return db.Delete(ctx, store.HashIdentifier([]byte(strconv.Itoa(i))), until)
 		})
 	}
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -21,7 +22,7 @@ type ours struct {
 // cookie as they do by default; without, all of them live in the store. The
 // store, if it can be closed, and what else was opened is closed with them.
 func newOurs(db store.Store, inline bool, opened ...io.Closer) (*ours, error) {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		return nil, err
 	}

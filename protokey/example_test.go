@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/protokey"
 )
 
@@ -15,7 +16,7 @@ import (
 func ExampleNew() {
 	settings := protokey.New[*structpb.Struct]("settings")
 
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		panic(err)
 	}

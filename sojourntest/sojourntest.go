@@ -42,6 +42,7 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -52,7 +53,7 @@ import (
 func NewManager(t testing.TB, cfg sojourn.Config) *sojourn.Manager {
 	t.Helper()
 	if cfg.Keys == nil {
-		keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+		keys, err := sojourn.ParseKeys(keys.Generate())
 		if err != nil {
 			t.Fatalf("sojourntest: making keys: %v", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
 
@@ -257,7 +258,7 @@ func TestTheManagerIsClosedWithItsTest(t *testing.T) {
 
 func TestAGivenConfigurationIsKept(t *testing.T) {
 	var log strings.Builder
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

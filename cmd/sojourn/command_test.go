@@ -13,6 +13,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/programs"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/sojourntest"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/open"
@@ -218,7 +219,7 @@ func TestHelpIsThereForEverything(t *testing.T) {
 
 func TestMistakesOnTheCommandLineAreStatus2(t *testing.T) {
 	handle := strings.Repeat("a", 26)
-	keys := call{env: []string{"SOJOURN_KEYS=" + sojourn.GenerateKey()}}
+	keys := call{env: []string{"SOJOURN_KEYS=" + keys.Generate()}}
 	for _, tt := range []struct {
 		call call
 		args []string

@@ -12,6 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // findingJSON is the documented form of what inspect prints.
@@ -336,7 +337,7 @@ func TestInspectSaysThatAKeyIsOutdated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	retired := strings.NewReplacer("\nentries:2", "\nentries:3", "\nactive:", "\nretired:").Replace(string(text)) + sojourn.GenerateKey() + "\n"
+	retired := strings.NewReplacer("\nentries:2", "\nentries:3", "\nactive:", "\nretired:").Replace(string(text)) + keys.Generate() + "\n"
 	if err := os.WriteFile(s.keys, []byte(retired), 0o600); err != nil {
 		t.Fatal(err)
 	}

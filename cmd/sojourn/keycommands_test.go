@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // anySecret is 32 bytes in base64url that are no part of a path.
@@ -89,7 +90,7 @@ func read(t *testing.T, path string) string {
 
 // entryOf is a key that was made some time ago.
 func entryOf(state string, ago time.Duration) string {
-	_, rest, _ := strings.Cut(sojourn.GenerateKey(), ":")
+	_, rest, _ := strings.Cut(keys.Generate(), ":")
 	_, secret, _ := strings.Cut(rest, ":")
 	return state + ":" + time.Now().Add(-ago).UTC().Format(noteTime) + ":" + secret
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/keyfile"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // A keyFile is the text of a key file, with what is known of each key in it. A
@@ -33,7 +34,7 @@ type keyFile struct {
 type span struct{ start, end int }
 
 type fileKey struct {
-	sojourn.KeyInfo
+	keys.Info
 	span // its entry in the text
 
 	// When it came to its states, from the notes that these commands leave in
@@ -92,7 +93,7 @@ func (f *keyFile) parse() error {
 		case strings.HasPrefix(field, "index:"):
 			f.indexed = true
 		default:
-			f.keys = append(f.keys, fileKey{KeyInfo: infos[len(f.keys)], span: at})
+			f.keys = append(f.keys, fileKey{Info: infos[len(f.keys)], span: at})
 		}
 	}
 	for _, m := range note.FindAllStringSubmatch(f.text, -1) {

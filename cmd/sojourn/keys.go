@@ -8,6 +8,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/keyfile"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // keysVariable is the environment variable with the text of the keys.
@@ -85,7 +86,7 @@ Examples:
 
 func (c *keygen) Run(term terminal) error {
 	if c.File == "" {
-		_, secret, _ := strings.Cut(sojourn.GenerateKey(), ":")
+		_, secret, _ := strings.Cut(keys.Generate(), ":")
 		_, err := fmt.Fprintf(term.out, "%s:%s\n", c.State, secret)
 		return err
 	}

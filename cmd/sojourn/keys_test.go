@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
 
@@ -70,7 +71,7 @@ func TestKeygenNeverOverwrites(t *testing.T) {
 }
 
 func TestKeysMayComeFromTheEnvironment(t *testing.T) {
-	text := sojourn.GenerateKey()
+	text := keys.Generate()
 	keys, err := sojourn.ParseKeys(text)
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/keyfile"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // keysCommands change the keys of a service that runs.
@@ -25,7 +25,7 @@ type keysCommands struct {
 // fleetFlags say what the services that use the keys are like. Waiting times
 // depend on it.
 type fleetFlags struct {
-	Reload   time.Duration `default:"10s" help:"How often the services look at the file: the interval given to WatchKeyFile. Count in how long the file takes to reach every machine."`
+	Reload   time.Duration `default:"10s" help:"How often the services look at the file: the interval given to keys.WatchFile. Count in how long the file takes to reach every machine."`
 	Lifetime time.Duration `default:"720h" help:"The longest lifetime of a session: the services' Config.Lifetime."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
@@ -210,7 +210,7 @@ func (c *keysAdd) Run(term terminal) error {
 				created = k.Created.Add(time.Second)
 			}
 		}
-		_, rest, _ := strings.Cut(sojourn.GenerateKey(), ":")
+		_, rest, _ := strings.Cut(keys.Generate(), ":")
 		_, secret, _ := strings.Cut(rest, ":")
 		file.append("published:" + created.Format(noteTime) + ":" + secret)
 		if err := file.parse(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -180,7 +181,7 @@ func TestOfAnotherNameOrKeyAUserHasNoSessions(t *testing.T) {
 	if r := sojournCommand(t, s.of("list", "ada", "--name", "admin")...).ok(t); !strings.Contains(r.stdout, "HANDLE") {
 		t.Errorf("with it: %s", r.stdout)
 	}
-	other := call{env: []string{"SOJOURN_KEYS=" + sojourn.GenerateKey(), "SOJOURN_STORE=" + s.store}}
+	other := call{env: []string{"SOJOURN_KEYS=" + keys.Generate(), "SOJOURN_STORE=" + s.store}}
 	if r := other.run(t, "user", "list", "ada", "--name", "admin").ok(t); r.stdout != "no sessions\n" {
 		t.Errorf("with other keys: %s", r.stdout)
 	}

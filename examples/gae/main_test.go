@@ -14,8 +14,8 @@ import (
 
 	"google.golang.org/appengine/v2"
 
-	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/gae"
 )
@@ -27,7 +27,7 @@ func instances(t *testing.T, n int) []*httptest.Server {
 	if servers.AppEngine(t) == nil {
 		return nil
 	}
-	keys := sojourn.GenerateKey()
+	keys := keys.Generate()
 	sites := make([]*httptest.Server, n)
 	for i := range sites {
 		h, err := newSite(keys)

@@ -26,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	sojournotel "github.com/sojourn-go/sojourn/otel"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -79,7 +80,7 @@ func newApp() (handler http.Handler, closeAll func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -504,7 +505,7 @@ func (downStore) Save(context.Context, store.Record, store.Base) error { return 
 func (downStore) Delete(context.Context, store.ID, time.Time) error { return errDown }
 
 func TestAnUnreachableStoreIs503(t *testing.T) {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 )
 
 // noStore is the -store of a probe whose sessions live in cookies only.
@@ -113,9 +114,9 @@ func (o *options) config(ctx context.Context, logger *slog.Logger) (sojourn.Conf
 	}
 	var err error
 	if o.keys != "" {
-		cfg.Keys, err = sojourn.WatchKeyFile(ctx, o.keys, o.reload, logger)
+		cfg.Keys, err = keys.WatchFile(ctx, o.keys, o.reload, logger)
 	} else {
-		cfg.Keys, err = sojourn.ParseKeys(sojourn.GenerateKey())
+		cfg.Keys, err = sojourn.ParseKeys(keys.Generate())
 	}
 	return cfg, err
 }

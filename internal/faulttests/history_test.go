@@ -192,12 +192,12 @@ func (h *history) count(k kind, r result) (n int) {
 	return n
 }
 
-var keys = []string{"counter", "list", "text", "ticket"}
+var names = []string{"counter", "list", "text", "ticket"}
 
 // check fails the test if the history cannot be explained.
 func (h *history) check(t testing.TB) {
 	t.Helper()
-	for _, key := range keys {
+	for _, key := range names {
 		ops := h.of(key)
 		result, info := porcupine.CheckOperationsVerbose(session, ops, patience)
 		switch result {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/postgres"
 	"github.com/sojourn-go/sojourn/store/redis"
@@ -96,7 +97,7 @@ func TestClientsThatLeaveAreNoFailuresOfTheStore(t *testing.T) {
 // that is logged in.
 func service(t *testing.T, db store.Store) (*sojourn.Manager, *lines, http.Header) {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

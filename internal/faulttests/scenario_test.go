@@ -347,7 +347,7 @@ func (r *round) judge() {
 func (r *round) counts(v *visitor) {
 	r.t.Helper()
 	for range r.fleet.replicas {
-		for _, key := range keys {
+		for _, key := range names {
 			// It is part of the history, too, though no cache can answer it.
 			b := v.first.withoutFloor()
 			sent := time.Since(r.begin)

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/net/http2/h2c" //nolint:staticcheck // see inH2C
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -190,7 +191,7 @@ func (l *lines) String() string {
 
 func managerWith(t *testing.T, log io.Writer) *sojourn.Manager {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

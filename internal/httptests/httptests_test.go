@@ -20,6 +20,7 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -54,7 +55,7 @@ func (s *shaky) Save(ctx context.Context, rec store.Record, base store.Base) err
 
 func newManager(t *testing.T) (*sojourn.Manager, *shaky) {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +290,7 @@ func (quiet) Panic(any, []byte)                               {}
 
 func TestTwoManagersInAChiRouter(t *testing.T) {
 	m, _ := newManager(t)
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

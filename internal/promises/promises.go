@@ -24,6 +24,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -378,7 +379,7 @@ func ReadYourOwnWrites(t *testing.T, open Open) {
 
 // TheDiskHoldsNoUsableCredential: promise 9.
 func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
-	text := sojourn.GenerateKey()
+	text := keys.Generate()
 	keys, err := sojourn.ParseKeys(text)
 	if err != nil {
 		t.Fatal(err)

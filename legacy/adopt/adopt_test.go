@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/adopt"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
@@ -101,7 +102,7 @@ var formats = map[string]func(*world) (legacy.Format, error){
 
 func manager(t *testing.T, a *sojourn.Adopt) *sojourn.Manager {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

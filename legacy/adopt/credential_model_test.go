@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/adopt"
 	"github.com/sojourn-go/sojourn/legacy/value"
@@ -313,7 +314,7 @@ func (r *modelRun) check(when string) {
 }
 
 func TestNoLegacyCredentialOfAnyFormatResurrectsASession(t *testing.T) {
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/legacy/adopt"
 	"github.com/sojourn-go/sojourn/legacy/gaesessions"
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
@@ -44,7 +45,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey()) // sojourn.LoadKeyFile in real life
+	keys, err := sojourn.ParseKeys(keys.Generate()) // sojourn.LoadKeyFile in real life
 	if err != nil {
 		panic(err)
 	}
@@ -88,7 +89,7 @@ func Example_serviceWithoutMiddleware() {
 	if err != nil {
 		panic(err)
 	}
-	keys, err := sojourn.ParseKeys(sojourn.GenerateKey())
+	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
 		panic(err)
 	}

@@ -1,4 +1,4 @@
-package sojourn
+package keys
 
 import (
 	"context"
@@ -20,8 +20,8 @@ var ErrIndexKey = errors.New("sojourn: the key that finds users' sessions has ch
 // more. A change of keys activates another key first, in a set that has both.
 var ErrSealingKey = errors.New("sojourn: the key that seals now is not among the new keys")
 
-// KeyInfo describes one key of a [KeyRing], without its secret.
-type KeyInfo struct {
+// Info describes one key of a [Ring], without its secret.
+type Info struct {
 	ID      string // public id, 8 hexadecimal digits; what a key seals names it
 	State   string // "published", "active" or "retired"
 	Created time.Time
@@ -29,19 +29,19 @@ type KeyInfo struct {
 }
 
 // Keys describes the keys in the ring now, in the order of the file.
-func (k *KeyRing) Keys() []KeyInfo {
+func (k *Ring) Keys() []Info {
 	ring := k.current()
 	if ring == nil {
 		return nil
 	}
-	var infos []KeyInfo
+	var infos []Info
 	for _, key := range ring.Keys() {
-		infos = append(infos, KeyInfo{key.ID, key.State.String(), key.Created, key.Seals})
+		infos = append(infos, Info{key.ID, key.State.String(), key.Created, key.Seals})
 	}
 	return infos
 }
 
-// Replace takes on the keys in text (see [ParseKeys]) in place of those in use,
+// Replace takes on the keys in text in place of those in use,
 // in every manager that has this ring, without a restart. On an error the ring
 // stays as it is. A text under which users' sessions could no longer be found is
 // [ErrIndexKey].
@@ -49,7 +49,7 @@ func (k *KeyRing) Keys() []KeyInfo {
 // For keys that roll over in many processes without logging anybody out: publish
 // the new key everywhere, then make it active everywhere, and remove the old one
 // once no session is left that it sealed. The guide has the procedure.
-func (k *KeyRing) Replace(text string) error {
+func (k *Ring) Replace(text string) error {
 	ring, err := seal.ParseKeys(text)
 	if err != nil {
 		return fmt.Errorf("sojourn: replacing keys: %w", err)
@@ -70,35 +70,35 @@ func (k *KeyRing) Replace(text string) error {
 	}
 }
 
-// defaultKeyInterval is how often watched keys are looked at.
-const defaultKeyInterval = 10 * time.Second
+// defaultInterval is how often watched keys are looked at.
+const defaultInterval = 10 * time.Second
 
-// WatchKeyFile is [LoadKeyFile] and then takes on the file's changes, until ctx
+// WatchFile is [LoadFile] and then takes on the file's changes, until ctx
 // ends. It looks every interval (0 = 10 seconds), so a roll-out waits at least
 // that long between its stages. A file that cannot be used, among others one that
 // is only half written, is logged as an error, and the keys in use stay; see
-// [KeyRing.Replace]. A nil logger is slog.Default().
-func WatchKeyFile(ctx context.Context, path string, interval time.Duration, logger *slog.Logger) (*KeyRing, error) {
+// [Ring.Replace]. A nil logger is slog.Default().
+func WatchFile(ctx context.Context, path string, interval time.Duration, logger *slog.Logger) (*Ring, error) {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	if _, err := loadOrMakeKeyFile(path, logger); err != nil { // made when missing
+	if _, err := loadOrMake(path, logger); err != nil { // made when missing
 		return nil, err
 	}
-	return WatchKeys(ctx, interval, logger, func(context.Context) (string, error) { return readKeyFile(path) })
+	return Watch(ctx, interval, logger, func(context.Context) (string, error) { return readFile(path) })
 }
 
-// WatchKeys makes a KeyRing of the text that load returns (see [ParseKeys]),
+// Watch makes a Ring of the text that load returns,
 // and calls load again every interval (0 = 10 seconds) until ctx ends: for keys
 // that come from a key management service. A load that fails, or returns what
 // cannot be used, is logged, and the keys in use stay; only the first one is an
 // error. A nil logger is slog.Default().
-func WatchKeys(ctx context.Context, interval time.Duration, logger *slog.Logger, load func(context.Context) (string, error)) (*KeyRing, error) {
+func Watch(ctx context.Context, interval time.Duration, logger *slog.Logger, load func(context.Context) (string, error)) (*Ring, error) {
 	if interval < 0 {
 		return nil, fmt.Errorf("sojourn: watching keys: the interval %v is negative", interval)
 	}
 	if interval == 0 {
-		interval = defaultKeyInterval
+		interval = defaultInterval
 	}
 	if logger == nil {
 		logger = slog.Default()
@@ -107,7 +107,7 @@ func WatchKeys(ctx context.Context, interval time.Duration, logger *slog.Logger,
 	if err != nil {
 		return nil, fmt.Errorf("sojourn: loading keys: %w", err)
 	}
-	ring, err := ParseKeys(text)
+	ring, err := Parse(text)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func WatchKeys(ctx context.Context, interval time.Duration, logger *slog.Logger,
 	return ring, nil
 }
 
-func (k *KeyRing) watch(ctx context.Context, interval time.Duration, logger *slog.Logger, last string, load func(context.Context) (string, error)) {
+func (k *Ring) watch(ctx context.Context, interval time.Duration, logger *slog.Logger, last string, load func(context.Context) (string, error)) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	failing := ""

@@ -1,4 +1,4 @@
-package sojourn
+package keys
 
 import (
 	"bytes"
@@ -18,9 +18,9 @@ import (
 
 // wantSameKeys checks that each ring opens what the other sealed, and that both
 // find users in the same place.
-func wantSameKeys(t *testing.T, a, b *KeyRing) {
+func wantSameKeys(t *testing.T, a, b *Ring) {
 	t.Helper()
-	for _, pair := range [][2]*KeyRing{{a, b}, {b, a}} {
+	for _, pair := range [][2]*Ring{{a, b}, {b, a}} {
 		sealed, err := pair[0].current().Seal(nil, seal.State, []byte("text"), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -34,9 +34,9 @@ func wantSameKeys(t *testing.T, a, b *KeyRing) {
 	}
 }
 
-func loadKeyFile(t *testing.T, path string) *KeyRing {
+func loadKeyFile(t *testing.T, path string) *Ring {
 	t.Helper()
-	keys, err := LoadKeyFile(path)
+	keys, err := LoadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func wantMode(t *testing.T, path string, want fs.FileMode) {
 	}
 }
 
-func TestLoadKeyFileMakesWhatIsMissingForItsOwnerOnly(t *testing.T) {
+func TestLoadFileMakesWhatIsMissingForItsOwnerOnly(t *testing.T) {
 	top := t.TempDir()
 	path := filepath.Join(top, "new", "data", "session.keys")
 	made := loadKeyFile(t, path)
@@ -83,14 +83,14 @@ func TestLoadKeyFileMakesWhatIsMissingForItsOwnerOnly(t *testing.T) {
 	if !strings.HasPrefix(string(text), "# Sojourn session keys") {
 		t.Error("the file does not say what it is")
 	}
-	parsed, err := ParseKeys(string(text))
+	parsed, err := Parse(string(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantSameKeys(t, made, parsed)
 }
 
-func TestLoadKeyFileLeavesNothingElseBehind(t *testing.T) {
+func TestLoadFileLeavesNothingElseBehind(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "session.keys")
 	loadKeyFile(t, path)
 	files, err := os.ReadDir(filepath.Dir(path))
@@ -102,8 +102,8 @@ func TestLoadKeyFileLeavesNothingElseBehind(t *testing.T) {
 	}
 }
 
-func TestLoadKeyFileNeverChangesAFile(t *testing.T) {
-	text := "# mine\n" + GenerateKey()
+func TestLoadFileNeverChangesAFile(t *testing.T) {
+	text := "# mine\n" + Generate()
 	path := writeKeyFile(t, text, 0o640)
 	loadKeyFile(t, path)
 	if _, err := keyfile.Make(path); err != nil { // as by a process that found no file a moment ago
@@ -115,19 +115,19 @@ func TestLoadKeyFileNeverChangesAFile(t *testing.T) {
 	wantMode(t, path, 0o640)
 }
 
-// Nothing in LoadKeyFile is shared between goroutines, so they stand for
+// Nothing in LoadFile is shared between goroutines, so they stand for
 // processes.
-func TestLoadKeyFileGivesAllThatStartAtOnceTheSameKeys(t *testing.T) {
+func TestLoadFileGivesAllThatStartAtOnceTheSameKeys(t *testing.T) {
 	for range 10 {
 		path := filepath.Join(t.TempDir(), "data", "session.keys")
-		var rings [16]*KeyRing
+		var rings [16]*Ring
 		var wg sync.WaitGroup
 		start := make(chan struct{})
 		for i := range rings {
 			wg.Go(func() {
 				<-start
 				var err error
-				if rings[i], err = LoadKeyFile(path); err != nil {
+				if rings[i], err = LoadFile(path); err != nil {
 					t.Error(err)
 				}
 			})
@@ -143,10 +143,10 @@ func TestLoadKeyFileGivesAllThatStartAtOnceTheSameKeys(t *testing.T) {
 	}
 }
 
-func TestLoadKeyFileRefusesWhatEverybodyCanAccess(t *testing.T) {
+func TestLoadFileRefusesWhatEverybodyCanAccess(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o604, 0o602, 0o601, 0o644, 0o666, 0o777} {
-		path := writeKeyFile(t, GenerateKey(), mode)
-		_, err := LoadKeyFile(path)
+		path := writeKeyFile(t, Generate(), mode)
+		_, err := LoadFile(path)
 		if err == nil || !strings.Contains(err.Error(), "chmod o= "+path) {
 			t.Errorf("mode %v: got %v, want an error that tells the way out", mode, err)
 		}
@@ -156,7 +156,7 @@ func TestLoadKeyFileRefusesWhatEverybodyCanAccess(t *testing.T) {
 // A container runtime mounts secrets with mode 0444, read-only: chmod fails there.
 func TestAKeyFileThatIsMountedForEverybodySaysWhatToSetWhereItIsMounted(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o444, 0o644, 0o404, 0o445} {
-		_, err := LoadKeyFile(writeKeyFile(t, GenerateKey(), mode))
+		_, err := LoadFile(writeKeyFile(t, Generate(), mode))
 		for _, want := range []string{fmt.Sprintf("mode %#o", mode), "Kubernetes", "defaultMode: 0400", "fsGroup", "Compose", "mode: 0400", "uid"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("mode %v: %v does not say %q", mode, err, want)
@@ -165,10 +165,10 @@ func TestAKeyFileThatIsMountedForEverybodySaysWhatToSetWhereItIsMounted(t *testi
 	}
 }
 
-func TestLoadKeyFileRefusesAGroupThatWritesWithoutReading(t *testing.T) {
+func TestLoadFileRefusesAGroupThatWritesWithoutReading(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o620, 0o630, 0o420, 0o020} {
-		path := writeKeyFile(t, GenerateKey(), mode)
-		if _, err := LoadKeyFile(path); err == nil || os.Geteuid() == 0 && !strings.Contains(err.Error(), "chmod g= "+path) {
+		path := writeKeyFile(t, Generate(), mode)
+		if _, err := LoadFile(path); err == nil || os.Geteuid() == 0 && !strings.Contains(err.Error(), "chmod g= "+path) {
 			t.Errorf("mode %v: got %v, want an error that tells the way out", mode, err)
 		}
 	}
@@ -176,27 +176,27 @@ func TestLoadKeyFileRefusesAGroupThatWritesWithoutReading(t *testing.T) {
 
 // 0440 is a secret that Kubernetes mounts with fsGroup; 0660 is what it makes of
 // 0600 in any other volume with fsGroup; execution means nothing.
-func TestLoadKeyFileTakesWhatOwnerAndGroupMayRead(t *testing.T) {
+func TestLoadFileTakesWhatOwnerAndGroupMayRead(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o600, 0o400, 0o640, 0o440, 0o660, 0o670, 0o750} {
-		if _, err := LoadKeyFile(writeKeyFile(t, GenerateKey(), mode)); err != nil {
+		if _, err := LoadFile(writeKeyFile(t, Generate(), mode)); err != nil {
 			t.Errorf("mode %v: %v", mode, err)
 		}
 	}
 }
 
-func TestLoadKeyFileRefuses(t *testing.T) {
+func TestLoadFileRefuses(t *testing.T) {
 	folder := t.TempDir()
-	file := writeKeyFile(t, GenerateKey(), 0o600)
+	file := writeKeyFile(t, Generate(), 0o600)
 	for _, c := range []struct{ name, path, want string }{
 		{"a folder", folder, "is not a regular file"},
 		{"a path below a file", filepath.Join(file, "session.keys"), "session.keys"},
 		{"an empty file", writeKeyFile(t, "", 0o600), "is empty"},
 		{"a file without keys", writeKeyFile(t, "# none\n", 0o600), "there is no key"},
-		{"a damaged file", writeKeyFile(t, "entries:2 "+GenerateKey()+"\n"+GenerateKey()[:50], 0o600), "session.keys: entry 2: its secret"},
-		{"a file that is too large", writeKeyFile(t, GenerateKey()+strings.Repeat("\n", seal.MaxText), 0o600), "longer than 65536 bytes"},
+		{"a damaged file", writeKeyFile(t, "entries:2 "+Generate()+"\n"+Generate()[:50], 0o600), "session.keys: entry 2: its secret"},
+		{"a file that is too large", writeKeyFile(t, Generate()+strings.Repeat("\n", seal.MaxText), 0o600), "longer than 65536 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := LoadKeyFile(c.path)
+			_, err := LoadFile(c.path)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -204,8 +204,8 @@ func TestLoadKeyFileRefuses(t *testing.T) {
 	}
 }
 
-func TestLoadKeyFileFollowsALink(t *testing.T) {
-	file := writeKeyFile(t, GenerateKey(), 0o600)
+func TestLoadFileFollowsALink(t *testing.T) {
+	file := writeKeyFile(t, Generate(), 0o600)
 	link := filepath.Join(t.TempDir(), "session.keys")
 	if err := os.Symlink(file, link); err != nil {
 		t.Fatal(err)
@@ -215,18 +215,18 @@ func TestLoadKeyFileFollowsALink(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadKeyFile(link); err == nil {
+	if _, err := LoadFile(link); err == nil {
 		t.Error("a link to nothing: no error")
 	}
 }
 
-func TestParseKeysReadsWhatGenerateKeyReturns(t *testing.T) {
-	text := GenerateKey()
-	a, err := ParseKeys(text)
+func TestParseReadsWhatGenerateReturns(t *testing.T) {
+	text := Generate()
+	a, err := Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := ParseKeys("\t" + text + ", # from the environment")
+	b, err := Parse("\t" + text + ", # from the environment")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,17 +234,17 @@ func TestParseKeysReadsWhatGenerateKeyReturns(t *testing.T) {
 }
 
 func TestKeyErrorsRepeatNoSecret(t *testing.T) {
-	key := GenerateKey()
+	key := Generate()
 	secret := key[strings.LastIndex(key, ":")+1:]
 	for _, text := range []string{
 		secret, ":" + secret, secret + "::", "active:" + secret + ":" + secret, "active:20261120T120000Z:" + secret + "x",
 		"entries:2," + key + "," + key, strings.Replace(key, "active", "retired", 1), "entries:2 " + key + " " + secret, key + " " + secret, "entries:" + secret, "entries:3 " + key,
 	} {
-		_, err := ParseKeys(text)
+		_, err := Parse(text)
 		if err == nil {
 			t.Fatalf("no error for %d bytes", len(text))
 		}
-		_, fileErr := LoadKeyFile(writeKeyFile(t, text, 0o600))
+		_, fileErr := LoadFile(writeKeyFile(t, text, 0o600))
 		for _, err := range []error{err, fileErr} {
 			if out := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(out, secret[:8]) {
 				t.Errorf("the error %q holds the secret", out)
@@ -253,14 +253,14 @@ func TestKeyErrorsRepeatNoSecret(t *testing.T) {
 	}
 }
 
-func TestAKeyRingPrintsWithoutItsSecrets(t *testing.T) {
+func TestARingPrintsWithoutItsSecrets(t *testing.T) {
 	text := "entries:2 active:20261120T131500Z:S0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0tLS0s " + // 32 times K
 		"index:20261120T131500Z:SUlJSUlJSUlJSUlJSUlJSUlJSUlJSUlJSUlJSUlJSUk" // 32 times I
-	keys, err := ParseKeys(text)
+	keys, err := Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "sojourn.KeyRing(1 key, cbb9b900)"
+	const want = "keys.Ring(1 key, cbb9b900)"
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		if got := fmt.Sprintf(verb, keys); got != want {
 			t.Errorf("%s prints %s, want %s", verb, got, want)
@@ -268,10 +268,10 @@ func TestAKeyRingPrintsWithoutItsSecrets(t *testing.T) {
 	}
 
 	var out bytes.Buffer
-	config := struct{ Keys *KeyRing }{keys}
+	config := struct{ Keys *Ring }{keys}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%x"} {
 		fmt.Fprintf(&out, verb, config)
-		fmt.Fprintf(&out, verb, []*KeyRing{keys})
+		fmt.Fprintf(&out, verb, []*Ring{keys})
 	}
 	for _, v := range []any{keys, config} {
 		// The time, in digits, may look like a key in digits.
@@ -299,9 +299,9 @@ func TestAKeyRingPrintsWithoutItsSecrets(t *testing.T) {
 	}
 }
 
-func TestAKeyRingWithoutKeysPrintsToo(t *testing.T) {
-	const want = "sojourn.KeyRing(no keys)"
-	for _, keys := range []*KeyRing{nil, {}} {
+func TestARingWithoutKeysPrintsToo(t *testing.T) {
+	const want = "keys.Ring(no keys)"
+	for _, keys := range []*Ring{nil, {}} {
 		if got := fmt.Sprint(keys); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}

@@ -1,0 +1,11 @@
+// Package bridge holds what one public package of this module needs of a type of
+// another one, and what no public method may give away. The package that declares
+// the type sets a variable here in its init; the other one reads it, and depends
+// on that package in any case.
+package bridge
+
+import "github.com/sojourn-go/sojourn/internal/seal"
+
+// Keys returns the function that returns the keys that a *keys.Ring holds now,
+// nil if it holds none. Package keys sets it; the root reads it.
+var Keys func(ring any) (current func() *seal.Ring)
