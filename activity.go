@@ -3,11 +3,10 @@ package sojourn
 import (
 	"context"
 	"errors"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
 )
@@ -27,13 +26,7 @@ const longRequest = time.Minute
 // waits reports whether the request lasts for as long as a page is open,
 // whatever its visitor does.
 func (s *Session) waits() bool {
-	return s.stream.Load() || s.watch != nil || asksForEvents(s.in)
-}
-
-// asksForEvents reports whether a request asks for an event stream, as browsers
-// do for an EventSource.
-func asksForEvents(h http.Header) bool {
-	return strings.Contains(h.Get("Accept"), "text/event-stream")
+	return s.stream.Load() || s.watch != nil || request.AsksForEvents(s.in)
 }
 
 // activityDue reports whether the visitor's activity is to be noted at now.

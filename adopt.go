@@ -823,7 +823,7 @@ func (m *Manager) legacyFailed(ctx context.Context, format, text string, err err
 		return
 	}
 	m.adoptions.of(format).outages.Add(1)
-	m.report(slog.LevelWarn, text, slog.String("format", format), slog.Any("error", err))
+	m.log.Report(slog.LevelWarn, text, slog.String("format", format), slog.Any("error", err))
 }
 
 func (m *Manager) legacyFormat(name string) Legacy {
@@ -861,7 +861,7 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before *record.Head
 	name := b.To.Name()
 	failed := func(err error) {
 		m.adoptions.of(name).writeErrors.Add(1)
-		m.report(slog.LevelWarn, "a session could not be written in its legacy form", slog.String("format", name), slog.Any("error", err))
+		m.log.Report(slog.LevelWarn, "a session could not be written in its legacy form", slog.String("format", name), slog.Any("error", err))
 	}
 	ctx, cancel := m.stored.Bounded(ctx)
 	defer cancel()

@@ -12,6 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
@@ -37,7 +38,7 @@ func (s *Session) answer(ctx context.Context, h http.Header, status int, next ph
 		late = errAnswered
 		s.keepOnlyLogout()
 	}
-	s.unshown = !shown(status, h)
+	s.unshown = !request.Shown(status, h)
 	s.removeHanded()
 	s.unproven = s.jar.SetsReference() // by an earlier Save
 	mode := commitAnswer
@@ -120,7 +121,7 @@ func (s *Session) changing() {
 		return
 	}
 	s.m.count.late.Add(1)
-	s.m.report(slog.LevelError, "a change of a session was lost, because it came too late: change the session before the handler returns",
+	s.m.log.Report(slog.LevelError, "a change of a session was lost, because it came too late: change the session before the handler returns",
 		slog.String("session", s.identity().ID.String()), slog.Any("error", s.late))
 }
 
@@ -499,8 +500,8 @@ func (s *Session) forget() {
 // flushTo moves the pending cookies into a response header, which is then left
 // to limitCaching.
 func (s *Session) flushTo(h http.Header) {
-	if s.jar.Pending() && s.plainHTTP() {
-		s.m.logOnce(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
+	if s.jar.Pending() && s.r != nil && !s.m.cfg.Cookie.Insecure && request.PlainHTTP(s.r) {
+		s.m.log.Once(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
 	}
 	s.jar.Flush(h)

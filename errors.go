@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 
+	"github.com/sojourn-go/sojourn/internal/caching"
 	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/request"
 )
 
 // Errors that callers test for with [errors.Is]. What wraps them says what was
@@ -154,9 +156,9 @@ func errorPage(r *http.Request, status int, err error) string {
 <meta name="viewport" content="width=device-width">
 `
 	switch {
-	case !errors.Is(err, ErrCrossSite) || !topLevel(r):
+	case !errors.Is(err, ErrCrossSite) || !request.TopLevel(r):
 		return head + "<title>" + http.StatusText(status) + "</title>\n<p>" + errorText(status, err) + "\n</html>\n"
-	case mayRefresh(r):
+	case request.MayRefresh(r):
 		return head + `<meta http-equiv="refresh" content="0">
 <title>One moment</title>
 <p>One moment, please. <a id="continue" href="">Continue</a>
@@ -169,20 +171,6 @@ func errorPage(r *http.Request, status int, err error) string {
 </html>
 `
 	}
-}
-
-// mayRefresh reports whether the page that answers a navigation may ask again by
-// itself: the visitor has clicked, or the other site is named. A page that another
-// site has put into a sandbox has no site of its own, so whatever it asks for
-// counts as from another site again, without end; but nobody clicks for a refresh,
-// and a sandboxed page names no referrer (HTML standard, section 7.1.5; Referrer
-// Policy, section 8.3).
-func mayRefresh(r *http.Request) bool {
-	if r.Header.Get("Sec-Fetch-User") == "?1" {
-		return true
-	}
-	from, err := url.Parse(r.Referer())
-	return err == nil && from.Host != "" && from.Host != r.Host
 }
 
 // errorWriter is where an error answer is written to. An ErrorHandler may set
@@ -286,5 +274,13 @@ func errorText(status int, err error) string {
 		return "Your session is not available right now. Please try again in a moment."
 	default:
 		return "Something went wrong on our side."
+	}
+}
+
+// limitCaching tells caches that a response depends on the session.
+func (m *Manager) limitCaching(h http.Header, pattern string) {
+	if caching.Limit(h) {
+		m.log.Once(slog.LevelWarn, "a response that depends on the session allows shared caches to keep it (Cache-Control: public or s-maxage); "+
+			"one that does not heed Vary: Cookie shows one visitor's page to another", slog.String("pattern", pattern))
 	}
 }

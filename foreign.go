@@ -15,8 +15,8 @@ import (
 
 // request returns the manager's request that ctx belongs to, or nil: none, or
 // one that only lends its context to ctx's own.
-func (m *Manager) request(ctx context.Context) *request {
-	q, _ := ctx.Value(m).(*request)
+func (m *Manager) request(ctx context.Context) *exchange {
+	q, _ := ctx.Value(m).(*exchange)
 	if q == nil || q.foreign(ctx) {
 		return nil
 	}
@@ -27,7 +27,7 @@ func (m *Manager) request(ctx context.Context) *request {
 // q's by a server inside q's handler. Such a server sets its own
 // http.ServerContextKey, or at least http.LocalAddrContextKey, which q shadows
 // for what is below it.
-func (q *request) foreign(ctx context.Context) bool {
+func (q *exchange) foreign(ctx context.Context) bool {
 	if ctx.Value(http.ServerContextKey) != q.Context.Value(http.ServerContextKey) {
 		return true
 	}
@@ -43,7 +43,7 @@ func (q *request) foreign(ctx context.Context) bool {
 
 // tunnels reports whether another server may read requests from q's connection
 // or body.
-func (q *request) tunnels() bool {
+func (q *exchange) tunnels() bool {
 	return q.hijacked.Load() || q.r.Method == http.MethodConnect
 }
 
@@ -55,7 +55,7 @@ func offersHTTP2(r *http.Request) bool {
 
 // shadowedAddr is the local address of a request that may be a tunnel.
 type shadowedAddr struct {
-	of   *request
+	of   *exchange
 	addr net.Addr
 }
 
@@ -77,7 +77,7 @@ func (a shadowedAddr) String() string {
 // is q's own request, so that it has its session already. A request with other
 // cookies of ours, such as a clone for a part of a page, has a session of its
 // own.
-func (q *request) passes(r *http.Request) bool {
+func (q *exchange) passes(r *http.Request) bool {
 	return !q.foreign(r.Context()) && !q.tunnels() && q.m.cookies.Same(q.r.Header, r.Header)
 }
 
@@ -85,7 +85,7 @@ func (q *request) passes(r *http.Request) bool {
 // inside a handler is the reason for it.
 func (m *Manager) noMiddleware(ctx context.Context) error {
 	if ctx.Value(m) != nil {
-		m.logOnce(slog.LevelError, "a request was read by a server that runs inside Manager.Wrap, such as h2c or a tunnel, so it has no session; "+
+		m.log.Once(slog.LevelError, "a request was read by a server that runs inside Manager.Wrap, such as h2c or a tunnel, so it has no session; "+
 			"put Wrap around the handler of the inner server: h2c.NewHandler(sessions.Wrap(mux), …), not sessions.Wrap(h2c.NewHandler(mux, …))")
 	}
 	return ErrNoMiddleware

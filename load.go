@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
@@ -25,7 +27,7 @@ func (s *Session) load(ctx context.Context) error {
 	defer m.end()
 	now := m.now()
 	s.last, s.isNew, s.loaded = stored.Nothing, true, now
-	s.background = declaresBackground(s.in)
+	s.background = request.DeclaresBackground(s.in)
 
 	a := m.cookies.Read(s.in, now)
 	s.jar = a.Jar
@@ -96,7 +98,7 @@ func (s *Session) rejected(r cookies.Rejected) {
 	m.count.rejected.Add(1)
 	if errors.Is(err, seal.ErrUnknownKey) {
 		m.count.unknownKeys.Add(1)
-		m.reportMany(slog.LevelWarn, "session cookies were sealed with keys that this process does not have; "+
+		m.log.ReportMany(slog.LevelWarn, "session cookies were sealed with keys that this process does not have; "+
 			"all replicas need the same keys, so compare their key files (sojourn key list), and keep retired keys for as long as sessions last",
 			slog.String("name", m.cfg.Name))
 	}
@@ -222,7 +224,7 @@ func (s *Session) barred(reference bool) error {
 	switch {
 	case s.outdated, reference && s.jar.Refused():
 		return errRefused
-	case !s.jar.Brought && s.withheld():
+	case !s.jar.Brought && s.r != nil && request.Withheld(s.r, s.m.cfg.Cookie.SameSite):
 		return ErrCrossSite
 	default:
 		return nil
@@ -263,4 +265,27 @@ func (s *Session) endOthers(ctx context.Context) error {
 		s.others = s.others[1:]
 	}
 	return nil
+}
+
+// visit is what the request says about its visitor.
+func (s *Session) visit() stored.Visit {
+	v := stored.Visit{UserAgent: request.UserAgent(s.in)}
+	if s.r != nil {
+		v.IP = request.Peer(s.r)
+	}
+	return v
+}
+
+// seen reports whether the response to this request will be shown to a person,
+// as far as that is known by now. What is to be seen once, or must surely reach
+// the browser, waits for another response otherwise.
+func (s *Session) seen() bool {
+	return !s.background && !s.unshown && (s.r == nil || s.r.Method != http.MethodHead) && !request.Speculative(s.in)
+}
+
+// mayRotate reports whether the response of this request will surely leave its
+// cookies in the browser, as far as that can be known: those of upgrades,
+// event streams and of what nobody looks at may not.
+func (s *Session) mayRotate() bool {
+	return s.seen() && s.in.Get("Upgrade") == "" && !request.AsksForEvents(s.in)
 }

@@ -5,11 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"hash/maphash"
-	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/trouble"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -29,14 +26,13 @@ import (
 // application has, and wrap the application's handler with each of them.
 type Manager struct {
 	cfg     Config
-	log     *slog.Logger
+	log     *trouble.Log
 	cookies *cookies.Cookies
 	caches  bool   // the store has copies: browsers are told which version they have seen
 	aad     []byte // bound into everything that is sealed
 	limits  rules.Limits
 	stored  *stored.Sessions
 	count   counters
-	trouble trouble
 	ahead   time.Duration // of the clock; only tests set it
 	ends    *ends.Feed
 	told    struct{ expired onceSet }
@@ -60,7 +56,7 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, ring: bridge.Keys(cfg.Keys), log: cfg.Logger, aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
+	m := &Manager{cfg: cfg, ring: bridge.Keys(cfg.Keys), log: &trouble.Log{Logger: cfg.Logger}, aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
 	_, m.caches = cfg.Store.(store.FloorLoader)
 	m.stop, m.stopNow = context.WithCancel(context.Background())
 	m.limits = rules.Limits{
@@ -109,11 +105,11 @@ func (m *Manager) now() time.Time { return time.Now().Add(m.ahead).UTC().Truncat
 // outer one has read from a hijacked connection: that has a session of its own.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if q, _ := r.Context().Value(m).(*request); q != nil && q.passes(r) {
+		if q, _ := r.Context().Value(m).(*exchange); q != nil && q.passes(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		q := &request{Context: r.Context(), m: m, inner: w, encoding: w.Header()["Content-Encoding"]}
+		q := &exchange{Context: r.Context(), m: m, inner: w, encoding: w.Header()["Content-Encoding"]}
 		q.r = r.WithContext(q)
 		defer q.leave()
 		next.ServeHTTP(q, q.r)
@@ -251,111 +247,4 @@ func (m *Manager) sweepNowAndThen() {
 	m.scheduleSweep(now)
 	// A failure is logged there; the next try is in about ten minutes.
 	go func() { _, _ = m.Sweep(m.stop) }()
-}
-
-// visit reads from the request what only a few commits want to know of it.
-func (s *Session) visit() stored.Visit {
-	v := stored.Visit{UserAgent: userAgent(s.in)}
-	if s.r == nil {
-		return v
-	}
-	if host, _, err := net.SplitHostPort(s.r.RemoteAddr); err == nil {
-		v.IP = host
-	} else if net.ParseIP(s.r.RemoteAddr) != nil {
-		v.IP = s.r.RemoteAddr // as a middleware behind a proxy may have set it
-	}
-	return v
-}
-
-// plainHTTP reports whether the cookies are surely not encrypted on their way
-// to the browser, although they have to be.
-func (s *Session) plainHTTP() bool {
-	r := s.r
-	return r != nil && !s.m.cfg.Cookie.Insecure && r.TLS == nil && !forwardedSecurely(r.Header) &&
-		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
-}
-
-// forwardedSecurely reports whether X-Forwarded-Proto says that the browser's
-// own connection was encrypted. Each proxy on the way may have added to the
-// list, so the first element is about the browser; the schemes are in any case
-// of letters (RFC 3986, section 3.1), and wss is what some proxies call https
-// when a WebSocket is asked for.
-func forwardedSecurely(h http.Header) bool {
-	for _, line := range h["X-Forwarded-Proto"] {
-		for proto := range strings.SplitSeq(line, ",") {
-			if proto = strings.TrimSpace(proto); proto != "" {
-				return strings.EqualFold(proto, "https") || strings.EqualFold(proto, "wss")
-			}
-		}
-	}
-	return false
-}
-
-// crossSite reports whether the request was started by another site (Fetch
-// Metadata; by Origin where the browser sends none).
-func (s *Session) crossSite() bool {
-	r := s.r
-	if r == nil {
-		return false
-	}
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
-		return site == "cross-site"
-	}
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return false
-	}
-	// As http.CrossOriginProtection compares them, port included, so that no
-	// request passes there and is another site's here, nor the other way round.
-	u, err := url.Parse(origin)
-	return err != nil || u.Host != r.Host
-}
-
-// withheld reports whether the browser kept our cookies back from this request,
-// if it has any, because another site started it (RFC 6265bis, section 5.8.3).
-// SameSite=Lax lets them through with top-level navigations by a safe method.
-func (s *Session) withheld() bool {
-	switch s.m.cfg.Cookie.SameSite {
-	case http.SameSiteNoneMode:
-		return false
-	case http.SameSiteStrictMode:
-		return s.crossSite()
-	default:
-		return s.crossSite() && !topLevel(s.r)
-	}
-}
-
-// topLevel reports whether a request fetches, by a safe method, what the
-// browser shows in a tab.
-func topLevel(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-	default:
-		return false
-	}
-	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
-	return (mode == "" || mode == "navigate") && (dest == "" || dest == "document")
-}
-
-// hostname returns host without its port and brackets.
-func hostname(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	return strings.Trim(host, "[]")
-}
-
-func isLocalhost(host string) bool {
-	host = hostname(host)
-	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
-}
-
-func userAgent(h http.Header) string {
-	ua := h.Get("User-Agent")
-	const most = 256 // enough for every browser, not for a flood
-	if len(ua) > most {
-		ua = ua[:most]
-	}
-	return strings.ToValidUTF8(ua, "")
 }

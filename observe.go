@@ -2,8 +2,10 @@ package sojourn
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
+	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -24,12 +26,12 @@ func (o observer) StoreFailed(ctx context.Context, doing string, err error) erro
 
 func (o observer) Damaged(id store.ID, err error) {
 	o.m.count.damaged.Add(1)
-	o.m.report(slog.LevelError, "a stored session does not open: its record was damaged or moved",
+	o.m.log.Report(slog.LevelError, "a stored session does not open: its record was damaged or moved",
 		slog.String("session", id.String()), slog.Any("error", err))
 }
 
 func (o observer) KeyLacking(id store.ID) {
-	o.m.report(slog.LevelError, "a stored session cannot be opened: the key ring lacks its key",
+	o.m.log.Report(slog.LevelError, "a stored session cannot be opened: the key ring lacks its key",
 		slog.String("session", id.String()))
 }
 
@@ -40,5 +42,20 @@ func (o observer) LostWrites(id store.ID) {
 }
 
 func (o observer) Mended() {
-	o.m.report(slog.LevelWarn, "a session was used or created in the future: the clock of a machine is wrong, or was; the session's lifetime begins now")
+	o.m.log.Report(slog.LevelWarn, "a session was used or created in the future: the clock of a machine is wrong, or was; the session's lifetime begins now")
+}
+
+// gaveUp reports whether a call failed because its caller waits no longer: a
+// client that left, or Close.
+func gaveUp(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+
+// storeFailed counts and logs that the store could not do something, and returns
+// the error for it. A caller that gave up says nothing about the store; one
+// whose deadline has passed does.
+func (m *Manager) storeFailed(ctx context.Context, doing string, err error) error {
+	if !gaveUp(ctx) {
+		m.count.storeErrors.Add(1)
+		m.log.Report(slog.LevelError, "the session store failed: could not "+doing, slog.Any("error", err))
+	}
+	return fault.Away(doing, err)
 }

@@ -107,7 +107,7 @@ func (e Export) LogValue() slog.Value { return slog.StringValue(e.text()) }
 
 // Format keeps the request's header, and the session, out of what prints the
 // context or the response writer of a wrapped request.
-func (q *request) Format(f fmt.State, _ rune) { printText(f, "sojourn request of "+q.m.text()) }
+func (q *exchange) Format(f fmt.State, _ rune) { printText(f, "sojourn request of "+q.m.text()) }
 
 // LogValue is what Format prints.
-func (q *request) LogValue() slog.Value { return slog.StringValue("sojourn request of " + q.m.text()) }
+func (q *exchange) LogValue() slog.Value { return slog.StringValue("sojourn request of " + q.m.text()) }

@@ -8,16 +8,6 @@ import (
 	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// backgroundHeader is how a request declares that its visitor did nothing: a
-// page sends it with what it polls by itself. It can only make a session end
-// earlier, so anybody may send it.
-const backgroundHeader = "Sojourn-Background"
-
-func declaresBackground(h http.Header) bool {
-	v, ok := h[backgroundHeader]
-	return ok && len(v) > 0 && v[0] != "0" && v[0] != "false"
-}
-
 // Background says that this request does not count as activity: it extends no
 // idle timeout, also not while it lasts, takes no flash messages, and the
 // credential is not replaced in its response. It is for what a page does by

@@ -1,9 +1,7 @@
 package sojourn
 
 import (
-	"context"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 )
 
@@ -43,8 +41,6 @@ type counters struct {
 	revoked, thefts                                             atomic.Uint64
 	rejected, unknownKeys, staleRefs, damaged, lost, unreadable atomic.Uint64
 	late, failed, swept, volatile                               atomic.Uint64
-
-	logged sync.Map // what was logged once: key names and the like
 }
 
 // CacheCounter is implemented by stores with caches, to show their hits and
@@ -95,15 +91,8 @@ func (m *Manager) Streams() int { return m.ends.Waiting() }
 // unreadable counts a value that did not decode, and logs it once per name.
 func (m *Manager) unreadable(name string, err error) {
 	m.count.unreadable.Add(1)
-	if _, again := m.count.logged.LoadOrStore("value "+name, true); !again {
+	if m.log.First("value " + name) {
 		m.log.Warn("a session value does not decode into its key's type; it is left as it is until it is set",
 			slog.String("key", name), slog.Any("error", err))
-	}
-}
-
-// logOnce logs text the first time only.
-func (m *Manager) logOnce(level slog.Level, text string, args ...any) {
-	if _, again := m.count.logged.LoadOrStore(text, true); !again {
-		m.log.Log(context.Background(), level, text, args...)
 	}
 }

@@ -11,14 +11,15 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sojourn-go/sojourn/internal/caching"
 	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/stored"
 )
 
-// request is one request on its way through Wrap: at once its context and its
+// exchange is one request on its way through Wrap: at once its context and its
 // response writer, so that an untouched request costs one allocation. It is
 // never reused: handlers leak response writers into goroutines.
-type request struct {
+type exchange struct {
 	context.Context
 	m     *Manager
 	inner http.ResponseWriter
@@ -54,7 +55,7 @@ type request struct {
 type anyManager struct{}
 
 // Value makes the request findable, by its manager or as the innermost one.
-func (q *request) Value(key any) any {
+func (q *exchange) Value(key any) any {
 	switch k := key.(type) {
 	case *Manager:
 		if k == q.m {
@@ -71,7 +72,7 @@ func (q *request) Value(key any) any {
 }
 
 // session loads the request's session once, however many goroutines ask.
-func (q *request) session(ctx context.Context) (*Session, error) {
+func (q *exchange) session(ctx context.Context) (*Session, error) {
 	q.noteRead()
 	q.mu.Lock()
 	for q.loading {
@@ -132,20 +133,20 @@ func (q *request) session(ctx context.Context) (*Session, error) {
 }
 
 // noteRead notes that the response depends on the session from now on.
-func (q *request) noteRead() {
+func (q *exchange) noteRead() {
 	q.mu.Lock()
 	late := q.exposed && !q.read
 	q.read = true
 	q.mu.Unlock()
 	q.asked.Store(true)
 	if late {
-		q.m.logOnce(slog.LevelWarn, "a session was asked for after the response had started, so caches were not told that the response depends on it; "+
+		q.m.log.Once(slog.LevelWarn, "a session was asked for after the response had started, so caches were not told that the response depends on it; "+
 			"call Get before the first byte, or set Cache-Control: private", slog.String("pattern", q.r.Pattern))
 	}
 }
 
 // ready returns the session if it was loaded.
-func (q *request) ready() *Session {
+func (q *exchange) ready() *Session {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.s
@@ -153,10 +154,10 @@ func (q *request) ready() *Session {
 
 // checkNesting reports two nested managers of one name: they would overwrite
 // each other's cookies.
-func (q *request) checkNesting() {
-	for outer, _ := q.Context.Value(anyManager{}).(*request); outer != nil; outer, _ = outer.Context.Value(anyManager{}).(*request) {
+func (q *exchange) checkNesting() {
+	for outer, _ := q.Context.Value(anyManager{}).(*exchange); outer != nil; outer, _ = outer.Context.Value(anyManager{}).(*exchange) {
 		if outer.m != q.m && outer.m.cookies.ReferenceName() == q.m.cookies.ReferenceName() {
-			q.m.logOnce(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
+			q.m.log.Once(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
 				slog.String("name", q.m.cfg.Name))
 		}
 	}
@@ -164,7 +165,7 @@ func (q *request) checkNesting() {
 
 // close ends the request for its session, which is returned if it was asked for:
 // from now on nothing is kept, for that reason, unless there was one before.
-func (q *request) close(why error) *Session {
+func (q *exchange) close(why error) *Session {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.phase != phaseOver {
@@ -175,7 +176,7 @@ func (q *request) close(why error) *Session {
 
 // discard drops the session's pending changes, except a Logout, when the
 // response starts; at its end if it has started.
-func (q *request) discard() {
+func (q *exchange) discard() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.discarded = true
@@ -184,7 +185,7 @@ func (q *request) discard() {
 
 // start commits before the response's first byte. It returns an error if the
 // response was replaced by an error answer.
-func (q *request) start(status int) error {
+func (q *exchange) start(status int) error {
 	if q.started {
 		return q.failed
 	}
@@ -200,7 +201,7 @@ func (q *request) start(status int) error {
 	}
 	q.phase = next
 	s, read, h := q.s, q.read, q.inner.Header()
-	q.exposed = !read && status != http.StatusSwitchingProtocols && cacheable(q.r.Method, h)
+	q.exposed = !read && status != http.StatusSwitchingProtocols && caching.Cacheable(q.r.Method, h)
 	q.mu.Unlock()
 	if !read {
 		return nil
@@ -221,7 +222,7 @@ func (q *request) start(status int) error {
 }
 
 // finish is called when the handler has returned without a panic.
-func (q *request) finish() {
+func (q *exchange) finish() {
 	if !q.asked.Load() {
 		return
 	}
@@ -242,7 +243,7 @@ func (q *request) finish() {
 
 // leave is called in any case, also when the handler panicked: then nothing
 // was committed, and nothing will be. A middleware outside may still answer.
-func (q *request) leave() {
+func (q *exchange) leave() {
 	q.mu.Lock()
 	read := q.read
 	q.mu.Unlock()
@@ -265,13 +266,13 @@ func (m *Manager) commitFailed(s *Session, err error) {
 }
 
 // Unwrap is for [http.ResponseController].
-func (q *request) Unwrap() http.ResponseWriter { return q.inner }
+func (q *exchange) Unwrap() http.ResponseWriter { return q.inner }
 
 // Header returns the response's header.
-func (q *request) Header() http.Header { return q.inner.Header() }
+func (q *exchange) Header() http.Header { return q.inner.Header() }
 
 // WriteHeader commits the session, unless status is informational.
-func (q *request) WriteHeader(status int) {
+func (q *exchange) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
 		if q.failed == nil {
 			q.inner.WriteHeader(status)
@@ -287,7 +288,7 @@ func (q *request) WriteHeader(status int) {
 }
 
 // Write commits the session before the first byte.
-func (q *request) Write(b []byte) (int, error) {
+func (q *exchange) Write(b []byte) (int, error) {
 	if err := q.start(http.StatusOK); err != nil {
 		return 0, err
 	}
@@ -295,7 +296,7 @@ func (q *request) Write(b []byte) (int, error) {
 }
 
 // WriteString is Write for a string.
-func (q *request) WriteString(s string) (int, error) {
+func (q *exchange) WriteString(s string) (int, error) {
 	if err := q.start(http.StatusOK); err != nil {
 		return 0, err
 	}
@@ -303,7 +304,7 @@ func (q *request) WriteString(s string) (int, error) {
 }
 
 // ReadFrom lets the connection use sendfile.
-func (q *request) ReadFrom(src io.Reader) (int64, error) {
+func (q *exchange) ReadFrom(src io.Reader) (int64, error) {
 	if err := q.start(http.StatusOK); err != nil {
 		return 0, err
 	}
@@ -311,10 +312,10 @@ func (q *request) ReadFrom(src io.Reader) (int64, error) {
 }
 
 // Flush commits the session and sends what was written.
-func (q *request) Flush() { _ = q.FlushError() }
+func (q *exchange) Flush() { _ = q.FlushError() }
 
 // FlushError is Flush for [http.ResponseController].
-func (q *request) FlushError() error {
+func (q *exchange) FlushError() error {
 	err := q.start(http.StatusOK)
 	if q.flushed.CompareAndSwap(false, true) {
 		if s := q.ready(); s != nil {
@@ -331,7 +332,7 @@ func (q *request) FlushError() error {
 
 // Hijack commits the session and hands over the connection. The cookies are in
 // Header then, for whoever writes the response by hand.
-func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (q *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	// Committing first and failing then would leave nothing to answer with.
 	if !canHijack(q.inner) {
 		return nil, nil, http.ErrNotSupported
@@ -349,7 +350,7 @@ func (q *request) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func canHijack(w http.ResponseWriter) bool {
 	for {
 		switch t := w.(type) {
-		case *request: // is a Hijacker whatever is below
+		case *exchange: // is a Hijacker whatever is below
 			w = t.inner
 		case http.Hijacker:
 			return true

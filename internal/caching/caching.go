@@ -1,13 +1,14 @@
-package sojourn
+// Package caching tells caches that a response depends on its request's session
+// (RFC 9111, RFC 9213).
+package caching
 
 import (
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 )
 
-// limitCaching makes the header of a response that depends on its request's
+// Limit makes the header of a response that depends on its request's
 // session say so to caches (RFC 9111). It is the only place that decides this,
 // and is called when nothing below Wrap can change the header any more:
 //
@@ -19,19 +20,11 @@ import (
 //
 // A response is left to shared caches only if its Cache-Control has "public", or
 // an "s-maxage" above zero, and nothing that contradicts it: no "private" or
-// "no-store", and no Set-Cookie in the response. That is logged once. Fields for
+// "no-store", and no Set-Cookie in the response. Limit reports that. Fields for
 // particular caches (CDN-Cache-Control and the like) do not count as such a
 // permission. They take precedence over Cache-Control where they are heeded, so
 // without it they are made to forbid storing.
-func (m *Manager) limitCaching(h http.Header, pattern string) {
-	if limitCaching(h) {
-		m.logOnce(slog.LevelWarn, "a response that depends on the session allows shared caches to keep it (Cache-Control: public or s-maxage); "+
-			"one that does not heed Vary: Cookie shows one visitor's page to another", slog.String("pattern", pattern))
-	}
-}
-
-// limitCaching reports whether the response is left to shared caches.
-func limitCaching(h http.Header) (shared bool) {
+func Limit(h http.Header) (shared bool) {
 	var vary, control, targeted []string
 	cookies := false
 	for name, lines := range h {
@@ -205,10 +198,10 @@ func (c *cacheControl) keepPrivate() {
 	*c = kept
 }
 
-// cacheable reports whether a shared cache might keep a response to that method
+// Cacheable reports whether a shared cache might keep a response to that method
 // with that header. It is for a warning: it costs every request, so it takes a
 // look, and parses nothing.
-func cacheable(method string, h http.Header) bool {
+func Cacheable(method string, h http.Header) bool {
 	if method != http.MethodGet && method != http.MethodHead {
 		return false
 	}

@@ -1,0 +1,168 @@
+// Package request reads from a request who has started it and who will see the
+// answer: Fetch Metadata, the hints of browsers and scripts, and what proxies say.
+package request
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// Speculative reports whether a browser, or a script in a page, asks before
+// anybody wants to see the answer: it may never be shown. Sec-Purpose is that of
+// the Fetch standard and of Speculation Rules, X-Sec-Purpose is Turbo's,
+// HX-Preloaded is htmx's; the others are what browsers sent before.
+func Speculative(h http.Header) bool {
+	for _, name := range [...]string{"Sec-Purpose", "X-Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
+		for _, v := range h[name] {
+			v = strings.ToLower(v)
+			if strings.Contains(v, "prefetch") || strings.Contains(v, "prerender") || strings.Contains(v, "preview") {
+				return true
+			}
+		}
+	}
+	return h.Get("Hx-Preloaded") == "true"
+}
+
+// Shown reports whether browsers show a response with that status and header:
+// not those without a body, nor redirects.
+func Shown(status int, h http.Header) bool {
+	switch status {
+	case http.StatusNoContent, http.StatusResetContent, http.StatusNotModified:
+		return false
+	default:
+		return status < 300 || status > 399 || h.Get("Location") == ""
+	}
+}
+
+// PlainHTTP reports whether the cookies are surely not encrypted on their way to
+// the browser.
+func PlainHTTP(r *http.Request) bool {
+	return r.TLS == nil && !forwardedSecurely(r.Header) &&
+		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
+}
+
+// forwardedSecurely reports whether X-Forwarded-Proto says that the browser's
+// own connection was encrypted. Each proxy on the way may have added to the
+// list, so the first element is about the browser; the schemes are in any case
+// of letters (RFC 3986, section 3.1), and wss is what some proxies call https
+// when a WebSocket is asked for.
+func forwardedSecurely(h http.Header) bool {
+	for _, line := range h["X-Forwarded-Proto"] {
+		for proto := range strings.SplitSeq(line, ",") {
+			if proto = strings.TrimSpace(proto); proto != "" {
+				return strings.EqualFold(proto, "https") || strings.EqualFold(proto, "wss")
+			}
+		}
+	}
+	return false
+}
+
+// CrossSite reports whether the request was started by another site (Fetch
+// Metadata; by Origin where the browser sends none).
+func CrossSite(r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
+		return site == "cross-site"
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	// As http.CrossOriginProtection compares them, port included, so that no
+	// request passes there and is another site's here, nor the other way round.
+	u, err := url.Parse(origin)
+	return err != nil || u.Host != r.Host
+}
+
+// Withheld reports whether the browser kept cookies of that SameSite back from this request,
+// if it has any, because another site started it (RFC 6265bis, section 5.8.3).
+// SameSite=Lax lets them through with top-level navigations by a safe method.
+func Withheld(r *http.Request, sameSite http.SameSite) bool {
+	switch sameSite {
+	case http.SameSiteNoneMode:
+		return false
+	case http.SameSiteStrictMode:
+		return CrossSite(r)
+	default:
+		return CrossSite(r) && !TopLevel(r)
+	}
+}
+
+// TopLevel reports whether a request fetches, by a safe method, what the
+// browser shows in a tab.
+func TopLevel(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		return false
+	}
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	return (mode == "" || mode == "navigate") && (dest == "" || dest == "document")
+}
+
+// hostname returns host without its port and brackets.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.Trim(host, "[]")
+}
+
+func isLocalhost(host string) bool {
+	host = hostname(host)
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
+// UserAgent returns the User-Agent, cut off and made valid UTF-8.
+func UserAgent(h http.Header) string {
+	ua := h.Get("User-Agent")
+	const most = 256 // enough for every browser, not for a flood
+	if len(ua) > most {
+		ua = ua[:most]
+	}
+	return strings.ToValidUTF8(ua, "")
+}
+
+// AsksForEvents reports whether a request asks for an event stream, as browsers
+// do for an EventSource.
+func AsksForEvents(h http.Header) bool {
+	return strings.Contains(h.Get("Accept"), "text/event-stream")
+}
+
+// backgroundHeader is how a request declares that its visitor did nothing: a
+// page sends it with what it polls by itself. It can only make a session end
+// earlier, so anybody may send it.
+const backgroundHeader = "Sojourn-Background"
+
+// DeclaresBackground reports whether a request does so.
+func DeclaresBackground(h http.Header) bool {
+	v, ok := h[backgroundHeader]
+	return ok && len(v) > 0 && v[0] != "0" && v[0] != "false"
+}
+
+// MayRefresh reports whether the page that answers a navigation may ask again by
+// itself: the visitor has clicked, or the other site is named. A page that another
+// site has put into a sandbox has no site of its own, so whatever it asks for
+// counts as from another site again, without end; but nobody clicks for a refresh,
+// and a sandboxed page names no referrer (HTML standard, section 7.1.5; Referrer
+// Policy, section 8.3).
+func MayRefresh(r *http.Request) bool {
+	if r.Header.Get("Sec-Fetch-User") == "?1" {
+		return true
+	}
+	from, err := url.Parse(r.Referer())
+	return err == nil && from.Host != "" && from.Host != r.Host
+}
+
+// Peer returns the IP address that the request came from, or "".
+func Peer(r *http.Request) string {
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return host
+	}
+	if net.ParseIP(r.RemoteAddr) != nil {
+		return r.RemoteAddr // as a middleware behind a proxy may have set it
+	}
+	return ""
+}
