@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/keys"
 )
 
@@ -20,7 +21,7 @@ import (
 // what it stands for.
 type oldApp struct {
 	mu       sync.Mutex
-	sessions map[string]sojourn.LegacySession
+	sessions map[string]adopt.Session
 	finds    int
 	ended    []string
 	written  int
@@ -45,7 +46,7 @@ func oldID(in http.Header) string {
 	return ""
 }
 
-func (o *oldApp) Find(_ context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
+func (o *oldApp) Find(_ context.Context, in http.Header, now time.Time) (*adopt.Session, error) {
 	id := oldID(in)
 	if id == "" {
 		return nil, nil
@@ -61,18 +62,18 @@ func (o *oldApp) Find(_ context.Context, in http.Header, now time.Time) (*sojour
 	}
 	s, ok := o.sessions[id]
 	if !ok {
-		return nil, fmt.Errorf("old session: %w", sojourn.LegacyRefusal("not_found"))
+		return nil, fmt.Errorf("old session: %w", adopt.Refusal("not_found"))
 	}
 	if !s.Expires.IsZero() && now.After(s.Expires) {
-		return nil, sojourn.LegacyRefusal("expired")
+		return nil, adopt.Refusal("expired")
 	}
 	s.Credential, s.State = []byte(id), []byte(id)
 	return &s, nil
 }
 
-func (o *oldApp) Forget(*sojourn.LegacySession) []string { return []string{"old=; Max-Age=0; Path=/"} }
+func (o *oldApp) Forget(*adopt.Session) []string { return []string{"old=; Max-Age=0; Path=/"} }
 
-func (o *oldApp) End(_ context.Context, old *sojourn.LegacySession) ([]string, error) {
+func (o *oldApp) End(_ context.Context, old *adopt.Session) ([]string, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = append(o.ended, string(old.State))
@@ -82,7 +83,7 @@ func (o *oldApp) End(_ context.Context, old *sojourn.LegacySession) ([]string, e
 	return o.Forget(old), o.err
 }
 
-func (o *oldApp) Write(_ context.Context, old *sojourn.LegacySession, now time.Time) ([]string, error) {
+func (o *oldApp) Write(_ context.Context, old *adopt.Session, now time.Time) ([]string, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
@@ -96,17 +97,17 @@ func (o *oldApp) Write(_ context.Context, old *sojourn.LegacySession, now time.T
 	old.Credential, old.State, old.Copies = []byte(id), []byte(id), o.copies
 	old.Issued, old.Expires = now, now.Add(cmp.Or(o.lasts, 24*time.Hour))
 	if o.sessions == nil {
-		o.sessions = map[string]sojourn.LegacySession{}
+		o.sessions = map[string]adopt.Session{}
 	}
 	o.sessions[id] = *old
 	return []string{"old=" + id + "; Path=/"}, nil
 }
 
-func (o *oldApp) put(id string, s sojourn.LegacySession) {
+func (o *oldApp) put(id string, s adopt.Session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.sessions == nil {
-		o.sessions = map[string]sojourn.LegacySession{}
+		o.sessions = map[string]adopt.Session{}
 	}
 	o.sessions[id] = s
 }
@@ -119,7 +120,7 @@ func (o *oldApp) has(id string) bool {
 }
 
 // mapOld is the application's mapping.
-func mapOld(old *sojourn.LegacySession, s *sojourn.Session) error {
+func mapOld(old *adopt.Session, s *sojourn.Session) error {
 	var cart int
 	if err := old.Get("cart", &cart); err == nil {
 		cartKey.Set(s, cart)
@@ -144,7 +145,7 @@ func newMove(t *testing.T, edit ...func(*sojourn.Config)) (*site, *oldApp) {
 	t.Helper()
 	old := &oldApp{}
 	all := append([]func(*sojourn.Config){func(c *sojourn.Config) {
-		c.Adopt = &sojourn.Adopt{From: []sojourn.Legacy{old}, Map: mapOld}
+		c.Adopt = &sojourn.Adopt{From: []adopt.Format{old}, Map: mapOld}
 	}}, edit...)
 	return newSite(t, all...), old
 }
@@ -152,9 +153,9 @@ func newMove(t *testing.T, edit ...func(*sojourn.Config)) (*site, *oldApp) {
 func keepOld(c *sojourn.Config) { c.Adopt.Keep = true }
 
 // dayOld is a legacy session that lasts for a day.
-func dayOld(values map[string]any) sojourn.LegacySession {
+func dayOld(values map[string]any) adopt.Session {
 	now := time.Now()
-	return sojourn.LegacySession{Values: values, Issued: now, Expires: now.Add(24 * time.Hour)}
+	return adopt.Session{Values: values, Issued: now, Expires: now.Add(24 * time.Hour)}
 }
 
 func anna() map[string]any { return map[string]any{"user": "anna", "cart": int64(3)} }
@@ -270,7 +271,7 @@ func userHash(t *testing.T, s *site, user string) (hash [16]byte) {
 
 func TestFirstRequestsAtOnceAdoptOnce(t *testing.T) {
 	s, old := newMove(t)
-	other, err := sojourn.New(sojourn.Config{Keys: s.keys, Store: s.store, Adopt: &sojourn.Adopt{From: []sojourn.Legacy{old}, Map: mapOld}})
+	other, err := sojourn.New(sojourn.Config{Keys: s.keys, Store: s.store, Adopt: &sojourn.Adopt{From: []adopt.Format{old}, Map: mapOld}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +336,7 @@ func TestTheKeyRotationDoesNotChangeWhatALegacySessionIsAdoptedAs(t *testing.T) 
 	s.do(bring(t, "a"), func(session *sojourn.Session) { cartKey.Set(session, 9) })
 	rotated, err := sojourn.New(sojourn.Config{
 		Keys: open(keyText("retired"+strings.TrimPrefix(first, "active"), keys.Generate(), index)), Store: s.store,
-		Adopt: &sojourn.Adopt{From: []sojourn.Legacy{old}, Map: mapOld},
+		Adopt: &sojourn.Adopt{From: []adopt.Format{old}, Map: mapOld},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -365,7 +366,7 @@ func TestAnAdoptedSessionLivesNoLongerThanEither(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inFakeTime(t, func(t *testing.T) {
 				s, old := newMove(t, func(c *sojourn.Config) { c.Lifetime, c.IdleTimeout = 24*time.Hour, 6*time.Hour })
-				old.put("a", sojourn.LegacySession{Values: anna(), Expires: time.Now().Add(c.left), Idle: c.idle})
+				old.put("a", adopt.Session{Values: anna(), Expires: time.Now().Add(c.left), Idle: c.idle})
 				v := bring(t, "a")
 				s.who(v)
 				for _, d := range c.alive {
@@ -517,7 +518,7 @@ func TestALoginLeavesNoWayBackForTheLegacyCredential(t *testing.T) {
 func TestALoginOfAnAdoptedVisitorLastsAsLongAsAnyOther(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
 		s, old := newMove(t)
-		old.put("a", sojourn.LegacySession{Values: map[string]any{"cart": 3}, Expires: time.Now().Add(time.Hour)})
+		old.put("a", adopt.Session{Values: map[string]any{"cart": 3}, Expires: time.Now().Add(time.Hour)})
 		v := bring(t, "a")
 		s.who(v)
 		s.do(v, func(session *sojourn.Session) { session.Login("anna") })
@@ -559,7 +560,7 @@ func TestAfterARotationTheLegacyCredentialIsWorthless(t *testing.T) {
 func TestALogoutRefusesOlderCopiesOfSelfContainedCookies(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
 		s, old := newMove(t)
-		copyOf := func(user string) sojourn.LegacySession {
+		copyOf := func(user string) adopt.Session {
 			c := dayOld(map[string]any{"user": user})
 			c.Copies = true
 			return c
@@ -590,7 +591,7 @@ func TestALogoutRefusesOlderCopiesOfSelfContainedCookies(t *testing.T) {
 			t.Error("a later login is refused")
 		}
 		s.do(v, (*sojourn.Session).Logout)
-		old.put("fourth", sojourn.LegacySession{Values: anna(), Copies: true, Expires: time.Now().Add(time.Hour)})
+		old.put("fourth", adopt.Session{Values: anna(), Copies: true, Expires: time.Now().Add(time.Hour)})
 		if user, _, _ := s.who(bring(t, "fourth")); user != "" {
 			t.Error("one of unknown age is accepted")
 		}
@@ -637,11 +638,11 @@ func TestARefusalDuringAnAdoptionWins(t *testing.T) {
 
 func TestFormatsThatNeverExpireNeedUntil(t *testing.T) {
 	old := &oldApp{unending: true}
-	_, err := sojourn.New(sojourn.Config{Keys: newKeys(t), Store: newSpy(), Adopt: &sojourn.Adopt{From: []sojourn.Legacy{old}, Map: mapOld}})
+	_, err := sojourn.New(sojourn.Config{Keys: newKeys(t), Store: newSpy(), Adopt: &sojourn.Adopt{From: []adopt.Format{old}, Map: mapOld}})
 	if err == nil || !strings.Contains(err.Error(), "Adopt.Until") {
 		t.Errorf("%v", err)
 	}
-	_, err = sojourn.New(sojourn.Config{Keys: newKeys(t), Mode: sojourn.CookieOnly, Adopt: &sojourn.Adopt{Back: &sojourn.WriteBack{}, From: []sojourn.Legacy{nil}}})
+	_, err = sojourn.New(sojourn.Config{Keys: newKeys(t), Mode: sojourn.CookieOnly, Adopt: &sojourn.Adopt{Back: &sojourn.WriteBack{}, From: []adopt.Format{nil}}})
 	for _, want := range []string{"needs a Store", "From[0] is nil", "Map is missing", "Back needs"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
@@ -654,12 +655,12 @@ func TestNothingIsAdoptedFromUntilOn(t *testing.T) {
 		until := time.Now().Add(48 * time.Hour)
 		s, old := newMove(t, func(c *sojourn.Config) { c.Adopt.Until = until })
 		old.unending = true
-		old.put("a", sojourn.LegacySession{Values: anna()})
-		old.put("b", sojourn.LegacySession{Values: anna()})
+		old.put("a", adopt.Session{Values: anna()})
+		old.put("b", adopt.Session{Values: anna()})
 		v := bring(t, "a")
 		s.who(v)
 		s.do(v, (*sojourn.Session).Logout)
-		old.put("a", sojourn.LegacySession{Values: anna()})
+		old.put("a", adopt.Session{Values: anna()})
 		w := bring(t, "b")
 		s.who(w)
 		wait(48*time.Hour - time.Millisecond)
@@ -965,7 +966,7 @@ func TestAnExpiredSessionStaysSoHoweverLongTheOldOneIsKeptAlive(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
 		s, old := newMove(t)
 		alive := func() {
-			old.put("a", sojourn.LegacySession{Values: anna(), Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
+			old.put("a", adopt.Session{Values: anna(), Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
 		}
 		alive()
 		s.who(bring(t, "a"))
@@ -996,7 +997,7 @@ func TestMarksOutliveACopyThatWasIssuedBeforeThem(t *testing.T) {
 		inFakeTime(t, func(t *testing.T) {
 			s, old := newMove(t, keepOld)
 			put := func() {
-				old.put("a", sojourn.LegacySession{Values: map[string]any{"cart": 3}, Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
+				old.put("a", adopt.Session{Values: map[string]any{"cart": 3}, Expires: time.Now().Add(5 * time.Hour), Idle: 5 * time.Hour})
 			}
 			put()
 			v := bring(t, "a")

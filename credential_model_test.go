@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -254,9 +255,9 @@ func newCredRun(t *testing.T, w *credWorld, stats *credStats, ring *sojourn.KeyR
 		Logger: slog.New(slog.DiscardHandler), Events: r.event,
 	}
 	if w.kind != "" {
-		r.old = &credOld{kind: w.kind, sessions: map[string]*sojourn.LegacySession{}}
+		r.old = &credOld{kind: w.kind, sessions: map[string]*adopt.Session{}}
 		cfg.Adopt = &sojourn.Adopt{
-			From: []sojourn.Legacy{r.old}, Map: credMap, Back: &sojourn.WriteBack{To: r.old, Values: credValues},
+			From: []adopt.Format{r.old}, Map: credMap, Back: &sojourn.WriteBack{To: r.old, Values: credValues},
 		}
 	}
 	if w.edit != nil {
@@ -923,34 +924,34 @@ func (r *credRun) sweep() bool {
 type credOld struct {
 	kind     string // identifiers, sliding or copies
 	made     int
-	sessions map[string]*sojourn.LegacySession
+	sessions map[string]*adopt.Session
 }
 
 func (o *credOld) Name() string  { return "old" }
 func (o *credOld) Expires() bool { return true }
 
-func (o *credOld) Find(_ context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
+func (o *credOld) Find(_ context.Context, in http.Header, now time.Time) (*adopt.Session, error) {
 	id := oldID(in)
 	s := o.sessions[id]
 	switch {
 	case id == "":
 		return nil, nil
 	case s == nil:
-		return nil, sojourn.LegacyRefusal("not_found")
+		return nil, adopt.Refusal("not_found")
 	case now.After(s.Expires):
-		return nil, sojourn.LegacyRefusal("expired")
+		return nil, adopt.Refusal("expired")
 	}
 	found := *s
 	return &found, nil
 }
 
-func (o *credOld) Forget(*sojourn.LegacySession) []string { return []string{"old=; Path=/; Max-Age=0"} }
+func (o *credOld) Forget(*adopt.Session) []string { return []string{"old=; Path=/; Max-Age=0"} }
 
-func (o *credOld) End(_ context.Context, old *sojourn.LegacySession) ([]string, error) {
+func (o *credOld) End(_ context.Context, old *adopt.Session) ([]string, error) {
 	return o.Forget(old), nil
 }
 
-func (o *credOld) Write(_ context.Context, old *sojourn.LegacySession, now time.Time) ([]string, error) {
+func (o *credOld) Write(_ context.Context, old *adopt.Session, now time.Time) ([]string, error) {
 	id := string(old.State)
 	if o.kind == "copies" {
 		id = ""
@@ -968,8 +969,8 @@ func (o *credOld) lasts() time.Duration {
 }
 
 // put keeps a session under that identifier, or a new one for "".
-func (o *credOld) put(id string, values map[string]any, now time.Time) *sojourn.LegacySession {
-	s := &sojourn.LegacySession{Source: "old", Values: values, Issued: now, Expires: now.Add(o.lasts())}
+func (o *credOld) put(id string, values map[string]any, now time.Time) *adopt.Session {
+	s := &adopt.Session{Source: "old", Values: values, Issued: now, Expires: now.Add(o.lasts())}
 	if have := o.sessions[id]; have != nil {
 		s.Issued, s.Expires = have.Issued, have.Expires
 	}
@@ -988,7 +989,7 @@ func (o *credOld) put(id string, values map[string]any, now time.Time) *sojourn.
 	return s
 }
 
-func credMap(old *sojourn.LegacySession, s *sojourn.Session) error {
+func credMap(old *adopt.Session, s *sojourn.Session) error {
 	label, _ := old.Values["label"].(string)
 	if label == "" {
 		return errors.New("no label")
@@ -1009,7 +1010,7 @@ func credValues(s *sojourn.Session) (map[string]any, error) {
 }
 
 // oldSession returns the session that the old application finds in a jar.
-func (r *credRun) oldSession(jar credJar) (*sojourn.LegacySession, *credLife) {
+func (r *credRun) oldSession(jar credJar) (*adopt.Session, *credLife) {
 	if r.old == nil {
 		return nil, nil
 	}
@@ -1054,7 +1055,7 @@ func (r *credRun) oldAlone() bool {
 	return true
 }
 
-func (r *credRun) oldSets(s *sojourn.LegacySession) {
+func (r *credRun) oldSets(s *adopt.Session) {
 	line := "old=" + string(s.State) + "; Path=/"
 	r.visitor = r.visitor.with([]string{line})
 	r.handOut([]string{line})

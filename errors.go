@@ -70,7 +70,7 @@ var (
 	ErrNotFound = fault.NotFound
 
 	// ErrNoValue says that the session has no value of that name.
-	ErrNoValue = errors.New("sojourn: no such value")
+	ErrNoValue = fault.NoValue
 
 	// ErrBadValue says that a value cannot be decoded into the requested type, or
 	// would not come back as it is (see NewKey), or that its name cannot be used.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/sojourn-go/sojourn/internal/adoption"
 	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
@@ -68,7 +69,7 @@ func (s *Session) Login(user string, methods ...string) {
 	v := s.visit()
 	h := s.login.Header(&view.Header, v.UserAgent, v.IP)
 	if !s.login.Drop {
-		carryLink(&h, &view.Header)
+		adoption.Carry(&h, &view.Header)
 	}
 	s.draft.ShowLogin(h)
 }
@@ -143,7 +144,7 @@ func (s *Session) commitLogin(ctx context.Context) error {
 	defer cancel()
 	before, other := s.last, s.login.Drop
 	if other {
-		if err := m.leaveLegacy(ctx, before); err != nil {
+		if err := m.adoption.Leave(ctx, before); err != nil {
 			return err
 		}
 	}
@@ -186,7 +187,7 @@ func (s *Session) move(ctx context.Context) stored.Move {
 // limitOf returns the limit of a user's sessions, and what is to be told of each
 // session that it ends.
 func (m *Manager) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
-	limit := store.UserLimit{Max: m.cfg.Limit.Max, Refuse: refuse, Until: m.limitUntil(m.now())}
+	limit := store.UserLimit{Max: m.cfg.Limit.Max, Refuse: refuse, Until: m.adoption.EvictedUntil(m.now())}
 	return limit, func(id store.ID) {
 		m.count.saves.Add(1)
 		m.ended(ctx, id, user, ReasonLimit)
@@ -227,7 +228,7 @@ func (s *Session) countMove(ctx context.Context, st *stored.State) {
 func (s *Session) endLast(ctx context.Context) error {
 	m := s.m
 	before := s.last
-	if err := m.leaveLegacy(ctx, before); err != nil {
+	if err := m.adoption.Leave(ctx, before); err != nil {
 		return err
 	}
 	if s.last.Where == rules.Stored {

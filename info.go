@@ -93,21 +93,11 @@ func (s *Session) Remember(persistent bool) {
 // timeout, or 400 days of lifetime. A lifetime that is already over ends the
 // session with this response.
 func (s *Session) SetExpiry(idle, lifetime time.Duration) {
-	i, l := toMillis(idle), toMillis(min(lifetime, rules.MaxAge))
+	i, l := rules.Millis(idle), rules.Millis(min(lifetime, rules.MaxAge))
 	s.lock()
 	defer s.mu.Unlock()
 	if s.draft.SetExpiry(i, l) {
 		s.changing()
-	}
-}
-
-// toMillis rounds away from zero, so that no setting turns into "as configured".
-func toMillis(d time.Duration) int64 {
-	switch {
-	case d < 0:
-		return -1
-	default:
-		return int64((d + time.Millisecond - 1) / time.Millisecond)
 	}
 }
 

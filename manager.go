@@ -10,9 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/adoption"
 	"github.com/sojourn-go/sojourn/internal/bridge"
 	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/ends"
+	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
@@ -25,21 +27,20 @@ import (
 // concurrent use. Make one with [New] for each kind of session that the
 // application has, and wrap the application's handler with each of them.
 type Manager struct {
-	cfg     Config
-	log     *trouble.Log
-	cookies *cookies.Cookies
-	caches  bool   // the store has copies: browsers are told which version they have seen
-	aad     []byte // bound into everything that is sealed
-	limits  rules.Limits
-	stored  *stored.Sessions
-	count   counters
-	ahead   time.Duration // of the clock; only tests set it
-	ends    *ends.Feed
-	told    struct{ expired onceSet }
-	// adoptions counts what Config.Adopt does.
-	adoptions adoptions
-	logins    succession
-	ring      func() *seal.Ring // the keys that Config.Keys holds now
+	cfg      Config
+	log      *trouble.Log
+	cookies  *cookies.Cookies
+	caches   bool   // the store has copies: browsers are told which version they have seen
+	aad      []byte // bound into everything that is sealed
+	limits   rules.Limits
+	stored   *stored.Sessions
+	count    counters
+	ahead    time.Duration // of the clock; only tests set it
+	ends     *ends.Feed
+	told     struct{ expired onceSet }
+	adoption *adoption.Adoption
+	logins   succession
+	ring     func() *seal.Ring // the keys that Config.Keys holds now
 
 	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
 	closing   sync.Once
@@ -74,8 +75,9 @@ func New(cfg Config) (*Manager, error) {
 	})
 	m.stored = stored.New(stored.Options{
 		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Name: cfg.Name, Bound: m.aad,
-		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.legacyUntil, Carry: carryLink,
+		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.comesBackUntil, Carry: adoption.Carry,
 	})
+	m.adoption = adoption.New(m.adopting(cfg.Adopt))
 	o := ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds}
 	if cfg.Store != nil {
 		o.Look = m.whatBecameOf
@@ -247,4 +249,10 @@ func (m *Manager) sweepNowAndThen() {
 	m.scheduleSweep(now)
 	// A failure is logged there; the next try is in about ten minutes.
 	go func() { _, _ = m.Sweep(m.stop) }()
+}
+
+// comesBackUntil is until when another library's credential could bring a session
+// back.
+func (m *Manager) comesBackUntil(h *record.Header, now time.Time) time.Time {
+	return m.adoption.ComesBackUntil(h, now)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
@@ -296,7 +297,7 @@ func TestANoteThatALegacySessionWasAdoptedCannotBeReplacedByASession(t *testing.
 		overwrite(t, replaced, note)
 		again, _ := newMove(t, func(c *sojourn.Config) {
 			c.Store, c.Keys, c.IdleTimeout = replaced, s.keys, time.Hour
-			c.Adopt.From = []sojourn.Legacy{old}
+			c.Adopt.From = []adopt.Format{old}
 		})
 		wait(2 * time.Hour)
 		if user, _, _ := again.who(bring(t, "a")); user != "" {

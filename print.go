@@ -81,19 +81,6 @@ func (b WriteBack) Format(f fmt.State, _ rune) { printText(f, b.text()) }
 // LogValue is what Format prints.
 func (b WriteBack) LogValue() slog.Value { return slog.StringValue(b.text()) }
 
-func (l LegacySession) text() string {
-	return fmt.Sprintf("sojourn.LegacySession(%s, %d values)", l.Source, len(l.Values))
-}
-
-// Format prints the source and the number of values, whatever the verb.
-func (l LegacySession) Format(f fmt.State, _ rune) { printText(f, l.text()) }
-
-// LogValue is what Format prints.
-func (l LegacySession) LogValue() slog.Value { return slog.StringValue(l.text()) }
-
-// MarshalText returns what Format prints.
-func (l LegacySession) MarshalText() ([]byte, error) { return []byte(l.text()), nil }
-
 func (e Export) text() string {
 	return fmt.Sprintf("sojourn.Export(%s, %d values)", e.Handle, len(e.Values))
 }

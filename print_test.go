@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/printtest"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/wire"
@@ -244,26 +245,26 @@ func TestExportsPrintNoValuesAndAreCompleteAsJSON(t *testing.T) {
 
 type noLegacy struct{ key string }
 
-func (noLegacy) Name() string                           { return "none" }
-func (noLegacy) Expires() bool                          { return true }
-func (noLegacy) Forget(*sojourn.LegacySession) []string { return nil }
-func (noLegacy) Find(context.Context, http.Header, time.Time) (*sojourn.LegacySession, error) {
+func (noLegacy) Name() string                   { return "none" }
+func (noLegacy) Expires() bool                  { return true }
+func (noLegacy) Forget(*adopt.Session) []string { return nil }
+func (noLegacy) Find(context.Context, http.Header, time.Time) (*adopt.Session, error) {
 	return nil, nil
 }
-func (noLegacy) End(context.Context, *sojourn.LegacySession) ([]string, error) { return nil, nil }
-func (noLegacy) Write(context.Context, *sojourn.LegacySession, time.Time) ([]string, error) {
+func (noLegacy) End(context.Context, *adopt.Session) ([]string, error) { return nil, nil }
+func (noLegacy) Write(context.Context, *adopt.Session, time.Time) ([]string, error) {
 	return nil, nil
 }
 
 func TestAdoptingPrintsNoSecret(t *testing.T) {
 	legacy := noLegacy{"canary-credential"}
-	old := sojourn.LegacySession{
+	old := adopt.Session{
 		Source: "none", Values: map[string]any{"card": "canary-legacy"}, Credential: []byte("canary-credential"), State: []byte("canary-credential"),
 		Native: struct{ Card string }{"canary-legacy"},
 	}
 	back := sojourn.WriteBack{To: legacy, Values: func(*sojourn.Session) (map[string]any, error) { return nil, nil }}
 	p := newPrinted(t, func(c *sojourn.Config) {
-		c.Adopt = &sojourn.Adopt{From: []sojourn.Legacy{legacy}, Map: func(*sojourn.LegacySession, *sojourn.Session) error { return nil }, Back: &back}
+		c.Adopt = &sojourn.Adopt{From: []adopt.Format{legacy}, Map: func(*adopt.Session, *sojourn.Session) error { return nil }, Back: &back}
 	})
 	p.silent(map[string]any{
 		"a legacy session": old, "a pointer to it": &old, "how sessions are adopted": *p.config.Adopt, "a pointer to that": p.config.Adopt,

@@ -19,14 +19,14 @@ import (
 // fields are, and hold none, so that they print like any struct. Every other one
 // has its own Format and LogValue.
 var printsPlainly = map[string]string{
-	"sojourn.LegacyRefusal":              "a word",
+	"adopt.Refusal":                      "a word",
 	"legacy/engine/clouddatastore.Store": "names",
 	"sojourn.Cookie":                     "attributes",
 	"sojourn.Event":                      "what audit logs are for; a session is named by its handle",
 	"sojourn.Flash":                      "a message that the application shows, like a value that it gets",
 	"sojourn.Info":                       "what is shown to the user; no values",
 	"keys.Info":                          "public ids of keys",
-	"sojourn.AdoptStats":                 "counters by name",
+	"adopt.Stats":                        "counters by name",
 
 	"store.EndPage":           "public handles and a cursor",
 	"store.ID":                "no credential; it prints as the public handle",

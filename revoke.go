@@ -183,7 +183,7 @@ func (m *Manager) revokeWithin(ctx context.Context, st *stored.State, reason str
 
 // revoke ends a session whatever its version.
 func (m *Manager) revoke(ctx context.Context, st *stored.State, reason string) error {
-	if err := m.leaveLegacy(ctx, st); err != nil {
+	if err := m.adoption.Leave(ctx, st); err != nil {
 		return err
 	}
 	end := m.stored.Delete
@@ -194,7 +194,7 @@ func (m *Manager) revoke(ctx context.Context, st *stored.State, reason string) e
 		return err
 	}
 	m.ended(ctx, st.ID, st.Rec.Header.User, reason)
-	_, err := m.endLegacy(ctx, &st.Rec.Header)
+	_, err := m.adoption.Gone(ctx, &st.Rec.Header)
 	return err
 }
 
@@ -216,7 +216,7 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 	if user == "" {
 		return 0, nil
 	}
-	if err := m.refuseLegacy(ctx, user); err != nil {
+	if err := m.adoption.Refuse(ctx, user); err != nil {
 		return 0, err
 	}
 	total := 0

@@ -256,25 +256,7 @@ func (s *Session) Get(name string, into any) error {
 	if !ok || strings.HasPrefix(name, "_") {
 		return fmt.Errorf("%w: %.40q", ErrNoValue, name)
 	}
-	return getInto(name, raw, into)
-}
-
-// getInto decodes a value into the variable that into points to, which is left
-// alone if that fails.
-func getInto(name string, raw []byte, into any) error {
-	target := reflect.ValueOf(into)
-	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return fmt.Errorf("%w: Get(%.40q) needs a non-nil pointer, not %T", ErrBadValue, name, into)
-	}
-	if err := values.CheckType(target.Type().Elem()); err != nil {
-		return values.Bad("decode", name, target.Type().Elem(), err)
-	}
-	fresh := reflect.New(target.Type().Elem())
-	if err := values.Decode(raw, fresh.Interface()); err != nil {
-		return values.Bad("decode", name, target.Type().Elem(), err)
-	}
-	target.Elem().Set(fresh.Elem())
-	return nil
+	return values.Into(name, raw, into)
 }
 
 // Set changes the value of that name. It is encoded now, in the form of its own

@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/legacy/adopt"
+	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/reason"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -98,7 +99,7 @@ func (c *legacyConvert) Run(ctx context.Context, term terminal) (err error) {
 	m, err := sojourn.New(sojourn.Config{
 		Name: c.Name, Keys: keys, Store: &firstStore{to, c.DryRun, c.Until}, Lifetime: c.Lifetime, IdleTimeout: c.Idle,
 		Logger: slog.New(slog.DiscardHandler),
-		Adopt:  &sojourn.Adopt{From: []sojourn.Legacy{&noting{adopt.From(from.format)}}, Map: w.fill, Until: c.Until},
+		Adopt:  &sojourn.Adopt{From: []adopt.Format{&noting{formats.From(from.format)}}, Map: w.fill, Until: c.Until},
 	})
 	if err != nil {
 		return fmt.Errorf("the new sessions: %w", err)
@@ -230,7 +231,7 @@ func (w *conversion) one(ctx context.Context, it stored) error {
 
 // refuse counts a session that was not accepted.
 func (w *conversion) refuse(err error) {
-	var refused sojourn.LegacyRefusal
+	var refused adopt.Refusal
 	why := string(reason.Of(err))
 	if errors.As(err, &refused) {
 		why = string(refused)
@@ -249,7 +250,7 @@ func (w *conversion) refuse(err error) {
 }
 
 // fill is the Map of the conversion.
-func (w *conversion) fill(old *sojourn.LegacySession, s *sojourn.Session) error {
+func (w *conversion) fill(old *adopt.Session, s *sojourn.Session) error {
 	n, _ := old.Native.(*fate)
 	user := old.User
 	for name, v := range old.Values {
@@ -332,7 +333,7 @@ func (c *legacyConvert) report(term terminal, n converted) error {
 
 // fate is what becomes of one session, and of which.
 type fate struct {
-	old     *sojourn.LegacySession
+	old     *adopt.Session
 	refused error
 	saved   bool
 	leftOut int
@@ -341,10 +342,10 @@ type fate struct {
 type fateKey struct{}
 
 // noting notes what was found.
-type noting struct{ sojourn.Legacy }
+type noting struct{ adopt.Format }
 
-func (l *noting) Find(ctx context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
-	old, err := l.Legacy.Find(ctx, in, now)
+func (l *noting) Find(ctx context.Context, in http.Header, now time.Time) (*adopt.Session, error) {
+	old, err := l.Format.Find(ctx, in, now)
 	n := ctx.Value(fateKey{}).(*fate) // every Open here has one
 	n.old, n.refused = old, err
 	if old != nil {

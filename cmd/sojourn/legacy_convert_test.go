@@ -17,15 +17,16 @@ import (
 	"github.com/valkey-io/valkey-go"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/legacy"
-	"github.com/sojourn-go/sojourn/legacy/adopt"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
 	"github.com/sojourn-go/sojourn/legacy/engine/clouddatastore"
 	legacyredis "github.com/sojourn-go/sojourn/legacy/engine/redis"
 	"github.com/sojourn-go/sojourn/legacy/engine/sqldb"
 	"github.com/sojourn-go/sojourn/legacy/filestore"
+	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
 	"github.com/sojourn-go/sojourn/legacy/pickle"
 	old "github.com/sojourn-go/sojourn/legacy/value"
@@ -190,8 +191,8 @@ func oldSites(t *testing.T) map[string]*oldSite {
 func adopting(t *testing.T, known legacy.Known) *service {
 	t.Helper()
 	return newService(t, sojourn.Config{Adopt: &sojourn.Adopt{
-		From:  []sojourn.Legacy{adopt.From(known)},
-		Map:   func(*sojourn.LegacySession, *sojourn.Session) error { return nil }, // makes nothing of what comes
+		From:  []adopt.Format{formats.From(known)},
+		Map:   func(*adopt.Session, *sojourn.Session) error { return nil }, // makes nothing of what comes
 		Until: time.Now().Add(time.Hour),
 	}})
 }

@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/legacy"
-	"github.com/sojourn-go/sojourn/legacy/adopt"
+	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/share"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -23,7 +24,7 @@ var (
 
 // fromOld turns a session of the old shop into one of the new. It runs once per
 // visitor.
-func fromOld(old *sojourn.LegacySession, s *sojourn.Session) error {
+func fromOld(old *adopt.Session, s *sojourn.Session) error {
 	var cart map[string]int
 	if err := old.Get("cart", &cart); err == nil {
 		cartKey.Set(s, cart)
@@ -69,7 +70,7 @@ func newShop(old legacy.Format, keys *sojourn.KeyRing, sessions store.Store) (*n
 		return nil, err
 	}
 	config.Adopt = &sojourn.Adopt{
-		From: []sojourn.Legacy{adopt.From(old)},
+		From: []adopt.Format{formats.From(old)},
 		Map:  fromOld,
 		// The old shop's sessions never expire by themselves. Whoever has not come
 		// back by then has to log in again.

@@ -18,6 +18,7 @@ var (
 	TooMany     = errors.New("sojourn: the user has too many sessions")
 	NoStore     = errors.New("sojourn: this value needs a store, and the manager has none")
 	NotFound    = errors.New("sojourn: no such session")
+	NoValue     = errors.New("sojourn: no such value")
 	BadValue    = errors.New("sojourn: unusable value")
 )
 

@@ -180,3 +180,12 @@ func Later(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+// Millis is a duration as a header keeps it, in milliseconds, rounded away from
+// zero, so that no setting turns into "as configured".
+func Millis(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}

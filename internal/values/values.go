@@ -98,3 +98,21 @@ func Bad(doing, name string, t reflect.Type, err error) error {
 	}
 	return fmt.Errorf("%w: cannot %s %.40q as %v (%s)", fault.BadValue, doing, name, t, why)
 }
+
+// Into decodes a value into the variable that into points to, which is left
+// alone if that fails.
+func Into(name string, raw []byte, into any) error {
+	target := reflect.ValueOf(into)
+	if target.Kind() != reflect.Pointer || target.IsNil() {
+		return fmt.Errorf("%w: Get(%.40q) needs a non-nil pointer, not %T", fault.BadValue, name, into)
+	}
+	if err := CheckType(target.Type().Elem()); err != nil {
+		return Bad("decode", name, target.Type().Elem(), err)
+	}
+	fresh := reflect.New(target.Type().Elem())
+	if err := Decode(raw, fresh.Interface()); err != nil {
+		return Bad("decode", name, target.Type().Elem(), err)
+	}
+	target.Elem().Set(fresh.Elem())
+	return nil
+}

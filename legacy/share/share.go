@@ -42,6 +42,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
 	"github.com/sojourn-go/sojourn/legacy/reason"
@@ -157,7 +158,7 @@ func (s *Session) Get(name string, into any) error {
 	if v, ok := s.loaded.Data.Lookup(name); ok {
 		values[name] = value.Plain(v)
 	}
-	return (&sojourn.LegacySession{Values: values}).Get(name, into)
+	return (&adopt.Session{Values: values}).Get(name, into)
 }
 
 // Value returns the value of that name as the format has it, one of the types of

@@ -1,4 +1,4 @@
-package adopt_test
+package formats_test
 
 import (
 	"context"
@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/keys"
-	"github.com/sojourn-go/sojourn/legacy/adopt"
+	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/gaesessions"
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -24,7 +25,7 @@ type item struct {
 var cart = sojourn.NewKey[[]item]("cart", sojourn.ServerSide)
 
 // fromPython turns an old session into a new one. It runs once per visitor.
-func fromPython(old *sojourn.LegacySession, s *sojourn.Session) error {
+func fromPython(old *adopt.Session, s *sojourn.Session) error {
 	var items []item
 	if err := old.Get("cart", &items); err == nil {
 		cart.Set(s, items)
@@ -52,7 +53,7 @@ func Example() {
 	sessions, err := sojourn.New(sojourn.Config{
 		Keys: keys, Store: memory.New(), // sqlite.Open in real life
 		Adopt: &sojourn.Adopt{
-			From: []sojourn.Legacy{adopt.From(python)},
+			From: []adopt.Format{formats.From(python)},
 			Map:  fromPython,
 		},
 	})
@@ -96,7 +97,7 @@ func Example_serviceWithoutMiddleware() {
 	sessions, err := sojourn.New(sojourn.Config{
 		Keys: keys, Store: memory.New(),
 		Adopt: &sojourn.Adopt{
-			From: []sojourn.Legacy{adopt.From(python)},
+			From: []adopt.Format{formats.From(python)},
 			Map:  fromPython,
 			Keep: true, // the site still needs its cookie
 		},

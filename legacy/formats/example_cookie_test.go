@@ -1,4 +1,4 @@
-package adopt_test
+package formats_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package adopt_test
+package formats_test
 
 import (
 	"context"
@@ -13,11 +13,12 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/legacy"
-	"github.com/sojourn-go/sojourn/legacy/adopt"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/beaker"
+	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/gaesessions"
 	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
 	"github.com/sojourn-go/sojourn/legacy/gorilla"
@@ -58,7 +59,7 @@ func (s tokens) Commit(token string, b []byte, _ time.Time) error {
 	return nil
 }
 
-var formats = map[string]func(*world) (legacy.Format, error){
+var allFormats = map[string]func(*world) (legacy.Format, error){
 	"webapp2 cookie": func(*world) (legacy.Format, error) {
 		return webapp2.New(webapp2.Config{Secret: secret, MaxAge: 24 * time.Hour})
 	},
@@ -114,7 +115,7 @@ func manager(t *testing.T, a *sojourn.Adopt) *sojourn.Manager {
 	return m
 }
 
-func toSession(old *sojourn.LegacySession, s *sojourn.Session) error {
+func toSession(old *adopt.Session, s *sojourn.Session) error {
 	var n int
 	if err := old.Get("visits", &n); err != nil {
 		return err
@@ -149,7 +150,7 @@ func visit(t *testing.T, m *sojourn.Manager, cookie string, f func(*sojourn.Sess
 }
 
 func TestSessionsOfEveryFormatAreAdoptedAndEnded(t *testing.T) {
-	for name, open := range formats {
+	for name, open := range allFormats {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &world{tokens: tokens{}}
@@ -166,7 +167,7 @@ func TestSessionsOfEveryFormatAreAdoptedAndEnded(t *testing.T) {
 					t.Fatal(err)
 				}
 				cookie := legacytest.Header(fields...).Get("Cookie")
-				m := manager(t, &sojourn.Adopt{From: []sojourn.Legacy{adopt.From(old)}, Map: toSession, Until: time.Now().Add(100 * 24 * time.Hour)})
+				m := manager(t, &sojourn.Adopt{From: []adopt.Format{formats.From(old)}, Map: toSession, Until: time.Now().Add(100 * 24 * time.Hour)})
 				user, set := visit(t, m, cookie, func(s *sojourn.Session) {
 					if visits.Get(s) != 7 || s.IsNew() {
 						t.Errorf("visits %d, new %v", visits.Get(s), s.IsNew())
@@ -202,7 +203,7 @@ func TestSessionsOfEveryFormatAreAdoptedAndEnded(t *testing.T) {
 }
 
 func TestSessionsAreWrittenBackInEveryFormat(t *testing.T) {
-	for name, open := range formats {
+	for name, open := range allFormats {
 		t.Run(name, func(t *testing.T) {
 			w := &world{tokens: tokens{}}
 			old, err := open(w)
@@ -210,8 +211,8 @@ func TestSessionsAreWrittenBackInEveryFormat(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := manager(t, &sojourn.Adopt{
-				From: []sojourn.Legacy{adopt.From(old)}, Map: toSession, Until: time.Now().Add(time.Hour),
-				Back: &sojourn.WriteBack{To: adopt.Writer(old), Values: func(s *sojourn.Session) (map[string]any, error) {
+				From: []adopt.Format{formats.From(old)}, Map: toSession, Until: time.Now().Add(time.Hour),
+				Back: &sojourn.WriteBack{To: formats.Writer(old), Values: func(s *sojourn.Session) (map[string]any, error) {
 					return map[string]any{"visits": visits.Get(s), "user": s.User()}, nil
 				}},
 			})
@@ -234,7 +235,7 @@ func TestSessionsAreWrittenBackInEveryFormat(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			plain := sojourn.LegacySession{Values: value.PlainDict(got.Data)}
+			plain := adopt.Session{Values: value.PlainDict(got.Data)}
 			var n int
 			if err := plain.Get("visits", &n); err != nil || n != 2 || plain.Values["user"] != "anna" {
 				t.Errorf("the old application reads %v, %v", plain.Values, err)
@@ -283,7 +284,7 @@ func TestASessionOfGaeutilitiesKeepsItsIdleTimeout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := manager(t, &sojourn.Adopt{From: []sojourn.Legacy{adopt.From(old)}, Map: toSession})
+		m := manager(t, &sojourn.Adopt{From: []adopt.Format{formats.From(old)}, Map: toSession})
 		cookie := gaeutilities.DefaultName + "=" + token
 		user, _ := visit(t, m, cookie, func(s *sojourn.Session) {
 			if got := time.Until(s.Info().IdleExpires); got != time.Hour {
@@ -320,8 +321,8 @@ func TestSessionsOfOneVisitorAreAdoptedTogether(t *testing.T) {
 	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
 	}
-	both := adopt.Together("webapp2", adopt.From(auth), adopt.From(data))
-	m := manager(t, &sojourn.Adopt{From: []sojourn.Legacy{both}, Map: toSession})
+	both := formats.Together("webapp2", formats.From(auth), formats.From(data))
+	m := manager(t, &sojourn.Adopt{From: []adopt.Format{both}, Map: toSession})
 	cookie := legacytest.Header(append(fields, more...)...).Get("Cookie")
 	user, set := visit(t, m, cookie, func(s *sojourn.Session) {
 		if visits.Get(s) != 7 {
@@ -375,8 +376,8 @@ func TestEveryRecordedSessionIsFoundOrRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			found, err := adopt.From(old).Find(context.Background(), header, now)
-			var why sojourn.LegacyRefusal
+			found, err := formats.From(old).Find(context.Background(), header, now)
+			var why adopt.Refusal
 			switch {
 			case err != nil && !errors.As(err, &why):
 				t.Errorf("%s: %v", c.Name, err)

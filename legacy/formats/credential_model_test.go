@@ -1,4 +1,4 @@
-package adopt_test
+package formats_test
 
 import (
 	"context"
@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/legacy"
-	"github.com/sojourn-go/sojourn/legacy/adopt"
+	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/value"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -66,8 +67,8 @@ func newModelRun(t *testing.T, open func(*world) (legacy.Format, error), keys *s
 	}
 	r := &modelRun{t: t, old: old, here: map[string]time.Time{}, visitor: &modelBrowser{}, other: &modelBrowser{}}
 	a := &sojourn.Adopt{
-		From: []sojourn.Legacy{adopt.From(old)}, Until: time.Now().Add(1000 * time.Hour),
-		Map: func(old *sojourn.LegacySession, s *sojourn.Session) error {
+		From: []adopt.Format{formats.From(old)}, Until: time.Now().Add(1000 * time.Hour),
+		Map: func(old *adopt.Session, s *sojourn.Session) error {
 			var n int
 			if err := old.Get("visits", &n); err != nil {
 				return err
@@ -76,7 +77,7 @@ func newModelRun(t *testing.T, open func(*world) (legacy.Format, error), keys *s
 			s.Login("anna")
 			return nil
 		},
-		Back: &sojourn.WriteBack{To: adopt.Writer(old), Values: func(s *sojourn.Session) (map[string]any, error) {
+		Back: &sojourn.WriteBack{To: formats.Writer(old), Values: func(s *sojourn.Session) (map[string]any, error) {
 			return map[string]any{"visits": numbered.Get(s), "user": s.User()}, nil
 		}},
 	}
@@ -255,7 +256,7 @@ var modelEvents = map[string]func(*modelRun) bool{
 		if err != nil {
 			return false
 		}
-		plain := sojourn.LegacySession{Values: value.PlainDict(s.Data)}
+		plain := adopt.Session{Values: value.PlainDict(s.Data)}
 		var n int
 		if plain.Get("visits", &n) != nil || n == 0 {
 			return false
@@ -318,7 +319,7 @@ func TestNoLegacyCredentialOfAnyFormatResurrectsASession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, open := range formats {
+	for name, open := range allFormats {
 		depth := 3                    // events in a sequence
 		if name == "webapp2 cookie" { // tells of a session's use, and each use makes a copy
 			depth = 4

@@ -1,4 +1,4 @@
-// Package adopt makes the formats of this module ready for Config.Adopt, by which
+// Package formats makes the formats of this module ready for Config.Adopt, by which
 // a [sojourn.Manager] takes over live sessions of other libraries.
 //
 //	old, err := webapp2.New(webapp2.Config{Secret: secret, MaxAge: 30 * 24 * time.Hour})
@@ -6,11 +6,11 @@
 //	sessions, err := sojourn.New(sojourn.Config{
 //		Keys: keys, Store: db,
 //		Adopt: &sojourn.Adopt{
-//			From: []sojourn.Legacy{adopt.From(old)},
-//			Map: func(old *sojourn.LegacySession, s *sojourn.Session) error { … },
+//			From: []adopt.Format{formats.From(old)},
+//			Map: func(old *adopt.Session, s *sojourn.Session) error { … },
 //		},
 //	})
-package adopt
+package formats
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/reason"
 	"github.com/sojourn-go/sojourn/legacy/value"
@@ -30,10 +30,10 @@ import (
 // From returns a format for Adopt.From. In the sessions that it finds Values are
 // those of value.PlainDict, and Native is the *legacy.Session. It panics if
 // format is nil.
-func From(format legacy.Known) sojourn.Legacy { return newSource(format) }
+func From(format legacy.Known) adopt.Format { return newSource(format) }
 
 // Writer returns a format for Adopt.Back.
-func Writer(format legacy.Format) sojourn.LegacyWriter {
+func Writer(format legacy.Format) adopt.Writer {
 	return &writer{newSource(format), format}
 }
 
@@ -47,8 +47,8 @@ func newSource(format legacy.Known) *source { return &source{format, format.Abou
 func (s *source) Name() string  { return s.about.Name }
 func (s *source) Expires() bool { return s.about.Expires }
 
-// Find implements [sojourn.Legacy].
-func (s *source) Find(ctx context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
+// Find implements [adopt.Format].
+func (s *source) Find(ctx context.Context, in http.Header, now time.Time) (*adopt.Session, error) {
 	old, err := s.Read(ctx, in, now)
 	switch why := reason.Of(err); {
 	case err == nil:
@@ -56,13 +56,13 @@ func (s *source) Find(ctx context.Context, in http.Header, now time.Time) (*sojo
 	case why == reason.Missing:
 		return nil, nil
 	case why != "":
-		return nil, sojourn.LegacyRefusal(why)
+		return nil, adopt.Refusal(why)
 	}
 	return nil, err
 }
 
-func (s *source) describe(old *legacy.Session) *sojourn.LegacySession {
-	out := &sojourn.LegacySession{
+func (s *source) describe(old *legacy.Session) *adopt.Session {
+	out := &adopt.Session{
 		Values: value.PlainDict(old.Data), User: old.User, Credential: old.Credential, State: stateOf(old).text(),
 		Issued: old.Began, Expires: old.Expires, Idle: s.about.Idle, Copies: old.Copies, Native: old,
 	}
@@ -72,15 +72,15 @@ func (s *source) describe(old *legacy.Session) *sojourn.LegacySession {
 	return out
 }
 
-// Forget implements [sojourn.Legacy].
-func (s *source) Forget(old *sojourn.LegacySession) []string {
+// Forget implements [adopt.Format].
+func (s *source) Forget(old *adopt.Session) []string {
 	// Without an identifier nothing is ended but the cookies.
 	fields, _ := s.Known.End(context.Background(), &legacy.Session{Cookies: parse(old.State).Cookies})
 	return fields
 }
 
-// End implements [sojourn.Legacy].
-func (s *source) End(ctx context.Context, old *sojourn.LegacySession) ([]string, error) {
+// End implements [adopt.Format].
+func (s *source) End(ctx context.Context, old *adopt.Session) ([]string, error) {
 	return s.Known.End(ctx, parse(old.State).session())
 }
 
@@ -89,8 +89,8 @@ type writer struct {
 	format legacy.Format
 }
 
-// Write implements [sojourn.LegacyWriter].
-func (w *writer) Write(ctx context.Context, old *sojourn.LegacySession, now time.Time) ([]string, error) {
+// Write implements [adopt.Writer].
+func (w *writer) Write(ctx context.Context, old *adopt.Session, now time.Time) ([]string, error) {
 	values, err := value.Of(old.Values)
 	if err != nil {
 		return nil, err
@@ -155,9 +155,9 @@ func (st state) session() *legacy.Session {
 // adopted as one: of values and users of one name the earlier format's count, and
 // the first that is found is the one that the session is recognised by. A part
 // that is refused is left out; it ends when the first of its parts does. Native
-// is a []*sojourn.LegacySession of what was found. It panics if there are no
+// is a []*adopt.Session of what was found. It panics if there are no
 // formats.
-func Together(name string, formats ...sojourn.Legacy) sojourn.Legacy {
+func Together(name string, formats ...adopt.Format) adopt.Format {
 	if len(formats) == 0 {
 		panic("adopt: Together needs a format")
 	}
@@ -166,7 +166,7 @@ func Together(name string, formats ...sojourn.Legacy) sojourn.Legacy {
 
 type together struct {
 	name  string
-	parts []sojourn.Legacy
+	parts []adopt.Format
 }
 
 func (t *together) Name() string { return t.name }
@@ -180,14 +180,14 @@ func (t *together) Expires() bool {
 	return true
 }
 
-func (t *together) Find(ctx context.Context, in http.Header, now time.Time) (*sojourn.LegacySession, error) {
-	var out *sojourn.LegacySession
-	var found []*sojourn.LegacySession
+func (t *together) Find(ctx context.Context, in http.Header, now time.Time) (*adopt.Session, error) {
+	var out *adopt.Session
+	var found []*adopt.Session
 	var refused error
 	states := make(map[string][]byte)
 	for _, p := range t.parts {
 		old, err := p.Find(ctx, in, now)
-		var why sojourn.LegacyRefusal
+		var why adopt.Refusal
 		switch {
 		case errors.As(err, &why):
 			refused = cmp.Or(refused, err)
@@ -234,28 +234,28 @@ func (t *together) Find(ctx context.Context, in http.Header, now time.Time) (*so
 }
 
 // each calls f with the parts that a session has.
-func (t *together) each(old *sojourn.LegacySession, f func(sojourn.Legacy, *sojourn.LegacySession)) {
+func (t *together) each(old *adopt.Session, f func(adopt.Format, *adopt.Session)) {
 	var states map[string][]byte
 	if json.Unmarshal(old.State, &states) != nil {
 		return
 	}
 	for _, p := range t.parts {
 		if st, ok := states[p.Name()]; ok {
-			f(p, &sojourn.LegacySession{Source: p.Name(), State: st})
+			f(p, &adopt.Session{Source: p.Name(), State: st})
 		}
 	}
 }
 
-func (t *together) Forget(old *sojourn.LegacySession) (fields []string) {
-	t.each(old, func(p sojourn.Legacy, part *sojourn.LegacySession) {
+func (t *together) Forget(old *adopt.Session) (fields []string) {
+	t.each(old, func(p adopt.Format, part *adopt.Session) {
 		fields = append(fields, p.Forget(part)...)
 	})
 	return fields
 }
 
-func (t *together) End(ctx context.Context, old *sojourn.LegacySession) (fields []string, err error) {
+func (t *together) End(ctx context.Context, old *adopt.Session) (fields []string, err error) {
 	var errs []error
-	t.each(old, func(p sojourn.Legacy, part *sojourn.LegacySession) {
+	t.each(old, func(p adopt.Format, part *adopt.Session) {
 		f, err := p.End(ctx, part)
 		fields, errs = append(fields, f...), append(errs, err)
 	})

@@ -1,0 +1,201 @@
+package adoption
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+	"maps"
+	"time"
+
+	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/values"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// A legacy session that a WriteBack writes is a second credential of a session.
+// It says among its values which one, so wherever the old application takes
+// them, no end of the session has to find it: whoever adopts it looks at the
+// session that it is a copy of.
+
+// originName is the name of that value in the legacy session.
+const originName = "_sojourn"
+
+// origin is the session that a legacy one is a copy of.
+type origin struct {
+	_       struct{} `cbor:",toarray"`
+	Session [len(store.ID{})]byte
+	Created int64 // ms: the start of its lifetime
+	Expires int64 // ms: its absolute end
+	Idle    int64 // ms: its idle timeout; 0 = none
+}
+
+// originOf describes a session that was just kept.
+func (a *Adoption) originOf(st *stored.State) origin {
+	h := &st.Rec.Header
+	return origin{
+		Session: st.ID,
+		Created: h.Created,
+		Expires: a.Limits.LifetimeEnd(h).UnixMilli(),
+		Idle:    a.Limits.IdleTimeout(h).Milliseconds(),
+	}
+}
+
+// text returns the origin as a value that every format can keep.
+func (o *origin) text() (string, error) {
+	b, err := values.Encode(o)
+	return base64.RawURLEncoding.EncodeToString(b), err
+}
+
+// takeOrigin returns the origin that a legacy session names, and removes it from
+// the values. It returns nil for a session of the old application's own, and an
+// error if the value is not one that text wrote.
+func takeOrigin(old *adopt.Session) (*origin, error) {
+	v, ok := old.Values[originName]
+	if !ok {
+		return nil, nil
+	}
+	old.Values = maps.Clone(old.Values) // they may be the format's own
+	delete(old.Values, originName)
+	text, ok := v.(string)
+	if raw, is := v.([]byte); is { // some formats have no text
+		text, ok = string(raw), true
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	var o origin
+	if !ok || err != nil || values.Decode(b, &o) != nil {
+		return nil, refusedUnmapped
+	}
+	return &o, nil
+}
+
+// checkOrigin returns why a legacy session must not be adopted that was copied
+// from o: that session lives, so its own cookie is the credential; somebody or
+// its lifetime ended it; or neither application was used for the idle timeout.
+func (a *Adoption) checkOrigin(ctx context.Context, o *origin, old *adopt.Session, now time.Time) error {
+	if now.After(record.Time(o.Expires)) {
+		return refusedExpired
+	}
+	st, err := a.Sessions.Ask(ctx, store.ID(o.Session), 0)
+	switch {
+	case errors.Is(err, store.ErrNotFound): // expired long ago, or never stored
+	case errors.Is(err, stored.ErrDamaged): // it may have ended
+		return refusedEnded
+	case st == nil:
+		return err
+	case st.Meta.IsEnd() && stored.EndOf(&st.Meta).ToldOf(now):
+		return errReplaced
+	case st.Meta.IsEnd():
+		return refusedEnded
+	case !st.Meta.Expired(now):
+		return errOutdated
+	}
+	if o.Idle > 0 && now.Sub(lastUsed(old)) > time.Duration(o.Idle)*time.Millisecond {
+		return refusedSpent
+	}
+	return nil
+}
+
+// lastUsed is when a legacy session was surely used in the old application.
+func lastUsed(old *adopt.Session) time.Time {
+	if old.Idle > 0 && !old.Expires.IsZero() {
+		return old.Expires.Add(-old.Idle)
+	}
+	return old.Issued
+}
+
+// Copied is what WriteBack has done.
+type Copied struct {
+	SetCookie []string // to be sent
+	// Link is to be kept with the session, if Linked is set.
+	Link   string
+	Linked bool
+}
+
+// WriteBack writes the legacy form of a session as it was just kept. A failure is
+// counted and logged. fresh says that it must not be the legacy session that it
+// was before, because somebody has logged in; before is the header of that one.
+// Without cookies, only a form that needs none is written.
+func (a *Adoption) WriteBack(ctx context.Context, st *stored.State, fresh bool, before *record.Header, cookies bool) Copied {
+	ctx, cancel := a.Sessions.Bounded(ctx)
+	defer cancel()
+	h := &st.Rec.Header
+	l, ok := linkOf(h)
+	reuse := ok && l.Source == a.Back.Name() && !fresh
+	if !cookies && (!reuse || l.Copies) {
+		return Copied{} // it would need a cookie
+	}
+	old, err := a.copyOf(st)
+	if err != nil || old == nil {
+		return a.notCopied(err)
+	}
+	if reuse {
+		old.State = l.State
+	}
+	setCookie, err := a.Back.Write(ctx, old, a.Now())
+	if err != nil {
+		return a.notCopied(err)
+	}
+	a.count.of(old.Source).written.Add(1)
+	if fresh && !old.Copies {
+		a.endCopy(ctx, before)
+	}
+	done := Copied{SetCookie: setCookie}
+	if reuse && (old.Copies || string(old.State) == string(l.State)) {
+		return done
+	}
+	next := link{
+		Copied: l.Copied, Source: old.Source, State: old.State, Copies: old.Copies,
+		Slides: old.Idle.Milliseconds(), Idle: h.Idle, Lifetime: h.Lifetime,
+	}
+	if !old.Copies {
+		next.Identifier = a.identity(old).Identifier
+		next.Issued, next.Expires = record.Millis(old.Issued), record.Millis(old.Expires)
+	}
+	done.Link, done.Linked = next.encode(), true
+	return done
+}
+
+// copyOf is what is to be written of a session; nil = nothing.
+func (a *Adoption) copyOf(st *stored.State) (*adopt.Session, error) {
+	content, err := a.Values(st)
+	if err != nil || content == nil {
+		return nil, err
+	}
+	content = maps.Clone(content)
+	of := a.originOf(st)
+	if content[originName], err = of.text(); err != nil {
+		return nil, err
+	}
+	return &adopt.Session{Source: a.Back.Name(), Values: content, User: st.Rec.Header.User}, nil
+}
+
+// endCopy ends the legacy session that a session was written as before a login.
+func (a *Adoption) endCopy(ctx context.Context, before *record.Header) {
+	l, ok := linkOf(before)
+	if !ok {
+		return
+	}
+	if from := a.format(l.Source); from != nil {
+		if _, err := from.End(ctx, &adopt.Session{Source: l.Source, State: l.State}); err != nil {
+			a.NotCopied(err)
+		}
+	}
+}
+
+// NotCopied counts and logs that a session could not be written in its legacy
+// form.
+func (a *Adoption) NotCopied(err error) {
+	name := a.Back.Name()
+	a.count.of(name).writeErrors.Add(1)
+	a.Log.Report(slog.LevelWarn, "a session could not be written in its legacy form", slog.String("format", name), slog.Any("error", err))
+}
+
+func (a *Adoption) notCopied(err error) Copied {
+	if err != nil {
+		a.NotCopied(err)
+	}
+	return Copied{}
+}

@@ -1,0 +1,158 @@
+package adoption
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/values"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// link is where an adopted session comes from. It goes along with the session
+// until it ends.
+type link struct {
+	_          struct{} `cbor:",toarray"`
+	Source     string
+	State      []byte // what its format needs to end it
+	Identifier []byte // of the session that it is adopted as
+	Copied     []byte // of the one that its credential alone would be; nil = the same
+	Copies     bool
+	Issued     int64 // ms
+	Expires    int64 // ms
+	Slides     int64 // ms: each use in the old application extends it by that
+	// Idle and Lifetime are the application's own settings. A login returns to
+	// them: the limits of the legacy session are not those of a new one.
+	Idle, Lifetime int64
+}
+
+func (l link) encode() string {
+	b, err := values.Encode(l)
+	if err != nil {
+		return "" // cannot happen: numbers and bytes
+	}
+	return string(b)
+}
+
+func linkOf(h *record.Header) (l link, ok bool) {
+	if h.Legacy == "" {
+		return link{}, false
+	}
+	err := values.Decode([]byte(h.Legacy), &l)
+	return l, err == nil
+}
+
+// Carry takes the link of a session over into the one that a login makes.
+func Carry(to *record.Header, from *record.Header) {
+	if l, ok := linkOf(from); ok {
+		to.Legacy, to.Idle, to.Lifetime = from.Legacy, l.Idle, l.Lifetime
+	}
+}
+
+// ComesBackUntil is until when an adopted session's legacy credential, in any form
+// that was issued up to now, could be adopted. Zero for other sessions.
+func (a *Adoption) ComesBackUntil(h *record.Header, now time.Time) time.Time {
+	l, ok := linkOf(h)
+	if !ok {
+		return time.Time{}
+	}
+	if l.Expires == 0 {
+		return a.refusalsUntil(now)
+	}
+	until := record.Time(l.Expires)
+	if l.Slides > 0 {
+		// The old application may extend it again and again.
+		until = rules.Later(until, a.refusalsUntil(now))
+	} else if l.Issued > 0 {
+		until = rules.Later(until, now.Add(time.Duration(l.Expires-l.Issued)*time.Millisecond))
+	}
+	if !a.Until.IsZero() && until.After(a.Until) {
+		until = a.Until
+	}
+	return until
+}
+
+// refusalsUntil is for how long something must be remembered that has no end of
+// its own. A manager that adopts nothing itself, as the command's, does not know
+// until when others do.
+func (a *Adoption) refusalsUntil(now time.Time) time.Time {
+	if !a.Until.IsZero() {
+		return a.Until
+	}
+	return now.Add(rules.MaxAge)
+}
+
+func (a *Adoption) identity(old *adopt.Session) stored.Who {
+	return a.identified("session", old.Source, string(old.Credential))
+}
+
+// heirIdentity is that of the session that goes on for the one that a legacy
+// session is a copy of.
+func (a *Adoption) heir(of *origin) stored.Who {
+	return a.identified("heir", "", string(of.Session[:])) // in whatever format
+}
+
+func (a *Adoption) identified(kind, source, what string) stored.Who {
+	return stored.WhoIs(a.Identify(kind, source, what))
+}
+
+// legacyMark is the row key of a note about something of a legacy format.
+func (a *Adoption) mark(kind, source, what string) store.ID {
+	return store.HashIdentifier(a.Identify(kind, source, what))
+}
+
+// Leave comes before the end of a session by Logout, or by the login of
+// somebody else: from here on no copy of its legacy cookie is adopted.
+func (a *Adoption) Leave(ctx context.Context, last *stored.State) error {
+	h := &last.Rec.Header
+	l, ok := linkOf(h)
+	if !ok {
+		return nil
+	}
+	now := a.Now()
+	// The session may have moved on since it was adopted, by a login, or may never
+	// have been, if its legacy form was written by a WriteBack.
+	if id := store.HashIdentifier(l.Identifier); len(l.Identifier) > 0 && id != last.ID {
+		until := rules.Later(a.ComesBackUntil(h, now), now.Add(store.MinTombstone))
+		if err := a.Sessions.Forget(ctx, id, until); err != nil {
+			return err
+		}
+	}
+	if !l.Copies || h.User == "" {
+		return nil
+	}
+	// The old application's clock may be ahead.
+	return a.refuseIssued(ctx, l.Source, h.User, rules.Later(now, record.Time(l.Issued)), now)
+}
+
+// Gone comes after the end of a session: it ends it in the library that it came
+// from, too, and returns the cookies that say so.
+func (a *Adoption) Gone(ctx context.Context, h *record.Header) (setCookie []string, err error) {
+	l, ok := linkOf(h)
+	from := a.format(l.Source)
+	if !ok || from == nil {
+		return nil, nil
+	}
+	setCookie, err = from.End(ctx, &adopt.Session{Source: l.Source, State: l.State, Copies: l.Copies})
+	if err != nil {
+		a.failed(ctx, l.Source, "a legacy session could not be ended", err)
+		return setCookie, fmt.Errorf("%w: %w: %w", fault.Unavailable, errOutage, err)
+	}
+	a.count.of(l.Source).ended.Add(1)
+	return setCookie, nil
+}
+
+// EvictedUntil is until when the tombstones of sessions that the limit of a user ends
+// are kept. Which of them were adopted is not known there.
+func (a *Adoption) EvictedUntil(now time.Time) time.Time {
+	until := now.Add(store.MinTombstone)
+	if a.Keep && len(a.From) > 0 { // else the note that they were adopted is there
+		until = rules.Later(until, a.refusalsUntil(now))
+	}
+	return until
+}
