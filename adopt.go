@@ -42,7 +42,7 @@ import (
 //     a session adopted from such a cookie refuses every one of that user's that
 //     was issued before and is not adopted yet, on other devices, too.
 //   - A legacy session that is refused, however hostile, is a new visitor, a
-//     debug log line and a count; see [Manager.AdoptStats].
+//     debug log line and a count; see ops.AdoptStats.
 //
 // A cross-site request with an unsafe method and no cookie of the manager adopts
 // nothing, as it could not start a session either (see [ErrCrossSite]).
@@ -276,7 +276,3 @@ func (s *Session) writeBack(ctx context.Context, fresh bool, before *record.Head
 		s.m.adoption.NotCopied(err)
 	}
 }
-
-// AdoptStats returns the counters by the Name of the legacy format. Formats that
-// no request has brought yet are in it with zeros.
-func (m *Manager) AdoptStats() map[string]adopt.Stats { return m.adoption.Stats() }

@@ -15,6 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 // oldApp is another library's sessions: a cookie "old" with an identifier, and
@@ -307,7 +308,7 @@ func TestFirstRequestsAtOnceAdoptOnce(t *testing.T) {
 	if _, cart, _ := s.who(bring(t, "a")); cart != 3+n {
 		t.Errorf("the cart is %d", cart)
 	}
-	if a, b := s.AdoptStats()["old"].Adopted, other.AdoptStats()["old"].Adopted; a+b != 1 {
+	if a, b := s.AdoptStats()["old"].Adopted, ops.For(other).AdoptStats()["old"].Adopted; a+b != 1 {
 		t.Errorf("adopted %d and %d times", a, b)
 	}
 }
@@ -865,9 +866,9 @@ func TestAFailedWriteBackFailsNoRequest(t *testing.T) {
 func TestRevokingAnAdoptedSessionEndsTheLegacyOneToo(t *testing.T) {
 	inFakeTime(t, func(t *testing.T) {
 		for name, revoke := range map[string]func(*site, string) error{
-			"Revoke":       func(s *site, handle string) error { return s.Revoke(t.Context(), "anna", handle) },
-			"RevokeHandle": func(s *site, handle string) error { return s.RevokeHandle(t.Context(), handle) },
-			"RevokeUser":   func(s *site, _ string) error { _, err := s.RevokeUser(t.Context(), "anna"); return err },
+			"Revoke":     func(s *site, handle string) error { return s.Revoke(t.Context(), "anna", handle) },
+			"End":        func(s *site, handle string) error { return s.End(t.Context(), handle) },
+			"RevokeUser": func(s *site, _ string) error { _, err := s.RevokeUser(t.Context(), "anna"); return err },
 		} {
 			s, old := newMove(t, keepOld)
 			old.put("a", dayOld(anna()))
@@ -986,10 +987,10 @@ func TestAnExpiredSessionStaysSoHoweverLongTheOldOneIsKeptAlive(t *testing.T) {
 func TestMarksOutliveACopyThatWasIssuedBeforeThem(t *testing.T) {
 	for name, end := range map[string]func(*site, *guest){
 		"Logout": func(s *site, v *guest) { s.do(v, (*sojourn.Session).Logout) },
-		"RevokeHandle": func(s *site, v *guest) {
+		"End": func(s *site, v *guest) {
 			handle := ""
 			s.do(v, func(session *sojourn.Session) { handle = session.Handle() })
-			if err := s.RevokeHandle(s.t.Context(), handle); err != nil {
+			if err := s.End(s.t.Context(), handle); err != nil {
 				s.t.Error(err)
 			}
 		},

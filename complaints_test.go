@@ -14,6 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -132,7 +133,7 @@ func TestComplaintTheCleanUpRacesWithRequests(t *testing.T) {
 	sitetest.Together(8, func(i int) {
 		for range 10 {
 			if i == 0 {
-				if n, err := shop.Manager.Sweep(t.Context()); n != 0 || err != nil {
+				if n, err := ops.For(shop.Manager).Sweep(t.Context()); n != 0 || err != nil {
 					t.Errorf("swept %d live sessions (%v)", n, err)
 				}
 				continue
@@ -178,7 +179,7 @@ func TestComplaintAChangeOfKeysTurnsEveryReturningVisitorIntoAnError(t *testing.
 			}
 		})
 	}
-	if n := after.Manager.Stats().UnknownKeys; n < 2 {
+	if n := ops.For(after.Manager).Stats().UnknownKeys; n < 2 {
 		t.Errorf("%d cookies of unknown keys were counted, want at least 2", n)
 	}
 }

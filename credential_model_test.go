@@ -19,6 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -851,7 +852,7 @@ func (r *credRun) revokesHandle() bool {
 			if h.busy == 0 && time.Since(h.used) > credIdle {
 				return false // one that goes on for it has another handle
 			}
-			err := r.manage().RevokeHandle(r.t.Context(), handle)
+			err := ops.For(r.manage()).End(r.t.Context(), handle)
 			if errors.Is(err, sojourn.ErrNotFound) {
 				return false
 			}
@@ -910,7 +911,7 @@ func (r *credRun) staffLogin() bool {
 }
 
 func (r *credRun) sweep() bool {
-	n, err := r.manage().Sweep(r.t.Context())
+	n, err := ops.For(r.manage()).Sweep(r.t.Context())
 	if err != nil {
 		r.fail("sweep: %v", err)
 	}

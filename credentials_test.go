@@ -12,6 +12,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -384,7 +385,7 @@ func endings(site *sitetest.Site, handle string) map[string]func(t *testing.T) {
 			_, err := m.EraseUser(t.Context(), "anna")
 			check(t, err)
 		},
-		"ended by an operator": func(t *testing.T) { check(t, m.RevokeHandle(t.Context(), handle)) },
+		"ended by an operator": func(t *testing.T) { check(t, ops.For(m).End(t.Context(), handle)) },
 		"evicted by a login elsewhere": func(t *testing.T) {
 			does(t, sitetest.NewBrowser(), site, login("anna"))
 		},
@@ -670,7 +671,7 @@ func TestAnInlineCookieOfAnEndedSessionIsRefusedOnce(t *testing.T) {
 				does(t, anna, site, func(s *sojourn.Session) { visits.Set(s, 41); handle = s.Handle() })
 				does(t, anna, site, end.do)
 				if end.handle {
-					if err := site.Manager.RevokeHandle(t.Context(), handle); err != nil {
+					if err := ops.For(site.Manager).End(t.Context(), handle); err != nil {
 						t.Fatal(err)
 					}
 				}

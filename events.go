@@ -44,7 +44,7 @@ func (k EventKind) String() string {
 
 // Reasons of EventRevoked.
 const (
-	ReasonRevoked     = "revoked"      // Manager.Revoke or RevokeHandle
+	ReasonRevoked     = "revoked"      // Manager.Revoke, or an operator: see package ops
 	ReasonRevokedUser = "revoked_user" // Manager.RevokeUser
 	ReasonErased      = "erased"       // Manager.EraseUser
 	ReasonLimit       = "limit"        // Config.Limit: a newer login took its place

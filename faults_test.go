@@ -16,6 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -487,16 +488,16 @@ func TestStoreBelowTheFloorIsCountedAndVersionsNeverRestart(t *testing.T) {
 			t.Errorf("the count is %d at version %d", visits.Get(s), backup.Version)
 		}
 	})
-	if n := shop.Manager.Stats().LostVersions; n != 1 {
+	if n := ops.For(shop.Manager).Stats().LostVersions; n != 1 {
 		t.Errorf("%d losses were counted, want 1", n)
 	}
 	does(t, anna, shop, func(s *sojourn.Session) { visits.Update(s, addOne) })
 	if v := version(t, anna, shop); v != 7 {
 		t.Errorf("the next version is %d, want 7: one above the floor", v)
 	}
-	before := shop.Manager.Stats().LostVersions
+	before := ops.For(shop.Manager).Stats().LostVersions
 	look(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
-	if n := shop.Manager.Stats().LostVersions; n != before {
+	if n := ops.For(shop.Manager).Stats().LostVersions; n != before {
 		t.Error("it is still counted as lost")
 	}
 }
@@ -521,7 +522,7 @@ func TestStoreThatFallsBackDuringARequestDoesNotRestartVersions(t *testing.T) {
 	if v := version(t, anna, shop); v != 7 {
 		t.Errorf("the next version is %d, want 7", v)
 	}
-	if n := shop.Manager.Stats().LostVersions; n != 1 {
+	if n := ops.For(shop.Manager).Stats().LostVersions; n != 1 {
 		t.Errorf("%d losses were counted, want 1", n)
 	}
 }
@@ -614,7 +615,7 @@ func TestRecordsThatWereTamperedWithAreRefused(t *testing.T) {
 			}
 			db.OnLoad = func(context.Context, store.ID) (store.Record, error) { return rec, nil }
 			defer func() { db.OnLoad = nil }()
-			damaged := shop.Manager.Stats().DamagedRecords
+			damaged := ops.For(shop.Manager).Stats().DamagedRecords
 			a := browser.Visit(shop, func(s *sojourn.Session) {
 				if !s.IsNew() || s.User() != "" || len(s.Names()) > 0 {
 					t.Errorf("it is a session of %q", s.User())
@@ -623,7 +624,7 @@ func TestRecordsThatWereTamperedWithAreRefused(t *testing.T) {
 			if a.Status != http.StatusOK {
 				t.Errorf("got %d", a.Status)
 			}
-			if n := shop.Manager.Stats().DamagedRecords - damaged; n != 1 {
+			if n := ops.For(shop.Manager).Stats().DamagedRecords - damaged; n != 1 {
 				t.Errorf("counted %d times", n)
 			}
 		})

@@ -15,6 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -88,7 +89,7 @@ func TestAStreamEndsWithinASecondOfAnEndOnAnotherReplica(t *testing.T) {
 			return nil
 		},
 		"a revocation":         func(a *audience) error { return a.there.Manager.Revoke(a.Context(), "anna", a.handle) },
-		"one by an operator":   func(a *audience) error { return a.there.Manager.RevokeHandle(a.Context(), a.handle) },
+		"one by an operator":   func(a *audience) error { return ops.For(a.there.Manager).End(a.Context(), a.handle) },
 		"one of all of a user": func(a *audience) error { _, err := a.there.Manager.RevokeUser(a.Context(), "anna"); return err },
 	} {
 		for tiers, wrap := range map[string]func(store.Store) store.Store{
@@ -134,7 +135,7 @@ func TestAnEndBetweenLoadAndDoneIsHeard(t *testing.T) {
 		ben, handle := loginAs(t, a.here, "ben")
 		ben.VisitHTTP(a.here, func(w http.ResponseWriter, r *http.Request) {
 			s, _ := a.here.Manager.Get(r.Context())
-			if err := a.there.Manager.RevokeHandle(a.Context(), handle); err != nil {
+			if err := ops.For(a.there.Manager).End(a.Context(), handle); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second)
@@ -145,7 +146,7 @@ func TestAnEndBetweenLoadAndDoneIsHeard(t *testing.T) {
 		eva, handle := loginAs(t, a.here, "eva")
 		eva.VisitHTTP(a.here, func(w http.ResponseWriter, r *http.Request) {
 			s, _ := a.here.Manager.Get(r.Context())
-			if err := a.there.Manager.RevokeHandle(a.Context(), handle); err != nil {
+			if err := ops.For(a.there.Manager).End(a.Context(), handle); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Hour) // longer than anybody remembers
@@ -176,7 +177,7 @@ func TestAnEndFromBeforeTheFeedWasReadIsFound(t *testing.T) {
 				does(t, ben, here, func(s *sojourn.Session) { visits.Set(s, 1) })
 				look(t, ben, here, reads) // and so into the cache
 				revoke := func() {
-					if err := there.Manager.RevokeHandle(t.Context(), handle); err != nil {
+					if err := ops.For(there.Manager).End(t.Context(), handle); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -233,14 +234,14 @@ func TestARevocationEndsStreamsOfItsOwnReplicaAtOnce(t *testing.T) {
 
 func TestAFloodOfEndsHoldsUpNoStream(t *testing.T) {
 	listening(t, nil, func(a *audience, done <-chan struct{}, why func() error) {
-		db := a.there.Manager.Store()
+		db := ops.For(a.there.Manager).Store()
 		for i := range 8000 {
 			id := store.HashIdentifier(fmt.Append(nil, i))
 			if err := db.Delete(a.Context(), id, time.Now().Add(time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := a.there.Manager.RevokeHandle(a.Context(), a.handle); err != nil {
+		if err := ops.For(a.there.Manager).End(a.Context(), a.handle); err != nil {
 			t.Fatal(err)
 		}
 		if !within(time.Second, done) {
@@ -278,7 +279,7 @@ func TestTheFeedStartsAnewWhereItsPlaceIsGone(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			restarts.Add(1)
 			time.Sleep(10 * time.Second)
-			if err := there.Manager.RevokeHandle(t.Context(), handle); err != nil {
+			if err := ops.For(there.Manager).End(t.Context(), handle); err != nil {
 				t.Fatal(err)
 			}
 			if !within(time.Second, done) {

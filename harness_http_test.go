@@ -17,6 +17,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -134,6 +135,7 @@ func (b *logBook) all() []string { return b.with("") }
 // site is a manager and what belongs to it.
 type site struct {
 	*sojourn.Manager
+	*ops.Ops
 	t     *testing.T
 	keys  *sojourn.KeyRing
 	store *spy // nil if the manager has none
@@ -157,7 +159,7 @@ func newSite(t *testing.T, edit ...func(*sojourn.Config)) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	s.Manager, s.keys = m, c.Keys
+	s.Manager, s.Ops, s.keys = m, ops.For(m), c.Keys
 	return s
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -150,7 +151,7 @@ func TestFailedTouchIsNoError(t *testing.T) {
 		db.OnTouch = func(context.Context, store.ID, time.Time, time.Time) error { return faults.ErrLost }
 		time.Sleep(2 * time.Hour)
 		does(t, anna, shop, func(s *sojourn.Session) { visits.Get(s) })
-		if st := shop.Manager.Stats(); st.StoreErrors != 1 || st.Touches != 0 {
+		if st := ops.For(shop.Manager).Stats(); st.StoreErrors != 1 || st.Touches != 0 {
 			t.Errorf("counted %d errors and %d touches", st.StoreErrors, st.Touches)
 		}
 	})
@@ -368,7 +369,7 @@ func TestRotatedCredential(t *testing.T) {
 			if !isNew(t, before, shop) {
 				t.Error("the credential before is accepted after the grace")
 			}
-			if n := shop.Manager.Stats().StaleReferences; n != 1 {
+			if n := ops.For(shop.Manager).Stats().StaleReferences; n != 1 {
 				t.Errorf("%d refused credentials were counted, want 1", n)
 			}
 			look(t, anna, shop, func(s *sojourn.Session) {
@@ -413,7 +414,7 @@ func TestRotatedCredential(t *testing.T) {
 			if isNew(t, anna, shop) {
 				t.Error("the newest is refused")
 			}
-			if n := shop.Manager.Stats().TheftsSuspected; n != 0 {
+			if n := ops.For(shop.Manager).Stats().TheftsSuspected; n != 0 {
 				t.Errorf("%d thefts suspected: quick rotations are none", n)
 			}
 		})
@@ -434,7 +435,7 @@ func TestRotatedCredential(t *testing.T) {
 					t.Errorf("%s: the browser has no session", what)
 				}
 			}
-			if n := shop.Manager.Stats().Rotations; n != 1 {
+			if n := ops.For(shop.Manager).Stats().Rotations; n != 1 {
 				t.Errorf("%d rotations, want 1", n)
 			}
 		})

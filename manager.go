@@ -200,12 +200,8 @@ const (
 	sweepBatch    = 500
 )
 
-// Sweep removes sessions and tombstones that were over for more than an hour,
-// in small batches, and returns how many. It also runs by itself in a process
-// that saves sessions, about every ten minutes, so it is only needed where
-// nothing is saved for a long time. Stores that expire records by themselves
-// have nothing to sweep.
-func (m *Manager) Sweep(ctx context.Context) (int, error) {
+// sweep removes what was over for more than an hour, and returns how many.
+func (m *Manager) sweep(ctx context.Context) (int, error) {
 	sweeper, ok := m.cfg.Store.(store.Sweeper)
 	if !ok {
 		return 0, nil
@@ -248,7 +244,7 @@ func (m *Manager) sweepNowAndThen() {
 	}
 	m.scheduleSweep(now)
 	// A failure is logged there; the next try is in about ten minutes.
-	go func() { _, _ = m.Sweep(m.stop) }()
+	go func() { _, _ = m.sweep(m.stop) }()
 }
 
 // comesBackUntil is until when another library's credential could bring a session

@@ -16,6 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -73,14 +74,14 @@ func TestARowCopiedUnderAnotherKeyIsNobodysSession(t *testing.T) {
 			t.Errorf("the thief is %q", s.User())
 		}
 	})
-	if _, err := m.Find(t.Context(), thiefs); !errors.Is(err, sojourn.ErrNotFound) {
+	if _, err := ops.For(m).Find(t.Context(), thiefs); !errors.Is(err, sojourn.ErrNotFound) {
 		t.Errorf("Find: %v", err)
 	}
 	if err := m.Revoke(t.Context(), "anna", thiefs); !errors.Is(err, sojourn.ErrNotFound) {
 		t.Errorf("Revoke: %v", err)
 	}
-	if err := m.RevokeHandle(t.Context(), thiefs); !errors.Is(err, sojourn.ErrNotFound) {
-		t.Errorf("RevokeHandle: %v", err)
+	if err := ops.For(m).End(t.Context(), thiefs); !errors.Is(err, sojourn.ErrNotFound) {
+		t.Errorf("End: %v", err)
 	}
 	if list, err := m.Sessions(t.Context(), "anna"); err != nil || len(list) != 1 || list[0].Handle != annas {
 		t.Errorf("anna's sessions are %v, %v", list, err)
@@ -99,7 +100,7 @@ func TestARowCopiedUnderAnotherKeyIsNobodysSession(t *testing.T) {
 	if left, err := db.ByUser(t.Context(), row.User); err != nil || len(left) != 0 {
 		t.Errorf("%d rows are still listed under anna, %v", len(left), err)
 	}
-	if m.Stats().DamagedRecords == 0 {
+	if ops.For(m).Stats().DamagedRecords == 0 {
 		t.Error("nothing was counted")
 	}
 }
@@ -211,7 +212,7 @@ func TestAnEndOfAnotherSessionInTheFeedEndsNoStream(t *testing.T) {
 		if within(time.Minute, done) {
 			t.Fatalf("the stream of a live session ended: %v", why())
 		}
-		if err := a.there.Manager.RevokeHandle(a.Context(), a.handle); err != nil {
+		if err := ops.For(a.there.Manager).End(a.Context(), a.handle); err != nil {
 			t.Fatal(err)
 		}
 		if !within(time.Second, done) || !errors.Is(why(), sojourn.ErrEnded) {
@@ -365,7 +366,7 @@ func TestAClockThatWasAheadHoldsUpNoSweep(t *testing.T) {
 		time.Sleep(time.Hour)
 		loginAs(t, site, "anna") // sweeps
 		restore()
-		if due := time.Until(site.Manager.SweepDue()); due > time.Hour {
+		if due := time.Until(ops.For(site.Manager).SweepDue()); due > time.Hour {
 			t.Errorf("the next sweep is due in %v", due)
 		}
 		overwrite(t, db, store.Record{ID: store.ID{7}, Version: 1, SaveIDs: []store.SaveID{1}, Deadline: time.Now().Add(-2 * time.Hour)})
@@ -469,9 +470,9 @@ func TestWhatAClockAheadHasNotedIsWrittenAnew(t *testing.T) {
 				if isNew(t, v, site) {
 					t.Error("it ended early")
 				}
-				saves := site.Manager.Stats().Saves
+				saves := ops.For(site.Manager).Stats().Saves
 				look(t, v, site, func(*sojourn.Session) {})
-				if n := site.Manager.Stats().Saves - saves; n != 0 {
+				if n := ops.For(site.Manager).Stats().Saves - saves; n != 0 {
 					t.Errorf("it is written anew with each request")
 				}
 			})

@@ -1,28 +1,51 @@
 package sojourn
 
 import (
+	"context"
 	"time"
 
+	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/bridge"
+	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Name returns Config.Name, or what it stands for if it was empty.
-func (m *Manager) Name() string { return m.cfg.Name }
+func init() { bridge.Operator = func(m any) any { return operator{m.(*Manager)} } }
 
-// Store returns Config.Store, for pages and programs that watch over it: those
-// that count its records, say (see store.Counter), or measure how fast it
-// answers. It is nil with CookieOnly. What changes its records behind the
-// manager's back breaks the manager's promises.
-func (m *Manager) Store() store.Store { return m.cfg.Store }
+// operator has the methods of a manager that package ops makes public, and
+// documents.
+type operator struct{ m *Manager }
 
-// SweepDue returns when this process will sweep next (see [Manager.Sweep]): with
-// the first session that it saves at or after that time. It is the zero time
-// where there is nothing to sweep, because the store expires records by itself
-// or there is none.
-func (m *Manager) SweepDue() time.Time {
-	if _, ok := m.cfg.Store.(store.Sweeper); !ok {
+func (o operator) Name() string { return o.m.cfg.Name }
+
+func (o operator) Store() store.Store { return o.m.cfg.Store }
+
+func (o operator) Find(ctx context.Context, handle string) (Export, error) {
+	st, err := o.m.findHandle(ctx, handle, 0)
+	if err != nil {
+		return Export{}, err
+	}
+	return o.m.export(st), nil
+}
+
+func (o operator) End(ctx context.Context, handle string) error {
+	st, err := o.m.findHandle(ctx, handle, rules.Skew)
+	if err != nil {
+		return err
+	}
+	return o.m.revokeWithin(ctx, st, ReasonRevoked)
+}
+
+func (o operator) Streams() int { return o.m.ends.Waiting() }
+
+func (o operator) Sweep(ctx context.Context) (int, error) { return o.m.sweep(ctx) }
+
+func (o operator) SweepDue() time.Time {
+	if _, ok := o.m.cfg.Store.(store.Sweeper); !ok {
 		return time.Time{}
 	}
 	now := time.Now()
-	return now.Add(time.Duration(m.nextSweep.Load()) - now.Sub(m.started)).UTC().Truncate(time.Millisecond)
+	return now.Add(time.Duration(o.m.nextSweep.Load()) - now.Sub(o.m.started)).UTC().Truncate(time.Millisecond)
 }
+
+func (o operator) AdoptStats() map[string]adopt.Stats { return o.m.adoption.Stats() }

@@ -24,7 +24,7 @@ func TestAWrittenBackSessionDoesNotOutliveTheOneItIsACopyOf(t *testing.T) {
 		"it is revoked": func(t *testing.T, s *site, v *guest) {
 			handle := ""
 			s.do(v, func(session *sojourn.Session) { handle = session.Handle() })
-			if err := s.RevokeHandle(t.Context(), handle); err != nil {
+			if err := s.End(t.Context(), handle); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -202,7 +202,7 @@ func TestTheOtherCopiesOfASessionEndWithTheOneThatGoesOn(t *testing.T) {
 		"it is revoked": func(t *testing.T, s *site, v *guest) {
 			handle := ""
 			s.do(v, func(x *sojourn.Session) { handle = x.Handle() })
-			if err := s.RevokeHandle(t.Context(), handle); err != nil {
+			if err := s.End(t.Context(), handle); err != nil {
 				t.Fatal(err)
 			}
 		},

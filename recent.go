@@ -1,7 +1,6 @@
 package sojourn
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
 
@@ -59,39 +58,4 @@ func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) fu
 			}
 		})
 	}
-}
-
-// Status is what [Manager.StatusHandler] answers, as JSON.
-type Status struct {
-	Active   bool `json:"active"`    // there is a session
-	LoggedIn bool `json:"logged_in"` // with a user
-	// IdleExpiresIn and ExpiresIn are whole seconds until the session ends
-	// without further activity, and until it ends in any case.
-	IdleExpiresIn int64 `json:"idle_expires_in"`
-	ExpiresIn     int64 `json:"expires_in"`
-	// AuthAge is how many seconds ago the user authenticated; -1 = never.
-	AuthAge int64 `json:"auth_age"`
-}
-
-// StatusHandler returns a handler that tells a page when its session will end,
-// as a [Status] in JSON, so that it can warn the visitor. Asking extends
-// nothing and sets no cookie. It wraps itself.
-func (m *Manager) StatusHandler() http.Handler {
-	return m.Handler(func(w http.ResponseWriter, r *http.Request, s *Session) {
-		s.Background()
-		status := Status{AuthAge: -1}
-		info, now := s.Info(), m.now()
-		if info.Placement != PlacementNone {
-			status.Active, status.LoggedIn = true, info.User != ""
-			status.IdleExpiresIn = int64(info.IdleExpires.Sub(now) / time.Second)
-			status.ExpiresIn = int64(info.Expires.Sub(now) / time.Second)
-			if !info.LoggedIn.IsZero() {
-				status.AuthAge = max(0, int64(now.Sub(info.LoggedIn)/time.Second))
-			}
-		}
-		h := w.Header()
-		h.Set("Content-Type", "application/json")
-		h.Set("Cache-Control", "no-store")
-		_ = json.NewEncoder(w).Encode(status) // the client may have gone
-	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 func TestRequireRecent(t *testing.T) {
@@ -54,9 +55,9 @@ func TestRequireRecent(t *testing.T) {
 }
 
 // status asks the status handler.
-func status(t *testing.T, b *sitetest.Browser, shop *sitetest.Site) (st sojourn.Status) {
+func status(t *testing.T, b *sitetest.Browser, shop *sitetest.Site) (st ops.Status) {
 	t.Helper()
-	a := b.VisitHTTP(shop, shop.Manager.StatusHandler().ServeHTTP)
+	a := b.VisitHTTP(shop, ops.For(shop.Manager).StatusHandler().ServeHTTP)
 	if err := json.Unmarshal([]byte(a.Body), &st); err != nil || a.Status != http.StatusOK {
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
@@ -74,12 +75,12 @@ func TestStatusTellsTheEndAndExtendsNothing(t *testing.T) {
 	} {
 		days(t, sojourn.Config{IdleTimeout: time.Hour, Lifetime: 10 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 			anna := sitetest.NewBrowser()
-			if got, want := status(t, anna, shop), (sojourn.Status{AuthAge: -1}); got != want {
+			if got, want := status(t, anna, shop), (ops.Status{AuthAge: -1}); got != want {
 				t.Errorf("without a session: %+v, want %+v", got, want)
 			}
 			does(t, anna, shop, start)
 			time.Sleep(30 * time.Minute)
-			want := sojourn.Status{Active: true, IdleExpiresIn: 30 * 60, ExpiresIn: 9*3600 + 30*60, AuthAge: -1}
+			want := ops.Status{Active: true, IdleExpiresIn: 30 * 60, ExpiresIn: 9*3600 + 30*60, AuthAge: -1}
 			if what == "logged in" {
 				want.LoggedIn, want.AuthAge = true, 30*60
 			}

@@ -98,28 +98,6 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 	return out, nil
 }
 
-// Find returns the live stored session with that handle, whoever's it is, with
-// its values; [ErrNotFound] if there is none. It is for operators: an
-// application's own users may only see what [Manager.Sessions] lists for them.
-func (m *Manager) Find(ctx context.Context, handle string) (Export, error) {
-	st, err := m.findHandle(ctx, handle, 0)
-	if err != nil {
-		return Export{}, err
-	}
-	return m.export(st), nil
-}
-
-// RevokeHandle ends the session with that handle, whoever's it is, anonymous
-// ones included; [ErrNotFound] if there is none. It is for operators: see
-// [Manager.Revoke].
-func (m *Manager) RevokeHandle(ctx context.Context, handle string) error {
-	st, err := m.findHandle(ctx, handle, rules.Skew)
-	if err != nil {
-		return err
-	}
-	return m.revokeWithin(ctx, st, ReasonRevoked)
-}
-
 // userSessions returns the live sessions of a user.
 func (m *Manager) userSessions(ctx context.Context, user string) ([]*stored.State, error) {
 	if err := m.begin(); err != nil {

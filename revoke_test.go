@@ -15,6 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -119,7 +120,7 @@ func TestRevokeNeedsTheRightUser(t *testing.T) {
 		if isNew(t, anna, shop) || isNew(t, guest, shop) {
 			t.Error("somebody's session has ended")
 		}
-		if err := shop.Manager.RevokeHandle(t.Context(), anonymous); err != nil || !isNew(t, guest, shop) {
+		if err := ops.For(shop.Manager).End(t.Context(), anonymous); err != nil || !isNew(t, guest, shop) {
 			t.Errorf("an operator could not end an anonymous session: %v", err)
 		}
 	})
@@ -178,7 +179,7 @@ func TestARevocationWithoutTheSessionsKeyLastsAsLongAsTheSession(t *testing.T) {
 		var info sojourn.Info
 		look(t, anna, shop, func(s *sojourn.Session) { info = s.Info() })
 		other := sitetest.Manager(t, sojourn.Config{Keys: sitetest.Keys(t), Store: db})
-		if err := other.RevokeHandle(t.Context(), info.Handle); err != nil {
+		if err := ops.For(other).End(t.Context(), info.Handle); err != nil {
 			t.Fatal(err)
 		}
 		id, err := store.ParseID(info.Handle)
@@ -219,11 +220,11 @@ func TestRevocationOutlastsInlineCookies(t *testing.T) {
 		does(t, guest, shop, func(s *sojourn.Session) { visits.Set(s, 1) })
 		var handle string
 		look(t, guest, shop, func(s *sojourn.Session) { handle = s.Handle() })
-		if err := shop.Manager.RevokeHandle(t.Context(), handle); err != nil {
+		if err := ops.For(shop.Manager).End(t.Context(), handle); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Hour)
-		if _, err := shop.Manager.Sweep(t.Context()); err != nil {
+		if _, err := ops.For(shop.Manager).Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		a := inline.Visit(shop, func(s *sojourn.Session) { visits.Set(s, 2) })
@@ -307,7 +308,7 @@ func TestLimitOfSessionsPerUser(t *testing.T) {
 					t.Errorf("session %d is live: %v, want %v", i+1, got, want)
 				}
 			}
-			if n := shop.Manager.Stats().Revoked; n != 2 {
+			if n := ops.For(shop.Manager).Stats().Revoked; n != 2 {
 				t.Errorf("%d counted as revoked, want 2", n)
 			}
 		})

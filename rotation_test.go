@@ -9,6 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 const reference = "__Host-session"
@@ -43,7 +44,7 @@ func TestPeriodicRotation(t *testing.T) {
 			if a := does(w.T, w.anna, w.shop, reads); len(a.SetCookies()) != 1 {
 				w.Errorf("cookies %v, want the new credential", a.SetCookies())
 			}
-			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations, want 1", n)
 			}
 		},
@@ -61,15 +62,15 @@ func TestPeriodicRotation(t *testing.T) {
 			if before != after {
 				w.Error("the handle has changed")
 			}
-			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations with a change, want 1", n)
 			}
 		},
 		"a rotation with a change is one write": func(w world) {
 			time.Sleep(time.Hour)
-			saves := w.shop.Manager.Stats().Saves
+			saves := ops.For(w.shop.Manager).Stats().Saves
 			does(w.T, w.anna, w.shop, func(s *sojourn.Session) { visits.Set(s, 2) })
-			if n := w.shop.Manager.Stats().Saves - saves; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().Saves - saves; n != 1 {
 				w.Errorf("%d saves, want 1", n)
 			}
 		},
@@ -81,7 +82,7 @@ func TestPeriodicRotation(t *testing.T) {
 			if isNew(w.T, w.anna, w.shop) {
 				w.Error("the visitor lost the session")
 			}
-			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations, want the one that was never seen", n)
 			}
 		},
@@ -110,7 +111,7 @@ func TestPeriodicRotation(t *testing.T) {
 				rw.Header().Set("Content-Type", "text/event-stream")
 				rw.WriteHeader(http.StatusOK)
 			})
-			if n := w.shop.Manager.Stats().Rotations; n != 0 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 0 {
 				w.Errorf("%d rotations, want none", n)
 			}
 		},
@@ -121,12 +122,12 @@ func TestPeriodicRotation(t *testing.T) {
 			does(w.T, w.anna, w.shop, reads) // presents the second one, nearly ten minutes old
 			time.Sleep(2*time.Minute - time.Second)
 			does(w.T, w.anna, w.shop, reads)
-			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations within the grace, want 1", n)
 			}
 			time.Sleep(time.Second)
 			does(w.T, w.anna, w.shop, reads)
-			if n := w.shop.Manager.Stats().Rotations; n != 2 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 2 {
 				w.Errorf("%d rotations after the grace, want 2", n)
 			}
 		},
@@ -135,12 +136,12 @@ func TestPeriodicRotation(t *testing.T) {
 			does(w.T, w.anna, w.shop, reads)
 			time.Sleep(time.Hour) // it was due long ago, and is presented for the first time now
 			does(w.T, w.anna, w.shop, reads)
-			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations, want 1: its grace has just begun", n)
 			}
 			time.Sleep(2 * time.Minute)
 			does(w.T, w.anna, w.shop, reads)
-			if n := w.shop.Manager.Stats().Rotations; n != 2 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 2 {
 				w.Errorf("%d rotations after the grace, want 2", n)
 			}
 		},
@@ -155,7 +156,7 @@ func TestPeriodicRotation(t *testing.T) {
 			does(w.T, w.anna, w.shop, func(s *sojourn.Session) { s.Login("anna") })
 			time.Sleep(9 * time.Minute)
 			does(w.T, w.anna, w.shop, reads)
-			if n := w.shop.Manager.Stats().Rotations; n != 0 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 0 {
 				w.Errorf("%d rotations, want none", n)
 			}
 		},
@@ -168,7 +169,7 @@ func TestPeriodicRotation(t *testing.T) {
 			for _, tab := range tabs {
 				tab.Finish(reads).Arrive()
 			}
-			if n := w.shop.Manager.Stats().Rotations; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().Rotations; n != 1 {
 				w.Errorf("%d rotations by %d tabs, want 1", n, len(tabs))
 			}
 			if isNew(w.T, w.anna, w.shop) {
@@ -211,14 +212,14 @@ func TestSuspectedTheft(t *testing.T) {
 			if isNew(w.T, w.thief.Clone(), w.shop) {
 				w.Error("it is refused within the grace")
 			}
-			if n := w.shop.Manager.Stats().TheftsSuspected; n != 0 {
+			if n := ops.For(w.shop.Manager).Stats().TheftsSuspected; n != 0 {
 				w.Errorf("%d thefts suspected within the margin for clocks, want none", n)
 			}
 			time.Sleep(time.Millisecond)
 			if !isNew(w.T, w.thief, w.shop) {
 				w.Error("it is accepted")
 			}
-			if n := w.shop.Manager.Stats().TheftsSuspected; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().TheftsSuspected; n != 1 {
 				w.Errorf("%d thefts suspected, want 1", n)
 			}
 			if got := w.events.of(sojourn.EventTheftSuspected); len(got) != 1 || got[0].User != "anna" || got[0].Session == "" {
@@ -233,7 +234,7 @@ func TestSuspectedTheft(t *testing.T) {
 			for range 5 {
 				isNew(w.T, w.thief, w.shop)
 			}
-			if n := w.shop.Manager.Stats().TheftsSuspected; n != 1 {
+			if n := ops.For(w.shop.Manager).Stats().TheftsSuspected; n != 1 {
 				w.Errorf("%d thefts suspected, want 1", n)
 			}
 			look(w.T, w.anna, w.shop, func(s *sojourn.Session) {
@@ -261,8 +262,8 @@ func TestSuspectedTheft(t *testing.T) {
 				does(w.T, w.anna, w.shop, reads)
 			}
 			time.Sleep(3 * time.Minute)
-			if !isNew(w.T, w.thief, w.shop) || w.shop.Manager.Stats().TheftsSuspected != 1 {
-				w.Errorf("%d thefts suspected, want 1", w.shop.Manager.Stats().TheftsSuspected)
+			if !isNew(w.T, w.thief, w.shop) || ops.For(w.shop.Manager).Stats().TheftsSuspected != 1 {
+				w.Errorf("%d thefts suspected, want 1", ops.For(w.shop.Manager).Stats().TheftsSuspected)
 			}
 		}},
 		"with EndOnTheft the session ends, for both": {sojourn.Config{Rotation: sojourn.Rotation{EndOnTheft: true}}, func(w world) {
@@ -281,7 +282,7 @@ func TestSuspectedTheft(t *testing.T) {
 				w.Error("it is refused within the grace")
 			}
 			time.Sleep(3 * time.Minute)
-			if !isNew(w.T, w.thief, w.shop) || w.shop.Manager.Stats().TheftsSuspected != 1 {
+			if !isNew(w.T, w.thief, w.shop) || ops.For(w.shop.Manager).Stats().TheftsSuspected != 1 {
 				w.Error("it is not reported after the grace")
 			}
 		}},
@@ -293,7 +294,7 @@ func TestSuspectedTheft(t *testing.T) {
 			}
 			time.Sleep(time.Hour)
 			isNew(w.T, old, w.shop)
-			if n := w.shop.Manager.Stats().TheftsSuspected; n != 0 {
+			if n := ops.For(w.shop.Manager).Stats().TheftsSuspected; n != 0 {
 				w.Errorf("%d thefts suspected, want none: any tab may have that cookie", n)
 			}
 		}},
@@ -304,7 +305,7 @@ func TestSuspectedTheft(t *testing.T) {
 			if isNew(w.T, w.anna, w.shop) {
 				w.Error("the newest credential is refused because the store forgot it")
 			}
-			if n := w.shop.Manager.Stats().LostVersions; n == 0 {
+			if n := ops.For(w.shop.Manager).Stats().LostVersions; n == 0 {
 				w.Error("that the store has lost a write was not counted")
 			}
 		}},
@@ -334,14 +335,14 @@ func TestAThiefWhoFollowsWithinTheGraceIsNotFound(t *testing.T) {
 			time.Sleep(30 * time.Second)
 			does(t, thief, shop, reads) // gets it, too
 		}
-		if n := shop.Manager.Stats(); n.TheftsSuspected != 0 || n.Rotations != 5 {
+		if n := ops.For(shop.Manager).Stats(); n.TheftsSuspected != 0 || n.Rotations != 5 {
 			t.Errorf("%d thefts suspected after %d rotations, want 0 after 5", n.TheftsSuspected, n.Rotations)
 		}
 		time.Sleep(10 * time.Minute)
 		does(t, anna, shop, reads)
 		does(t, anna, shop, reads)
 		time.Sleep(3 * time.Minute) // once too late
-		if !isNew(t, thief, shop) || shop.Manager.Stats().TheftsSuspected != 1 {
+		if !isNew(t, thief, shop) || ops.For(shop.Manager).Stats().TheftsSuspected != 1 {
 			t.Error("a thief who came too late is not found")
 		}
 	})
@@ -395,7 +396,7 @@ func TestRotationWithUnreliableResponses(t *testing.T) {
 				a.ArriveAt(anna)
 			}
 		}
-		stats := shop.Manager.Stats()
+		stats := ops.For(shop.Manager).Stats()
 		if stats.TheftsSuspected != 0 {
 			t.Errorf("%d false alarms", stats.TheftsSuspected)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -109,7 +110,7 @@ func parallelIncrements(t *testing.T) {
 	if !slices.Equal(logged, drawn) {
 		t.Errorf("logged %v", logged)
 	}
-	if c := m.Stats(); c.Saves > visitors {
+	if c := ops.For(m).Stats(); c.Saves > visitors {
 		t.Errorf("%d saves: little was saved together", c.Saves)
 	}
 }

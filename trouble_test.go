@@ -14,6 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -68,11 +69,11 @@ func TestFailuresOfTheStoreAreLoggedOnceAMinute(t *testing.T) {
 		if got := log.with("level=ERROR"); len(got) != 1 || !strings.Contains(got[0], "not_logged_before=4") {
 			t.Errorf("a minute later: %q", got)
 		}
-		if n := site.Manager.Stats().StoreErrors; n != 6 {
+		if n := ops.For(site.Manager).Stats().StoreErrors; n != 6 {
 			t.Errorf("%d errors were counted", n)
 		}
 		// Another kind has a line of its own.
-		if _, err := site.Manager.Find(t.Context(), store.ID{1}.String()); err == nil {
+		if _, err := ops.For(site.Manager).Find(t.Context(), store.ID{1}.String()); err == nil {
 			t.Error("Find works")
 		}
 		db.OnTouch = func(context.Context, store.ID, time.Time, time.Time) error { return faults.ErrLost }
@@ -96,11 +97,11 @@ func TestAClientThatLeavesIsNoFailureOfTheStore(t *testing.T) {
 			return err
 		},
 		"a search": func(ctx context.Context, m *sojourn.Manager, _ http.Header) error {
-			_, err := m.Find(ctx, store.ID{1}.String())
+			_, err := ops.For(m).Find(ctx, store.ID{1}.String())
 			return err
 		},
 		"a sweep": func(ctx context.Context, m *sojourn.Manager, _ http.Header) error {
-			_, err := m.Sweep(ctx)
+			_, err := ops.For(m).Sweep(ctx)
 			return err
 		},
 	} {
@@ -132,7 +133,7 @@ func TestAClientThatLeavesIsNoFailureOfTheStore(t *testing.T) {
 					if reason == "the store is slow" {
 						want = 1
 					}
-					if n := site.Manager.Stats().StoreErrors; n != want {
+					if n := ops.For(site.Manager).Stats().StoreErrors; n != want {
 						t.Errorf("%d errors were counted, want %d", n, want)
 					}
 					if got := log.with("level="); uint64(len(got)) != want {
@@ -241,16 +242,16 @@ func TestARecordOfAnotherRowIsNoSession(t *testing.T) {
 			t.Errorf("the thief is %q", s.User())
 		}
 	})
-	if _, err := site.Manager.Find(t.Context(), to); err == nil {
+	if _, err := ops.For(site.Manager).Find(t.Context(), to); err == nil {
 		t.Error("Find returns a session by another's handle")
 	}
-	if err := site.Manager.RevokeHandle(t.Context(), to); err == nil {
-		t.Error("RevokeHandle ends a session by another's handle")
+	if err := ops.For(site.Manager).End(t.Context(), to); err == nil {
+		t.Error("End ends a session by another's handle")
 	}
 	if err := site.Manager.Revoke(t.Context(), "anna", to); err == nil {
 		t.Error("Revoke ends a session by another's handle")
 	}
-	if n := site.Manager.Stats().DamagedRecords; n == 0 {
+	if n := ops.For(site.Manager).Stats().DamagedRecords; n == 0 {
 		t.Error("nothing was counted")
 	}
 	// The slower change of a session whose row is exchanged meanwhile.
@@ -303,8 +304,8 @@ func TestRevokeUserEndsWhatOnlyLooksExpired(t *testing.T) {
 			_, err := m.EraseUser(context.Background(), "anna")
 			return err
 		},
-		"Revoke":       func(m *sojourn.Manager, h string) error { return m.Revoke(context.Background(), "anna", h) },
-		"RevokeHandle": func(m *sojourn.Manager, h string) error { return m.RevokeHandle(context.Background(), h) },
+		"Revoke": func(m *sojourn.Manager, h string) error { return m.Revoke(context.Background(), "anna", h) },
+		"End":    func(m *sojourn.Manager, h string) error { return ops.For(m).End(context.Background(), h) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 // DashboardOptions says how [Dashboard] fits into an application.
@@ -102,7 +103,7 @@ type dashboard struct {
 }
 
 // Dashboard returns a handler with pages for operators: how many sessions there
-// are, what happened in the last 24 hours, the counters of Manager.Stats, how the
+// are, what happened in the last 24 hours, the counters of ops.Stats, how the
 // store and the caches in front of it are doing, and a search for the sessions of
 // a user or the session with a handle, to look at and to end.
 //
@@ -243,7 +244,7 @@ type sessionPage struct {
 
 func (d *dashboard) session(w http.ResponseWriter, r *http.Request) {
 	handle := r.URL.Query().Get("handle")
-	found, err := d.m.Find(r.Context(), handle)
+	found, err := ops.For(d.m).Find(r.Context(), handle)
 	if !isHandle(handle) {
 		handle = "" // it may be anything; what goes to the audit is a handle
 	}
@@ -269,7 +270,7 @@ type confirmPage struct {
 
 func (d *dashboard) confirmRevoke(w http.ResponseWriter, r *http.Request) {
 	handle := r.URL.Query().Get("handle")
-	found, err := d.m.Find(r.Context(), handle)
+	found, err := ops.For(d.m).Find(r.Context(), handle)
 	if err != nil {
 		d.failed(w, r, err)
 		return
@@ -290,9 +291,9 @@ func (d *dashboard) confirmRevoke(w http.ResponseWriter, r *http.Request) {
 func (d *dashboard) revoke(w http.ResponseWriter, r *http.Request) {
 	handle := r.PostFormValue("handle")
 	// Whose it is, to come back to that user's list.
-	found, err := d.m.Find(r.Context(), handle)
+	found, err := ops.For(d.m).Find(r.Context(), handle)
 	if err == nil {
-		err = d.m.RevokeHandle(r.Context(), handle)
+		err = ops.For(d.m).End(r.Context(), handle)
 	}
 	if !isHandle(handle) {
 		handle = ""
@@ -341,7 +342,7 @@ func (d *dashboard) revokeUser(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *dashboard) sweep(w http.ResponseWriter, r *http.Request) {
-	n, err := d.m.Sweep(r.Context())
+	n, err := ops.For(d.m).Sweep(r.Context())
 	d.audit(r, Action{Kind: ActionSweep, Count: n, Err: err})
 	if err != nil {
 		d.failed(w, r, err)

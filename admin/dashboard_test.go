@@ -17,6 +17,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/admin"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -203,8 +204,8 @@ func TestOverviewExplainsEveryCounter(t *testing.T) {
 	ada := s.login("ada", firefox, "192.0.2.1")
 	ada.cookies["session"] = "garbage"
 	ada.get("/handle")
-	groups := admin.StatNames(s.sessions.Stats())
-	fields := reflect.TypeFor[sojourn.Stats]()
+	groups := admin.StatNames(ops.For(s.sessions).Stats())
+	fields := reflect.TypeFor[ops.Stats]()
 	for i := range fields.NumField() {
 		if name := fields.Field(i).Name; groups[name] != 1 {
 			t.Errorf("%s is shown %d times", name, groups[name])
@@ -239,11 +240,11 @@ func TestOverviewShowsACacheThatIsAway(t *testing.T) {
 		}
 		c.Store = layered
 	}})
-	ada, ops := s.login("ada", firefox, "192.0.2.1"), s.operator("olga")
-	if err := s.sessions.RevokeHandle(t.Context(), ada.handle()); err != nil {
+	ada, olga := s.login("ada", firefox, "192.0.2.1"), s.operator("olga")
+	if err := ops.For(s.sessions).End(t.Context(), ada.handle()); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, ops.get("/ops/"), http.StatusOK, "passed over since a failure, 1 failed call", `badge-bad`, "answers")
+	wants(t, olga.get("/ops/"), http.StatusOK, "passed over since a failure, 1 failed call", `badge-bad`, "answers")
 }
 
 // silent is a store that answers nothing until the caller gives up.

@@ -1,9 +1,9 @@
 package admin
 
-import "github.com/sojourn-go/sojourn"
+import "github.com/sojourn-go/sojourn/ops"
 
 // StatNames counts how often each counter is shown.
-func StatNames(s sojourn.Stats) map[string]int {
+func StatNames(s ops.Stats) map[string]int {
 	shown := map[string]int{}
 	for _, g := range statGroups(s) {
 		for _, c := range g.Stats {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
@@ -57,14 +58,15 @@ type sweepStatus struct {
 
 func (d *dashboard) overview(w http.ResponseWriter, r *http.Request) {
 	now := d.now()
-	stats := d.m.Stats()
+	watched := ops.For(d.m)
+	stats := watched.Stats()
 	p := overviewPage{
-		Manager: d.m.Name(),
+		Manager: watched.Name(),
 		Time:    now,
-		Sweep:   sweepStatus{!d.m.SweepDue().IsZero(), d.m.SweepDue(), stats.Swept},
+		Sweep:   sweepStatus{!watched.SweepDue().IsZero(), watched.SweepDue(), stats.Swept},
 		Stats:   statGroups(stats),
 	}
-	if db := d.m.Store(); db != nil {
+	if db := watched.Store(); db != nil {
 		p.Stored = true
 		p.Tiers = d.look(r.Context(), db)
 		p.Counted = d.count(r.Context(), db)

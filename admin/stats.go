@@ -1,6 +1,6 @@
 package admin
 
-import "github.com/sojourn-go/sojourn"
+import "github.com/sojourn-go/sojourn/ops"
 
 // statGroup is some of the counters, under one heading.
 type statGroup struct {
@@ -9,7 +9,7 @@ type statGroup struct {
 }
 
 type stat struct {
-	Name  string // of the field of sojourn.Stats
+	Name  string // of the field of ops.Stats
 	Label string
 	Text  string
 	Value uint64
@@ -17,7 +17,7 @@ type stat struct {
 }
 
 // statGroups explains every counter.
-func statGroups(s sojourn.Stats) []statGroup {
+func statGroups(s ops.Stats) []statGroup {
 	counter := func(name string, value uint64, label, text string) stat {
 		return stat{Name: name, Label: label, Text: text, Value: value}
 	}

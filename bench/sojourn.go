@@ -13,7 +13,7 @@ import (
 type ours struct {
 	sessions *sojourn.Manager
 	opened   []io.Closer
-	caches   sojourn.CacheCounter // nil without a cache
+	caches   store.CacheCounter // nil without a cache
 	count    sojourn.Key[int]
 	pages    [pageCount]sojourn.Key[string]
 }

@@ -26,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -116,50 +117,51 @@ func New(cfg Config) (*Telemetry, error) {
 // counters are the metrics that are read from a manager's Stats.
 var counters = []struct {
 	name, unit, description string
-	value                   func(s *sojourn.Stats) uint64
+	value                   func(s *ops.Stats) uint64
 }{
-	{"sojourn.store.loads", "{record}", "Answers of the store to a load.", func(s *sojourn.Stats) uint64 { return s.Loads }},
-	{"sojourn.store.saves", "{record}", "Records written, tombstones included.", func(s *sojourn.Stats) uint64 { return s.Saves }},
-	{"sojourn.store.conflicts", "{save}", "Saves refused because another process was faster; each was tried again.", func(s *sojourn.Stats) uint64 { return s.Conflicts }},
-	{"sojourn.store.retries", "{save}", "Saves sent again because their outcome was unknown.", func(s *sojourn.Stats) uint64 { return s.Retries }},
-	{"sojourn.store.touches", "{touch}", "Idle deadlines extended without rewriting the record.", func(s *sojourn.Stats) uint64 { return s.Touches }},
-	{"sojourn.store.errors", "{error}", "Calls that the store failed to answer.", func(s *sojourn.Stats) uint64 { return s.StoreErrors }},
-	{"sojourn.store.damaged_records", "{record}", "Records that did not open although their key is known.", func(s *sojourn.Stats) uint64 { return s.DamagedRecords }},
-	{"sojourn.store.lost_versions", "{load}", "Loads below the version that the browser had seen: the store lost writes.", func(s *sojourn.Stats) uint64 { return s.LostVersions }},
-	{"sojourn.store.swept", "{record}", "Old records removed.", func(s *sojourn.Stats) uint64 { return s.Swept }},
-	{"sojourn.cache.hits", "{load}", "Loads answered by a cache in front of the store.", func(s *sojourn.Stats) uint64 { return s.CacheHits }},
-	{"sojourn.cache.misses", "{load}", "Loads that the caches could not answer.", func(s *sojourn.Stats) uint64 { return s.CacheMisses }},
-	{"sojourn.cache.volatile_saves", "{save}", "Changes of volatile values kept in a cache.", func(s *sojourn.Stats) uint64 { return s.VolatileSaves }},
-	{"sojourn.session.created", "{session}", "Sessions that got their first value.", func(s *sojourn.Stats) uint64 { return s.Created }},
-	{"sojourn.session.promoted", "{session}", "Sessions that moved from the cookie to the store.", func(s *sojourn.Stats) uint64 { return s.Promoted }},
-	{"sojourn.session.logins", "{login}", "Logins kept.", func(s *sojourn.Stats) uint64 { return s.Logins }},
-	{"sojourn.session.logouts", "{logout}", "Logouts kept.", func(s *sojourn.Stats) uint64 { return s.Logouts }},
-	{"sojourn.session.rotations", "{rotation}", "Credentials replaced by a rotation.", func(s *sojourn.Stats) uint64 { return s.Rotations }},
-	{"sojourn.session.revoked", "{session}", "Sessions ended from elsewhere.", func(s *sojourn.Stats) uint64 { return s.Revoked }},
-	{"sojourn.session.thefts_suspected", "{session}", "Sessions of which an outdated credential turned up.", func(s *sojourn.Stats) uint64 { return s.TheftsSuspected }},
-	{"sojourn.cookie.rejected", "{cookie}", "Session cookies that were damaged, foreign or expired.", func(s *sojourn.Stats) uint64 { return s.RejectedCookies }},
-	{"sojourn.cookie.unknown_key", "{cookie}", "Of the rejected cookies: sealed with a key that the ring lacks.", func(s *sojourn.Stats) uint64 { return s.UnknownKeys }},
-	{"sojourn.cookie.stale", "{cookie}", "References to sessions that are over, or of an old generation.", func(s *sojourn.Stats) uint64 { return s.StaleReferences }},
-	{"sojourn.value.unreadable", "{value}", "Values that did not decode into their key's type.", func(s *sojourn.Stats) uint64 { return s.UnreadableValue }},
-	{"sojourn.commit.failed", "{commit}", "Commits that were answered with an error.", func(s *sojourn.Stats) uint64 { return s.FailedCommits }},
-	{"sojourn.commit.late_changes", "{change}", "Changes lost because the response had already started.", func(s *sojourn.Stats) uint64 { return s.LateChanges }},
+	{"sojourn.store.loads", "{record}", "Answers of the store to a load.", func(s *ops.Stats) uint64 { return s.Loads }},
+	{"sojourn.store.saves", "{record}", "Records written, tombstones included.", func(s *ops.Stats) uint64 { return s.Saves }},
+	{"sojourn.store.conflicts", "{save}", "Saves refused because another process was faster; each was tried again.", func(s *ops.Stats) uint64 { return s.Conflicts }},
+	{"sojourn.store.retries", "{save}", "Saves sent again because their outcome was unknown.", func(s *ops.Stats) uint64 { return s.Retries }},
+	{"sojourn.store.touches", "{touch}", "Idle deadlines extended without rewriting the record.", func(s *ops.Stats) uint64 { return s.Touches }},
+	{"sojourn.store.errors", "{error}", "Calls that the store failed to answer.", func(s *ops.Stats) uint64 { return s.StoreErrors }},
+	{"sojourn.store.damaged_records", "{record}", "Records that did not open although their key is known.", func(s *ops.Stats) uint64 { return s.DamagedRecords }},
+	{"sojourn.store.lost_versions", "{load}", "Loads below the version that the browser had seen: the store lost writes.", func(s *ops.Stats) uint64 { return s.LostVersions }},
+	{"sojourn.store.swept", "{record}", "Old records removed.", func(s *ops.Stats) uint64 { return s.Swept }},
+	{"sojourn.cache.hits", "{load}", "Loads answered by a cache in front of the store.", func(s *ops.Stats) uint64 { return s.CacheHits }},
+	{"sojourn.cache.misses", "{load}", "Loads that the caches could not answer.", func(s *ops.Stats) uint64 { return s.CacheMisses }},
+	{"sojourn.cache.volatile_saves", "{save}", "Changes of volatile values kept in a cache.", func(s *ops.Stats) uint64 { return s.VolatileSaves }},
+	{"sojourn.session.created", "{session}", "Sessions that got their first value.", func(s *ops.Stats) uint64 { return s.Created }},
+	{"sojourn.session.promoted", "{session}", "Sessions that moved from the cookie to the store.", func(s *ops.Stats) uint64 { return s.Promoted }},
+	{"sojourn.session.logins", "{login}", "Logins kept.", func(s *ops.Stats) uint64 { return s.Logins }},
+	{"sojourn.session.logouts", "{logout}", "Logouts kept.", func(s *ops.Stats) uint64 { return s.Logouts }},
+	{"sojourn.session.rotations", "{rotation}", "Credentials replaced by a rotation.", func(s *ops.Stats) uint64 { return s.Rotations }},
+	{"sojourn.session.revoked", "{session}", "Sessions ended from elsewhere.", func(s *ops.Stats) uint64 { return s.Revoked }},
+	{"sojourn.session.thefts_suspected", "{session}", "Sessions of which an outdated credential turned up.", func(s *ops.Stats) uint64 { return s.TheftsSuspected }},
+	{"sojourn.cookie.rejected", "{cookie}", "Session cookies that were damaged, foreign or expired.", func(s *ops.Stats) uint64 { return s.RejectedCookies }},
+	{"sojourn.cookie.unknown_key", "{cookie}", "Of the rejected cookies: sealed with a key that the ring lacks.", func(s *ops.Stats) uint64 { return s.UnknownKeys }},
+	{"sojourn.cookie.stale", "{cookie}", "References to sessions that are over, or of an old generation.", func(s *ops.Stats) uint64 { return s.StaleReferences }},
+	{"sojourn.value.unreadable", "{value}", "Values that did not decode into their key's type.", func(s *ops.Stats) uint64 { return s.UnreadableValue }},
+	{"sojourn.commit.failed", "{commit}", "Commits that were answered with an error.", func(s *ops.Stats) uint64 { return s.FailedCommits }},
+	{"sojourn.commit.late_changes", "{change}", "Changes lost because the response had already started.", func(s *ops.Stats) uint64 { return s.LateChanges }},
 }
 
 // Observe reports a manager's counters, and how many streams wait for the end
 // of their session, whenever metrics are collected. Managers are told apart by
 // their Config.Name. stop ends it.
 func (t *Telemetry) Observe(m *sojourn.Manager) (stop func() error, err error) {
-	set := metric.WithAttributeSet(attribute.NewSet(managerKey.String(m.Name())))
+	watched := ops.For(m)
+	set := metric.WithAttributeSet(attribute.NewSet(managerKey.String(watched.Name())))
 	instruments := []metric.Observable{t.streams}
 	for _, c := range t.counters {
 		instruments = append(instruments, c)
 	}
 	r, err := t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		stats := m.Stats()
+		stats := watched.Stats()
 		for i, c := range t.counters {
 			o.ObserveInt64(c, int64(counters[i].value(&stats)), set)
 		}
-		o.ObserveInt64(t.streams, int64(m.Streams()), set)
+		o.ObserveInt64(t.streams, int64(watched.Streams()), set)
 		return nil
 	}, instruments...)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/ops"
 	sojournotel "github.com/sojourn-go/sojourn/otel"
 	"github.com/sojourn-go/sojourn/sojourntest"
 	"github.com/sojourn-go/sojourn/store"
@@ -185,7 +186,7 @@ func TestAMeasuredStoreHasTheCachesOfTheInnerOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	hits, misses := s.(sojourn.CacheCounter).CacheStats()
+	hits, misses := s.(store.CacheCounter).CacheStats()
 	if want, _ := inner.CacheStats(); hits == 0 || hits != want || hits+misses != 3 {
 		t.Errorf("%d hits and %d misses, the inner store says %d hits", hits, misses, want)
 	}
@@ -303,10 +304,10 @@ func TestWhatTheManagerDoesByItselfStartsNoTrace(t *testing.T) {
 // TestEveryCounterOfTheManagerIsExported fails when Stats gets a field that is
 // not exported, or exports one twice.
 func TestEveryCounterOfTheManagerIsExported(t *testing.T) {
-	fields := reflect.TypeFor[sojourn.Stats]()
+	fields := reflect.TypeFor[ops.Stats]()
 	seen := map[string]string{}
 	for i := range fields.NumField() {
-		var stats sojourn.Stats
+		var stats ops.Stats
 		reflect.ValueOf(&stats).Elem().Field(i).SetUint(1)
 		var names []string
 		for name, value := range sojournotel.Counters(&stats) {

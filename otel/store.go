@@ -10,7 +10,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
@@ -195,7 +194,7 @@ func (s *measured) Count(ctx context.Context) (n store.Counts, err error) {
 
 // CacheStats is the inner store's, or zeros.
 func (s *measured) CacheStats() (hits, misses uint64) {
-	if inner, ok := s.inner.(sojourn.CacheCounter); ok {
+	if inner, ok := s.inner.(store.CacheCounter); ok {
 		return inner.CacheStats()
 	}
 	return 0, 0

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 // LoggedIn returns a request of a visitor who is logged in as user: [Request] in
@@ -39,10 +40,10 @@ type Outcome struct {
 // nothing else may save sessions of m, or Saved may be true because of that.
 func Serve(t testing.TB, m *sojourn.Manager, handler http.Handler, r *http.Request) *Outcome {
 	t.Helper()
-	before := m.Stats()
+	before := ops.For(m).Stats()
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, r)
-	after := m.Stats()
+	after := ops.For(m).Stats()
 	o := &Outcome{Response: w.Result(), t: t}
 	o.Saved = after.Saves != before.Saves || after.VolatileSaves != before.VolatileSaves ||
 		slices.ContainsFunc(o.Cookies(), func(c *http.Cookie) bool { return isOf(m, c.Name) })
@@ -55,7 +56,7 @@ func isOf(m *sojourn.Manager, name string) bool {
 	for _, prefix := range []string{"__Host-", "__Secure-"} {
 		name = strings.TrimPrefix(name, prefix)
 	}
-	rest, ok := strings.CutPrefix(name, m.Name())
+	rest, ok := strings.CutPrefix(name, ops.For(m).Name())
 	return ok && (rest == "" || strings.HasPrefix(rest, "-state"))
 }
 

@@ -14,7 +14,7 @@
 //
 // Everything that not every engine can do is an optional interface: [Toucher],
 // [Sweeper], [UserIndex], [UserLimiter], [EndFeed], [Scanner], [Counter],
-// [FloorLoader], [VolatileKeeper]. The manager asks for them by type assertion
+// [CacheCounter], [FloorLoader], [VolatileKeeper]. The manager asks for them by type assertion
 // and does without where they are lacking. A store that wraps another one
 // has all methods, and answers [errors.ErrUnsupported] from those that the other
 // lacks.
@@ -296,6 +296,11 @@ type Scanner interface {
 	// means that all were seen. A record that exists during the whole walk is
 	// returned at least once. The walk ends even while records are added.
 	Scan(ctx context.Context, cursor string, limit int) (recs []Record, next string, err error)
+}
+
+// CacheCounter is a store with caches that counts their hits and misses.
+type CacheCounter interface {
+	CacheStats() (hits, misses uint64)
 }
 
 // Counter is a store that can count its records quickly.

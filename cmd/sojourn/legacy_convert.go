@@ -19,6 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/reason"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/open"
@@ -296,7 +297,7 @@ func (w *conversion) result() converted {
 		Reasons: map[string]int{},
 	}
 	maps.Copy(out.Reasons, w.reasons)
-	for _, stats := range w.m.AdoptStats() {
+	for _, stats := range ops.For(w.m).AdoptStats() {
 		for _, why := range []string{"empty", "unmapped", "unlimited", "too_large"} {
 			if n := stats.Refused[why]; n > 0 {
 				out.Refused += int64(n)

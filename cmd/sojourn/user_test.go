@@ -11,6 +11,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -236,17 +237,17 @@ func TestAfterARestoreNobodyIsLoggedIn(t *testing.T) {
 			ID: store.ID{7}, Version: 1, SaveIDs: []store.SaveID{7}, User: store.UserHash{7}, Data: []byte("values"),
 			Created: now.Add(-time.Hour), Seen: now.Add(-time.Hour), Deadline: now.Add(-store.ClockSkew / 3), Expires: now.Add(time.Hour),
 		}
-		if err := s.sessions.Store().Save(t.Context(), late, store.Base{}); err != nil {
+		if err := ops.For(s.sessions).Store().Save(t.Context(), late, store.Base{}); err != nil {
 			t.Fatal(err)
 		}
 		c.run(t, "restored", s.store, "--json").ok(t).json(t, &n)
-		if mark, err := s.sessions.Store().Load(t.Context(), late.ID); n.Ended != 1 || err != nil || !mark.IsEnd() {
+		if mark, err := ops.For(s.sessions).Store().Load(t.Context(), late.ID); n.Ended != 1 || err != nil || !mark.IsEnd() {
 			t.Errorf("one that looks expired: %+v, %v", n, err)
 		}
 		if r := c.run(t, "restored", s.store).ok(t); r.stdout != "ended 0 sessions\n" {
 			t.Errorf("again: %s", r.stdout)
 		}
-		if _, err := s.sessions.Find(t.Context(), anonymous); err != nil {
+		if _, err := ops.For(s.sessions).Find(t.Context(), anonymous); err != nil {
 			t.Errorf("an anonymous visitor's session: %v", err)
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 // routes are the pages of the shop, in the order in which the tour moves them.
@@ -104,7 +106,7 @@ func (f *front) status() (status, error) {
 		}
 	}
 	var ended uint64
-	for _, stats := range f.new.adopts.AdoptStats() {
+	for _, stats := range ops.For(f.new.adopts).AdoptStats() {
 		s.Sojourn, s.Found, ended = s.Sojourn+stats.Adopted, s.Found+stats.Found, ended+stats.Ended
 	}
 	left, known, err := f.old.left()

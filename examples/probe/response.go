@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 func (p *probe) untouched(w http.ResponseWriter, _ *http.Request) {
@@ -16,7 +17,7 @@ func (p *probe) untouched(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (p *probe) stats(w http.ResponseWriter, _ *http.Request) {
-	s := p.sessions.Stats()
+	s := ops.For(p.sessions).Stats()
 	_ = answer(w, map[string]uint64{
 		"loads":            s.Loads,
 		"saves":            s.Saves,

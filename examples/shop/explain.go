@@ -4,16 +4,17 @@ import (
 	"net/http"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/ops"
 )
 
 // explainPage is the content of "How this session works". What it says about
 // the visitor's session comes from the strip.
 type explainPage struct {
-	Stats sojourn.Stats // of all visitors since the shop was opened
+	Stats ops.Stats // of all visitors since the shop was opened
 }
 
 func (s *shop) explain(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-	s.show(w, r, session, http.StatusOK, "session", explainPage{s.sessions.Stats()})
+	s.show(w, r, session, http.StatusOK, "session", explainPage{ops.For(s.sessions).Stats()})
 }
 
 // forget ends the session, anonymous or not, without keeping anything.

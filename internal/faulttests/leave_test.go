@@ -15,6 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/postgres"
 	"github.com/sojourn-go/sojourn/store/redis"
@@ -72,7 +73,7 @@ func TestClientsThatLeaveAreNoFailuresOfTheStore(t *testing.T) {
 			if left.Load() < 100 {
 				t.Fatalf("only %d of 600 clients left in time", left.Load())
 			}
-			if n := m.Stats().StoreErrors; n != 0 {
+			if n := ops.For(m).Stats().StoreErrors; n != 0 {
 				t.Errorf("%d clients that left count as %d failures of the store", left.Load(), n)
 			}
 			if got := log.String(); strings.Contains(got, "level=ERROR") || strings.Contains(got, "level=WARN") {
@@ -83,7 +84,7 @@ func TestClientsThatLeaveAreNoFailuresOfTheStore(t *testing.T) {
 			if _, err := m.Open(t.Context(), header, nil); err == nil {
 				t.Fatal("a load without a server works")
 			}
-			if n := m.Stats().StoreErrors; n != 1 {
+			if n := ops.For(m).Stats().StoreErrors; n != 1 {
 				t.Errorf("a load without a server: %d failures, want 1", n)
 			}
 			if !strings.Contains(log.String(), "level=ERROR") {

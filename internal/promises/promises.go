@@ -25,6 +25,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -77,7 +78,7 @@ func UntouchedIsFree(t *testing.T, open Open) {
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db.Store()}))
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { count.Set(s, 1) }))
-	calls, before := db.Calls(), site.Manager.Stats()
+	calls, before := db.Calls(), ops.For(site.Manager).Stats()
 	a := anna.VisitHTTP(site, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) })
 	mustBe(t, 200, a)
 	if n := db.Calls() - calls; n != 0 {
@@ -93,7 +94,7 @@ func UntouchedIsFree(t *testing.T, open Open) {
 	eve.SetCookie(reference, "garbage")
 	eve.SetCookie(state, "garbage")
 	eve.VisitHTTP(site, func(http.ResponseWriter, *http.Request) {})
-	if after := site.Manager.Stats(); after != before {
+	if after := ops.For(site.Manager).Stats(); after != before {
 		t.Errorf("an untouched request was counted:\n%+v\n%+v", before, after)
 	}
 }
@@ -372,7 +373,7 @@ func ReadYourOwnWrites(t *testing.T, open Open) {
 	if caches[0].hits.Load() == 0 {
 		t.Error("the caches were never used, so nothing was tested")
 	}
-	if lost := sites[0].Manager.Stats().LostVersions; lost != 0 {
+	if lost := ops.For(sites[0].Manager).Stats().LostVersions; lost != 0 {
 		t.Errorf("%d copies below the browser's floor were used", lost)
 	}
 }
@@ -534,7 +535,7 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 		{"text", reference, "hello world"},
 	} {
 		out.reset()
-		before := site.Manager.Stats()
+		before := ops.For(site.Manager).Stats()
 		browser := sitetest.NewBrowser()
 		browser.SetCookie(c.name, c.value)
 		a := browser.Visit(site, func(s *sojourn.Session) {
@@ -546,7 +547,7 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 		if a.Status != 200 || a.Body != "ok" {
 			t.Errorf("%s got %d %q", c.what, a.Status, a.Body)
 		}
-		if after := site.Manager.Stats(); after.RejectedCookies != before.RejectedCookies+1 {
+		if after := ops.For(site.Manager).Stats(); after.RejectedCookies != before.RejectedCookies+1 {
 			t.Errorf("%s was counted %d times", c.what, after.RejectedCookies-before.RejectedCookies)
 		}
 		lines := out.lines()
@@ -637,13 +638,13 @@ func ASessionAnswersOnlyForTheRequestThatBroughtIt(t *testing.T, open Open) {
 			}
 			return rec, err
 		}
-		before := m.Stats().DamagedRecords
+		before := ops.For(m).Stats().DamagedRecords
 		mustBe(t, 200, bob.Clone().Visit(site, func(s *sojourn.Session) {
 			if s.User() != "" || !s.IsNew() {
 				t.Errorf("a moved row (forged %v) logs in as %q", forged, s.User())
 			}
 		}))
-		if m.Stats().DamagedRecords == before {
+		if ops.For(m).Stats().DamagedRecords == before {
 			t.Errorf("a moved row (forged %v) was not counted", forged)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/formats"
 	"github.com/sojourn-go/sojourn/legacy/gaesessions"
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -73,7 +74,7 @@ func Example() {
 	for _, c := range w.Result().Cookies() {
 		fmt.Println(c.Name, c.Value != "")
 	}
-	stats := sessions.AdoptStats()["webapp2 session"]
+	stats := ops.For(sessions).AdoptStats()["webapp2 session"]
 	fmt.Println(stats.Found, stats.Adopted)
 	// Output:
 	// anna has [{tea 2}]

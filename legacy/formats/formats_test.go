@@ -28,6 +28,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 	"github.com/sojourn-go/sojourn/legacy/vectors"
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/sojourntest"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -174,7 +175,7 @@ func TestSessionsOfEveryFormatAreAdoptedAndEnded(t *testing.T) {
 					}
 				})
 				if user != "anna" {
-					t.Fatalf("user %q; %+v", user, m.AdoptStats())
+					t.Fatalf("user %q; %+v", user, ops.For(m).AdoptStats())
 				}
 				expired := false
 				for _, line := range set {
@@ -193,7 +194,7 @@ func TestSessionsOfEveryFormatAreAdoptedAndEnded(t *testing.T) {
 				if user, _ := visit(t, m, cookie, nil); user != "" {
 					t.Error("the old cookie brings it back")
 				}
-				stats := m.AdoptStats()[old.About().Name]
+				stats := ops.For(m).AdoptStats()[old.About().Name]
 				if stats.Adopted != 1 || stats.Ended != 1 {
 					t.Errorf("%+v", stats)
 				}
@@ -343,14 +344,14 @@ func TestSessionsOfOneVisitorAreAdoptedTogether(t *testing.T) {
 		t.Error("the old cookies bring it back")
 	}
 	visit(t, m, "something=else", nil)
-	if got := m.AdoptStats()["webapp2"].Refused; len(got) != 1 || got["ended"] != 1 {
+	if got := ops.For(m).AdoptStats()["webapp2"].Refused; len(got) != 1 || got["ended"] != 1 {
 		t.Errorf("no session is no refusal: %v", got)
 	}
 	if user, _ := visit(t, m, "auth=damaged|1|x", nil); user != "" {
 		t.Error(user)
 	}
-	if got := m.AdoptStats()["webapp2"].Refused["bad_signature"]; got != 1 {
-		t.Errorf("%+v", m.AdoptStats())
+	if got := ops.For(m).AdoptStats()["webapp2"].Refused["bad_signature"]; got != 1 {
+		t.Errorf("%+v", ops.For(m).AdoptStats())
 	}
 }
 

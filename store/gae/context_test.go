@@ -20,6 +20,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/gae"
 )
@@ -213,7 +214,7 @@ func TestTheManagersOwnSweepsDoNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := sitetest.Manager(t, sojourn.Config{Store: s})
-	if n, err := m.Sweep(context.Background()); n != 0 || err != nil {
+	if n, err := ops.For(m).Sweep(context.Background()); n != 0 || err != nil {
 		t.Errorf("Sweep outside of a request: %d, %v; want 0, nil: the cron handler is what cleans up", n, err)
 	}
 }

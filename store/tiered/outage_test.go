@@ -14,6 +14,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -234,7 +235,7 @@ func TestWhenTheStoreFails(t *testing.T) {
 			tn.wantRead("with no copy left", tn.anna, 1, 0, http.StatusServiceUnavailable)
 			tn.up()
 			tn.wantRead("when the store is back", tn.anna, 0, 1, http.StatusOK)
-			stats := tn.sites[0].Manager.Stats()
+			stats := ops.For(tn.sites[0].Manager).Stats()
 			if stats.StoreErrors != 1 {
 				tn.Errorf("%d store errors were counted, want 1", stats.StoreErrors)
 			}
@@ -274,7 +275,7 @@ func TestWhenTheStoreFails(t *testing.T) {
 			if a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) != 0 {
 				tn.Errorf("answered %d with %d cookies", a.Status, len(a.SetCookies()))
 			}
-			if n := tn.sites[0].Manager.Stats().FailedCommits; n != 1 {
+			if n := ops.For(tn.sites[0].Manager).Stats().FailedCommits; n != 1 {
 				tn.Errorf("%d failed commits were counted, want 1", n)
 			}
 			tn.up()
@@ -378,7 +379,7 @@ func TestAnUnknownOutcomeIsResolvedByTheSameSave(t *testing.T) {
 			}
 		}
 		tn.wantRead("afterwards", tn.anna, 1, 2, http.StatusOK)
-		if n := tn.sites[0].Manager.Stats().Retries; n != 2 {
+		if n := ops.For(tn.sites[0].Manager).Stats().Retries; n != 2 {
 			tn.Errorf("%d retries were counted, want 2", n)
 		}
 	})

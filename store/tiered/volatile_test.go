@@ -13,6 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -116,7 +117,7 @@ func TestVolatileChanges(t *testing.T) {
 				tn.wantPage(want)
 			}
 		})
-		if n := tn.sites[0].Manager.Stats().VolatileSaves + tn.sites[1].Manager.Stats().VolatileSaves; n != 5 {
+		if n := ops.For(tn.sites[0].Manager).Stats().VolatileSaves + ops.For(tn.sites[1].Manager).Stats().VolatileSaves; n != 5 {
 			tn.Errorf("%d volatile saves were counted, want 5", n)
 		}
 	})

@@ -1,4 +1,4 @@
-package sojourn_test
+package ops_test
 
 import (
 	"testing"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -27,19 +28,19 @@ func TestOperatorsLearnWhatAManagerIsMadeOf(t *testing.T) {
 	}
 	db := memory.New()
 	m := manager(sojourn.Config{Store: db})
-	if m.Name() != "session" || m.Store() != store.Store(db) {
-		t.Errorf("name %q, store %v", m.Name(), m.Store())
+	if ops.For(m).Name() != "session" || ops.For(m).Store() != store.Store(db) {
+		t.Errorf("name %q, store %v", ops.For(m).Name(), ops.For(m).Store())
 	}
-	if due := time.Until(m.SweepDue()); due <= 0 || due > time.Hour {
+	if due := time.Until(ops.For(m).SweepDue()); due <= 0 || due > time.Hour {
 		t.Errorf("the first sweep is due in %v", due)
 	}
 	m = manager(sojourn.Config{Name: "admin", Mode: sojourn.CookieOnly})
-	if m.Name() != "admin" || m.Store() != nil || !m.SweepDue().IsZero() {
-		t.Errorf("in cookies only: name %q, store %v, sweep due %v", m.Name(), m.Store(), m.SweepDue())
+	if ops.For(m).Name() != "admin" || ops.For(m).Store() != nil || !ops.For(m).SweepDue().IsZero() {
+		t.Errorf("in cookies only: name %q, store %v, sweep due %v", ops.For(m).Name(), ops.For(m).Store(), ops.For(m).SweepDue())
 	}
 	// A store that is only a store has nothing to sweep.
 	m = manager(sojourn.Config{Store: struct{ store.Store }{db}})
-	if !m.SweepDue().IsZero() {
-		t.Errorf("without a sweeper the sweep is due %v", m.SweepDue())
+	if !ops.For(m).SweepDue().IsZero() {
+		t.Errorf("without a sweeper the sweep is due %v", ops.For(m).SweepDue())
 	}
 }
