@@ -113,7 +113,7 @@ func (s *Session) wake() {
 		return
 	}
 	defer m.end()
-	ctx, cancel := context.WithTimeout(m.stop, m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(m.stop, m.timeout)
 	defer cancel()
 	now := m.now()
 	seen, deadline, err := m.stored.StayAlive(ctx, st.Who, now)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
@@ -147,16 +148,16 @@ func (a *Adopt) complete(c *Config) (errs []error) {
 }
 
 // adopt looks for a legacy session in a request without one of the manager's.
-func (s *Session) adopt(ctx context.Context, now time.Time) error {
+func (s loader) adopt(ctx context.Context, now time.Time) error {
 	m := s.m
 	if !m.adoption.Active(s.in, now) || s.barred(true) != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	found, err := m.adoption.Find(ctx, adoption.Visitor{
 		Header: s.in, Visit: s.visit(),
-		Map: func(old *adopt.Session) (record.Record, error) { return m.mapLegacy(old, s) },
+		Map: func(old *adopt.Session) (record.Record, error) { return m.mapLegacy(old, s.r, s.in) },
 	})
 	for _, r := range found.Refused {
 		if s.jar.Refuse(r.Credential) {
@@ -181,51 +182,54 @@ func (s *Session) adopt(ctx context.Context, now time.Time) error {
 
 // newDraft returns a session that is not of a request, for the application's own
 // functions.
-func (m *Manager) newDraft(st *stored.State) *Session {
+func newDraft(m *core, st *stored.State) *Session {
 	s := newSession(m)
 	s.last, s.phase, s.isNew = st, phaseDraft, st.Where == rules.Nowhere
 	s.draft.Start(&st.Rec)
 	return s
 }
 
-// mapLegacy runs the application's function for a legacy session that a request
-// brought. What another library's data make of it is not to fail requests.
-func (m *Manager) mapLegacy(old *adopt.Session, of *Session) (rec record.Record, err error) {
+var errMapPanicked = errors.New("sojourn: Adopt.Map panicked")
+
+// adoptSessions lets a manager's core adopt what a says; nil = nothing, and then
+// only sessions that another manager has adopted are known as such.
+func adoptSessions(m *core, a *Adopt) {
+	o := adoption.Options{
+		Limits: &m.limits, Sessions: m.stored, Now: m.now, Log: m.log,
+		Identify: func(kind, source, what string) []byte { return m.ring().Legacy(kind, m.name, source, what) },
+	}
+	if a != nil {
+		o.From, o.Until, o.Keep, o.SkipOutages = a.From, a.Until, a.Keep, a.SkipOutages
+		o.Limit = func(ctx context.Context, user string) (store.UserLimit, func(store.ID)) {
+			// Nobody has authenticated, and the login may be older than all others.
+			return m.limitOf(ctx, user, true)
+		}
+		m.mapLegacy = func(old *adopt.Session, r *http.Request, in http.Header) (record.Record, error) {
+			return mapLegacy(m, a.Map, old, r, in)
+		}
+		if b := a.Back; b != nil {
+			o.Back = b.To
+			o.Values = func(st *stored.State) (map[string]any, error) { return b.Values(newDraft(m, st)) }
+		}
+	}
+	m.adoption = adoption.New(o)
+}
+
+// mapLegacy runs the application's function. What another library's data make of
+// it is not to fail requests.
+func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Session, r *http.Request, in http.Header) (rec record.Record, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			m.log.Error("Adopt.Map panicked", slog.String("format", old.Source), slog.String("type", fmt.Sprintf("%T", p)))
 			err = errMapPanicked
 		}
 	}()
-	made := m.newDraft(stored.Nothing)
-	made.r, made.in = of.r, of.in
-	if err := errors.Join(m.cfg.Adopt.Map(old, made), made.failed); err != nil {
+	made := newDraft(m, stored.Nothing)
+	made.r, made.in = r, in
+	if err := errors.Join(f(old, made), made.failed); err != nil {
 		return rec, err
 	}
 	return made.draft.View().Clone(), nil
-}
-
-var errMapPanicked = errors.New("sojourn: Adopt.Map panicked")
-
-// adopting is what Config.Adopt asks for.
-func (m *Manager) adopting(a *Adopt) adoption.Options {
-	o := adoption.Options{
-		Limits: &m.limits, Sessions: m.stored, Now: m.now, Log: m.log,
-		Identify: func(kind, source, what string) []byte { return m.ring().Legacy(kind, m.cfg.Name, source, what) },
-	}
-	if a == nil {
-		return o
-	}
-	o.From, o.Until, o.Keep, o.SkipOutages = a.From, a.Until, a.Keep, a.SkipOutages
-	o.Limit = func(ctx context.Context, user string) (store.UserLimit, func(store.ID)) {
-		// Nobody has authenticated, and the login may be older than all others.
-		return m.limitOf(ctx, user, true)
-	}
-	if b := a.Back; b != nil {
-		o.Back = b.To
-		o.Values = func(st *stored.State) (map[string]any, error) { return b.Values(m.newDraft(st)) }
-	}
-	return o
 }
 
 // RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
@@ -234,7 +238,7 @@ func (m *Manager) adopting(a *Adopt) adoption.Options {
 // application ends all sessions of a user, such as after a change of the password
 // there; and have that application do the same for itself.
 func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
-	if m.cfg.Adopt == nil || user == "" {
+	if len(m.adoption.From) == 0 || user == "" {
 		return nil
 	}
 	if err := m.begin(); err != nil {

@@ -243,7 +243,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 			s.keepInline(in, now)
 			return nil
 		}
-		if s.m.cfg.Mode == CookieOnly || !errors.Is(err, ErrTooLarge) {
+		if s.m.mode == CookieOnly || !errors.Is(err, ErrTooLarge) {
 			return err
 		}
 		// It has outgrown the cookie.
@@ -500,7 +500,7 @@ func (s *Session) forget() {
 // flushTo moves the pending cookies into a response header, which is then left
 // to limitCaching.
 func (s *Session) flushTo(h http.Header) {
-	if s.jar.Pending() && s.r != nil && !s.m.cfg.Cookie.Insecure && request.PlainHTTP(s.r) {
+	if s.jar.Pending() && s.r != nil && !s.m.cookie.Insecure && request.PlainHTTP(s.r) {
 		s.m.log.Once(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
 	}
@@ -515,7 +515,7 @@ func (s *Session) takeBackReference(ctx context.Context) {
 		return
 	}
 	defer s.m.end()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.timeout)
 	defer cancel()
 	switch st, err := s.m.stored.Load(ctx, s.last.Who, 0); {
 	case errors.Is(err, stored.ErrGone):

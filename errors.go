@@ -128,8 +128,8 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 	guarded := &errorWriter{ResponseWriter: w, m: m, r: r}
 	defer guarded.start() // an ErrorHandler may write nothing
 	w = guarded
-	if ctx := r.Context(); m.cfg.ErrorHandler != nil && ctx.Value(answering{m}) == nil {
-		m.cfg.ErrorHandler(w, r.WithContext(context.WithValue(ctx, answering{m}, true)), err)
+	if ctx := r.Context(); m.errorHandler != nil && ctx.Value(answering{m}) == nil {
+		m.errorHandler(w, r.WithContext(context.WithValue(ctx, answering{m}, true)), err)
 		return
 	}
 	status := errorStatus(err)
@@ -278,7 +278,7 @@ func errorText(status int, err error) string {
 }
 
 // limitCaching tells caches that a response depends on the session.
-func (m *Manager) limitCaching(h http.Header, pattern string) {
+func (m *core) limitCaching(h http.Header, pattern string) {
 	if caching.Limit(h) {
 		m.log.Once(slog.LevelWarn, "a response that depends on the session allows shared caches to keep it (Cache-Control: public or s-maxage); "+
 			"one that does not heed Vary: Cookie shows one visitor's page to another", slog.String("pattern", pattern))

@@ -102,17 +102,17 @@ func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 }
 
 // tell tells Config.Events, if there is one.
-func (m *Manager) tell(ctx context.Context, e Event) {
-	if m.cfg.Events == nil {
+func (m *core) tell(ctx context.Context, e Event) {
+	if m.events == nil {
 		return
 	}
-	e.Time, e.Manager = m.now(), m.cfg.Name
-	m.cfg.Events(ctx, e)
+	e.Time, e.Manager = m.now(), m.name
+	m.events(ctx, e)
 }
 
 // event describes what this request did to a session.
 func (s *Session) event(kind EventKind, st *stored.State) Event {
-	if s.m.cfg.Events == nil {
+	if s.m.events == nil {
 		return Event{}
 	}
 	v := s.visit()

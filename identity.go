@@ -61,7 +61,7 @@ func (s *Session) Login(user string, methods ...string) {
 		Created: now.UnixMilli(),
 		Drop:    drop || s.login != nil && s.login.Drop,
 	}
-	if s.m.cfg.Limit.Max > 0 {
+	if s.m.limit.Max > 0 {
 		s.login.Created = s.m.logins.next(user, s.login.Created)
 	}
 	id := stored.NewWho()
@@ -137,7 +137,7 @@ func (s *Session) Rotate() {
 // commitLogin makes the session of the login and ends the one before.
 func (s *Session) commitLogin(ctx context.Context) error {
 	m := s.m
-	if m.cfg.Mode == CookieOnly {
+	if m.mode == CookieOnly {
 		return s.commitLoginInline()
 	}
 	ctx, cancel := m.stored.Bounded(ctx)
@@ -175,8 +175,8 @@ func (s *Session) move(ctx context.Context) stored.Move {
 	m := s.m
 	mv := stored.Move{Change: s.change(), To: s.identity(), Login: s.login, Ends: s.ending != nil && s.ending.carry}
 	mv.Who, mv.Visit = s.last.Who, s.visit()
-	if m.cfg.Limit.Max > 0 {
-		mv.Limit, mv.Evicted = m.limitOf(ctx, s.login.User, m.cfg.Limit.Refuse)
+	if m.limit.Max > 0 {
+		mv.Limit, mv.Evicted = m.limitOf(ctx, s.login.User, m.limit.Refuse)
 		if mv.Ends && s.last.Rec.Header.User == s.login.User {
 			mv.Limit.Replaces = s.last.ID
 		}
@@ -186,8 +186,8 @@ func (s *Session) move(ctx context.Context) stored.Move {
 
 // limitOf returns the limit of a user's sessions, and what is to be told of each
 // session that it ends.
-func (m *Manager) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
-	limit := store.UserLimit{Max: m.cfg.Limit.Max, Refuse: refuse, Until: m.adoption.EvictedUntil(m.now())}
+func (m *core) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
+	limit := store.UserLimit{Max: m.limit.Max, Refuse: refuse, Until: m.adoption.EvictedUntil(m.now())}
 	return limit, func(id store.ID) {
 		m.count.saves.Add(1)
 		m.ended(ctx, id, user, ReasonLimit)

@@ -45,7 +45,7 @@ func (s *Session) Info() Info {
 }
 
 // describe makes the Info of a state.
-func (m *Manager) describe(st *stored.State) Info {
+func (m *core) describe(st *stored.State) Info {
 	h := &st.Rec.Header
 	info := Info{
 		Handle:     st.ID.String(),
@@ -158,12 +158,12 @@ func (s *Session) unwatch() {
 
 // whatBecameOf is what the feed of ends asks about a session that somebody waits
 // for.
-func (m *Manager) whatBecameOf(ctx context.Context, id store.ID) (deadline time.Time, err error) {
+func (m *core) whatBecameOf(ctx context.Context, id store.ID) (deadline time.Time, err error) {
 	if err := m.begin(); err != nil {
 		return deadline, err
 	}
 	defer m.end()
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	st, err := m.stored.Load(ctx, stored.Who{ID: id}, 0)
 	var gone *stored.Gone
@@ -180,8 +180,8 @@ func (m *Manager) whatBecameOf(ctx context.Context, id store.ID) (deadline time.
 }
 
 // readEnds reads a page of the store's feed of ends.
-func (m *Manager) readEnds(ctx context.Context, feed store.EndFeed, cursor string, limit int) (store.EndPage, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+func (m *core) readEnds(ctx context.Context, feed store.EndFeed, cursor string, limit int) (store.EndPage, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	page, err := feed.Ends(ctx, cursor, limit)
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {

@@ -18,8 +18,12 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
+// loader is a session that is being loaded: what happens once, before anybody has
+// it.
+type loader struct{ *Session }
+
 // load finds the session that the request brings.
-func (s *Session) load(ctx context.Context) error {
+func (s loader) load(ctx context.Context) error {
 	m := s.m
 	if err := m.begin(); err != nil {
 		return err
@@ -64,7 +68,7 @@ func inlineState(in *cookies.Inline) *stored.State {
 // choose returns the first live session that the references lead to, or nil.
 // Only a session that is definitely over, or a credential that is not good for
 // it any more, is passed over.
-func (s *Session) choose(ctx context.Context, a *cookies.Arrival, now time.Time) (chosen *stored.State, err error) {
+func (s loader) choose(ctx context.Context, a *cookies.Arrival, now time.Time) (chosen *stored.State, err error) {
 	refused := a.Foreign
 	for i := range a.References {
 		ref := &a.References[i]
@@ -93,17 +97,17 @@ func (s *Session) choose(ctx context.Context, a *cookies.Arrival, now time.Time)
 
 // rejected counts and logs a cookie that is not used. Why it is not is of no
 // use to whoever sent it, so the response never tells.
-func (s *Session) rejected(r cookies.Rejected) {
+func (s loader) rejected(r cookies.Rejected) {
 	m, err := s.m, r.Err
 	m.count.rejected.Add(1)
 	if errors.Is(err, seal.ErrUnknownKey) {
 		m.count.unknownKeys.Add(1)
 		m.log.ReportMany(slog.LevelWarn, "session cookies were sealed with keys that this process does not have; "+
 			"all replicas need the same keys, so compare their key files (sojourn key list), and keep retired keys for as long as sessions last",
-			slog.String("name", m.cfg.Name))
+			slog.String("name", m.name))
 	}
 	m.log.Debug("session cookie rejected", slog.String("cookie", r.Kind), slog.Any("error", err))
-	if m.cfg.Events != nil {
+	if m.events != nil {
 		e := s.event(EventCookieRejected, nil)
 		e.Reason = rejectReason(err)
 		m.tell(s.context(), e)
@@ -134,10 +138,10 @@ var (
 // names. The error is stored.ErrGone if that session is over, and errRefused if the
 // reference is not good for it any more; errOutdated, which is one, if the session
 // is live.
-func (s *Session) loadStored(ctx context.Context, who stored.Who, generation uint64, seen wire.Floor, now time.Time) (*stored.State, error) {
+func (s loader) loadStored(ctx context.Context, who stored.Who, generation uint64, seen wire.Floor, now time.Time) (*stored.State, error) {
 	m := s.m
 	minimum := seen.Version
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	st, err := m.stored.Load(ctx, who, minimum)
 	switch {
@@ -173,7 +177,7 @@ func (s *Session) loadStored(ctx context.Context, who stored.Who, generation uin
 // or a logout ended it a moment ago, so its cookie may just have been replaced.
 // Nobody has told the browser of any other end, so there is nothing to
 // overwrite.
-func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now time.Time) error {
+func (s loader) goneReference(ctx context.Context, err error, id store.ID, now time.Time) error {
 	m := s.m
 	m.count.staleRefs.Add(1)
 	m.log.Debug("reference to a session that is over", slog.String("session", id.String()))
@@ -181,7 +185,7 @@ func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now
 	if !errors.As(err, &gone) {
 		return stored.ErrGone
 	}
-	if gone.Expired && m.told.expired.first(id) {
+	if gone.Expired && m.expired.first(id) {
 		m.tell(ctx, s.event(EventExpired, &stored.State{Who: stored.Who{ID: id}}))
 	}
 	if gone.ToldOf(now) {
@@ -192,10 +196,10 @@ func (s *Session) goneReference(ctx context.Context, err error, id store.ID, now
 
 // fellBack notes that the store answered with an older version of a session
 // than it had before.
-func (m *Manager) fellBack(id store.ID) { observer{m}.LostWrites(id) }
+func (m *core) fellBack(id store.ID) { observer{m}.LostWrites(id) }
 
 // refuseOutdated reports a credential that was replaced too long ago.
-func (s *Session) refuseOutdated(ctx context.Context, st *stored.State, worth rules.Credential) {
+func (s loader) refuseOutdated(ctx context.Context, st *stored.State, worth rules.Credential) {
 	m := s.m
 	if worth != rules.Suspicious {
 		m.log.Debug("an outdated session credential was refused", slog.String("session", st.ID.String()))
@@ -205,7 +209,7 @@ func (s *Session) refuseOutdated(ctx context.Context, st *stored.State, worth ru
 	m.log.Warn("an outdated session credential turned up: somebody may have copied the cookie",
 		slog.String("session", st.ID.String()))
 	m.tell(ctx, s.event(EventTheftSuspected, st))
-	if !m.cfg.Rotation.EndOnTheft {
+	if !m.endOnTheft {
 		m.stored.Suspect(ctx, st)
 		return
 	}
@@ -224,7 +228,7 @@ func (s *Session) barred(reference bool) error {
 	switch {
 	case s.outdated, reference && s.jar.Refused():
 		return errRefused
-	case !s.jar.Brought && s.r != nil && request.Withheld(s.r, s.m.cfg.Cookie.SameSite):
+	case !s.jar.Brought && s.r != nil && request.Withheld(s.r, s.m.cookie.SameSite):
 		return ErrCrossSite
 	default:
 		return nil
@@ -241,8 +245,8 @@ func (s *Session) tellRefused() {
 		s.jar.TellRefused(&s.last.Rec, s.m.limits.CookieAge(h, record.Time(h.Expires), s.m.now()))
 		return
 	}
-	age := s.m.cfg.Lifetime
-	if s.m.cfg.Cookie.BrowserSession {
+	age := s.m.limits.Lifetime
+	if s.m.cookie.BrowserSession {
 		age = 0
 	}
 	s.jar.TellRefused(nil, age)

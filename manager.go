@@ -2,52 +2,15 @@ package sojourn
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
-	"hash/maphash"
 	"net/http"
-	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/sojourn-go/sojourn/internal/adoption"
-	"github.com/sojourn-go/sojourn/internal/bridge"
-	"github.com/sojourn-go/sojourn/internal/cookies"
-	"github.com/sojourn-go/sojourn/internal/ends"
-	"github.com/sojourn-go/sojourn/internal/record"
-	"github.com/sojourn-go/sojourn/internal/rules"
-	"github.com/sojourn-go/sojourn/internal/seal"
-	"github.com/sojourn-go/sojourn/internal/stored"
-	"github.com/sojourn-go/sojourn/internal/trouble"
-	"github.com/sojourn-go/sojourn/internal/wire"
-	"github.com/sojourn-go/sojourn/store"
 )
 
 // Manager loads and keeps the sessions of one cookie name. It is safe for
 // concurrent use. Make one with [New] for each kind of session that the
 // application has, and wrap the application's handler with each of them.
 type Manager struct {
-	cfg      Config
-	log      *trouble.Log
-	cookies  *cookies.Cookies
-	caches   bool   // the store has copies: browsers are told which version they have seen
-	aad      []byte // bound into everything that is sealed
-	limits   rules.Limits
-	stored   *stored.Sessions
-	count    counters
-	ahead    time.Duration // of the clock; only tests set it
-	ends     *ends.Feed
-	told     struct{ expired onceSet }
-	adoption *adoption.Adoption
-	logins   succession
-	ring     func() *seal.Ring // the keys that Config.Keys holds now
-
-	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
-	closing   sync.Once
-	stop      context.Context // ends with Close
-	stopNow   context.CancelFunc
-	started   time.Time
-	nextSweep atomic.Int64 // nanoseconds after started, by the monotonic clock
+	core
+	errorHandler func(http.ResponseWriter, *http.Request, error) // nil: ServeError's own answer
 }
 
 // New checks the configuration, reports every mistake in it at once, and
@@ -57,39 +20,11 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, ring: bridge.Keys(cfg.Keys), log: &trouble.Log{Logger: cfg.Logger}, aad: wire.Bind(cfg.Name), logins: succession{seed: maphash.MakeSeed()}}
-	_, m.caches = cfg.Store.(store.FloorLoader)
-	m.stop, m.stopNow = context.WithCancel(context.Background())
-	m.limits = rules.Limits{
-		Mode: rules.Mode(cfg.Mode), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
-		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.Rotation.Every, Grace: cfg.Rotation.Grace,
-		BrowserSession: cfg.Cookie.BrowserSession,
-	}
-	var former []cookies.Attributes
-	for i := range cfg.FormerCookies {
-		former = append(former, cfg.FormerCookies[i].attributes())
-	}
-	m.cookies = cookies.New(cookies.Options{
-		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: m.ring, Bound: m.aad,
-		Former: former, Mended: observer{m}.Mended,
-	})
-	m.stored = stored.New(stored.Options{
-		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Name: cfg.Name, Bound: m.aad,
-		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.comesBackUntil, Carry: adoption.Carry,
-	})
-	m.adoption = adoption.New(m.adopting(cfg.Adopt))
-	o := ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds}
-	if cfg.Store != nil {
-		o.Look = m.whatBecameOf
-	}
-	m.ends = ends.New(m.stop, o)
-	m.started = time.Now()
-	m.scheduleSweep(0)
+	m := &Manager{errorHandler: cfg.ErrorHandler}
+	furnish(&m.core, &cfg)
+	adoptSessions(&m.core, cfg.Adopt)
 	return m, nil
 }
-
-// now is the time in the precision that is stored.
-func (m *Manager) now() time.Time { return time.Now().Add(m.ahead).UTC().Truncate(time.Millisecond) }
 
 // Wrap returns a handler that makes sessions available to next and to all that
 // next calls. A request that never asks for its session costs next to nothing.
@@ -163,10 +98,10 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 	if out != nil {
 		m.limitCaching(out, "")
 	}
-	s := newSession(m)
+	s := newSession(&m.core)
 	s.phase, s.in, s.ctx = phaseLoose, in, ctx
 	s.out = out
-	if err := s.load(ctx); err != nil {
+	if err := (loader{s}).load(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -182,73 +117,4 @@ func (m *Manager) Close() error {
 		m.open.Lock()
 	})
 	return nil
-}
-
-// begin registers work that Close waits for, until the caller calls end.
-func (m *Manager) begin() error {
-	if !m.open.TryRLock() { // Close has it, or waits for it
-		return ErrClosed
-	}
-	return nil
-}
-
-func (m *Manager) end() { m.open.RUnlock() }
-
-const (
-	sweepInterval = 10 * time.Minute
-	sweepAge      = time.Hour
-	sweepBatch    = 500
-)
-
-// sweep removes what was over for more than an hour, and returns how many.
-func (m *Manager) sweep(ctx context.Context) (int, error) {
-	sweeper, ok := m.cfg.Store.(store.Sweeper)
-	if !ok {
-		return 0, nil
-	}
-	if err := m.begin(); err != nil {
-		return 0, err
-	}
-	defer m.end()
-	total := 0
-	for {
-		n, err := sweeper.Sweep(ctx, sweepAge, sweepBatch)
-		total += n
-		m.count.swept.Add(uint64(n))
-		if errors.Is(err, errors.ErrUnsupported) {
-			return total, nil
-		}
-		if err != nil {
-			return total, m.storeFailed(ctx, "sweep", err)
-		}
-		if n < sweepBatch {
-			return total, nil
-		}
-	}
-}
-
-// scheduleSweep plans the next sweep. now is the time since started.
-func (m *Manager) scheduleSweep(now time.Duration) {
-	// Spread over replicas that started together.
-	var b [1]byte
-	_, _ = rand.Read(b[:]) // never fails
-	wait := sweepInterval + sweepInterval*time.Duration(b[0])/1024
-	m.nextSweep.Store(int64(now + wait))
-}
-
-// sweepNowAndThen starts a sweep in the background when one is due.
-func (m *Manager) sweepNowAndThen() {
-	now, due := time.Since(m.started), m.nextSweep.Load()
-	if int64(now) < due || !m.nextSweep.CompareAndSwap(due, int64(now+sweepInterval)) {
-		return
-	}
-	m.scheduleSweep(now)
-	// A failure is logged there; the next try is in about ten minutes.
-	go func() { _, _ = m.sweep(m.stop) }()
-}
-
-// comesBackUntil is until when another library's credential could bring a session
-// back.
-func (m *Manager) comesBackUntil(h *record.Header, now time.Time) time.Time {
-	return m.adoption.ComesBackUntil(h, now)
 }

@@ -11,7 +11,7 @@ import (
 
 // observer counts and logs what happens in the store. It is a type of its own, so
 // that its methods are none of the Manager's.
-type observer struct{ m *Manager }
+type observer struct{ m *core }
 
 func (o observer) Loaded()        { o.m.count.loads.Add(1) }
 func (o observer) Saved()         { o.m.count.saves.Add(1) }
@@ -52,7 +52,7 @@ func gaveUp(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canc
 // storeFailed counts and logs that the store could not do something, and returns
 // the error for it. A caller that gave up says nothing about the store; one
 // whose deadline has passed does.
-func (m *Manager) storeFailed(ctx context.Context, doing string, err error) error {
+func (m *core) storeFailed(ctx context.Context, doing string, err error) error {
 	if !gaveUp(ctx) {
 		m.count.storeErrors.Add(1)
 		m.log.Report(slog.LevelError, "the session store failed: could not "+doing, slog.Any("error", err))

@@ -16,9 +16,9 @@ func init() { bridge.Operator = func(m any) any { return operator{m.(*Manager)} 
 // documents.
 type operator struct{ m *Manager }
 
-func (o operator) Name() string { return o.m.cfg.Name }
+func (o operator) Name() string { return o.m.name }
 
-func (o operator) Store() store.Store { return o.m.cfg.Store }
+func (o operator) Store() store.Store { return o.m.store }
 
 func (o operator) Find(ctx context.Context, handle string) (Export, error) {
 	st, err := o.m.findHandle(ctx, handle, 0)
@@ -41,7 +41,7 @@ func (o operator) Streams() int { return o.m.ends.Waiting() }
 func (o operator) Sweep(ctx context.Context) (int, error) { return o.m.sweep(ctx) }
 
 func (o operator) SweepDue() time.Time {
-	if _, ok := o.m.cfg.Store.(store.Sweeper); !ok {
+	if _, ok := o.m.store.(store.Sweeper); !ok {
 		return time.Time{}
 	}
 	now := time.Now()

@@ -44,7 +44,7 @@ func (m *Manager) text() string {
 	if m == nil {
 		return "sojourn.Manager(none)"
 	}
-	return "sojourn.Manager(" + m.cfg.Name + ")"
+	return "sojourn.Manager(" + m.name + ")"
 }
 
 // Format prints the manager's name, whatever the verb.

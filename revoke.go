@@ -99,7 +99,7 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 }
 
 // userSessions returns the live sessions of a user.
-func (m *Manager) userSessions(ctx context.Context, user string) ([]*stored.State, error) {
+func (m *core) userSessions(ctx context.Context, user string) ([]*stored.State, error) {
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (m *Manager) userSessions(ctx context.Context, user string) ([]*stored.Stat
 	if user == "" {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	listed, err := m.stored.ByUser(ctx, user)
 	now := m.now()
@@ -122,15 +122,15 @@ func (m *Manager) userSessions(ctx context.Context, user string) ([]*stored.Stat
 
 // findHandle returns the live stored session with that handle, or one that was
 // live until skew ago.
-func (m *Manager) findHandle(ctx context.Context, handle string, skew time.Duration) (*stored.State, error) {
+func (m *core) findHandle(ctx context.Context, handle string, skew time.Duration) (*stored.State, error) {
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
 	defer m.end()
-	if m.cfg.Store == nil {
+	if m.store == nil {
 		return nil, ErrNotFound
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	return m.stored.ByHandle(ctx, handle, skew)
 }
@@ -149,18 +149,18 @@ func (m *Manager) currentHandle(ctx context.Context) string {
 	return s.Handle()
 }
 
-func (m *Manager) revokeWithin(ctx context.Context, st *stored.State, reason string) error {
+func (m *core) revokeWithin(ctx context.Context, st *stored.State, reason string) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
 	defer m.end()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.timeout)
 	defer cancel()
 	return m.revoke(ctx, st, reason)
 }
 
 // revoke ends a session whatever its version.
-func (m *Manager) revoke(ctx context.Context, st *stored.State, reason string) error {
+func (m *core) revoke(ctx context.Context, st *stored.State, reason string) error {
 	if err := m.adoption.Leave(ctx, st); err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (m *Manager) revoke(ctx context.Context, st *stored.State, reason string) e
 }
 
 // ended tells everybody here that a session was ended from elsewhere.
-func (m *Manager) ended(ctx context.Context, id store.ID, user, reason string) {
+func (m *core) ended(ctx context.Context, id store.ID, user, reason string) {
 	m.count.revoked.Add(1)
 	m.ends.Tell(id, ErrEnded)
 	m.tell(ctx, Event{Kind: EventRevoked, Session: id.String(), User: user, Reason: reason})
@@ -186,7 +186,7 @@ func (m *Manager) ended(ctx context.Context, id store.ID, user, reason string) {
 // revokeAtOnce is how many sessions are ended at the same time.
 const revokeAtOnce = 16
 
-func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []string) (int, error) {
+func (m *core) revokeUser(ctx context.Context, user, reason string, keep []string) (int, error) {
 	if err := m.begin(); err != nil {
 		return 0, err
 	}
@@ -202,7 +202,7 @@ func (m *Manager) revokeUser(ctx context.Context, user, reason string, keep []st
 	// index that lags behind may go on listing those that have ended.
 	ended := map[store.ID]bool{}
 	for range revokeRounds {
-		listing, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+		listing, cancel := context.WithTimeout(ctx, m.timeout)
 		all, err := m.stored.ByUser(listing, user)
 		cancel()
 		if err != nil {
@@ -232,7 +232,7 @@ const revokeRounds = 20
 var errKeepsLoggingIn = errors.New("the user keeps logging in")
 
 // revokeAll ends sessions, and returns how many of them were live.
-func (m *Manager) revokeAll(ctx context.Context, all []stored.Listed, reason string) (n int, err error) {
+func (m *core) revokeAll(ctx context.Context, all []stored.Listed, reason string) (n int, err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, revokeAtOnce)
@@ -241,7 +241,7 @@ func (m *Manager) revokeAll(ctx context.Context, all []stored.Listed, reason str
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+			ctx, cancel := context.WithTimeout(ctx, m.timeout)
 			defer cancel()
 			var one error
 			if l.Damaged {
@@ -264,7 +264,7 @@ func (m *Manager) revokeAll(ctx context.Context, all []stored.Listed, reason str
 	return n, err
 }
 
-func (m *Manager) export(st *stored.State) Export {
+func (m *core) export(st *stored.State) Export {
 	out := Export{Info: m.describe(st), Values: map[string]any{}}
 	now := m.now().UnixMilli()
 	for i := range st.Rec.Fields() {

@@ -33,7 +33,7 @@ type Session struct {
 }
 
 type session struct {
-	m   *Manager
+	m   *core
 	r   *http.Request   // nil in a session from Manager.Open
 	in  http.Header     // of the request
 	ctx context.Context // of Manager.Open; nil otherwise
@@ -78,7 +78,7 @@ type session struct {
 	watch *ends.Watch // of Done
 }
 
-func newSession(m *Manager) *Session {
+func newSession(m *core) *Session {
 	s := new(struct { // one allocation
 		Session
 		session

@@ -45,14 +45,14 @@ func (o operator) Stats() bridge.Stats {
 		FailedCommits:   c.failed.Load(),
 		Swept:           c.swept.Load(),
 	}
-	if cc, ok := o.m.cfg.Store.(store.CacheCounter); ok {
+	if cc, ok := o.m.store.(store.CacheCounter); ok {
 		s.CacheHits, s.CacheMisses = cc.CacheStats()
 	}
 	return s
 }
 
 // unreadable counts a value that did not decode, and logs it once per name.
-func (m *Manager) unreadable(name string, err error) {
+func (m *core) unreadable(name string, err error) {
 	m.count.unreadable.Add(1)
 	if m.log.First("value " + name) {
 		m.log.Warn("a session value does not decode into its key's type; it is left as it is until it is set",

@@ -97,7 +97,7 @@ func (q *exchange) session(ctx context.Context) (*Session, error) {
 	q.mu.Unlock()
 
 	q.checkNesting()
-	s := newSession(q.m)
+	s := newSession(&q.m.core)
 	s.r, s.in = q.r, q.r.Header
 	var err error
 	returned := false // or the store panics
@@ -124,7 +124,7 @@ func (q *exchange) session(ctx context.Context) (*Session, error) {
 			q.loadErr = err
 		}
 	}()
-	err = s.load(ctx)
+	err = loader{s}.load(ctx)
 	returned = true
 	if err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (q *exchange) checkNesting() {
 	for outer, _ := q.Context.Value(anyManager{}).(*exchange); outer != nil; outer, _ = outer.Context.Value(anyManager{}).(*exchange) {
 		if outer.m != q.m && outer.m.cookies.ReferenceName() == q.m.cookies.ReferenceName() {
 			q.m.log.Once(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
-				slog.String("name", q.m.cfg.Name))
+				slog.String("name", q.m.name))
 		}
 	}
 }

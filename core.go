@@ -1,0 +1,168 @@
+package sojourn
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"hash/maphash"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/adoption"
+	"github.com/sojourn-go/sojourn/internal/bridge"
+	"github.com/sojourn-go/sojourn/internal/cookies"
+	"github.com/sojourn-go/sojourn/internal/ends"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/trouble"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// core is what sessions stand on: the packages below, what the configuration says,
+// and counters. It knows no session and no request, so that those who have one use
+// it and never the other way round.
+type core struct {
+	name       string // Config.Name
+	mode       Mode
+	store      store.Store // nil with CookieOnly
+	cookie     Cookie
+	limit      Limit
+	timeout    time.Duration
+	endOnTheft bool
+	events     func(context.Context, Event) // nil = nobody hears them
+
+	log      *trouble.Log
+	count    counters
+	expired  onceSet // sessions whose expiry was told
+	limits   rules.Limits
+	ring     func() *seal.Ring // the keys that Config.Keys holds now
+	cookies  *cookies.Cookies
+	caches   bool // the store has copies: browsers are told which version they have seen
+	stored   *stored.Sessions
+	adoption *adoption.Adoption
+	// mapLegacy runs Adopt.Map for a legacy session that a request brought.
+	mapLegacy func(old *adopt.Session, r *http.Request, in http.Header) (record.Record, error)
+	ends      *ends.Feed
+	logins    succession
+	ahead     time.Duration // of the clock; only tests set it
+
+	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
+	closing   sync.Once
+	stop      context.Context // ends with Close
+	stopNow   context.CancelFunc
+	started   time.Time
+	nextSweep atomic.Int64 // nanoseconds after started, by the monotonic clock
+}
+
+// furnish fills in a core from a configuration that is complete.
+func furnish(m *core, cfg *Config) {
+	m.name, m.mode, m.store, m.cookie, m.limit = cfg.Name, cfg.Mode, cfg.Store, cfg.Cookie, cfg.Limit
+	m.timeout, m.endOnTheft, m.events = cfg.Timeout, cfg.Rotation.EndOnTheft, cfg.Events
+	m.log, m.ring = &trouble.Log{Logger: cfg.Logger}, bridge.Keys(cfg.Keys)
+	m.logins.seed = maphash.MakeSeed()
+	_, m.caches = cfg.Store.(store.FloorLoader)
+	m.stop, m.stopNow = context.WithCancel(context.Background())
+	m.limits = rules.Limits{
+		Mode: rules.Mode(cfg.Mode), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
+		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.Rotation.Every, Grace: cfg.Rotation.Grace,
+		BrowserSession: cfg.Cookie.BrowserSession,
+	}
+	bound := wire.Bind(cfg.Name)
+	var former []cookies.Attributes
+	for i := range cfg.FormerCookies {
+		former = append(former, cfg.FormerCookies[i].attributes())
+	}
+	m.cookies = cookies.New(cookies.Options{
+		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: m.ring, Bound: bound,
+		Former: former, Mended: observer{m}.Mended,
+	})
+	m.stored = stored.New(stored.Options{
+		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Name: cfg.Name, Bound: bound,
+		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.comesBackUntil, Carry: adoption.Carry,
+	})
+	o := ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds}
+	if cfg.Store != nil {
+		o.Look = m.whatBecameOf
+	}
+	m.ends = ends.New(m.stop, o)
+	m.started = time.Now()
+	m.scheduleSweep(0)
+}
+
+// now is the time in the precision that is stored.
+func (m *core) now() time.Time { return time.Now().Add(m.ahead).UTC().Truncate(time.Millisecond) }
+
+// begin registers work that Close waits for, until the caller calls end.
+func (m *core) begin() error {
+	if !m.open.TryRLock() { // Close has it, or waits for it
+		return ErrClosed
+	}
+	return nil
+}
+
+func (m *core) end() { m.open.RUnlock() }
+
+const (
+	sweepInterval = 10 * time.Minute
+	sweepAge      = time.Hour
+	sweepBatch    = 500
+)
+
+// sweep removes what was over for more than an hour, and returns how many.
+func (m *core) sweep(ctx context.Context) (int, error) {
+	sweeper, ok := m.store.(store.Sweeper)
+	if !ok {
+		return 0, nil
+	}
+	if err := m.begin(); err != nil {
+		return 0, err
+	}
+	defer m.end()
+	total := 0
+	for {
+		n, err := sweeper.Sweep(ctx, sweepAge, sweepBatch)
+		total += n
+		m.count.swept.Add(uint64(n))
+		if errors.Is(err, errors.ErrUnsupported) {
+			return total, nil
+		}
+		if err != nil {
+			return total, m.storeFailed(ctx, "sweep", err)
+		}
+		if n < sweepBatch {
+			return total, nil
+		}
+	}
+}
+
+// scheduleSweep plans the next sweep. now is the time since started.
+func (m *core) scheduleSweep(now time.Duration) {
+	// Spread over replicas that started together.
+	var b [1]byte
+	_, _ = rand.Read(b[:]) // never fails
+	wait := sweepInterval + sweepInterval*time.Duration(b[0])/1024
+	m.nextSweep.Store(int64(now + wait))
+}
+
+// sweepNowAndThen starts a sweep in the background when one is due.
+func (m *core) sweepNowAndThen() {
+	now, due := time.Since(m.started), m.nextSweep.Load()
+	if int64(now) < due || !m.nextSweep.CompareAndSwap(due, int64(now+sweepInterval)) {
+		return
+	}
+	m.scheduleSweep(now)
+	// A failure is logged there; the next try is in about ten minutes.
+	go func() { _, _ = m.sweep(m.stop) }()
+}
+
+// comesBackUntil is until when another library's credential could bring a session
+// back.
+func (m *core) comesBackUntil(h *record.Header, now time.Time) time.Time {
+	return m.adoption.ComesBackUntil(h, now)
+}
