@@ -30,6 +30,11 @@ func (s *Session) Recent(maxAge time.Duration) bool {
 	return s.m.now().Sub(record.Time(h.AuthTime)) <= maxAge
 }
 
+// Strip removes the manager's credentials, its cookies and those of
+// Config.FormerCookies, from the header of a request that goes upstream, such as
+// through [net/http/httputil.ReverseProxy]. Other cookies stay, in their order.
+func (m *Manager) Strip(h http.Header) { m.cookies.Strip(h) }
+
 // RequireRecent returns a middleware for what needs a recent authentication,
 // such as a change of password: it calls the handler it wraps if the user has
 // authenticated within the last maxAge, and otherwise the handler given here,

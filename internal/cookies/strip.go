@@ -1,0 +1,60 @@
+package cookies
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Strip removes from a request's header every cookie that could hold a credential
+// of the manager, former ones included. A line that has none stays as it is, and
+// so does the backing array of the field: others may have it.
+func (c *Cookies) Strip(h http.Header) {
+	lines := h["Cookie"]
+	var kept []string
+	changed := false
+	for _, line := range lines {
+		rest, removed := c.strip(line)
+		changed = changed || removed
+		if rest != "" || !removed {
+			kept = append(kept, rest)
+		}
+	}
+	switch {
+	case !changed:
+	case len(kept) == 0:
+		delete(h, "Cookie")
+	default:
+		h["Cookie"] = kept
+	}
+}
+
+// strip returns a line without the manager's cookies. It takes the line apart
+// where find does, at every semicolon, quoted or not.
+func (c *Cookies) strip(line string) (rest string, removed bool) {
+	var kept []string
+	for pair := range strings.SplitSeq(line, ";") {
+		name, _, _ := strings.Cut(pair, "=")
+		switch pair = strings.Trim(pair, " \t"); {
+		case c.owns(strings.Trim(name, " \t")):
+			removed = true
+		case pair != "":
+			kept = append(kept, pair)
+		}
+	}
+	if !removed {
+		return line, false
+	}
+	return strings.Join(kept, "; "), true
+}
+
+// owns reports whether a cookie of that name is read as one of the manager's, or
+// would be in another mode.
+func (c *Cookies) owns(name string) (yes bool) {
+	c.all(func(n *names) {
+		yes = yes || name == n.reference
+		for _, state := range n.state {
+			yes = yes || name == state
+		}
+	})
+	return yes
+}
