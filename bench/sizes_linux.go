@@ -316,7 +316,7 @@ func computedShelf(name string, bytes func(store.Record) int) shelf {
 	}}
 }
 
-// datastoreBytes is the size of store/clouddatastore's entity for rec in the
+// datastoreBytes is the size of store/datastore/cloud's entity for rec in the
 // default namespace, with its index entries, by Google's formula
 // (https://cloud.google.com/datastore/docs/concepts/storage-size).
 func datastoreBytes(rec store.Record) int {

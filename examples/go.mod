@@ -40,7 +40,7 @@ require (
 	github.com/mileusna/useragent v1.3.5 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
-	github.com/sojourn-go/sojourn/store/clouddatastore v0.0.0 // indirect
+	github.com/sojourn-go/sojourn/store/datastore v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/memcached v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/postgres v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/redis v0.0.0 // indirect
@@ -73,7 +73,7 @@ replace (
 	github.com/sojourn-go/sojourn => ..
 	github.com/sojourn-go/sojourn/admin => ../admin
 	github.com/sojourn-go/sojourn/legacy => ../legacy
-	github.com/sojourn-go/sojourn/store/clouddatastore => ../store/clouddatastore
+	github.com/sojourn-go/sojourn/store/datastore => ../store/datastore
 	github.com/sojourn-go/sojourn/store/memcached => ../store/memcached
 	github.com/sojourn-go/sojourn/store/open => ../store/open
 	github.com/sojourn-go/sojourn/store/postgres => ../store/postgres

@@ -40,7 +40,7 @@ require (
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
-	github.com/sojourn-go/sojourn/store/clouddatastore v0.0.0 // indirect
+	github.com/sojourn-go/sojourn/store/datastore v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/memcached v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/postgres v0.0.0 // indirect
 	github.com/sojourn-go/sojourn/store/sqlite v0.0.0 // indirect
@@ -74,7 +74,7 @@ replace (
 	github.com/sojourn-go/sojourn/legacy/engine/clouddatastore => ../../legacy/engine/clouddatastore
 	github.com/sojourn-go/sojourn/legacy/engine/redis => ../../legacy/engine/redis
 	github.com/sojourn-go/sojourn/legacy/engine/sqldb => ../../legacy/engine/sqldb
-	github.com/sojourn-go/sojourn/store/clouddatastore => ../../store/clouddatastore
+	github.com/sojourn-go/sojourn/store/datastore => ../../store/datastore
 	github.com/sojourn-go/sojourn/store/memcached => ../../store/memcached
 	github.com/sojourn-go/sojourn/store/open => ../../store/open
 	github.com/sojourn-go/sojourn/store/postgres => ../../store/postgres

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/appengine/v2"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )
 
 // instances starts the API server and n instances of the site. It returns nil

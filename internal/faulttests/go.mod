@@ -67,14 +67,14 @@ require (
 replace github.com/sojourn-go/sojourn => ../..
 
 replace (
-	github.com/sojourn-go/sojourn/store/clouddatastore => ../../store/clouddatastore
+	github.com/sojourn-go/sojourn/store/datastore => ../../store/datastore
 	github.com/sojourn-go/sojourn/store/memcached => ../../store/memcached
 	github.com/sojourn-go/sojourn/store/postgres => ../../store/postgres
 	github.com/sojourn-go/sojourn/store/redis => ../../store/redis
 )
 
 require (
-	github.com/sojourn-go/sojourn/store/clouddatastore v0.0.0
+	github.com/sojourn-go/sojourn/store/datastore v0.0.0
 	github.com/sojourn-go/sojourn/store/memcached v0.0.0
 	github.com/sojourn-go/sojourn/store/postgres v0.0.0
 	github.com/sojourn-go/sojourn/store/redis v0.0.0

@@ -18,7 +18,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/clouddatastore"
+	"github.com/sojourn-go/sojourn/store/datastore/cloud"
 	"github.com/sojourn-go/sojourn/store/memcached"
 	"github.com/sojourn-go/sojourn/store/postgres"
 	"github.com/sojourn-go/sojourn/store/redis"
@@ -89,7 +89,7 @@ var engines = []engine{
 			if err := os.Setenv("DATASTORE_EMULATOR_HOST", addr); err != nil {
 				t.Fatal(err)
 			}
-			s, err := clouddatastore.Open(t.Context(), "faulttests", clouddatastore.Options{})
+			s, err := cloud.Open(t.Context(), "faulttests", cloud.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

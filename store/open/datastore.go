@@ -10,7 +10,7 @@ import (
 	"cloud.google.com/go/datastore"
 
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/clouddatastore"
+	"github.com/sojourn-go/sojourn/store/datastore/cloud"
 )
 
 func openDatastore(ctx context.Context, text string) (store.Store, io.Closer, error) {
@@ -22,14 +22,14 @@ func openDatastore(ctx context.Context, text string) (store.Store, io.Closer, er
 	if project == "" {
 		return nil, nil, urlError("datastore: needs the project, such as datastore://my-project")
 	}
-	o := clouddatastore.Options{Namespace: query["namespace"], Kind: query["kind"]}
+	o := cloud.Options{Namespace: query["namespace"], Kind: query["kind"]}
 	if text, given := query["ttl_policy"]; given {
 		if o.TTLPolicy, err = strconv.ParseBool(text); err != nil {
 			return nil, nil, urlError("ttl_policy is true or false")
 		}
 	}
 	// The options first: connecting fails where there are no credentials.
-	if _, err := clouddatastore.New(new(datastore.Client), o); err != nil {
+	if _, err := cloud.New(new(datastore.Client), o); err != nil {
 		return nil, nil, urlError("%w", err)
 	}
 	// Credentials are renewed with the client's context, long after the opening.
@@ -37,7 +37,7 @@ func openDatastore(ctx context.Context, text string) (store.Store, io.Closer, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("datastore: %w", err)
 	}
-	db, err := clouddatastore.New(client, o)
+	db, err := cloud.New(client, o)
 	if err != nil {
 		return nil, nil, errors.Join(err, client.Close())
 	}

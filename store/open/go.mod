@@ -6,7 +6,7 @@ require (
 	cloud.google.com/go/datastore v1.20.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/store/clouddatastore v0.0.0
+	github.com/sojourn-go/sojourn/store/datastore v0.0.0
 	github.com/sojourn-go/sojourn/store/memcached v0.0.0
 	github.com/sojourn-go/sojourn/store/postgres v0.0.0
 	github.com/sojourn-go/sojourn/store/redis v0.0.0
@@ -62,7 +62,7 @@ require (
 
 replace (
 	github.com/sojourn-go/sojourn => ../..
-	github.com/sojourn-go/sojourn/store/clouddatastore => ../clouddatastore
+	github.com/sojourn-go/sojourn/store/datastore => ../datastore
 	github.com/sojourn-go/sojourn/store/memcached => ../memcached
 	github.com/sojourn-go/sojourn/store/postgres => ../postgres
 	github.com/sojourn-go/sojourn/store/redis => ../redis

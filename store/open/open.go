@@ -26,7 +26,7 @@
 //   - redis and its relatives: see [redis.ParseURL]; with rediss, redisclusters
 //     and redissentinels, connections use TLS.
 //   - datastore: namespace, kind, and ttl_policy (true or false), as in
-//     [clouddatastore.Options]. Credentials come from the environment, and
+//     [cloud.Options]. Credentials come from the environment, and
 //     DATASTORE_EMULATOR_HOST names an emulator.
 //   - memcached: prefix, timeout (such as 250ms) and max_item (bytes), as in
 //     [memcached.Options]. The default port is 11211.

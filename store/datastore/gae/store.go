@@ -3,16 +3,15 @@ package gae
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
+	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/appengine/v2"
 	"google.golang.org/appengine/v2/datastore"
 
-	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
 // Options are a store's settings. The zero value is a sensible default.
@@ -29,8 +28,6 @@ type Options struct {
 }
 
 const (
-	defaultKind = "SojournSession"
-
 	// maxKeys is how many entities one query for a sweep asks for.
 	maxKeys = 500
 
@@ -38,10 +35,9 @@ const (
 	// entity group of its own.
 	maxGroups = 25
 
-	// Pauses between the attempts of contending transactions double from the
-	// first to the last, and are spread at random over their upper half.
-	firstPause = 8 * time.Millisecond
-	lastPause  = time.Second
+	// maxEvicted is how many sessions one transaction ends, besides the user and
+	// what it saves.
+	maxEvicted = maxGroups - 5
 )
 
 // Store keeps records as entities of one kind in the bundled datastore. It is
@@ -65,10 +61,10 @@ var (
 // New returns a store. It calls no service.
 func New(o Options) (*Store, error) {
 	if o.Kind == "" {
-		o.Kind = defaultKind
+		o.Kind = entity.Kind
 	}
-	if err := errors.Join(checkName("kind", o.Kind), checkName("namespace", o.Namespace)); err != nil {
-		return nil, err
+	if err := entity.CheckNames(o.Kind, o.Namespace); err != nil {
+		return nil, fmt.Errorf("gae: %w", err)
 	}
 	return &Store{kind: o.Kind, space: o.Namespace}, nil
 }
@@ -79,7 +75,7 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err != nil {
 		return store.Record{}, err
 	}
-	rec, err := s.get(ctx, id)
+	rec, err := s.outside(ctx).Get(id)
 	return rec, failed(ctx, "load", err)
 }
 
@@ -104,76 +100,29 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	return s.change(ctx, "touch", id, entity.Touching(seen, deadline))
 }
 
-// change stores what next makes of the record that is there, in a transaction,
-// and asks it again when another writer was faster. An error of next's changes
-// nothing; entity.ErrUnchanged is success.
+// change stores what next makes of the record that is there.
 func (s *Store) change(ctx context.Context, doing string, id store.ID, next entity.Change) error {
 	ctx, err := begin(ctx, s.space, doing)
 	if err != nil {
 		return err
 	}
-	look := func(ctx context.Context) (store.Record, error) {
-		have, err := s.get(ctx, id)
-		if err != nil && !missing(err) {
-			return store.Record{}, err
-		}
-		return next(have, err == nil)
-	}
-	err = transact(ctx, func(ctx context.Context) error {
-		rec, err := look(ctx)
-		if err != nil {
-			return err
-		}
-		_, err = datastore.Put(ctx, s.key(ctx, id), &row{rec})
-		return err
-	}, func() error {
-		_, err := look(ctx)
-		return err
-	})
-	return failed(ctx, doing, entity.Unless(entity.ErrUnchanged, err))
+	return failed(ctx, doing, entity.Apply(s.outside(ctx), id, next))
 }
 
-// transact runs do in a transaction, again and again while others are in the
-// way and ctx is not over. An error of do's own rolls back. So does one of
-// overtaken's, which is asked before each further attempt: who was overtaken has
-// mostly lost, and needs no second transaction to know. Running again after a
-// transaction that may have been committed does no harm: do then finds what it
-// did.
-func transact(ctx context.Context, do func(context.Context) error, overtaken func() error) error {
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := datastore.RunInTransaction(ctx, do, &datastore.TransactionOptions{XG: true, Attempts: 1})
-		if !contended(err) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause/2 + rand.N(pause/2)):
-		}
-		if err := overtaken(); err != nil {
-			return err
-		}
+// SaveLimited implements [store.UserLimiter]. Parallel logins of one user get in
+// each other's way and try again, with pauses, until their context is over.
+// Where more than 20 sessions have to end, the oldest 20 end first, in
+// transactions of their own.
+func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
+	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
+		return nil, failed(ctx, "save", err)
 	}
-}
-
-// contended reports whether a transaction failed because of others, or because
-// the service forgot it. The library has no type for errors that it finds
-// before the commit, only their text.
-func contended(err error) bool {
-	if err == nil {
-		return false
+	ctx, err := begin(ctx, s.space, "save")
+	if err != nil {
+		return nil, err
 	}
-	if errors.Is(err, datastore.ErrConcurrentTransaction) {
-		return true
-	}
-	text := err.Error()
-	if strings.HasPrefix(text, "API error 2 (datastore_v3: CONCURRENT_TRANSACTION)") {
-		return true
-	}
-	detail, bad := strings.CutPrefix(text, "API error 1 (datastore_v3: BAD_REQUEST): ")
-	detail = strings.ToLower(detail)
-	return bad && strings.Contains(detail, "transaction") &&
-		(strings.Contains(detail, "not found") || strings.Contains(detail, "no longer valid") || strings.Contains(detail, "has expired"))
+	ended, err := entity.SaveLimited(s.outside(ctx), rec, limit, maxEvicted)
+	return ended, failed(ctx, "save", err)
 }
 
 // Sweep implements [store.Sweeper], by this process's clock. It asks for keys
@@ -277,8 +226,29 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	if user == (store.UserHash{}) {
 		return nil, nil
 	}
-	recs, err := collect(ctx, datastore.NewQuery(s.kind).Filter(entity.User+" =", entity.UserText(user)))
+	recs, err := s.outside(ctx).ByUser(user)
 	return recs, failed(ctx, doing, err)
+}
+
+// Ends implements [store.EndFeed], by one query that reads nothing but an index.
+// It goes by the clocks of the processes that end sessions, and returns what
+// ended within a minute and a half before the last look once more: an end is
+// missed if two processes' clocks differ by more than a minute, or if writing it
+// took more than half a minute. Outside of a request it answers ErrNoRequest and
+// [errors.ErrUnsupported].
+func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	const doing = "read the feed of ends"
+	ctx, err := begin(ctx, s.space, doing)
+	if err != nil {
+		return store.EndPage{}, inBackground(err)
+	}
+	page, err := entity.ReadFeed(cursor, limit, func(after string, limit int) ([]string, error) {
+		var found []entity.Projection
+		q := datastore.NewQuery(s.kind).Filter(entity.Feed+" >", after).Order(entity.Feed).Project(entity.Feed).Limit(limit)
+		_, err := q.GetAll(ctx, &found)
+		return entity.Feeds(found), err
+	})
+	return page, failed(ctx, doing, err)
 }
 
 // Scan implements [store.Scanner], in the order of the handles.
@@ -359,24 +329,6 @@ func walk(ctx context.Context, q *datastore.Query, see func(*store.Record)) erro
 		}
 		see(&e.rec)
 	}
-}
-
-// get reads a record, or finds store.ErrNotFound.
-func (s *Store) get(ctx context.Context, id store.ID) (store.Record, error) {
-	e := row{rec: store.Record{ID: id}}
-	err := datastore.Get(ctx, s.key(ctx, id), &e)
-	if errors.Is(err, datastore.ErrNoSuchEntity) {
-		return store.Record{}, store.ErrNotFound
-	}
-	if err != nil {
-		return store.Record{}, err
-	}
-	return e.rec, nil
-}
-
-// missing reports whether there is no record, though maybe an entity in its place.
-func missing(err error) bool {
-	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged)
 }
 
 func (s *Store) key(ctx context.Context, id store.ID) *datastore.Key {

@@ -18,7 +18,7 @@
 // cancellation only between calls.
 //
 // An app that does not depend on the bundled services uses package
-// clouddatastore instead. Both keep the same entities in the same place, so
+// cloud beside this one instead. Both keep the same entities in the same place, so
 // changing over is a change of the program alone.
 //
 // [sojourn.Manager.Wrap]: https://pkg.go.dev/github.com/sojourn-go/sojourn#Manager.Wrap
@@ -28,12 +28,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
 
 	"google.golang.org/appengine/v2"
 
-	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
 // ErrNoRequest says that a context does not come from a request that App
@@ -83,38 +81,11 @@ func (w *watched) Value(key any) any {
 	return v
 }
 
-// failed wraps err, unless it is nil or one of package store's own. What the
-// context did comes first: the App Engine library has errors of its own for it.
+// failed says what was being done when err came back, unless it is nil.
 func failed(ctx context.Context, doing string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrLimit):
-		return err
-	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
-		return fmt.Errorf("gae: %s: %w: %w", doing, ctx.Err(), hushed{err})
-	case ctx.Err() == nil && appengine.IsTimeoutError(err):
+	if ctx.Err() == nil && appengine.IsTimeoutError(err) {
 		// The library's clock runs a little ahead of the context's.
-		return fmt.Errorf("gae: %s: %w: %w", doing, context.DeadlineExceeded, hushed{err})
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}
-	return fmt.Errorf("gae: %s: %w", doing, hushed{err})
-}
-
-// hushed is an error of the services whose text is free of handles: it quotes
-// the keys of entities.
-type hushed struct{ err error }
-
-var handles = regexp.MustCompile(`[a-z2-7]{26}`)
-
-func (h hushed) Error() string { return handles.ReplaceAllString(h.err.Error(), "…") }
-func (h hushed) Unwrap() error { return h.err }
-
-var partName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,100}$`)
-
-// checkName says what is wrong with the name of a kind or namespace.
-func checkName(what, name string) error {
-	if !partName.MatchString(name) || strings.HasPrefix(name, "__") {
-		return fmt.Errorf("gae: %s %.120q: up to 100 letters, digits, \".\", \"_\" and \"-\", not beginning with \"__\"", what, name)
-	}
-	return nil
+	return entity.Failed(ctx, "gae: "+doing, err)
 }

@@ -1,4 +1,4 @@
-package clouddatastore_test
+package cloud_test
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/promises"
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/clouddatastore"
+	"github.com/sojourn-go/sojourn/store/datastore/cloud"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
@@ -36,7 +36,7 @@ func emulator(t *testing.T, args ...string) *servers.Server {
 		return nil
 	}
 	t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
-	s := open(t, connect(t), clouddatastore.Options{Namespace: "warm-up"})
+	s := open(t, connect(t), cloud.Options{Namespace: "warm-up"})
 	for i := range byte(50) {
 		rec := session(i)
 		save(t, s, rec, store.Base{})
@@ -56,9 +56,9 @@ func connect(t *testing.T, o ...option.ClientOption) *datastore.Client {
 	return client
 }
 
-func open(t *testing.T, client *datastore.Client, o clouddatastore.Options) *clouddatastore.Store {
+func open(t *testing.T, client *datastore.Client, o cloud.Options) *cloud.Store {
 	t.Helper()
-	s, err := clouddatastore.New(client, o)
+	s, err := cloud.New(client, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func spaces(client *datastore.Client) func(*testing.T) store.Store {
 	n := 0
 	return func(t *testing.T) store.Store {
 		n++
-		return open(t, client, clouddatastore.Options{Namespace: fmt.Sprintf("test-%d", n)})
+		return open(t, client, cloud.Options{Namespace: fmt.Sprintf("test-%d", n)})
 	}
 }
 
@@ -83,7 +83,7 @@ func TestConformance(t *testing.T) {
 		storetest.Copies(func(t *testing.T, s store.Store, from, to store.ID) {
 			key := func(id store.ID) *datastore.Key {
 				k := datastore.NameKey("SojournSession", id.String(), nil)
-				k.Namespace = clouddatastore.NamespaceOf(s)
+				k.Namespace = cloud.NamespaceOf(s)
 				return k
 			}
 			var props datastore.PropertyList
@@ -168,13 +168,13 @@ func TestInterleavings(t *testing.T) {
 	n := byte(0)
 	// Each case has two stores on the same sessions: here, whose calls are
 	// watched, and elsewhere.
-	scenario := func(name string, run func(t *testing.T, here, elsewhere *clouddatastore.Store)) {
+	scenario := func(name string, run func(t *testing.T, here, elsewhere *cloud.Store)) {
 		n++
-		o := clouddatastore.Options{Namespace: fmt.Sprintf("test-%d", n)}
+		o := cloud.Options{Namespace: fmt.Sprintf("test-%d", n)}
 		t.Run(name, func(t *testing.T) { run(t, open(t, client, o), open(t, other, o)) })
 	}
 
-	scenario("a save that is overtaken between its read and its commit conflicts", func(t *testing.T, here, elsewhere *clouddatastore.Store) {
+	scenario("a save that is overtaken between its read and its commit conflicts", func(t *testing.T, here, elsewhere *cloud.Store) {
 		rec := session(n)
 		save(t, here, rec, store.Base{})
 		faster, slower := next(rec), next(rec)
@@ -188,7 +188,7 @@ func TestInterleavings(t *testing.T) {
 		holds(t, here, faster)
 	})
 
-	scenario("a touch that is overtaken by a save is applied on top of it", func(t *testing.T, here, elsewhere *clouddatastore.Store) {
+	scenario("a touch that is overtaken by a save is applied on top of it", func(t *testing.T, here, elsewhere *cloud.Store) {
 		rec := session(n)
 		save(t, here, rec, store.Base{})
 		faster := next(rec)
@@ -203,7 +203,7 @@ func TestInterleavings(t *testing.T) {
 		holds(t, here, faster)
 	})
 
-	scenario("a save whose answer is lost is saved once when it is sent again", func(t *testing.T, here, _ *clouddatastore.Store) {
+	scenario("a save whose answer is lost is saved once when it is sent again", func(t *testing.T, here, _ *cloud.Store) {
 		one := session(n)
 		two := next(one)
 		for _, c := range []struct {
@@ -221,7 +221,7 @@ func TestInterleavings(t *testing.T) {
 		}
 	})
 
-	scenario("an insert finds the record that it met swept meanwhile", func(t *testing.T, here, elsewhere *clouddatastore.Store) {
+	scenario("an insert finds the record that it met swept meanwhile", func(t *testing.T, here, elsewhere *cloud.Store) {
 		old := session(n)
 		old.Deadline = old.Deadline.Add(-3 * time.Hour)
 		save(t, here, old, store.Base{})
@@ -234,7 +234,7 @@ func TestInterleavings(t *testing.T) {
 		holds(t, here, rec)
 	})
 
-	scenario("a sweep leaves what gets a new deadline between its query and its commit", func(t *testing.T, here, elsewhere *clouddatastore.Store) {
+	scenario("a sweep leaves what gets a new deadline between its query and its commit", func(t *testing.T, here, elsewhere *cloud.Store) {
 		old := session(n)
 		old.Deadline = old.Deadline.Add(-3 * time.Hour)
 		save(t, here, old, store.Base{})
@@ -248,7 +248,7 @@ func TestInterleavings(t *testing.T) {
 		holds(t, here, alive)
 	})
 
-	scenario("contention that does not end is over with the context", func(t *testing.T, here, _ *clouddatastore.Store) {
+	scenario("contention that does not end is over with the context", func(t *testing.T, here, _ *cloud.Store) {
 		rec := session(n)
 		save(t, here, rec, store.Base{})
 		wire.on = func(method string, _ any, send func() error) error {
@@ -271,7 +271,7 @@ func TestInterleavings(t *testing.T) {
 		holds(t, here, rec)
 	})
 
-	scenario("a first save is one call, a following one three, a load one", func(t *testing.T, here, _ *clouddatastore.Store) {
+	scenario("a first save is one call, a following one three, a load one", func(t *testing.T, here, _ *cloud.Store) {
 		wire.on = nil
 		rec := session(n)
 		for _, c := range []struct {
@@ -289,7 +289,7 @@ func TestInterleavings(t *testing.T) {
 		}
 	})
 
-	scenario("errors name no session", func(t *testing.T, here, _ *clouddatastore.Store) {
+	scenario("errors name no session", func(t *testing.T, here, _ *cloud.Store) {
 		rec := session(n)
 		wire.on = func(string, any, func() error) error {
 			return status.Errorf(codes.FailedPrecondition, "no luck with key { name: %q }", rec.ID)
@@ -308,7 +308,7 @@ func TestInterleavings(t *testing.T) {
 		}
 	})
 
-	scenario("of two first logins at once, where one is allowed, one is refused", func(t *testing.T, here, elsewhere *clouddatastore.Store) {
+	scenario("of two first logins at once, where one is allowed, one is refused", func(t *testing.T, here, elsewhere *cloud.Store) {
 		limit := store.UserLimit{Max: 1, Refuse: true}
 		faster, slower := session(n), session(n)
 		slower.ID[0]++
@@ -325,7 +325,7 @@ func TestInterleavings(t *testing.T) {
 		wire.on = nil
 	})
 
-	scenario("a cap that very many sessions exceed ends all of them, at most 500 with each commit", func(t *testing.T, here, _ *clouddatastore.Store) {
+	scenario("a cap that very many sessions exceed ends all of them, at most 500 with each commit", func(t *testing.T, here, _ *cloud.Store) {
 		const many = 410
 		user := store.UserHash{n}
 		var wg sync.WaitGroup
@@ -362,7 +362,7 @@ func TestInterleavings(t *testing.T) {
 		}
 	})
 
-	scenario("a sweep removes many, at most 500 with each commit", func(t *testing.T, here, _ *clouddatastore.Store) {
+	scenario("a sweep removes many, at most 500 with each commit", func(t *testing.T, here, _ *cloud.Store) {
 		const many = 1100
 		var wg sync.WaitGroup
 		for w := range 20 {
@@ -403,7 +403,7 @@ func TestNoQueryNeedsACompositeIndex(t *testing.T) {
 	if _, err := client.GetAll(t.Context(), q, new([]datastore.PropertyList)); status.Code(err) != codes.FailedPrecondition {
 		t.Fatalf("a query that needs an index: %v, want it refused", err)
 	}
-	s := open(t, client, clouddatastore.Options{Namespace: "indexes"})
+	s := open(t, client, cloud.Options{Namespace: "indexes"})
 	old, rec := session(1), session(2)
 	old.Deadline = old.Deadline.Add(-3 * time.Hour)
 	rec.User = store.UserHash{1}
@@ -441,7 +441,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	client, other := connect(t), connect(t)
 
 	t.Run("parallel touches and saves of one session all count", func(t *testing.T) {
-		o := clouddatastore.Options{Namespace: "mixed"}
+		o := cloud.Options{Namespace: "mixed"}
 		here, elsewhere := open(t, client, o), open(t, other, o)
 		rec := session(1)
 		save(t, here, rec, store.Base{})
@@ -467,7 +467,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 
 	t.Run("of three saves on one base one wins", func(t *testing.T) {
-		s := open(t, client, clouddatastore.Options{Namespace: "race"})
+		s := open(t, client, cloud.Options{Namespace: "race"})
 		rec := session(1)
 		save(t, s, rec, store.Base{})
 		errs := make([]error, 3)
@@ -495,7 +495,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 
 	t.Run("a save that is given up may be applied, and is settled by sending it again", func(t *testing.T) {
-		s := open(t, client, clouddatastore.Options{Namespace: "given-up"})
+		s := open(t, client, cloud.Options{Namespace: "given-up"})
 		rec := session(1)
 		save(t, s, rec, store.Base{})
 		after := next(rec)
@@ -507,7 +507,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 
 	t.Run("parallel logins leave as many sessions as allowed", func(t *testing.T) {
-		s := open(t, client, clouddatastore.Options{Namespace: "logins"})
+		s := open(t, client, cloud.Options{Namespace: "logins"})
 		user := store.UserHash{1}
 		limit := store.UserLimit{Max: 2, Until: time.Now().Add(time.Hour)}
 		var wg sync.WaitGroup
@@ -534,7 +534,7 @@ func TestEntities(t *testing.T) {
 	client := connect(t)
 
 	t.Run("the largest is kept and a larger one refused", func(t *testing.T) {
-		s := open(t, client, clouddatastore.Options{Kind: strings.Repeat("k", 100), Namespace: strings.Repeat("n", 100)})
+		s := open(t, client, cloud.Options{Kind: strings.Repeat("k", 100), Namespace: strings.Repeat("n", 100)})
 		rec := session(1)
 		rec.Version, rec.User = 1<<62, store.UserHash{1}
 		for range store.RecentSaveIDs - 1 {
@@ -565,7 +565,7 @@ func TestEntities(t *testing.T) {
 			{"a tombstone", false, mark, []string{"deadline", "feed"}},
 			{"a session under a TTL policy", true, rec, []string{"user"}},
 		} {
-			s := open(t, client, clouddatastore.Options{Kind: "S", Namespace: strings.ReplaceAll(c.name, " ", "-"), TTLPolicy: c.ttl})
+			s := open(t, client, cloud.Options{Kind: "S", Namespace: strings.ReplaceAll(c.name, " ", "-"), TTLPolicy: c.ttl})
 			save(t, s, c.rec, store.Base{})
 			key := datastore.NameKey("S", c.rec.ID.String(), nil)
 			key.Namespace = strings.ReplaceAll(c.name, " ", "-")
@@ -590,14 +590,14 @@ func TestEntities(t *testing.T) {
 	})
 
 	t.Run("under a TTL policy there is nothing to sweep", func(t *testing.T) {
-		s := open(t, client, clouddatastore.Options{TTLPolicy: true})
+		s := open(t, client, cloud.Options{TTLPolicy: true})
 		if _, err := s.Sweep(t.Context(), time.Hour, 10); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("Sweep: %v, want errors.ErrUnsupported", err)
 		}
 	})
 
 	t.Run("one that is not a record is an error", func(t *testing.T) {
-		s := open(t, client, clouddatastore.Options{Kind: "S", Namespace: "foreign"})
+		s := open(t, client, cloud.Options{Kind: "S", Namespace: "foreign"})
 		rec := session(3)
 		key := datastore.NameKey("S", rec.ID.String(), nil)
 		key.Namespace = "foreign"
@@ -617,7 +617,7 @@ func TestAnOutageIsOverWithTheContextAndLeavesNoTrace(t *testing.T) {
 	if server == nil {
 		return
 	}
-	s, err := clouddatastore.Open(t.Context(), project, clouddatastore.Options{})
+	s, err := cloud.Open(t.Context(), project, cloud.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -646,10 +646,10 @@ func TestAnOutageIsOverWithTheContextAndLeavesNoTrace(t *testing.T) {
 }
 
 func TestNewRefusesNamesThatDatastoreWould(t *testing.T) {
-	if _, err := clouddatastore.New(nil, clouddatastore.Options{}); err == nil {
+	if _, err := cloud.New(nil, cloud.Options{}); err == nil {
 		t.Error("a nil client is accepted")
 	}
-	for _, o := range []clouddatastore.Options{
+	for _, o := range []cloud.Options{
 		{Kind: "__reserved__"},
 		{Kind: "a/b"},
 		{Kind: strings.Repeat("k", 101)},
@@ -657,7 +657,7 @@ func TestNewRefusesNamesThatDatastoreWould(t *testing.T) {
 		{Namespace: "ä"},
 		{Namespace: strings.Repeat("n", 101)},
 	} {
-		if _, err := clouddatastore.New(&datastore.Client{}, o); err == nil {
+		if _, err := cloud.New(&datastore.Client{}, o); err == nil {
 			t.Errorf("%+v is accepted", o)
 		}
 	}
@@ -681,14 +681,14 @@ func next(rec store.Record) store.Record {
 	return rec
 }
 
-func save(t *testing.T, s *clouddatastore.Store, rec store.Record, base store.Base) {
+func save(t *testing.T, s *cloud.Store, rec store.Record, base store.Base) {
 	t.Helper()
 	if err := s.Save(t.Context(), rec, base); err != nil {
 		t.Errorf("Save of version %d: %v", rec.Version, err)
 	}
 }
 
-func sweep(t *testing.T, s *clouddatastore.Store, limit, want int) {
+func sweep(t *testing.T, s *cloud.Store, limit, want int) {
 	t.Helper()
 	if n, err := s.Sweep(t.Context(), 30*time.Minute, limit); err != nil || n != want {
 		t.Errorf("Sweep removed %d, %v; want %d", n, err, want)
@@ -696,7 +696,7 @@ func sweep(t *testing.T, s *clouddatastore.Store, limit, want int) {
 }
 
 // holds fails the test unless the store has rec.
-func holds(t *testing.T, s *clouddatastore.Store, rec store.Record) {
+func holds(t *testing.T, s *cloud.Store, rec store.Record) {
 	t.Helper()
 	got, err := s.Load(t.Context(), rec.ID)
 	if err != nil {

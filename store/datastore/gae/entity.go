@@ -3,8 +3,8 @@ package gae
 import (
 	"google.golang.org/appengine/v2/datastore"
 
-	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
 // row is a record in the datastore's form. Its ID is the entity's key.

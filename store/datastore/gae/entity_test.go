@@ -17,7 +17,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )
 
 func TestEntities(t *testing.T) {
@@ -135,7 +135,7 @@ func TestEntities(t *testing.T) {
 }
 
 // The entities as the Datastore API shows them, which is what package
-// clouddatastore reads and writes.
+// cloud reads and writes.
 func TestEntitiesAreThoseOfCloudDatastore(t *testing.T) {
 	emulator := bridged(t)
 	if emulator == nil {

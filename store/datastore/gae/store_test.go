@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/promises"
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 

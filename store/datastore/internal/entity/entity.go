@@ -1,10 +1,8 @@
-// Package entity is the form in which Datastore keeps session records: that of
-// Cloud Datastore in package clouddatastore, and of App Engine's bundled one in
-// package gae. Both keep the same entities, through client libraries that share
-// nothing. What does not depend on them is here.
-//
-// Both stores are modules of their own, and an application may have them in
-// another version than this one: what is here may be added to, and not changed.
+// Package entity is what the stores on Datastore have in common: the form in which
+// they keep session records, and what saves, ends, touches, logins and the feed
+// make of it. Package cloud reaches Cloud Datastore and package gae App Engine's
+// bundled one, through client libraries that share nothing, and both keep the same
+// entities.
 package entity
 
 import (

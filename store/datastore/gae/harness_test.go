@@ -12,7 +12,7 @@ import (
 	"google.golang.org/appengine/v2"
 
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )
 
 // request returns a request that App Engine's middleware has seen.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/appengine/v2/memcache"
 
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
 // CacheOptions are a cache's settings. The zero value is a sensible default.
@@ -48,8 +49,8 @@ func NewCache(o CacheOptions) (*Cache, error) {
 	if n := len(o.Prefix) + len(store.ID{}.String()); n > maxKey {
 		return nil, fmt.Errorf("gae: prefix %.120q…: keys of %d bytes, at most %d are possible", o.Prefix, n, maxKey)
 	}
-	if err := checkName("namespace", o.Namespace); err != nil {
-		return nil, err
+	if err := entity.CheckNames("", o.Namespace); err != nil {
+		return nil, fmt.Errorf("gae: %w", err)
 	}
 	return &Cache{prefix: o.Prefix, space: o.Namespace}, nil
 }

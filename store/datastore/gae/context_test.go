@@ -22,7 +22,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/sitetest"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )
 
 var clicks = sojourn.NewKey[int]("clicks", sojourn.ServerSide)

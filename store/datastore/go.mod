@@ -1,4 +1,4 @@
-module github.com/sojourn-go/sojourn/store/clouddatastore
+module github.com/sojourn-go/sojourn/store/datastore
 
 go 1.25.0
 
@@ -6,7 +6,9 @@ require (
 	cloud.google.com/go/datastore v1.20.0
 	github.com/sojourn-go/sojourn v0.0.0
 	google.golang.org/api v0.203.0
+	google.golang.org/appengine/v2 v2.0.6
 	google.golang.org/grpc v1.67.1
+	google.golang.org/protobuf v1.35.1
 )
 
 require (
@@ -19,6 +21,7 @@ require (
 	github.com/go-logr/logr v1.4.2 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/golang/groupcache v0.0.0-20210331224755-41bb18bfe9da // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/google/s2a-go v0.1.8 // indirect
 	github.com/googleapis/enterprise-certificate-proxy v0.3.4 // indirect
 	github.com/googleapis/gax-go/v2 v2.13.0 // indirect
@@ -39,7 +42,6 @@ require (
 	google.golang.org/genproto v0.0.0-20241015192408-796eee8c2d53 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20241007155032-5fefd90f89a9 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20241015192408-796eee8c2d53 // indirect
-	google.golang.org/protobuf v1.35.1 // indirect
 )
 
 replace github.com/sojourn-go/sojourn => ../..

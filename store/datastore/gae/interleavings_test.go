@@ -15,7 +15,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )
 
 // calls is what lies between the library and the API server: it notes the calls

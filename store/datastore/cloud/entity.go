@@ -1,10 +1,10 @@
-package clouddatastore
+package cloud
 
 import (
 	"cloud.google.com/go/datastore"
 
-	"github.com/sojourn-go/sojourn/internal/entity"
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
 // row is a record in Datastore's form. Its ID is the entity's key.
@@ -43,4 +43,12 @@ func (r *row) Load(props []datastore.Property) error {
 		}
 	}
 	return nil
+}
+
+func records(rows []*row) []store.Record {
+	recs := make([]store.Record, len(rows))
+	for i, r := range rows {
+		recs[i] = r.rec
+	}
+	return recs
 }

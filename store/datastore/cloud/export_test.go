@@ -1,4 +1,4 @@
-package clouddatastore
+package cloud
 
 import "github.com/sojourn-go/sojourn/store"
 

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/store/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )
 
 // sweeps is a store with something to sweep.

@@ -1,0 +1,168 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"cloud.google.com/go/datastore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
+)
+
+// userEntity is where parallel logins of one user meet: each writes it, so that
+// of two which know nothing of each other only one is committed. It is swept
+// when the last session that it let in is over for good.
+type userEntity struct {
+	Deadline time.Time `datastore:"deadline"`
+}
+
+// unsweptUser is a userEntity under a TTL policy.
+type unsweptUser struct {
+	Deadline time.Time `datastore:"deadline,noindex"`
+}
+
+// tx is a transaction of a store, or, where in is nil, the database outside of
+// any.
+type tx struct {
+	s   *Store
+	ctx context.Context
+	in  *datastore.Transaction
+}
+
+var _ entity.DB = tx{}
+
+func (s *Store) outside(ctx context.Context) tx { return tx{s: s, ctx: ctx} }
+
+// Transact implements [entity.DB].
+func (t tx) Transact(do func(entity.Tx) error, overtaken func() error) error {
+	return t.transact(func(t tx) error { return do(t) }, overtaken)
+}
+
+// transact runs do and commits what it asks for, again and again while other
+// transactions are in the way and the context is not over. An error of do's own
+// rolls back. See [entity.Retry] for overtaken.
+//
+// datastore.BeginLater would save a call, but the client forgets a transaction
+// that began with a read which found nothing (or whose answer lacks its name):
+// the commit is then no part of it, and its locks stay.
+func (t tx) transact(do func(tx) error, overtaken func() error) error {
+	return entity.Retry(t.ctx, func() error {
+		in, err := t.s.client.NewTransaction(t.ctx)
+		if err != nil {
+			return err
+		}
+		if err := do(tx{t.s, t.ctx, in}); err != nil {
+			_ = in.Rollback() // lets go of locks; what is left behind ends by itself
+			return err
+		}
+		return commit(in)
+	}, contended, overtaken)
+}
+
+// commit commits a transaction. That the entity to update has just been swept,
+// or the one to insert just been made, is the work of others, too.
+func commit(in *datastore.Transaction) error {
+	_, err := in.Commit()
+	if code := status.Code(err); code == codes.NotFound || code == codes.AlreadyExists {
+		return datastore.ErrConcurrentTransaction
+	}
+	return err
+}
+
+// contended reports whether a transaction failed because of others.
+func contended(err error) bool {
+	return errors.Is(err, datastore.ErrConcurrentTransaction) || status.Code(err) == codes.Aborted
+}
+
+// get is the client's Get, in the transaction if there is one.
+func (t tx) get(key *datastore.Key, dst any) error {
+	if t.in == nil {
+		return t.s.client.Get(t.ctx, key, dst)
+	}
+	return t.in.Get(key, dst)
+}
+
+// Get implements [entity.Tx].
+func (t tx) Get(id store.ID) (store.Record, error) {
+	e := row{rec: store.Record{ID: id}}
+	err := t.get(t.s.key(id), &e)
+	if errors.Is(err, datastore.ErrNoSuchEntity) {
+		return store.Record{}, store.ErrNotFound
+	}
+	if err != nil {
+		return store.Record{}, err
+	}
+	return e.rec, nil
+}
+
+// GetAll implements [entity.Tx].
+func (t tx) GetAll(ids []store.ID) ([]store.Record, error) {
+	keys := make([]*datastore.Key, len(ids))
+	rows := make([]*row, len(ids))
+	for i, id := range ids {
+		keys[i] = t.s.key(id)
+		rows[i] = &row{rec: store.Record{ID: id}}
+	}
+	if err := t.in.GetMulti(keys, rows); err != nil {
+		var each datastore.MultiError
+		if errors.As(err, &each) && slices.ContainsFunc(each, func(err error) bool { return errors.Is(err, datastore.ErrNoSuchEntity) }) {
+			return nil, datastore.ErrConcurrentTransaction // swept since the query
+		}
+		return nil, err
+	}
+	return records(rows), nil
+}
+
+// Put implements [entity.Tx].
+func (t tx) Put(there bool, recs ...store.Record) error {
+	mutation := datastore.NewInsert
+	if there {
+		mutation = datastore.NewUpdate
+	}
+	for _, rec := range recs {
+		if _, err := t.in.Mutate(mutation(t.s.key(rec.ID), t.s.row(rec))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ByUser implements [entity.Tx].
+func (t tx) ByUser(user store.UserHash) ([]store.Record, error) {
+	q := t.s.owned(user)
+	if t.in != nil {
+		q = q.Transaction(t.in)
+	}
+	return t.s.collect(t.ctx, q)
+}
+
+// User implements [entity.Tx].
+func (t tx) User(user store.UserHash) (time.Time, error) {
+	var e userEntity
+	err := t.get(t.userKey(user), &e)
+	if errors.Is(err, datastore.ErrNoSuchEntity) {
+		err = nil
+	}
+	return e.Deadline, err
+}
+
+// PutUser implements [entity.Tx].
+func (t tx) PutUser(user store.UserHash, deadline time.Time) error {
+	var e any = &userEntity{deadline}
+	if t.s.ttl {
+		e = &unsweptUser{deadline}
+	}
+	_, err := t.in.Put(t.userKey(user), e)
+	return err
+}
+
+func (t tx) userKey(user store.UserHash) *datastore.Key {
+	k := datastore.NameKey(t.s.kind+entity.UserSuffix, entity.UserText(user), nil)
+	k.Namespace = t.s.space
+	return k
+}
