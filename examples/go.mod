@@ -8,7 +8,10 @@ require (
 	github.com/sojourn-go/sojourn v0.0.0
 	github.com/sojourn-go/sojourn/admin v0.0.0
 	github.com/sojourn-go/sojourn/legacy v0.0.0
-	github.com/sojourn-go/sojourn/store/open v0.0.0
+	github.com/sojourn-go/sojourn/store/datastore v0.0.0
+	github.com/sojourn-go/sojourn/store/memcached v0.0.0
+	github.com/sojourn-go/sojourn/store/postgres v0.0.0
+	github.com/sojourn-go/sojourn/store/redis v0.0.0
 	github.com/sojourn-go/sojourn/store/sqlite v0.0.0
 	golang.org/x/crypto v0.55.0
 	modernc.org/sqlite v1.59.0
@@ -40,10 +43,6 @@ require (
 	github.com/mileusna/useragent v1.3.5 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
-	github.com/sojourn-go/sojourn/store/datastore v0.0.0 // indirect
-	github.com/sojourn-go/sojourn/store/memcached v0.0.0 // indirect
-	github.com/sojourn-go/sojourn/store/postgres v0.0.0 // indirect
-	github.com/sojourn-go/sojourn/store/redis v0.0.0 // indirect
 	github.com/valkey-io/valkey-go v1.0.79 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	go.opencensus.io v0.24.0 // indirect
@@ -75,7 +74,6 @@ replace (
 	github.com/sojourn-go/sojourn/legacy => ../legacy
 	github.com/sojourn-go/sojourn/store/datastore => ../store/datastore
 	github.com/sojourn-go/sojourn/store/memcached => ../store/memcached
-	github.com/sojourn-go/sojourn/store/open => ../store/open
 	github.com/sojourn-go/sojourn/store/postgres => ../store/postgres
 	github.com/sojourn-go/sojourn/store/redis => ../store/redis
 	github.com/sojourn-go/sojourn/store/sqlite => ../store/sqlite

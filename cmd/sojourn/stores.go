@@ -8,6 +8,13 @@ import (
 
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/open"
+
+	// The engines whose stores the command opens.
+	_ "github.com/sojourn-go/sojourn/store/datastore/cloud"
+	_ "github.com/sojourn-go/sojourn/store/memcached"
+	_ "github.com/sojourn-go/sojourn/store/postgres"
+	_ "github.com/sojourn-go/sojourn/store/redis"
+	_ "github.com/sojourn-go/sojourn/store/sqlite"
 )
 
 // storeFlag is the flag of commands that need a store.

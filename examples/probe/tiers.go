@@ -12,6 +12,13 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/open"
 	"github.com/sojourn-go/sojourn/store/tiered"
+
+	// What -store and -cache may name.
+	_ "github.com/sojourn-go/sojourn/store/datastore/cloud"
+	_ "github.com/sojourn-go/sojourn/store/memcached"
+	_ "github.com/sojourn-go/sojourn/store/postgres"
+	_ "github.com/sojourn-go/sojourn/store/redis"
+	_ "github.com/sojourn-go/sojourn/store/sqlite"
 )
 
 // openTime bounds the opening of the store: whoever starts the probe is told

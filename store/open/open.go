@@ -2,16 +2,27 @@
 // URL, for programs that let whoever runs them choose one, such as the sojourn
 // command.
 //
-// Stores:
+// The program imports the engines that it offers, and pays for no others. Each
+// registers itself, like a driver of package database/sql:
+//
+//	import (
+//		"github.com/sojourn-go/sojourn/store/open"
+//		_ "github.com/sojourn-go/sojourn/store/postgres"
+//		_ "github.com/sojourn-go/sojourn/store/sqlite"
+//	)
+//
+//	db, closer, err := open.Store(ctx, os.Getenv("SESSIONS"))
+//
+// Stores, and the packages in github.com/sojourn-go/sojourn that they need:
 //
 //	memory:                          in this process; gone when it stops
-//	sqlite:PATH                      the embedded store, in that file
-//	postgres://USER@HOST/DATABASE    PostgreSQL
-//	redis://HOST[:PORT][/DB]         Redis or Valkey, one node
-//	rediscluster://HOST,HOST…        a Cluster of them
-//	redissentinel://HOST,…/NAME      nodes that sentinels watch under that name
-//	datastore://PROJECT[/DATABASE]   Google Cloud Datastore
-//	memcached://HOST,HOST…           memcached alone: sessions are lost when it restarts or is full
+//	sqlite:PATH                      store/sqlite           the embedded store, in that file
+//	postgres://USER@HOST/DATABASE    store/postgres         PostgreSQL
+//	redis://HOST[:PORT][/DB]         store/redis            Redis or Valkey, one node
+//	rediscluster://HOST,HOST…        store/redis            a Cluster of them
+//	redissentinel://HOST,…/NAME      store/redis            nodes that sentinels watch under that name
+//	datastore://PROJECT[/DATABASE]   store/datastore/cloud  Google Cloud Datastore
+//	memcached://HOST,HOST…           store/memcached        memcached alone: sessions are lost when it restarts or is full
 //
 // Caches:
 //
@@ -23,16 +34,16 @@
 //
 //   - postgres (or postgresql): what libpq and pgxpool know, and table, the
 //     table's name.
-//   - redis and its relatives: see [redis.ParseURL]; with rediss, redisclusters
-//     and redissentinels, connections use TLS.
-//   - datastore: namespace, kind, and ttl_policy (true or false), as in
-//     [cloud.Options]. Credentials come from the environment, and
+//   - redis and its relatives: see ParseURL of store/redis; with rediss,
+//     redisclusters and redissentinels, connections use TLS.
+//   - datastore: namespace, kind, and ttl_policy (true or false), as in Options
+//     of store/datastore/cloud. Credentials come from the environment, and
 //     DATASTORE_EMULATOR_HOST names an emulator.
 //   - memcached: prefix, timeout (such as 250ms) and max_item (bytes), as in
-//     [memcached.Options]. The default port is 11211.
+//     Options of store/memcached. The default port is 11211.
 //
-// It imports every engine that it can open. A service that knows its store does
-// better to import that store's package alone.
+// A service that knows its store does better to call that store's package
+// itself.
 package open
 
 import (
@@ -40,27 +51,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
-	"github.com/sojourn-go/sojourn/store/redis"
-	"github.com/sojourn-go/sojourn/store/sqlite"
+	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
 var (
 	// ErrURL says that the text is not the URL of a store or cache that this
-	// package can open. What was asked for is wrong; no server is at fault.
+	// program can open. What was asked for is wrong; no server is at fault.
 	ErrURL = errors.New("not a URL of its kind")
 
 	// ErrMissing says that there is no store at that URL, and that none was made.
 	ErrMissing = errors.New("no such store")
+
+	// ErrSchema says that a store is there, but was made by an older release, and
+	// that Existing did not change it. Store brings it up to date.
+	ErrSchema = errors.New("the store's schema is of an older release")
 )
 
-// forms lists what can be opened, for error texts.
-const forms = "use memory:, sqlite:PATH, postgres://USER@HOST/DATABASE, redis://HOST, rediscluster://HOST,HOST, redissentinel://HOST,HOST/NAME, datastore://PROJECT or memcached://HOST,HOST"
+// inProcess is the scheme of what is kept in this process. No engine has it.
+const inProcess = "memory"
 
 // Store opens the store that the URL names, and makes what does not exist yet:
 // the file of an embedded one, the table of PostgreSQL, whose schemas are
@@ -69,10 +82,24 @@ const forms = "use memory:, sqlite:PATH, postgres://USER@HOST/DATABASE, redis://
 // never nil when the error is. ctx bounds the opening only; without a deadline
 // on it, the opening gives up when the engine does.
 //
-// Errors wrap ErrURL when the URL is at fault. No error contains the URL's
-// password.
+// Errors wrap ErrURL when the URL is at fault, or names an engine that the
+// program does not import. No error contains the URL's password.
 func Store(ctx context.Context, url string) (store.Store, io.Closer, error) {
-	return openStore(ctx, url, true)
+	if err := begin(ctx); err != nil {
+		return nil, nil, err
+	}
+	scheme, rest, _ := strings.Cut(url, ":")
+	if scheme == inProcess {
+		if rest != "" {
+			return nil, nil, urlError("memory: takes no path")
+		}
+		return memory.New(), io.NopCloser(nil), nil
+	}
+	e, err := find(stores, url)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.Store(ctx, url)
 }
 
 // Existing is Store for programs that look at what others keep. It never makes
@@ -80,104 +107,70 @@ func Store(ctx context.Context, url string) (store.Store, io.Closer, error) {
 // process that made it can see. Nor does it change a schema: an older one is
 // ErrSchema.
 func Existing(ctx context.Context, url string) (store.Store, io.Closer, error) {
-	return openStore(ctx, url, false)
+	if err := begin(ctx); err != nil {
+		return nil, nil, err
+	}
+	if url == inProcess+":" {
+		return nil, nil, fmt.Errorf("%w: a store in memory can be seen by its own process only", ErrMissing)
+	}
+	version, newest, err := Schema(ctx, url)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported): // there is nothing to make
+	case err != nil:
+		return nil, nil, err
+	case version == 0:
+		return nil, nil, fmt.Errorf("%w: the database has no table for sessions yet", ErrMissing)
+	case version < newest:
+		return nil, nil, fmt.Errorf("%w: version %d, and this program needs %d: bring it up to date first", ErrSchema, version, newest)
+	}
+	return Store(ctx, url) // which refuses a newer schema in clearer words
 }
 
-func openStore(ctx context.Context, url string, create bool) (store.Store, io.Closer, error) {
+// Schema returns the version of the schema that the store at that URL has, 0
+// where there is none yet, and the newest that this program knows. It changes
+// nothing. Kinds of stores that have no schema answer [errors.ErrUnsupported].
+// Errors wrap ErrURL and ErrMissing like those of Existing.
+func Schema(ctx context.Context, url string) (version, newest int, err error) {
+	scheme, _, _ := strings.Cut(url, ":")
+	var e Engine
+	if scheme != inProcess {
+		if e, err = find(stores, url); err != nil {
+			return 0, 0, err
+		}
+	}
+	if e.Schema == nil {
+		return 0, 0, fmt.Errorf("stores of kind %s have no schema: %w", scheme, errors.ErrUnsupported)
+	}
+	return e.Schema(ctx, url)
+}
+
+// Cache opens the cache that the URL names, for a layer of package tiered. It
+// does not connect: a service starts even if its cache is down. The caller
+// closes the cache with the io.Closer, which is never nil when the error is.
+//
+// Errors wrap ErrURL, and do not contain the URL's password.
+func Cache(url string) (store.Cache, io.Closer, error) {
+	if size, ok := strings.CutPrefix(url, inProcess+":"); ok {
+		bytes, err := strconv.Atoi(size)
+		if err != nil || bytes <= 0 {
+			return nil, nil, urlError("a cache in memory needs its size in bytes, such as memory:67108864")
+		}
+		return tiered.NewMemory(bytes), io.NopCloser(nil), nil
+	}
+	e, err := find(caches, url)
+	if err != nil {
+		return nil, nil, err
+	}
+	return e.Cache(url)
+}
+
+func begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return nil, nil, fmt.Errorf("opening the store: %w", err)
+		return fmt.Errorf("opening the store: %w", err)
 	}
-	scheme, rest, ok := strings.Cut(url, ":")
-	if !ok {
-		return nil, nil, urlError("it has no scheme; %s", forms)
-	}
-	switch scheme {
-	case "memory":
-		if rest != "" {
-			return nil, nil, urlError("memory: takes no path")
-		}
-		if !create {
-			return nil, nil, fmt.Errorf("%w: a store in memory can be seen by its own process only", ErrMissing)
-		}
-		return memory.New(), io.NopCloser(nil), nil
-	case "sqlite":
-		return openSQLite(ctx, rest, create)
-	case "postgres", "postgresql":
-		return openPostgres(ctx, url, create)
-	case "redis", "rediss", "rediscluster", "redisclusters", "redissentinel", "redissentinels":
-		return openRedis(ctx, url)
-	case "datastore":
-		return openDatastore(ctx, url)
-	case "memcached":
-		return openMemcached(ctx, url)
-	default:
-		return nil, nil, urlError("stores of kind %q are not available; %s", scheme, forms)
-	}
+	return nil
 }
 
 func urlError(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrURL, fmt.Errorf(format, args...))
-}
-
-// answerTime is how long a server is waited for whose client would wait
-// forever, or not even begin to connect.
-const answerTime = 10 * time.Second
-
-// answers reports whether a server answers, by asking for a record that there
-// cannot be.
-func answers(ctx context.Context, s store.Store) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	if _, err := s.Load(ctx, store.ID{}); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	return nil
-}
-
-func openSQLite(ctx context.Context, path string, create bool) (store.Store, io.Closer, error) {
-	if path == "" {
-		return nil, nil, urlError("sqlite: needs the path of the database file, such as sqlite:data/sessions.db")
-	}
-	if !create {
-		if err := current(ctx, "sqlite:"+path); err != nil {
-			return nil, nil, err
-		}
-	}
-	db, err := sqlite.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	return db, db, nil
-}
-
-// existingFile returns an error unless there is a file with something in it.
-func existingFile(path string) error {
-	if path == "" {
-		return urlError("sqlite: needs the path of the database file, such as sqlite:data/sessions.db")
-	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%w: there is no file %s", ErrMissing, path)
-	case err != nil:
-		return fmt.Errorf("opening the store: %w", err)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%w: %s is not a regular file", ErrMissing, path)
-	case info.Size() == 0:
-		return fmt.Errorf("%w: %s is empty", ErrMissing, path)
-	}
-	return nil
-}
-
-// openRedis makes nothing: an empty database and a new one are the same.
-func openRedis(ctx context.Context, url string) (store.Store, io.Closer, error) {
-	options, err := redis.ParseURL(url)
-	if err != nil {
-		return nil, nil, urlError("%w", err)
-	}
-	db, err := redis.Open(ctx, options)
-	if err != nil {
-		return nil, nil, err
-	}
-	return db, db, nil
 }

@@ -6,44 +6,41 @@ import (
 	"strings"
 )
 
-// address is the part of a URL before its options. Package net/url takes one
-// host only.
-type address struct{ hosts, path string }
-
-// parse splits a URL of an engine that knows neither users nor passwords, and
-// whose options are known by name.
-func parse(text string, known ...string) (address, map[string]string, error) {
-	scheme, rest, ok := strings.Cut(text, "://")
-	if !ok {
-		return address{}, nil, urlError("it is not written as in %s://HOST", strings.TrimSuffix(scheme, ":"))
-	}
-	rest, options, _ := strings.Cut(rest, "?")
-	var u address
-	u.hosts, u.path, _ = strings.Cut(rest, "/")
-	if strings.ContainsAny(rest, "@#") {
-		return u, nil, urlError("%s knows no user, password or fragment in its URL", scheme)
-	}
-	query, err := url.ParseQuery(options)
-	if err != nil {
-		return u, nil, urlError("its options are not written as in a URL")
-	}
-	given := map[string]string{}
-	for name := range query {
-		if !slices.Contains(known, name) {
-			return u, nil, urlError("%s has no such option; it has %s", scheme, strings.Join(known, ", "))
-		}
-		if given[name], err = single(query, name); err != nil {
-			return u, nil, err
-		}
-	}
-	return u, given, nil
+// An Address is a URL in parts, as engines of several hosts write it. Package
+// net/url takes one host only.
+type Address struct {
+	Hosts   string            // between "://" and the next "/" or "?"
+	Path    string            // what follows that "/", up to a "?"
+	Options map[string]string // what follows the "?", unescaped; "" is no value
 }
 
-// single returns an option that may be given once; "" if it is not.
-func single(query url.Values, name string) (string, error) {
-	values, given := query[name]
-	if given && (len(values) != 1 || values[0] == "") {
-		return "", urlError("%s is given twice, or empty", name)
+// Parse splits a URL of an engine that knows neither users nor passwords, and
+// whose options have these names. Each may be given once. Errors wrap [ErrURL] and
+// do not repeat the URL, which may have a password by mistake.
+func Parse(text string, options ...string) (Address, error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		scheme, _, _ = strings.Cut(text, ":")
+		return Address{}, urlError("it is not written as in %s://HOST", scheme)
 	}
-	return query.Get(name), nil
+	rest, after, _ := strings.Cut(rest, "?")
+	a := Address{Options: map[string]string{}}
+	a.Hosts, a.Path, _ = strings.Cut(rest, "/")
+	if strings.ContainsAny(rest, "@#") {
+		return Address{}, urlError("%s knows no user, password or fragment in its URL", scheme)
+	}
+	query, err := url.ParseQuery(after)
+	if err != nil {
+		return Address{}, urlError("its options are not written as in a URL")
+	}
+	for name, values := range query {
+		if !slices.Contains(options, name) {
+			return Address{}, urlError("%s has no such option; it has %s", scheme, strings.Join(options, ", "))
+		}
+		if len(values) != 1 || values[0] == "" {
+			return Address{}, urlError("%s is given twice, or empty", name)
+		}
+		a.Options[name] = values[0]
+	}
+	return a, nil
 }

@@ -175,7 +175,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, failed("open", err)
 	}
-	s, err := open(ctx, pool, o, lost)
+	s, err := prepare(ctx, pool, o, lost)
 	if err != nil {
 		pool.Close()
 		return nil, err
@@ -190,10 +190,11 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 // without a ShouldPing of its own costs a failed request for each connection
 // that was used in the second before.
 func New(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
-	return open(ctx, pool, o, new(atomic.Int64))
+	return prepare(ctx, pool, o, new(atomic.Int64))
 }
 
-func open(ctx context.Context, pool *pgxpool.Pool, o Options, lost *atomic.Int64) (*Store, error) {
+// prepare is New, where lost is when the pool last found a connection broken.
+func prepare(ctx context.Context, pool *pgxpool.Pool, o Options, lost *atomic.Int64) (*Store, error) {
 	if o.Table == "" {
 		o.Table = defaultTable
 	}

@@ -37,7 +37,7 @@ func TestClusterFailoverKeepsWhatTheReplicaHas(t *testing.T) {
 	o := Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr, nodes[2].Addr}, Cluster: true}
 	safe := o
 	safe.Replicas, safe.ReplicaTimeout = 1, 10*time.Second
-	s, kept := open(t, o), open(t, safe)
+	s, kept := opened(t, o), opened(t, safe)
 	recs := make([]store.Record, 100)
 	for i := range recs {
 		recs[i] = inserted(t, kept, session(ann))
@@ -86,7 +86,7 @@ func TestASaveFollowsItsSlotToAnotherNode(t *testing.T) {
 	waiting := o
 	waiting.Replicas, waiting.ReplicaTimeout = 1, 100*time.Millisecond
 	for what, o := range map[string]Options{"the master alone": o, "with a replica": waiting} {
-		s := open(t, o)
+		s := opened(t, o)
 		user := store.UserHash{byte(o.Replicas + 1)}
 		rec := session(user)
 		settled(t, s, rec, store.Base{})
@@ -148,7 +148,7 @@ func TestASaveFollowsItsSlotToAnotherNode(t *testing.T) {
 func TestAClusterWithEvictionIsRefusedWhereverItEvicts(t *testing.T) {
 	nodes := servers.RedisCluster(t, 3)
 	o := Options{Addrs: []string{nodes[0].Addr}, Cluster: true}
-	open(t, o)
+	opened(t, o)
 	nodes[2].RedisCommand("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
 	if _, err := Open(t.Context(), o); !errors.Is(err, ErrEviction) {
 		t.Errorf("%v, want ErrEviction", err)
@@ -164,7 +164,7 @@ func TestAnACLUserOfAClusterCanDoEverything(t *testing.T) {
 		}
 	}
 	o := Options{Addrs: []string{nodes[0].Addr}, Cluster: true, Username: "sojourn", Password: "hunter2", Replicas: 1, ReplicaTimeout: 10 * time.Second}
-	s := open(t, o)
+	s := opened(t, o)
 	var recs []store.Record
 	for range 20 {
 		rec := inserted(t, s, session(ann))

@@ -170,7 +170,7 @@ func TestASaveThatTooFewReplicasHaveIsAnErrorHoweverOftenItIsSent(t *testing.T) 
 	master := servers.Redis(t)
 	o := at(master)
 	o.Replicas, o.ReplicaTimeout = 1, 100*time.Millisecond
-	s := open(t, o)
+	s := opened(t, o)
 	rec := session(ann)
 	tooFew := func(what string, err error) {
 		t.Helper()
@@ -193,7 +193,7 @@ func TestASaveThatTooFewReplicasHaveIsAnErrorHoweverOftenItIsSent(t *testing.T) 
 	for range 3 {
 		tooFew("with a frozen replica", s.Save(t.Context(), two, rec.Base()))
 	}
-	tooFew("on a connection that has written nothing", open(t, o).Save(t.Context(), two, rec.Base()))
+	tooFew("on a connection that has written nothing", opened(t, o).Save(t.Context(), two, rec.Base()))
 	tooFew("delete", s.Delete(t.Context(), newID(), time.Now().Add(time.Hour)))
 	if err := s.Save(t.Context(), next(rec), store.Base{Version: 9, SaveID: 9}); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a conflict is one whatever the replicas do: %v", err)
@@ -212,7 +212,7 @@ func TestParallelSavesWaitForReplicasAtTheSameTime(t *testing.T) {
 	replicaOf(t, master)
 	o := at(master)
 	o.Replicas, o.ReplicaTimeout = 1, 10*time.Second
-	s := open(t, o)
+	s := opened(t, o)
 	var wg sync.WaitGroup
 	for range 3 * waiting {
 		wg.Go(func() {
@@ -241,8 +241,8 @@ func TestSentinelFailoverKeepsWhatAllReplicasHave(t *testing.T) {
 	for _, w := range watchers {
 		sentinels = append(sentinels, w.Addr)
 	}
-	safe := open(t, Options{Addrs: sentinels, Master: "mymaster", Replicas: 2, ReplicaTimeout: 10 * time.Second})
-	s := open(t, Options{Addrs: sentinels, Master: "mymaster"})
+	safe := opened(t, Options{Addrs: sentinels, Master: "mymaster", Replicas: 2, ReplicaTimeout: 10 * time.Second})
+	s := opened(t, Options{Addrs: sentinels, Master: "mymaster"})
 	recs := make([]store.Record, 50)
 	for i := range recs {
 		recs[i] = inserted(t, safe, session(ann))
@@ -278,7 +278,7 @@ func TestSentinelFailoverKeepsWhatAllReplicasHave(t *testing.T) {
 
 func TestAMasterThatWasFrozenIsLeftForTheNewOne(t *testing.T) {
 	nodes, watchers := servers.RedisSentinels(t, 1, 3)
-	s := open(t, Options{Addrs: []string{watchers[0].Addr, watchers[1].Addr}, Master: "mymaster"})
+	s := opened(t, Options{Addrs: []string{watchers[0].Addr, watchers[1].Addr}, Master: "mymaster"})
 	rec := inserted(t, s, session(store.UserHash{}))
 	nodes[0].Pause()
 	two := next(rec)

@@ -251,7 +251,7 @@ func TestTheFeedGoesOnAfterAFailover(t *testing.T) {
 	o := Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr, nodes[2].Addr}, Cluster: true}
 	safe := o
 	safe.Replicas, safe.ReplicaTimeout = 1, 10*time.Second
-	s, kept := open(t, o), open(t, safe)
+	s, kept := opened(t, o), opened(t, safe)
 	cursor := fromNow(t, s)
 	before := []store.ID{endNow(t, kept), endNow(t, kept)}
 	hears(t, s, &cursor, before...)

@@ -26,11 +26,11 @@ func opener(o Options, masters ...*servers.Server) func(t *testing.T) store.Stor
 				m.RedisCommand("FLUSHALL", "SYNC")
 			}
 		})
-		return open(t, o)
+		return opened(t, o)
 	}
 }
 
-func open(t testing.TB, o Options) *Store {
+func opened(t testing.TB, o Options) *Store {
 	t.Helper()
 	s, err := Open(context.Background(), o)
 	if err != nil {
@@ -44,7 +44,7 @@ func open(t testing.TB, o Options) *Store {
 func single(t testing.TB, args ...string) (*servers.Server, *Store) {
 	t.Helper()
 	server := servers.Redis(t, args...)
-	return server, open(t, at(server))
+	return server, opened(t, at(server))
 }
 
 func at(server *servers.Server) Options { return Options{Addrs: []string{server.Addr}} }

@@ -273,7 +273,7 @@ func TestTwoHundredParallelLoginsInAClusterLeaveExactlyThree(t *testing.T) {
 	// No node is to be given up because the machine is busy.
 	nodes := servers.RedisCluster(t, 3, "--cluster-node-timeout", "30000")
 	o := Options{Addrs: []string{nodes[0].Addr}, Cluster: true}
-	stores := []*Store{open(t, o), open(t, o), open(t, o)} // as many replicas of the application
+	stores := []*Store{opened(t, o), opened(t, o), opened(t, o)} // as many replicas of the application
 	s := stores[0]
 	ids := logins(t, s, ann, 3)
 	more, _ := parallelLogins(t, stores, 200, upTo(3))
@@ -301,8 +301,8 @@ func TestParallelLoginsDuringAFailoverLeaveNoMoreThanAllowed(t *testing.T) {
 			o := Options{Addrs: []string{nodes[0].Addr, nodes[1].Addr, nodes[2].Addr}, Cluster: true}
 			safe := o
 			safe.Replicas, safe.ReplicaTimeout = 1, 10*time.Second
-			stores := []*Store{open(t, safe), open(t, safe)}
-			after := open(t, o)
+			stores := []*Store{opened(t, safe), opened(t, safe)}
+			after := opened(t, o)
 			ids := logins(t, after, ann, 3)
 			owner := ownerOf(t, nodes, after.userKey(ann))
 			victim := owner

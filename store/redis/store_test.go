@@ -230,7 +230,7 @@ func TestPrefixesAreApart(t *testing.T) {
 	for _, prefix := range []string{"", "a*:", "ab:", "[a]?\\", "a", "söß "} {
 		o := at(server)
 		o.Prefix = prefix
-		stores[prefix] = open(t, o)
+		stores[prefix] = opened(t, o)
 		rec := session(user)
 		rec.ID, rec.Data = id, []byte(prefix+"!")
 		inserted(t, stores[prefix], rec)
@@ -271,10 +271,10 @@ func TestAServerThatEvictsIsRefused(t *testing.T) {
 		}
 		lossy := at(server)
 		lossy.AllowEviction = true
-		open(t, lossy)
+		opened(t, lossy)
 	}
 	server.RedisCommand("CONFIG", "SET", "maxmemory-policy", "noeviction")
-	open(t, at(server))
+	opened(t, at(server))
 }
 
 func TestAFullServerRefusesSavesAndStillEndsSessions(t *testing.T) {

@@ -85,7 +85,7 @@ func TestAnACLUserOverTLSCanDoEverything(t *testing.T) {
 		t.Fatalf("the README's ACL rule: %s", got)
 	}
 	o := Options{Addrs: []string{addr}, Username: "sojourn", Password: "hunter2", TLS: &tls.Config{RootCAs: authority}}
-	s := open(t, o)
+	s := opened(t, o)
 	rec := inserted(t, s, session(ann))
 	must(t, s.Touch(t.Context(), rec.ID, rec.Seen, rec.Deadline))
 	must(t, s.Save(t.Context(), next(rec), rec.Base()))
@@ -109,11 +109,11 @@ func TestAnACLUserOverTLSCanDoEverything(t *testing.T) {
 	}
 
 	o.Replicas = 1
-	if err := open(t, o).Save(t.Context(), session(ann), store.Base{}); !errors.Is(err, errTooFewReplicas) {
+	if err := opened(t, o).Save(t.Context(), session(ann), store.Base{}); !errors.Is(err, errTooFewReplicas) {
 		t.Errorf("WAIT: %v", err)
 	}
 	o.Prefix = "other:"
-	if err := open(t, o).Save(t.Context(), session(ann), store.Base{}); err == nil {
+	if err := opened(t, o).Save(t.Context(), session(ann), store.Base{}); err == nil {
 		t.Error("a key outside of the rule was written")
 	}
 }
@@ -135,7 +135,7 @@ func TestWhoIsNotTrustedIsRefused(t *testing.T) {
 	guarded.RedisCommand("CONFIG", "SET", "requirepass", "hunter2")
 	o := at(guarded)
 	o.Password = "hunter2"
-	open(t, o)
+	opened(t, o)
 	for _, password := range []string{"", "wrong hunter3"} {
 		o.Password = password
 		_, err := Open(t.Context(), o)

@@ -176,7 +176,7 @@ func TestEntriesOfSessionsThatAreOverMakeRoom(t *testing.T) {
 
 func TestAUserMayHaveMoreSessionsThanOnePage(t *testing.T) {
 	server := servers.Redis(t)
-	s := open(t, at(server))
+	s := opened(t, at(server))
 	const n = 2*pageSize + 1
 	ids := make([]store.ID, n)
 	for i := range ids {

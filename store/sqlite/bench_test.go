@@ -17,7 +17,7 @@ import (
 func BenchmarkSave(b *testing.B) {
 	for _, writers := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			s := open(b)
+			s := opened(b)
 			sessions := fill(b, s, writers*64)
 			took := make([][]time.Duration, writers)
 			before := s.writer.commits.Load()
@@ -53,7 +53,7 @@ func BenchmarkSave(b *testing.B) {
 func BenchmarkTouch(b *testing.B) {
 	for _, size := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
-			s := open(b)
+			s := opened(b)
 			insert(b, s, session(1, size))
 			at := time.Now().Add(time.Hour)
 			for b.Loop() {
@@ -65,7 +65,7 @@ func BenchmarkTouch(b *testing.B) {
 }
 
 func BenchmarkLoad(b *testing.B) {
-	s := open(b)
+	s := opened(b)
 	sessions := fill(b, s, 10_000)
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -79,7 +79,7 @@ func BenchmarkLoad(b *testing.B) {
 }
 
 func BenchmarkCount(b *testing.B) {
-	s := open(b)
+	s := opened(b)
 	fill(b, s, 100_000)
 	for b.Loop() {
 		if _, err := s.Count(b.Context()); err != nil {

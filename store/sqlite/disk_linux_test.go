@@ -17,7 +17,7 @@ import (
 // TestACommitThatCannotBeWrittenFailsAllOfItAndLosesNothing has the operating
 // system refuse to let files grow, as on a full disk.
 func TestACommitThatCannotBeWrittenFailsAllOfItAndLosesNothing(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	kept := insert(t, s, session(1, 1000))
 
 	signal.Ignore(syscall.SIGXFSZ)
@@ -56,7 +56,7 @@ func TestACommitThatCannotBeWrittenFailsAllOfItAndLosesNothing(t *testing.T) {
 }
 
 func TestOpenRefusesAReadOnlyFile(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	insert(t, s, session(1, 10))
 	must(t, s.Close())
 	must(t, os.Chmod(s.path, 0o444))

@@ -77,7 +77,7 @@ func FuzzScanRecord(f *testing.F) {
 
 // A row that is damaged, or somebody else's.
 func TestAnEndOfNoSessionDoesNotStopTheFeed(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	c := other(t, s.path)
 	for _, id := range []string{"''", "x'00'", "zeroblob(15)", "zeroblob(17)", "zeroblob(100000)"} {
 		must(t, c.run("INSERT INTO ends (id, until) VALUES ("+strings.Replace(id, "''", "x''", 1)+", 9999999999999)"))

@@ -17,7 +17,7 @@ var smallLimits = logLimits{check: 100, size: 400, most: 1600, wait: 10 * time.S
 var bound = 2 * smallLimits.most * pageSize
 
 func TestTheLogStaysShortUnderConstantWriting(t *testing.T) {
-	s := open(t, func(o *options) { o.log = smallLimits })
+	s := opened(t, func(o *options) { o.log = smallLimits })
 	most := writeALot(t, s)
 	if most > bound {
 		t.Errorf("the log grew to %d KiB, want at most %d", most>>10, bound>>10)
@@ -27,7 +27,7 @@ func TestTheLogStaysShortUnderConstantWriting(t *testing.T) {
 // TestTheLogStaysShortUnderConstantReading has readers each of which keeps the
 // log from being started over, and of which one is always there.
 func TestTheLogStaysShortUnderConstantReading(t *testing.T) {
-	s := open(t, func(o *options) { o.log = smallLimits })
+	s := opened(t, func(o *options) { o.log = smallLimits })
 	insert(t, s, session(0, 10))
 	a, b := other(t, s.path), other(t, s.path)
 	must(t, beginRead(a))
@@ -61,7 +61,7 @@ func TestTheLogStaysShortUnderConstantReading(t *testing.T) {
 func TestAReaderThatStaysStopsNoSaveAndTheLogIsCutAfterIt(t *testing.T) {
 	limits := smallLimits
 	limits.wait = 10 * time.Millisecond
-	s := open(t, func(o *options) { o.log = limits })
+	s := opened(t, func(o *options) { o.log = limits })
 	insert(t, s, session(0, 10))
 	c := other(t, s.path)
 	must(t, beginRead(c))

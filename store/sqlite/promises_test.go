@@ -8,5 +8,5 @@ import (
 )
 
 func TestPromises(t *testing.T) {
-	promises.Run(t, func(t *testing.T) store.Store { return open(t) })
+	promises.Run(t, func(t *testing.T) store.Store { return opened(t) })
 }

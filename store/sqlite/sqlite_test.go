@@ -22,7 +22,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t) }, storetest.Records(20_000), storetest.Copies(copyRow))
+	storetest.Run(t, func(t *testing.T) store.Store { return opened(t) }, storetest.Records(20_000), storetest.Copies(copyRow))
 }
 
 // copyRow puts a row in the place of another one, from another connection.
@@ -33,8 +33,8 @@ func copyRow(t *testing.T, s store.Store, from, to store.ID) {
 	must(t, err)
 }
 
-// open returns a store in a new file, which the test closes.
-func open(t testing.TB, opts ...Option) *Store {
+// opened returns a store in a new file, which the test closes.
+func opened(t testing.TB, opts ...Option) *Store {
 	t.Helper()
 	return reopen(t, filepath.Join(t.TempDir(), "sessions.db"), opts...)
 }
@@ -136,7 +136,7 @@ func eventually(t testing.TB, what string, is func() bool) {
 }
 
 func TestSavesThatQueueUpShareACommit(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	before := s.writer.commits.Load()
 	var calls []func()
 	for n := range 100 {
@@ -158,7 +158,7 @@ func TestSavesThatQueueUpShareACommit(t *testing.T) {
 }
 
 func TestEachRequestOfACommitHasItsOwnOutcome(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	one := insert(t, s, session(1, 10))
 	ended := insert(t, s, session(2, 10))
 	must(t, s.Delete(t.Context(), ended.ID, time.Now().Add(time.Hour)))
@@ -178,7 +178,7 @@ func TestEachRequestOfACommitHasItsOwnOutcome(t *testing.T) {
 }
 
 func TestARequestThatFailsIsUndoneAlone(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	mishap := errors.New("mishap")
 	outcomes := make([]error, 3)
 	whileHeld(t, s,
@@ -203,7 +203,7 @@ func TestARequestThatFailsIsUndoneAlone(t *testing.T) {
 }
 
 func TestEveryWriteWaitsForTheDisk(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	const full = 2
 	for who, db := range map[string]*sql.DB{"the writer": s.writer.db, "the checkpointer": s.log.db} {
 		if mode, err := number(db, "PRAGMA synchronous"); mode != full || err != nil {
@@ -213,7 +213,7 @@ func TestEveryWriteWaitsForTheDisk(t *testing.T) {
 }
 
 func TestAFullDatabaseRefusesWhatDoesNotFitAndKeepsTheRest(t *testing.T) {
-	s := open(t, func(o *options) { o.maxPages = 100 })
+	s := opened(t, func(o *options) { o.maxPages = 100 })
 	small := insert(t, s, session(1, 100))
 	outcomes := make([]error, 3)
 	whileHeld(t, s, // one transaction, until it turns out that one does not fit
@@ -255,7 +255,7 @@ func TestAFullDatabaseRefusesWhatDoesNotFitAndKeepsTheRest(t *testing.T) {
 }
 
 func TestACallStopsWaitingWhenItsContextEnds(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	one := insert(t, s, session(1, 10))
 	ctx, cancel := context.WithCancel(t.Context())
 	s.writer.hold(func() {
@@ -273,7 +273,7 @@ func TestACallStopsWaitingWhenItsContextEnds(t *testing.T) {
 }
 
 func TestAFullQueueStillMindsTheContext(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	s.writer.hold(func() {
@@ -297,7 +297,7 @@ func TestAFullQueueStillMindsTheContext(t *testing.T) {
 }
 
 func TestCloseWaitsForQueuedSaves(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	outcomes := make(chan error, 10)
 	closed := make(chan error)
 	s.writer.hold(func() {
@@ -327,7 +327,7 @@ func TestCloseWaitsForQueuedSaves(t *testing.T) {
 }
 
 func TestAClosedStoreSaysSo(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	must(t, s.Close())
 	must(t, s.Close())
 	ctx := t.Context()
@@ -382,7 +382,7 @@ func insertOrReplace(t *testing.T, s *Store) {
 }
 
 func TestSessionsSurviveClosingAndOpening(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	rec := insert(t, s, session(1, 1000))
 	must(t, s.Close())
 	s = reopen(t, s.path)
@@ -485,7 +485,7 @@ func TestOpenTakesAnEmptyFile(t *testing.T) {
 }
 
 func TestOpenRefusesANewerSchemaAndLeavesItAlone(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	insert(t, s, session(1, 10))
 	must(t, s.Close())
 	c := other(t, s.path)
@@ -545,7 +545,7 @@ func TestManyMayOpenANewFileAtOnce(t *testing.T) {
 }
 
 func TestASaveWaitsForAnotherProcess(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	c := other(t, s.path)
 	must(t, c.run("BEGIN IMMEDIATE"))
 	outcome := make(chan error)
@@ -564,7 +564,7 @@ func TestASaveWaitsForAnotherProcess(t *testing.T) {
 }
 
 func TestASaveDoesNotWaitForeverForAnotherProcess(t *testing.T) {
-	s := open(t, BusyTimeout(20*time.Millisecond))
+	s := opened(t, BusyTimeout(20*time.Millisecond))
 	c := other(t, s.path)
 	must(t, c.run("BEGIN IMMEDIATE"))
 	err := s.Save(t.Context(), session(1, 10), store.Base{})
@@ -576,7 +576,7 @@ func TestASaveDoesNotWaitForeverForAnotherProcess(t *testing.T) {
 }
 
 func TestAnErrorNamesNeitherTheSessionNorItsData(t *testing.T) {
-	s := open(t, func(o *options) { o.maxPages = 20 })
+	s := opened(t, func(o *options) { o.maxPages = 20 })
 	rec := session(1, 1<<20)
 	err := s.Save(t.Context(), rec, store.Base{})
 	if err == nil {
@@ -590,7 +590,7 @@ func TestAnErrorNamesNeitherTheSessionNorItsData(t *testing.T) {
 }
 
 func TestScanRefusesAForeignCursor(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	for _, cursor := range []string{"x", "1", "1-", "-1"} {
 		if _, _, err := s.Scan(t.Context(), cursor, 10); err == nil {
 			t.Errorf("Scan from %q succeeded, want an error", cursor)
@@ -599,7 +599,7 @@ func TestScanRefusesAForeignCursor(t *testing.T) {
 }
 
 func TestARecordBeyondSQLitesLimitIsTooLarge(t *testing.T) {
-	s := open(t)
+	s := opened(t)
 	rec := insert(t, s, session(1, 10))
 	big := next(rec)
 	big.Data = make([]byte, maxData+1)
@@ -612,7 +612,7 @@ func TestARecordBeyondSQLitesLimitIsTooLarge(t *testing.T) {
 // statement or index makes each save or touch write more than it must.
 
 func TestASaveAndATouchWriteOnePage(t *testing.T) {
-	s := open(t, noCheckpoints)
+	s := opened(t, noCheckpoints)
 	for n := range 1000 {
 		rec := session(n, 200)
 		rec.User = store.UserHash{byte(n), 1}
@@ -630,7 +630,7 @@ func TestASaveAndATouchWriteOnePage(t *testing.T) {
 }
 
 func TestATouchDoesNotRewriteLongData(t *testing.T) {
-	s := open(t, noCheckpoints)
+	s := opened(t, noCheckpoints)
 	insert(t, s, session(1, 1<<20))
 	later := time.Now().Add(2 * time.Hour)
 	if n := pagesWritten(t, s, func() { must(t, s.Touch(t.Context(), id(1), later, later)) }); n != 1 {
@@ -639,7 +639,7 @@ func TestATouchDoesNotRewriteLongData(t *testing.T) {
 }
 
 func TestNoSearchReadsTheWholeTable(t *testing.T) {
-	c := other(t, open(t).path)
+	c := other(t, opened(t).path)
 	for query, want := range map[string]string{
 		`SELECT * FROM sessions WHERE id = ?1`:                                       "sqlite_autoindex_sessions_1",
 		`SELECT * FROM sessions WHERE user = ?1 AND ended IS NULL`:                   "sessions_user",

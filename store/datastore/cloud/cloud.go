@@ -53,11 +53,11 @@ func (o Options) check() (Options, error) {
 // DATASTORE_EMULATOR_HOST is set, that emulator is used. The caller closes the
 // store. For a named database or other credentials, make a client and use New.
 func Open(ctx context.Context, project string, o Options) (*Store, error) {
-	return open(ctx, project, "", o)
+	return connect(ctx, project, "", o)
 }
 
-// open is Open for a database with a name; "" = the default one.
-func open(ctx context.Context, project, database string, o Options) (*Store, error) {
+// connect is Open for a database with a name; "" = the default one.
+func connect(ctx context.Context, project, database string, o Options) (*Store, error) {
 	o, err := o.check()
 	if err != nil {
 		return nil, err

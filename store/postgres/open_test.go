@@ -1,0 +1,24 @@
+package postgres_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/opentest"
+	_ "github.com/sojourn-go/sojourn/store/postgres"
+)
+
+func TestByURL(t *testing.T) {
+	url := servers.Postgres(t).PostgresURL() + "&pool_max_conns=2"
+	opentest.Run(t, opentest.Engine{
+		Stores: []string{url, url + "&table=others", strings.Replace(url, "postgres://", "postgresql://", 1) + "&table=alias"},
+		Schema: true,
+		Away:   []string{"postgres://root:hunter2@127.0.0.1:1/app"},
+		Refused: []string{
+			"postgres:", "postgres:x", "postgres:hunter2", "postgres://u:hunter2@h:port/db", "postgres://u:hunter2@h/db?sslmode=hunter2",
+			"postgres://h/db?table=", "postgres://h/db?table=a&table=b", "postgres://u:hunter2%zz@h/db", "postgres://h/db?pool_max_conns=many",
+		},
+		RefusedCaches: []string{"postgres://root:hunter2@db/app"},
+	})
+}
