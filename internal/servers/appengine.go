@@ -47,7 +47,7 @@ func AppEngine(t testing.TB) *Server {
 	logFile := filepath.Join(s.Dir, "log")
 	s.args = []string{
 		"-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", logFile,
-		"env", "PYTHONPATH=" + strings.Join(path, ":"), "PYTHONDONTWRITEBYTECODE=1",
+		"env", "PYTHONPATH=" + strings.Join(path, ":"), keepCompiled(),
 		// It starts slowly, so a port that was free before might be taken by then.
 		python, "-S", filepath.Join(dir, "api_server.py"), "--api_host=127.0.0.1", "--api_port=0",
 		"--application=testapp", "--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
@@ -80,6 +80,16 @@ func AppEngine(t testing.TB) *Server {
 	t.Setenv("GAE_APPLICATION", "dev~testapp")
 	t.Setenv("GAE_ENV", "standard")
 	return s
+}
+
+// keepCompiled is the setting with which Python keeps what it compiles: the start
+// takes half the time then. It may not be able to write beside the SDK's sources.
+func keepCompiled() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "PYTHONDONTWRITEBYTECODE=1"
+	}
+	return "PYTHONPYCACHEPREFIX=" + filepath.Join(dir, "sojourn-tests", "python")
 }
 
 // proxied returns where a proxy to the server listens. The App Engine library

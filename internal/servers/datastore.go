@@ -31,7 +31,7 @@ func Datastore(t testing.TB, args ...string) *Server {
 	}
 	s := newServer(t, "datastore", "java")
 	s.args = append([]string{
-		"-Xmx512m", "-cp", jar, "com.google.cloud.datastore.emulator.CloudDatastore", "start",
+		"-Xmx512m", quickJava, "-cp", jar, "com.google.cloud.datastore.emulator.CloudDatastore", "start",
 		"--host=127.0.0.1", "--port=" + strconv.Itoa(s.Port), "--testing", "--firestore_in_datastore_mode",
 	}, args...)
 	s.ready = s.answersOK
@@ -52,13 +52,17 @@ func LockingDatastore(t testing.TB) *Server {
 	}
 	s := newServer(t, "locking datastore", "java")
 	s.args = []string{
-		"-Xmx512m", "-Duser.language=en", "-cp", jar, "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
+		"-Xmx512m", quickJava, "-Duser.language=en", "-cp", jar, "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
 		"--host=127.0.0.1", "--port=" + strconv.Itoa(s.Port), "--websocket_port=" + strconv.Itoa(freePort(t)), "--database-mode=datastore-mode",
 	}
 	s.ready = s.answersOK
 	s.Start()
 	return s
 }
+
+// quickJava makes Java compile quickly rather than well. An emulator does not live
+// long enough for more: its compiler took two fifths of all processor time.
+const quickJava = "-XX:TieredStopAtLevel=1"
 
 // noDatastore says loudly that something is not tested, and fails the test where
 // that must not be.

@@ -20,12 +20,14 @@ import (
 // a few MiB. It reports its own failures through t and leaves closing to
 // t.Cleanup.
 //
-// One subtest waits for an entry to expire. A cache may count whole seconds.
-func RunCache(t *testing.T, open func(t *testing.T) store.Cache) {
+// One subtest waits for an entry to expire. A cache may count whole seconds. Of the
+// options, those count that set the number of parallel writers.
+func RunCache(t *testing.T, open func(t *testing.T) store.Cache, options ...Option) {
 	t.Helper()
+	set := set(options)
 	for _, s := range cacheTests {
 		t.Run(s.name, func(t *testing.T) {
-			s.run(&cacheHarness{T: t, cache: open(t)})
+			s.run(&cacheHarness{T: t, cache: open(t), settings: set})
 		})
 	}
 }
@@ -38,6 +40,7 @@ type cacheScenario struct {
 // cacheHarness is what a scenario works with: its test and its own empty cache.
 type cacheHarness struct {
 	*testing.T
+	settings
 	cache store.Cache
 }
 
@@ -294,11 +297,11 @@ var cacheTests = []cacheScenario{
 	}},
 
 	{"of many that add at once, one wins", func(h *cacheHarness) {
-		for range rounds {
+		for range h.some(rounds) {
 			id := newID()
 			var wins atomic.Int64
 			var winner atomic.Value
-			together(writers, func(i int) {
+			together(h.writers, func(i int) {
 				entry := fmt.Append(nil, i)
 				switch _, err := h.cache.Add(h.Context(), id, entry, time.Hour); {
 				case err == nil:
@@ -309,19 +312,19 @@ var cacheTests = []cacheScenario{
 				}
 			})
 			if n := wins.Load(); n != 1 {
-				h.Fatalf("%d of %d added under the same key, want exactly 1", n, writers)
+				h.Fatalf("%d of %d added under the same key, want exactly 1", n, h.writers)
 			}
 			h.holds(id, winner.Load().([]byte))
 		}
 	}},
 
 	{"of many that swap on one token, one wins", func(h *cacheHarness) {
-		for range rounds {
+		for range h.some(rounds) {
 			id := newID()
 			token := h.added(id, []byte("one"))
 			var wins atomic.Int64
 			var winner atomic.Value
-			together(writers, func(i int) {
+			together(h.writers, func(i int) {
 				entry := fmt.Append(nil, i)
 				switch err := h.cache.Swap(h.Context(), id, token, entry, time.Hour); {
 				case err == nil:
@@ -332,7 +335,7 @@ var cacheTests = []cacheScenario{
 				}
 			})
 			if n := wins.Load(); n != 1 {
-				h.Fatalf("%d of %d swapped on the same token, want exactly 1", n, writers)
+				h.Fatalf("%d of %d swapped on the same token, want exactly 1", n, h.writers)
 			}
 			h.holds(id, winner.Load().([]byte))
 		}

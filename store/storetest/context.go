@@ -74,7 +74,7 @@ var contextTests = []scenario{
 	}},
 
 	{"saves cancelled half-way are settled by sending them again", func(h *harness) {
-		const each = 8
+		each := h.some(10)
 		rec := first()
 		rec.Data = binary.BigEndian.AppendUint64(nil, 0)
 		h.inserted(rec)
@@ -86,7 +86,7 @@ var contextTests = []scenario{
 				}
 			}
 		})
-		if n := binary.BigEndian.Uint64(h.load(rec.ID).Data); n != 8*each {
+		if n := binary.BigEndian.Uint64(h.load(rec.ID).Data); n != uint64(8*each) {
 			h.Errorf("the counter is %d, want %d: a save that was cancelled and sent again was lost or applied twice", n, 8*each)
 		}
 	}},

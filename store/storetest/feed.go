@@ -164,7 +164,7 @@ var feedTests = []scenario{
 
 	{"many ends come in pages", func(h *harness) {
 		f := h.follow(store.FeedFromNow)
-		ids := make([]store.ID, 100)
+		ids := make([]store.ID, h.some(100))
 		together(len(ids), func(i int) {
 			ids[i] = newID()
 			if err := h.store.Delete(h.Context(), ids[i], now().Add(time.Hour)); err != nil {
@@ -186,7 +186,7 @@ var feedTests = []scenario{
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				for range 20 {
+				for range h.some(20) {
 					id := newID()
 					if err := h.store.Delete(h.Context(), id, now().Add(time.Hour)); err != nil {
 						h.Errorf("Delete: %v", err)
@@ -215,7 +215,7 @@ var feedTests = []scenario{
 				want = append(want, id)
 			}
 			mu.Unlock()
-			for id := range f.read(50) {
+			for id := range f.read(h.some(50)) {
 				heard[id] = true
 			}
 			for _, id := range want {

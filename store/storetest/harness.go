@@ -14,15 +14,16 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// writers is how many goroutines the tests of parallel requests start.
-const writers = 64
-
 // harness is what a scenario works with: its test and its own empty store.
 type harness struct {
 	*testing.T
 	store store.Store
 	settings
 }
+
+// some returns n, or a part of that where calls are dear, for a test that needs
+// many of something.
+func (s settings) some(n int) int { return n / s.part }
 
 // now is the time in the precision that stores keep.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

@@ -39,13 +39,7 @@ import (
 // also [Records].
 func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	t.Helper()
-	set := settings{records: 100_000, writers: writers, histories: 20}
-	if testing.Short() {
-		set.records = 2_000
-	}
-	for _, o := range options {
-		o(&set)
-	}
+	set := set(options)
 	groups := []group{
 		{"Save", saveTests},
 		{"Resend", resendTests},
@@ -94,7 +88,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	}
 }
 
-// An Option changes what Run does.
+// An Option changes what Run and RunCache do.
 type Option func(*settings)
 
 // Records limits the test with many records to n of them.
@@ -103,17 +97,38 @@ func Records(n int) Option {
 }
 
 // Emulated makes the tests smaller, for an engine that can only be tested in an
-// emulator that answers one call after the other: 300 records, 12 parallel
-// writers, 5 random histories. Where all but one of n writers lose and try again,
-// their calls grow with the square of n.
+// emulator that answers one call after the other: 100 records, 12 parallel
+// writers, 3 random histories, and a fifth of what else is many. Where all but one
+// of n writers lose and try again, their calls grow with the square of n.
 func Emulated(s *settings) {
-	s.records, s.writers, s.histories = min(s.records, 300), 12, 5
+	s.records, s.writers, s.histories, s.part = min(s.records, 100), 12, 3, 5
+}
+
+// Small makes the tests as small as they can be: 20 records, 4 parallel writers, one
+// random history. It is for an engine that passes the suite elsewhere, too, where
+// calls are not so dear.
+func Small(s *settings) {
+	s.records, s.writers, s.histories, s.part, s.owned = min(s.records, 20), 4, 1, 5, 30
+}
+
+// set returns what the options make of the defaults.
+func set(options []Option) settings {
+	s := settings{records: 100_000, writers: 64, histories: 20, part: 1, owned: 200}
+	if testing.Short() {
+		s.records = 2_000
+	}
+	for _, o := range options {
+		o(&s)
+	}
+	return s
 }
 
 type settings struct {
 	records   int                                                  // in the test with many records
 	writers   int                                                  // in parallel; and rounds of what two or three do
 	histories int                                                  // random ones
+	owned     int                                                  // sessions of one user
+	part      int                                                  // of what some returns: one in so many
 	copy      func(t *testing.T, s store.Store, from, to store.ID) // nil = none
 }
 

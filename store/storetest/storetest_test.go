@@ -108,7 +108,7 @@ var faults = []struct{ name, noticedBy string }{
 	{"index lists marks", "ByUser/lists_no_tombstones"},
 	{"index keeps the first user", "ByUser/follows_a_record_from_user_to_user"},
 	{"index lists nobody", "ByUser/nobody_has_no_sessions"},
-	{"index holds 100", "ByUser/holds_200_sessions_of_one_user_among_those_of_200_others"},
+	{"index holds 100", "ByUser/holds_200_sessions_of_one_user_among_those_of_others"},
 	{"limit leaves one too few", "SaveLimited/saves_and_ends_nothing_while_there_is_room"},
 	{"limit leaves one too many", "SaveLimited/ends_the_oldest_sessions_to_make_room,_and_says_which"},
 	{"limit evicts the newest", "SaveLimited/ends_the_oldest_sessions_to_make_room,_and_says_which"},

@@ -132,7 +132,8 @@ var sweepTests = []scenario{
 	}},
 
 	{"may run several times at once, beside saves", func(h *harness) {
-		const old, sweepers = 300, 4
+		const sweepers = 4
+		old := h.some(300)
 		for range old {
 			h.inserted(over(2 * time.Hour))
 		}
@@ -165,7 +166,7 @@ var sweepTests = []scenario{
 		for n := 10; n == 10; removed.Add(int64(n)) {
 			n = h.sweep(10)
 		}
-		if removed.Load() != old {
+		if removed.Load() != int64(old) {
 			h.Errorf("the sweeps removed %d together, want %d: each record counted once", removed.Load(), old)
 		}
 		h.holds(keep)

@@ -89,14 +89,15 @@ var touchTests = []scenario{
 
 	{"by many at once keeps the latest times", func(h *harness) {
 		rec := h.inserted(first())
-		together(writers, func(i int) {
-			d := time.Duration(i*37%writers) * time.Second
+		together(h.writers, func(i int) {
+			d := time.Duration(i*37%h.writers) * time.Second
 			if err := h.touch(rec.ID, rec.Seen.Add(d), rec.Deadline.Add(d)); err != nil {
 				h.Errorf("Touch: %v", err)
 			}
 		})
-		rec.Seen = rec.Seen.Add((writers - 1) * time.Second)
-		rec.Deadline = rec.Deadline.Add((writers - 1) * time.Second)
+		last := time.Duration(h.writers-1) * time.Second
+		rec.Seen = rec.Seen.Add(last)
+		rec.Deadline = rec.Deadline.Add(last)
 		h.holds(rec)
 	}},
 

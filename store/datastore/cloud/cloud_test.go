@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,23 +27,35 @@ import (
 
 const project = "sojourn-test"
 
-// emulator starts the emulator for the test, and makes sure that it has done
-// some work: a program in Java that has just started is slow. It returns nil if
-// there is no emulator here.
-func emulator(t *testing.T, args ...string) *servers.Server {
-	t.Helper()
-	server := servers.Datastore(t, args...)
+// What is tested in the emulator, which starts slowly: once for all. Each test has
+// namespaces of its own, and the last one stops the emulator. It refuses queries
+// that need an index of their own, as the service does.
+func TestInTheEmulator(t *testing.T) {
+	server := servers.Datastore(t, "--require_indexes")
 	if server == nil {
-		return nil
+		return
 	}
 	t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
+	warmUp(t)
+	t.Run("Conformance", testConformance)
+	t.Run("Promises", testPromises)
+	t.Run("Interleavings", testInterleavings)
+	t.Run("Entities", testEntities)
+	t.Run("NoQueryNeedsACompositeIndex", testNoQueryNeedsACompositeIndex)
+	t.Run("ByURL", testByURL)
+	t.Run("AnOutage", func(t *testing.T) { testAnOutage(t, server) })
+}
+
+// warmUp makes sure that the emulator has done some work: a program in Java that
+// has just started is slow.
+func warmUp(t *testing.T) {
+	t.Helper()
 	s := open(t, connect(t), cloud.Options{Namespace: "warm-up"})
 	for i := range byte(50) {
 		rec := session(i)
 		save(t, s, rec, store.Base{})
 		save(t, s, next(rec), rec.Base())
 	}
-	return server
 }
 
 // connect returns a client of the running emulator.
@@ -67,17 +80,14 @@ func open(t *testing.T, client *datastore.Client, o cloud.Options) *cloud.Store 
 
 // spaces returns a function that opens stores, each in its own namespace.
 func spaces(client *datastore.Client) func(*testing.T) store.Store {
-	n := 0
 	return func(t *testing.T) store.Store {
-		n++
-		return open(t, client, cloud.Options{Namespace: fmt.Sprintf("test-%d", n)})
+		return open(t, client, cloud.Options{Namespace: fmt.Sprintf("test-%d", space.Add(1))})
 	}
 }
 
-func TestConformance(t *testing.T) {
-	if emulator(t) == nil {
-		return
-	}
+var space atomic.Int64
+
+func testConformance(t *testing.T) {
 	client := connect(t)
 	storetest.Run(t, spaces(client), storetest.Emulated,
 		storetest.Copies(func(t *testing.T, s store.Store, from, to store.ID) {
@@ -96,10 +106,7 @@ func TestConformance(t *testing.T) {
 		}))
 }
 
-func TestPromises(t *testing.T) {
-	if emulator(t) == nil {
-		return
-	}
+func testPromises(t *testing.T) {
 	promises.Run(t, spaces(connect(t)))
 }
 
@@ -158,10 +165,7 @@ func (c *calls) since(do func()) []string {
 
 // What competes for one session, or loses an answer, at a moment that chance
 // would seldom hit.
-func TestInterleavings(t *testing.T) {
-	if emulator(t) == nil {
-		return
-	}
+func testInterleavings(t *testing.T) {
 	var wire calls
 	client := wire.connect(t)
 	other := connect(t)
@@ -170,7 +174,7 @@ func TestInterleavings(t *testing.T) {
 	// watched, and elsewhere.
 	scenario := func(name string, run func(t *testing.T, here, elsewhere *cloud.Store)) {
 		n++
-		o := cloud.Options{Namespace: fmt.Sprintf("test-%d", n)}
+		o := cloud.Options{Namespace: fmt.Sprintf("interleaving-%d", n)}
 		t.Run(name, func(t *testing.T) { run(t, open(t, client, o), open(t, other, o)) })
 	}
 
@@ -392,12 +396,7 @@ func TestInterleavings(t *testing.T) {
 	})
 }
 
-// The emulator then refuses queries that need an index of their own, as the
-// service does.
-func TestNoQueryNeedsACompositeIndex(t *testing.T) {
-	if emulator(t, "--require_indexes") == nil {
-		return
-	}
+func testNoQueryNeedsACompositeIndex(t *testing.T) {
 	client := connect(t)
 	q := datastore.NewQuery("K").FilterField("a", "=", 1).FilterField("b", "<", 2)
 	if _, err := client.GetAll(t.Context(), q, new([]datastore.PropertyList)); status.Code(err) != codes.FailedPrecondition {
@@ -431,7 +430,7 @@ func TestNoQueryNeedsACompositeIndex(t *testing.T) {
 
 // With pessimistic concurrency, transactions lock what they read: who meets
 // another one waits, and may be the one to give way. Few writers do here, for
-// the emulator lets the loser wait for two seconds.
+// the emulator lets the loser wait for two seconds; and so the tests wait together.
 func TestWhereTransactionsLock(t *testing.T) {
 	server := servers.LockingDatastore(t)
 	if server == nil {
@@ -441,6 +440,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	client, other := connect(t), connect(t)
 
 	t.Run("parallel touches and saves of one session all count", func(t *testing.T) {
+		t.Parallel()
 		o := cloud.Options{Namespace: "mixed"}
 		here, elsewhere := open(t, client, o), open(t, other, o)
 		rec := session(1)
@@ -467,6 +467,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 
 	t.Run("of three saves on one base one wins", func(t *testing.T) {
+		t.Parallel()
 		s := open(t, client, cloud.Options{Namespace: "race"})
 		rec := session(1)
 		save(t, s, rec, store.Base{})
@@ -495,6 +496,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 
 	t.Run("a save that is given up may be applied, and is settled by sending it again", func(t *testing.T) {
+		t.Parallel()
 		s := open(t, client, cloud.Options{Namespace: "given-up"})
 		rec := session(1)
 		save(t, s, rec, store.Base{})
@@ -507,6 +509,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 
 	t.Run("parallel logins leave as many sessions as allowed", func(t *testing.T) {
+		t.Parallel()
 		s := open(t, client, cloud.Options{Namespace: "logins"})
 		user := store.UserHash{1}
 		limit := store.UserLimit{Max: 2, Until: time.Now().Add(time.Hour)}
@@ -527,10 +530,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 }
 
-func TestEntities(t *testing.T) {
-	if emulator(t) == nil {
-		return
-	}
+func testEntities(t *testing.T) {
 	client := connect(t)
 
 	t.Run("the largest is kept and a larger one refused", func(t *testing.T) {
@@ -612,12 +612,9 @@ func TestEntities(t *testing.T) {
 	})
 }
 
-func TestAnOutageIsOverWithTheContextAndLeavesNoTrace(t *testing.T) {
-	server := emulator(t)
-	if server == nil {
-		return
-	}
-	s, err := cloud.Open(t.Context(), project, cloud.Options{})
+// An outage is over with the context, and leaves no trace.
+func testAnOutage(t *testing.T, server *servers.Server) {
+	s, err := cloud.Open(t.Context(), project, cloud.Options{Namespace: "outage"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,22 +21,15 @@ import (
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
-func TestCacheConformance(t *testing.T) {
-	if servers.AppEngine(t) == nil {
-		return
-	}
+func testCacheConformance(t *testing.T, _ *servers.Server) {
 	n := 0
 	storetest.RunCache(t, func(t *testing.T) store.Cache {
 		n++
 		return openCache(t, gae.CacheOptions{Prefix: fmt.Sprintf("t%d:", n)})
-	})
+	}, storetest.Emulated)
 }
 
-func TestCacheLimits(t *testing.T) {
-	if servers.AppEngine(t) == nil {
-		return
-	}
-
+func testCacheLimits(t *testing.T, _ *servers.Server) {
 	t.Run("an entry over a million bytes is refused, and the one before stays", func(t *testing.T) {
 		c := openCache(t, gae.CacheOptions{Prefix: strings.Repeat("p", 224)})
 		id := store.HashIdentifier([]byte("a"))

@@ -65,10 +65,7 @@ func newJar(t *testing.T) http.CookieJar {
 	return jar
 }
 
-func TestContextsThatTheManagerDerives(t *testing.T) {
-	if servers.AppEngine(t) == nil {
-		return
-	}
+func testContextsThatTheManagerDerives(t *testing.T, _ *servers.Server) {
 	db, err := gae.New(gae.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -20,10 +20,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )
 
-func TestEntities(t *testing.T) {
-	if servers.AppEngine(t) == nil {
-		return
-	}
+func testEntities(t *testing.T, _ *servers.Server) {
 	at := func(namespace string, id store.ID) (s inRequest, load func(any) error, put func(any) error) {
 		s = open(t, gae.Options{Kind: "S", Namespace: namespace})
 		ctx, err := appengine.Namespace(s.in(t.Context()), namespace)
@@ -136,11 +133,7 @@ func TestEntities(t *testing.T) {
 
 // The entities as the Datastore API shows them, which is what package
 // cloud reads and writes.
-func TestEntitiesAreThoseOfCloudDatastore(t *testing.T) {
-	emulator := bridged(t)
-	if emulator == nil {
-		return
-	}
+func testEntitiesAreThoseOfCloudDatastore(t *testing.T, emulator *servers.Server) {
 	s := open(t, gae.Options{})
 	rec := session(1)
 	rec.User = store.UserHash{1}

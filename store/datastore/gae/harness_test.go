@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,13 +118,11 @@ func openCache(t *testing.T, o gae.CacheOptions) cacheInRequest {
 	return cacheInRequest{c, request(t)}
 }
 
-// spaces returns a function that opens stores, each in its own namespace.
-func spaces() func(*testing.T) store.Store {
-	n := 0
-	return func(t *testing.T) store.Store {
-		n++
-		return open(t, gae.Options{Namespace: fmt.Sprintf("test-%d", n)})
-	}
+var space atomic.Int64
+
+// alone opens a store in its own namespace.
+func alone(t *testing.T) store.Store {
+	return open(t, gae.Options{Namespace: fmt.Sprintf("test-%d", space.Add(1))})
 }
 
 // session returns a session's first record. The time is the same for all.

@@ -109,11 +109,7 @@ func (w watched) SaveLimited(ctx context.Context, rec store.Record, limit store.
 
 // What competes for one session, or loses an answer, at a moment that chance
 // would seldom hit.
-func TestInterleavings(t *testing.T) {
-	server := servers.AppEngine(t)
-	if server == nil {
-		return
-	}
+func testInterleavings(t *testing.T, server *servers.Server) {
 	n := byte(0)
 	// Each case has two stores on the same sessions: here, whose calls are
 	// watched, and elsewhere.

@@ -13,6 +13,46 @@ import (
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
+// What is tested in the App Engine API server, which starts slowly: once for all.
+// Each test has namespaces of its own.
+func TestInTheAPIServer(t *testing.T) {
+	server := servers.AppEngine(t)
+	if server == nil {
+		return
+	}
+	for _, c := range []test{
+		{"Conformance", testConformance},
+		{"Promises", testPromises},
+		{"CacheConformance", testCacheConformance},
+		{"CacheLimits", testCacheLimits},
+		{"Contexts", testContextsThatTheManagerDerives},
+		{"Entities", testEntities},
+		{"Interleavings", testInterleavings},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, server) })
+	}
+}
+
+// The API server's datastore is a simple one, and slow; this is the one that Google
+// keeps up to date, and where the suite is run in a larger size.
+func TestInTheDatastoreEmulator(t *testing.T) {
+	emulator := bridged(t)
+	if emulator == nil {
+		return
+	}
+	for _, c := range []test{
+		{"Conformance", testConformanceOfAll},
+		{"Entities", testEntitiesAreThoseOfCloudDatastore},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, emulator) })
+	}
+}
+
+type test struct {
+	name string
+	run  func(t *testing.T, server *servers.Server)
+}
+
 // pageless is a store that is not walked. The API server reads all that is left
 // for each page, so that its time grows with the square of the records; walking
 // is tested in the emulator.
@@ -26,15 +66,11 @@ type pageless struct {
 	store.Counter
 }
 
-func TestConformance(t *testing.T) {
-	if servers.AppEngine(t) == nil {
-		return
-	}
-	open := spaces()
+func testConformance(t *testing.T, _ *servers.Server) {
 	storetest.Run(t, func(t *testing.T) store.Store {
-		s := open(t).(inRequest)
+		s := alone(t).(inRequest)
 		return pageless{s, s, s, s, s, s, s}
-	}, storetest.Emulated, storetest.Copies(copyEntity))
+	}, storetest.Small, storetest.Copies(copyEntity))
 }
 
 // copyEntity puts an entity in the place of another one.
@@ -58,18 +94,10 @@ func copyEntity(t *testing.T, s store.Store, from, to store.ID) {
 	}
 }
 
-// The API server's datastore is a simple one; this is the one that Google keeps
-// up to date.
-func TestConformanceInTheDatastoreEmulator(t *testing.T) {
-	if bridged(t) == nil {
-		return
-	}
-	storetest.Run(t, spaces(), storetest.Emulated, storetest.Copies(copyEntity))
+func testConformanceOfAll(t *testing.T, _ *servers.Server) {
+	storetest.Run(t, alone, storetest.Emulated, storetest.Copies(copyEntity))
 }
 
-func TestPromises(t *testing.T) {
-	if servers.AppEngine(t) == nil {
-		return
-	}
-	promises.Run(t, spaces())
+func testPromises(t *testing.T, _ *servers.Server) {
+	promises.Run(t, alone)
 }
