@@ -37,8 +37,9 @@ var printsPlainly = map[string]string{
 	"store/postgres.Options":  "a table's name; the password is in the URL, which no type keeps",
 	"store/postgres.Store":    "statements",
 	"store/memcached.Options": "a prefix", "store/memcached.Store": "a prefix", "store/memcached.Cache": "a prefix",
-	"store/gae.Options": "names", "store/gae.Store": "names", "store/gae.CacheOptions": "names", "store/gae.Cache": "names",
-	"store/clouddatastore.Options": "names", "store/clouddatastore.Store": "names",
+	"store/datastore/gae.Options": "names", "store/datastore/gae.Store": "names", "store/datastore/gae.CacheOptions": "names", "store/datastore/gae.Cache": "names",
+	"store/datastore/cloud.Options": "names", "store/datastore/cloud.Store": "names",
+	"store/open.Engine": "schemes and functions", "store/open.Address": "hosts and options of engines that know no password",
 
 	"admin.DashboardOptions": "paths and texts", "admin.DevicesOptions": "paths and texts", "admin.Action": "what audit logs are for",
 
