@@ -17,93 +17,51 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Adopt lets visitors keep the sessions that another library gave them.
-//
-// A request that asks for its session, brings no live session of the manager
-// and does bring a valid one of a legacy format has that one adopted, as a part
-// of the load: Map turns its values into the manager's, and the result is stored
-// as a session of its own right. Nothing is asked of a legacy format in any
-// other request.
-//
-//   - The adopted session's identifier is a keyed hash of the legacy credential,
-//     and it is inserted only where there is none. First requests at once, on
-//     any replica, and a visitor whose first response got lost, all get the same
-//     session.
-//   - What has expired there is not adopted, and the adopted session lives no
-//     longer than the legacy one would have, nor than Config allows. An idle
-//     timeout of the legacy format goes on as one.
-//   - A mapped user is logged in, in the user index, too. That is no
-//     authentication: Info.LoggedIn is zero, and no other session is ended for
-//     it where Config.Limit.Max leaves no room.
-//   - Once the adopted session has ended, by Logout, Login, Rotate or for its
-//     age, the legacy one does not bring it back. Logout also ends the legacy
-//     session on its server; a failure of that is answered as a failed logout.
-//   - Cookies that hold their values themselves are copies that no server can
-//     take back, and an older copy may look like another session. So a Logout of
-//     a session adopted from such a cookie refuses every one of that user's that
-//     was issued before and is not adopted yet, on other devices, too.
-//   - A legacy session that is refused, however hostile, is a new visitor, a
-//     debug log line and a count; see ops.AdoptStats.
-//
-// A cross-site request with an unsafe method and no cookie of the manager adopts
-// nothing, as it could not start a session either (see [ErrCrossSite]).
+// Adopt lets visitors keep the sessions that another library gave them. A
+// request that asks for its session, brings no live one of the manager, and
+// brings a valid one of a legacy format has that one adopted as a part of the
+// load: Map turns its values into a session of the manager's own, once, on any
+// replica. It lives no longer than the legacy one would have, nor than Config
+// allows; when it has ended, the legacy one does not bring it back. A legacy
+// session that is refused is a new visitor, a debug log line and a count in
+// ops.AdoptStats. docs/migrate/README.md says what holds for logins, logouts
+// and copied cookies.
 type Adopt struct {
 	// From are the formats to look for, in order; the first that finds an
-	// acceptable session wins. The packages below github.com/sojourn-go/sojourn/legacy
-	// make them. Required.
+	// acceptable session wins. Package
+	// github.com/sojourn-go/sojourn/legacy/formats makes them. Required.
 	From []adopt.Format
-
 	// Map fills a session from a legacy one: it sets values and flash messages,
-	// and calls s.Login for a visitor who was logged in; s.SetExpiry and
-	// s.Remember work, too. Saving is not its business. It runs at most once per
-	// request. With an error nothing is adopted: the visitor is a new one. So is
-	// one for whom Map sets nothing at all. Required.
+	// and may call Login (which is no authentication: Info.LoggedIn is zero),
+	// SetExpiry and Remember. It does not save. With an error, or if it sets
+	// nothing, nothing is adopted. Required.
 	Map func(old *adopt.Session, s *Session) error
-
-	// Until is when adopting ends: from then on no legacy format is asked any
-	// more, and no mark of an ended session is kept for longer. It does not
-	// shorten adopted sessions. Required if a format's sessions never expire.
-	// Zero = no end.
+	// Until is when adopting ends; it does not shorten adopted sessions.
+	// Required if a format's sessions never expire. Zero = no end.
 	Until time.Time
-
 	// Keep leaves the legacy cookies in the browser, for an old application that
-	// still answers a part of the requests. Then activity there counts: a
-	// session that was idle for too long here is adopted again, up to its
-	// lifetime since it first was. Otherwise adopting expires the cookies, and
-	// an adopted session that has expired stays expired.
-	//
-	// The two sessions go on separately. To share one, see the package
-	// github.com/sojourn-go/sojourn/legacy/share.
+	// still answers some requests. A session that was idle for too long here is
+	// then adopted again, up to Config.Lifetime since it first was.
 	Keep bool
-
-	// SkipOutages makes a visitor whose legacy session cannot be asked for,
-	// because its server does not answer, a new one. Otherwise that is
-	// [ErrUnavailable], which [Manager.ServeError] answers with 503: better than
-	// to look logged out, or to start a session that keeps the old one from being
-	// adopted later.
+	// SkipOutages treats a visitor whose legacy session cannot be asked for as a
+	// new one. Otherwise that is [ErrUnavailable].
 	SkipOutages bool
-
-	// Back keeps writing a legacy form of the sessions, so that the site can
-	// roll back to the old application. nil = no. It implies Keep.
+	// Back also writes sessions in a legacy format, for a roll-back. It implies
+	// Keep. nil = no.
 	Back *WriteBack
 }
 
-// WriteBack says how sessions are written in a legacy format as well.
-//
-// That happens after each commit that changed something, for every session of
-// the manager, adopted or not. It is a copy for a roll-back, not the truth:
-// where it cannot be written the response goes out all the same, and the failure
-// is logged and counted. Logins, logouts and expiry go along. A login gets a
-// fresh legacy session.
+// WriteBack writes each session in a legacy format, too, after each commit
+// that changed something. A failure is logged and counted, and fails no
+// request. A login gets a fresh legacy session.
 type WriteBack struct {
-	// To is the format to write. Sessions written there are adopted only if it is
-	// among Adopt.From as well.
+	// To is the format to write. Its sessions are adopted only if it is among
+	// Adopt.From as well.
 	To adopt.Writer
-	// Values returns the whole content of the legacy session. It reads from s and
-	// changes nothing. Nil values write nothing. The manager adds one value,
-	// "_sojourn", by which it knows its own copies: such a session is adopted only
-	// if the session that it was copied from has merely been idle here, while it
-	// was used in the old application, and for no longer than that one's lifetime.
+	// Values returns the whole content of the legacy session; nil writes
+	// nothing. It only reads from s. The manager adds the value "_sojourn", by
+	// which it knows its own copies: one is adopted again only if its session
+	// was merely idle here.
 	Values func(s *Session) (map[string]any, error)
 }
 
@@ -234,9 +192,8 @@ func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Sessi
 
 // RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
 // that were issued up to now, or at an unknown time, and are not adopted yet.
-// [Manager.RevokeUser] and [Manager.EraseUser] do so, too. Call it where the old
-// application ends all sessions of a user, such as after a change of the password
-// there; and have that application do the same for itself.
+// RevokeUser and EraseUser do so, too. Call it where the old application ends
+// all sessions of a user.
 func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 	if len(m.adoption.From) == 0 || user == "" {
 		return nil

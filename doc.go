@@ -1,10 +1,9 @@
 // Package sojourn keeps a visitor's state between HTTP requests.
 //
-// A session lives where it is cheapest, and the handler never notices: a small
-// anonymous one is sealed in the visitor's own cookie; one that grows, holds a
-// [ServerSide] value or belongs to a logged-in user moves to a [store.Store] by
-// itself. There, parallel requests never lose each other's changes, and a
-// logout is final.
+// A small anonymous session is sealed in the visitor's cookie. One that grows,
+// holds a [ServerSide] value or belongs to a logged-in user moves to a
+// [store.Store] by itself: there, parallel requests never lose each other's
+// changes, and a logout is final.
 //
 //	keys, err := sojourn.LoadKeyFile("data/session.keys")
 //	db, err := sqlite.Open("data/sessions.db")
@@ -26,30 +25,22 @@
 //		http.Redirect(w, r, "/cart", http.StatusSeeOther)
 //	}
 //
-// # When changes are kept
-//
 // A request's changes are committed once, right before the first byte of its
-// response, so that an answer with a good status means that they are kept; see
-// [Manager.Wrap]. [Session.Save] commits earlier, for handlers that need to know
-// before they go on, and for streams that change a stored session later.
+// response: a good status means that they are kept. See [Manager.Wrap], and
+// [Session.Save] for streams and for handlers that need to know earlier.
 //
-// # What parallel requests see
-//
-// In a stored session changes are merged key by key: Set is last-writer-wins
-// per key, [Key.Update] is exact, [Key.Pop] has one winner. A session in the
-// cookie has no server to merge on: the last response wins. Two first requests
-// of a brand-new visitor at once have nothing in common, so they make two
-// sessions, and the browser keeps the cookie that arrives last.
-//
-// # Security
+// In a stored session changes are merged key by key: Set is last-writer-wins,
+// [Key.Update] is exact, [Key.Pop] has one winner. A session in the cookie has no
+// server to merge on: the last response wins.
 //
 // Cookies and records are sealed with XAES-256-GCM under a [KeyRing]. Stores see
-// only a hash of the session identifier, so a copy of the database gives nobody
-// a session. Errors, logs and counters name sessions by their handle, never by
-// a secret. docs/security.md is the threat model, docs/wire-format.md the bytes.
-//
-// # Compatibility
+// only a hash of the session identifier. Errors, logs and counters name sessions
+// by their handle, never by a secret. docs/security.md is the threat model,
+// docs/wire-format.md the bytes.
 //
 // Within a major version the names of this package, the cookies and the records
 // stay readable; a release says so when it starts to write a newer form.
+//
+// Package keys has what changes keys, ops what operators need, adopt the contract
+// for sessions of other libraries.
 package sojourn

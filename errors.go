@@ -15,66 +15,44 @@ import (
 )
 
 // Errors that callers test for with [errors.Is]. What wraps them says what was
-// being done; none of them ever contains an identifier, a key or a value.
+// being done; none of them contains an identifier, a key or a value.
 var (
-	// ErrNoMiddleware says that the context does not come from a request that
-	// passed through [Manager.Wrap]. It is a mistake in the program, not an
-	// outage.
+	// ErrNoMiddleware: the context comes from no request inside [Manager.Wrap].
 	ErrNoMiddleware = errors.New("sojourn: no session in this context: wrap the handler with Manager.Wrap")
-
-	// ErrUnavailable says that the store could not answer, or not in time.
-	// Nothing is known to be kept.
+	// ErrUnavailable: the store could not answer, or not in time.
 	ErrUnavailable = fault.Unavailable
-
-	// ErrEnded says that the session ended (logout, login, revocation) while
-	// this request was under way, or that the request brought a credential that
-	// is no longer good for it. The changes were dropped.
+	// ErrEnded: the session ended (logout, login, revocation) while this request was
+	// under way, or the request's credential is no longer good for it. The changes
+	// were dropped.
 	ErrEnded = fault.Ended
-
-	// ErrExpired says that the session reached its idle timeout or its lifetime.
+	// ErrExpired: the session reached its idle timeout or its lifetime.
 	ErrExpired = fault.Expired
-
-	// ErrClosed says that the Manager was closed.
+	// ErrClosed: the Manager was closed.
 	ErrClosed = fault.Closed
-
-	// ErrTaken says that another request had already taken a value that this
-	// one popped. None of this request's changes was kept.
+	// ErrTaken: another request had already taken a value that this one popped. None
+	// of this request's changes was kept.
 	ErrTaken = fault.Taken
-
-	// ErrTooLarge says that the session would exceed Config.MaxSize, what a
-	// cookie can hold where there is no store, or what the store can keep. The
-	// session is as it was.
+	// ErrTooLarge: the session would exceed Config.MaxSize, what a cookie can hold
+	// where there is no store, or what the store can keep. The session is as it was.
 	ErrTooLarge = fault.TooLarge
-
-	// ErrTooLate says that a change cannot be kept any more: it needs a cookie,
-	// and the response has started; or the handler has returned, or has answered
-	// with an error. What wraps it says which of them.
+	// ErrTooLate: the change needs a cookie and the response has started, or the
+	// handler has returned, or has answered with an error; see [Session.Save].
 	ErrTooLate = errors.New("sojourn: too late to change the session")
-
-	// ErrCrossSite says that another site started the request, that the browser
-	// therefore withheld the session cookies (SameSite), and that the handler
-	// changed the session. The changes were dropped: a new cookie would have
-	// replaced the visitor's own. A login is possible all the same.
+	// ErrCrossSite: the browser withheld the session cookies because another site
+	// started the request (SameSite), and the handler changed the session. A new
+	// cookie would replace the visitor's own, so only a login is kept.
 	ErrCrossSite = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
-
-	// ErrNoStore says that a value has to be kept on the server and the manager
-	// is CookieOnly.
+	// ErrNoStore: a value has to be kept on the server, and Mode is CookieOnly.
 	ErrNoStore = fault.NoStore
-
-	// ErrTooManySessions says that the user has Config.Limit.Max sessions, and
-	// that Config.Limit.Refuse asks for refusing another login.
+	// ErrTooManySessions: the user has Limit.Max sessions, and Limit.Refuse is set.
 	ErrTooManySessions = fault.TooMany
-
-	// ErrNotFound says that there is no live session with that handle, or that it
-	// is not that user's.
+	// ErrNotFound: no live session has that handle, or it is not that user's.
 	ErrNotFound = fault.NotFound
-
-	// ErrNoValue says that the session has no value of that name.
+	// ErrNoValue: the session has no value of that name.
 	ErrNoValue = fault.NoValue
-
-	// ErrBadValue says that a value cannot be decoded into the requested type, or
-	// would not come back as it is (see NewKey), or that its name cannot be used.
-	// What wraps it names the key and the path to the part.
+	// ErrBadValue: a value does not decode into the requested type or would not come
+	// back as it is (see [NewKey]), or its name cannot be used. What wraps it names
+	// the key and the path to the part.
 	ErrBadValue = fault.BadValue
 )
 
@@ -93,16 +71,15 @@ func notKept(err error) error {
 	return fmt.Errorf("%w: the commit has failed: %w", ErrTooLate, err)
 }
 
-// ServeError answers a request whose session could not be loaded or kept, the
-// way a failed commit is answered: through Config.ErrorHandler, or with a short
-// text, as HTML where a browser shows it (Sec-Fetch-Mode: navigate), and 413
-// ([ErrTooLarge]), 409 ([ErrEnded], [ErrExpired], [ErrTaken], [ErrCrossSite],
-// [ErrTooManySessions]), 401 ([ErrEnded], if the request brought a credential that
-// is no longer good), 404 ([ErrNotFound]), 500 (mistakes in the program:
-// [ErrNoMiddleware], [ErrBadValue], [ErrNoStore], [ErrTooLate]) or 503 (everything
-// else). What the handler had set of Content-*, ETag, Last-Modified, Location,
-// Cache-Control and an upgrade is removed first, and the session's pending changes
-// are dropped, except a Logout.
+// ServeError answers a request whose session could not be loaded or kept:
+// through Config.ErrorHandler, or with a short text, as HTML for
+// Sec-Fetch-Mode: navigate, and 413 ([ErrTooLarge]), 409 ([ErrEnded],
+// [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions]), 401
+// ([ErrEnded], if the request brought a credential that is no longer good),
+// 404 ([ErrNotFound]), 500 ([ErrNoMiddleware], [ErrBadValue], [ErrNoStore],
+// [ErrTooLate]) or 503 (everything else). It first removes Content-*, ETag,
+// Last-Modified, Location, Cache-Control and an upgrade from the header, and
+// drops the session's pending changes, except a Logout.
 func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
 	if q := m.request(r.Context()); q != nil {
 		q.discard()

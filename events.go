@@ -33,8 +33,7 @@ var eventNames = [...]string{
 	EventAdopted: "adopted",
 }
 
-// String returns "created", "promoted", "login", "logout", "rotated", "revoked",
-// "expired", "theft_suspected", "cookie_rejected" or "adopted".
+// String returns the name in lower case, such as "login" or "theft_suspected".
 func (k EventKind) String() string {
 	if int(k) >= len(eventNames) || k == 0 {
 		return "unknown"
@@ -65,10 +64,10 @@ type Event struct {
 	IP        string // likewise
 }
 
-// AuditLog returns a function for Config.Events that writes one line per event
-// to a logger: what happened, the session's handle, the user, and where the
-// request came from. Suspected theft is a warning, rejected cookies are debug
-// lines, everything else is information. nil = slog.Default().
+// AuditLog returns a function for Config.Events that writes one line per
+// event: what happened, the session's handle, the user, and where the request
+// came from. Suspected theft is a warning, rejected cookies are debug lines.
+// nil = slog.Default().
 func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 	if logger == nil {
 		logger = slog.Default()

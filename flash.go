@@ -33,9 +33,9 @@ type flashEntry struct {
 }
 
 // Flash adds a message for the visitor's next page, with a level such as
-// "info", "success" or "error". One that [Session.Flashes] has handed out in this
-// request is kept for the next page then. At most 100 messages wait: another one
-// takes the place of the oldest, as with a client that never asks for a page.
+// "info" or "error". The same message as one that [Session.Flashes] has
+// returned in this request keeps that one. At most 100 messages wait: another
+// one replaces the oldest.
 func (s *Session) Flash(level, text string) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -68,19 +68,11 @@ func (s *Session) Flash(level, text string) {
 // first, and removes them: each is handed out once. In a stored session two
 // requests at once lose no message; each may see one that the other saw too.
 //
-// Messages are for a page that somebody looks at. Flashes returns nothing, and
-// the messages wait for the next page, in a request by HEAD, one that a browser
-// or a script sends in advance (Sec-Purpose: prefetch or prerender, and the
-// headers that say the same), and one in the background (see
-// [Session.Background]). Messages that were handed out stay as well if the
-// response is one that browsers do not show (204, 205, 304, or a redirect), or
-// an error that keeps nothing. So a page that was prerendered shows them one page
-// later, rather than twice or never. What only a middleware outside Wrap turns
-// into a 304 is not known here.
-//
-// When their removal can no longer be kept, because the response has started
-// and the session lives in the cookie, Flashes returns nothing and logs that.
-// Call it before the first byte is written.
+// It returns nothing, and the messages wait, in a request that nobody sees:
+// HEAD, prefetch and prerender (Sec-Purpose and its like), the background.
+// Messages also stay if the response is not shown (204, 205, 304, a redirect)
+// or keeps nothing. Call it before the first byte: in the cookie, it returns
+// nothing after that.
 func (s *Session) Flashes(levels ...string) []Flash {
 	s.lock()
 	defer s.mu.Unlock()

@@ -16,21 +16,17 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Login makes this the session of user, under a fresh identifier: whoever knew
-// the one before has nothing. An anonymous visitor's values are kept; those of
-// another user are dropped. The session before is ended, so that requests
-// still under way with it change nothing any more (they get [ErrEnded]); the
-// lifetime starts anew. An empty user fails the commit.
+// Login makes this the session of user, under a fresh identifier. An anonymous
+// visitor's values are kept; those of another user are dropped. The session
+// before is ended: requests still under way with it get [ErrEnded]. The
+// lifetime starts anew. An empty user fails the commit. With Config.Limit the
+// user's oldest sessions beyond it are ended, or the commit fails with
+// [ErrTooManySessions].
 //
-// Call it on every authentication, also when the same user authenticates again
-// (step-up): the values stay, and Info.LoggedIn and Info.Methods are the new
-// ones.
-//
-// methods says how the user authenticated, for [Info]: any names without white
-// space, such as the "pwd", "otp" and "hwk" of RFC 8176.
-//
-// With Config.Limit.Max the user's oldest sessions beyond it are ended, or the
-// commit fails with [ErrTooManySessions].
+// Call it on every authentication, also of the same user (step-up): the values
+// stay, Info.LoggedIn and Info.Methods are the new ones. methods says how the
+// user authenticated: names without white space, such as "pwd", "otp" and
+// "hwk" of RFC 8176.
 func (s *Session) Login(user string, methods ...string) {
 	s.lock()
 	defer s.mu.Unlock()
@@ -96,14 +92,12 @@ func (o *succession) next(user string, now int64) int64 {
 	}
 }
 
-// Logout ends the session for good: a stored one leaves a tombstone that no
-// slower request and no copied cookie gets past, and the browser's cookies
-// expire. The object goes on, empty and anonymous, so that a flash message or
-// a preference set afterwards starts a new session. A Logout is kept even if
-// the response is an error, as long as it comes before the first byte of that.
-//
-// A session in the cookie has no server side: somebody who copied the cookie
-// can bring its anonymous values back. Use [ServerSide] where that matters.
+// Logout ends the session for good: a stored one leaves a tombstone, and the
+// browser's cookies expire. The object goes on, empty and anonymous: what is
+// set afterwards starts a new session. A Logout is kept even if the response
+// is an error, if it comes before the first byte. A copy of a session in the
+// cookie can bring its anonymous values back: use [ServerSide] where that
+// matters.
 func (s *Session) Logout() {
 	s.lock()
 	defer s.mu.Unlock()
@@ -122,11 +116,10 @@ func (s *Session) logout() {
 	s.draft.Start(&stored.Nothing.Rec)
 }
 
-// Rotate gives the session a fresh credential: same session, handle and values,
-// new cookie. The credential before stays good for Config.Rotation.Grace after the new
-// one was first used, for requests already under way; and as long as the new one
-// was never used, the next Rotate hands it out again. To make an old credential
-// worthless at once, use Login. Config.Rotation.Every does the same by itself.
+// Rotate gives the session a fresh credential: same session, handle and
+// values, new cookie. The credential before stays good for Rotation.Grace
+// after the new one was first used; until then the next Rotate hands out the
+// same one again. To make an old credential worthless at once, use Login.
 func (s *Session) Rotate() {
 	s.lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Info describes a session, as it was last loaded or saved. Zero times are
+// Info describes a session as it was last loaded or saved. Zero times are
 // unknown or unlimited.
 type Info struct {
 	Handle      string // public name; see [Session.Handle]
@@ -88,10 +88,10 @@ func (s *Session) Remember(persistent bool) {
 	}
 }
 
-// SetExpiry overrides the manager's idle timeout and lifetime for this session.
-// Both are counted as in [Config]: 0 = as configured, negative = no idle
-// timeout, or 400 days of lifetime. A lifetime that is already over ends the
-// session with this response.
+// SetExpiry overrides the idle timeout and lifetime for this session, as in
+// [Config]: 0 = as configured, negative = no idle timeout, or 400 days of
+// lifetime. A lifetime that is already over ends the session with this
+// response.
 func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	i, l := rules.Millis(idle), rules.Millis(min(lifetime, rules.MaxAge))
 	s.lock()
@@ -102,14 +102,12 @@ func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 }
 
 // Done returns a channel that is closed when the session ends: by a logout, a
-// login, a revocation or its expiry, on this replica or, within a second, on any
-// other one that has the same store, or by [Manager.Close]. [Session.Err]
-// says why. Waiting does not count as activity. The channel is released when
-// the request ends, or with the context that [Manager.Open] was given; asked
-// for only then, it is closed from the start, and Err returns [ErrTooLate].
-//
-// An anonymous session in the cookie has no end that could be waited for: its
-// channel is closed by its absolute expiry and by Close only.
+// login, a revocation or its expiry, here or, within a second, on any replica
+// with the same store, or by [Manager.Close]. [Session.Err] says why. Waiting
+// is no activity. The channel is released when the request ends, or with the
+// context given to [Manager.Open]; asked for only then, it is closed, and Err
+// returns [ErrTooLate]. That of an anonymous session in the cookie is closed
+// by its absolute expiry and by Close only.
 func (s *Session) Done() <-chan struct{} {
 	s.lock()
 	defer s.mu.Unlock()

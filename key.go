@@ -13,16 +13,14 @@ import (
 )
 
 // Key is a session value's name and type. Make keys once, as package
-// variables; a Key is immutable and safe for concurrent use.
+// variables; a Key is immutable and safe for concurrent use. Values are copied
+// on their way in and out.
 //
-// Values are copied on their way in and out: changing a slice after Set, or
-// one that Get returned, does not change the session.
-//
-// The type belongs to the name. When a type changes so that old values do not
-// decode into it any more, use a new name: an old value that is met under the
-// old name is reported by [Key.Lookup] and left alone until it is set. Struct
-// types may gain and lose fields freely, like in encoding/json; CBOR follows
-// `cbor:"…"` tags, and `json:"…"` tags where there are none.
+// The type belongs to the name. Struct types may gain and lose fields, as in
+// encoding/json; fields follow `cbor:"…"` tags, and `json:"…"` tags where
+// there are none. Any other change of a type needs a new name: an old value
+// that does not decode is reported by [Key.Lookup] and left alone until it is
+// set.
 type Key[T any] struct{ of *key }
 
 // key is a Key without its type: what is generic is compiled again for every
@@ -34,9 +32,8 @@ type key struct {
 	decode func(b []byte, to any) error
 }
 
-// Codec turns values into bytes and back. Both methods must be safe for
-// concurrent use, and Decode must return a value that shares nothing with its
-// argument.
+// Codec turns values into bytes and back. Its methods must be safe for
+// concurrent use; what Decode returns must share nothing with its argument.
 type Codec[T any] interface {
 	Encode(T) ([]byte, error)
 	Decode([]byte) (T, error)
@@ -51,28 +48,20 @@ type keyOptions struct {
 }
 
 // ServerSide keeps a value out of the cookie: a session that holds one lives
-// in the store. There parallel requests cannot overwrite each other, and a
-// replayed cookie cannot bring an old value back. Use it for whatever is
-// counted, collected, or used once.
+// in the store, where parallel requests cannot overwrite each other and a
+// replayed cookie cannot bring an old value back. Use it for what is counted,
+// collected, or used once.
 func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
 
 // Volatile marks values whose loss would not matter, such as the last page
-// seen. Where the session is stored and the store has a cache that all replicas
-// share, a request that changes nothing else keeps the change in that cache: no
-// write to the store, no new version. Every replica sees it with the visitor's
-// next request, and the next durable write of the session carries it along.
-//
-// It is lost if the cache fails, restarts or evicts it before that, or if
-// another request was saving the session durably just then: the value is again
-// what it was at the last durable write, also one that was deleted or popped. So
-// a Volatile value must not be one that may be used only once, and its Update
-// is exact only as long as the cache keeps it.
-//
-// The change is written durably, like any other, where there is no such cache,
-// where it cannot be reached or has no copy of the session, after the first
-// byte of a response unless the browser knows of volatile values already, and
-// when the visitor's activity is to be noted in any case. In a cookie-held
-// session Volatile means nothing.
+// seen. If the store has a cache that all replicas share, a request that
+// changes nothing else in a stored session keeps the change in that cache
+// until the next durable write: no write to the store, no new version. The
+// change, also a Delete or a Pop, is lost if the cache fails or evicts it
+// before, or if another request is saving the session just then. So a Volatile
+// value must not be one that may be used only once, and its Update is exact
+// only as long as the cache keeps it. Without such a cache, and in the cookie,
+// Volatile has no effect.
 func Volatile(o *keyOptions) { o.flags |= record.Volatile }
 
 // TTL lets a value end by itself that long after it was last set or updated.
@@ -86,32 +75,29 @@ func TTL(d time.Duration) KeyOption {
 }
 
 // NewKey returns a key whose values are kept as CBOR. It panics if name is
-// empty, longer than 255 bytes or starts with "_", which is reserved, and if
-// values of type T would not come back as they were. These types cannot be kept,
-// nor types that contain them:
+// empty, longer than 255 bytes or starts with "_", and if values of type T
+// would not come back as they were. These types cannot be kept, nor types that
+// contain them:
 //
 //   - funcs, chans, complex numbers, uintptrs, interfaces with methods;
 //   - structs without exported fields, such as a sync.Mutex or a big.Rat, and
 //     structs of which two fields have the same name;
-//   - types with a MarshalCBOR or MarshalBinary method that have no counterpart
-//     to read it, or that have it from an embedded field, beside other fields;
+//   - types with a MarshalCBOR or MarshalBinary method that have no
+//     counterpart to read it, or that have it from an embedded field, beside
+//     other fields;
 //   - pointers to unexported structs, embedded;
 //   - maps whose keys are pointers.
 //
-// Unexported fields are not kept, nor are fields tagged `cbor:"-"`. A nil slice,
-// map or pointer stays nil and an empty one empty. Times keep their instant, to
-// the nanosecond, and their offset from UTC if it is whole minutes.
+// Unexported fields are not kept, nor those tagged `cbor:"-"`. What is nil stays
+// nil, and what is empty empty. Times keep their instant, to the nanosecond, and
+// their offset from UTC if it is whole minutes. What an interface holds comes
+// back in the widest type of its kind: int64 or big.Int, float64, []any,
+// map[string]any.
 //
-// What an interface holds (an any, and everything in it) comes back in the
-// widest type of its kind: integers as int64, or big.Int beyond its range, floats
-// as float64, lists as []any, maps as map[string]any, named types as the types
-// behind them, pointers as what they point to.
-//
-// Some values of such types cannot come back either, and fail the commit with
-// [ErrBadValue]: structs and types with a form of their own in an interface,
-// times before the year 0 or after 9999, pointers to nil, map keys that would
-// come back as others (such as NaN), and what is nested in more than 10,000
-// arrays, maps and structs, so also whatever contains itself.
+// A value that cannot come back fails the commit with ErrBadValue: a struct or
+// a type with a form of its own in an interface, a time before the year 0 or
+// after 9999, a pointer to nil there, a map key that would come back as
+// another (NaN), more than 10,000 levels of nesting.
 func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 	typ := reflect.TypeFor[T]()
 	f, err := values.FormOf(typ)
@@ -125,10 +111,8 @@ func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 }
 
 // NewKeyCodec returns a key whose values are kept as c writes them. It panics
-// if name is empty, longer than 255 bytes or starts with "_", and if c is nil.
-// An error of c's Encode fails the commit with [ErrBadValue], one of its Decode
-// makes the value unreadable; so does a panic of either. What c writes is not
-// checked: whether it comes back as it was is up to c.
+// if c is nil, or for a name that NewKey refuses. An error or panic of Encode
+// fails the commit with ErrBadValue; one of Decode makes the value unreadable.
 func NewKeyCodec[T any](name string, c Codec[T], opts ...KeyOption) Key[T] {
 	if c == nil {
 		panic(fmt.Sprintf("sojourn: NewKeyCodec(%q): the codec is nil", name))
@@ -163,8 +147,8 @@ func checkName(name string) error {
 // Name returns the key's name.
 func (k Key[T]) Name() string { return k.of.Name }
 
-// Get returns the value: a fresh copy, or the zero T if there is none or it
-// does not decode into T. The latter is logged, once per key, and counted.
+// Get returns a copy of the value, or the zero T if there is none or it does
+// not decode into T. The latter is logged, once per key, and counted.
 func (k Key[T]) Get(s *Session) T {
 	var v T
 	if err := k.of.lookup(s, &v); err == nil {
@@ -176,8 +160,8 @@ func (k Key[T]) Get(s *Session) T {
 	return zero
 }
 
-// Lookup returns the value, and a nil error, [ErrNoValue], or [ErrBadValue] if
-// what is kept under the name does not decode into T. It does no I/O.
+// Lookup returns the value; [ErrNoValue] if there is none, or [ErrBadValue] if
+// it does not decode into T.
 func (k Key[T]) Lookup(s *Session) (T, error) {
 	var v T
 	if err := k.of.lookup(s, &v); err != nil {
@@ -216,12 +200,11 @@ func (k *key) set(s *Session, from any) {
 // is none or it does not decode) and returns the new value.
 //
 // In a stored session Update is exact: if another request was faster, f is
-// called again with its result when the session is saved, so it may run more
-// than once and must have no effects of its own. Neither f nor a [Codec] may use
-// the session: that panics, after a second. Another session may be used, unless
-// an Update of that one uses this one. What Update returns is this request's view; after a successful
-// [Session.Save], Get returns what was committed. In a cookie-held session the
-// last response wins: use [ServerSide] for anything you count.
+// called again with its result, so it must have no effects of its own. What
+// Update returns is this request's view; after [Session.Save], Get returns
+// what was committed. Neither f nor a Codec may use the session: that panics,
+// after a second. In the cookie the last response wins: use ServerSide for
+// what you count.
 func (k Key[T]) Update(s *Session, f func(T) T) T {
 	v := new(T)
 	if !k.of.update(s, v, func(v any) {
@@ -273,9 +256,9 @@ func (k *key) update(s *Session, to any, f func(v any)) bool {
 // Pop removes the value and returns it and true, or the zero T and false if
 // there is none or it does not decode. In a stored session there is one
 // winner: if another request took or changed the value first, the commit fails
-// with [ErrTaken] and keeps none of this request's changes. So act on a popped
-// value after [Session.Save], or by writing to the session only. In a
-// cookie-held session a replayed cookie brings the value back: use [ServerSide].
+// with [ErrTaken]. So act on a popped value after [Session.Save], or by
+// writing to the session only. In the cookie a replay brings the value back:
+// use ServerSide.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	v := new(T)
 	ok := k.of.pop(s, v)

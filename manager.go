@@ -6,16 +6,16 @@ import (
 )
 
 // Manager loads and keeps the sessions of one cookie name. It is safe for
-// concurrent use. Make one with [New] for each kind of session that the
-// application has, and wrap the application's handler with each of them.
+// concurrent use and prints as its name. Make one with [New] for each kind of
+// session, and wrap the application's handler with each of them.
 type Manager struct {
 	core
 	errorHandler func(http.ResponseWriter, *http.Request, error) // nil: ServeError's own answer
 }
 
 // New checks the configuration, reports every mistake in it at once, and
-// returns a manager. It starts no goroutine and does no I/O. The store belongs
-// to the caller, who closes it after [Manager.Close].
+// returns a manager. It starts no goroutine and does no I/O. Close the store
+// after [Manager.Close].
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -26,20 +26,17 @@ func New(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// Wrap returns a handler that makes sessions available to next and to all that
-// next calls. A request that never asks for its session costs next to nothing.
-// A request that does commits its changes once, right before the first byte of
-// the response or, if nothing is written, when next returns; if that fails the
-// visitor gets an error instead of the response (see [Manager.ServeError]).
-// A response with a status of 500 or above, and a handler that panics, keep
-// nothing, except a Logout; so does a handler that writes its first byte after
-// the deadline of the request's context, which is an error if it changed
-// anything: [http.TimeoutHandler] around Wrap has answered by then.
+// Wrap returns a handler that makes sessions available to next. A request that
+// asks for its session commits its changes once, right before the first byte
+// of the response or, if nothing is written, when next returns; if that fails
+// the visitor gets an error instead of the response (see
+// [Manager.ServeError]). A status of 500 or above, a panic, and a first byte
+// after the deadline of the request's context keep nothing, except a Logout.
 //
 // Several managers may wrap one handler; each commits for itself, the inner
-// one first. Wrapping twice with the same manager is as good as once, unless the
-// inner one gets a request with other cookies, or one that a server inside the
-// outer one has read from a hijacked connection: that has a session of its own.
+// one first. Wrapping twice with the same manager is as good as once, unless
+// the inner one gets a request with other cookies, or one that was read from a
+// hijacked connection: that has a session of its own.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if q, _ := r.Context().Value(m).(*exchange); q != nil && q.passes(r) {
@@ -69,9 +66,9 @@ func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) 
 
 // Get returns the session of the request that ctx belongs to. The first call
 // of a request loads it; that is the only place where loading can fail, with
-// [ErrUnavailable] or [ErrClosed]. Without [Manager.Wrap] around the handler it
-// returns [ErrNoMiddleware]; so it does where a server inside the wrapped handler
-// has read the request, as h2c does: that one's handler needs a Wrap of its own.
+// [ErrUnavailable] or [ErrClosed]. Without [Manager.Wrap] it returns
+// [ErrNoMiddleware], also where a server inside the wrapped handler has read
+// the request, as h2c does.
 func (m *Manager) Get(ctx context.Context) (*Session, error) {
 	q := m.request(ctx)
 	if q == nil {
@@ -83,14 +80,12 @@ func (m *Manager) Get(ctx context.Context) (*Session, error) {
 // Open returns the session that the request header in brings, for servers and
 // tests outside [Manager.Wrap]. [Session.Save] keeps the changes and writes
 // Set-Cookie to out; nothing is saved by itself. With a nil out, a Save that
-// needs a cookie fails with [ErrTooLate] and keeps nothing. The names in both
-// headers are canonical, as http.Header's methods make them: gRPC's metadata
-// has them in lower case.
+// needs a cookie fails with [ErrTooLate]. The names in both headers are
+// canonical, as http.Header's methods make them.
 //
-// Open and Save also tell caches, in out, that the response depends on the
-// session (Vary: Cookie, and Cache-Control: private unless out says otherwise);
-// what is written to those two fields after the last of them is not looked at.
-// With the context of a request inside Wrap, that request's response is told of.
+// Open and Save also set Vary: Cookie in out, and Cache-Control: private
+// unless out says otherwise. With the context of a request inside Wrap, so
+// does that request's response.
 func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, error) {
 	if q := m.request(ctx); q != nil {
 		q.noteRead()
@@ -108,8 +103,8 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 }
 
 // Close ends the streams that wait for [Session.Done], waits for commits in
-// flight, and refuses every load and commit from then on. It does not close the
-// store.
+// flight, and refuses every load and commit from then on. It does not close
+// the store.
 func (m *Manager) Close() error {
 	m.closing.Do(func() {
 		m.stopNow()

@@ -17,13 +17,10 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Sessions returns the live sessions of a user, the last used first. With the
-// context of a request whose session was asked for, that session is marked
-// Current. It returns no sessions for "".
-//
-// The store must have an index by user (all of Sojourn's durable stores do);
-// otherwise the error is [errors.ErrUnsupported]. No record is scanned that is
-// not the user's.
+// Sessions returns the live sessions of a user, the last used first; none for
+// "". With the context of a request whose session was asked for, that session
+// is marked Current. If the store has no index by user (all durable stores
+// here have one), the error is [errors.ErrUnsupported].
 func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 	sessions, err := m.userSessions(ctx, user)
 	if err != nil {
@@ -40,9 +37,9 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 }
 
 // Revoke ends one session of a user, on every replica, at once wherever the
-// caches can be told: on a device that was lost, say. It returns [ErrNotFound]
-// if no live session of that user has this handle: handles are public, so the
-// user must come from the session of whoever asks.
+// caches can be told. It returns [ErrNotFound] if no live session of that user
+// has this handle. Handles are public: take user from the session of whoever
+// asks.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 	st, err := m.findHandle(ctx, handle, rules.Skew)
 	if err != nil {
@@ -55,36 +52,32 @@ func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 }
 
 // RevokeUser ends all sessions of a user but those whose handles are in keep,
-// and returns how many: after a change of password, say, with the handle of the
-// session that changed it. It ends sessions too whose time is over by the clock of
-// this process: another one may know better. On an error, some may have ended. Legacy sessions of
-// the user that were not adopted yet are refused, see [Manager.RefuseLegacy].
-//
-// A login that has not been answered when RevokeUser is called may come before
-// it or after it.
+// and returns how many were live. It also ends those that are over by the
+// clock of this process, and refuses legacy sessions that were not adopted
+// yet. On an error, some may have ended. A login that has not been answered
+// when it is called may come before it or after it.
 func (m *Manager) RevokeUser(ctx context.Context, user string, keep ...string) (int, error) {
 	return m.revokeUser(ctx, user, ReasonRevokedUser, keep)
 }
 
-// EraseUser ends all sessions of a user and with them removes every value in
-// the store, and returns how many there were. What stays until the next sweep,
-// about an hour, are tombstones without values, and the keyed hash of the user's
-// name in them.
+// EraseUser ends all sessions of a user, removes their values from the store,
+// and returns how many there were. Until the next sweep, about an hour,
+// tombstones stay, with a keyed hash of the user's name.
 func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
 	return m.revokeUser(ctx, user, ReasonErased, nil)
 }
 
 // Export is a session with its values, for a user who asks what is kept about
-// them, and for support.
+// them. It prints without them; as JSON it is complete.
 type Export struct {
 	Info
-	// Values are the values by name, as the dictionary interface would decode
-	// them: numbers, strings, []byte, time.Time, []any and map[string]any. A
-	// value that is not CBOR (see NewKeyCodec) is given as its bytes.
+	// Values by name: numbers, strings, []byte, time.Time, []any and
+	// map[string]any. One that is not CBOR (see NewKeyCodec) is given as its
+	// bytes.
 	Values map[string]any
 }
 
-// ExportUser returns the live sessions of a user with all their values, flash
+// ExportUser returns the live sessions of a user with all values, flash
 // messages included.
 func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error) {
 	sessions, err := m.userSessions(ctx, user)

@@ -21,10 +21,9 @@ import (
 )
 
 // Session is one visitor's state during one request. It comes from
-// [Manager.Get] or [Manager.Open] and is safe for concurrent use.
-//
-// Reading and changing values does no I/O; changes are kept by the commit
-// before the response's first byte, or by [Session.Save].
+// [Manager.Get] or [Manager.Open] and is safe for concurrent use. Reading and
+// changing values does no I/O; changes are kept by the commit before the
+// response's first byte, or by Save. It prints as its handle.
 type Session struct {
 	// Behind a pointer: a struct that has a *Session in an unexported field may
 	// be printed with %s, and then fmt asks no method and prints the fields that
@@ -134,8 +133,9 @@ func (s *Session) IsNew() bool {
 }
 
 // Handle returns the session's public name: 26 letters and digits that are not
-// secret, for logs and admin pages. It stays the same across Rotate, and is new
-// after Login and Logout. A session that is never saved never uses its handle.
+// secret, for logs and admin pages. It stays the same across Rotate, and is
+// new after Login and Logout. A session that is never saved never uses its
+// handle.
 func (s *Session) Handle() string {
 	s.lock()
 	defer s.mu.Unlock()
@@ -162,31 +162,23 @@ func (s *Session) User() string {
 }
 
 // Save commits now: afterwards Get returns what was committed, and popped
-// values are surely this request's. On an error nothing was kept and the
-// changes stay pending. Cookies that the save needs are set with the response,
-// or in the header given to [Manager.Open]. The commit goes on for at most
-// Config.Timeout when ctx is cancelled.
+// values are this request's. On an error nothing was kept and the changes stay
+// pending; but if the store's answers stay away for all of Config.Timeout,
+// that is not known: then Save returns [ErrUnavailable], and so does every
+// later commit of the request if an Update or a Pop is among the changes,
+// until Discard. Cookies are set with the response, or in the header given to
+// [Manager.Open].
 //
-// What can be kept depends on how far the response is. Before its first byte,
-// everything. Between the first byte and the handler's return, also after a
-// Hijack, what needs no cookie: values, flash messages and a Logout of a session
-// that was in the store when the response started; the rest is [ErrTooLate]: a
-// login, a rotation, another expiry, and every change of a session in the cookie
-// or of a new one. After the handler has returned, or has panicked, and after an
-// answer with a status of 500 or above or a failed commit: nothing, so that Save
-// returns [ErrTooLate], unless the handler has simply returned and nothing is
-// left to be kept. The error says which of these it is. A change that comes so
-// late is logged and counted (Stats.LateChanges) even if nobody calls Save. A
-// goroutine that changes the session has to be waited for by the handler.
+// Before the response's first byte everything can be kept. Between it and the
+// handler's return, also after a Hijack, what needs no cookie: values, flash
+// messages and a Logout of a session that was stored when the response
+// started. After the handler has returned or panicked, after a status of 500
+// or above and after a failed commit: nothing. The rest is [ErrTooLate], and
+// is logged and counted even if nobody calls Save. A goroutine that changes
+// the session has to be waited for by the handler.
 //
-// After the first byte, Save also says that the visitor is there: a handler of
-// a WebSocket calls it when a message has come in, so that the session does not
-// reach its idle timeout. It costs the store something only now and then.
-//
-// Only where the store's answers stay away for all of that time, it is not
-// known whether anything was kept. Then Save returns [ErrUnavailable], and so
-// does every later commit of the request if an Update or a Pop is among the
-// changes: done again, they might be done twice. Discard drops them.
+// After the first byte, Save also counts as activity: a WebSocket handler
+// calls it when a message has come in.
 func (s *Session) Save(ctx context.Context) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -245,10 +237,10 @@ func (s *Session) base() *stored.State {
 	return s.last
 }
 
-// Get decodes the value of that name into the variable that into points to, whose
-// type must be one that [NewKey] takes. It returns [ErrNoValue] or [ErrBadValue],
-// and leaves the variable alone then. Use a [Key] for names that are known at
-// compile time.
+// Get decodes the value of that name into the variable that into points to,
+// whose type must be one that [NewKey] takes. It returns [ErrNoValue] or
+// [ErrBadValue], and leaves the variable alone then. For names known at
+// compile time use a [Key].
 func (s *Session) Get(name string, into any) error {
 	s.lock()
 	raw, ok := s.raw(name)
@@ -259,11 +251,10 @@ func (s *Session) Get(name string, into any) error {
 	return values.Into(name, raw, into)
 }
 
-// Set changes the value of that name. It is encoded now, in the form of its own
-// type: [Session.Get] reads a struct back into a struct of that type, and a
-// map[int]string into one. A value that would not come back as it is (see
-// [NewKey]), or a name that cannot be used (empty, over 255 bytes, or starting
-// with "_"), fails the commit with [ErrBadValue].
+// Set changes the value of that name. It is encoded now, in the form of its
+// own type. A value that would not come back as it is (see [NewKey]), or a
+// name that cannot be used (empty, over 255 bytes, or starting with "_"),
+// fails the commit with [ErrBadValue].
 func (s *Session) Set(name string, value any) {
 	raw, err := values.Encode(value)
 	if err != nil {
