@@ -1,6 +1,9 @@
 package structure
 
-import "testing"
+import (
+"slices"
+"testing"
+)
 
 func TestX(t *testing.T) {
 	p, err := Load("github.com/sojourn-go/sojourn")
@@ -14,6 +17,10 @@ func TestX(t *testing.T) {
 		by[d.File] += d.Lines
 	}
 	t.Log(by)
+	slices.SortFunc(knot, func(a, b *Declaration) int { return b.Lines - a.Lines })
+	for _, d := range knot[:40] {
+		t.Log(d.File, d.Name, d.Lines)
+	}
 	t.Log(p.MethodFiles("session"), p.MethodFiles("Session"), p.MethodFiles("Manager"))
 	for _, d := range p.Declarations {
 		if d.Function && d.Lines > 80 {
