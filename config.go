@@ -28,8 +28,7 @@ type Config struct {
 
 	Keys  *KeyRing    // required
 	Store store.Store // required unless Mode is CookieOnly; the caller closes it
-
-	Mode Mode // where sessions live; 0 = Auto
+	Mode  Mode        // where sessions live; 0 = Auto
 
 	// InlineLimit is the most bytes of cookie name and value that a session in the
 	// cookie may take; a larger one moves to the store. 0 = 2048; at most 4096, the
@@ -52,14 +51,12 @@ type Config struct {
 	Lifetime time.Duration
 
 	Cookie Cookie
-
 	// FormerCookies are attributes that Cookie had before: cookies set with them
 	// are read, and expire when the manager next sets one. Keep an entry for
 	// Lifetime. A name without the __Host- prefix can be set by a sibling domain.
 	FormerCookies []Cookie
-
-	Limit    Limit
-	Rotation Rotation
+	Limit         Limit
+	Rotation      Rotation
 
 	// Timeout limits one load and one commit, retries included. A commit goes on
 	// that long even if the client has gone. 0 = 5 seconds.
@@ -107,9 +104,8 @@ type Cookie struct {
 	Partitioned    bool          // by top-level site (CHIPS), for embedded use
 }
 
-// Limit bounds the live sessions of a user, exactly, also for parallel logins on
-// several replicas. It needs a store.UserLimiter. Config.Adopt takes over no
-// session beyond it.
+// Limit bounds the live sessions of a user, exactly, on all replicas. It needs
+// a [store.UserLimiter]. Config.Adopt takes over no session beyond it.
 type Limit struct {
 	Max    int  // 0 = any number; a login beyond it ends the oldest sessions
 	Refuse bool // fail the login with ErrTooManySessions instead
@@ -120,12 +116,10 @@ type Rotation struct {
 	// Every is how long a credential is used before it is replaced, but never
 	// before Grace is over. 0 = only by [Session.Rotate] and [Session.Login].
 	Every time.Duration
-
 	// Grace is how long the previous credential stays valid after the first use of
 	// the new one. One that arrives more than a minute later is reported as
 	// suspected theft. 0 = 1 minute, at most 24 hours.
 	Grace time.Duration
-
 	// EndOnTheft ends a session when theft is suspected.
 	EndOnTheft bool
 }

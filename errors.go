@@ -19,16 +19,13 @@ import (
 var (
 	// ErrNoMiddleware: the context comes from no request inside [Manager.Wrap].
 	ErrNoMiddleware = errors.New("sojourn: no session in this context: wrap the handler with Manager.Wrap")
-	// ErrUnavailable: the store could not answer, or not in time.
-	ErrUnavailable = fault.Unavailable
+	ErrUnavailable  = fault.Unavailable // the store could not answer, or not in time
 	// ErrEnded: the session ended (logout, login, revocation) while this request was
 	// under way, or the request's credential is no longer good for it. The changes
 	// were dropped.
-	ErrEnded = fault.Ended
-	// ErrExpired: the session reached its idle timeout or its lifetime.
-	ErrExpired = fault.Expired
-	// ErrClosed: the Manager was closed.
-	ErrClosed = fault.Closed
+	ErrEnded   = fault.Ended
+	ErrExpired = fault.Expired // the session reached its idle timeout or its lifetime
+	ErrClosed  = fault.Closed  // the Manager was closed
 	// ErrTaken: another request had already taken a value that this one popped. None
 	// of this request's changes was kept.
 	ErrTaken = fault.Taken
@@ -41,15 +38,11 @@ var (
 	// ErrCrossSite: the browser withheld the session cookies because another site
 	// started the request (SameSite), and the handler changed the session. A new
 	// cookie would replace the visitor's own, so only a login is kept.
-	ErrCrossSite = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
-	// ErrNoStore: a value has to be kept on the server, and Mode is CookieOnly.
-	ErrNoStore = fault.NoStore
-	// ErrTooManySessions: the user has Limit.Max sessions, and Limit.Refuse is set.
-	ErrTooManySessions = fault.TooMany
-	// ErrNotFound: no live session has that handle, or it is not that user's.
-	ErrNotFound = fault.NotFound
-	// ErrNoValue: the session has no value of that name.
-	ErrNoValue = fault.NoValue
+	ErrCrossSite       = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
+	ErrNoStore         = fault.NoStore  // a value has to be kept on the server, and Mode is CookieOnly
+	ErrTooManySessions = fault.TooMany  // the user has Limit.Max sessions, and Limit.Refuse is set
+	ErrNotFound        = fault.NotFound // no live session has that handle, or it is not that user's
+	ErrNoValue         = fault.NoValue  // the session has no value of that name
 	// ErrBadValue: a value does not decode into the requested type or would not come
 	// back as it is (see [NewKey]), or its name cannot be used. What wraps it names
 	// the key and the path to the part.
@@ -62,7 +55,7 @@ var (
 	errNoHeader    = fmt.Errorf("%w: the change needs a cookie, and Manager.Open was given no header for it", ErrTooLate)
 	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
 	errPanicked    = fmt.Errorf("%w: the handler has panicked", ErrTooLate)
-	errAnswered    = fmt.Errorf("%w: the response is an error, which keeps stored.Nothing but an earlier Logout", ErrTooLate)
+	errAnswered    = fmt.Errorf("%w: the response is an error, which keeps nothing but an earlier Logout", ErrTooLate)
 	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)
 )
 

@@ -65,9 +65,8 @@ type Event struct {
 }
 
 // AuditLog returns a function for Config.Events that writes one line per
-// event: what happened, the session's handle, the user, and where the request
-// came from. Suspected theft is a warning, rejected cookies are debug lines.
-// nil = slog.Default().
+// event, with handle, user, address and user agent: suspected theft as a
+// warning, rejected cookies as debug lines. nil = slog.Default().
 func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 	if logger == nil {
 		logger = slog.Default()

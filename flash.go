@@ -33,9 +33,9 @@ type flashEntry struct {
 }
 
 // Flash adds a message for the visitor's next page, with a level such as
-// "info" or "error". The same message as one that [Session.Flashes] has
-// returned in this request keeps that one. At most 100 messages wait: another
-// one replaces the oldest.
+// "info" or "error". One that [Session.Flashes] has returned in this request
+// is kept instead of added again. At most 100 messages wait: another one
+// replaces the oldest.
 func (s *Session) Flash(level, text string) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails

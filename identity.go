@@ -93,11 +93,10 @@ func (o *succession) next(user string, now int64) int64 {
 }
 
 // Logout ends the session for good: a stored one leaves a tombstone, and the
-// browser's cookies expire. The object goes on, empty and anonymous: what is
-// set afterwards starts a new session. A Logout is kept even if the response
-// is an error, if it comes before the first byte. A copy of a session in the
-// cookie can bring its anonymous values back: use [ServerSide] where that
-// matters.
+// browser's cookies expire. What is set afterwards starts a new, anonymous
+// session. A Logout before the first byte is kept even if the response is an
+// error. A copy of a session in the cookie can bring its anonymous values
+// back: use [ServerSide] where that matters.
 func (s *Session) Logout() {
 	s.lock()
 	defer s.mu.Unlock()

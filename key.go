@@ -64,9 +64,8 @@ func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
 // Volatile has no effect.
 func Volatile(o *keyOptions) { o.flags |= record.Volatile }
 
-// TTL lets a value end by itself that long after it was last set or updated.
-// An ended value is absent. It never outlives the session. TTL panics unless d
-// is at least a millisecond.
+// TTL ends a value that long after it was last set or updated; it never
+// outlives the session. It panics unless d is at least a millisecond.
 func TTL(d time.Duration) KeyOption {
 	if d < time.Millisecond {
 		panic(fmt.Sprintf("sojourn: TTL(%v): use at least a millisecond", d))

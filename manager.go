@@ -14,8 +14,7 @@ type Manager struct {
 }
 
 // New checks the configuration, reports every mistake in it at once, and
-// returns a manager. It starts no goroutine and does no I/O. Close the store
-// after [Manager.Close].
+// returns a manager. It starts no goroutine and does no I/O.
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -65,10 +64,9 @@ func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) 
 }
 
 // Get returns the session of the request that ctx belongs to. The first call
-// of a request loads it; that is the only place where loading can fail, with
-// [ErrUnavailable] or [ErrClosed]. Without [Manager.Wrap] it returns
-// [ErrNoMiddleware], also where a server inside the wrapped handler has read
-// the request, as h2c does.
+// of a request loads it, and may fail with [ErrUnavailable] or [ErrClosed].
+// Without [Manager.Wrap] it returns [ErrNoMiddleware], also where a server
+// inside the wrapped handler has read the request, as h2c does.
 func (m *Manager) Get(ctx context.Context) (*Session, error) {
 	q := m.request(ctx)
 	if q == nil {
@@ -103,8 +101,7 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 }
 
 // Close ends the streams that wait for [Session.Done], waits for commits in
-// flight, and refuses every load and commit from then on. It does not close
-// the store.
+// flight, and then refuses every load and commit. It does not close the store.
 func (m *Manager) Close() error {
 	m.closing.Do(func() {
 		m.stopNow()

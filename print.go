@@ -33,8 +33,8 @@ func (s *Session) handle() string {
 	return s.identity().ID.String()
 }
 
-// Format prints the session's handle, whatever the verb; see [Session.Handle].
-// While the session is being changed it prints "in use" instead.
+// Format prints the handle, or "in use" while it is being changed, whatever
+// the verb.
 func (s *Session) Format(f fmt.State, _ rune) { printText(f, "sojourn.Session("+s.handle()+")") }
 
 // LogValue is the session's handle, as Format prints it.
@@ -57,8 +57,8 @@ func (c Config) text() string {
 	return fmt.Sprintf("sojourn.Config(name %q, store %T, %v)", c.Name, c.Store, c.Keys)
 }
 
-// Format prints the name, the type of the store and what the key ring prints,
-// whatever the verb.
+// Format prints the name, the type of the store and the key ring, whatever the
+// verb.
 func (c Config) Format(f fmt.State, _ rune) { printText(f, c.text()) }
 
 // LogValue is what Format prints.
@@ -66,8 +66,7 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(c.text()) }
 
 func (a Adopt) text() string { return fmt.Sprintf("sojourn.Adopt(%d formats)", len(a.From)) }
 
-// Format prints how many formats there are, whatever the verb: a format holds
-// the other library's keys.
+// Format prints how many formats there are, whatever the verb.
 func (a Adopt) Format(f fmt.State, _ rune) { printText(f, a.text()) }
 
 // LogValue is what Format prints.
@@ -85,8 +84,7 @@ func (e Export) text() string {
 	return fmt.Sprintf("sojourn.Export(%s, %d values)", e.Handle, len(e.Values))
 }
 
-// Format prints the handle and the number of values, whatever the verb. As JSON
-// an Export is complete: that is what it is for.
+// Format prints the handle and the number of values, whatever the verb.
 func (e Export) Format(f fmt.State, _ rune) { printText(f, e.text()) }
 
 // LogValue is what Format prints.

@@ -7,10 +7,9 @@ import (
 	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// Background says that this request is no activity of the visitor, such as
-// polling: it extends no idle timeout, takes no flash messages, and rotates no
-// credential. A request can say so itself, with the header
-// "Sojourn-Background: 1".
+// Background says that this request, such as polling, is no activity: it
+// extends no idle timeout, takes no flash messages, and rotates no credential.
+// A request can say so itself, with the header "Sojourn-Background: 1".
 func (s *Session) Background() {
 	s.lock()
 	defer s.mu.Unlock()
@@ -29,16 +28,14 @@ func (s *Session) Recent(maxAge time.Duration) bool {
 	return s.m.now().Sub(record.Time(h.AuthTime)) <= maxAge
 }
 
-// Strip removes the manager's cookies, and those of Config.FormerCookies, from
-// the header of a request that goes upstream. Other cookies stay, in their
-// order.
+// Strip removes the manager's cookies, former ones included, from the header
+// of a request that goes upstream. Other cookies stay, in their order.
 func (m *Manager) Strip(h http.Header) { m.cookies.Strip(h) }
 
-// RequireRecent returns a middleware, to be used inside [Manager.Wrap], that
-// calls the handler it wraps if the user has authenticated within the last
-// maxAge, and otherwise the one given here, which asks the user to
-// authenticate (see [Session.Login]) and comes back. With nil, the answer is
-// 401.
+// RequireRecent returns a middleware, for use inside [Manager.Wrap]: it calls
+// the handler it wraps if the user has authenticated within the last maxAge,
+// and otherwise the one given here, which asks for a new [Session.Login]; nil
+// answers 401.
 func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) func(http.Handler) http.Handler {
 	if otherwise == nil {
 		otherwise = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -37,9 +37,8 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 }
 
 // Revoke ends one session of a user, on every replica, at once wherever the
-// caches can be told. It returns [ErrNotFound] if no live session of that user
-// has this handle. Handles are public: take user from the session of whoever
-// asks.
+// caches can be told; [ErrNotFound] if no live session of that user has this
+// handle. Handles are public: take user from the session of whoever asks.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 	st, err := m.findHandle(ctx, handle, rules.Skew)
 	if err != nil {
@@ -71,14 +70,13 @@ func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
 // them. It prints without them; as JSON it is complete.
 type Export struct {
 	Info
-	// Values by name: numbers, strings, []byte, time.Time, []any and
-	// map[string]any. One that is not CBOR (see NewKeyCodec) is given as its
-	// bytes.
+	// Values by name, as any would decode them. One that is not CBOR (see
+	// NewKeyCodec) is given as its bytes.
 	Values map[string]any
 }
 
-// ExportUser returns the live sessions of a user with all values, flash
-// messages included.
+// ExportUser returns a user's live sessions with all values, flash messages
+// included.
 func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error) {
 	sessions, err := m.userSessions(ctx, user)
 	if err != nil {

@@ -132,10 +132,9 @@ func (s *Session) IsNew() bool {
 	return s.isNew
 }
 
-// Handle returns the session's public name: 26 letters and digits that are not
-// secret, for logs and admin pages. It stays the same across Rotate, and is
-// new after Login and Logout. A session that is never saved never uses its
-// handle.
+// Handle returns the session's public name: 26 letters and digits, no secret,
+// for logs and admin pages. It stays the same across Rotate, and is new after
+// Login and Logout. A session that is never saved never uses it.
 func (s *Session) Handle() string {
 	s.lock()
 	defer s.mu.Unlock()
@@ -237,10 +236,9 @@ func (s *Session) base() *stored.State {
 	return s.last
 }
 
-// Get decodes the value of that name into the variable that into points to,
-// whose type must be one that [NewKey] takes. It returns [ErrNoValue] or
-// [ErrBadValue], and leaves the variable alone then. For names known at
-// compile time use a [Key].
+// Get decodes the value of that name into the variable that into points to, of
+// a type that [NewKey] takes; for names known at compile time use a [Key]. It
+// returns [ErrNoValue] or [ErrBadValue], and leaves the variable alone then.
 func (s *Session) Get(name string, into any) error {
 	s.lock()
 	raw, ok := s.raw(name)
