@@ -25,12 +25,12 @@ const longRequest = time.Minute
 
 // waits reports whether the request lasts for as long as a page is open,
 // whatever its visitor does.
-func (s *Session) waits() bool {
+func (s *session) waits() bool {
 	return s.stream.Load() || s.watch != nil || request.AsksForEvents(s.in)
 }
 
 // activityDue reports whether the visitor's activity is to be noted at now.
-func (s *Session) activityDue(now time.Time) bool {
+func (s *session) activityDue(now time.Time) bool {
 	if s.background {
 		return false
 	}
@@ -58,7 +58,7 @@ func (s *Session) activityDue(now time.Time) bool {
 // noteActivity extends the idle deadline of the session if that is due. It
 // returns errors.ErrUnsupported if that takes a save, which is then up to the
 // caller.
-func (s *Session) noteActivity(ctx context.Context, now time.Time) error {
+func (s *session) noteActivity(ctx context.Context, now time.Time) error {
 	st := s.last
 	s.noted = now // whether or not that works: the next request will see
 	if now.Sub(s.loaded) > longRequest {
@@ -69,7 +69,7 @@ func (s *Session) noteActivity(ctx context.Context, now time.Time) error {
 }
 
 // noteLate is noteActivity after the first byte.
-func (s *Session) noteLate(ctx context.Context, now time.Time) {
+func (s *session) noteLate(ctx context.Context, now time.Time) {
 	m := s.m
 	if m.begin() != nil {
 		return
@@ -85,7 +85,7 @@ func (s *Session) noteLate(ctx context.Context, now time.Time) {
 // keepAwake sees to it that the session does not reach its idle deadline while
 // its request is under way, which costs nothing but a timer for most requests. It
 // is called with mu held.
-func (s *Session) keepAwake() {
+func (s *session) keepAwake() {
 	if s.awake == nil && s.mayOutlive() {
 		s.awake = time.AfterFunc(halfUntil(s.last.Meta.Deadline, s.m.now()), s.wake)
 	}
@@ -93,7 +93,7 @@ func (s *Session) keepAwake() {
 
 // mayOutlive reports whether the request is one that keeps its session from
 // ending.
-func (s *Session) mayOutlive() bool {
+func (s *session) mayOutlive() bool {
 	return s.r != nil && (s.phase == phaseOpen || s.phase == phaseBody) && !s.background && !s.waits() &&
 		s.last.Where == rules.Stored && s.m.limits.IdleTimeout(&s.last.Rec.Header) > 0
 }
@@ -104,7 +104,7 @@ func halfUntil(deadline, now time.Time) time.Duration {
 
 // wake runs when half of the time until the deadline is over. It does not hold
 // the session's lock while it asks the store.
-func (s *Session) wake() {
+func (s *session) wake() {
 	m := s.m
 	s.lockAside()
 	st, live := s.last, s.mayOutlive()
@@ -140,7 +140,7 @@ func (s *Session) wake() {
 // lockAside locks mu for the timer's goroutine. A commit holds mu while it waits
 // for its next try, and this wait must not look like work to a clock that moves
 // only when all goroutines wait, as that of testing/synctest does.
-func (s *Session) lockAside() {
+func (s *session) lockAside() {
 	for !s.mu.TryLock() {
 		time.Sleep(time.Millisecond)
 	}

@@ -206,7 +206,7 @@ func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 }
 
 // endLegacy ends a session in the library that it came from, and its cookies.
-func (s *Session) endLegacy(ctx context.Context, h *record.Header) error {
+func (s *session) endLegacy(ctx context.Context, h *record.Header) error {
 	setCookie, err := s.m.adoption.Gone(ctx, h)
 	if s.setsCookies() {
 		s.jar.SetForeign(setCookie)
@@ -216,11 +216,11 @@ func (s *Session) endLegacy(ctx context.Context, h *record.Header) error {
 
 // writesBack reports whether the pending changes are to be written to a legacy
 // format as well.
-func (s *Session) writesBack() bool { return s.m.adoption.Back != nil && s.pending() }
+func (s *session) writesBack() bool { return s.m.adoption.Back != nil && s.pending() }
 
 // writeBack writes the legacy form of the session as it was just kept. Nothing
 // here fails a request. fresh and before are as in [adoption.Adoption.WriteBack].
-func (s *Session) writeBack(ctx context.Context, fresh bool, before *record.Header) {
+func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Header) {
 	if s.last.Where == rules.Nowhere {
 		return
 	}

@@ -30,7 +30,7 @@ const (
 
 // answer commits before the first byte and puts the cookies into h. With
 // phaseOver as the next phase, only a Logout is kept.
-func (s *Session) answer(ctx context.Context, h http.Header, status int, next phase) error {
+func (s *session) answer(ctx context.Context, h http.Header, status int, next phase) error {
 	s.lock()
 	defer s.mu.Unlock()
 	late := error(nil)
@@ -63,7 +63,7 @@ func (s *Session) answer(ctx context.Context, h http.Header, status int, next ph
 
 // end keeps what a stored session changed after the first byte; only a Logout,
 // if the handler failed since.
-func (s *Session) end(ctx context.Context, failed bool) error {
+func (s *session) end(ctx context.Context, failed bool) error {
 	s.lock()
 	defer s.mu.Unlock()
 	if s.phase != phaseBody {
@@ -87,7 +87,7 @@ func (s *Session) end(ctx context.Context, failed bool) error {
 
 // leaveAnyway keeps a Logout although the commit that it was part of has
 // failed: somebody wants to leave this browser. At the least the browser forgets.
-func (s *Session) leaveAnyway(ctx context.Context, err error) {
+func (s *session) leaveAnyway(ctx context.Context, err error) {
 	if s.ending == nil || s.ending.carry {
 		return
 	}
@@ -102,7 +102,7 @@ func (s *Session) leaveAnyway(ctx context.Context, err error) {
 
 // leave is called when the request is over, in any case; why is the reason if
 // nothing else has ended it before.
-func (s *Session) leave(why error) {
+func (s *session) leave(why error) {
 	s.lock()
 	defer s.mu.Unlock()
 	if s.phase != phaseOver {
@@ -116,7 +116,7 @@ func (s *Session) leave(why error) {
 
 // changing is called by whatever changes the session, with mu held. What comes
 // after the last commit is lost, whether or not somebody calls Save.
-func (s *Session) changing() {
+func (s *session) changing() {
 	if s.phase != phaseOver {
 		return
 	}
@@ -126,7 +126,7 @@ func (s *Session) changing() {
 }
 
 // keepOnlyLogout drops every change but a Logout, for error answers.
-func (s *Session) keepOnlyLogout() {
+func (s *session) keepOnlyLogout() {
 	leaving := s.ending != nil && !s.ending.carry
 	s.discard()
 	if leaving {
@@ -135,17 +135,17 @@ func (s *Session) keepOnlyLogout() {
 }
 
 // pending reports whether there is anything that a commit must keep.
-func (s *Session) pending() bool {
+func (s *session) pending() bool {
 	return s.ending != nil || s.login != nil || !s.draft.Empty()
 }
 
 // setsCookies reports whether the response can still set cookies.
-func (s *Session) setsCookies() bool {
+func (s *session) setsCookies() bool {
 	return s.phase == phaseOpen || s.phase == phaseLoose && s.out != nil
 }
 
 // commit keeps the pending changes. Where it fails they stay pending.
-func (s *Session) commit(ctx context.Context, mode commitMode) error {
+func (s *session) commit(ctx context.Context, mode commitMode) error {
 	if s.failed != nil {
 		return s.failed
 	}
@@ -178,7 +178,7 @@ func (s *Session) commit(ctx context.Context, mode commitMode) error {
 
 // keep ends, makes and saves what is pending, in that order; chores say that a
 // request which changed nothing has something to do as well.
-func (s *Session) keep(ctx context.Context, chores bool) error {
+func (s *session) keep(ctx context.Context, chores bool) error {
 	if s.ending != nil && !s.ending.carry && (s.setsCookies() || s.last.Where == rules.Stored) {
 		var cancel context.CancelFunc
 		ctx, cancel = s.m.stored.Bounded(ctx)
@@ -216,14 +216,14 @@ func (s *Session) keep(ctx context.Context, chores bool) error {
 
 // needsCookie reports whether the pending changes cannot be kept without
 // setting a cookie.
-func (s *Session) needsCookie() bool {
+func (s *session) needsCookie() bool {
 	return s.login != nil || s.draft.NeedsCookie() ||
 		s.ending != nil || // of an inline session
 		!s.draft.Empty() && s.base().Where != rules.Stored
 }
 
 // commitChanges keeps changed values, in the place where the session lives then.
-func (s *Session) commitChanges(ctx context.Context) error {
+func (s *session) commitChanges(ctx context.Context) error {
 	now := s.m.now()
 	where, err := s.m.limits.Place(s.last.Where, s.draft.View(), now)
 	switch {
@@ -253,7 +253,7 @@ func (s *Session) commitChanges(ctx context.Context) error {
 
 // commitToStore keeps changed values in the store, or, if they may be lost, in a
 // cache.
-func (s *Session) commitToStore(ctx context.Context, now time.Time) error {
+func (s *session) commitToStore(ctx context.Context, now time.Time) error {
 	if s.mayStayVolatile() {
 		st, err := s.m.stored.SaveVolatile(ctx, s.change())
 		if st != nil {
@@ -291,7 +291,7 @@ func (s *Session) commitToStore(ctx context.Context, now time.Time) error {
 
 // mayStayVolatile reports whether changes of Volatile values alone may be kept in
 // a cache: nothing else is to be written, and the next request will look for them.
-func (s *Session) mayStayVolatile() bool {
+func (s *session) mayStayVolatile() bool {
 	st := s.last
 	if st.Where != rules.Stored || !s.m.stored.KeepsVolatile() || st.Mended || s.lost != 0 || s.presentDue ||
 		s.draft.ChangesHeader() || s.activityDue(s.m.now()) {
@@ -304,7 +304,7 @@ func (s *Session) mayStayVolatile() bool {
 // leaveInline goes on after err, with which a session in a cookie was stored. If
 // that is because it had been stored before, and has ended since or moved on
 // without this cookie, then the cookie is a credential that is not good any more.
-func (s *Session) leaveInline(ctx context.Context, err error, now time.Time) error {
+func (s *session) leaveInline(ctx context.Context, err error, now time.Time) error {
 	var gone *stored.Gone
 	ended := errors.As(err, &gone)
 	switch {
@@ -327,7 +327,7 @@ func (s *Session) leaveInline(ctx context.Context, err error, now time.Time) err
 
 // commitAs saves the pending changes on top of another state than the one that
 // the request came with.
-func (s *Session) commitAs(ctx context.Context, from *stored.State) error {
+func (s *session) commitAs(ctx context.Context, from *stored.State) error {
 	s.last, s.fresh = from, nil
 	if err := s.draft.Rebase(&from.Rec); err != nil {
 		return err
@@ -336,7 +336,7 @@ func (s *Session) commitAs(ctx context.Context, from *stored.State) error {
 }
 
 // change is the request's part in a commit.
-func (s *Session) change() stored.Change {
+func (s *session) change() stored.Change {
 	c := stored.Change{
 		Who: s.identity(), Base: s.last, Draft: &s.draft,
 		Quiet: s.background, Above: s.lost, Arrived: s.loaded,
@@ -348,7 +348,7 @@ func (s *Session) change() stored.Change {
 }
 
 // commitStored saves a session that lives in the store, or moves there.
-func (s *Session) commitStored(ctx context.Context) error {
+func (s *session) commitStored(ctx context.Context) error {
 	rotates := s.draft.Rotates()
 	res, err := s.m.stored.Save(ctx, s.change())
 	if err != nil {
@@ -370,12 +370,12 @@ func (s *Session) commitStored(ctx context.Context) error {
 }
 
 // rotate notes that the credential as it was last seen is to be replaced.
-func (s *Session) rotate() {
+func (s *session) rotate() {
 	s.draft.Rotate(s.last.Rec.Header.Generation, s.m.limits.OldFor())
 }
 
 // choresDue reports whether doChores has anything to do.
-func (s *Session) choresDue() bool {
+func (s *session) choresDue() bool {
 	switch s.last.Where {
 	case rules.Inline:
 		return s.jar.StateStale() || s.last.Mended || s.activityDue(s.m.now())
@@ -389,7 +389,7 @@ func (s *Session) choresDue() bool {
 
 // doChores refreshes what a request that changed nothing may leave as it is.
 // Nothing here fails a request.
-func (s *Session) doChores(ctx context.Context) {
+func (s *session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
 	if s.last.Where == rules.Inline {
@@ -427,7 +427,7 @@ func (s *Session) doChores(ctx context.Context) {
 }
 
 // settle makes st the session's last kept state.
-func (s *Session) settle(st *stored.State) {
+func (s *session) settle(st *stored.State) {
 	s.last = st
 	s.draft.Start(&st.Rec)
 	s.ending, s.login, s.fresh = nil, nil, nil
@@ -435,7 +435,7 @@ func (s *Session) settle(st *stored.State) {
 }
 
 // keepInline settles a session that lives in the cookie.
-func (s *Session) keepInline(in *cookies.Inline, now time.Time) {
+func (s *session) keepInline(in *cookies.Inline, now time.Time) {
 	st := inlineState(in)
 	if s.last.Where == rules.Nowhere {
 		s.m.count.created.Add(1)
@@ -448,7 +448,7 @@ func (s *Session) keepInline(in *cookies.Inline, now time.Time) {
 
 // keepStored settles a session that lives in the store. renew sets the
 // reference even if it is the one that the browser has.
-func (s *Session) keepStored(st *stored.State, renew bool) {
+func (s *session) keepStored(st *stored.State, renew bool) {
 	m := s.m
 	now := m.now()
 	m.sweepNowAndThen()
@@ -476,7 +476,7 @@ func referenceOf(st *stored.State) wire.Reference {
 }
 
 // setReference sets the cookie that names a stored session.
-func (s *Session) setReference(st *stored.State, now time.Time) {
+func (s *session) setReference(st *stored.State, now time.Time) {
 	ref := referenceOf(st)
 	if err := s.jar.SetReference(&ref, s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
 		s.failLater(err)
@@ -485,21 +485,21 @@ func (s *Session) setReference(st *stored.State, now time.Time) {
 }
 
 // setFloor tells the browser which version it has seen.
-func (s *Session) setFloor(st *stored.State, now time.Time) {
+func (s *session) setFloor(st *stored.State, now time.Time) {
 	if err := s.jar.SetFloor(st.Floor(), s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
 		s.failLater(err)
 	}
 }
 
 // forget expires every cookie of the session in the browser.
-func (s *Session) forget() {
+func (s *session) forget() {
 	s.jar.Forget()
 	s.unproven = false
 }
 
 // flushTo moves the pending cookies into a response header, which is then left
 // to limitCaching.
-func (s *Session) flushTo(h http.Header) {
+func (s *session) flushTo(h http.Header) {
 	if s.jar.Pending() && s.r != nil && !s.m.cookie.Insecure && request.PlainHTTP(s.r) {
 		s.m.log.Once(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
@@ -510,7 +510,7 @@ func (s *Session) flushTo(h http.Header) {
 // takeBackReference drops a reference that was not made by this very commit if
 // another request, such as a login, has ended its session in the meantime:
 // setting it now would undo the login in the browser.
-func (s *Session) takeBackReference(ctx context.Context) {
+func (s *session) takeBackReference(ctx context.Context) {
 	if !s.unproven || s.last.Where != rules.Stored || s.m.begin() != nil {
 		return
 	}

@@ -109,7 +109,7 @@ func (m *core) tell(ctx context.Context, e Event) {
 }
 
 // event describes what this request did to a session.
-func (s *Session) event(kind EventKind, st *stored.State) Event {
+func (s *session) event(kind EventKind, st *stored.State) Event {
 	if s.m.events == nil {
 		return Event{}
 	}
@@ -122,7 +122,7 @@ func (s *Session) event(kind EventKind, st *stored.State) Event {
 }
 
 // context returns the context of the request that the session belongs to.
-func (s *Session) context() context.Context {
+func (s *session) context() context.Context {
 	switch {
 	case s.r != nil:
 		return s.r.Context()

@@ -100,7 +100,7 @@ func (s *Session) Flashes(levels ...string) []Flash {
 
 // removeHanded removes the messages that were handed out, if the response is
 // shown.
-func (s *Session) removeHanded() {
+func (s *session) removeHanded() {
 	handed := s.handed
 	s.handed = nil
 	if len(handed) == 0 || !s.seen() {

@@ -104,7 +104,7 @@ func (s *Session) Logout() {
 	s.logout()
 }
 
-func (s *Session) logout() {
+func (s *session) logout() {
 	switch {
 	case s.last.Where == rules.Nowhere:
 		s.ending = nil
@@ -127,7 +127,7 @@ func (s *Session) Rotate() {
 }
 
 // commitLogin makes the session of the login and ends the one before.
-func (s *Session) commitLogin(ctx context.Context) error {
+func (s *session) commitLogin(ctx context.Context) error {
 	m := s.m
 	if m.mode == CookieOnly {
 		return s.commitLoginInline()
@@ -163,7 +163,7 @@ func (s *Session) commitLogin(ctx context.Context) error {
 }
 
 // move is what the store has to do for the pending login.
-func (s *Session) move(ctx context.Context) stored.Move {
+func (s *session) move(ctx context.Context) stored.Move {
 	m := s.m
 	mv := stored.Move{Change: s.change(), To: s.identity(), Login: s.login, Ends: s.ending != nil && s.ending.carry}
 	mv.Who, mv.Visit = s.last.Who, s.visit()
@@ -186,7 +186,7 @@ func (m *core) limitOf(ctx context.Context, user string, refuse bool) (store.Use
 	}
 }
 
-func (s *Session) commitLoginInline() error {
+func (s *session) commitLoginInline() error {
 	now := s.m.now()
 	r := s.draft.View().Clone()
 	r.Expire(now.UnixMilli())
@@ -205,7 +205,7 @@ func (s *Session) commitLoginInline() error {
 }
 
 // countMove counts a session that is about to settle in the store.
-func (s *Session) countMove(ctx context.Context, st *stored.State) {
+func (s *session) countMove(ctx context.Context, st *stored.State) {
 	switch s.last.Where {
 	case rules.Nowhere:
 		s.m.count.created.Add(1)
@@ -217,7 +217,7 @@ func (s *Session) countMove(ctx context.Context, st *stored.State) {
 }
 
 // endLast keeps a Logout: it ends the session as it was loaded.
-func (s *Session) endLast(ctx context.Context) error {
+func (s *session) endLast(ctx context.Context) error {
 	m := s.m
 	before := s.last
 	if err := m.adoption.Leave(ctx, before); err != nil {

@@ -116,7 +116,7 @@ func (s *Session) Done() <-chan struct{} {
 	return s.watch.Done()
 }
 
-func (s *Session) watchEnd() *ends.Watch {
+func (s *session) watchEnd() *ends.Watch {
 	if s.phase == phaseOver || s.phase == phaseDraft {
 		return ends.Over(ErrTooLate)
 	}
@@ -147,7 +147,7 @@ func (s *Session) Err() error {
 	return w.Err()
 }
 
-func (s *Session) unwatch() {
+func (s *session) unwatch() {
 	if s.watch != nil {
 		s.watch.Release()
 	}

@@ -20,7 +20,7 @@ import (
 
 // loader is a session that is being loaded: what happens once, before anybody has
 // it.
-type loader struct{ *Session }
+type loader struct{ *session }
 
 // load finds the session that the request brings.
 func (s loader) load(ctx context.Context) error {
@@ -224,7 +224,7 @@ func (s loader) refuseOutdated(ctx context.Context, st *stored.State, worth rule
 // not bring. A reference would take that one's place. Values in the cookie only
 // matter as long as there is no live session, and one whose outdated credential
 // came is alive.
-func (s *Session) barred(reference bool) error {
+func (s *session) barred(reference bool) error {
 	switch {
 	case s.outdated, reference && s.jar.Refused():
 		return errRefused
@@ -236,7 +236,7 @@ func (s *Session) barred(reference bool) error {
 }
 
 // tellRefused lets the browser know that its credential was refused.
-func (s *Session) tellRefused() {
+func (s *session) tellRefused() {
 	if !s.jar.Refused() || s.phase == phaseBody || s.phase == phaseOver {
 		return
 	}
@@ -254,7 +254,7 @@ func (s *Session) tellRefused() {
 
 // endOthers ends the sessions that the request brought beside its own: whoever
 // logs in or out does so in this browser, whatever cookies it has.
-func (s *Session) endOthers(ctx context.Context) error {
+func (s *session) endOthers(ctx context.Context) error {
 	for len(s.others) > 0 {
 		ref := s.others[0]
 		st, err := s.m.stored.Load(ctx, stored.WhoIs(ref.Identifier), 0)
@@ -272,7 +272,7 @@ func (s *Session) endOthers(ctx context.Context) error {
 }
 
 // visit is what the request says about its visitor.
-func (s *Session) visit() stored.Visit {
+func (s *session) visit() stored.Visit {
 	v := stored.Visit{UserAgent: request.UserAgent(s.in)}
 	if s.r != nil {
 		v.IP = request.Peer(s.r)
@@ -283,13 +283,13 @@ func (s *Session) visit() stored.Visit {
 // seen reports whether the response to this request will be shown to a person,
 // as far as that is known by now. What is to be seen once, or must surely reach
 // the browser, waits for another response otherwise.
-func (s *Session) seen() bool {
+func (s *session) seen() bool {
 	return !s.background && !s.unshown && (s.r == nil || s.r.Method != http.MethodHead) && !request.Speculative(s.in)
 }
 
 // mayRotate reports whether the response of this request will surely leave its
 // cookies in the browser, as far as that can be known: those of upgrades,
 // event streams and of what nobody looks at may not.
-func (s *Session) mayRotate() bool {
+func (s *session) mayRotate() bool {
 	return s.seen() && s.in.Get("Upgrade") == "" && !request.AsksForEvents(s.in)
 }

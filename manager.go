@@ -94,7 +94,7 @@ func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, erro
 	s := newSession(&m.core)
 	s.phase, s.in, s.ctx = phaseLoose, in, ctx
 	s.out = out
-	if err := (loader{s}).load(ctx); err != nil {
+	if err := (loader{s.session}).load(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -17,9 +17,9 @@ import (
 
 func printText(f fmt.State, text string) { _, _ = io.WriteString(f, text) }
 
-// handle returns the session's handle, or "in use" where somebody is changing
+// handleOf returns the session's handle, or "in use" where somebody is changing
 // the session, perhaps the caller: printing never waits.
-func (s *Session) handle() string {
+func handleOf(s *Session) string {
 	if s == nil || s.session == nil {
 		return "none"
 	}
@@ -35,10 +35,10 @@ func (s *Session) handle() string {
 
 // Format prints the handle, or "in use" while it is being changed, whatever
 // the verb.
-func (s *Session) Format(f fmt.State, _ rune) { printText(f, "sojourn.Session("+s.handle()+")") }
+func (s *Session) Format(f fmt.State, _ rune) { printText(f, "sojourn.Session("+handleOf(s)+")") }
 
 // LogValue is the session's handle, as Format prints it.
-func (s *Session) LogValue() slog.Value { return slog.StringValue(s.handle()) }
+func (s *Session) LogValue() slog.Value { return slog.StringValue(handleOf(s)) }
 
 func (m *Manager) text() string {
 	if m == nil {

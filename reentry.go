@@ -21,7 +21,7 @@ const (
 )
 
 // lock locks mu.
-func (s *Session) lock() {
+func (s *session) lock() {
 	if s.mu.TryLock() {
 		return
 	}
@@ -44,7 +44,7 @@ func (s *Session) lock() {
 }
 
 // call calls an Update function, with mu held by whoever waits for it.
-func (s *Session) call(f draft.Update, raw []byte, ok bool) ([]byte, error) {
+func (s *session) call(f draft.Update, raw []byte, ok bool) ([]byte, error) {
 	s.updates.Add(1)
 	defer s.updates.Add(1)
 	return callUpdate(f, raw, ok)

@@ -142,7 +142,7 @@ func (s *Session) Handle() string {
 }
 
 // identity returns the identifier that the session has, or will have.
-func (s *Session) identity() stored.Who {
+func (s *session) identity() stored.Who {
 	if s.fresh == nil {
 		if s.base().Where != rules.Nowhere {
 			return s.base().Who
@@ -222,14 +222,14 @@ func (s *Session) Discard() {
 	s.discard()
 }
 
-func (s *Session) discard() {
+func (s *session) discard() {
 	s.handed = nil
 	s.ending, s.login, s.fresh, s.failed = nil, nil, nil, nil
 	s.draft.Start(&s.last.Rec)
 }
 
 // base is the state that the pending changes apply to: nothing, after Logout.
-func (s *Session) base() *stored.State {
+func (s *session) base() *stored.State {
 	if s.ending != nil && !s.ending.carry {
 		return stored.Nothing
 	}
@@ -318,17 +318,17 @@ func (s *Session) Clear() {
 // The methods below are called with mu held.
 
 // raw returns the current bytes of a value.
-func (s *Session) raw(name string) ([]byte, bool) { return s.draft.Get(name) }
+func (s *session) raw(name string) ([]byte, bool) { return s.draft.Get(name) }
 
 // put changes a value. After a Login it may have to start from nothing.
-func (s *Session) put(k draft.Slot, raw []byte) {
+func (s *session) put(k draft.Slot, raw []byte) {
 	if s.draft.Set(k, raw, s.login != nil) {
 		s.changing()
 	}
 }
 
 // takeIf takes a value, unless it has changed from what raw says.
-func (s *Session) takeIf(name string, raw []byte) bool {
+func (s *session) takeIf(name string, raw []byte) bool {
 	s.lock()
 	defer s.mu.Unlock()
 	ok := s.draft.Take(name, raw)
@@ -338,7 +338,7 @@ func (s *Session) takeIf(name string, raw []byte) bool {
 	return ok
 }
 
-func (s *Session) update(k draft.Slot, f draft.Update) ([]byte, error) {
+func (s *session) update(k draft.Slot, f draft.Update) ([]byte, error) {
 	if s.draft.Run == nil {
 		s.draft.Run = s.call
 	}
@@ -351,7 +351,7 @@ func (s *Session) update(k draft.Slot, f draft.Update) ([]byte, error) {
 
 // failLater makes the next commit fail: its changes would not be all there. The
 // first reason is told.
-func (s *Session) failLater(err error) {
+func (s *session) failLater(err error) {
 	if s.failed == nil {
 		s.failed = err
 	}

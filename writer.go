@@ -124,7 +124,7 @@ func (q *exchange) session(ctx context.Context) (*Session, error) {
 			q.loadErr = err
 		}
 	}()
-	err = loader{s}.load(ctx)
+	err = loader{s.session}.load(ctx)
 	returned = true
 	if err != nil {
 		return nil, err
