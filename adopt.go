@@ -65,44 +65,37 @@ type WriteBack struct {
 	Values func(s *Session) (map[string]any, error)
 }
 
-func (a *Adopt) complete(c *Config) (errs []error) {
-	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("sojourn: Config.Adopt"+format, args...))
-	}
+func (a *Adopt) check(c *Config, found *mistakes) {
 	if c.Mode == CookieOnly {
-		bad(" needs a Store: adopting once, and for good, is kept there")
+		found.add(" needs a Store: adopting once, and for good, is kept there")
 	}
 	if len(a.From) == 0 {
-		bad(".From is empty")
+		found.add(".From is empty")
 	}
 	if a.Map == nil {
-		bad(".Map is missing")
+		found.add(".Map is missing")
 	}
 	var names []string
 	for i, f := range a.From {
 		if f == nil {
-			bad(".From[%d] is nil", i)
+			found.add(".From[%d] is nil", i)
 			continue
 		}
 		name := f.Name()
 		switch {
 		case name == "":
-			bad(".From[%d] has no Name", i)
+			found.add(".From[%d] has no Name", i)
 		case slices.Contains(names, name):
-			bad(".From has two formats with the Name %q", name)
+			found.add(".From has two formats with the Name %q", name)
 		}
 		names = append(names, name)
 		if !f.Expires() && a.Until.IsZero() {
-			bad(".Until is missing: sessions of %q never expire, and a mark that one has ended cannot be kept for ever", name)
+			found.add(".Until is missing: sessions of %q never expire, and a mark that one has ended cannot be kept for ever", name)
 		}
 	}
-	if b := a.Back; b != nil {
-		if b.To == nil || b.Values == nil {
-			bad(".Back needs both To and Values")
-		}
-		a.Keep = true
+	if b := a.Back; b != nil && (b.To == nil || b.Values == nil) {
+		found.add(".Back needs both To and Values")
 	}
-	return errs
 }
 
 // adopt looks for a legacy session in a request without one of the manager's.
@@ -190,21 +183,6 @@ func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Sessi
 	return made.draft.View().Clone(), nil
 }
 
-// RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
-// that were issued up to now, or at an unknown time, and are not adopted yet.
-// RevokeUser and EraseUser do so, too. Call it where the old application ends
-// all sessions of a user.
-func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
-	if len(m.adoption.From) == 0 || user == "" {
-		return nil
-	}
-	if err := m.begin(); err != nil {
-		return err
-	}
-	defer m.end()
-	return m.adoption.Refuse(ctx, user)
-}
-
 // endLegacy ends a session in the library that it came from, and its cookies.
 func (s *session) endLegacy(ctx context.Context, h *record.Header) error {
 	setCookie, err := s.m.adoption.Gone(ctx, h)
@@ -237,3 +215,19 @@ func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Head
 		s.m.adoption.NotCopied(err)
 	}
 }
+
+func (a Adopt) text() string { return fmt.Sprintf("sojourn.Adopt(%d formats)", len(a.From)) }
+
+// Format prints how many formats there are, whatever the verb.
+func (a Adopt) Format(f fmt.State, _ rune) { printText(f, a.text()) }
+
+// LogValue is what Format prints.
+func (a Adopt) LogValue() slog.Value { return slog.StringValue(a.text()) }
+
+func (b WriteBack) text() string { return fmt.Sprintf("sojourn.WriteBack(%T)", b.To) }
+
+// Format prints the type of the format, whatever the verb.
+func (b WriteBack) Format(f fmt.State, _ rune) { printText(f, b.text()) }
+
+// LogValue is what Format prints.
+func (b WriteBack) LogValue() slog.Value { return slog.StringValue(b.text()) }

@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -150,153 +151,167 @@ const (
 	maxCookieOnly = 15000
 )
 
-// complete checks c and fills in its defaults. It reports every mistake.
+// complete fills in the defaults, and reports every mistake.
 func (c *Config) complete() error {
-	var errs []error
-	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("sojourn: Config."+format, args...))
+	c.setDefaults()
+	var found mistakes
+	c.check(&found)
+	found.in = "Cookie."
+	c.Cookie.check(&found)
+	for i := range c.FormerCookies {
+		found.in = fmt.Sprintf("FormerCookies[%d].", i)
+		c.FormerCookies[i].check(&found)
 	}
-	if c.Name == "" {
-		c.Name = defaultName
+	if c.Adopt != nil {
+		found.in = "Adopt"
+		c.Adopt.check(c, &found)
 	}
+	return errors.Join(found.errs...)
+}
+
+// mistakes are what is wrong with a configuration.
+type mistakes struct {
+	in   string // the field that is looked at, with what joins its fields' names
+	errs []error
+}
+
+func (m *mistakes) add(format string, args ...any) {
+	m.errs = append(m.errs, fmt.Errorf("sojourn: Config."+m.in+format, args...))
+}
+
+// setDefaults replaces zero values by what they stand for. What the caller has
+// passed is not changed by it.
+func (c *Config) setDefaults() {
+	c.Name = cmp.Or(c.Name, defaultName)
+	c.InlineLimit = cmp.Or(c.InlineLimit, defaultInlineLimit)
+	c.MaxSize = cmp.Or(c.MaxSize, defaultMaxSize)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, defaultIdle)
+	c.Lifetime = cmp.Or(c.Lifetime, defaultLifetime)
+	if c.Lifetime < 0 {
+		c.Lifetime = rules.MaxAge
+	}
+	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
+	c.Rotation.Grace = cmp.Or(c.Rotation.Grace, defaultGrace)
+	c.Cookie.setDefaults()
+	c.FormerCookies = slices.Clone(c.FormerCookies)
+	for i := range c.FormerCookies {
+		c.FormerCookies[i].setDefaults()
+	}
+	if c.Adopt != nil {
+		a := *c.Adopt
+		a.Keep = a.Keep || a.Back != nil
+		c.Adopt = &a
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+// check reports what is wrong with c, apart from the fields that check themselves.
+func (c *Config) check(found *mistakes) {
 	if !validName(c.Name) {
-		bad("Name %q: use 1 to 64 letters, digits, '-' and '_'", c.Name)
+		found.add("Name %q: use 1 to 64 letters, digits, '-' and '_'", c.Name)
 	}
 	if likeState(c.Name) {
-		bad("Name %q is how the state cookie of another manager may be called", c.Name)
+		found.add("Name %q is how the state cookie of another manager may be called", c.Name)
 	}
 	if c.Keys == nil || len(c.Keys.Keys()) == 0 {
-		bad("Keys is missing: use LoadKeyFile or ParseKeys")
+		found.add("Keys is missing: use LoadKeyFile or ParseKeys")
 	}
 	if isTypedNil(c.Store) {
-		bad("Store holds a nil %T: check the error of the call that opened it", c.Store)
+		found.add("Store holds a nil %T: check the error of the call that opened it", c.Store)
 	}
 	most := wire.MaxCookie
 	switch c.Mode {
 	case Auto, StoredOnly:
 		if c.Store == nil {
-			bad("Store is missing: open one, or choose Mode: CookieOnly")
+			found.add("Store is missing: open one, or choose Mode: CookieOnly")
 		}
 	case CookieOnly:
 		if c.Store != nil {
-			bad("Store is set, and Mode is CookieOnly: choose one")
+			found.add("Store is set, and Mode is CookieOnly: choose one")
 		}
 		most = maxCookieOnly
 	default:
-		bad("Mode %d is unknown", c.Mode)
-	}
-	if c.InlineLimit == 0 {
-		c.InlineLimit = defaultInlineLimit
+		found.add("Mode %d is unknown", c.Mode)
 	}
 	if c.InlineLimit < 0 || c.InlineLimit > most {
-		bad("InlineLimit %d: use 1 to %d bytes, or 0 for %d", c.InlineLimit, most, defaultInlineLimit)
-	}
-	if c.MaxSize == 0 {
-		c.MaxSize = defaultMaxSize
+		found.add("InlineLimit %d: use 1 to %d bytes, or 0 for %d", c.InlineLimit, most, defaultInlineLimit)
 	}
 	if c.MaxSize < 0 {
-		bad("MaxSize %d is negative", c.MaxSize)
+		found.add("MaxSize %d is negative", c.MaxSize)
 	}
-	if c.IdleTimeout == 0 {
-		c.IdleTimeout = defaultIdle
-	}
-	switch {
-	case c.Lifetime == 0:
-		c.Lifetime = defaultLifetime
-	case c.Lifetime < 0:
-		c.Lifetime = rules.MaxAge
-	case c.Lifetime > rules.MaxAge:
-		bad("Lifetime %v: browsers keep no cookie longer than %v", c.Lifetime, rules.MaxAge)
-	}
-	if c.Timeout == 0 {
-		c.Timeout = defaultTimeout
+	if c.Lifetime > rules.MaxAge {
+		found.add("Lifetime %v: browsers keep no cookie longer than %v", c.Lifetime, rules.MaxAge)
 	}
 	if c.Timeout < 0 {
-		bad("Timeout %v is negative", c.Timeout)
+		found.add("Timeout %v is negative", c.Timeout)
 	}
 	if c.Limit.Max < 0 {
-		bad("Limit.Max %d is negative: use 0 for any number", c.Limit.Max)
+		found.add("Limit.Max %d is negative: use 0 for any number", c.Limit.Max)
 	}
 	if _, ok := c.Store.(store.UserLimiter); c.Limit.Max > 0 && !ok {
-		bad("Limit needs a store that can hold users to a number of sessions (store.UserLimiter); %T cannot", c.Store)
+		found.add("Limit needs a store that can hold users to a number of sessions (store.UserLimiter); %T cannot", c.Store)
 	}
 	if c.Limit.Refuse && c.Limit.Max == 0 {
-		bad("Limit.Refuse is set without Limit.Max")
+		found.add("Limit.Refuse is set without Limit.Max")
 	}
-	r := &c.Rotation
-	if r.Every < 0 {
-		bad("Rotation.Every %v is negative: use 0 for never", r.Every)
+	if c.Rotation.Every < 0 {
+		found.add("Rotation.Every %v is negative: use 0 for never", c.Rotation.Every)
 	}
-	if r.Grace == 0 {
-		r.Grace = defaultGrace
+	if g := c.Rotation.Grace; g < 0 || g > maxGrace {
+		found.add("Rotation.Grace %v: use at most %v, or 0 for %v", g, maxGrace, defaultGrace)
 	}
-	if r.Grace < 0 || r.Grace > maxGrace {
-		bad("Rotation.Grace %v: use at most %v, or 0 for %v", r.Grace, maxGrace, defaultGrace)
-	}
-	errs = append(errs, c.Cookie.complete("Cookie.")...)
-	c.FormerCookies = slices.Clone(c.FormerCookies)
 	for i := range c.FormerCookies {
-		former := &c.FormerCookies[i]
-		name := fmt.Sprintf("FormerCookies[%d]", i)
-		errs = append(errs, former.complete(name+".")...)
-		if former.place() == c.Cookie.place() {
-			bad("%s is where Cookie is set, too: the same Domain, Path, Partitioned and name", name)
+		if c.FormerCookies[i].place() == c.Cookie.place() {
+			found.add("FormerCookies[%d] is where Cookie is set, too: the same Domain, Path, Partitioned and name", i)
 		}
 	}
-	if c.Adopt != nil {
-		a := *c.Adopt
-		c.Adopt = &a
-		errs = append(errs, a.complete(c)...)
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	return errors.Join(errs...)
 }
 
 // place is what a browser tells cookies of one manager apart by.
 func (c *Cookie) place() [4]any { return [4]any{c.prefix(), c.Domain, c.Path, c.Partitioned} }
 
-func (c *Cookie) complete(name string) (errs []error) {
-	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("sojourn: Config."+name+format, args...))
-	}
-	if c.Path == "" {
-		c.Path = "/"
-	}
-	if c.Path[0] != '/' || !validAttribute(c.Path) {
-		bad("Path %.80q: it starts with '/', has no ';' or control characters, and at most %d bytes", c.Path, maxAttribute)
-	}
-	domain := strings.TrimPrefix(c.Domain, ".")
-	if !validAttribute(domain) || strings.ContainsAny(domain, " /:") || domain == "" && c.Domain != "" || len(domain) > 253 {
-		bad("Domain %.80q is not a host name", c.Domain)
-	}
-	c.Domain = domain
-	switch c.SameSite {
-	case 0, http.SameSiteDefaultMode:
+func (c *Cookie) setDefaults() {
+	c.Path = cmp.Or(c.Path, "/")
+	if c.SameSite == 0 || c.SameSite == http.SameSiteDefaultMode {
 		c.SameSite = http.SameSiteLaxMode
+	}
+	if domain := strings.TrimPrefix(c.Domain, "."); domain != "" {
+		c.Domain = domain // browsers ignore the dot
+	}
+}
+
+func (c *Cookie) check(found *mistakes) {
+	if c.Path[0] != '/' || !validAttribute(c.Path) {
+		found.add("Path %.80q: it starts with '/', has no ';' or control characters, and at most %d bytes", c.Path, maxAttribute)
+	}
+	if !validAttribute(c.Domain) || strings.ContainsAny(c.Domain, " /:") || c.Domain == "." || len(c.Domain) > 253 {
+		found.add("Domain %.80q is not a host name", c.Domain)
+	}
+	switch c.SameSite {
 	case http.SameSiteLaxMode, http.SameSiteStrictMode:
 	case http.SameSiteNoneMode:
 		if c.Insecure {
-			bad("SameSite=None is dropped by browsers without Secure: unset Insecure")
+			found.add("SameSite=None is dropped by browsers without Secure: unset Insecure")
 		}
 	default:
-		bad("SameSite %d is unknown", c.SameSite)
+		found.add("SameSite %d is unknown", c.SameSite)
 	}
 	if c.Partitioned && c.Insecure {
-		bad("Partitioned is dropped by browsers without Secure: unset Insecure")
+		found.add("Partitioned is dropped by browsers without Secure: unset Insecure")
 	}
-	return errs
 }
 
-// prefix is the cookie name prefix that the attributes allow (RFC 6265bis,
-// section 4.1.3).
+// attributes are what package cookies needs of a Cookie.
 func (c *Cookie) attributes() cookies.Attributes {
 	return cookies.Attributes{
 		Prefix: c.prefix(), Domain: c.Domain, Path: c.Path, SameSite: c.SameSite, Insecure: c.Insecure, Partitioned: c.Partitioned,
 	}
 }
 
+// prefix is the cookie name prefix that the attributes allow (RFC 6265bis,
+// section 4.1.3).
 func (c *Cookie) prefix() string {
 	switch {
 	case c.Insecure:
@@ -358,3 +373,14 @@ func isTypedNil(s store.Store) bool {
 		return false
 	}
 }
+
+func (c Config) text() string {
+	return fmt.Sprintf("sojourn.Config(name %q, store %T, %v)", c.Name, c.Store, c.Keys)
+}
+
+// Format prints the name, the type of the store and the key ring, whatever the
+// verb.
+func (c Config) Format(f fmt.State, _ rune) { printText(f, c.text()) }
+
+// LogValue is what Format prints.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.text()) }

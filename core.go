@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"hash/maphash"
+	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -166,3 +168,14 @@ func (m *core) sweepNowAndThen() {
 func (m *core) comesBackUntil(h *record.Header, now time.Time) time.Time {
 	return m.adoption.ComesBackUntil(h, now)
 }
+
+// Types that reach a secret (a cookie, an identifier, a key, a session's values)
+// have a Format method here, which fmt asks whatever the verb, and LogValue for
+// log/slog. Those whose exported fields hold one have MarshalText too, which
+// encoding/json and the handlers of log/slog use. Receivers are values where the
+// type is used by value: a method of the pointer is not found in a copy.
+//
+// A method cannot help a value in somebody's unexported field: fmt calls no
+// methods there. It does not follow pointers there either.
+
+func printText(f fmt.State, text string) { _, _ = io.WriteString(f, text) }

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/sojourn-go/sojourn/internal/adoption"
 	"github.com/sojourn-go/sojourn/internal/draft"
+	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
@@ -240,3 +243,19 @@ func (s *session) endLast(ctx context.Context) error {
 	s.last, s.ending = stored.Nothing, nil
 	return s.endLegacy(ctx, &before.Rec.Header)
 }
+
+// Recent reports whether the user has authenticated (see [Session.Login])
+// within the last maxAge. It is false for an anonymous visitor.
+func (s *Session) Recent(maxAge time.Duration) bool {
+	s.lock()
+	defer s.mu.Unlock()
+	h := &s.draft.View().Header
+	if h.User == "" || h.AuthTime == 0 {
+		return false
+	}
+	return s.m.now().Sub(record.Time(h.AuthTime)) <= maxAge
+}
+
+// Strip removes the manager's cookies, former ones included, from the header
+// of a request that goes upstream. Other cookies stay, in their order.
+func (m *Manager) Strip(h http.Header) { m.cookies.Strip(h) }

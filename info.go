@@ -186,3 +186,12 @@ func (m *core) readEnds(ctx context.Context, feed store.EndFeed, cursor string, 
 	}
 	return page, err
 }
+
+// Background says that this request, such as polling, is no activity: it
+// extends no idle timeout, takes no flash messages, and rotates no credential.
+// A request can say so itself, with the header "Sojourn-Background: 1".
+func (s *Session) Background() {
+	s.lock()
+	defer s.mu.Unlock()
+	s.background, s.rotateDue = true, false
+}

@@ -2,7 +2,10 @@ package sojourn
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net/http"
+	"time"
 )
 
 // Manager loads and keeps the sessions of one cookie name. It is safe for
@@ -109,4 +112,43 @@ func (m *Manager) Close() error {
 		m.open.Lock()
 	})
 	return nil
+}
+
+func (m *Manager) text() string {
+	if m == nil {
+		return "sojourn.Manager(none)"
+	}
+	return "sojourn.Manager(" + m.name + ")"
+}
+
+// Format prints the manager's name, whatever the verb.
+func (m *Manager) Format(f fmt.State, _ rune) { printText(f, m.text()) }
+
+// LogValue is what Format prints.
+func (m *Manager) LogValue() slog.Value { return slog.StringValue(m.text()) }
+
+// RequireRecent returns a middleware, for use inside [Manager.Wrap]: it calls
+// the handler it wraps if the user has authenticated within the last maxAge,
+// and otherwise the one given here, which asks for a new [Session.Login]; nil
+// answers 401.
+func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) func(http.Handler) http.Handler {
+	if otherwise == nil {
+		otherwise = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Cache-Control", "no-store")
+			http.Error(w, "Please sign in again to continue.", http.StatusUnauthorized)
+		})
+	}
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s, err := m.Get(r.Context())
+			switch {
+			case err != nil:
+				m.ServeError(w, r, err)
+			case s.Recent(maxAge):
+				next.ServeHTTP(w, r)
+			default:
+				otherwise.ServeHTTP(w, r)
+			}
+		})
+	}
 }

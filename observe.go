@@ -4,8 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/bridge"
 	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -13,11 +20,16 @@ import (
 // that its methods are none of the Manager's.
 type observer struct{ m *core }
 
-func (o observer) Loaded()        { o.m.count.loads.Add(1) }
-func (o observer) Saved()         { o.m.count.saves.Add(1) }
-func (o observer) Conflicted()    { o.m.count.conflicts.Add(1) }
-func (o observer) Retried()       { o.m.count.retries.Add(1) }
-func (o observer) Touched()       { o.m.count.touches.Add(1) }
+func (o observer) Loaded() { o.m.count.loads.Add(1) }
+
+func (o observer) Saved() { o.m.count.saves.Add(1) }
+
+func (o observer) Conflicted() { o.m.count.conflicts.Add(1) }
+
+func (o observer) Retried() { o.m.count.retries.Add(1) }
+
+func (o observer) Touched() { o.m.count.touches.Add(1) }
+
 func (o observer) VolatileSaved() { o.m.count.volatile.Add(1) }
 
 func (o observer) StoreFailed(ctx context.Context, doing string, err error) error {
@@ -58,4 +70,243 @@ func (m *core) storeFailed(ctx context.Context, doing string, err error) error {
 		m.log.Report(slog.LevelError, "the session store failed: could not "+doing, slog.Any("error", err))
 	}
 	return fault.Away(doing, err)
+}
+
+// EventKind says what has happened to a session.
+type EventKind uint8
+
+const (
+	EventCreated        EventKind = iota + 1 // a visitor's session got its first value
+	EventPromoted                            // it moved from the cookie to the store
+	EventLogin                               // a user logged in; Session is the new handle
+	EventLogout                              // Session.Logout ended it
+	EventRotated                             // its credential was replaced
+	EventRevoked                             // it was ended from elsewhere; see Reason
+	EventExpired                             // it was found to be past its idle timeout or lifetime
+	EventTheftSuspected                      // an outdated credential of it turned up
+	EventCookieRejected                      // a session cookie was damaged, foreign or expired; see Reason
+	EventAdopted                             // it was made of a legacy session; see Config.Adopt
+)
+
+var eventNames = [...]string{
+	EventCreated: "created", EventPromoted: "promoted", EventLogin: "login", EventLogout: "logout",
+	EventRotated: "rotated", EventRevoked: "revoked", EventExpired: "expired",
+	EventTheftSuspected: "theft_suspected", EventCookieRejected: "cookie_rejected",
+	EventAdopted: "adopted",
+}
+
+// String returns the name in lower case, such as "login" or "theft_suspected".
+func (k EventKind) String() string {
+	if int(k) >= len(eventNames) || k == 0 {
+		return "unknown"
+	}
+	return eventNames[k]
+}
+
+// Reasons of EventRevoked.
+const (
+	ReasonRevoked     = "revoked"      // Manager.Revoke, or an operator: see package ops
+	ReasonRevokedUser = "revoked_user" // Manager.RevokeUser
+	ReasonErased      = "erased"       // Manager.EraseUser
+	ReasonLimit       = "limit"        // Config.Limit: a newer login took its place
+	ReasonTheft       = "theft"        // Config.Rotation
+	ReasonLogout      = "logout"       // a login or logout in a browser that had this session as well
+)
+
+// Event is something that happened to a session, for audit logs and metrics.
+// It holds no secret: a session is named by its handle.
+type Event struct {
+	Kind      EventKind
+	Time      time.Time
+	Manager   string // Config.Name
+	Session   string // handle; "" for EventCookieRejected
+	User      string // "" = anonymous, or not known here
+	Reason    string // of EventRevoked and EventCookieRejected
+	UserAgent string // of the request, if there is one
+	IP        string // likewise
+}
+
+// AuditLog returns a function for Config.Events that writes one line per
+// event, with handle, user, address and user agent: suspected theft as a
+// warning, rejected cookies as debug lines. nil = slog.Default().
+func AuditLog(logger *slog.Logger) func(context.Context, Event) {
+	if logger == nil {
+		logger = slog.Default()
+	}
+	return func(ctx context.Context, e Event) {
+		level := slog.LevelInfo
+		switch e.Kind {
+		case EventTheftSuspected:
+			level = slog.LevelWarn
+		case EventCookieRejected:
+			level = slog.LevelDebug
+		}
+		if !logger.Enabled(ctx, level) {
+			return
+		}
+		attrs := make([]slog.Attr, 0, 7)
+		add := func(name, value string) {
+			if value != "" {
+				attrs = append(attrs, slog.String(name, value))
+			}
+		}
+		add("event", e.Kind.String())
+		add("manager", e.Manager)
+		add("session", e.Session)
+		add("user", e.User)
+		add("reason", e.Reason)
+		add("ip", e.IP)
+		add("user_agent", e.UserAgent)
+		logger.LogAttrs(ctx, level, "session "+e.Kind.String(), attrs...)
+	}
+}
+
+// tell tells Config.Events, if there is one.
+func (m *core) tell(ctx context.Context, e Event) {
+	if m.events == nil {
+		return
+	}
+	e.Time, e.Manager = m.now(), m.name
+	m.events(ctx, e)
+}
+
+// event describes what this request did to a session.
+func (s *session) event(kind EventKind, st *stored.State) Event {
+	if s.m.events == nil {
+		return Event{}
+	}
+	v := s.visit()
+	e := Event{Kind: kind, UserAgent: v.UserAgent, IP: v.IP}
+	if st != nil {
+		e.Session, e.User = st.ID.String(), st.Rec.Header.User
+	}
+	return e
+}
+
+// context returns the context of the request that the session belongs to.
+func (s *session) context() context.Context {
+	switch {
+	case s.r != nil:
+		return s.r.Context()
+	case s.ctx != nil:
+		return s.ctx
+	default:
+		return context.Background()
+	}
+}
+
+// onceSet remembers some thousand sessions, so that what their dead cookies do
+// in every request is told once.
+type onceSet struct {
+	mu       sync.Mutex
+	now, old map[store.ID]struct{}
+}
+
+const onceSize = 4096
+
+// first reports whether id is new to the set, and adds it.
+func (o *onceSet) first(id store.ID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.now[id]; ok {
+		return false
+	}
+	_, known := o.old[id]
+	if o.now == nil || len(o.now) >= onceSize {
+		o.old, o.now = o.now, make(map[store.ID]struct{})
+	}
+	o.now[id] = struct{}{}
+	return !known
+}
+
+func init() { bridge.Operator = func(m any) any { return operator{m.(*Manager)} } }
+
+// operator has the methods of a manager that package ops makes public, and
+// documents.
+type operator struct{ m *Manager }
+
+func (o operator) Name() string { return o.m.name }
+
+func (o operator) Store() store.Store { return o.m.store }
+
+func (o operator) Find(ctx context.Context, handle string) (Export, error) {
+	st, err := o.m.findHandle(ctx, handle, 0)
+	if err != nil {
+		return Export{}, err
+	}
+	return o.m.export(st), nil
+}
+
+func (o operator) End(ctx context.Context, handle string) error {
+	st, err := o.m.findHandle(ctx, handle, rules.Skew)
+	if err != nil {
+		return err
+	}
+	return o.m.revokeWithin(ctx, st, ReasonRevoked)
+}
+
+func (o operator) Streams() int { return o.m.ends.Waiting() }
+
+func (o operator) Sweep(ctx context.Context) (int, error) { return o.m.sweep(ctx) }
+
+func (o operator) SweepDue() time.Time {
+	if _, ok := o.m.store.(store.Sweeper); !ok {
+		return time.Time{}
+	}
+	now := time.Now()
+	return now.Add(time.Duration(o.m.nextSweep.Load()) - now.Sub(o.m.started)).UTC().Truncate(time.Millisecond)
+}
+
+func (o operator) AdoptStats() map[string]adopt.Stats { return o.m.adoption.Stats() }
+
+// counters are what bridge.Stats tells.
+type counters struct {
+	loads, saves, conflicts, retries, touches, storeErrors      atomic.Uint64
+	created, promoted, logins, logouts, rotations               atomic.Uint64
+	revoked, thefts                                             atomic.Uint64
+	rejected, unknownKeys, staleRefs, damaged, lost, unreadable atomic.Uint64
+	late, failed, swept, volatile                               atomic.Uint64
+}
+
+// Stats returns the counters since New.
+func (o operator) Stats() bridge.Stats {
+	c := &o.m.count
+	s := bridge.Stats{
+		Loads:           c.loads.Load(),
+		Saves:           c.saves.Load(),
+		Conflicts:       c.conflicts.Load(),
+		Retries:         c.retries.Load(),
+		Touches:         c.touches.Load(),
+		StoreErrors:     c.storeErrors.Load(),
+		VolatileSaves:   c.volatile.Load(),
+		Created:         c.created.Load(),
+		Promoted:        c.promoted.Load(),
+		Logins:          c.logins.Load(),
+		Logouts:         c.logouts.Load(),
+		Rotations:       c.rotations.Load(),
+		Revoked:         c.revoked.Load(),
+		TheftsSuspected: c.thefts.Load(),
+		RejectedCookies: c.rejected.Load(),
+		UnknownKeys:     c.unknownKeys.Load(),
+		StaleReferences: c.staleRefs.Load(),
+		DamagedRecords:  c.damaged.Load(),
+		LostVersions:    c.lost.Load(),
+		UnreadableValue: c.unreadable.Load(),
+		LateChanges:     c.late.Load(),
+		FailedCommits:   c.failed.Load(),
+		Swept:           c.swept.Load(),
+	}
+	if cc, ok := o.m.store.(store.CacheCounter); ok {
+		s.CacheHits, s.CacheMisses = cc.CacheStats()
+	}
+	return s
+}
+
+// unreadable counts a value that did not decode, and logs it once per name.
+func (m *core) unreadable(name string, err error) {
+	m.count.unreadable.Add(1)
+	if m.log.First("value " + name) {
+		m.log.Warn("a session value does not decode into its key's type; it is left as it is until it is set",
+			slog.String("key", name), slog.Any("error", err))
+	}
 }

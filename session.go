@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"reflect"
 	"strings"
@@ -356,3 +357,26 @@ func (s *session) failLater(err error) {
 		s.failed = err
 	}
 }
+
+// handleOf returns the session's handle, or "in use" where somebody is changing
+// the session, perhaps the caller: printing never waits.
+func handleOf(s *Session) string {
+	if s == nil || s.session == nil {
+		return "none"
+	}
+	if !s.mu.TryLock() {
+		return "in use"
+	}
+	defer s.mu.Unlock()
+	if s.last == nil { // it was not loaded
+		return "none"
+	}
+	return s.identity().ID.String()
+}
+
+// Format prints the handle, or "in use" while it is being changed, whatever
+// the verb.
+func (s *Session) Format(f fmt.State, _ rune) { printText(f, "sojourn.Session("+handleOf(s)+")") }
+
+// LogValue is the session's handle, as Format prints it.
+func (s *Session) LogValue() slog.Value { return slog.StringValue(handleOf(s)) }

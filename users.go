@@ -3,19 +3,45 @@ package sojourn
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
-
 	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
+
+// RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
+// that were issued up to now, or at an unknown time, and are not adopted yet.
+// RevokeUser and EraseUser do so, too. Call it where the old application ends
+// all sessions of a user.
+func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
+	if len(m.adoption.From) == 0 || user == "" {
+		return nil
+	}
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.end()
+	return m.adoption.Refuse(ctx, user)
+}
+
+func (e Export) text() string {
+	return fmt.Sprintf("sojourn.Export(%s, %d values)", e.Handle, len(e.Values))
+}
+
+// Format prints the handle and the number of values, whatever the verb.
+func (e Export) Format(f fmt.State, _ rune) { printText(f, e.text()) }
+
+// LogValue is what Format prints.
+func (e Export) LogValue() slog.Value { return slog.StringValue(e.text()) }
 
 // Sessions returns the live sessions of a user, the last used first; none for
 // "". With the context of a request whose session was asked for, that session

@@ -1,0 +1,167 @@
+package sojourn
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/cookies"
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/request"
+	"github.com/sojourn-go/sojourn/internal/rules"
+	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/wire"
+)
+
+// settle makes st the session's last kept state.
+func (s *session) settle(st *stored.State) {
+	s.last = st
+	s.draft.Start(&st.Rec)
+	s.ending, s.login, s.fresh = nil, nil, nil
+	s.presentDue, s.rotateDue, s.noted = false, false, time.Time{}
+}
+
+// keepInline settles a session that lives in the cookie.
+func (s *session) keepInline(in *cookies.Inline, now time.Time) {
+	st := inlineState(in)
+	if s.last.Where == rules.Nowhere {
+		s.m.count.created.Add(1)
+		s.m.tell(s.context(), s.event(EventCreated, st))
+	}
+	h := &st.Rec.Header
+	s.jar.SetInline(in, s.m.limits.CookieAge(h, record.Time(h.Expires), now))
+	s.settle(st)
+}
+
+// keepStored settles a session that lives in the store. renew sets the
+// reference even if it is the one that the browser has.
+func (s *session) keepStored(st *stored.State, renew bool) {
+	m := s.m
+	now := m.now()
+	m.sweepNowAndThen()
+	if st.Meta.Shorten {
+		m.ends.Moved(st.ID, st.Meta.Deadline)
+	}
+	ref := referenceOf(st)
+	if renew || !s.jar.Has(&ref) || s.last.Rec.Header.Persist != st.Rec.Header.Persist {
+		s.setReference(st, now)
+	}
+	if s.phase != phaseBody {
+		if m.caches {
+			s.setFloor(st, now)
+		} else {
+			s.jar.ForgetState()
+		}
+	}
+	s.unproven = false
+	s.settle(st)
+}
+
+// referenceOf is the credential of a stored session.
+func referenceOf(st *stored.State) wire.Reference {
+	return wire.Reference{Identifier: st.Identifier, Generation: st.Rec.Header.Generation, Expires: st.Meta.Expires.UnixMilli()}
+}
+
+// setReference sets the cookie that names a stored session.
+func (s *session) setReference(st *stored.State, now time.Time) {
+	ref := referenceOf(st)
+	if err := s.jar.SetReference(&ref, s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
+		s.failLater(err)
+	}
+	s.unproven = true
+}
+
+// setFloor tells the browser which version it has seen.
+func (s *session) setFloor(st *stored.State, now time.Time) {
+	if err := s.jar.SetFloor(st.Floor(), s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
+		s.failLater(err)
+	}
+}
+
+// forget expires every cookie of the session in the browser.
+func (s *session) forget() {
+	s.jar.Forget()
+	s.unproven = false
+}
+
+// flushTo moves the pending cookies into a response header, which is then left
+// to limitCaching.
+func (s *session) flushTo(h http.Header) {
+	if s.jar.Pending() && s.r != nil && !s.m.cookie.Insecure && request.PlainHTTP(s.r) {
+		s.m.log.Once(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
+			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
+	}
+	s.jar.Flush(h)
+}
+
+// takeBackReference drops a reference that was not made by this very commit if
+// another request, such as a login, has ended its session in the meantime:
+// setting it now would undo the login in the browser.
+func (s *session) takeBackReference(ctx context.Context) {
+	if !s.unproven || s.last.Where != rules.Stored || s.m.begin() != nil {
+		return
+	}
+	defer s.m.end()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.timeout)
+	defer cancel()
+	switch st, err := s.m.stored.Load(ctx, s.last.Who, 0); {
+	case errors.Is(err, stored.ErrGone):
+		s.jar.Drop()
+	case err == nil && st.Rec.Header.Generation > s.jar.Generation():
+		s.setReference(st, s.m.now()) // rotated meanwhile
+	}
+}
+
+// choresDue reports whether doChores has anything to do.
+func (s *session) choresDue() bool {
+	switch s.last.Where {
+	case rules.Inline:
+		return s.jar.StateStale() || s.last.Mended || s.activityDue(s.m.now())
+	case rules.Stored:
+		return s.presentDue || s.rotateDue || s.last.Mended ||
+			s.jar.Outdated(s.last.Rec.Header.Generation) || s.activityDue(s.m.now())
+	default:
+		return false
+	}
+}
+
+// doChores refreshes what a request that changed nothing may leave as it is.
+// Nothing here fails a request.
+func (s *session) doChores(ctx context.Context) {
+	m := s.m
+	now := m.now()
+	if s.last.Where == rules.Inline {
+		in, err := m.cookies.Seal(s.last.Rec.Clone(), s.last.Identifier, s.jar.Known(), false, s.background, now)
+		if err != nil {
+			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
+			return
+		}
+		s.keepInline(in, now)
+		return
+	}
+	h := &s.last.Rec.Header
+	if s.jar.Outdated(h.Generation) && now.Sub(s.loaded) <= longRequest {
+		s.setReference(s.last, now) // later, the browser may have a newer one
+	}
+	save := s.presentDue || s.rotateDue || s.last.Mended
+	if !save && !s.activityDue(now) {
+		return
+	}
+	ctx, cancel := m.stored.Bounded(ctx)
+	defer cancel()
+	if !save && !errors.Is(s.noteActivity(ctx, now), errors.ErrUnsupported) {
+		return
+	}
+	if s.presentDue {
+		s.draft.Presented(h.Generation)
+	}
+	if s.rotateDue {
+		s.rotate()
+	}
+	if err := s.commitStored(ctx); err != nil {
+		s.draft.DropChores()
+		m.log.Debug("could not note a session's activity", slog.Any("error", err))
+	}
+}
