@@ -27,7 +27,7 @@ type Update func(raw []byte, ok bool) ([]byte, error)
 type Draft struct {
 	base *record.Record // what the changes were made on; nil = nothing
 	view record.Record  // base with the changes
-	own  bool          // view's fields are not shared with base
+	own  bool           // view's fields are not shared with base
 
 	cleared bool // all values were removed before the keys were changed
 	keys    []change
