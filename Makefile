@@ -5,6 +5,8 @@ BIN     := $(CURDIR)/.bin
 # Every module of the workspace; a plain ./... at the root would miss all but one.
 MODULES  = $(shell $(GO) list -m -f '{{.Dir}}')
 ALL      = $(addsuffix /...,$(MODULES))
+# It writes go.work, so it does without.
+TOOL     = GO="$(GO)" GOWORK=off $(GO) run -C internal/modules .
 
 DEMO_ADDR ?= localhost:8080
 FUZZTIME  ?= 30s
@@ -69,8 +71,16 @@ vuln: $(BIN)/govulncheck ## look up known vulnerabilities (needs the network)
 	@set -e; for dir in $(MODULES); do echo "$$dir"; (cd "$$dir" && "$(BIN)/govulncheck" ./...); done
 
 .PHONY: tidy
-tidy: ## tidy every module's go.mod
-	@set -e; for dir in $(MODULES); do (cd "$$dir" && GOWORK=off $(GO) mod tidy); done
+tidy: ## write go.work, and every go.mod and go.sum (VERSION=v1.2.3: the release that comes next)
+	@$(TOOL) tidy -version "$(VERSION)"
+
+.PHONY: rehearse
+rehearse: ## make a release that nobody sees, and use it: each module alone, a first program, go install
+	@$(TOOL) rehearse .bin/rehearsal
+
+.PHONY: release
+release: ## the same, and keep the go.sum files that its commit needs
+	@$(TOOL) release .bin/rehearsal
 
 .PHONY: clean
 clean: ## remove built tools, demo data and screenshots

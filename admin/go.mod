@@ -4,12 +4,10 @@ go 1.25.0
 
 require (
 	github.com/mileusna/useragent v1.3.5
-	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
 )
 
 require (
 	github.com/fxamacker/cbor/v2 v2.9.6 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 )
-
-replace github.com/sojourn-go/sojourn => ..

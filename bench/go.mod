@@ -13,11 +13,11 @@ require (
 	github.com/gorilla/sessions v1.4.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/redis/go-redis/v9 v9.18.0
-	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/store/memcached v0.0.0
-	github.com/sojourn-go/sojourn/store/postgres v0.0.0
-	github.com/sojourn-go/sojourn/store/redis v0.0.0
-	github.com/sojourn-go/sojourn/store/sqlite v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/store/memcached v0.1.0
+	github.com/sojourn-go/sojourn/store/postgres v0.1.0
+	github.com/sojourn-go/sojourn/store/redis v0.1.0
+	github.com/sojourn-go/sojourn/store/sqlite v0.1.0
 	modernc.org/sqlite v1.59.0
 )
 
@@ -44,12 +44,4 @@ require (
 	modernc.org/libc v1.75.7 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-)
-
-replace (
-	github.com/sojourn-go/sojourn => ..
-	github.com/sojourn-go/sojourn/store/memcached => ../store/memcached
-	github.com/sojourn-go/sojourn/store/postgres => ../store/postgres
-	github.com/sojourn-go/sojourn/store/redis => ../store/redis
-	github.com/sojourn-go/sojourn/store/sqlite => ../store/sqlite
 )

@@ -5,14 +5,14 @@ go 1.25.0
 require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.22.1
-	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/admin v0.0.0
-	github.com/sojourn-go/sojourn/legacy v0.0.0
-	github.com/sojourn-go/sojourn/store/datastore v0.0.0
-	github.com/sojourn-go/sojourn/store/memcached v0.0.0
-	github.com/sojourn-go/sojourn/store/postgres v0.0.0
-	github.com/sojourn-go/sojourn/store/redis v0.0.0
-	github.com/sojourn-go/sojourn/store/sqlite v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/admin v0.1.0
+	github.com/sojourn-go/sojourn/legacy v0.1.0
+	github.com/sojourn-go/sojourn/store/datastore v0.1.0
+	github.com/sojourn-go/sojourn/store/memcached v0.1.0
+	github.com/sojourn-go/sojourn/store/postgres v0.1.0
+	github.com/sojourn-go/sojourn/store/redis v0.1.0
+	github.com/sojourn-go/sojourn/store/sqlite v0.1.0
 	golang.org/x/crypto v0.55.0
 	modernc.org/sqlite v1.59.0
 )
@@ -66,15 +66,4 @@ require (
 	modernc.org/libc v1.75.7 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-)
-
-replace (
-	github.com/sojourn-go/sojourn => ..
-	github.com/sojourn-go/sojourn/admin => ../admin
-	github.com/sojourn-go/sojourn/legacy => ../legacy
-	github.com/sojourn-go/sojourn/store/datastore => ../store/datastore
-	github.com/sojourn-go/sojourn/store/memcached => ../store/memcached
-	github.com/sojourn-go/sojourn/store/postgres => ../store/postgres
-	github.com/sojourn-go/sojourn/store/redis => ../store/redis
-	github.com/sojourn-go/sojourn/store/sqlite => ../store/sqlite
 )

@@ -8,11 +8,9 @@ require (
 	github.com/gorilla/sessions v1.4.0
 )
 
-require github.com/sojourn-go/sojourn v0.0.0
+require github.com/sojourn-go/sojourn v0.1.0
 
 require (
 	github.com/fxamacker/cbor/v2 v2.9.6 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 )
-
-replace github.com/sojourn-go/sojourn => ..

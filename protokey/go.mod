@@ -3,7 +3,7 @@ module github.com/sojourn-go/sojourn/protokey
 go 1.25.0
 
 require (
-	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
 	google.golang.org/protobuf v1.36.12
 )
 
@@ -11,5 +11,3 @@ require (
 	github.com/fxamacker/cbor/v2 v2.9.6 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 )
-
-replace github.com/sojourn-go/sojourn => ..

@@ -8,16 +8,16 @@ require (
 	github.com/fxamacker/cbor/v2 v2.9.6
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/mattn/go-isatty v0.0.24
-	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/legacy v0.0.0
-	github.com/sojourn-go/sojourn/legacy/engine/clouddatastore v0.0.0
-	github.com/sojourn-go/sojourn/legacy/engine/redis v0.0.0
-	github.com/sojourn-go/sojourn/legacy/engine/sqldb v0.0.0
-	github.com/sojourn-go/sojourn/store/datastore v0.0.0
-	github.com/sojourn-go/sojourn/store/memcached v0.0.0
-	github.com/sojourn-go/sojourn/store/postgres v0.0.0
-	github.com/sojourn-go/sojourn/store/redis v0.0.0
-	github.com/sojourn-go/sojourn/store/sqlite v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/legacy v0.1.0
+	github.com/sojourn-go/sojourn/legacy/engine/clouddatastore v0.1.0
+	github.com/sojourn-go/sojourn/legacy/engine/redis v0.1.0
+	github.com/sojourn-go/sojourn/legacy/engine/sqldb v0.1.0
+	github.com/sojourn-go/sojourn/store/datastore v0.1.0
+	github.com/sojourn-go/sojourn/store/memcached v0.1.0
+	github.com/sojourn-go/sojourn/store/postgres v0.1.0
+	github.com/sojourn-go/sojourn/store/redis v0.1.0
+	github.com/sojourn-go/sojourn/store/sqlite v0.1.0
 	github.com/valkey-io/valkey-go v1.0.79
 	google.golang.org/api v0.203.0
 	modernc.org/sqlite v1.59.0
@@ -65,17 +65,4 @@ require (
 	modernc.org/libc v1.75.7 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-)
-
-replace (
-	github.com/sojourn-go/sojourn => ../..
-	github.com/sojourn-go/sojourn/legacy => ../../legacy
-	github.com/sojourn-go/sojourn/legacy/engine/clouddatastore => ../../legacy/engine/clouddatastore
-	github.com/sojourn-go/sojourn/legacy/engine/redis => ../../legacy/engine/redis
-	github.com/sojourn-go/sojourn/legacy/engine/sqldb => ../../legacy/engine/sqldb
-	github.com/sojourn-go/sojourn/store/datastore => ../../store/datastore
-	github.com/sojourn-go/sojourn/store/memcached => ../../store/memcached
-	github.com/sojourn-go/sojourn/store/postgres => ../../store/postgres
-	github.com/sojourn-go/sojourn/store/redis => ../../store/redis
-	github.com/sojourn-go/sojourn/store/sqlite => ../../store/sqlite
 )

@@ -4,8 +4,8 @@ go 1.25.0
 
 require (
 	github.com/prometheus/client_golang v1.24.1
-	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/otel v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/otel v0.1.0
 	go.opentelemetry.io/otel/exporters/prometheus v0.67.0
 	go.opentelemetry.io/otel/sdk/metric v1.45.0
 )
@@ -30,9 +30,4 @@ require (
 	go.opentelemetry.io/otel/trace v1.45.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
-)
-
-replace (
-	github.com/sojourn-go/sojourn => ../..
-	github.com/sojourn-go/sojourn/otel => ../../otel
 )

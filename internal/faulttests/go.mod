@@ -6,7 +6,7 @@ require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/rs/zerolog v1.28.0
-	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
 )
 
 require (
@@ -64,19 +64,10 @@ require (
 	gopkg.in/tomb.v1 v1.0.0-20141024135613-dd632973f1e7 // indirect
 )
 
-replace github.com/sojourn-go/sojourn => ../..
-
-replace (
-	github.com/sojourn-go/sojourn/store/datastore => ../../store/datastore
-	github.com/sojourn-go/sojourn/store/memcached => ../../store/memcached
-	github.com/sojourn-go/sojourn/store/postgres => ../../store/postgres
-	github.com/sojourn-go/sojourn/store/redis => ../../store/redis
-)
-
 require (
-	github.com/sojourn-go/sojourn/store/datastore v0.0.0
-	github.com/sojourn-go/sojourn/store/memcached v0.0.0
-	github.com/sojourn-go/sojourn/store/postgres v0.0.0
-	github.com/sojourn-go/sojourn/store/redis v0.0.0
+	github.com/sojourn-go/sojourn/store/datastore v0.1.0
+	github.com/sojourn-go/sojourn/store/memcached v0.1.0
+	github.com/sojourn-go/sojourn/store/postgres v0.1.0
+	github.com/sojourn-go/sojourn/store/redis v0.1.0
 	go.uber.org/goleak v1.3.0
 )

@@ -237,6 +237,9 @@ func findTests() (map[string]string, error) {
 	where := map[string]string{}
 	declares := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
 	err := filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != "." {
+			return filepath.SkipDir // .bin has a copy of the repository, and .git much else
+		}
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}

@@ -3,7 +3,7 @@ module github.com/sojourn-go/sojourn/store/redis
 go 1.25.0
 
 require (
-	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
 	github.com/valkey-io/valkey-go v1.0.79
 )
 
@@ -12,5 +12,3 @@ require (
 	github.com/x448/float16 v0.8.4 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 )
-
-replace github.com/sojourn-go/sojourn => ../..

@@ -3,7 +3,7 @@ module github.com/sojourn-go/sojourn/store/sqlite
 go 1.25.0
 
 require (
-	github.com/sojourn-go/sojourn v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
 	modernc.org/sqlite v1.59.0
 )
 
@@ -20,5 +20,3 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 )
-
-replace github.com/sojourn-go/sojourn => ../..

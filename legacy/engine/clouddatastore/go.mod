@@ -4,8 +4,8 @@ go 1.25.0
 
 require (
 	cloud.google.com/go/datastore v1.20.0
-	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/legacy v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/legacy v0.1.0
 	google.golang.org/api v0.203.0
 	google.golang.org/grpc v1.67.1
 )
@@ -41,9 +41,4 @@ require (
 	google.golang.org/genproto/googleapis/api v0.0.0-20241007155032-5fefd90f89a9 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20241015192408-796eee8c2d53 // indirect
 	google.golang.org/protobuf v1.35.1 // indirect
-)
-
-replace (
-	github.com/sojourn-go/sojourn => ../../..
-	github.com/sojourn-go/sojourn/legacy => ../..
 )

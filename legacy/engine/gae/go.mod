@@ -3,8 +3,8 @@ module github.com/sojourn-go/sojourn/legacy/engine/gae
 go 1.25.0
 
 require (
-	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/legacy v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/legacy v0.1.0
 	google.golang.org/appengine/v2 v2.0.6
 )
 
@@ -13,9 +13,4 @@ require (
 	github.com/golang/protobuf v1.5.0 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	google.golang.org/protobuf v1.30.0 // indirect
-)
-
-replace (
-	github.com/sojourn-go/sojourn => ../../..
-	github.com/sojourn-go/sojourn/legacy => ../..
 )

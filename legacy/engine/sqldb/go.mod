@@ -4,8 +4,8 @@ go 1.25.0
 
 require (
 	github.com/jackc/pgx/v5 v5.12.0
-	github.com/sojourn-go/sojourn v0.0.0
-	github.com/sojourn-go/sojourn/legacy v0.0.0
+	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/legacy v0.1.0
 	modernc.org/sqlite v1.59.0
 )
 
@@ -26,9 +26,4 @@ require (
 	modernc.org/libc v1.75.7 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-)
-
-replace (
-	github.com/sojourn-go/sojourn => ../../..
-	github.com/sojourn-go/sojourn/legacy => ../..
 )
