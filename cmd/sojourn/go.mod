@@ -12,7 +12,6 @@ require (
 	github.com/sojourn-go/sojourn/legacy v0.1.0
 	github.com/sojourn-go/sojourn/legacy/engine/clouddatastore v0.1.0
 	github.com/sojourn-go/sojourn/legacy/engine/redis v0.1.0
-	github.com/sojourn-go/sojourn/legacy/engine/sqldb v0.1.0
 	github.com/sojourn-go/sojourn/store/datastore v0.1.0
 	github.com/sojourn-go/sojourn/store/memcached v0.1.0
 	github.com/sojourn-go/sojourn/store/postgres v0.1.0

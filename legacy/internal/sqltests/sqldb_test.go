@@ -1,6 +1,6 @@
 //go:build linux
 
-package sqldb_test
+package sqltests
 
 import (
 	"context"

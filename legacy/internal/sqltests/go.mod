@@ -1,4 +1,4 @@
-module github.com/sojourn-go/sojourn/legacy/engine/sqldb
+module github.com/sojourn-go/sojourn/legacy/internal/sqltests
 
 go 1.25.0
 
