@@ -13,7 +13,7 @@ FUZZTIME  ?= 30s
 SOAKTIME  ?= 1m
 SOAKROUNDS ?= 10
 SOAK ?= .
-# The tests of examples/probe that take SOAKTIME into account.
+# The tests of the probe that take SOAKTIME into account.
 SOAKPROBE = $(if $(filter .,$(SOAK)),FiveTabs|StolenCookie|AllStreams,$(SOAK))
 
 # Tools, pinned. They are built into .bin and are no dependency of any module.
@@ -39,8 +39,8 @@ test-short: ## run the tests that need neither browser nor server, quickly
 
 .PHONY: soak
 soak: ## break real servers for longer: each scenario for SOAKTIME (1m), a browser with five tabs ten times as long, Redis losses in SOAKROUNDS (10) rounds
-	cd internal/faulttests && FAULT_TIME=$(SOAKTIME) FAULT_ROUNDS=$(SOAKROUNDS) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAK)' .
-	cd examples/probe && FAULT_TIME=$(SOAKTIME) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAKPROBE)' .
+	cd internal/test/system/outages && FAULT_TIME=$(SOAKTIME) FAULT_ROUNDS=$(SOAKROUNDS) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAK)' .
+	cd internal/test/system/probe && FAULT_TIME=$(SOAKTIME) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAKPROBE)' .
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check formatting, vet, staticcheck and the other linters

@@ -306,7 +306,7 @@ func TestARequestFromAnotherSiteReplacesNoWithheldCookie(t *testing.T) {
 }
 
 // The page asks again by itself only where that cannot go round in circles: in a
-// sandbox every request is another site's, and examples/internal/browsertests shows
+// sandbox every request is another site's, and internal/test/system/browser shows
 // what browsers say then.
 func TestALinkFromAnotherSiteToAPageThatWritesIsAskedForAgain(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -20,7 +20,7 @@ import (
 	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
 
-	"github.com/sojourn-go/sojourn/examples/internal/realbrowser"
+	"github.com/sojourn-go/sojourn/internal/test/realbrowser"
 )
 
 // stuck ends a test whose browser does not answer. It is no measure of speed.

@@ -566,7 +566,7 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 }
 
 // ASessionAnswersOnlyForTheRequestThatBroughtIt: promise 12. (Real servers that
-// run inside a handler are in internal/httptests.)
+// run inside a handler are in internal/test/system/middleware.)
 func ASessionAnswersOnlyForTheRequestThatBroughtIt(t *testing.T, open Open) {
 	db := faults.Wrap(open(t))
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))

@@ -1,0 +1,104 @@
+package outages
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+)
+
+// wire is a connection between two programs that can be made bad.
+type wire struct {
+	Addr  string
+	t     testing.TB
+	proxy *toxiproxy.Proxy
+	last  int
+}
+
+// newWire returns a wire to that address.
+func newWire(t testing.TB, to string) *wire {
+	t.Helper()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	w := &wire{t: t, proxy: toxiproxy.NewProxy(server, "wire", "127.0.0.1:0", to)}
+	w.plug()
+	w.Addr = w.proxy.Listen
+	t.Cleanup(w.cut)
+	return w
+}
+
+// attributes of a toxic, as toxiproxy's README lists them.
+type attributes map[string]any
+
+// both directions, or one of them.
+const (
+	toServer   = "upstream"
+	fromServer = "downstream"
+)
+
+// poison makes the wire bad in one direction, and returns what makes it good
+// again.
+func (w *wire) poison(kind, direction string, a attributes) (heal func()) {
+	w.t.Helper()
+	w.last++
+	name := kind + strconv.Itoa(w.last)
+	text, err := json.Marshal(map[string]any{"name": name, "type": kind, "stream": direction, "toxicity": 1, "attributes": a})
+	if err == nil {
+		_, err = w.proxy.Toxics.AddToxicJson(bytes.NewReader(text))
+	}
+	if err != nil {
+		w.t.Fatalf("poison the wire with %s: %v", kind, err)
+	}
+	return func() {
+		if err := w.proxy.Toxics.RemoveToxic(w.t.Context(), name); err != nil {
+			w.t.Errorf("heal the wire of %s: %v", kind, err)
+		}
+	}
+}
+
+// cut closes all connections and refuses new ones.
+func (w *wire) cut() { w.proxy.Stop() }
+
+// plug ends a cut.
+func (w *wire) plug() {
+	w.t.Helper()
+	if err := w.proxy.Start(); err != nil {
+		w.t.Fatalf("start the wire: %v", err)
+	}
+}
+
+// connectionsTo returns the local addresses of this machine's open TCP
+// connections to a loopback port.
+func connectionsTo(t testing.TB, addr string) map[string]bool {
+	t.Helper()
+	open := map[string]bool{}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("/proc/self/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const established, synSent = "01", "02"
+	for _, line := range strings.Split(string(text), "\n") {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] != established && f[3] != synSent {
+			continue
+		}
+		_, remote, _ := strings.Cut(f[2], ":")
+		if p, err := strconv.ParseInt(remote, 16, 32); err == nil && int(p) == want {
+			open[f[1]] = true
+		}
+	}
+	return open
+}
