@@ -13,8 +13,8 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
-	"github.com/sojourn-go/sojourn/internal/faults"
-	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/faults"
-	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/ops"
 )
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/printtest"
+	"github.com/sojourn-go/sojourn/internal/test/printtest"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/beaker"

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/printtest"
+	"github.com/sojourn-go/sojourn/internal/test/printtest"
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
 

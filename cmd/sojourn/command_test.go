@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/programs"
+	"github.com/sojourn-go/sojourn/internal/test/programs"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/sojourntest"
 	"github.com/sojourn-go/sojourn/store"

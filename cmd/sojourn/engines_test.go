@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // emulated returns calls with the variables that the command needs for a store,

@@ -18,7 +18,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/cookies"

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"

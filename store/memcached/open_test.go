@@ -3,8 +3,8 @@ package memcached_test
 import (
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/internal/test/opentest"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	_ "github.com/sojourn-go/sojourn/store/memcached"
 )
 

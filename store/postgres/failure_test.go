@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 )
 

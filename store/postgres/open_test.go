@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/internal/test/opentest"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	_ "github.com/sojourn-go/sojourn/store/postgres"
 )
 

@@ -9,8 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/sojourn-go/sojourn/internal/promises"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/promises"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )

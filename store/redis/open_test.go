@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
 	"github.com/sojourn-go/sojourn/internal/test/opentest"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store/open"
 	_ "github.com/sojourn-go/sojourn/store/redis"
 )

@@ -3,7 +3,7 @@ package redis
 import (
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/printtest"
+	"github.com/sojourn-go/sojourn/internal/test/printtest"
 )
 
 func TestPasswordsAreNotPrinted(t *testing.T) {

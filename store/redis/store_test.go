@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/promises"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/promises"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )

@@ -3,7 +3,7 @@ package sqlite
 import (
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/promises"
+	"github.com/sojourn-go/sojourn/internal/test/promises"
 	"github.com/sojourn-go/sojourn/store"
 )
 

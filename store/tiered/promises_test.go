@@ -3,7 +3,7 @@ package tiered_test
 import (
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/promises"
+	"github.com/sojourn-go/sojourn/internal/test/promises"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 // same keeps a value and reports when another one comes back.

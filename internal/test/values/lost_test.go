@@ -20,7 +20,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 // cannotKeep keeps a value through both ways in, and wants each to fail the commit

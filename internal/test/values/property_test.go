@@ -19,7 +19,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 

@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // bridged starts Google's Datastore emulator, and points the App Engine library

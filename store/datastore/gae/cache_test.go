@@ -15,7 +15,7 @@ import (
 
 	"google.golang.org/protobuf/runtime/protoiface"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/gae"
 	"github.com/sojourn-go/sojourn/store/storetest"

@@ -18,8 +18,8 @@ import (
 	"google.golang.org/appengine/v2"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/servers"
-	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/gae"

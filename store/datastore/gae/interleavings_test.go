@@ -13,7 +13,7 @@ import (
 	"google.golang.org/appengine/v2/datastore"
 	"google.golang.org/protobuf/runtime/protoiface"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/gae"
 )

@@ -6,8 +6,8 @@ import (
 	"google.golang.org/appengine/v2"
 	"google.golang.org/appengine/v2/datastore"
 
-	"github.com/sojourn-go/sojourn/internal/promises"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/promises"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/gae"
 	"github.com/sojourn-go/sojourn/store/storetest"

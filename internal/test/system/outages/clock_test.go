@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/programs"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/programs"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // A Go program reads the machine's clock without asking anybody, so nothing

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // The emulator keeps nothing when it is killed, so it is frozen only.

@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/cloud"
 	"github.com/sojourn-go/sojourn/store/memcached"
@@ -320,7 +320,7 @@ func (e engine) fails(t *testing.T, server *servers.Server, breaks func(*wire) f
 		// The wire's, whose writes to a closed connection get stuck sometimes.
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
 		// Those that wait for the server, which may have been started again.
-		goleak.IgnoreAnyFunction("github.com/sojourn-go/sojourn/internal/servers.(*Server).Start.func1"),
+		goleak.IgnoreAnyFunction("github.com/sojourn-go/sojourn/internal/test/servers.(*Server).Start.func1"),
 		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"),
 	); err != nil {
 		t.Errorf("after %d failures: %v", failures, err)

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // postgresRestarts are the ways in which PostgreSQL comes back. It is durable

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/programs"
+	"github.com/sojourn-go/sojourn/internal/test/programs"
 )
 
 // patience bounds every wait for something that must happen. It says nothing

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/programs"
+	"github.com/sojourn-go/sojourn/internal/test/programs"
 )
 
 // In make soak these are ten thousand streams, each of a session of its own, at

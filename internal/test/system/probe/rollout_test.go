@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/programs"
+	"github.com/sojourn-go/sojourn/internal/test/programs"
 )
 
 // machines are replicas with a key file each, as on machines of their own.

@@ -15,8 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/programs"
-	"github.com/sojourn-go/sojourn/internal/servers"
+	"github.com/sojourn-go/sojourn/internal/test/programs"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // The tests in this file run several probes on one store behind one address,

@@ -20,9 +20,9 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/faults"
 	"github.com/sojourn-go/sojourn/internal/seal"
-	"github.com/sojourn-go/sojourn/internal/sitetest"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/ops"
