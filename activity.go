@@ -105,11 +105,18 @@ func halfUntil(deadline, now time.Time) time.Duration {
 // wake runs when half of the time until the deadline is over. It does not hold
 // the session's lock while it asks the store.
 func (s *session) wake() {
+	s.aside(func() {
+		st, live := s.last, s.mayOutlive()
+		if live {
+			go s.ask(st)
+		}
+	})
+}
+
+// ask notes the activity, and sets the timer again.
+func (s *session) ask(st *stored.State) {
 	m := s.m
-	s.lockAside()
-	st, live := s.last, s.mayOutlive()
-	s.mu.Unlock()
-	if !live || m.begin() != nil {
+	if m.begin() != nil {
 		return
 	}
 	defer m.end()
@@ -120,28 +127,30 @@ func (s *session) wake() {
 	if errors.Is(err, errors.ErrUnsupported) {
 		err = m.stored.Rewrite(ctx, st)
 	}
-
-	s.lockAside()
-	defer s.mu.Unlock()
-	if errors.Is(err, stored.ErrGone) || !s.mayOutlive() {
-		return
-	}
-	if err == nil {
-		next := *s.last
-		next.Meta.Seen, next.Meta.Deadline = rules.Later(next.Meta.Seen, seen), rules.Later(next.Meta.Deadline, deadline)
-		s.last, s.noted = &next, now
-	}
-	// After a failure, it is tried again in half of the time that is left.
-	if now := m.now(); !now.After(s.last.Meta.Deadline) {
-		s.awake.Reset(halfUntil(s.last.Meta.Deadline, now))
-	}
+	s.aside(func() {
+		if errors.Is(err, stored.ErrGone) || !s.mayOutlive() {
+			return
+		}
+		if err == nil {
+			next := *s.last
+			next.Meta.Seen, next.Meta.Deadline = rules.Later(next.Meta.Seen, seen), rules.Later(next.Meta.Deadline, deadline)
+			s.last, s.noted = &next, now
+		}
+		// After a failure, it is tried again in half of the time that is left.
+		if now := m.now(); !now.After(s.last.Meta.Deadline) {
+			s.awake.Reset(halfUntil(s.last.Meta.Deadline, now))
+		}
+	})
 }
 
-// lockAside locks mu for the timer's goroutine. A commit holds mu while it waits
-// for its next try, and this wait must not look like work to a clock that moves
-// only when all goroutines wait, as that of testing/synctest does.
-func (s *session) lockAside() {
-	for !s.mu.TryLock() {
-		time.Sleep(time.Millisecond)
+// aside runs f with mu held, for the timer: at once, or when whoever has mu, such
+// as a commit that waits for its next try, has let it go. Nothing waits meanwhile
+// but another timer, so that a request's end never meets a goroutine of this kind.
+func (s *session) aside(f func()) {
+	if !s.mu.TryLock() {
+		time.AfterFunc(time.Millisecond, func() { s.aside(f) })
+		return
 	}
+	defer s.mu.Unlock()
+	f()
 }
