@@ -18,8 +18,14 @@ import (
 // until they have ended, so that whoever comes in between waits for their end,
 // too. Or it refuses.
 //
+// A caller that has reserved its place before, and starts over, has had its turn:
+// others have counted it since. It may have to go itself, in the order of all, and
+// then nobody else goes for it; and if its place is gone, somebody has ended it,
+// and it has to look again.
+//
 // Its arguments are the new session's entry, how many others may stay, whether
-// to refuse, the one that is replaced, and the entries that the caller found
+// to refuse, the one that is replaced, whether the caller has found its own entry,
+// and the entries that the caller found
 // without a live session, each behind a letter that says why. All others count,
 // those too that the caller has not seen: somebody has just reserved a place. The
 // order is that of store.UserLimit.InTheWay.
@@ -27,18 +33,22 @@ var reserveScript = newScript(`
 local key, id, expires, created = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local room, refuse, replaced = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 local why = {}
-for i = 7, #ARGV do why[string.sub(ARGV[i], 2)] = string.sub(ARGV[i], 1, 1) end
+local again = redis.call('HEXISTS', key, id) == 1
+if ARGV[7] == '1' and not again then return -1 end
+for i = 8, #ARGV do why[string.sub(ARGV[i], 2)] = string.sub(ARGV[i], 1, 1) end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local others, live = {}, 0
 local all = redis.call('HGETALL', key)
 for i = 1, #all, 2 do
 	local other = all[i]
-	if other ~= id and other ~= replaced then
+	if other ~= replaced and (again or other ~= id) then
 		local written, _, born = struct.unpack('>I6I6I6', all[i + 1])
 		local old = written + 60000 < now
 		local late = why[other] == 'l'
-		if not why[other] or late or why[other] == 'a' and not old then
+		if other == id then
+			table.insert(others, {id = other, born = born})
+		elseif not why[other] or late or why[other] == 'a' and not old then
 			table.insert(others, {id = other, born = born, late = late})
 			if not late then live = live + 1 end
 		elseif why[other] ~= 'x' and old then
@@ -49,10 +59,14 @@ end
 if refuse and live > room then return 0 end
 -- In the same order for everybody; that of texts depends on the server's locale.
 table.sort(others, function(a, b)
-	if a.late ~= b.late then return a.late end
+	if (a.late or false) ~= (b.late or false) then return a.late end
 	if a.born ~= b.born then return a.born < b.born end
 	return (struct.unpack('>I6', a.id)) < (struct.unpack('>I6', b.id))
 end)
+if again then room = room + 1 end -- it is one of them
+for i = 1, #others - room do
+	if others[i].id == id then return -2 end
+end
 redis.call('HSET', key, id, struct.pack('>I6I6I6', now, expires, created))
 local ttl = redis.call('PTTL', key)
 if ttl < 0 or now + ttl < expires + 60000 then redis.call('PEXPIREAT', key, expires + 60000) end
@@ -78,7 +92,11 @@ const (
 	limitTries = 8
 )
 
-var errUnsettled = errors.New("the index by user does not keep its entries")
+var (
+	errUnsettled = errors.New("the index by user does not keep its entries")
+	errLookAgain = errors.New("the place that was reserved is gone")
+	errOverdue   = errors.New("later logins have taken the place that was reserved")
+)
 
 // SaveLimited stores a user's new session, as store.UserLimiter says. It takes
 // six round trips, and three more to end others.
@@ -117,11 +135,21 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 			return ended, store.ErrConflict
 		}
 		begun := time.Now()
-		victims, err := s.reserve(ctx, &rec, limit, found.idle)
-		if errors.Is(err, store.ErrLimit) {
+		victims, err := s.reserve(ctx, &rec, limit, found)
+		switch {
+		case errors.Is(err, errLookAgain):
+			continue
+		case errors.Is(err, errOverdue):
+			// Whoever is next in the order would end it. A save of it that is still
+			// under way meets the tombstone.
+			_, err := s.evict(ctx, rec.User, []store.ID{rec.ID}, limit.Until)
+			if err != nil {
+				return ended, failed("save: make room", err)
+			}
+			return ended, store.ErrConflict
+		case errors.Is(err, store.ErrLimit):
 			return ended, store.ErrLimit
-		}
-		if err != nil {
+		case err != nil:
 			return ended, failed("save: reserve a place", err)
 		}
 		gone, err := s.evict(ctx, rec.User, append(victims, found.ended...), limit.Until)
@@ -197,12 +225,21 @@ func (s *Store) look(ctx context.Context, rec *store.Record) (c census, err erro
 	return c, nil
 }
 
-// reserve runs reserveScript. It returns store.ErrLimit if there is no room.
-func (s *Store) reserve(ctx context.Context, rec *store.Record, limit store.UserLimit, idle []string) ([]store.ID, error) {
-	args := append(entry(rec), strconv.Itoa(limit.Max-1), flag(limit.Refuse), string(limit.Replaces[:]))
-	m, err := s.evalKept(ctx, reserveScript, s.userKey(rec.User), append(args, idle...)...)
-	if n, e := m.AsInt64(); m.IsInt64() && e == nil && n == refused {
-		return nil, store.ErrLimit
+// reserve runs reserveScript. It returns store.ErrLimit if there is no room,
+// errLookAgain if the place that found says is reserved is gone, and errOverdue if
+// it is another session's turn.
+func (s *Store) reserve(ctx context.Context, rec *store.Record, limit store.UserLimit, found census) ([]store.ID, error) {
+	args := append(entry(rec), strconv.Itoa(limit.Max-1), flag(limit.Refuse), string(limit.Replaces[:]), flag(found.listed))
+	m, err := s.evalKept(ctx, reserveScript, s.userKey(rec.User), append(args, found.idle...)...)
+	if n, e := m.AsInt64(); m.IsInt64() && e == nil {
+		switch n {
+		case refused:
+			return nil, store.ErrLimit
+		case -1:
+			return nil, errLookAgain
+		case -2:
+			return nil, errOverdue
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func reserved(t testing.TB, s *Store, rec store.Record, limit store.UserLimit) {
 	t.Helper()
 	found, err := s.look(t.Context(), &rec)
 	must(t, err)
-	_, err = s.reserve(t.Context(), &rec, limit, found.idle)
+	_, err = s.reserve(t.Context(), &rec, limit, found)
 	must(t, err)
 }
 
@@ -354,4 +354,71 @@ func TestParallelLoginsDuringAFailoverLeaveNoMoreThanAllowed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A login that starts over, after a timeout, say, has reserved its place before.
+// Meanwhile another one may have counted it, and ended it. Then nobody else is to
+// go for it: the user would have fewer sessions than allowed.
+func TestALoginThatStartsOverEndsNobodyOnceItWasEndedItself(t *testing.T) {
+	at := func(rec store.Record, ago time.Duration) store.Record {
+		rec.Created = rec.Created.Add(-ago)
+		return rec
+	}
+	t.Run("its place was taken back after it had looked", func(t *testing.T) {
+		_, s := single(t)
+		ids := logins(t, s, ann, 3)
+		first := at(session(ann), time.Minute)
+		found, err := s.look(t.Context(), &first)
+		must(t, err)
+		victims, err := s.reserve(t.Context(), &first, upTo(3), found)
+		must(t, err)
+		_, err = s.evict(t.Context(), ann, victims, time.Now().Add(time.Hour))
+		must(t, err)
+		found, err = s.look(t.Context(), &first) // it starts over
+		must(t, err)
+		limited(t, s, session(ann), upTo(3)) // ends first, which is the oldest and no session yet
+		if _, err := s.reserve(t.Context(), &first, upTo(3), found); !errors.Is(err, errLookAgain) {
+			t.Errorf("reserving again: %v, want that it looks again", err)
+		}
+		if _, err := s.SaveLimited(t.Context(), first, upTo(3)); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("the login: %v, want a conflict", err)
+		}
+		if n := live(t, s, ids...); n != 2 {
+			t.Errorf("%d of the sessions before are live, want the 2 that were not in the way", n)
+		}
+	})
+	t.Run("its place is about to be taken back", func(t *testing.T) {
+		_, s := single(t)
+		ids := logins(t, s, ann, 2)
+		first, second := at(session(ann), time.Minute), session(ann)
+		reserved(t, s, first, upTo(3)) // there is room
+		found, err := s.look(t.Context(), &second)
+		must(t, err)
+		victims, err := s.reserve(t.Context(), &second, upTo(3), found)
+		must(t, err)
+		if len(victims) != 1 || victims[0] != first.ID {
+			t.Fatalf("%d have to make room", len(victims))
+		}
+		if _, err := s.SaveLimited(t.Context(), first, upTo(3)); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("the login that has to make room: %v, want a conflict", err)
+		}
+		_, err = s.evict(t.Context(), ann, victims, time.Now().Add(time.Hour))
+		must(t, err)
+		if _, err := s.SaveLimited(t.Context(), second, upTo(3)); err != nil {
+			t.Error(err)
+		}
+		if n := live(t, s, append(ids, second.ID)...); n != 3 {
+			t.Errorf("%d sessions are live, want 3", n)
+		}
+	})
+	t.Run("it is not in the way", func(t *testing.T) {
+		_, s := single(t)
+		ids := logins(t, s, ann, 3)
+		first := session(ann)
+		reserved(t, s, first, upTo(3))
+		limited(t, s, first, upTo(3), ids[0])
+		if n := live(t, s, append(ids, first.ID)...); n != 3 {
+			t.Errorf("%d sessions are live, want 3", n)
+		}
+	})
 }
