@@ -19,16 +19,14 @@ import (
 // too. Or it refuses.
 //
 // A caller that has reserved its place before, and starts over, has had its turn:
-// others have counted it since. It may have to go itself, in the order of all, and
-// then nobody else goes for it; and if its place is gone, somebody has ended it,
-// and it has to look again.
+// others have counted it since. It may be among those that have to go, in the order
+// of all; and if its place is gone, somebody has ended it, and it has to look again.
 //
 // Its arguments are the new session's entry, how many others may stay, whether
 // to refuse, the one that is replaced, whether the caller has found its own entry,
-// and the entries that the caller found
-// without a live session, each behind a letter that says why. All others count,
-// those too that the caller has not seen: somebody has just reserved a place. The
-// order is that of store.UserLimit.InTheWay.
+// and the entries that it found without a live session, each behind a letter that
+// says why. All others count, those too that the caller has not seen: somebody has
+// just reserved a place. The order is that of store.UserLimit.InTheWay.
 var reserveScript = newScript(`
 local key, id, expires, created = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local room, refuse, replaced = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
@@ -64,9 +62,6 @@ table.sort(others, function(a, b)
 	return (struct.unpack('>I6', a.id)) < (struct.unpack('>I6', b.id))
 end)
 if again then room = room + 1 end -- it is one of them
-for i = 1, #others - room do
-	if others[i].id == id then return -2 end
-end
 redis.call('HSET', key, id, struct.pack('>I6I6I6', now, expires, created))
 local ttl = redis.call('PTTL', key)
 if ttl < 0 or now + ttl < expires + 60000 then redis.call('PEXPIREAT', key, expires + 60000) end
@@ -95,7 +90,6 @@ const (
 var (
 	errUnsettled = errors.New("the index by user does not keep its entries")
 	errLookAgain = errors.New("the place that was reserved is gone")
-	errOverdue   = errors.New("later logins have taken the place that was reserved")
 )
 
 // SaveLimited stores a user's new session, as store.UserLimiter says. It takes
@@ -139,14 +133,6 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 		switch {
 		case errors.Is(err, errLookAgain):
 			continue
-		case errors.Is(err, errOverdue):
-			// Whoever is next in the order would end it. A save of it that is still
-			// under way meets the tombstone.
-			_, err := s.evict(ctx, rec.User, []store.ID{rec.ID}, limit.Until)
-			if err != nil {
-				return ended, failed("save: make room", err)
-			}
-			return ended, store.ErrConflict
 		case errors.Is(err, store.ErrLimit):
 			return ended, store.ErrLimit
 		case err != nil:
@@ -225,9 +211,8 @@ func (s *Store) look(ctx context.Context, rec *store.Record) (c census, err erro
 	return c, nil
 }
 
-// reserve runs reserveScript. It returns store.ErrLimit if there is no room,
-// errLookAgain if the place that found says is reserved is gone, and errOverdue if
-// it is another session's turn.
+// reserve runs reserveScript. It returns store.ErrLimit if there is no room, and
+// errLookAgain if the place that found says is reserved is gone.
 func (s *Store) reserve(ctx context.Context, rec *store.Record, limit store.UserLimit, found census) ([]store.ID, error) {
 	args := append(entry(rec), strconv.Itoa(limit.Max-1), flag(limit.Refuse), string(limit.Replaces[:]), flag(found.listed))
 	m, err := s.evalKept(ctx, reserveScript, s.userKey(rec.User), append(args, found.idle...)...)
@@ -237,8 +222,6 @@ func (s *Store) reserve(ctx context.Context, rec *store.Record, limit store.User
 			return nil, store.ErrLimit
 		case -1:
 			return nil, errLookAgain
-		case -2:
-			return nil, errOverdue
 		}
 	}
 	if err != nil {
