@@ -74,7 +74,7 @@ func (s *session) noteLate(ctx context.Context, now time.Time) {
 	if m.begin() != nil {
 		return
 	}
-	defer m.end()
+	defer m.done()
 	ctx, cancel := m.stored.Bounded(context.WithoutCancel(ctx))
 	defer cancel()
 	if errors.Is(s.noteActivity(ctx, now), errors.ErrUnsupported) {
@@ -119,7 +119,7 @@ func (s *session) ask(st *stored.State) {
 	if m.begin() != nil {
 		return
 	}
-	defer m.end()
+	defer m.done()
 	ctx, cancel := context.WithTimeout(m.stop, m.timeout)
 	defer cancel()
 	now := m.now()

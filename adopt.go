@@ -185,7 +185,7 @@ func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Sessi
 
 // endLegacy ends a session in the library that it came from, and its cookies.
 func (s *session) endLegacy(ctx context.Context, h *record.Header) error {
-	setCookie, err := s.m.adoption.Gone(ctx, h)
+	setCookie, err := s.m.adoption.AfterEnd(ctx, h)
 	if s.setsCookies() {
 		s.jar.SetForeign(setCookie)
 	}

@@ -49,7 +49,7 @@ func (s *session) answer(ctx context.Context, h http.Header, status int, next ph
 	}
 	err := s.commit(ctx, mode)
 	if err != nil {
-		s.leaveAnyway(ctx, err)
+		s.logoutAnyway(ctx, err)
 		next, late = phaseOver, notKept(err)
 	}
 	s.takeBackReference(ctx)
@@ -59,9 +59,9 @@ func (s *session) answer(ctx context.Context, h http.Header, status int, next ph
 	return err
 }
 
-// end keeps what a stored session changed after the first byte; only a Logout,
+// finish keeps what a stored session changed after the first byte; only a Logout,
 // if the handler failed since.
-func (s *session) end(ctx context.Context, failed bool) error {
+func (s *session) finish(ctx context.Context, failed bool) error {
 	s.lock()
 	defer s.mu.Unlock()
 	if s.phase != phaseBody {
@@ -74,7 +74,7 @@ func (s *session) end(ctx context.Context, failed bool) error {
 	err := s.commit(ctx, commitEnd)
 	late := errReturned
 	if err != nil {
-		s.leaveAnyway(ctx, err)
+		s.logoutAnyway(ctx, err)
 		late = notKept(err)
 	} else if now := s.m.now(); !failed && s.last.Where == rules.Stored && s.activityDue(now) {
 		s.noteLate(ctx, now)
@@ -83,9 +83,9 @@ func (s *session) end(ctx context.Context, failed bool) error {
 	return err
 }
 
-// leaveAnyway keeps a Logout although the commit that it was part of has
+// logoutAnyway keeps a Logout although the commit that it was part of has
 // failed: somebody wants to leave this browser. At the least the browser forgets.
-func (s *session) leaveAnyway(ctx context.Context, err error) {
+func (s *session) logoutAnyway(ctx context.Context, err error) {
 	if s.ending == nil || s.ending.carry {
 		return
 	}
@@ -98,9 +98,9 @@ func (s *session) leaveAnyway(ctx context.Context, err error) {
 	s.forget()
 }
 
-// leave is called when the request is over, in any case; why is the reason if
+// release is called when the request is over, in any case; why is the reason if
 // nothing else has ended it before.
-func (s *session) leave(why error) {
+func (s *session) release(why error) {
 	s.lock()
 	defer s.mu.Unlock()
 	if s.phase != phaseOver {
@@ -161,7 +161,7 @@ func (s *session) commit(ctx context.Context, mode commitMode) error {
 		}
 		return err
 	}
-	defer s.m.end()
+	defer s.m.done()
 	// What the handler decided is kept even if the client has gone away.
 	ctx = context.WithoutCancel(ctx)
 	back, fresh, before := s.writesBack(), s.login != nil, s.last
@@ -280,7 +280,7 @@ func (s *session) commitToStore(ctx context.Context, now time.Time) error {
 	err := s.commitStored(ctx)
 	switch {
 	case s.last.Where == rules.Inline:
-		return s.leaveInline(ctx, err, now)
+		return s.outgrown(ctx, err, now)
 	case errors.Is(err, stored.ErrGone):
 		return ErrEnded
 	}
@@ -299,10 +299,10 @@ func (s *session) mayStayVolatile() bool {
 	return s.setsCookies() || s.jar.Floor() == told
 }
 
-// leaveInline goes on after err, with which a session in a cookie was stored. If
+// outgrown goes on after err, with which a session in a cookie was stored. If
 // that is because it had been stored before, and has ended since or moved on
 // without this cookie, then the cookie is a credential that is not good any more.
-func (s *session) leaveInline(ctx context.Context, err error, now time.Time) error {
+func (s *session) outgrown(ctx context.Context, err error, now time.Time) error {
 	var gone *stored.Gone
 	ended := errors.As(err, &gone)
 	switch {

@@ -100,7 +100,7 @@ func furnish(m *core, cfg *Config) {
 // now is the time in the precision that is stored.
 func (m *core) now() time.Time { return time.Now().Add(m.ahead).UTC().Truncate(time.Millisecond) }
 
-// begin registers work that Close waits for, until the caller calls end.
+// begin registers work that Close waits for, until the caller calls done.
 func (m *core) begin() error {
 	if !m.open.TryRLock() { // Close has it, or waits for it
 		return ErrClosed
@@ -108,7 +108,7 @@ func (m *core) begin() error {
 	return nil
 }
 
-func (m *core) end() { m.open.RUnlock() }
+func (m *core) done() { m.open.RUnlock() }
 
 const (
 	sweepInterval = 10 * time.Minute
@@ -125,7 +125,7 @@ func (m *core) sweep(ctx context.Context) (int, error) {
 	if err := m.begin(); err != nil {
 		return 0, err
 	}
-	defer m.end()
+	defer m.done()
 	total := 0
 	for {
 		n, err := sweeper.Sweep(ctx, sweepAge, sweepBatch)

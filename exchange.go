@@ -324,16 +324,16 @@ func (q *exchange) finish() {
 	q.mu.Lock()
 	discarded := q.discarded
 	q.mu.Unlock()
-	if err := s.end(q.Context, discarded); err != nil {
+	if err := s.finish(q.Context, discarded); err != nil {
 		q.m.count.late.Add(1)
 		q.m.log.Error("changes made after the response had started were lost",
 			slog.String("session", s.Handle()), slog.Any("error", err))
 	}
 }
 
-// leave is called in any case, also when the handler panicked: then nothing
+// release is called in any case, also when the handler panicked: then nothing
 // was committed, and nothing will be. A middleware outside may still answer.
-func (q *exchange) leave() {
+func (q *exchange) release() {
 	q.mu.Lock()
 	read := q.read
 	q.mu.Unlock()
@@ -341,7 +341,7 @@ func (q *exchange) leave() {
 		q.m.limitCaching(q.inner.Header(), q.r.Pattern)
 	}
 	if s := q.close(errPanicked); s != nil { // or it has returned, before
-		s.leave(errPanicked)
+		s.release(errPanicked)
 	}
 }
 

@@ -139,7 +139,7 @@ func (s *session) commitLogin(ctx context.Context) error {
 	defer cancel()
 	before, other := s.last, s.login.Drop
 	if other {
-		if err := m.adoption.Leave(ctx, before); err != nil {
+		if err := m.adoption.BeforeEnd(ctx, before); err != nil {
 			return err
 		}
 	}
@@ -223,7 +223,7 @@ func (s *session) countMove(ctx context.Context, st *stored.State) {
 func (s *session) endLast(ctx context.Context) error {
 	m := s.m
 	before := s.last
-	if err := m.adoption.Leave(ctx, before); err != nil {
+	if err := m.adoption.BeforeEnd(ctx, before); err != nil {
 		return err
 	}
 	if s.last.Where == rules.Stored {

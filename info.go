@@ -159,7 +159,7 @@ func (m *core) whatBecameOf(ctx context.Context, id store.ID) (deadline time.Tim
 	if err := m.begin(); err != nil {
 		return deadline, err
 	}
-	defer m.end()
+	defer m.done()
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	st, err := m.stored.Load(ctx, stored.Who{ID: id}, 0)

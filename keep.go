@@ -103,7 +103,7 @@ func (s *session) takeBackReference(ctx context.Context) {
 	if !s.unproven || s.last.Where != rules.Stored || s.m.begin() != nil {
 		return
 	}
-	defer s.m.end()
+	defer s.m.done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.timeout)
 	defer cancel()
 	switch st, err := s.m.stored.Load(ctx, s.last.Who, 0); {

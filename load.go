@@ -28,7 +28,7 @@ func (s loader) load(ctx context.Context) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
-	defer m.end()
+	defer m.done()
 	now := m.now()
 	s.last, s.isNew, s.loaded = stored.Nothing, true, now
 	s.background = request.DeclaresBackground(s.in)

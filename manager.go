@@ -47,7 +47,7 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 		}
 		q := &exchange{Context: r.Context(), m: m, inner: w, encoding: w.Header()["Content-Encoding"]}
 		q.r = r.WithContext(q)
-		defer q.leave()
+		defer q.release()
 		next.ServeHTTP(q, q.r)
 		q.finish()
 	})

@@ -255,13 +255,7 @@ func (s *Session) Get(name string, into any) error {
 // name that cannot be used (empty, over 255 bytes, or starting with "_"),
 // fails the commit with [ErrBadValue].
 func (s *Session) Set(name string, value any) {
-	raw, err := values.Encode(value)
-	if err != nil {
-		err = values.Bad("encode", name, reflect.TypeOf(value), err)
-	}
-	if bad := checkName(name); bad != nil {
-		err = bad
-	}
+	raw, err := encodeNamed(name, value)
 	s.lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -269,6 +263,17 @@ func (s *Session) Set(name string, value any) {
 		return
 	}
 	s.put(draft.Slot{Name: name}, raw)
+}
+
+func encodeNamed(name string, value any) ([]byte, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	raw, err := values.Encode(value)
+	if err != nil {
+		return nil, values.Bad("encode", name, reflect.TypeOf(value), err)
+	}
+	return raw, nil
 }
 
 // Has reports whether the session has a value of that name.

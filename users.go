@@ -29,7 +29,7 @@ func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
-	defer m.end()
+	defer m.done()
 	return m.adoption.Refuse(ctx, user)
 }
 
@@ -120,7 +120,7 @@ func (m *core) userSessions(ctx context.Context, user string) ([]*stored.State, 
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
-	defer m.end()
+	defer m.done()
 	if user == "" {
 		return nil, nil
 	}
@@ -143,7 +143,7 @@ func (m *core) findHandle(ctx context.Context, handle string, skew time.Duration
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
-	defer m.end()
+	defer m.done()
 	if m.store == nil {
 		return nil, ErrNotFound
 	}
@@ -170,7 +170,7 @@ func (m *core) revokeWithin(ctx context.Context, st *stored.State, reason string
 	if err := m.begin(); err != nil {
 		return err
 	}
-	defer m.end()
+	defer m.done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.timeout)
 	defer cancel()
 	return m.revoke(ctx, st, reason)
@@ -178,7 +178,7 @@ func (m *core) revokeWithin(ctx context.Context, st *stored.State, reason string
 
 // revoke ends a session whatever its version.
 func (m *core) revoke(ctx context.Context, st *stored.State, reason string) error {
-	if err := m.adoption.Leave(ctx, st); err != nil {
+	if err := m.adoption.BeforeEnd(ctx, st); err != nil {
 		return err
 	}
 	end := m.stored.Delete
@@ -189,7 +189,7 @@ func (m *core) revoke(ctx context.Context, st *stored.State, reason string) erro
 		return err
 	}
 	m.ended(ctx, st.ID, st.Rec.Header.User, reason)
-	_, err := m.adoption.Gone(ctx, &st.Rec.Header)
+	_, err := m.adoption.AfterEnd(ctx, &st.Rec.Header)
 	return err
 }
 
@@ -207,7 +207,7 @@ func (m *core) revokeUser(ctx context.Context, user, reason string, keep []strin
 	if err := m.begin(); err != nil {
 		return 0, err
 	}
-	defer m.end()
+	defer m.done()
 	if user == "" {
 		return 0, nil
 	}

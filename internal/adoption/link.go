@@ -106,9 +106,9 @@ func (a *Adoption) mark(kind, source, what string) store.ID {
 	return store.HashIdentifier(a.Identify(kind, source, what))
 }
 
-// Leave comes before the end of a session by Logout, or by the login of
+// BeforeEnd comes before the end of a session by Logout, or by the login of
 // somebody else: from here on no copy of its legacy cookie is adopted.
-func (a *Adoption) Leave(ctx context.Context, last *stored.State) error {
+func (a *Adoption) BeforeEnd(ctx context.Context, last *stored.State) error {
 	h := &last.Rec.Header
 	l, ok := linkOf(h)
 	if !ok {
@@ -130,9 +130,9 @@ func (a *Adoption) Leave(ctx context.Context, last *stored.State) error {
 	return a.refuseIssued(ctx, l.Source, h.User, rules.Later(now, record.Time(l.Issued)), now)
 }
 
-// Gone comes after the end of a session: it ends it in the library that it came
+// AfterEnd comes after the end of a session: it ends it in the library that it came
 // from, too, and returns the cookies that say so.
-func (a *Adoption) Gone(ctx context.Context, h *record.Header) (setCookie []string, err error) {
+func (a *Adoption) AfterEnd(ctx context.Context, h *record.Header) (setCookie []string, err error) {
 	l, ok := linkOf(h)
 	from := a.format(l.Source)
 	if !ok || from == nil {

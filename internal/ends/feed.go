@@ -23,8 +23,9 @@ const (
 	// that loaded the session before it and ask for its end only afterwards.
 	feedMemory = 2 * time.Minute
 
-	// feedIdle is how long the feed is read after the last stream has ended.
-	feedIdle = 30 * time.Second
+	// idlePolls is how often the feed is read on after the last stream has ended:
+	// for half a minute.
+	idlePolls = int(30 * time.Second / feedInterval)
 
 	// feedFailures is after how many failed readings in a row the feed starts
 	// anew: its place may be gone with the server's data.
@@ -58,7 +59,7 @@ type Feed struct {
 	// listening is when the feed began to hear every end; zero = it does not yet.
 	listening time.Time
 	heard     map[store.ID]time.Time
-	quiet     time.Time // since when nobody waits; zero = somebody does
+	idle      int // polls in a row at which nobody was waiting
 }
 
 // New returns a Feed that reads nothing until somebody waits, and nothing any
@@ -98,7 +99,7 @@ func (f *Feed) follow(w *Watch, loaded time.Time) {
 		f.reading, f.heard = true, map[store.ID]time.Time{}
 		go f.read()
 	}
-	f.quiet = time.Time{}
+	f.idle = 0
 	_, over := f.heard[w.id]
 	look := over || !f.listening.IsZero() && f.mayHaveMissed(loaded)
 	f.mu.Unlock()
@@ -211,15 +212,10 @@ func (f *Feed) lost() {
 func (f *Feed) done() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := time.Now()
-	switch {
-	case !f.watches.empty():
-		f.quiet = time.Time{}
-		return false
-	case f.quiet.IsZero():
-		f.quiet = now
-		return false
-	case now.Sub(f.quiet) < feedIdle:
+	if f.idle++; !f.watches.empty() {
+		f.idle = 0
+	}
+	if f.idle <= idlePolls {
 		return false
 	}
 	f.reading, f.listening, f.heard = false, time.Time{}, nil

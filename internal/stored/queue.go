@@ -217,14 +217,21 @@ func (j *job) runAlone(ctx context.Context, known *State) (next *State, err erro
 // or nil if the session is not known to be stored.
 func newest(known *State, jobs ...*job) *State {
 	for _, j := range jobs {
-		st := j.Base
-		// A job's own state is preferred among equals: its draft was made on it.
-		if st.Where == rules.Stored && (known == nil || st.Meta.Version > known.Meta.Version ||
-			(st.Volatile != 0 || known.Volatile == 0) && st.Meta.Base() == known.Meta.Base()) {
+		if st := j.Base; st.Where == rules.Stored && (known == nil || st.atLeast(known)) {
 			known = st
 		}
 	}
 	return known
+}
+
+// atLeast reports whether a job had better start from st than from known, another
+// state of the same session. Of equal ones it is the job's own, because its draft
+// was made on that; but not one that lacks the volatile values which the other has.
+func (st *State) atLeast(known *State) bool {
+	if st.Meta.Base() == known.Meta.Base() {
+		return st.Volatile != 0 || known.Volatile == 0
+	}
+	return st.Meta.Version > known.Meta.Version
 }
 
 // saveMerged applies the changes of all jobs, in order, to the newest state of
