@@ -238,7 +238,7 @@ func (s *session) commitChanges(ctx context.Context) error {
 		next.Expire(now.UnixMilli())
 		in, err := s.m.cookies.Seal(next, s.identity().Identifier, s.jar.Known(), true, s.background, now)
 		if err == nil {
-			s.keepInline(in, now)
+			s.keepInline(&in, now)
 			return nil
 		}
 		if s.m.mode == CookieOnly || !errors.Is(err, ErrTooLarge) {
@@ -362,7 +362,8 @@ func (s *session) commitStored(ctx context.Context) error {
 	s.countMove(ctx, res.State)
 	s.keepStored(res.State, rotates)
 	if res.Behind {
-		s.draft.Start(&res.Mine)
+		mine := res.Mine
+		s.draft.Start(&mine)
 	}
 	return nil
 }

@@ -202,8 +202,8 @@ func (s *session) commitLoginInline() error {
 		return err
 	}
 	s.m.count.logins.Add(1)
-	s.m.tell(s.context(), s.event(EventLogin, inlineState(in)))
-	s.keepInline(in, now)
+	s.m.tell(s.context(), s.event(EventLogin, inlineState(&in)))
+	s.keepInline(&in, now)
 	return nil
 }
 

@@ -138,7 +138,7 @@ func (s *session) doChores(ctx context.Context) {
 			m.log.Warn("could not refresh a session cookie", slog.Any("error", err))
 			return
 		}
-		s.keepInline(in, now)
+		s.keepInline(&in, now)
 		return
 	}
 	h := &s.last.Rec.Header

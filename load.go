@@ -42,12 +42,14 @@ func (s loader) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	switch in := a.Inline; {
+	switch {
 	case st != nil:
 		s.last, s.isNew = st, false
-	case in != nil:
-		s.last, s.isNew = inlineState(in), false
-		s.jar.Knows(string(s.last.Identifier))
+	case a.HasInline:
+		s.last, s.isNew = inlineState(&a.Inline), false
+		if s.jar.HasMarks() { // else nothing to make a text for
+			s.jar.Knows(string(s.last.Identifier))
+		}
 	}
 	if s.last.Where == rules.Nowhere {
 		if err := s.adopt(ctx, now); err != nil {

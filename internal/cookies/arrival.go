@@ -20,7 +20,8 @@ import (
 // the cookies of before beside the new ones.
 type Arrival struct {
 	References []Reference // one of each session, in the order in which they are to be tried
-	Inline     *Inline     // the newest session that a cookie holds; nil = none
+	Inline     Inline      // the newest session that a cookie holds
+	HasInline  bool
 	// Foreign are the values of references that were sealed with an unknown key.
 	// Another replica may know it.
 	Foreign  []string
@@ -215,7 +216,7 @@ func (r *reader) addState(value string, plain []byte, stale bool) error {
 	if len(plain) == 0 {
 		return wire.ErrFormat
 	}
-	if r.Inline != nil || len(r.floors) > 0 {
+	if r.HasInline || len(r.floors) > 0 {
 		r.Jar.several = true
 	}
 	switch plain[0] {
@@ -234,12 +235,12 @@ func (r *reader) addState(value string, plain []byte, stale bool) error {
 		if err != nil {
 			return err
 		}
-		if r.Inline != nil && !newer(&in.Rec.Header, &r.Inline.Rec.Header) {
+		if r.HasInline && !newer(&in.Rec.Header, &r.Inline.Rec.Header) {
 			return nil
 		}
 		in.Size = r.c.size(len(value))
 		r.Jar.state, r.Jar.stateStale = inline, stale
-		r.Inline = in
+		r.Inline, r.HasInline = in, true
 		return nil
 	default:
 		return wire.ErrFormat

@@ -235,20 +235,18 @@ type Inline struct {
 var errInlineLogin = errors.New("sojourn: a login in a cookie, where logins are stored")
 
 // inline returns the session in a state cookie's plain text.
-func (c *Cookies) inline(plain []byte, now time.Time) (*Inline, error) {
-	rec, err := record.Parse(plain)
-	if err != nil {
-		return nil, err
+func (c *Cookies) inline(plain []byte, now time.Time) (in Inline, err error) {
+	if in.Rec, err = record.Parse(plain); err != nil {
+		return in, err
 	}
-	in := &Inline{Rec: rec}
 	h := &in.Rec.Header
 	if len(h.Identifier) != record.IdentifierSize || h.Counter == 0 {
-		return nil, wire.ErrFormat
+		return in, wire.ErrFormat
 	}
 	if h.User != "" && c.Limits.Mode != rules.CookieOnly {
 		// From the time when this manager was CookieOnly: there was no server side
 		// then, and a copy of it would survive every logout.
-		return nil, errInlineLogin
+		return in, errInlineLogin
 	}
 	if _, in.Mended = c.Limits.Mend(h, time.Time{}, now); in.Mended {
 		c.Mended()
@@ -257,7 +255,7 @@ func (c *Cookies) inline(plain []byte, now time.Time) (*Inline, error) {
 	// The configuration may have allowed more when the cookie was sealed.
 	end := rules.Earlier(record.Time(h.Expires), c.Limits.LifetimeEnd(h))
 	if now.After(c.Limits.IdleDeadline(h, record.Time(h.Seen), end)) {
-		return nil, fault.Expired
+		return in, fault.Expired
 	}
 	return in, nil
 }
@@ -266,7 +264,7 @@ func (c *Cookies) inline(plain []byte, now time.Time) (*Inline, error) {
 // it takes possession. changed says that it is more than a refresh, and quiet that
 // the request does not count as activity. known is what the cookie says beside the
 // session: a mark of [Jar.Known].
-func (c *Cookies) Seal(r record.Record, identifier []byte, known wire.Mark, changed, quiet bool, now time.Time) (*Inline, error) {
+func (c *Cookies) Seal(r record.Record, identifier []byte, known wire.Mark, changed, quiet bool, now time.Time) (Inline, error) {
 	h := &r.Header
 	h.Identifier = identifier
 	if !quiet || h.Seen == 0 {
@@ -292,15 +290,15 @@ func (c *Cookies) Seal(r record.Record, identifier []byte, known wire.Mark, chan
 	marked := len(plain) // is not counted: it goes away by itself
 	plain = r.Append(append(plain, wire.StateInline))
 	if n := len(plain) - marked - 1; n > c.Limits.MaxSize {
-		return nil, fault.Size(n, c.Limits.MaxSize)
+		return Inline{}, fault.Size(n, c.Limits.MaxSize)
 	}
 	size := c.size(sealedLen(len(plain) - marked))
 	if size > c.Limits.InlineLimit {
-		return nil, fault.Size(size, c.Limits.InlineLimit)
+		return Inline{}, fault.Size(size, c.Limits.InlineLimit)
 	}
 	value, err := c.seal(seal.State, plain)
 	if err != nil {
-		return nil, err
+		return Inline{}, err
 	}
-	return &Inline{Rec: r, Size: size, value: value}, nil
+	return Inline{Rec: r, Size: size, value: value}, nil
 }

@@ -68,6 +68,9 @@ func (j *Jar) Refused() bool { return j.refused != (wire.Mark{}) }
 // Known is the mark by which the browser goes on saying what it knows.
 func (j *Jar) Known() wire.Mark { return j.known }
 
+// HasMarks reports whether the browser says that it knows anything of this kind.
+func (j *Jar) HasMarks() bool { return len(j.marks) > 0 }
+
 // Knows reports whether the browser says that it knows that these credentials
 // were refused, so that its next cookie goes on saying so.
 func (j *Jar) Knows(credentials ...string) bool {
