@@ -231,24 +231,56 @@ const (
 	leaveTime  = 200 * time.Millisecond
 	leaveDelay = 20 * time.Millisecond
 
+	// settleTime is for how long a connection rests after a statement on it was taken
+	// back.
+	settleTime = 100 * time.Millisecond
+
 	// pingTime is how long a connection may take to show that it is alive.
 	pingTime = time.Second
 )
 
-// withdrawal takes a statement back whose context has ended.
+// withdrawal takes a statement back whose context has ended. pgx's own handler
+// breaks its request off when the statement ends first, and PgBouncer before 1.19
+// does not survive that ("bad client state"). This one sees a request through that
+// it has begun.
 type withdrawal struct {
-	conn *pgconn.PgConn
-	*pgconn.CancelRequestContextWatcherHandler
+	conn     *pgconn.PgConn
+	ended    chan struct{} // closed when the statement has ended
+	finished chan struct{} // closed when nothing is sent any more
 }
 
+// HandleCancel is called when the statement's context has ended.
 func (w *withdrawal) HandleCancel(ctx context.Context) {
-	w.CancelRequestContextWatcherHandler = &pgconn.CancelRequestContextWatcherHandler{
-		Conn: w.conn, CancelRequestDelay: cancelDelay, DeadlineDelay: cancelTime,
-	}
+	delay, wait := cancelDelay, cancelTime
 	if ctx.Value(ownFlight{}) != nil {
-		w.CancelRequestDelay, w.DeadlineDelay = leaveDelay, leaveTime
+		delay, wait = leaveDelay, leaveTime
 	}
-	w.CancelRequestContextWatcherHandler.HandleCancel(ctx)
+	ended, finished := make(chan struct{}), make(chan struct{})
+	w.ended, w.finished = ended, finished
+	_ = w.conn.Conn().SetDeadline(time.Now().Add(wait)) // a closed one fails by itself
+	go func() {
+		defer close(finished)
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-ended:
+			return
+		case <-timer.C:
+		}
+		request, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
+		defer cancel()
+		_ = w.conn.CancelRequest(request) // without it, the deadline ends the statement
+		// The server passes the request on after it has taken it: it must not meet
+		// the next statement.
+		time.Sleep(settleTime)
+	}()
+}
+
+// HandleUnwatchAfterCancel is called when the statement has ended.
+func (w *withdrawal) HandleUnwatchAfterCancel() {
+	close(w.ended)
+	<-w.finished
+	_ = w.conn.Conn().SetDeadline(time.Time{})
 }
 
 // Close closes the connections that Open made.
