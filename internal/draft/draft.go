@@ -103,8 +103,9 @@ func (d *Draft) Set(k Slot, raw []byte, fresh bool) (changed bool) {
 		return false
 	}
 	ch := d.of(k.Name)
-	ch.Slot, ch.base, ch.value, ch.updates = k, baseSet, raw, nil
-	d.show(k, raw)
+	ch.keep(k)
+	ch.base, ch.value, ch.updates = baseSet, raw, nil
+	d.show(ch.Slot, raw)
 	return true
 }
 
@@ -155,7 +156,7 @@ func (d *Draft) Update(k Slot, f Update, fresh bool) (next []byte, changed bool,
 		return next, false, err
 	}
 	ch := d.of(k.Name)
-	ch.Slot = k
+	ch.keep(k)
 	switch {
 	case ch.base == baseKept:
 		if len(ch.updates) == 0 && ok {
@@ -168,7 +169,7 @@ func (d *Draft) Update(k Slot, f Update, fresh bool) (next []byte, changed bool,
 	default:
 		ch.base, ch.value = baseSet, next
 	}
-	d.show(k, next)
+	d.show(ch.Slot, next)
 	return next, true, nil
 }
 
@@ -187,7 +188,7 @@ func (d *Draft) Clear() (changed bool) {
 	d.cleared, d.index = true, nil
 	d.keys = slices.DeleteFunc(d.keys, func(k change) bool { return k.taken == nil })
 	for i := range d.keys {
-		d.keys[i] = change{Slot: d.keys[i].Slot, taken: d.keys[i].taken, base: baseRemoved}
+		d.keys[i] = change{Slot: Slot{Name: d.keys[i].Name}, taken: d.keys[i].taken, base: baseRemoved}
 	}
 	d.edit().RemoveAll()
 	return true
@@ -280,6 +281,13 @@ func (d *Draft) apply(c *change, r *record.Record, now int64) error {
 	return nil
 }
 
+// keep notes how the value is kept from now on. A name that is set without a Key
+// keeps the flags that its Key gave it, before this request or in it.
+func (c *change) keep(k Slot) {
+	k.Flags |= c.Flags
+	c.Slot = k
+}
+
 // show puts a value into the view, or removes it.
 func (d *Draft) show(k Slot, raw []byte) {
 	if raw == nil {
@@ -293,8 +301,7 @@ func (d *Draft) show(k Slot, raw []byte) {
 	put(d.edit(), k, raw, now)
 }
 
-// put puts a value into r. A name that was set without a Key keeps what its Key
-// said before.
+// put puts a value into r, with the flags that it has there.
 func put(r *record.Record, k Slot, raw []byte, now int64) {
 	next := record.Field{Name: k.Name, Flags: k.Flags, Value: raw}
 	if old, ok := r.Find(k.Name); ok {
@@ -337,6 +344,9 @@ func (d *Draft) of(name string) *change {
 	if i < 0 {
 		i = len(d.keys)
 		ch := change{Slot: Slot{Name: name}}
+		if f, ok := d.view.Find(name); ok {
+			ch.Flags = f.Flags
+		}
 		if d.cleared {
 			ch.base = baseRemoved
 		}
