@@ -74,11 +74,23 @@ func (d *Draft) now() time.Time {
 
 // Rebase does the changes to r, and goes on from there with all of them.
 func (d *Draft) Rebase(r *record.Record) error {
-	view, err := d.Apply(r, d.now())
-	if err == nil {
-		d.base, d.view, d.own = r, view, true
+	now := d.now()
+	view, err := d.Apply(r, now)
+	if err != nil {
+		return err
 	}
-	return err
+	d.base, d.view, d.own = r, view, true
+	for i := range d.keys {
+		ch := &d.keys[i]
+		f, ok := r.Find(ch.Name)
+		if ok && !d.cleared {
+			ch.Flags |= f.Flags
+		}
+		if ch.found = nil; ok && f.Live(now.UnixMilli()) && len(ch.updates) > 0 {
+			ch.found = f.Value
+		}
+	}
+	return nil
 }
 
 // View is the session as the request sees it. Its caller changes nothing in it.
