@@ -142,12 +142,13 @@ func TestLimitWritesNotIntoTheHandlersSlices(t *testing.T) {
 	a, b := http.Header{"Cache-Control": lines, "Vary": vary, "cache-control": {"private"}, "vary": {"Accept-Language"}}, http.Header{"Cache-Control": lines, "Vary": vary}
 	Limit(a)
 	a.Add("Vary", "X")
+	a.Add("Cache-Control", "X")
 	if !slices.Equal(b["Cache-Control"], []string{"public"}) || !slices.Equal(b["Vary"], []string{"Accept"}) ||
 		!slices.Equal(lines[:2], []string{"public", ""}) || !slices.Equal(vary[:2], []string{"Accept", ""}) {
 		t.Errorf("the other header is %q", b)
 	}
-	if a["Cache-Control"][0] != "private" {
-		t.Errorf("adding to Vary has changed Cache-Control: %q", a)
+	if a["Cache-Control"][0] != "private" || a["Vary"][0] != "Accept, Accept-Language, Cookie" && a["Vary"][0] != "Accept-Language, Accept, Cookie" {
+		t.Errorf("adding to one field has changed the other: %q", a)
 	}
 }
 
