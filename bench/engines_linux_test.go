@@ -150,7 +150,7 @@ func TestEveryEngineTellsTheSizeOfASession(t *testing.T) {
 func TestDatastoresFormula(t *testing.T) {
 	rec := store.Record{SaveIDs: []store.SaveID{1, 2}, Data: make([]byte, 100)}
 	key := (14 + 1) + (26 + 1) + 16
-	entity := key + (7 + 1 + 8) + (4 + 1 + 16) + (7 + 1 + 8) + (4 + 1 + 8) + (8 + 1 + 8) + (7 + 1 + 8) + (4 + 1 + 100) + 32
+	entity := key + (7 + 1 + 8) + (8 + 1 + 16) + (7 + 1 + 8) + (4 + 1 + 8) + (8 + 1 + 8) + (7 + 1 + 8) + (4 + 1 + 100) + 32
 	index := 2 * (key + 15 + (8 + 1 + 8) + 32)
 	if got := datastoreBytes(rec); got != entity+index {
 		t.Errorf("%d bytes, want %d", got, entity+index)

@@ -183,9 +183,9 @@ func (b *browser) put(t *testing.T, c *Cookies, values string, id byte, before *
 	in, err := c.Seal(r, identifier(id), wire.Mark{}, true, false, now)
 	must(t, err)
 	j := b.read(c).Jar
-	j.SetInline(in, time.Hour)
+	j.SetInline(&in, time.Hour)
 	b.see(t, &j)
-	return in
+	return &in
 }
 
 // refer sets a reference in a browser, whatever it has.
@@ -228,7 +228,7 @@ func TestAReferenceComesBack(t *testing.T) {
 
 	a := b.read(c)
 	wantRejected(t, "ours", a)
-	if len(a.References) != 1 || a.References[0].Generation != 7 || !bytes.Equal(a.References[0].Identifier, identifier(1)) || !a.Jar.Brought || a.Inline != nil {
+	if len(a.References) != 1 || a.References[0].Generation != 7 || !bytes.Equal(a.References[0].Identifier, identifier(1)) || !a.Jar.Brought || a.HasInline {
 		t.Fatalf("%+v", a)
 	}
 	if f := a.Floor(store.ID{1}); f.Version != 9 || !f.Volatile || a.Floor(store.ID{2}) != (wire.Floor{}) || a.Jar.Floor() != f {
@@ -441,7 +441,7 @@ func TestAStateThatIsNotOurs(t *testing.T) {
 		must(t, err)
 		a := c.Read(http.Header{"Cookie": {stateName + "=" + value}}, noon)
 		wantRejected(t, name, &a, test.err)
-		if a.Inline != nil || len(a.floors) != 0 {
+		if a.HasInline || len(a.floors) != 0 {
 			t.Errorf("%s: it is something", name)
 		}
 	}
@@ -516,7 +516,7 @@ func TestWhatTheBrowserHasLearnedOfARefusal(t *testing.T) {
 
 	a = b.read(c)
 	wantRejected(t, "told", a)
-	if a.Inline == nil || text(&a.Inline.Rec) != "a=1" {
+	if !a.HasInline || text(&a.Inline.Rec) != "a=1" {
 		t.Errorf("the session in the cookie is lost: %+v", a.Inline)
 	}
 	unknowing := a.Jar
@@ -535,7 +535,7 @@ func TestWhatTheBrowserHasLearnedOfARefusal(t *testing.T) {
 	// The next cookie goes on saying so.
 	next, err := c.Seal(a.Inline.Rec.Clone(), identifier(5), a.Jar.Known(), true, false, noon)
 	must(t, err)
-	a.Jar.SetInline(next, time.Hour)
+	a.Jar.SetInline(&next, time.Hour)
 	b.see(t, &a.Jar)
 	if j := b.read(c).Jar; !j.Knows(credential) {
 		t.Error("it is forgotten")
@@ -548,7 +548,7 @@ func TestWhatTheBrowserHasLearnedOfARefusal(t *testing.T) {
 	b.see(t, &j)
 	a = b.read(c)
 	wantRejected(t, "a mark alone", a)
-	if a.Inline != nil || a.Jar.Knows("a") || a.Jar.Knows("b", "a") || !a.Jar.Knows("a", "b") {
+	if a.HasInline || a.Jar.Knows("a") || a.Jar.Knows("b", "a") || !a.Jar.Knows("a", "b") {
 		t.Error("it names others")
 	}
 }
@@ -577,13 +577,13 @@ func TestASessionInACookie(t *testing.T) {
 		}
 		return s + fmt.Sprint(in.Rec.Header.Counter, " ", in.Rec.Header.Seen-noon.UnixMilli())
 	}
-	if got := stamps(changed); got != "a1 b2 2 60000" {
+	if got := stamps(&changed); got != "a1 b2 2 60000" {
 		t.Errorf("changed: %s", got)
 	}
 	for quiet, want := range map[bool]string{false: "a1 b2 2 120000", true: "a1 b2 2 60000"} {
 		refreshed, err := c.Seal(changed.Rec.Clone(), identifier(1), wire.Mark{}, false, quiet, noon.Add(2*time.Minute))
 		must(t, err)
-		if got := stamps(refreshed); got != want {
+		if got := stamps(&refreshed); got != want {
 			t.Errorf("refreshed, quiet = %v: %s", quiet, got)
 		}
 	}
@@ -618,7 +618,7 @@ func TestWhenASessionInACookieIsOver(t *testing.T) {
 			test.limits(c.Limits)
 		}
 		a := b.read(c)
-		if (a.Inline == nil) != test.want {
+		if (!a.HasInline) != test.want {
 			t.Errorf("%s: %+v", name, a)
 		}
 		if test.want {
@@ -633,7 +633,7 @@ func TestATimeInTheFutureIsMendedInACookie(t *testing.T) {
 	var b browser
 	b.put(t, c, "a=1", 1, nil, noon.Add(300*24*time.Hour))
 	a := b.read(c)
-	if a.Inline == nil || !a.Inline.Mended || mended != 1 || a.Inline.Rec.Header.Expires != noon.Add(24*time.Hour).UnixMilli() {
+	if !a.HasInline || !a.Inline.Mended || mended != 1 || a.Inline.Rec.Header.Expires != noon.Add(24*time.Hour).UnixMilli() {
 		t.Errorf("%+v", a.Inline)
 	}
 }
@@ -646,13 +646,13 @@ func TestALoginInACookieIsNotTakenWhereLoginsAreStored(t *testing.T) {
 	must(t, err)
 	var b browser
 	j := Jar{c: only}
-	j.SetInline(in, time.Hour)
+	j.SetInline(&in, time.Hour)
 	b.see(t, &j)
-	if a := b.read(only); a.Inline == nil || a.Inline.Rec.Header.User != "ada" {
+	if a := b.read(only); !a.HasInline || a.Inline.Rec.Header.User != "ada" {
 		t.Errorf("it is not taken at all: %+v", a)
 	}
 	a := b.read(newCookies())
-	if wantRejected(t, "a login", a, errInlineLogin); a.Inline != nil {
+	if wantRejected(t, "a login", a, errInlineLogin); a.HasInline {
 		t.Error("it is taken")
 	}
 }
@@ -752,7 +752,7 @@ func TestNumberedCookies(t *testing.T) {
 	// A part that is lacking, or an older one's.
 	lost := browser{slices.Delete(slices.Clone(b.cookies), 1, 2)}
 	a := lost.read(c)
-	if wantRejected(t, "a part is lacking", a, wire.ErrFormat); a.Inline != nil {
+	if wantRejected(t, "a part is lacking", a, wire.ErrFormat); a.HasInline {
 		t.Error("it is read all the same")
 	}
 	a.Jar.Forget()
@@ -761,12 +761,12 @@ func TestNumberedCookies(t *testing.T) {
 	b.put(t, c, large(8), 1, last, noon)
 	mixed := browser{slices.Clone(b.cookies)}
 	mixed.cookies[1].value = first
-	if a := mixed.read(c); a.Inline != nil {
+	if a := mixed.read(c); a.HasInline {
 		t.Error("parts of two states are read as one")
 	}
 	// Several of a number: those that belong together are found.
 	both := browser{append([]kept{{b.cookies[1].name, first, "; Path=/old"}}, b.cookies...)}
-	if a := both.read(c); a.Inline == nil || text(&a.Inline.Rec) != large(8) {
+	if a := both.read(c); !a.HasInline || text(&a.Inline.Rec) != large(8) {
 		t.Errorf("rejected %v", a.Rejected)
 	}
 	// Forget expires them all.

@@ -24,7 +24,7 @@ var (
 
 // ErrUnknown says that the store may or may not have applied a save: its answers
 // stayed away until the deadline. It comes wrapped together with Unavailable.
-var ErrUnknown = errors.New("sojourn: it is not known whether the session was saved")
+var ErrUnknown = errors.New("it is not known whether it was saved")
 
 // Away wraps what kept the store from doing something.
 func Away(doing string, err error) error {

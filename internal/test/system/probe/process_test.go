@@ -48,7 +48,7 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 		{"a negative rotation period", []string{"-rotate", "-1h"}, 2, "Rotation.Every"},
 		{"a grace that is too long", []string{"-grace", "48h"}, 2, "Rotation.Grace"},
 		{"a negative cap", []string{"-max-per-user", "-3"}, 2, "Limit.Max"},
-		{"a cap and no store", []string{"-store", "none", "-max-per-user", "3"}, 2, "Limit.Max"},
+		{"a cap and no store", []string{"-store", "none", "-max-per-user", "3"}, 2, "Config.Limit needs a store"},
 		{"no file to read again", []string{"-reload", "1s"}, 2, "-keys"},
 		{"reading it again in the past", []string{"-keys", "k", "-reload", "-1s"}, 2, "-reload"},
 		{"a store in a folder that is a file", []string{"-store", "sqlite:" + shared + "/sessions.db"}, 1, "sessions.db"},
