@@ -391,6 +391,7 @@ func TestCookiesThatAreNotOurs(t *testing.T) {
 		"long junk":        {strings.Repeat("A", 100), seal.ErrUnknownKey},
 		"no base64":        {"a b+c/", seal.ErrOpen},
 		"a byte changed":   {good[:len(good)-9] + string(good[len(good)-9]^1) + good[len(good)-8:], seal.ErrOpen},
+		"a line end in it": {good[:9] + "\r\n" + good[9:], seal.ErrOpen},
 		"a byte more":      {good + "A", seal.ErrOpen},
 		"much too long":    {strings.Repeat("A", 5*wire.MaxCookie), seal.ErrOpen},
 		"another's":        {sealed(other, seal.Reference, ref), seal.ErrOpen},
