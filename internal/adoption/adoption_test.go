@@ -241,7 +241,8 @@ func TestALegacySessionIsAdopted(t *testing.T) {
 				t.Fatalf("%+v, %v", f, err)
 			}
 			if h := f.State.Rec.Header; h.User != "ada" || h.AuthTime != 0 || h.UserAgent != "agent" || h.IP != "::1" || h.Created != time.Now().UnixMilli() ||
-				!g.Limits.LifetimeEnd(&h).Equal(time.Now().Add(24*time.Hour)) || text(&f.State.Rec) != "cart=3" {
+				!g.Limits.LifetimeEnd(&h).Equal(time.Now().Add(24*time.Hour)) || text(&f.State.Rec) != "cart=3" ||
+				h.InlineUntil != time.Now().Add(24*time.Hour).UnixMilli() { // for whoever ends it and adopts nothing
 				t.Errorf("%+v", h)
 			}
 			if forgotten := []string{"old=; Max-Age=0"}; !kept && !slices.Equal(f.SetCookie, forgotten) || kept && f.SetCookie != nil {

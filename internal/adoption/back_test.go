@@ -68,6 +68,8 @@ func TestASessionIsWrittenBackAndLinked(t *testing.T) {
 		if _, err := g.Gone(g.ctx(), &st.Rec.Header); err != nil || len(g.old.sessions) != 0 {
 			t.Errorf("%v, %d sessions are left", err, len(g.old.sessions))
 		}
+		g.old.put("written0", "ada") // the old application saves it once more, without its origin
+		g.wantRefused("old=written0", "ended")
 	})
 }
 
