@@ -17,7 +17,7 @@ import (
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/fault"
-	"github.com/sojourn-go/sojourn/internal/faults"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
