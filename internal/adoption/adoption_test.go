@@ -569,9 +569,9 @@ func TestTheEndOfAnAdoptedSessionEndsTheOldOne(t *testing.T) {
 			g.old.copies = copies
 			g.old.put("x", "ada")
 			st := g.adopted("old=x")
-			g.must(g.Leave(g.ctx(), st))
+			g.must(g.BeforeEnd(g.ctx(), st))
 			g.must(g.Sessions.Replace(g.ctx(), st))
-			set, err := g.Gone(g.ctx(), &st.Rec.Header)
+			set, err := g.AfterEnd(g.ctx(), &st.Rec.Header)
 			if err != nil || !slices.Equal(set, []string{"old=; Max-Age=0"}) || !slices.Equal(g.old.ended, []string{"x"}) || g.Stats()[g.old.name].Ended != 1 {
 				t.Errorf("%q, %v, ended %q", set, err, g.old.ended)
 			}
@@ -584,7 +584,7 @@ func TestTheEndOfAnAdoptedSessionEndsTheOldOne(t *testing.T) {
 				t.Errorf("copies = %v: %+v, %v", copies, f, err)
 			}
 			g.old.away = errors.New("no answer")
-			if _, err := g.Gone(g.ctx(), &st.Rec.Header); !errors.Is(err, fault.Unavailable) || g.Stats()[g.old.name].Outages != 1 {
+			if _, err := g.AfterEnd(g.ctx(), &st.Rec.Header); !errors.Is(err, fault.Unavailable) || g.Stats()[g.old.name].Outages != 1 {
 				t.Errorf("its server is away: %v", err)
 			}
 		})
@@ -594,8 +594,8 @@ func TestTheEndOfAnAdoptedSessionEndsTheOldOne(t *testing.T) {
 		plain, err := g.Sessions.Insert(g.ctx(), record.Record{Header: record.Header{User: "ada"}}, stored.NewWho(), store.UserLimit{}, nil)
 		g.must(err)
 		calls := g.db.Calls()
-		set, err := g.Gone(g.ctx(), &plain.Rec.Header)
-		if g.must(g.Leave(g.ctx(), plain)); err != nil || set != nil || g.db.Calls() != calls || g.old.ended != nil {
+		set, err := g.AfterEnd(g.ctx(), &plain.Rec.Header)
+		if g.must(g.BeforeEnd(g.ctx(), plain)); err != nil || set != nil || g.db.Calls() != calls || g.old.ended != nil {
 			t.Errorf("a session that was not adopted: %q, %v", set, err)
 		}
 	})
@@ -615,7 +615,7 @@ func TestAnAdoptedSessionThatHasMovedOnIsLeftForGood(t *testing.T) {
 		})
 		g.must(err)
 		g.wantRefused("old=x", "ended") // its new session has another credential
-		g.must(g.Leave(g.ctx(), moved))
+		g.must(g.BeforeEnd(g.ctx(), moved))
 		g.must(g.Sessions.Replace(g.ctx(), moved))
 		time.Sleep(23 * time.Hour)
 		g.wantRefused("old=x", "ended")

@@ -64,8 +64,8 @@ func TestASessionIsWrittenBackAndLinked(t *testing.T) {
 			t.Errorf("one that would need a cookie: %+v", done)
 		}
 		// It ends with the session.
-		g.must(g.Leave(g.ctx(), st))
-		if _, err := g.Gone(g.ctx(), &st.Rec.Header); err != nil || len(g.old.sessions) != 0 {
+		g.must(g.BeforeEnd(g.ctx(), st))
+		if _, err := g.AfterEnd(g.ctx(), &st.Rec.Header); err != nil || len(g.old.sessions) != 0 {
 			t.Errorf("%v, %d sessions are left", err, len(g.old.sessions))
 		}
 		g.old.put("written0", "ada") // the old application saves it once more, without its origin
@@ -154,7 +154,7 @@ func TestWhetherACopyIsAdopted(t *testing.T) {
 				if again := g.adopted("old=written0"); again.ID != heir.ID {
 					t.Error("there are two heirs")
 				}
-				g.must(g.Leave(g.ctx(), heir))
+				g.must(g.BeforeEnd(g.ctx(), heir))
 				g.must(g.Sessions.Delete(g.ctx(), heir))
 				g.wantRefused("old=copy", "ended")
 				g.wantRefused("old=written0", "ended")
