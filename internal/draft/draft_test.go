@@ -502,3 +502,33 @@ func TestTheZeroDraftIsAnEmptySession(t *testing.T) {
 		t.Errorf("%q, %v", text(&out), err)
 	}
 }
+
+// More changes than are searched one by one.
+func TestManyChangesAreEachFound(t *testing.T) {
+	d := start(rec("kept=1 n5=1"))
+	take(t, d, "n5")
+	for round := range 3 {
+		for i := range 3 * manyChanges {
+			set(d, fmt.Sprint("n", i), fmt.Sprint(round))
+		}
+	}
+	if len(d.keys) != 3*manyChanges {
+		t.Errorf("%d changes of %d keys", len(d.keys), 3*manyChanges)
+	}
+	d.Clear()
+	for i := range 2 * manyChanges {
+		update(t, d, fmt.Sprint("n", i), more)
+	}
+	out, err := d.Apply(rec("n5=1 other=1"), noon)
+	if err != nil || out.Len() != 2*manyChanges {
+		t.Errorf("%d values, %v", out.Len(), err)
+	}
+	for _, f := range out.Fields() {
+		if string(f.Value) != "x" {
+			t.Errorf("%s is %q", f.Name, f.Value)
+		}
+	}
+	if _, err := d.Apply(rec("other=1"), noon); !errors.Is(err, fault.Taken) {
+		t.Errorf("what was taken before is not required: %v", err)
+	}
+}

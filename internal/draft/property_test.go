@@ -24,7 +24,7 @@ func TestADraftIsAListOfOperationsOnAMap(t *testing.T) {
 	seeds := []uint64{*seed}
 	if *seed == 0 {
 		seeds = nil
-		for range 300 {
+		for range 200 {
 			seeds = append(seeds, rand.Uint64())
 		}
 	}
@@ -112,7 +112,7 @@ func (p *property) again(r *record.Record, flags map[string]record.Flags) (out p
 
 // names are few, so that operations meet, or more than a list of changes is
 // searched one by one, and than a record's list of fields is changed in place.
-func (p *property) names() int { return [...]int{3, 3, 3, 30, 150}[p.r.IntN(5)] }
+func (p *property) names() int { return [...]int{3, 3, 3, 3, 3, 3, 3, 30, 30, 100}[p.r.IntN(10)] }
 
 func (p *property) record(names int) *record.Record {
 	var r record.Record
