@@ -17,11 +17,11 @@ import (
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/fault"
-	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/trouble"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
@@ -475,7 +475,7 @@ func TestAnAdoptedSessionLivesNoLongerThanTheOldOne(t *testing.T) {
 			g := newRig(t)
 			g.old.put("x", "ada", test.change)
 			h := g.adopted("old=x").Rec.Header
-			if idle, life := g.Limits.IdleTimeout(&h), g.Limits.LifetimeEnd(&h).Sub(time.Now()); idle != test.idle || life != test.lifetime {
+			if idle, life := g.Limits.IdleTimeout(&h), time.Until(g.Limits.LifetimeEnd(&h)); idle != test.idle || life != test.lifetime {
 				t.Errorf("%s: idle for %v, lives for %v", name, idle, life)
 			}
 			// A login returns to the application's own limits.

@@ -16,9 +16,7 @@ import (
 // newBack is a rig that writes sessions back to the old application, which it
 // adopts from as well.
 func newBack(t *testing.T, change ...func(*Options)) *rig {
-	var g *rig
-	g = newRig(t, append([]func(*Options){func(o *Options) { o.Back = o.From[0].(adopt.Writer) }}, change...)...)
-	return g
+	return newRig(t, append([]func(*Options){func(o *Options) { o.Back = o.From[0].(adopt.Writer) }}, change...)...)
 }
 
 func (g *rig) insert(user, cart string) *stored.State {

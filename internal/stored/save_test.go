@@ -518,7 +518,7 @@ func TestWhatIsKeptOfAHeaderInTheStore(t *testing.T) {
 			t.Errorf("kept %+v", h)
 		}
 		row := g.row(st.ID)
-		if row.User != g.UserHash("ada") || row.Version != 1 || len(row.SaveIDs) != 1 || row.Deadline.Sub(time.Now()) != time.Hour || row.Expires.Sub(time.Now()) != 24*time.Hour {
+		if row.User != g.UserHash("ada") || row.Version != 1 || len(row.SaveIDs) != 1 || time.Until(row.Deadline) != time.Hour || time.Until(row.Expires) != 24*time.Hour {
 			t.Errorf("the row is %v for %v of %v", row, row.Deadline, row.User)
 		}
 		if f := cur.Floor(); f.ID != st.ID || f.Version != 1 || f.Volatile {

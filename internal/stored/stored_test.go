@@ -462,13 +462,13 @@ func TestTimesInTheFutureAreMendedWhenASessionIsLoadedAndKeptWhenItIsSaved(t *te
 		g.must(err)
 		cur, err := g.Load(g.ctx(), st.Who, 0)
 		g.must(err)
-		if !cur.Mended || cur.Meta.Deadline.Sub(time.Now()) != time.Hour || cur.Meta.Expires.Sub(time.Now()) != 24*time.Hour || g.seen.of("mended") != 1 {
+		if !cur.Mended || time.Until(cur.Meta.Deadline) != time.Hour || time.Until(cur.Meta.Expires) != 24*time.Hour || g.seen.of("mended") != 1 {
 			t.Errorf("idle for %v, lives for %v", time.Until(cur.Meta.Deadline), time.Until(cur.Meta.Expires))
 		}
 		g.must(g.Rewrite(g.ctx(), cur))
 		again, err := g.Load(g.ctx(), st.Who, 0)
 		g.must(err)
-		if again.Mended || again.Meta.Deadline.Sub(time.Now()) != time.Hour || text(&again.Rec) != "a=1" {
+		if again.Mended || time.Until(again.Meta.Deadline) != time.Hour || text(&again.Rec) != "a=1" {
 			t.Errorf("written down it is mended = %v, idle for %v", again.Mended, time.Until(again.Meta.Deadline))
 		}
 	})
