@@ -82,12 +82,12 @@ func (st *stage) play(t *testing.T, actors map[string]func(ctx context.Context),
 }
 
 // everyOrder calls run with every sequence of choices, and returns how many
-// there are; the first 100 of them under the race detector. run returns how
+// there are; the first 100 in short tests, and under the race detector. run returns how
 // many options each point had.
 func everyOrder(run func(choices []int) (options []int)) int {
 	var choices []int
 	for n := 1; ; n++ {
-		if raceDetector && n == 100 {
+		if (raceDetector || testing.Short()) && n == 100 {
 			return n
 		}
 		options := run(choices)
