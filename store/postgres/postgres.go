@@ -231,6 +231,9 @@ const (
 	leaveTime  = 200 * time.Millisecond
 	leaveDelay = 20 * time.Millisecond
 
+	// requestTime is how long a cancel request may take, in the background.
+	requestTime = 10 * time.Second
+
 	// settleTime is for how long a connection rests after a statement on it was taken
 	// back.
 	settleTime = 100 * time.Millisecond
@@ -247,6 +250,7 @@ type withdrawal struct {
 	conn     *pgconn.PgConn
 	ended    chan struct{} // closed when the statement has ended
 	finished chan struct{} // closed when nothing is sent any more
+	wait     time.Duration // for that, at most
 }
 
 // HandleCancel is called when the statement's context has ended.
@@ -256,7 +260,7 @@ func (w *withdrawal) HandleCancel(ctx context.Context) {
 		delay, wait = leaveDelay, leaveTime
 	}
 	ended, finished := make(chan struct{}), make(chan struct{})
-	w.ended, w.finished = ended, finished
+	w.ended, w.finished, w.wait = ended, finished, wait
 	_ = w.conn.Conn().SetDeadline(time.Now().Add(wait)) // a closed one fails by itself
 	go func() {
 		defer close(finished)
@@ -267,7 +271,7 @@ func (w *withdrawal) HandleCancel(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		request, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
+		request, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
 		defer cancel()
 		_ = w.conn.CancelRequest(request) // without it, the deadline ends the statement
 		// The server passes the request on after it has taken it: it must not meet
@@ -279,8 +283,15 @@ func (w *withdrawal) HandleCancel(ctx context.Context) {
 // HandleUnwatchAfterCancel is called when the statement has ended.
 func (w *withdrawal) HandleUnwatchAfterCancel() {
 	close(w.ended)
-	<-w.finished
-	_ = w.conn.Conn().SetDeadline(time.Time{})
+	timer := time.NewTimer(w.wait + settleTime)
+	defer timer.Stop()
+	select {
+	case <-w.finished:
+		_ = w.conn.Conn().SetDeadline(time.Time{})
+	case <-timer.C:
+		// The request may still take back whatever comes next on this connection.
+		_ = w.conn.Conn().Close()
+	}
 }
 
 // Close closes the connections that Open made.
