@@ -159,14 +159,14 @@ func (s loader) loadStored(ctx context.Context, who stored.Who, generation uint6
 		s.rotateDue = m.limits.RotationDue(h, now) && s.mayRotate()
 	case rules.Previous: // a slower request of the same visitor: it gets the newest credential
 	case rules.Ahead:
-		m.fellBack(who.ID) // the store has lost the rotation
+		observer{m}.LostWrites(who.ID) // the store has lost the rotation
 	default:
 		m.count.staleRefs.Add(1)
 		s.refuseOutdated(ctx, st, worth)
 		return nil, errOutdated
 	}
 	if minimum > st.Meta.Version {
-		m.fellBack(who.ID)
+		observer{m}.LostWrites(who.ID)
 		s.lost = minimum
 	} else if minimum > 0 && seen.Volatile {
 		st = m.stored.WithVolatile(ctx, st)
@@ -195,10 +195,6 @@ func (s loader) goneReference(ctx context.Context, err error, id store.ID, now t
 	}
 	return stored.ErrGone
 }
-
-// fellBack notes that the store answered with an older version of a session
-// than it had before.
-func (m *core) fellBack(id store.ID) { observer{m}.LostWrites(id) }
 
 // refuseOutdated reports a credential that was replaced too long ago.
 func (s loader) refuseOutdated(ctx context.Context, st *stored.State, worth rules.Credential) {

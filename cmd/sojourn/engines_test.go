@@ -64,7 +64,7 @@ func TestEveryStoreCanBeLookedAt(t *testing.T) {
 			if r := c.run(t, "show", ada, "--store", url).ok(t); !strings.Contains(r.stdout, "live") {
 				t.Errorf("show: %s", r.stdout)
 			}
-			if r := c.run(t, "show", ended, "--store", url).ok(t); !strings.Contains(r.stdout, "mark kept until") {
+			if r := c.run(t, "show", ended, "--store", url).ok(t); !strings.Contains(r.stdout, "tombstone kept until") {
 				t.Errorf("show an ended one: %s", r.stdout)
 			}
 			var counts map[string]int

@@ -71,7 +71,7 @@ func (r row) print(w io.Writer, now time.Time) {
 	list.line("last seen", r.Seen.at(now))
 	if r.State == "ended" {
 		list.line("ended", r.Ended.at(now))
-		list.line("mark kept until", r.Deadline.at(now))
+		list.line("tombstone kept until", r.Deadline.at(now))
 		return
 	}
 	list.line("over unless used", r.Deadline.at(now))

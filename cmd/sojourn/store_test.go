@@ -170,7 +170,7 @@ func TestShow(t *testing.T) {
 		t.Errorf("got %s", text)
 	}
 	mark := s.keep(t, "ended", ended)
-	if text := sojournCommand(t, "show", mark, "--store", s.store).ok(t).stdout; !strings.Contains(text, "mark kept until") {
+	if text := sojournCommand(t, "show", mark, "--store", s.store).ok(t).stdout; !strings.Contains(text, "tombstone kept until") {
 		t.Errorf("a tombstone: %s", text)
 	}
 	sojournCommand(t, "show", "HANDLE", "--store", s.store).refused(t, exitUsage, "not a handle")

@@ -58,7 +58,7 @@ func (s *Sessions) Bury(ctx context.Context, id store.ID, now, until time.Time) 
 // there.
 func (s *Sessions) Forget(ctx context.Context, id store.ID, until time.Time) error {
 	if err := s.Store.Delete(ctx, id, until); err != nil {
-		return s.Observer.StoreFailed(ctx, "save", err)
+		return s.Observer.StoreFailed(ctx, "end a session", err)
 	}
 	return nil
 }
@@ -81,7 +81,3 @@ func (s *Sessions) SaveDated(ctx context.Context, id store.ID, prev *store.Recor
 	}
 	return s.send(ctx, rec, prev.Base())
 }
-
-// BackOff waits a little, at random, before a save is tried on a newer base. It
-// reports whether there is time for that.
-func BackOff(ctx context.Context, attempt int) bool { return backOff(ctx, attempt) }

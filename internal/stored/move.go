@@ -81,7 +81,7 @@ func (m *mover) do(ctx context.Context) (*State, error) {
 			return m.made, nil
 		case !errors.Is(err, store.ErrConflict):
 			return nil, m.takeBack(whole, err)
-		case !backOff(ctx, attempt):
+		case !BackOff(ctx, attempt):
 			return nil, m.takeBack(whole, fault.Away("save", ctx.Err()))
 		}
 		done, err := m.overtaken(ctx)
@@ -202,7 +202,7 @@ func (s *Sessions) end(ctx context.Context, cur *State, taken *draft.Draft) erro
 		if !errors.Is(err, store.ErrConflict) {
 			return err
 		}
-		if !backOff(ctx, attempt) {
+		if !BackOff(ctx, attempt) {
 			return fault.Away("save", ctx.Err())
 		}
 		cur, err = s.loadNewest(ctx, cur.Who)

@@ -259,7 +259,7 @@ func (s *Sessions) saveMerged(ctx context.Context, jobs []*job, known *State) *S
 			return cur
 		case !errors.Is(err, store.ErrConflict):
 			return failAll(jobs, cur, err)
-		case !backOff(ctx, attempt):
+		case !BackOff(ctx, attempt):
 			return failAll(jobs, cur, fault.Away("save", ctx.Err()))
 		}
 		fresh, err := s.loadNewest(ctx, jobs[0].Who)

@@ -78,8 +78,9 @@ func (s *Sessions) notSaved(ctx context.Context, rec *store.Record) bool {
 	return errors.Is(err, store.ErrNotFound) || cur != nil && cur.Meta.Version < rec.Version+store.RecentSaveIDs
 }
 
-// backOff waits a little, at random, before a save is tried on a newer base.
-func backOff(ctx context.Context, attempt int) bool {
+// BackOff waits a little, at random, before a save is tried on a newer base. It
+// reports whether there is time for that.
+func BackOff(ctx context.Context, attempt int) bool {
 	most := time.Millisecond << min(attempt, 5)
 	return sleep(ctx, mathrand.N(most))
 }

@@ -47,7 +47,7 @@ func (s *Sessions) SaveVolatile(ctx context.Context, c Change) (*State, error) {
 			s.Observer.VolatileSaved()
 			return &next, nil
 		}
-		if !errors.Is(err, store.ErrConflict) || !backOff(ctx, attempt) {
+		if !errors.Is(err, store.ErrConflict) || !BackOff(ctx, attempt) {
 			return nil, nil
 		}
 		st = s.WithVolatile(ctx, st)
