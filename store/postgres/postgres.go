@@ -243,9 +243,8 @@ const (
 )
 
 // withdrawal takes a statement back whose context has ended. pgx's own handler
-// breaks its request off when the statement ends first, and PgBouncer before 1.19
-// does not survive that ("bad client state"). This one sees a request through that
-// it has begun.
+// breaks its request off when the statement ends first, and PgBouncer 1.18 exits
+// then ("bad client state"). This one sees a request through that it has begun.
 type withdrawal struct {
 	conn     *pgconn.PgConn
 	ended    chan struct{} // closed when the statement has ended
