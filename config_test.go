@@ -10,13 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 func TestKeysAndAStoreAreEnough(t *testing.T) {
-	m, err := sojourn.New(sojourn.Config{Keys: newKeys(t), Store: memory.New()})
+	m, err := sojourn.New(sojourn.Config{Keys: sitetest.Keys(t), Store: memory.New()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +54,7 @@ func TestEachMistakeInTheConfigurationIsNamed(t *testing.T) {
 		"inline limit, negative": {func(c *sojourn.Config) { c.InlineLimit = -1 }, "Config.InlineLimit -1"},
 		"inline limit, too high": {func(c *sojourn.Config) { c.InlineLimit = 4097 }, "Config.InlineLimit 4097"},
 		"inline limit, CookieOnly": {
-			func(c *sojourn.Config) { cookieOnly(c); c.InlineLimit = 15001 }, "Config.InlineLimit 15001",
+			func(c *sojourn.Config) { sitetest.CookieOnly(c); c.InlineLimit = 15001 }, "Config.InlineLimit 15001",
 		},
 		"size, negative":       {func(c *sojourn.Config) { c.MaxSize = -1 }, "Config.MaxSize -1"},
 		"lifetime, too long":   {func(c *sojourn.Config) { c.Lifetime = 400*24*time.Hour + 1 }, "Config.Lifetime"},
@@ -75,7 +77,7 @@ func TestEachMistakeInTheConfigurationIsNamed(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := sojourn.Config{Keys: newKeys(t), Store: memory.New()}
+			c := sojourn.Config{Keys: sitetest.Keys(t), Store: memory.New()}
 			test.edit(&c)
 			m, err := sojourn.New(c)
 			if err == nil || m != nil || !strings.Contains(err.Error(), test.want) {
@@ -119,12 +121,12 @@ func TestTheLimitsOfTheConfigurationAreAccepted(t *testing.T) {
 		"odd name":             func(c *sojourn.Config) { c.Name = "_my-Session_2" },
 		"largest inline limit": func(c *sojourn.Config) { c.InlineLimit = 4096 },
 		"everything is stored": func(c *sojourn.Config) { c.InlineLimit = 1 },
-		"cookies only":         func(c *sojourn.Config) { cookieOnly(c); c.InlineLimit = 15000 },
+		"cookies only":         func(c *sojourn.Config) { sitetest.CookieOnly(c); c.InlineLimit = 15000 },
 		"longest lifetime":     func(c *sojourn.Config) { c.Lifetime = 400 * 24 * time.Hour },
 		"no limits in time":    func(c *sojourn.Config) { c.Lifetime, c.IdleTimeout = -1, -1 },
 		"empty logger":         func(c *sojourn.Config) { c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil)) },
 	} {
-		c := sojourn.Config{Keys: newKeys(t), Store: memory.New()}
+		c := sojourn.Config{Keys: sitetest.Keys(t), Store: memory.New()}
 		edit(&c)
 		if _, err := sojourn.New(c); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -133,7 +135,7 @@ func TestTheLimitsOfTheConfigurationAreAccepted(t *testing.T) {
 }
 
 func TestTheCallersConfigurationIsNotChanged(t *testing.T) {
-	c := sojourn.Config{Keys: newKeys(t), Store: memory.New(), Cookie: sojourn.Cookie{Domain: ".example.com"}}
+	c := sojourn.Config{Keys: sitetest.Keys(t), Store: memory.New(), Cookie: sojourn.Cookie{Domain: ".example.com"}}
 	before := c
 	if _, err := sojourn.New(c); err != nil {
 		t.Fatal(err)
@@ -144,23 +146,23 @@ func TestTheCallersConfigurationIsNotChanged(t *testing.T) {
 }
 
 func TestAClosedManagerAnswersThatItIsClosed(t *testing.T) {
-	s := newSite(t)
-	v := newGuest(t)
-	s.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
-	resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s := sitetest.NewLab(t)
+	v := sitetest.NewGuest(t)
+	s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
+	resp := s.Serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		closed := make(chan error)
 		go func() { closed <- s.Close() }()
 		if err := <-closed; err != nil {
 			t.Error(err)
 		}
-		if got := cartKey.Get(session); got != 1 {
+		if got := sitetest.CartKey.Get(session); got != 1 {
 			t.Errorf("the cart is %d", got)
 		}
 		w.WriteHeader(http.StatusOK) // reading is not refused
 	})
-	wantStatus(t, resp, http.StatusOK)
-	resp = s.serve(v, func(http.ResponseWriter, *http.Request, *sojourn.Session) { t.Error("served") })
-	wantStatus(t, resp, http.StatusServiceUnavailable)
+	sitetest.WantStatus(t, resp, http.StatusOK)
+	resp = s.Serve(v, func(http.ResponseWriter, *http.Request, *sojourn.Session) { t.Error("served") })
+	sitetest.WantStatus(t, resp, http.StatusServiceUnavailable)
 	if _, err := s.Open(t.Context(), http.Header{}, nil); !errors.Is(err, sojourn.ErrClosed) {
 		t.Errorf("Open: %v", err)
 	}
@@ -172,17 +174,17 @@ func TestAClosedManagerAnswersThatItIsClosed(t *testing.T) {
 func TestARequestThatOnlyReadsIsNotRefusedByClose(t *testing.T) {
 	for name, change := range map[string]func(*sojourn.Session){
 		"read":   func(*sojourn.Session) {},
-		"change": func(session *sojourn.Session) { cartKey.Set(session, 2) },
+		"change": func(session *sojourn.Session) { sitetest.CartKey.Set(session, 2) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, active1, _ := keyOfDay(1)
-			_, active2, _ := keyOfDay(2)
-			first := newSite(t, func(c *sojourn.Config) { c.Keys = ring(t, active1) })
-			s := newSite(t, func(c *sojourn.Config) { c.Keys, c.Store = ring(t, active1, active2), first.store })
-			v := newGuest(t)
-			first.do(v, func(session *sojourn.Session) { cartKey.Set(session, 1) })
+			_, active1, _ := sitetest.KeyOfDay(1)
+			_, active2, _ := sitetest.KeyOfDay(2)
+			first := sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys = sitetest.Ring(t, active1) })
+			s := sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys, c.Store = sitetest.Ring(t, active1, active2), first.Store })
+			v := sitetest.NewGuest(t)
+			first.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
 			// The reference wants to be sealed with the newer key.
-			resp := s.serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+			resp := s.Serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 				_ = s.Close()
 				change(session)
 			})
@@ -190,7 +192,7 @@ func TestARequestThatOnlyReadsIsNotRefusedByClose(t *testing.T) {
 			if name == "change" {
 				want = http.StatusServiceUnavailable
 			}
-			wantStatus(t, resp, want)
+			sitetest.WantStatus(t, resp, want)
 		})
 	}
 }

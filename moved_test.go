@@ -61,15 +61,15 @@ func TestARowCopiedUnderAnotherKeyIsNobodysSession(t *testing.T) {
 	db := memory.New()
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
 	m := site.Manager
-	anna, annas := loginAs(t, site, "anna")
+	anna, annas := sitetest.LoginAs(t, site, "anna")
 	thief := sitetest.NewBrowser()
 	var thiefs string
-	does(t, thief, site, func(s *sojourn.Session) { visits.Set(s, 1); thiefs = s.Handle() })
+	sitetest.Does(t, thief, site, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1); thiefs = s.Handle() })
 	row := recordOf(t, db, annas)
 	row.ID = idOf(t, thiefs)
 	overwrite(t, db, row)
 
-	look(t, thief, site, func(s *sojourn.Session) {
+	sitetest.Look(t, thief, site, func(s *sojourn.Session) {
 		if s.User() != "" || !s.IsNew() {
 			t.Errorf("the thief is %q", s.User())
 		}
@@ -89,7 +89,7 @@ func TestARowCopiedUnderAnotherKeyIsNobodysSession(t *testing.T) {
 	if all, err := m.ExportUser(t.Context(), "anna"); err != nil || len(all) != 1 || all[0].Handle != annas {
 		t.Errorf("anna's export is %v, %v", all, err)
 	}
-	look(t, anna, site, func(s *sojourn.Session) {
+	sitetest.Look(t, anna, site, func(s *sojourn.Session) {
 		if s.User() != "anna" {
 			t.Errorf("anna is %q", s.User())
 		}
@@ -108,15 +108,15 @@ func TestARowCopiedUnderAnotherKeyIsNobodysSession(t *testing.T) {
 func TestARowGivenToAnotherUserIsNoSessionOfTheirs(t *testing.T) {
 	db := memory.New()
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
-	_, annas := loginAs(t, site, "anna")
-	bob, bobs := loginAs(t, site, "bob")
+	_, annas := sitetest.LoginAs(t, site, "anna")
+	bob, bobs := sitetest.LoginAs(t, site, "bob")
 	row := recordOf(t, db, bobs)
 	row.User = recordOf(t, db, annas).User
 	overwrite(t, db, row)
 	if list, err := site.Manager.Sessions(t.Context(), "anna"); err != nil || len(list) != 1 || list[0].Handle != annas {
 		t.Errorf("anna's sessions are %v, %v", list, err)
 	}
-	look(t, bob, site, func(s *sojourn.Session) {
+	sitetest.Look(t, bob, site, func(s *sojourn.Session) {
 		if s.User() != "" {
 			t.Errorf("bob is %q through a row that says anna", s.User())
 		}
@@ -146,8 +146,8 @@ func (s *mixedIndex) ByUser(ctx context.Context, _ store.UserHash) (recs []store
 func TestAnEntryOfAnotherUserIsNeitherListedNorEnded(t *testing.T) {
 	db := &mixedIndex{Store: memory.New()}
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
-	_, annas := loginAs(t, site, "anna")
-	bob, bobs := loginAs(t, site, "bob")
+	_, annas := sitetest.LoginAs(t, site, "anna")
+	bob, bobs := sitetest.LoginAs(t, site, "bob")
 	db.all = []store.UserHash{recordOf(t, db, annas).User, recordOf(t, db, bobs).User}
 	if list, err := site.Manager.Sessions(t.Context(), "anna"); err != nil || len(list) != 1 {
 		t.Errorf("anna has %d sessions, %v", len(list), err)
@@ -155,7 +155,7 @@ func TestAnEntryOfAnotherUserIsNeitherListedNorEnded(t *testing.T) {
 	if n, err := site.Manager.RevokeUser(t.Context(), "anna"); n != 1 || err != nil {
 		t.Errorf("RevokeUser ended %d, %v", n, err)
 	}
-	look(t, bob, site, func(s *sojourn.Session) {
+	sitetest.Look(t, bob, site, func(s *sojourn.Session) {
 		if s.User() != "bob" {
 			t.Errorf("bob is %q", s.User())
 		}
@@ -182,7 +182,7 @@ func TestRevokeUserEndsEachSessionOnceThoughTheIndexLagsBehind(t *testing.T) {
 	db := &laggingIndex{Store: memory.New()}
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
 	for range 3 {
-		loginAs(t, site, "anna")
+		sitetest.LoginAs(t, site, "anna")
 	}
 	if n, err := site.Manager.RevokeUser(t.Context(), "anna"); n != 3 || err != nil {
 		t.Errorf("ended %d, %v", n, err)
@@ -206,16 +206,16 @@ func (s *forgedFeed) Ends(ctx context.Context, cursor string, limit int) (store.
 func TestAnEndOfAnotherSessionInTheFeedEndsNoStream(t *testing.T) {
 	var forged atomic.Pointer[store.ID]
 	forge := func(s store.Store) store.Store { return &forgedFeed{s.(*faults.Store), &forged} }
-	listening(t, forge, func(a *audience, done <-chan struct{}, why func() error) {
-		id := idOf(t, a.handle)
+	sitetest.Listening(t, forge, func(a *sitetest.Audience, done <-chan struct{}, why func() error) {
+		id := idOf(t, a.Handle)
 		forged.Store(&id)
-		if within(time.Minute, done) {
+		if sitetest.EndsWithin(time.Minute, done) {
 			t.Fatalf("the stream of a live session ended: %v", why())
 		}
-		if err := ops.For(a.there.Manager).End(a.Context(), a.handle); err != nil {
+		if err := ops.For(a.There.Manager).End(a.Context(), a.Handle); err != nil {
 			t.Fatal(err)
 		}
-		if !within(time.Second, done) || !errors.Is(why(), sojourn.ErrEnded) {
+		if !sitetest.EndsWithin(time.Second, done) || !errors.Is(why(), sojourn.ErrEnded) {
 			t.Errorf("its own end ends it with %v", why())
 		}
 	})
@@ -237,9 +237,9 @@ func notes(t *testing.T, db *memory.Store) (found []store.Record) {
 }
 
 func TestANoteOfAnotherUserIsNoLeaveToAdopt(t *testing.T) {
-	inFakeTime(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		db := memory.New()
-		s, old := newMove(t, func(c *sojourn.Config) { c.Store = db })
+		s, old := sitetest.NewMove(t, func(c *sojourn.Config) { c.Store = db })
 		refuse := func(user string) store.Record {
 			t.Helper()
 			before := notes(t, db)
@@ -255,15 +255,15 @@ func TestANoteOfAnotherUserIsNoLeaveToAdopt(t *testing.T) {
 			return store.Record{}
 		}
 		berts := refuse("bert")
-		wait(time.Hour)
-		old.put("a", dayOld(anna()))
-		wait(time.Hour)
+		time.Sleep(time.Hour)
+		old.Put("a", sitetest.DayOld(sitetest.Anna()))
+		time.Sleep(time.Hour)
 		annas := refuse("anna")
 		// Bert's older note takes the place of anna's.
 		moved := berts
 		moved.ID = annas.ID
 		overwrite(t, db, moved)
-		if user, _, _ := s.who(bring(t, "a")); user != "" {
+		if user, _, _ := s.Who(sitetest.Bring(t, "a")); user != "" {
 			t.Errorf("%s's refused session is adopted", user)
 		}
 		if s.Stats().DamagedRecords == 0 {
@@ -273,18 +273,18 @@ func TestANoteOfAnotherUserIsNoLeaveToAdopt(t *testing.T) {
 		if err := s.RefuseLegacy(t.Context(), "anna"); err != nil {
 			t.Error(err)
 		}
-		if user, _, _ := s.who(bring(t, "a")); user != "" {
+		if user, _, _ := s.Who(sitetest.Bring(t, "a")); user != "" {
 			t.Errorf("%s's refused session is adopted", user)
 		}
 	})
 }
 
 func TestANoteThatALegacySessionWasAdoptedCannotBeReplacedByASession(t *testing.T) {
-	inFakeTime(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		db := memory.New()
-		s, old := newMove(t, func(c *sojourn.Config) { c.Store, c.IdleTimeout = db, time.Hour })
-		old.put("a", dayOld(anna()))
-		s.who(bring(t, "a"))
+		s, old := sitetest.NewMove(t, func(c *sojourn.Config) { c.Store, c.IdleTimeout = db, time.Hour })
+		old.Put("a", sitetest.DayOld(sitetest.Anna()))
+		s.Who(sitetest.Bring(t, "a"))
 		all, _, err := db.Scan(t.Context(), "", 1000)
 		if err != nil {
 			t.Fatal(err)
@@ -296,63 +296,63 @@ func TestANoteThatALegacySessionWasAdoptedCannotBeReplacedByASession(t *testing.
 		note.ID = all[i].ID
 		overwrite(t, replaced, session)
 		overwrite(t, replaced, note)
-		again, _ := newMove(t, func(c *sojourn.Config) {
-			c.Store, c.Keys, c.IdleTimeout = replaced, s.keys, time.Hour
+		again, _ := sitetest.NewMove(t, func(c *sojourn.Config) {
+			c.Store, c.Keys, c.IdleTimeout = replaced, s.Keys, time.Hour
 			c.Adopt.From = []adopt.Format{old}
 		})
-		wait(2 * time.Hour)
-		if user, _, _ := again.who(bring(t, "a")); user != "" {
+		time.Sleep(2 * time.Hour)
+		if user, _, _ := again.Who(sitetest.Bring(t, "a")); user != "" {
 			t.Errorf("%s's session that has expired was adopted once more", user)
 		}
 	})
 }
 
 func TestARefusalNotedByAClockAheadRefusesUpToNow(t *testing.T) {
-	inFakeTime(t, func(t *testing.T) {
-		s, old := newMove(t)
-		old.put("before", dayOld(anna()))
+	synctest.Test(t, func(t *testing.T) {
+		s, old := sitetest.NewMove(t)
+		old.Put("before", sitetest.DayOld(sitetest.Anna()))
 		restore := sojourn.SetClockAhead(s.Manager, 5*365*24*time.Hour)
 		if err := s.RefuseLegacy(t.Context(), "anna"); err != nil {
 			t.Fatal(err)
 		}
 		restore()
-		wait(time.Hour)
-		ahead := dayOld(anna())
+		time.Sleep(time.Hour)
+		ahead := sitetest.DayOld(sitetest.Anna())
 		ahead.Issued = ahead.Issued.Add(time.Hour)
-		old.put("ahead", ahead)
+		old.Put("ahead", ahead)
 		for _, id := range []string{"before", "ahead"} {
-			if user, _, _ := s.who(bring(t, id)); user != "" {
+			if user, _, _ := s.Who(sitetest.Bring(t, id)); user != "" {
 				t.Errorf("%s is adopted", id)
 			}
 		}
-		wait(time.Minute)
-		old.put("after", dayOld(anna()))
-		if user, _, _ := s.who(bring(t, "after")); user != "anna" {
+		time.Sleep(time.Minute)
+		old.Put("after", sitetest.DayOld(sitetest.Anna()))
+		if user, _, _ := s.Who(sitetest.Bring(t, "after")); user != "anna" {
 			t.Error("what was issued after the clock was right again is refused")
 		}
-		if user, _, _ := s.who(bring(t, "before")); user != "" {
+		if user, _, _ := s.Who(sitetest.Bring(t, "before")); user != "" {
 			t.Error("what was issued before is adopted")
 		}
 	})
 }
 
 func TestALegacySessionAdoptedByAClockAheadIsNotAdoptedAgain(t *testing.T) {
-	inFakeTime(t, func(t *testing.T) {
-		s, old := newMove(t, keepOld, func(c *sojourn.Config) { c.IdleTimeout = time.Hour })
-		c := dayOld(anna())
+	synctest.Test(t, func(t *testing.T) {
+		s, old := sitetest.NewMove(t, sitetest.KeepOld, func(c *sojourn.Config) { c.IdleTimeout = time.Hour })
+		c := sitetest.DayOld(sitetest.Anna())
 		c.Expires = time.Now().Add(300 * 24 * time.Hour)
-		old.put("a", c)
+		old.Put("a", c)
 		restore := sojourn.SetClockAhead(s.Manager, 100*24*time.Hour)
-		v := bring(t, "a")
-		if user, _, _ := s.who(v); user != "anna" {
+		v := sitetest.Bring(t, "a")
+		if user, _, _ := s.Who(v); user != "anna" {
 			t.Fatal("not adopted")
 		}
 		restore()
-		if user, _, _ := s.who(v); user != "anna" {
+		if user, _, _ := s.Who(v); user != "anna" {
 			t.Error("the adopted session is lost")
 		}
-		wait(3 * time.Hour)
-		if user, _, _ := s.who(bring(t, "a")); user != "" {
+		time.Sleep(3 * time.Hour)
+		if user, _, _ := s.Who(sitetest.Bring(t, "a")); user != "" {
 			t.Error("its lifetime begins anew whenever it was idle")
 		}
 	})
@@ -364,14 +364,14 @@ func TestAClockThatWasAheadHoldsUpNoSweep(t *testing.T) {
 		site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db}))
 		restore := sojourn.SetClockAhead(site.Manager, 5*365*24*time.Hour)
 		time.Sleep(time.Hour)
-		loginAs(t, site, "anna") // sweeps
+		sitetest.LoginAs(t, site, "anna") // sweeps
 		restore()
 		if due := time.Until(ops.For(site.Manager).SweepDue()); due > time.Hour {
 			t.Errorf("the next sweep is due in %v", due)
 		}
 		overwrite(t, db, store.Record{ID: store.ID{7}, Version: 1, SaveIDs: []store.SaveID{1}, Deadline: time.Now().Add(-2 * time.Hour)})
 		time.Sleep(time.Hour)
-		loginAs(t, site, "anna")
+		sitetest.LoginAs(t, site, "anna")
 		synctest.Wait()
 		if _, err := db.Load(t.Context(), store.ID{7}); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("an old record is still there (%v)", err)
@@ -392,11 +392,11 @@ func TestARecordWhoseKeyIsLackingIsAnErrorLine(t *testing.T) {
 		}
 		one := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(shared)}))
 		other := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(keys.Generate()), Logger: log.logger()}))
-		_, handle := loginAs(t, one, "anna")
+		_, handle := sitetest.LoginAs(t, one, "anna")
 		// The browser's cookie is sealed with a key that both have, the record is not.
 		b := sitetest.NewBrowser()
 		var bs string
-		does(t, b, other, func(s *sojourn.Session) { s.Login("anna"); bs = s.Handle() })
+		sitetest.Does(t, b, other, func(s *sojourn.Session) { s.Login("anna"); bs = s.Handle() })
 		row := recordOf(t, db, handle)
 		row.ID = idOf(t, bs)
 		overwrite(t, db, row)
@@ -412,12 +412,12 @@ func TestARecordWhoseKeyIsLackingIsAnErrorLine(t *testing.T) {
 }
 
 func TestAClientThatLeavesTheOldApplicationIsNoOutage(t *testing.T) {
-	inFakeTime(t, func(t *testing.T) {
-		s, old := newMove(t)
-		old.put("a", dayOld(anna()))
-		old.err = faults.ErrLost
+	synctest.Test(t, func(t *testing.T) {
+		s, old := sitetest.NewMove(t)
+		old.Put("a", sitetest.DayOld(sitetest.Anna()))
+		old.Err = faults.ErrLost
 		ctx, leave := context.WithCancel(t.Context())
-		old.onFind = leave
+		old.OnFind = leave
 		h := http.Header{"Cookie": {"old=a"}}
 		if _, err := s.Open(ctx, h, http.Header{}); err == nil {
 			t.Fatal("it works")
@@ -425,7 +425,7 @@ func TestAClientThatLeavesTheOldApplicationIsNoOutage(t *testing.T) {
 		if got := s.AdoptStats()["old"].Outages; got != 0 {
 			t.Errorf("%d outages", got)
 		}
-		old.onFind = nil
+		old.OnFind = nil
 		for range 5 {
 			if _, err := s.Open(t.Context(), h, http.Header{}); err == nil {
 				t.Fatal("it works")
@@ -434,7 +434,7 @@ func TestAClientThatLeavesTheOldApplicationIsNoOutage(t *testing.T) {
 		if got := s.AdoptStats()["old"].Outages; got != 5 {
 			t.Errorf("%d outages, want 5", got)
 		}
-		if got := s.log.with("WARN"); len(got) != 1 {
+		if got := s.Log.With("WARN"); len(got) != 1 {
 			t.Errorf("five outages are logged as %q", got)
 		}
 	})
@@ -442,8 +442,8 @@ func TestAClientThatLeavesTheOldApplicationIsNoOutage(t *testing.T) {
 
 func TestWhatAClockAheadHasNotedIsWrittenAnew(t *testing.T) {
 	for kind, begin := range map[string]func(*sojourn.Session){
-		"a login": login("anna"),
-		"a cart":  func(s *sojourn.Session) { visits.Set(s, 1) },
+		"a login": sitetest.Login("anna"),
+		"a cart":  func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) },
 		"rotated": func(s *sojourn.Session) { s.Login("anna"); _ = s.Save(context.Background()); s.Rotate() },
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -452,10 +452,10 @@ func TestWhatAClockAheadHasNotedIsWrittenAnew(t *testing.T) {
 				site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Mode: sojourn.StoredOnly, Lifetime: 24 * time.Hour}))
 				v := sitetest.NewBrowser()
 				restore := sojourn.SetClockAhead(site.Manager, 5*365*24*time.Hour)
-				does(t, v, site, begin)
+				sitetest.Does(t, v, site, begin)
 				restore()
 				var handle string
-				look(t, v, site, func(s *sojourn.Session) { handle = s.Handle() })
+				sitetest.Look(t, v, site, func(s *sojourn.Session) { handle = s.Handle() })
 				rec := recordOf(t, db, handle)
 				for name, at := range map[string]time.Time{
 					"Created": rec.Created, "Seen": rec.Seen,
@@ -467,11 +467,11 @@ func TestWhatAClockAheadHasNotedIsWrittenAnew(t *testing.T) {
 				}
 				// The browser's cookie, too, knows the new end.
 				time.Sleep(23 * time.Hour)
-				if isNew(t, v, site) {
+				if sitetest.IsNew(t, v, site) {
 					t.Error("it ended early")
 				}
 				saves := ops.For(site.Manager).Stats().Saves
-				look(t, v, site, func(*sojourn.Session) {})
+				sitetest.Look(t, v, site, func(*sojourn.Session) {})
 				if n := ops.For(site.Manager).Stats().Saves - saves; n != 0 {
 					t.Errorf("it is written anew with each request")
 				}

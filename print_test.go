@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/seal"
@@ -38,9 +40,9 @@ var canary = sojourn.NewKey[string]("card")
 
 func newPrinted(t *testing.T, edit func(*sojourn.Config)) *printed {
 	t.Helper()
-	index, active := withState(keys.Generate(), "index"), keys.Generate()
-	text := keyText(index, active)
-	p := &printed{t: t, config: sojourn.Config{Keys: parse(t, text), Store: memory.New(), Logger: slog.New(slog.DiscardHandler)}}
+	index, active := sitetest.WithState(keys.Generate(), "index"), keys.Generate()
+	text := sitetest.KeyText(index, active)
+	p := &printed{t: t, config: sojourn.Config{Keys: sitetest.Parse(t, text), Store: memory.New(), Logger: slog.New(slog.DiscardHandler)}}
 	if edit != nil {
 		edit(&p.config)
 	}

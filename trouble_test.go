@@ -54,7 +54,7 @@ func TestFailuresOfTheStoreAreLoggedOnceAMinute(t *testing.T) {
 		log := &written{}
 		site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Logger: log.logger()}))
 		anna := sitetest.NewBrowser()
-		does(t, anna, site, login("anna"))
+		sitetest.Does(t, anna, site, sitetest.Login("anna"))
 		db.OnLoad = func(context.Context, store.ID) (store.Record, error) { return store.Record{}, faults.ErrLost }
 		for range 5 {
 			if a := anna.Visit(site, func(*sojourn.Session) {}); a.Status != http.StatusServiceUnavailable {
@@ -79,7 +79,7 @@ func TestFailuresOfTheStoreAreLoggedOnceAMinute(t *testing.T) {
 		db.OnTouch = func(context.Context, store.ID, time.Time, time.Time) error { return faults.ErrLost }
 		db.OnLoad = nil
 		time.Sleep(24 * time.Hour)
-		does(t, anna, site, func(s *sojourn.Session) { visits.Get(s) })
+		sitetest.Does(t, anna, site, func(s *sojourn.Session) { sitetest.Visits.Get(s) })
 		if got := log.with("touch"); len(got) != 1 {
 			t.Errorf("a failed touch: %q", got)
 		}
@@ -112,7 +112,7 @@ func TestAClientThatLeavesIsNoFailureOfTheStore(t *testing.T) {
 					log := &written{}
 					site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Logger: log.logger()}))
 					anna := sitetest.NewBrowser()
-					does(t, anna, site, login("anna"))
+					sitetest.Does(t, anna, site, sitetest.Login("anna"))
 					h := http.Header{}
 					for n, v := range anna.Cookies() {
 						h.Add("Cookie", n+"="+v)
@@ -183,8 +183,8 @@ func (s *slowStore) Sweep(ctx context.Context, age time.Duration, limit int) (in
 // aspnetcore#46124
 func TestReplicasWithDifferentKeysAreToldOnceAMinute(t *testing.T) {
 	for kind, begin := range map[string]func(*sojourn.Session){
-		"references": login("anna"),
-		"inline":     func(s *sojourn.Session) { colour.Set(s, "red") },
+		"references": sitetest.Login("anna"),
+		"inline":     func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") },
 	} {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -193,8 +193,8 @@ func TestReplicasWithDifferentKeysAreToldOnceAMinute(t *testing.T) {
 				other := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Logger: log.logger()}))
 				for range 10 {
 					b := sitetest.NewBrowser()
-					does(t, b, one, begin)
-					look(t, b, other, func(*sojourn.Session) {})
+					sitetest.Does(t, b, one, begin)
+					sitetest.Look(t, b, other, func(*sojourn.Session) {})
 				}
 				if got := log.with("level=WARN"); len(got) != 1 || !strings.Contains(got[0], "replicas need the same keys") {
 					t.Errorf("logged: %q", got)
@@ -230,14 +230,14 @@ func TestARecordOfAnotherRowIsNoSession(t *testing.T) {
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
 	victim, thief := sitetest.NewBrowser(), sitetest.NewBrowser()
 	handle := func(b *sitetest.Browser, f func(*sojourn.Session)) (handle string) {
-		does(t, b, site, func(s *sojourn.Session) { f(s); handle = s.Handle() })
+		sitetest.Does(t, b, site, func(s *sojourn.Session) { f(s); handle = s.Handle() })
 		return handle
 	}
 	from := handle(victim, func(s *sojourn.Session) { s.Login("anna"); s.Set("secret", "anna's") })
-	to := handle(thief, func(s *sojourn.Session) { visits.Set(s, 1) })
+	to := handle(thief, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })
 	db.from, _ = store.ParseID(from)
 	db.to, _ = store.ParseID(to)
-	look(t, thief, site, func(s *sojourn.Session) {
+	sitetest.Look(t, thief, site, func(s *sojourn.Session) {
 		if s.User() != "" || s.Has("secret") || !s.IsNew() {
 			t.Errorf("the thief is %q", s.User())
 		}
@@ -256,12 +256,12 @@ func TestARecordOfAnotherRowIsNoSession(t *testing.T) {
 	}
 	// The slower change of a session whose row is exchanged meanwhile.
 	db.from, db.to = db.to, db.from
-	if a := victim.Visit(site, func(s *sojourn.Session) { visits.Set(s, 2) }); a.Status != http.StatusOK {
+	if a := victim.Visit(site, func(s *sojourn.Session) { sitetest.Visits.Set(s, 2) }); a.Status != http.StatusOK {
 		t.Errorf("whose row is damaged gets %d instead of a new session", a.Status)
 	}
-	look(t, victim, site, func(s *sojourn.Session) {
-		if s.User() != "" || visits.Get(s) != 2 {
-			t.Errorf("%q with %d", s.User(), visits.Get(s))
+	sitetest.Look(t, victim, site, func(s *sojourn.Session) {
+		if s.User() != "" || sitetest.Visits.Get(s) != 2 {
+			t.Errorf("%q with %d", s.User(), sitetest.Visits.Get(s))
 		}
 	})
 }
@@ -270,8 +270,8 @@ func TestAnotherUsersListIsNotShown(t *testing.T) {
 	db := &movingStore{Store: memory.New()}
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
 	anna, bob := sitetest.NewBrowser(), sitetest.NewBrowser()
-	does(t, anna, site, login("anna"))
-	does(t, bob, site, login("bob"))
+	sitetest.Does(t, anna, site, sitetest.Login("anna"))
+	sitetest.Does(t, bob, site, sitetest.Login("bob"))
 	page, _, err := db.Scan(t.Context(), "", 10)
 	if err != nil {
 		t.Fatal(err)
@@ -313,7 +313,7 @@ func TestRevokeUserEndsWhatOnlyLooksExpired(t *testing.T) {
 				site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, IdleTimeout: 10 * time.Minute}))
 				anna := sitetest.NewBrowser()
 				var handle string
-				does(t, anna, site, func(s *sojourn.Session) { s.Login("anna"); handle = s.Handle() })
+				sitetest.Does(t, anna, site, func(s *sojourn.Session) { s.Login("anna"); handle = s.Handle() })
 				time.Sleep(10*time.Minute + 30*time.Second)
 				if err := revoke(site.Manager, handle); err != nil {
 					t.Fatal(err)
@@ -347,7 +347,7 @@ func TestRevokeUserListsUntilNothingIsLeft(t *testing.T) {
 		t.Run(fmt.Sprint(logins), func(t *testing.T) {
 			db := &busyUser{Store: memory.New()}
 			site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
-			db.login = func() { does(t, sitetest.NewBrowser(), site, login("anna")) }
+			db.login = func() { sitetest.Does(t, sitetest.NewBrowser(), site, sitetest.Login("anna")) }
 			db.login()
 			db.left = logins
 			n, err := site.Manager.RevokeUser(t.Context(), "anna")
@@ -371,9 +371,9 @@ func TestRevokeUserListsUntilNothingIsLeft(t *testing.T) {
 // vxsuite#3324, glassfish#26205
 func TestASessionFromAClockThatWasAheadLivesItsLifetimeFromNow(t *testing.T) {
 	for kind, begin := range map[string]func(*sojourn.Session){
-		"a login":       login("anna"),
-		"inline":        func(s *sojourn.Session) { colour.Set(s, "red") },
-		"a stored cart": func(s *sojourn.Session) { visits.Set(s, 1) },
+		"a login":       sitetest.Login("anna"),
+		"inline":        func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") },
+		"a stored cart": func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) },
 		"rotated":       func(s *sojourn.Session) { s.Login("anna"); _ = s.Save(context.Background()); s.Rotate() },
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -385,10 +385,10 @@ func TestASessionFromAClockThatWasAheadLivesItsLifetimeFromNow(t *testing.T) {
 				site := sitetest.Local(sitetest.Manager(t, cfg))
 				anna := sitetest.NewBrowser()
 				restore := sojourn.SetClockAhead(site.Manager, 5*365*24*time.Hour)
-				does(t, anna, site, begin)
+				sitetest.Does(t, anna, site, begin)
 				restore()
 				for range 2 {
-					look(t, anna, site, func(s *sojourn.Session) {
+					sitetest.Look(t, anna, site, func(s *sojourn.Session) {
 						info := s.Info()
 						if s.IsNew() || s.Recent(10*time.Minute) {
 							t.Errorf("new %v, a recent login %v", s.IsNew(), s.Recent(10*time.Minute))
@@ -406,12 +406,12 @@ func TestASessionFromAClockThatWasAheadLivesItsLifetimeFromNow(t *testing.T) {
 				}
 				for range 23 {
 					time.Sleep(time.Hour)
-					if isNew(t, anna, site) {
+					if sitetest.IsNew(t, anna, site) {
 						t.Fatal("it ended early")
 					}
 				}
 				time.Sleep(time.Hour + time.Minute)
-				if !isNew(t, anna, site) {
+				if !sitetest.IsNew(t, anna, site) {
 					t.Error("it outlives its lifetime")
 				}
 			})

@@ -1,0 +1,3 @@
+// Package browsers tests what a browser holds: which cookies a response sets, their
+// sizes and attributes, and responses that arrive in any order.
+package browsers

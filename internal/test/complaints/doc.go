@@ -1,0 +1,2 @@
+// Package complaints tests what users of other session libraries reported.
+package complaints

@@ -1,0 +1,557 @@
+package responses_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+func TestCachesAreToldExactlyWhenTheSessionWasAskedFor(t *testing.T) {
+	ask := func(s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+		if _, err := s.Get(r.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		serve func(*sitetest.Lab, http.ResponseWriter, *http.Request)
+		want  []string
+		told  bool
+	}{
+		"untouched": {func(*sitetest.Lab, http.ResponseWriter, *http.Request) {}, nil, false},
+		"untouched, with the handler's own": {
+			func(_ *sitetest.Lab, w http.ResponseWriter, _ *http.Request) { w.Header().Set("Vary", "Accept") },
+			[]string{"Accept"},
+			false,
+		},
+		"asked for": {ask, []string{"Cookie"}, true},
+		"asked for, with the handler's own": {
+			func(s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Vary", "Accept")
+				ask(s, w, r)
+			},
+			[]string{"Accept, Cookie"},
+			true,
+		},
+		"no duplicate": {
+			func(s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Vary", "Accept,  cookie ")
+				ask(s, w, r)
+			},
+			[]string{"Accept, cookie"},
+			true,
+		},
+		"everything already": {
+			func(s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Vary", "*")
+				ask(s, w, r)
+			},
+			[]string{"*"},
+			true,
+		},
+		"asked for after the first byte": {
+			func(s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusOK)
+				ask(s, w, r)
+			},
+			nil, false,
+		},
+		"asked for in vain": {
+			func(s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+				s.Store.Down.Store(true)
+				if _, err := s.Get(r.Context()); err == nil {
+					t.Error("loaded from a store that is down")
+				}
+				w.WriteHeader(http.StatusOK) // as for an anonymous visitor
+			},
+			[]string{"Cookie"},
+			true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := sitetest.NewLab(t)
+			v := sitetest.NewGuest(t)
+			s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
+			resp := v.Get(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { test.serve(s, w, r) })))
+			if got := resp.Header["Vary"]; !slices.Equal(got, test.want) {
+				t.Errorf("Vary %q, want %q", got, test.want)
+			}
+			sitetest.WantCookies(t, resp)
+			want := []string{"private"}
+			if !test.told {
+				want = nil
+			}
+			if got := resp.Header["Cache-Control"]; !slices.Equal(got, want) {
+				t.Errorf("Cache-Control %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestAResponseThatSetsACookieIsKeptByNoSharedCache(t *testing.T) {
+	for from, want := range map[string]string{
+		"":                                   "private",
+		"public, max-age=60":                 "max-age=60, private",
+		"max-age=60, s-maxage=600":           "max-age=60, private",
+		"S-MaxAge=600,PUBLIC":                "private",
+		"private":                            "private",
+		"private, max-age=60":                "private, max-age=60",
+		"no-store":                           "no-store",
+		"no-store, public":                   "no-store",
+		"no-cache":                           "no-cache, private",
+		"no-cache, must-revalidate":          "no-cache, must-revalidate, private",
+		`private="X-One, X-Two", max-age=60`: "max-age=60, private",
+		`no-cache="X-One, X-Two", public`:    `no-cache="X-One, X-Two", private`,
+		"immutable, , max-age=60":            "immutable, max-age=60, private",
+	} {
+		s := sitetest.NewLab(t)
+		resp := s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+			sitetest.ThemeKey.Set(session, "dark")
+			if from != "" {
+				w.Header().Set("Cache-Control", from)
+			}
+			w.Header().Set("CDN-Cache-Control", "max-age=600")
+			w.Header().Set("Surrogate-Control", "max-age=600")
+		})
+		sitetest.WantCookies(t, resp, sitetest.StateCookie)
+		if got := resp.Header["Cache-Control"]; !slices.Equal(got, []string{want}) {
+			t.Errorf("Cache-Control %q became %q, want %q", from, got, want)
+		}
+		for _, name := range []string{"CDN-Cache-Control", "Surrogate-Control"} {
+			if got := resp.Header.Get(name); got != "no-store" {
+				t.Errorf("%s: %s lets a shared cache keep the cookie", name, got)
+			}
+		}
+	}
+}
+
+func TestSeveralCacheControlLinesAreMerged(t *testing.T) {
+	s := sitetest.NewLab(t)
+	resp := s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		sitetest.ThemeKey.Set(session, "dark")
+		w.Header()["Cache-Control"] = []string{"public", "max-age=60"}
+	})
+	if got := resp.Header["Cache-Control"]; !slices.Equal(got, []string{"max-age=60, private"}) {
+		t.Errorf("Cache-Control %q", got)
+	}
+}
+
+// allowsSharing reports whether anything in h lets a shared cache keep the
+// response, by a reading of its own.
+func allowsSharing(h http.Header) string {
+	forbidden := false
+	for name, lines := range h {
+		for _, line := range lines {
+			line = strings.ToLower(line)
+			switch name := strings.ToLower(name); {
+			case name == "cache-control":
+				for part := range strings.SplitSeq(line, ",") {
+					switch part = strings.TrimSpace(part); {
+					case part == "private" || part == "no-store":
+						forbidden = true
+					case part == "public" || strings.HasPrefix(part, "s-maxage"):
+						return name + ": " + line
+					}
+				}
+			case name == "x-accel-expires":
+				if line != "0" {
+					return name + ": " + line
+				}
+			case name == "surrogate-control" || name == "edge-control" || strings.HasSuffix(name, "-cache-control"):
+				if line != "no-store" {
+					return name + ": " + line
+				}
+			}
+		}
+	}
+	if !forbidden {
+		return "no Cache-Control that forbids it"
+	}
+	return ""
+}
+
+// wantPrivate checks that no shared cache may keep a response, and that it
+// varies on all of that, in one line.
+func wantPrivate(t *testing.T, h http.Header, vary string) {
+	t.Helper()
+	if why := allowsSharing(h); why != "" {
+		t.Errorf("a shared cache may keep the response: %s", why)
+	}
+	if got := h["Vary"]; !slices.Equal(got, []string{vary}) {
+		t.Errorf("Vary %q, want the one line %q", got, vary)
+	}
+}
+
+func TestAPageThatReadTheSessionIsPrivateWhateverTheHandlerSaysInPassing(t *testing.T) {
+	tomorrow := time.Now().Add(24 * time.Hour).UTC().Format(http.TimeFormat)
+	for name, test := range map[string]struct {
+		set  http.Header
+		want string // Cache-Control
+		vary string
+	}{
+		"max-age":                   {http.Header{"Cache-Control": {"max-age=60"}}, "max-age=60, private", "Cookie"},
+		"several lines":             {http.Header{"Cache-Control": {"max-age=60", "must-revalidate"}}, "max-age=60, must-revalidate, private", "Cookie"},
+		"no-cache":                  {http.Header{"Cache-Control": {"no-cache"}}, "no-cache, private", "Cookie"},
+		"no-store":                  {http.Header{"Cache-Control": {"no-store"}}, "no-store", "Cookie"},
+		"private already":           {http.Header{"Cache-Control": {"Private, max-age=60"}}, "Private, max-age=60", "Cookie"},
+		"private for a field":       {http.Header{"Cache-Control": {`private="X-A, X-B"`}}, "private", "Cookie"},
+		"public and private":        {http.Header{"Cache-Control": {"public, private"}}, "private", "Cookie"},
+		"public and no-store":       {http.Header{"Cache-Control": {"public", "no-store"}}, "no-store", "Cookie"},
+		"no-store that may be void": {http.Header{"Cache-Control": {"must-understand, no-store"}}, "must-understand, no-store, private", "Cookie"},
+		"s-maxage of zero":          {http.Header{"Cache-Control": {"s-maxage=0, max-age=60"}}, "max-age=60, private", "Cookie"},
+		"s-maxage of nonsense":      {http.Header{"Cache-Control": {"s-maxage=soon"}}, "private", "Cookie"},
+		"empty":                     {http.Header{"Cache-Control": {""}}, "private", "Cookie"},
+		"Expires":                   {http.Header{"Expires": {tomorrow}}, "private", "Cookie"},
+		"validators":                {http.Header{"Etag": {`"1"`}, "Last-Modified": {tomorrow}}, "private", "Cookie"},
+		"Pragma":                    {http.Header{"Pragma": {"public"}}, "private", "Cookie"},
+		"CDN-Cache-Control":         {http.Header{"Cdn-Cache-Control": {"max-age=60"}}, "private", "Cookie"},
+		"a CDN's own":               {http.Header{"Cloudflare-Cdn-Cache-Control": {"public, max-age=60"}}, "private", "Cookie"},
+		"Surrogate-Control":         {http.Header{"Surrogate-Control": {"max-age=60"}}, "private", "Cookie"},
+		"Edge-Control":              {http.Header{"Edge-Control": {"max-age=60"}}, "private", "Cookie"},
+		"X-Accel-Expires":           {http.Header{"X-Accel-Expires": {"60"}}, "private", "Cookie"},
+		"spelled in lower case": {
+			http.Header{"cache-control": {"public, private"}, "vary": {"accept"}, "cdn-cache-control": {"max-age=60"}}, "private", "accept, Cookie",
+		},
+		"spelled twice": {
+			http.Header{"cache-control": {"max-age=60"}, "Cache-Control": {"max-age=60"}, "VARY": {"Accept"}, "Vary": {"Accept"}}, "max-age=60, max-age=60, private", "Accept, Cookie",
+		},
+		"several Vary lines":           {http.Header{"Vary": {"Accept-Language", "Accept-Encoding, accept-language", ""}}, "private", "Accept-Language, Accept-Encoding, Cookie"},
+		"Vary for everything, hidden":  {http.Header{"Vary": {"Accept", "Cookie, *"}}, "private", "*"},
+		"Vary without a value":         {http.Header{"Vary": {}}, "private", "Cookie"},
+		"a cookie of the handler's":    {http.Header{"Cache-Control": {"public, max-age=60"}, "Set-Cookie": {"a=b"}}, "max-age=60, private", "Cookie"},
+		"the same in lower case":       {http.Header{"Cache-Control": {"s-maxage=60"}, "set-cookie": {"a=b"}}, "private", "Cookie"},
+		"public, with CDN and cookies": {http.Header{"Cache-Control": {"public"}, "Cdn-Cache-Control": {"max-age=60"}, "Set-Cookie": {"a=b"}}, "private", "Cookie"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for who, v := range map[string]*sitetest.Guest{"first visit": sitetest.NewGuest(t), "with a session": sitetest.NewGuest(t)} {
+				s := sitetest.NewLab(t)
+				if who != "first visit" {
+					s.Do(v, func(session *sojourn.Session) { session.Login("ada") })
+				}
+				resp := s.Serve(v, func(w http.ResponseWriter, _ *http.Request, _ *sojourn.Session) {
+					for name, lines := range test.set {
+						w.Header()[name] = lines
+					}
+				})
+				wantPrivate(t, resp.Header, test.vary)
+				if got := resp.Header["Cache-Control"]; !slices.Equal(got, []string{test.want}) {
+					t.Errorf("%s: Cache-Control %q, want %q", who, got, test.want)
+				}
+				if got := s.Log.With("shared caches"); len(got) > 0 {
+					t.Errorf("%s: logged %q", who, got)
+				}
+			}
+		})
+	}
+}
+
+func TestAPageIsSharedOnlyOnPurposeAndNeverWithACookie(t *testing.T) {
+	for _, allow := range []string{"public", "Public, max-age=60", "s-maxage=60", `s-maxage="60"`, "public, no-cache", `public, private="X-A"`} {
+		t.Run(allow, func(t *testing.T) {
+			s := sitetest.NewLab(t)
+			serve := func(f func(*sojourn.Session)) *http.Response {
+				return s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+					f(session)
+					w.Header().Set("Cache-Control", allow)
+					w.Header().Set("CDN-Cache-Control", "max-age=60")
+				})
+			}
+			for range 2 {
+				resp := serve(func(*sojourn.Session) {})
+				if got := resp.Header.Get("Cache-Control"); got != allow {
+					t.Errorf("Cache-Control %q, want the handler's %q", got, allow)
+				}
+				if got := resp.Header.Get("CDN-Cache-Control"); got != "max-age=60" {
+					t.Errorf("CDN-Cache-Control %q", got)
+				}
+				if got := resp.Header["Vary"]; !slices.Equal(got, []string{"Cookie"}) {
+					t.Errorf("Vary %q", got)
+				}
+			}
+			if got := s.Log.With("WARN a response that depends on the session allows shared caches to keep it"); len(got) != 1 {
+				t.Errorf("warned %d times, want once: %q", len(got), s.Log.All())
+			}
+			resp := serve(func(session *sojourn.Session) { sitetest.ThemeKey.Set(session, "dark") })
+			sitetest.WantCookies(t, resp, sitetest.StateCookie)
+			wantPrivate(t, resp.Header, "Cookie")
+		})
+	}
+}
+
+func TestEveryKindOfAnswerThatReadTheSessionIsPrivate(t *testing.T) {
+	ask := func(t *testing.T, s *sitetest.Lab, r *http.Request) *sojourn.Session {
+		session, err := s.Get(r.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		return session
+	}
+	for name, serve := range map[string]func(*testing.T, *sitetest.Lab, http.ResponseWriter, *http.Request){
+		"nothing written": func(t *testing.T, s *sitetest.Lab, _ http.ResponseWriter, r *http.Request) { ask(t, s, r) },
+		"header set after Get": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ask(t, s, r)
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Add("CDN-Cache-Control", "max-age=60")
+			io.WriteString(w, "page")
+		},
+		"redirect": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ask(t, s, r)
+			http.Redirect(w, r, "/cart", http.StatusMovedPermanently)
+		},
+		"not modified": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ask(t, s, r)
+			w.Header().Set("ETag", `"1"`)
+			w.WriteHeader(http.StatusNotModified)
+		},
+		"not found": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ask(t, s, r)
+			http.NotFound(w, r)
+		},
+		"server error": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ask(t, s, r)
+			http.Error(w, "no", http.StatusBadGateway)
+		},
+		"ServeError": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Accel-Expires", "60")
+			s.ServeError(w, r, sojourn.ErrTaken)
+		},
+		"a commit that failed": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			session := ask(t, s, r)
+			s.Store.SaveDown.Store(true)
+			sitetest.CartKey.Set(session, 2)
+			w.Header().Set("CDN-Cache-Control", "max-age=60")
+			io.WriteString(w, "page")
+		},
+		"stream": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ask(t, s, r)
+			w.Header().Set("Content-Type", "text/event-stream")
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				t.Error(err)
+			}
+		},
+		"http.ServeContent": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ask(t, s, r)
+			http.ServeContent(w, r, "a.txt", time.Now(), strings.NewReader("page"))
+		},
+		"http.TimeoutHandler inside": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			answered := make(chan struct{})
+			defer close(answered)
+			http.TimeoutHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				ask(t, s, r)
+				cancel() // as good as the time being over
+				<-answered
+			}), time.Hour, "too slow").ServeHTTP(w, r.WithContext(ctx))
+		},
+		"the caller gave up loading": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			onLoad := func() { cancel() }
+			s.Store.OnLoad.Store(&onLoad)
+			s.Store.Down.Store(true)
+			if _, err := s.Get(ctx); err == nil {
+				t.Error("loaded")
+			}
+			io.WriteString(w, "page for nobody in particular")
+		},
+		"Open inside Wrap": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			session, err := s.Open(r.Context(), r.Header, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			fmt.Fprint(w, sitetest.CartKey.Get(session))
+		},
+		"RequireRecent": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			again := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusFound) })
+			s.RequireRecent(time.Minute, again)(http.NotFoundHandler()).ServeHTTP(w, r)
+		},
+		"StatusHandler": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			s.StatusHandler().ServeHTTP(w, r)
+		},
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			t.Run(name+" "+method, func(t *testing.T) {
+				s := sitetest.NewLab(t)
+				v := sitetest.NewGuest(t)
+				s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
+				resp := v.Request(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(t, s, w, r) })), method, "https://shop.example/")
+				wantPrivate(t, resp.Header, "Cookie")
+			})
+		}
+	}
+}
+
+func TestASessionThatIsStillLoadingWhenTheResponseStartsMakesItPrivate(t *testing.T) {
+	s := sitetest.NewLab(t)
+	v := sitetest.NewGuest(t)
+	s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
+	resp := v.Get(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked, done := make(chan struct{}), make(chan struct{})
+		started := make(chan struct{})
+		onLoad := func() { close(asked); <-started }
+		s.Store.OnLoad.Store(&onLoad)
+		go func() {
+			defer close(done)
+			if _, err := s.Get(r.Context()); err != nil {
+				t.Error(err)
+			}
+		}()
+		<-asked
+		w.WriteHeader(http.StatusOK)
+		close(started)
+		<-done
+	})))
+	wantPrivate(t, resp.Header, "Cookie")
+}
+
+func TestAnErrorHandlerCannotLetCachesShareItsAnswerInPassing(t *testing.T) {
+	for name, write := range map[string]func(http.ResponseWriter){
+		"with a status":      func(w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) },
+		"with a body":        func(w http.ResponseWriter) { io.WriteString(w, "sorry") },
+		"with nothing":       func(http.ResponseWriter) {},
+		"with a flush":       func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() },
+		"with a plain flush": func(w http.ResponseWriter) { w.(http.Flusher).Flush() },
+	} {
+		for when, serve := range map[string]func(*sitetest.Lab, http.ResponseWriter, *http.Request, *sojourn.Session){
+			"the commit failed": func(s *sitetest.Lab, w http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
+				s.Store.SaveDown.Store(true)
+				sitetest.CartKey.Set(session, 1)
+				io.WriteString(w, "page")
+			},
+			"ServeError": func(s *sitetest.Lab, w http.ResponseWriter, r *http.Request, _ *sojourn.Session) {
+				s.ServeError(w, r, sojourn.ErrTaken)
+			},
+		} {
+			t.Run(when+", answered "+name, func(t *testing.T) {
+				s := sitetest.NewLab(t, func(c *sojourn.Config) {
+					c.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) {
+						w.Header().Set("Cache-Control", "max-age=5")
+						w.Header().Set("Vary", "Accept-Language")
+						w.Header().Set("Surrogate-Control", "max-age=5")
+						write(w)
+					}
+				})
+				resp := s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) { serve(s, w, r, session) })
+				wantPrivate(t, resp.Header, "Accept-Language, Cookie")
+			})
+		}
+	}
+}
+
+func TestWhatARecoveringMiddlewareAnswersIsPrivate(t *testing.T) {
+	s := sitetest.NewLab(t)
+	recovering := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			_ = recover()
+			http.Error(w, "something broke for ada", http.StatusInternalServerError)
+		}()
+		s.Handler(func(http.ResponseWriter, *http.Request, *sojourn.Session) { panic("boom") }).ServeHTTP(w, r)
+	})
+	wantPrivate(t, sitetest.NewGuest(t).Get(recovering).Header, "Cookie")
+}
+
+func TestTwoManagersTellCachesOnce(t *testing.T) {
+	s := sitetest.NewLab(t)
+	other := sitetest.NewLab(t, func(c *sojourn.Config) { c.Name = "staff" })
+	for name, test := range map[string]struct {
+		serve   func(*http.Request, http.ResponseWriter)
+		private bool
+	}{
+		"both read":  {func(r *http.Request, _ http.ResponseWriter) { _, _ = s.Get(r.Context()); _, _ = other.Get(r.Context()) }, true},
+		"inner read": {func(r *http.Request, _ http.ResponseWriter) { _, _ = s.Get(r.Context()) }, true},
+		"outer read": {func(r *http.Request, _ http.ResponseWriter) { _, _ = other.Get(r.Context()) }, true},
+		"inner is shared on purpose, outer sets a cookie": {func(r *http.Request, w http.ResponseWriter) {
+			_, _ = s.Get(r.Context())
+			w.Header().Set("Cache-Control", "public")
+			if member, err := other.Get(r.Context()); err == nil {
+				sitetest.ThemeKey.Set(member, "dark")
+			}
+		}, true},
+		"neither": {func(*http.Request, http.ResponseWriter) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp := sitetest.NewGuest(t).Get(other.Wrap(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { test.serve(r, w) }))))
+			if test.private {
+				wantPrivate(t, resp.Header, "Cookie")
+			} else if len(resp.Header) > 0 {
+				t.Errorf("header %v", resp.Header)
+			}
+		})
+	}
+}
+
+func TestASessionThatIsAskedForTooLateForCachesIsWarnedAboutOnce(t *testing.T) {
+	const warning = "WARN a session was asked for after the response had started"
+	late := func(t *testing.T, method string, before func(http.ResponseWriter), more func(*sitetest.Lab, *http.Request)) *sitetest.Lab {
+		t.Helper()
+		s := sitetest.NewLab(t)
+		for range 2 {
+			sitetest.NewGuest(t).Request(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				before(w)
+				more(s, r)
+				if _, err := s.Get(r.Context()); err != nil {
+					t.Error(err)
+				}
+			})), method, "https://shop.example/")
+		}
+		return s
+	}
+	write := func(w http.ResponseWriter) { io.WriteString(w, "hello ") }
+	nothing := func(*sitetest.Lab, *http.Request) {}
+	if s := late(t, "GET", write, nothing); len(s.Log.With(warning)) != 1 {
+		t.Errorf("logged %q", s.Log.All())
+	}
+	for name, s := range map[string]*sitetest.Lab{
+		"a POST": late(t, "POST", write, nothing),
+		"no-store": late(t, "GET", func(w http.ResponseWriter) {
+			w.Header().Set("Cache-Control", "no-store")
+			write(w)
+		}, nothing),
+		"not late":           late(t, "GET", func(http.ResponseWriter) {}, nothing),
+		"switched protocols": late(t, "GET", func(w http.ResponseWriter) { w.WriteHeader(http.StatusSwitchingProtocols) }, nothing),
+	} {
+		if got := s.Log.With(warning); len(got) > 0 {
+			t.Errorf("%s: logged %q", name, got)
+		}
+	}
+	// Once asked for in time, it may be asked for again.
+	s := sitetest.NewLab(t)
+	s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, _ *sojourn.Session) {
+		write(w)
+		if _, err := s.Open(r.Context(), r.Header, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	if got := s.Log.With(warning); len(got) > 0 {
+		t.Errorf("in time: logged %q", got)
+	}
+}
+
+func TestOpenTellsCachesWithTheFirstHeaderAndWithEachSave(t *testing.T) {
+	s := sitetest.NewLab(t)
+	out := http.Header{"Cache-Control": {"max-age=60"}, "Vary": {"Accept"}}
+	session, err := s.Open(t.Context(), http.Header{}, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantPrivate(t, out, "Accept, Cookie")
+	out.Set("Cache-Control", "public")
+	out.Add("Vary", "Accept-Language")
+	sitetest.ThemeKey.Set(session, "dark")
+	if err := session.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantPrivate(t, out, "Accept, Cookie, Accept-Language")
+	s.Store.Down.Store(true)
+	unread := http.Header{}
+	_, _ = s.Open(t.Context(), http.Header{}, unread)
+	wantPrivate(t, unread, "Cookie")
+}

@@ -1,0 +1,386 @@
+package sitetest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
+	"github.com/sojourn-go/sojourn/keys"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+// Listen serves h over real HTTP/1.1 and returns its address.
+func Listen(t *testing.T, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// Fetch sends a request over the network and returns the response as it came.
+func Fetch(t *testing.T, method, address string, edit ...func(*http.Request)) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range edit {
+		f(r)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	return resp
+}
+
+// Body returns the response's body.
+func Body(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Panics returns what f panics with, as text.
+func Panics(f func()) (text string) {
+	defer func() {
+		if p := recover(); p != nil {
+			text, _ = p.(string)
+			if text == "" {
+				text = "not a text"
+			}
+		}
+	}()
+	f()
+	return ""
+}
+
+// WithState returns a key's entry in another state.
+func WithState(entry, state string) string {
+	_, rest, _ := strings.Cut(entry, ":")
+	return state + ":" + rest
+}
+
+// KeyText is a text of several entries.
+func KeyText(entries ...string) string {
+	return fmt.Sprintf("entries:%d\n%s\n", len(entries), strings.Join(entries, "\n"))
+}
+
+// Parse returns a key ring of that text.
+func Parse(t *testing.T, text string) *sojourn.KeyRing {
+	t.Helper()
+	ring, err := sojourn.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+// Days runs a test with a fake clock and a site over a store that counts.
+func Days(t *testing.T, cfg sojourn.Config, f func(t *testing.T, shop *Site, db *faults.Store)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		db := faults.Wrap(memory.New())
+		if cfg.Mode != sojourn.CookieOnly {
+			cfg.Store = db
+		}
+		f(t, Local(Manager(t, cfg)), db)
+	})
+}
+
+// IsNew reports whether the browser has no live session.
+func IsNew(t *testing.T, b *Browser, at *Site) (isNew bool) {
+	t.Helper()
+	Look(t, b, at, func(s *sojourn.Session) { isNew = s.IsNew() })
+	return isNew
+}
+
+// Calls returns how often the store was called.
+func (s *Lab) Calls() int64 {
+	if s.Store == nil {
+		return 0
+	}
+	return s.Store.Calls()
+}
+
+// Ring returns a key ring of entries that keyOfDay made.
+func Ring(t *testing.T, entries ...string) *sojourn.KeyRing {
+	t.Helper()
+	keys, err := sojourn.ParseKeys(KeyText(entries...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// KeyOfDay returns new keys of one secret, in each state.
+func KeyOfDay(day int) (published, active, retired string) {
+	secret := keys.Generate()
+	secret = secret[strings.LastIndex(secret, ":"):]
+	created := fmt.Sprintf(":202601%02dT000000Z", day)
+	return "published" + created + secret, "active" + created + secret, "retired" + created + secret
+}
+
+// Call is an RPC whose metadata are bare headers: it opens v's session, runs f,
+// and lets the cookies that were set reach v.
+func (s *Lab) Call(v *Guest, f func(session *sojourn.Session, out http.Header)) http.Header {
+	s.T.Helper()
+	in, out := http.Header{"User-Agent": {"rpc/1"}}, http.Header{}
+	if len(v.Cookies) > 0 {
+		in.Set("Cookie", v.Header())
+	}
+	session, err := s.Open(s.T.Context(), in, out)
+	if err != nil {
+		s.T.Fatalf("Open: %v", err)
+	}
+	f(session, out)
+	v.Keep(&http.Response{Header: out})
+	return out
+}
+
+// Save saves the session, which has to succeed.
+func Save(t *testing.T, session *sojourn.Session) {
+	t.Helper()
+	if err := session.Save(t.Context()); err != nil {
+		t.Errorf("Save: %v", err)
+	}
+}
+
+// Keys of a shop's values: counted and listed in the store, or kept in the cookie.
+var (
+	Visits = sojourn.NewKey[int]("visits", sojourn.ServerSide)
+	Basket = sojourn.NewKey[[]string]("basket", sojourn.ServerSide)
+	Ticket = sojourn.NewKey[string]("ticket", sojourn.ServerSide)
+	Colour = sojourn.NewKey[string]("colour")
+	Essay  = sojourn.NewKey[string]("essay")
+	Note   = sojourn.NewKey[string]("note")
+)
+
+// AddOne is an update that counts.
+func AddOne(n int) int { return n + 1 }
+
+// Look is a request that reads its session.
+func Look(t *testing.T, b *Browser, at *Site, f func(*sojourn.Session)) {
+	t.Helper()
+	if a := b.Visit(at, f); a.Status != http.StatusOK {
+		t.Fatalf("reading got %d %s", a.Status, a.Body)
+	}
+}
+
+// Does is a request that has to succeed.
+func Does(t *testing.T, b *Browser, at *Site, f func(*sojourn.Session)) *Answer {
+	t.Helper()
+	a := b.Visit(at, f)
+	if a.Status != http.StatusOK {
+		t.Fatalf("got %d %s", a.Status, a.Body)
+	}
+	return a
+}
+
+// Refused checks that the request was answered with a conflict and that its
+// answer changes nothing in the browser.
+func Refused(t *testing.T, a *Answer) {
+	t.Helper()
+	if a.Status != http.StatusConflict {
+		t.Errorf("got %d %s, want 409", a.Status, a.Body)
+	}
+	if len(a.SetCookies()) > 0 {
+		t.Errorf("the refused request set cookies %v", a.SetCookies())
+	}
+	a.Arrive()
+}
+
+// OpenShop runs a site over a store, without a network.
+func OpenShop(t *testing.T, db store.Store) *Site {
+	t.Helper()
+	return Local(Manager(t, sojourn.Config{Store: db}))
+}
+
+// Rows returns how many live sessions the store holds.
+func Rows(t *testing.T, db store.Counter) int64 {
+	t.Helper()
+	n, err := db.Count(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Live
+}
+
+// At returns the replica that the i-th request goes to.
+func At(sites []*Site, i int) *Site { return sites[i%len(sites)] }
+
+// User returns whom the browser is logged in as, "" if nobody.
+func User(t *testing.T, b *Browser, site *Site) (user string) {
+	t.Helper()
+	Look(t, b, site, func(s *sojourn.Session) { user = s.User() })
+	return user
+}
+
+// Login is a request that logs that user in.
+func Login(name string) func(*sojourn.Session) {
+	return func(s *sojourn.Session) { s.Login(name) }
+}
+
+// PlaceOf returns where v's session lives.
+func PlaceOf(s *Lab, v *Guest) (p sojourn.Placement) {
+	s.T.Helper()
+	s.Do(v.Copy(), func(session *sojourn.Session) { p = session.Info().Placement })
+	return p
+}
+
+// CrossSitePost is what a form on another site sends: an unsafe method, and no
+// cookie, because it is SameSite=Lax.
+func CrossSitePost(r *http.Request) {
+	r.Method = http.MethodPost
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+}
+
+// A SaveFault is what happens to one Save.
+type SaveFault func(ctx context.Context, save func(context.Context) error) error
+
+// SaveFaults are what can happen to a Save so that its caller does not learn the
+// outcome.
+var SaveFaults = map[string]SaveFault{
+	"the answer is lost": func(ctx context.Context, save func(context.Context) error) error {
+		_ = save(ctx)
+		return faults.ErrLost
+	},
+	"the request is lost": func(context.Context, func(context.Context) error) error { return faults.ErrLost },
+	"the request is late": func(ctx context.Context, save func(context.Context) error) error {
+		go func() {
+			time.Sleep(time.Second)
+			_ = save(context.WithoutCancel(ctx))
+		}()
+		return faults.ErrLost
+	},
+	"the deadline passes, and it was saved": func(ctx context.Context, save func(context.Context) error) error {
+		_ = save(ctx)
+		<-ctx.Done()
+		return ctx.Err()
+	},
+	"the deadline passes, and it was not saved": func(ctx context.Context, _ func(context.Context) error) error {
+		<-ctx.Done()
+		return ctx.Err()
+	},
+	"the deadline passes, and it is saved later": func(ctx context.Context, save func(context.Context) error) error {
+		go func() {
+			<-ctx.Done()
+			time.Sleep(30 * time.Millisecond)
+			_ = save(context.WithoutCancel(ctx))
+		}()
+		<-ctx.Done()
+		return ctx.Err()
+	},
+}
+
+// Only returns the store's only record.
+func Only(t *testing.T, db *faults.Store) store.Record {
+	t.Helper()
+	recs, _, err := db.Inner.(store.Scanner).Scan(t.Context(), "", 10)
+	if err != nil || len(recs) != 1 {
+		t.Fatalf("the store holds %d records (%v)", len(recs), err)
+	}
+	return recs[0]
+}
+
+// LoginAs makes a browser of a logged-in user, and returns its handle.
+func LoginAs(t *testing.T, shop *Site, user string) (*Browser, string) {
+	t.Helper()
+	b := NewBrowser()
+	Does(t, b, shop, func(s *sojourn.Session) { s.Login(user, "pwd") })
+	var handle string
+	Look(t, b, shop, func(s *sojourn.Session) { handle = s.Handle() })
+	return b, handle
+}
+
+// Reads is a request that changes nothing.
+func Reads(s *sojourn.Session) { _ = s.User() }
+
+// An Audience is a replica with a stream of a user's session open, and another
+// replica on the same store.
+type Audience struct {
+	*testing.T
+	Here, There *Site
+	Silent      *atomic.Bool // the feed does not answer
+	Anna        *Browser
+	Handle      string
+}
+
+// Listening runs f while a stream of anna's session is open on the replica
+// here, with its Done channel.
+func Listening(t *testing.T, wrap func(store.Store) store.Store, f func(a *Audience, done <-chan struct{}, why func() error)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		db := faults.Wrap(memory.New())
+		var silent atomic.Bool
+		db.OnEnds = func(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+			if silent.Load() {
+				return store.EndPage{}, faults.ErrLost
+			}
+			return db.Inner.(store.EndFeed).Ends(ctx, cursor, limit)
+		}
+		keys := Keys(t)
+		replica := func() *Site {
+			var s store.Store = db
+			if wrap != nil {
+				s = wrap(s)
+			}
+			return Local(Manager(t, sojourn.Config{Keys: keys, Store: s, IdleTimeout: time.Hour}))
+		}
+		a := &Audience{T: t, Here: replica(), There: replica(), Silent: &silent}
+		a.Anna, a.Handle = LoginAs(t, a.Here, "anna")
+		time.Sleep(time.Second)
+		a.Anna.VisitHTTP(a.Here, func(w http.ResponseWriter, r *http.Request) {
+			s, err := a.Here.Manager.Get(r.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = http.NewResponseController(w).Flush()
+			done := s.Done()
+			synctest.Wait()
+			f(a, done, s.Err)
+		})
+	})
+}
+
+// EndsWithin reports whether the channel is closed after that time at the latest.
+func EndsWithin(d time.Duration, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// CartOf returns what v's cart holds.
+func CartOf(s *Lab, v *Guest) (n int) {
+	s.T.Helper()
+	s.Do(v, func(session *sojourn.Session) { n = CartKey.Get(session) })
+	return n
+}
+
+// Stream runs f in a stream of v that has sent its first byte.
+func (s *Lab) Stream(v *Guest, f func(*sojourn.Session)) {
+	s.T.Helper()
+	s.Serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			s.T.Errorf("Flush: %v", err)
+		}
+		f(session)
+	})
+}
