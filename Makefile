@@ -37,6 +37,14 @@ test: $(BIN)/gotestsum ## install what the tests need and run all of them, with 
 test-short: ## run the tests that need neither browser nor server, quickly
 	$(GO) test -short $(ALL)
 
+# Without the tests' own packages and programs.
+COVERED = $(shell $(GO) list ./... | grep -v -e /internal/test -e /internal/mutants | paste -sd,)
+
+.PHONY: cover
+cover: ## how much of the root module's code its tests reach, whichever package they are in
+	$(GO) test -coverpkg=$(COVERED) -coverprofile=.bin/cover.out ./... >/dev/null
+	@$(GO) tool cover -func=.bin/cover.out | awk '/^total:/ {print "statements of the root module that are reached: " $$3}'
+
 .PHONY: soak
 soak: ## break real servers for longer: each scenario for SOAKTIME (1m), a browser with five tabs ten times as long, Redis losses in SOAKROUNDS (10) rounds
 	cd internal/test/system/outages && FAULT_TIME=$(SOAKTIME) FAULT_ROUNDS=$(SOAKROUNDS) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAK)' .

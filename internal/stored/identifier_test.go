@@ -2,7 +2,6 @@ package stored
 
 import (
 	"testing"
-
 )
 
 func TestIdentifiersAre256RandomBits(t *testing.T) {
