@@ -278,10 +278,14 @@ func (s *session) commitToStore(ctx context.Context, now time.Time) error {
 	ctx, cancel := s.m.stored.Bounded(ctx)
 	defer cancel()
 	err := s.commitStored(ctx)
+	var gone *stored.Gone
 	switch {
 	case s.last.Where == rules.Inline:
 		return s.outgrown(ctx, err, now)
-	case errors.Is(err, stored.ErrGone):
+	case errors.As(err, &gone):
+		if gone.Damaged {
+			s.forget()
+		}
 		return ErrEnded
 	}
 	return err

@@ -291,6 +291,8 @@ func (k *key) pop(s *Session, to any) bool {
 // Delete removes the value, if there is one.
 func (k Key[T]) Delete(s *Session) { s.Delete(k.of.Name) }
 
+var errDamagedValue = errors.New("the session's record is damaged")
+
 func (k *key) write(from any) (raw []byte, err error) {
 	defer func() {
 		if err != nil {
@@ -308,5 +310,8 @@ func (k *key) read(raw []byte, to any) (err error) {
 		}
 	}()
 	defer values.Recovered(&err)
+	if raw == nil {
+		return errDamagedValue
+	}
 	return k.decode(raw, to)
 }

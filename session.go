@@ -301,7 +301,7 @@ func (s *Session) Names() []string {
 	s.lock()
 	defer s.mu.Unlock()
 	now := s.m.now().UnixMilli()
-	fields := s.draft.View().Fields()
+	fields := s.draft.View().Frames()
 	names := make([]string, 0, len(fields))
 	for i := range fields {
 		f := &fields[i]

@@ -284,9 +284,8 @@ func (m *core) revokeAll(ctx context.Context, all []stored.Listed, reason string
 func (m *core) export(st *stored.State) Export {
 	out := Export{Info: m.describe(st), Values: map[string]any{}}
 	now := m.now().UnixMilli()
-	for i := range st.Rec.Fields() {
-		f := &st.Rec.Fields()[i]
-		if !f.Live(now) {
+	for _, f := range st.Rec.Fields() {
+		if !f.Live(now) || f.Value == nil { // damaged, as the observer has been told
 			continue
 		}
 		name := f.Name

@@ -64,6 +64,10 @@ type wireVectors struct {
 		CBOR hexBytes
 	}
 	Records []wireRecord
+	Cut     struct {
+		wireRecord
+		Chunks []hexBytes
+	}
 }
 
 type wireCookie struct {
@@ -318,6 +322,43 @@ func TestWireFormatOfRecordsAndReferences(t *testing.T) {
 				t.Error("the session is still there after its end")
 			}
 		})
+	})
+}
+
+func TestWireFormatOfRecordsInChunks(t *testing.T) {
+	wireFormatTest(t, func(t *wireFormat) {
+		cut := &t.Cut
+		t.keep(cut.wireRecord)
+		t.visit(sojourn.Config{}, t.Reference.Cookie, func(s *sojourn.Session) {
+			if got := wireLetters.Get(s); s.User() != "alice" || got != strings.Repeat("x", 1500) || wireTheme.Get(s) != "dark" {
+				t.Errorf("read user %q, %d letters, theme %q", s.User(), len(got), wireTheme.Get(s))
+			}
+			wireTheme.Set(s, "blue") // as many bytes
+		})
+		rec, err := t.store.Load(context.Background(), store.ID(cut.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		aad := slices.Clone(cut.AdditionalData[2:])
+		binary.BigEndian.PutUint64(aad[len(aad)-32:], cut.Version+1) // version, user hash, expires
+		first, rest, _, err := t.ring.OpenChunks(seal.Record, rec.Data, aad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.want("first chunk", first, cut.Chunks[0])
+		before := 0
+		for i, want := range cut.Chunks[1:] {
+			want = bytes.Replace(want, []byte("dark"), []byte("blue"), 1)
+			got, err := rest.Open(i+1, before, len(want))
+			if err != nil {
+				t.Fatalf("chunk %d: %v", i+1, err)
+			}
+			t.want("chunk", got, want)
+			before += len(want)
+		}
+		if len(cut.Chunks) != 3 || !rest.Holds(2, before) {
+			t.Error("the record is cut in another way")
+		}
 	})
 }
 

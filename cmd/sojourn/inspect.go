@@ -11,6 +11,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -246,13 +247,12 @@ func (o *opener) record(ctx context.Context, name, handle string) (finding, erro
 	if rec.IsEnd() {
 		return f, nil
 	}
-	plain, stale, err := o.ring.Open(nil, seal.Record, rec.Data, wire.BindRecord(wire.Bind(name), &rec))
+	inside, stale, err := stored.OpenRecord(o.ring, rec.Data, wire.BindRecord(wire.Bind(name), &rec), func(error) {})
+	if err == nil && !inside.Whole() {
+		err = seal.ErrOpen
+	}
 	if err != nil {
 		return f, fmt.Errorf("the record of %s: %w", handle, explain(err, name, r.Key))
-	}
-	inside, err := record.Parse(plain)
-	if err != nil {
-		return f, fmt.Errorf("the record of %s: %w", handle, err)
 	}
 	f.Stale, f.Session = stale, o.contents(&inside)
 	return f, nil

@@ -24,7 +24,8 @@ import (
 var ErrFormat = errors.New("record: malformed")
 
 const (
-	version = 1
+	version    = 1
+	versionCut = 2 // the values come after all fields: see AppendCut
 	// MaxName is the longest name of a field, in bytes.
 	MaxName = 255
 )
@@ -68,6 +69,8 @@ type Record struct {
 	// Remove and Len merge them first, so see Done.
 	edits map[string]*Field
 	more  int // how many fields the edits add; negative if they remove more
+	// late has the values of fields whose Value is nil.
+	late *late
 }
 
 // short is how many fields a list has whose changes are made in place.
@@ -110,7 +113,7 @@ func (r *Record) edit(name string, f *Field) {
 	if r.edits == nil {
 		r.edits = map[string]*Field{}
 	}
-	_, before := r.Find(name)
+	_, before := r.frame(name)
 	r.edits[name] = f
 	switch after := f != nil; {
 	case after && !before:
@@ -122,10 +125,17 @@ func (r *Record) edit(name string, f *Field) {
 
 // Parse splits b, which the record then shares and nobody may modify. It
 // returns ErrFormat for anything that Append could not have written.
-func Parse(b []byte) (Record, error) {
+func Parse(b []byte) (Record, error) { return parse(b, nil) }
+
+// parse is Parse, or ParseCut where l is to learn the sizes of the values.
+func parse(b []byte, l *late) (Record, error) {
 	var r Record
 	d := decoder{b: b}
-	if d.byte() != version {
+	want := byte(version)
+	if l != nil {
+		want = versionCut
+	}
+	if d.byte() != want {
 		return r, ErrFormat
 	}
 	head := d.bytes()
@@ -139,6 +149,9 @@ func Parse(b []byte) (Record, error) {
 	}
 	if n > 0 {
 		r.fields = make([]Field, n)
+	}
+	if l != nil {
+		l.parsed, l.places = r.fields, make([]place, n)
 	}
 	var names strings.Builder // one allocation for all names
 	names.Grow(int(n) * 16)
@@ -156,7 +169,17 @@ func Parse(b []byte) (Record, error) {
 			f.Expiry = d.millis()
 		}
 		f.Flags &^= layout
-		f.Value = d.bytes()
+		if l == nil {
+			f.Value = d.bytes()
+		} else {
+			size := d.uvarint()
+			if size > 1<<31 { // more than any store keeps
+				d.fail()
+			}
+			if l.places[i].size = int(size); size == 0 {
+				f.Value = []byte{}
+			}
+		}
 		if d.bad || len(f.Name) == 0 || len(f.Name) > MaxName || i > 0 && f.Name <= last {
 			return Record{}, ErrFormat
 		}
@@ -170,31 +193,40 @@ func Parse(b []byte) (Record, error) {
 
 // Append appends the record's bytes to dst.
 func (r *Record) Append(dst []byte) []byte {
+	dst = r.appendStart(dst, version)
+	for i := range r.fields {
+		dst = appendBytes(r.appendField(dst, &r.fields[i]), r.there(&r.fields[i]).Value)
+	}
+	return dst
+}
+
+// appendStart appends what comes before the fields.
+func (r *Record) appendStart(dst []byte, version byte) []byte {
 	r.merge()
 	dst = append(dst, version)
 	var head [256]byte
 	h := r.Header.append(head[:0])
 	dst = appendBytes(dst, h)
-	dst = binary.AppendUvarint(dst, uint64(len(r.fields)))
-	for i := range r.fields {
-		f := &r.fields[i]
-		dst = binary.AppendUvarint(dst, uint64(len(f.Name)))
-		dst = append(dst, f.Name...)
-		flags := f.Flags &^ layout
-		if f.Stamp != 0 {
-			flags |= hasStamp
-		}
-		if f.Expiry != 0 {
-			flags |= hasExpiry
-		}
-		dst = append(dst, byte(flags))
-		if f.Stamp != 0 {
-			dst = binary.AppendUvarint(dst, f.Stamp)
-		}
-		if f.Expiry != 0 {
-			dst = binary.AppendUvarint(dst, uint64(f.Expiry))
-		}
-		dst = appendBytes(dst, f.Value)
+	return binary.AppendUvarint(dst, uint64(len(r.fields)))
+}
+
+// appendField appends a field up to its value.
+func (r *Record) appendField(dst []byte, f *Field) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(f.Name)))
+	dst = append(dst, f.Name...)
+	flags := f.Flags &^ layout
+	if f.Stamp != 0 {
+		flags |= hasStamp
+	}
+	if f.Expiry != 0 {
+		flags |= hasExpiry
+	}
+	dst = append(dst, byte(flags))
+	if f.Stamp != 0 {
+		dst = binary.AppendUvarint(dst, f.Stamp)
+	}
+	if f.Expiry != 0 {
+		dst = binary.AppendUvarint(dst, uint64(f.Expiry))
 	}
 	return dst
 }
@@ -205,7 +237,7 @@ func (r *Record) Size() int {
 	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Methods)
 	n += len(r.Header.Identifier) + len(r.Header.Legacy) + len(r.Header.Unknown) + 21*8
 	for i := range r.fields {
-		n += len(r.fields[i].Name) + len(r.fields[i].Value) + 32
+		n += len(r.fields[i].Name) + r.size(&r.fields[i]) + 32
 	}
 	return n
 }
@@ -213,8 +245,22 @@ func (r *Record) Size() int {
 // Len returns how many fields there are.
 func (r *Record) Len() int { return len(r.fields) + r.more }
 
-// Fields returns the fields, sorted by name. They must not be modified.
+// Fields returns the fields, sorted by name. They must not be modified. It opens
+// all values; one that is damaged is nil: see [Record.Whole].
 func (r *Record) Fields() []Field {
+	r.merge()
+	if r.late == nil {
+		return r.fields
+	}
+	out := slices.Clone(r.fields)
+	for i := range out {
+		out[i] = *r.there(&out[i])
+	}
+	return out
+}
+
+// Frames returns the fields as Fields does, but opens no value: a Value may be nil.
+func (r *Record) Frames() []Field {
 	r.merge()
 	return r.fields
 }
@@ -233,8 +279,18 @@ func (r *Record) search(name string) (int, bool) {
 	})
 }
 
-// Find returns the field with that name, live or not.
+// Find returns the field with that name, live or not. Its value is nil if it is
+// damaged.
 func (r *Record) Find(name string) (*Field, bool) {
+	f, ok := r.frame(name)
+	if !ok {
+		return nil, false
+	}
+	return r.there(f), true
+}
+
+// frame is Find, but opens no value.
+func (r *Record) frame(name string) (*Field, bool) {
 	if f, ok := r.edits[name]; ok {
 		return f, f != nil
 	}
@@ -248,11 +304,14 @@ func (r *Record) Find(name string) (*Field, bool) {
 // Clone returns a record that Put and Remove may change without changing r.
 func (r *Record) Clone() Record {
 	r.merge()
-	return Record{Header: r.Header, fields: slices.Clone(r.fields)}
+	return Record{Header: r.Header, fields: slices.Clone(r.fields), late: r.late}
 }
 
 // Put inserts f or replaces the field of that name.
 func (r *Record) Put(f Field) {
+	if f.Value == nil && r.late != nil {
+		f.Value = []byte{} // nil is a value that is not there yet
+	}
 	n := len(r.fields)
 	if r.edits == nil && (n == 0 || r.fields[n-1].Name < f.Name) {
 		r.fields = append(r.fields, f)
@@ -274,7 +333,7 @@ func (r *Record) Put(f Field) {
 // Remove removes the field with that name, if there is one.
 func (r *Record) Remove(name string) {
 	if r.edits != nil || len(r.fields) >= short {
-		if _, ok := r.Find(name); ok {
+		if _, ok := r.frame(name); ok {
 			r.edit(name, nil)
 		}
 		return

@@ -57,8 +57,7 @@ func (l *Limits) Place(before Where, r *record.Record, now time.Time) (Where, er
 		return Stored, nil
 	}
 	live, serverSide := false, false
-	for i := range r.Fields() {
-		f := &r.Fields()[i]
+	for _, f := range r.Frames() {
 		if f.Live(now.UnixMilli()) {
 			live = true
 			serverSide = serverSide || f.Flags&record.ServerSide != 0

@@ -266,33 +266,39 @@ func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error
 //
 // The spare room of dst must not overlap sealed; [Ring.OpenInPlace] is for that.
 func (r *Ring) Open(dst []byte, p Purpose, sealed, aad []byte) (plaintext []byte, stale bool, err error) {
+	plaintext, _, stale, err = r.open(dst, p, sealed, aad)
+	return plaintext, stale, err
+}
+
+// open is Open, and returns the cipher that it used.
+func (r *Ring) open(dst []byte, p Purpose, sealed, aad []byte) (plaintext []byte, c *derived, stale bool, err error) {
 	if len(sealed) < Overhead {
-		return nil, false, ErrOpen
+		return nil, nil, false, ErrOpen
 	}
 	i := slices.IndexFunc(r.keys, func(k ringKey) bool { return k.id == [idSize]byte(sealed) })
 	if i < 0 {
-		return nil, false, ErrUnknownKey
+		return nil, nil, false, ErrUnknownKey
 	}
 	key := &r.keys[i].derived[p]
 	nonce, ciphertext := sealed[idSize:][:nonceSize], sealed[idSize+nonceSize:]
 
-	c := key.cached(prefix(nonce))
+	c = key.cached(prefix(nonce))
 	known := c != nil
 	if !known {
 		if c, err = key.cipher(prefix(nonce)); err != nil {
-			return nil, false, fmt.Errorf("seal: %w", err)
+			return nil, nil, false, fmt.Errorf("seal: %w", err)
 		}
 	}
 	full := r.additional(p, aad)
 	plaintext, err = c.aead.Open(dst, nonce[len(prefix{}):], ciphertext, *full)
 	r.scratch.Put(full)
 	if err != nil {
-		return nil, false, ErrOpen
+		return nil, nil, false, ErrOpen
 	}
 	if !known {
 		key.remember(c)
 	}
-	return plaintext, r.keys[i].stale, nil
+	return plaintext, c, r.keys[i].stale, nil
 }
 
 // OpenInPlace is Open with the plaintext in the place of the ciphertext, which

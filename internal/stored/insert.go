@@ -7,7 +7,6 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/record"
-	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -75,7 +74,7 @@ func (s *Sessions) SaveDated(ctx context.Context, id store.ID, prev *store.Recor
 	}
 	empty := record.Record{Header: record.Header{Created: now.UnixMilli()}}
 	var err error
-	rec.Data, err = s.Ring().Seal(nil, seal.Record, empty.Append(nil), wire.BindRecord(s.Bound, &rec))
+	rec.Data, err = SealRecord(s.Ring(), &empty, wire.BindRecord(s.Bound, &rec), s.Limits.MaxSize)
 	if err != nil {
 		return err
 	}

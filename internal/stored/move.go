@@ -106,12 +106,22 @@ func (m *mover) from() record.Record {
 	case !m.ends:
 		return record.Record{}
 	case m.old == nil:
-		return m.Base.Rec
+		return sound(&m.Base.Rec)
 	case m.Base.Where == rules.Inline:
-		return draft.MergeInline(&m.old.Rec, &m.Base.Rec)
+		old := sound(&m.old.Rec)
+		return draft.MergeInline(&old, &m.Base.Rec)
 	default:
-		return m.old.Rec
+		return sound(&m.old.Rec)
 	}
+}
+
+// sound returns r, without its values if one of them is damaged: whoever has
+// authenticated is logged in all the same.
+func sound(r *record.Record) record.Record {
+	if !r.Whole() {
+		return record.Record{Header: r.Header}
+	}
+	return *r
 }
 
 // write writes the new session, or writes it anew.

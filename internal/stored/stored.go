@@ -108,6 +108,7 @@ type Gone struct {
 	Ended    time.Time // zero if it expired or was never there
 	Replaced bool      // by Login or Logout: its browser has been told
 	Expired  bool      // it is still there, past its deadline
+	Damaged  bool      // a part of it does not open, and the browser must forget it
 }
 
 func (g *Gone) Error() string        { return ErrGone.Error() }
@@ -168,10 +169,8 @@ func (s *Sessions) verified(id store.ID, rec store.Record) (*State, error) {
 	if rec.IsEnd() {
 		return st, nil
 	}
-	plain, _, err := s.Ring().Open(nil, seal.Record, data, wire.BindRecord(s.Bound, &rec))
-	if err == nil {
-		st.Rec, err = record.Parse(plain)
-	}
+	var err error
+	st.Rec, err = s.open(id, data, wire.BindRecord(s.Bound, &rec))
 	switch {
 	case errors.Is(err, seal.ErrUnknownKey):
 		return st, ErrKeyLacking
@@ -180,6 +179,11 @@ func (s *Sessions) verified(id store.ID, rec store.Record) (*State, error) {
 	}
 	s.mend(st, s.Now())
 	return st, nil
+}
+
+func (s *Sessions) open(id store.ID, data, aad []byte) (record.Record, error) {
+	r, _, err := OpenRecord(s.Ring(), data, aad, func(err error) { s.Observer.Damaged(id, err) })
+	return r, err
 }
 
 // mend corrects times that lie in the future. The next request that may writes
@@ -313,11 +317,10 @@ func (s *Sessions) seal(r record.Record, who Who, prev *State, minimum uint64, n
 	if h.User != "" {
 		rec.User = ring.UserHash(s.Name, h.User)
 	}
-	plain := r.Append(make([]byte, 0, r.Size()))
-	if len(plain) > s.Limits.MaxSize {
-		return nil, nil, fault.Size(len(plain), s.Limits.MaxSize)
+	data, err = SealRecord(ring, &r, wire.BindRecord(s.Bound, &rec), s.Limits.MaxSize)
+	if errors.Is(err, ErrDamaged) {
+		err = &Gone{Damaged: true}
 	}
-	data, err = ring.Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindRecord(s.Bound, &rec))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -87,7 +87,7 @@ func (g *rig) sessions(db store.Store, keys *seal.Ring) *Sessions {
 
 var rings sync.Map // by secret: a key takes a while to derive
 
-func ring(t *testing.T, secret byte) *seal.Ring {
+func ring(t testing.TB, secret byte) *seal.Ring {
 	t.Helper()
 	if r, ok := rings.Load(secret); ok {
 		return r.(*seal.Ring)

@@ -26,6 +26,9 @@ func (s *Sessions) SaveVolatile(ctx context.Context, c Change) (*State, error) {
 	defer cancel()
 	const tries = 4
 	st := c.Base
+	if !st.Rec.Whole() {
+		return nil, nil
+	}
 	for attempt := range tries {
 		now := s.Now()
 		rec, err := c.Draft.Apply(&st.Rec, now)
@@ -71,11 +74,7 @@ func (s *Sessions) WithVolatile(ctx context.Context, st *State) *State {
 	if err != nil {
 		return st // lost, or out of reach
 	}
-	plain, _, err := s.Ring().Open(nil, seal.Record, v.Data, wire.BindVolatile(s.Bound, &st.Meta))
-	var values record.Record
-	if err == nil {
-		values, err = record.Parse(plain)
-	}
+	values, err := s.open(st.ID, v.Data, wire.BindVolatile(s.Bound, &st.Meta))
 	if err != nil {
 		if !errors.Is(err, seal.ErrUnknownKey) {
 			_ = s.damaged(st.ID, err)
@@ -107,8 +106,7 @@ func (s *Sessions) sealVolatile(st *State) ([]byte, error) {
 			values.Put(f)
 		}
 	}
-	plain := values.Append(make([]byte, 0, values.Size()))
-	return s.Ring().Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, wire.BindVolatile(s.Bound, &st.Meta))
+	return SealRecord(s.Ring(), &values, wire.BindVolatile(s.Bound, &st.Meta), s.Limits.MaxSize)
 }
 
 // replaceVolatile returns rec with these volatile values instead of its own.
