@@ -11,7 +11,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/seal"
-	"github.com/sojourn-go/sojourn/internal/stored"
+	records "github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -247,7 +247,7 @@ func (o *opener) record(ctx context.Context, name, handle string) (finding, erro
 	if rec.IsEnd() {
 		return f, nil
 	}
-	inside, stale, err := stored.OpenRecord(o.ring, rec.Data, wire.BindRecord(wire.Bind(name), &rec), func(error) {})
+	inside, stale, err := records.OpenRecord(o.ring, rec.Data, wire.BindRecord(wire.Bind(name), &rec), func(error) {})
 	if err == nil && !inside.Whole() {
 		err = seal.ErrOpen
 	}
