@@ -54,7 +54,7 @@ func TestEachMistakeInTheConfigurationIsNamed(t *testing.T) {
 		"inline limit, negative": {func(c *sojourn.Config) { c.InlineLimit = -1 }, "Config.InlineLimit -1"},
 		"inline limit, too high": {func(c *sojourn.Config) { c.InlineLimit = 4097 }, "Config.InlineLimit 4097"},
 		"inline limit, CookieOnly": {
-			func(c *sojourn.Config) { sitetest.CookieOnly(c); c.InlineLimit = 15001 }, "Config.InlineLimit 15001",
+			func(c *sojourn.Config) { sitetest.CookieOnly(c); c.InlineLimit = 15001 }, "Config.InlineLimit 15001: use 1 to 15000 bytes, or 0 for 2048",
 		},
 		"size, negative":       {func(c *sojourn.Config) { c.MaxSize = -1 }, "Config.MaxSize -1"},
 		"lifetime, too long":   {func(c *sojourn.Config) { c.Lifetime = 400*24*time.Hour + 1 }, "Config.Lifetime"},

@@ -12,6 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
 
+// Handlers were hard to test, as reported in alexedwards/scs#64.
 func TestALoggedInRequestTakesOneLine(t *testing.T) {
 	placements(t, func(t *testing.T, cfg sojourn.Config) {
 		m := sojourntest.NewManager(t, cfg)

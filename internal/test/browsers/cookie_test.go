@@ -18,6 +18,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
+// SameSite was not set by default, as reported in gorilla/sessions#256 and #276.
 func TestCookieAttributesFollowTheConfiguration(t *testing.T) {
 	const month = "; Max-Age=2592001"
 	for name, test := range map[string]struct {
@@ -258,6 +259,9 @@ func TestNoCookieExceeds4096BytesWhateverTheName(t *testing.T) {
 	}
 }
 
+// The tokens of an identity provider are too large for one, as reported in
+// markbates/goth#133, GoogleCloudPlatform/golang-samples#137 and
+// vouch/vouch-proxy#348.
 func TestNumberedCookiesGrowAndShrink(t *testing.T) {
 	s := sitetest.NewLab(t, sitetest.CookieOnly, func(c *sojourn.Config) { c.InlineLimit = 15000 })
 	key := sojourn.NewKey[[]byte]("v")
@@ -731,4 +735,56 @@ func TestARecordWhoseKeyIsLackingIsAnOutageAndStaysAsItIs(t *testing.T) {
 	if got := sitetest.CartOf(at(oldRetired, newActive), v); got != 7 {
 		t.Errorf("the cart is %d", got)
 	}
+}
+
+// Nobody was told what was too long, as reported in gin-contrib/sessions#119.
+func TestASessionTooLargeForItsCookieIsRefusedWithTheLimit(t *testing.T) {
+	s := sitetest.NewLab(t, sitetest.CookieOnly)
+	resp := s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		session.Set("v", strings.Repeat("x", 4000))
+		err := session.Save(r.Context())
+		if !errors.Is(err, sojourn.ErrTooLarge) || !strings.Contains(err.Error(), "at most 2048") {
+			t.Errorf("Save: %v", err)
+		}
+	})
+	sitetest.WantStatus(t, resp, http.StatusRequestEntityTooLarge)
+	sitetest.WantCookies(t, resp)
+}
+
+// Proxies pass less than split cookies promise, as reported in
+// leodip/goiabada#266: nginx reads a response's header into 4 KiB.
+func TestByDefaultAllCookiesOfAResponseFitIntoTheBufferOfAProxy(t *testing.T) {
+	for _, config := range []func(*sojourn.Config){sitetest.CookieOnly, func(*sojourn.Config) {}} {
+		s := sitetest.NewLab(t, config)
+		for n := 0; n < 4096; n += 16 {
+			resp := s.Serve(sitetest.NewGuest(t), func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
+				session.Set("v", make([]byte, n))
+			})
+			size := 0
+			for name, lines := range resp.Header {
+				for _, line := range lines {
+					size += len(name) + len(": \r\n") + len(line)
+				}
+			}
+			if size > 4096-1700 { // what is left is the program's
+				t.Fatalf("%d bytes make a response header of %d", n, size)
+			}
+		}
+	}
+}
+
+// A cookie's content was signed, not encrypted, as reported in
+// alexedwards/scs#221.
+func TestNothingInACookieCanBeReadWithoutItsKey(t *testing.T) {
+	s := sitetest.NewLab(t, sitetest.CookieOnly)
+	v := sitetest.NewGuest(t)
+	s.Do(v, func(session *sojourn.Session) { session.Login("anna"); sitetest.ThemeKey.Set(session, "PLAINTEXT") })
+	if strings.Contains(v.Header(), "PLAIN") || strings.Contains(v.Header(), "UExBSU5") || strings.Contains(v.Header(), "anna") {
+		t.Errorf("readable: %s", v.Header())
+	}
+	s.Do(v, func(session *sojourn.Session) {
+		if session.User() != "anna" || sitetest.ThemeKey.Get(session) != "PLAINTEXT" {
+			t.Errorf("%q %q", session.User(), sitetest.ThemeKey.Get(session))
+		}
+	})
 }

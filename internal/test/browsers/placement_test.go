@@ -187,7 +187,9 @@ func TestACrossSiteRequestWithoutACookieMay(t *testing.T) {
 		change func(*sojourn.Session)
 		want   []string
 	}{
-		"log in":                {func(s *sojourn.Session) { s.Login("anna") }, []string{sitetest.RefCookie}},
+		// An identity provider posts its answer from its own site, so that Lax
+		// withholds the cookie, as reported in gin-contrib/sessions#102.
+		"log in":                {func(s *sojourn.Session) { s.Login("anna"); s.Flash("success", "Welcome") }, []string{sitetest.RefCookie}},
 		"read":                  {func(s *sojourn.Session) { _ = sitetest.ThemeKey.Get(s) }, nil},
 		"pop what is not there": {func(s *sojourn.Session) { sitetest.CartKey.Pop(s) }, nil},
 	} {
@@ -374,5 +376,33 @@ func TestNestedManagersWhoseCookiesCollideAreALoggedErrorOnce(t *testing.T) {
 	}
 	if got := inner.Log.With("ERROR two session managers with the same cookie name"); len(got) != 1 {
 		t.Errorf("log: %q", inner.Log.All())
+	}
+}
+
+// One field more and it was silently empty, as reported in gorilla/sessions#186;
+// the tokens of an identity provider overflow a cookie, as reported in
+// markbates/goth#133.
+func TestASessionThatGrowsFieldByFieldMovesToTheStoreAndKeepsThemAll(t *testing.T) {
+	s := sitetest.NewLab(t)
+	v := sitetest.NewGuest(t)
+	profile := sojourn.NewKey[map[string]string]("profile")
+	for n := range 60 {
+		s.Do(v, func(session *sojourn.Session) {
+			profile.Update(session, func(m map[string]string) map[string]string {
+				if m == nil {
+					m = map[string]string{}
+				}
+				m[strings.Repeat("x", n+1)] = strings.Repeat("y", 80)
+				return m
+			})
+		})
+		s.Do(v, func(session *sojourn.Session) {
+			if got := len(profile.Get(session)); got != n+1 {
+				t.Fatalf("after %d fields there are %d", n+1, got)
+			}
+		})
+	}
+	if got := sitetest.PlaceOf(s, v); got != sojourn.PlacementStored {
+		t.Errorf("5 KB live in %v", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
@@ -372,4 +373,55 @@ func TestValueThatWasRemovedWhenTheSessionGrewDoesNotComeBackWithAnotherGrowth(t
 			}
 		})
 	}
+}
+
+// A key was lost, as reported in kataras/iris#1728. The two requests have nothing in
+// common yet, so they are two sessions, which no server can prevent; once there is a
+// session in the store, its requests are merged.
+func TestOfTwoFirstRequestsAtOnceTheLastAnswerIsTheSessionAndItIsWhole(t *testing.T) {
+	shop := sitetest.OpenShop(t, memory.New())
+	nobody := sitetest.NewBrowser()
+	one, two := nobody.Begin(shop), nobody.Begin(shop)
+	first := one.Finish(func(s *sojourn.Session) { s.Set("one", 1) })
+	second := two.Finish(func(s *sojourn.Session) { s.Set("two", 2) })
+	first.Arrive()
+	second.Arrive()
+	sitetest.Look(t, nobody, shop, func(s *sojourn.Session) {
+		if s.Has("one") || !s.Has("two") {
+			t.Errorf("the session holds %v", s.Names())
+		}
+	})
+	sitetest.Does(t, nobody, shop, func(s *sojourn.Session) { sitetest.Visits.Set(s, 0) })
+	one, two = nobody.Begin(shop), nobody.Begin(shop)
+	one.Finish(func(s *sojourn.Session) { s.Set("three", 3) }).Arrive()
+	two.Finish(func(s *sojourn.Session) { s.Set("four", 4) }).Arrive()
+	sitetest.Look(t, nobody, shop, func(s *sojourn.Session) {
+		if !s.Has("two") || !s.Has("three") || !s.Has("four") {
+			t.Errorf("the session holds %v", s.Names())
+		}
+	})
+}
+
+// The cleaning up raced with requests, as reported in alexedwards/scs#231.
+func TestASweepDuringRequestsRemovesNoLiveSession(t *testing.T) {
+	onReplicas(t, func(t *testing.T, sites []*sitetest.Site, _ *memory.Store) {
+		anna := sitetest.NewBrowser()
+		sitetest.Does(t, anna, sites[0], func(s *sojourn.Session) { sitetest.Visits.Set(s, 0) })
+		sitetest.Together(8, func(i int) {
+			for range 10 {
+				if i == 0 {
+					if n, err := ops.For(sites[0].Manager).Sweep(t.Context()); n != 0 || err != nil {
+						t.Errorf("swept %d live sessions (%v)", n, err)
+					}
+					continue
+				}
+				sitetest.Does(t, anna, sitetest.At(sites, i), func(s *sojourn.Session) { sitetest.Visits.Update(s, sitetest.AddOne) })
+			}
+		})
+		sitetest.Look(t, anna, sites[0], func(s *sojourn.Session) {
+			if sitetest.Visits.Get(s) != 70 {
+				t.Errorf("the count is %d, want 70", sitetest.Visits.Get(s))
+			}
+		})
+	})
 }

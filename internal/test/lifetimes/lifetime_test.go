@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,8 @@ import (
 // Idle timeout, lifetime, values that expire, and what a rotation's credential
 // is good for. Time is a fake clock's.
 
+// It neither slid nor could be read, as reported in gorilla/sessions#281 and
+// gofiber/fiber#2989.
 func TestIdleTimeoutEndsASessionThatIsNotUsed(t *testing.T) {
 	for what, f := range map[string]func(*sojourn.Session){
 		"inline": func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") },
@@ -28,8 +31,13 @@ func TestIdleTimeoutEndsASessionThatIsNotUsed(t *testing.T) {
 			sitetest.Does(t, anna, shop, f)
 			for range 5 { // used in time, it goes on for longer than one timeout
 				time.Sleep(9 * time.Hour)
-				if sitetest.IsNew(t, anna, shop) {
-					t.Fatalf("an %s session ended although it was used", what)
+				// The request sees what was before it, the next one what it made of that.
+				for _, want := range []time.Duration{time.Hour, 10 * time.Hour} {
+					sitetest.Look(t, anna, shop, func(s *sojourn.Session) {
+						if left := time.Until(s.Info().IdleExpires); s.IsNew() || left != want {
+							t.Errorf("an %s session that was used: new %v, %v are left, want %v", what, s.IsNew(), left, want)
+						}
+					})
 				}
 			}
 			time.Sleep(10*time.Hour + time.Millisecond)
@@ -81,6 +89,7 @@ func TestLoginStartsTheLifetimeAnew(t *testing.T) {
 	})
 }
 
+// Each request was a write, as reported in alexedwards/scs#32.
 func TestActivityIsNotedNowAndThenWithoutRewriting(t *testing.T) {
 	sitetest.Days(t, sojourn.Config{IdleTimeout: 100 * time.Hour, Lifetime: 400 * time.Hour}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
 		anna := sitetest.NewBrowser()
@@ -182,6 +191,8 @@ func TestErrorAnswersAndStreamsDoNotCountAsActivity(t *testing.T) {
 	})
 }
 
+// A session could have no deadline of its own, as reported in alexedwards/scs#149 and
+// #259, and no idle timeout, as reported in alexedwards/scs#235.
 func TestSetExpiryOverridesTheConfiguration(t *testing.T) {
 	cfg := sojourn.Config{IdleTimeout: 10 * time.Hour, Lifetime: 100 * time.Hour}
 	for _, c := range []struct {
@@ -218,6 +229,17 @@ func TestSetExpiryOverridesTheConfiguration(t *testing.T) {
 							t.Errorf("ends after %v, want %v", got, c.want)
 						}
 					})
+					// That is what happens: activity just before the end extends it, up to
+					// the lifetime, and without any it is over.
+					use := c.wantIdle - time.Millisecond
+					time.Sleep(use)
+					if sitetest.IsNew(t, anna, shop) {
+						t.Error("it ended early")
+					}
+					time.Sleep(min(c.wantIdle, c.want-use) + time.Millisecond)
+					if !sitetest.IsNew(t, anna.Steal(), shop) {
+						t.Error("it goes on")
+					}
 				})
 			})
 		}
@@ -236,6 +258,7 @@ func TestSetExpiryOverridesTheConfiguration(t *testing.T) {
 	})
 }
 
+// It could not differ per user, as reported in alexedwards/scs#71 and #73.
 func TestRememberDecidesWhetherTheBrowserKeepsTheCookies(t *testing.T) {
 	for _, c := range []struct {
 		name           string
@@ -314,6 +337,7 @@ func TestValuesWithATTLEndByThemselves(t *testing.T) {
 	}
 }
 
+// An identifier could not be renewed, as reported in kataras/iris#768.
 func TestRotatedCredential(t *testing.T) {
 	rotate := func(t *testing.T, shop *sitetest.Site) (anna, before *sitetest.Browser) {
 		anna = sitetest.NewBrowser()
@@ -497,4 +521,40 @@ type withCopies struct{ *sitetest.Spy }
 
 func (s withCopies) LoadFrom(ctx context.Context, id store.ID, _ uint64) (store.Record, error) {
 	return s.Load(ctx, id)
+}
+
+// Expiries in three places disagreed, as reported in kataras/iris#301, #431, #1061
+// and #1553.
+func TestTheBrowserTheStoreAndInfoAgreeOnTheEnd(t *testing.T) {
+	for what, f := range map[string]func(*sojourn.Session){
+		"inline": func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") },
+		"stored": func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) },
+	} {
+		sitetest.Days(t, sojourn.Config{IdleTimeout: -1, Lifetime: 77 * time.Hour}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			for _, life := range []time.Duration{77 * time.Hour, 99 * time.Hour, 55 * time.Hour} {
+				a := sitetest.Does(t, anna, shop, func(s *sojourn.Session) {
+					f(s)
+					if life != 77*time.Hour {
+						s.SetExpiry(-1, life)
+					}
+				})
+				for _, line := range a.Header["Set-Cookie"] {
+					if !strings.Contains(line, fmt.Sprintf("Max-Age=%d;", life/time.Second+1)) {
+						t.Errorf("%s: the browser is told another age than %v: %s", what, life, line[strings.Index(line, ";"):])
+					}
+				}
+				if what == "stored" {
+					if rec := sitetest.Only(t, db); !rec.Expires.Equal(time.Now().Add(life)) || !rec.Deadline.Equal(rec.Expires) {
+						t.Errorf("the store is told %v and %v", rec.Expires, rec.Deadline)
+					}
+				}
+				sitetest.Look(t, anna, shop, func(s *sojourn.Session) {
+					if i := s.Info(); time.Until(i.Expires) != life || !i.IdleExpires.Equal(i.Expires) {
+						t.Errorf("%s: Info says %v and %v", what, time.Until(i.Expires), time.Until(i.IdleExpires))
+					}
+				})
+			}
+		})
+	}
 }

@@ -427,3 +427,28 @@ func TestASlowAnswerSetsTheNewestCredential(t *testing.T) {
 		})
 	}
 }
+
+// The identifier stayed the same, as reported in goravel/goravel#925. (Logins are
+// promise 6.)
+func TestWhatIsSetAfterALogoutIsInASessionOfItsOwn(t *testing.T) {
+	s := sitetest.NewLab(t)
+	v := sitetest.NewGuest(t)
+	s.Do(v, func(session *sojourn.Session) { session.Login("anna"); sitetest.CartKey.Set(session, 1) })
+	thief := v.Copy()
+	var before string
+	s.Do(v, func(session *sojourn.Session) {
+		before = session.Handle()
+		session.Logout()
+		sitetest.CartKey.Set(session, 2)
+	})
+	s.Do(v, func(session *sojourn.Session) {
+		if session.Handle() == before || session.User() != "" || sitetest.CartKey.Get(session) != 2 || v.Header() == thief.Header() {
+			t.Errorf("the session after the logout is %q's with %d", session.User(), sitetest.CartKey.Get(session))
+		}
+	})
+	s.Do(thief, func(session *sojourn.Session) {
+		if !session.IsNew() || session.User() != "" || sitetest.CartKey.Get(session) != 0 {
+			t.Error("the identifier from before leads somewhere")
+		}
+	})
+}

@@ -179,6 +179,10 @@ func TestUnknownOutcomeIsNotAppliedTwiceHoweverMuchOthersSaved(t *testing.T) {
 	}
 }
 
+// An outage took sites down or emptied carts, as reported in
+// redis-store/redis-store#34, tj/connect-redis#94, redisson/redisson#1651 and
+// colinmollenhour/Cm_RedisSession#75, or was a panic, as reported in
+// gofiber/fiber#4059.
 func TestStoreThatIsDown(t *testing.T) {
 	down := func(db *faults.Store) {
 		db.OnLoad = func(context.Context, store.ID) (store.Record, error) { return store.Record{}, faults.ErrLost }
@@ -200,6 +204,16 @@ func TestStoreThatIsDown(t *testing.T) {
 			})
 			if !errors.Is(err, sojourn.ErrUnavailable) || !errors.Is(err, faults.ErrLost) || a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
 				t.Errorf("got %v, %d and cookies %v", err, a.Status, a.SetCookies())
+			}
+			for what, asks := range map[string]bool{"needs no session": false, "can do without": true} {
+				a := anna.VisitHTTP(shop, func(_ http.ResponseWriter, r *http.Request) {
+					if asks {
+						_, _ = shop.Manager.Get(r.Context())
+					}
+				})
+				if a.Status != http.StatusOK || len(a.SetCookies()) > 0 {
+					t.Errorf("a page that %s got %d and cookies %v", what, a.Status, a.SetCookies())
+				}
 			}
 			up(db)
 			if sitetest.IsNew(t, anna, shop) {
@@ -672,6 +686,8 @@ func TestTooLargeASessionIsRefusedAndLeftAsItWas(t *testing.T) {
 	})
 }
 
+// A client that went away cancelled the save, as reported in flamego/session#64 and
+// aspnet/Session#193.
 func TestCommitOutlivesTheClientAndStopsAtTheTimeout(t *testing.T) {
 	sitetest.Days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
 		anna := sitetest.NewBrowser()

@@ -58,8 +58,9 @@ func TestKeysAreDescribedWithoutSecrets(t *testing.T) {
 	}
 }
 
-// TestKeysRollOverWhileReplicasAreAtDifferentStages goes through the documented
-// procedure, one replica after the other, under load.
+// The documented procedure, one replica after the other, under load. Secrets could
+// not be changed while replicas served, as reported in oauth2-proxy/oauth2-proxy#3042
+// and pallets/werkzeug#31.
 func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
 	old, fresh := olderKey(), keys.Generate()
 	// In the last stage the old key is gone. Without an index entry that would

@@ -99,7 +99,8 @@ func UntouchedIsFree(t *testing.T, open Open) {
 	}
 }
 
-// NothingIsWrittenThatDidNotChange: promise 2.
+// NothingIsWrittenThatDidNotChange: promise 2. (Each change was a write, as
+// reported in alexedwards/scs#36.)
 func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 	db := faults.Wrap(open(t))
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db.Store()}))
@@ -214,7 +215,8 @@ func NoLostUpdate(t *testing.T, open Open) {
 	})
 }
 
-// LogoutIsFinal: promise 5.
+// LogoutIsFinal: promise 5. (A slow request saved over a logout, as reported in
+// gorilla/sessions#10 and boj/redistore#2.)
 func LogoutIsFinal(t *testing.T, open Open) {
 	sites := sitetest.Replicas(t, 2, sojourn.Config{Store: open(t)})
 	anna := sitetest.NewBrowser()
@@ -256,7 +258,8 @@ func LogoutIsFinal(t *testing.T, open Open) {
 	}
 }
 
-// ALoginChangesTheIdentifier: promise 6.
+// ALoginChangesTheIdentifier: promise 6. (It did not, as reported in
+// goravel/goravel#925.)
 func ALoginChangesTheIdentifier(t *testing.T, open Open) {
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: open(t)}))
 	for before, f := range map[string]func(*sojourn.Session){
@@ -350,7 +353,8 @@ func GarbageNeverReachesTheStore(t *testing.T, open Open) {
 	}
 }
 
-// ReadYourOwnWrites: promise 8.
+// ReadYourOwnWrites: promise 8. (A second server kept a stale copy forever, as
+// reported in kataras/iris#885 and kataras/go-sessions#17.)
 func ReadYourOwnWrites(t *testing.T, open Open) {
 	origin := open(t)
 	caches := []*lagging{{Store: origin}, {Store: origin}}
@@ -378,7 +382,9 @@ func ReadYourOwnWrites(t *testing.T, open Open) {
 	}
 }
 
-// TheDiskHoldsNoUsableCredential: promise 9.
+// TheDiskHoldsNoUsableCredential: promise 9. (Who read the database could use its
+// sessions, as reported in alexedwards/scs#195 and #257, and read their values, as
+// reported in authelia/authelia#789.)
 func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 	text := keys.Generate()
 	keys, err := sojourn.ParseKeys(text)
@@ -397,11 +403,14 @@ func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 		mu.Unlock()
 		return inner.Save(ctx, rec, base)
 	}
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db.Store()}))
+	var out logBuffer
+	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db.Store(), Logger: logger}))
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) {
 		s.Login("anna@example.org")
 		s.Set("card", "4111 1111 1111 1111")
+		s.Flash("info", "a message")
 	}))
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) { s.Set("pin", "0815 secret") }))
 
@@ -430,7 +439,7 @@ func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk = append(disk, rec.Data)
+	disk = append(disk, rec.Data, []byte(strings.Join(out.lines(), "\n"))) // a log is on a disk, too
 	for what, secret := range map[string][]byte{
 		"the identifier":        ref.Identifier,
 		"part of it":            ref.Identifier[8:16],
@@ -440,16 +449,20 @@ func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 		"a value":               []byte("4111"),
 		"another value":         []byte("0815"),
 		"a value's name":        []byte("card"),
+		"a message":             []byte("a message"),
 		"the record's own text": plain,
 	} {
 		for _, b := range disk {
 			if bytes.Contains(b, secret) {
-				t.Errorf("the store holds %s", what)
+				t.Errorf("the disk holds %s", what)
 			}
 		}
 	}
 	// What is on the disk opens no session.
 	for _, guess := range []string{last.String(), wire.Text.EncodeToString(last[:]), wire.Text.EncodeToString(rec.Data)} {
+		if strings.Contains(value, guess) {
+			t.Error("the cookie holds what is on the disk")
+		}
 		thief := sitetest.NewBrowser()
 		thief.SetCookie(reference, guess)
 		thief.SetCookie(state, guess)
@@ -499,7 +512,9 @@ func CachesAreOptional(t *testing.T, open Open) {
 	})
 }
 
-// BadInputGetsAClearAnswer: promise 11.
+// BadInputGetsAClearAnswer: promise 11. (After a change of keys every returning
+// visitor was an error, as reported in gorilla/sessions#16, #207 and #249,
+// gorilla/securecookie#56 and boj/redistore#21.)
 func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 	db, keys := open(t), sitetest.Keys(t)
 	short := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys, Lifetime: time.Millisecond}))

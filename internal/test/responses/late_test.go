@@ -223,3 +223,24 @@ func TestManyLateChangesAreCountedAndLoggedOnceAMinute(t *testing.T) {
 		}
 	})
 }
+
+// It was used again for another request, as reported in gofiber/fiber#4265.
+func TestASessionThatOutlivesItsRequestIsNobodyElses(t *testing.T) {
+	s := sitetest.NewLab(t)
+	anna, bob := sitetest.NewGuest(t), sitetest.NewGuest(t)
+	var leaked *sojourn.Session
+	s.Do(anna, func(session *sojourn.Session) { session.Login("anna"); leaked = session })
+	s.Do(bob, func(session *sojourn.Session) { session.Login("bob") })
+	sitetest.ThemeKey.Set(leaked, "anna's")
+	if err := leaked.Save(t.Context()); !errors.Is(err, sojourn.ErrTooLate) {
+		t.Errorf("Save: %v", err)
+	}
+	s.Do(bob, func(session *sojourn.Session) {
+		if session.User() != "bob" || sitetest.ThemeKey.Get(session) != "" {
+			t.Errorf("bob is %q with %q", session.User(), sitetest.ThemeKey.Get(session))
+		}
+	})
+	if leaked.User() != "anna" {
+		t.Errorf("the session of anna's request is %q's", leaked.User())
+	}
+}

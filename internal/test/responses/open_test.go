@@ -2,6 +2,7 @@ package responses_test
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
+// It serves frameworks that call handlers in their own way, with their own context,
+// as asked for in alexedwards/scs#57, #106, #132 and #143.
 func TestOpenLoadsAndSaveSetsTheCookie(t *testing.T) {
 	s := sitetest.NewLab(t)
 	v := sitetest.NewGuest(t)
@@ -205,5 +208,49 @@ func TestAFailedSaveKeepsNothingAndCanBeTriedAgain(t *testing.T) {
 	})
 	if got := sitetest.CartOf(s, v); got != 1 {
 		t.Errorf("the cart is %d", got)
+	}
+}
+
+// A mobile client gets its credential in the body and sends it as a token, as
+// asked for in alexedwards/scs#100 and #108.
+func TestAClientWithoutCookiesSendsItsCredentialAsAToken(t *testing.T) {
+	s := sitetest.NewLab(t, sitetest.StoredOnly)
+	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		in, out := http.Header{}, http.Header{}
+		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+			in.Set("Cookie", sitetest.RefCookie+"="+token)
+		}
+		session, err := s.Open(r.Context(), in, out)
+		if err != nil {
+			s.ServeError(w, r, err)
+			return
+		}
+		if r.URL.Path == "/login" {
+			session.Login("anna")
+		}
+		if err := session.Save(r.Context()); err != nil {
+			s.ServeError(w, r, err)
+			return
+		}
+		if line := out.Get("Set-Cookie"); line != "" {
+			c, err := http.ParseSetCookie(line)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.WriteString(w, c.Value)
+			return
+		}
+		io.WriteString(w, session.User())
+	})
+	client := sitetest.NewGuest(t)
+	token := sitetest.Body(t, client.Request(api, "POST", "https://api.example/login"))
+	resp := client.Request(api, "GET", "https://api.example/me", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) })
+	sitetest.WantCookies(t, resp)
+	if got := sitetest.Body(t, resp); got != "anna" {
+		t.Errorf("the API knows %q", got)
+	}
+	if got := sitetest.Body(t, client.Request(api, "GET", "https://api.example/me")); got != "" {
+		t.Errorf("without a token the API knows %q", got)
 	}
 }

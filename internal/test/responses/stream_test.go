@@ -19,6 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
+// They were impossible, as reported in alexedwards/scs#141.
 func TestServerSentEventsCarryTheCookieWithTheirFirstFlush(t *testing.T) {
 	s := sitetest.NewLab(t)
 	next, over := make(chan string), make(chan struct{})
@@ -72,6 +73,7 @@ func TestAStreamWhoseSessionCannotBeKeptAnswersAtOnce(t *testing.T) {
 	}
 }
 
+// As asked for in gorilla/sessions#39.
 func TestAStreamMayGoOnChangingAStoredSession(t *testing.T) {
 	s := sitetest.NewLab(t)
 	v := sitetest.NewGuest(t)
@@ -93,6 +95,7 @@ func TestAStreamMayGoOnChangingAStoredSession(t *testing.T) {
 	}
 }
 
+// It must not be lost in silence, as reported in gorilla/sessions#39.
 func TestALateChangeThatNeedsACookieIsAnErrorLoggedAndCounted(t *testing.T) {
 	for name, change := range map[string]func(*sojourn.Session){
 		"a new session": func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) },

@@ -69,6 +69,8 @@ func (w *tap) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return a, bufio.NewReadWriter(bufio.NewReader(a), bufio.NewWriter(a)), nil
 }
 
+// No handler has to call Save, which is forgotten, as reported in
+// gin-contrib/sessions#6.
 func TestSessionIsCommittedOnceRightBeforeTheFirstByte(t *testing.T) {
 	for name, test := range map[string]struct {
 		start func(http.ResponseWriter)
@@ -945,11 +947,17 @@ func TestAStoreThatPanicsWhileLoadingBlocksNobody(t *testing.T) {
 	}
 }
 
+// It must not panic, as reported in alexedwards/scs#114.
 func TestWithoutWrapGetSaysSo(t *testing.T) {
 	s := sitetest.NewLab(t)
-	if _, err := s.Get(t.Context()); !errors.Is(err, sojourn.ErrNoMiddleware) {
-		t.Errorf("Get: %v", err)
-	}
+	unwrapped := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := s.Get(r.Context())
+		if !errors.Is(err, sojourn.ErrNoMiddleware) || !strings.Contains(err.Error(), "Manager.Wrap") {
+			t.Errorf("Get: %v", err)
+		}
+		s.ServeError(w, r, err)
+	})
+	sitetest.WantStatus(t, sitetest.NewGuest(t).Get(unwrapped), http.StatusInternalServerError)
 	other := sitetest.NewLab(t)
 	sitetest.NewGuest(t).Get(other.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := s.Get(r.Context()); !errors.Is(err, sojourn.ErrNoMiddleware) {
@@ -998,4 +1006,29 @@ func TestASessionAskedForAfterTheRequestSavesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Save had to come last and only once, as reported in gofiber/fiber#3016, and a
+// first visit that asked twice lost values, as reported in gofiber/fiber#1184.
+func TestARequestMaySaveAgainAndAgainFromItsFirstVisitOn(t *testing.T) {
+	s := sitetest.NewLab(t)
+	v := sitetest.NewGuest(t)
+	sitetest.WantStatus(t, v.Get(s.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{"one", "two"} {
+			session, err := s.Get(r.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			session.Set(name, true)
+			sitetest.CartKey.Update(session, func(n int) int { return n + 1 })
+			sitetest.Save(t, session)
+			sitetest.Save(t, session)
+			sitetest.CartKey.Update(session, func(n int) int { return n + 10 })
+		}
+	}))), http.StatusOK)
+	s.Do(v, func(session *sojourn.Session) {
+		if got := sitetest.CartKey.Get(session); got != 22 || !session.Has("one") || !session.Has("two") {
+			t.Errorf("the cart is %d, the values are %q", got, session.Names())
+		}
+	})
 }

@@ -37,6 +37,7 @@ type account struct {
 	Since   time.Time
 }
 
+// Types had to be registered, as reported in alexedwards/scs#175, #176 and #211.
 func TestValuesComeBackAsTheyWere(t *testing.T) {
 	same(t, true)
 	same(t, int8(-128))
@@ -139,6 +140,8 @@ func TestTimesKeepTheirNanosecondsAndTheirOffset(t *testing.T) {
 	}
 }
 
+// Another process, which had not registered their types, could not read values in
+// interfaces, as reported in golang/go#24126.
 func TestUntypedValuesComeBackInTheirWidestForm(t *testing.T) {
 	huge := new(big.Int).Lsh(big.NewInt(1), 70)
 	for name, test := range map[string]struct{ value, want any }{
@@ -156,6 +159,7 @@ func TestUntypedValuesComeBackInTheirWidestForm(t *testing.T) {
 		"bytes":         {[]byte{1}, []byte{1}},
 		"bool":          {false, false},
 		"nil":           {nil, nil},
+		"time":          {time.Unix(0, 1).UTC(), time.Unix(0, 1).UTC()},
 		"list":          {[]int{1, 2}, []any{int64(1), int64(2)}},
 		"map":           {map[string]int{"a": 1}, map[string]any{"a": int64(1)}},
 		"nested":        {map[string]any{"a": []any{map[string]any{"b": 1}}}, map[string]any{"a": []any{map[string]any{"b": int64(1)}}}},
@@ -190,10 +194,16 @@ func TestWhateverFitsIntoASessionCanBeReadBack(t *testing.T) {
 	same(t, nest)
 }
 
+// A session on a server was limited as a cookie is, as reported in
+// bradleypeabody/gorilla-sessions-memcache#12.
 func TestAValueOfTheLargestSizeCanBeReadBack(t *testing.T) {
 	same(t, strings.Repeat("x", 1<<20-200))
-	s := newSite(t)
-	resp := serve(s, sitetest.NewBrowser(), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	s, b := newSite(t), sitetest.NewBrowser()
+	a := b.Visit(s, func(session *sojourn.Session) { session.Set("v", strings.Repeat("x", 1<<20-200)) })
+	if line := a.Header.Get("Set-Cookie"); len(line) > 400 {
+		t.Errorf("its cookie line has %d bytes", len(line))
+	}
+	resp := serve(s, b, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		session.Set("v", strings.Repeat("x", 1<<20))
 		if err := session.Save(r.Context()); !errors.Is(err, sojourn.ErrTooLarge) {
 			t.Errorf("Save: %v", err)

@@ -70,6 +70,8 @@ func TestLookupTellsAbsentFromUnreadable(t *testing.T) {
 	}
 }
 
+// It was an error until the store was flushed, as reported in
+// spring-projects/spring-session#90, #200, #280, #529 and #1805.
 func TestAChangedTypeReadsAsZeroAndStaysUntilItIsSet(t *testing.T) {
 	s := sitetest.NewLab(t)
 	v := sitetest.NewGuest(t)
@@ -421,6 +423,8 @@ func TestAnUpdateMayUseAnotherManagersSession(t *testing.T) {
 	sitetest.WantStatus(t, resp, http.StatusOK)
 }
 
+// It was not, as reported in gofiber/fiber#685, #3049 and #3051, and in
+// go-session/session#17.
 func TestASessionIsSafeForConcurrentUse(t *testing.T) {
 	s := sitetest.NewLab(t)
 	v := sitetest.NewGuest(t)
@@ -538,5 +542,45 @@ func TestTheSameValueAgainIsNoChange(t *testing.T) {
 	}))
 	if n := s.Store.Saves.Load() - saves; n != 0 {
 		t.Errorf("%d saves", n)
+	}
+}
+
+// Names with a delimiter made Clear and Logout do nothing, as reported in
+// kataras/iris#244 and #1314.
+func TestNamesMayHaveDelimiters(t *testing.T) {
+	for _, name := range []string{"a", "a-b", "a_b"} {
+		s := sitetest.NewLab(t, func(c *sojourn.Config) { c.Name = name })
+		v := sitetest.NewGuest(t)
+		values := []string{"x", "x:y", "x.y", "x/y", "x y", "ü", "x\x00y"}
+		s.Do(v, func(session *sojourn.Session) {
+			session.Login("anna")
+			for _, value := range values {
+				session.Set(value, value)
+			}
+		})
+		s.Do(v, func(session *sojourn.Session) {
+			if len(session.Names()) != len(values) {
+				t.Errorf("%s: %d values came back", name, len(session.Names()))
+			}
+			session.Delete("x:y")
+		})
+		s.Do(v, func(session *sojourn.Session) {
+			if session.Has("x:y") || !session.Has("x") {
+				t.Errorf("%s: %q are left", name, session.Names())
+			}
+			session.Clear()
+		})
+		thief := v.Copy()
+		s.Do(v, func(session *sojourn.Session) {
+			if len(session.Names()) != 0 || session.User() != "anna" {
+				t.Errorf("%s: %q are left", name, session.Names())
+			}
+			session.Logout()
+		})
+		s.Do(thief, func(session *sojourn.Session) {
+			if !session.IsNew() {
+				t.Errorf("%s: the logout did nothing", name)
+			}
+		})
 	}
 }

@@ -1,2 +1,0 @@
-// Package complaints tests what users of other session libraries reported.
-package complaints
