@@ -2,7 +2,6 @@ package sojourn_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -142,57 +141,5 @@ func TestTheCallersConfigurationIsNotChanged(t *testing.T) {
 	}
 	if c.Cookie != before.Cookie || c.Name != "" || c.MaxSize != 0 {
 		t.Errorf("changed to %+v", c)
-	}
-}
-
-func TestAClosedManagerAnswersThatItIsClosed(t *testing.T) {
-	s := sitetest.NewLab(t)
-	v := sitetest.NewGuest(t)
-	s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
-	resp := s.Serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-		closed := make(chan error)
-		go func() { closed <- s.Close() }()
-		if err := <-closed; err != nil {
-			t.Error(err)
-		}
-		if got := sitetest.CartKey.Get(session); got != 1 {
-			t.Errorf("the cart is %d", got)
-		}
-		w.WriteHeader(http.StatusOK) // reading is not refused
-	})
-	sitetest.WantStatus(t, resp, http.StatusOK)
-	resp = s.Serve(v, func(http.ResponseWriter, *http.Request, *sojourn.Session) { t.Error("served") })
-	sitetest.WantStatus(t, resp, http.StatusServiceUnavailable)
-	if _, err := s.Open(t.Context(), http.Header{}, nil); !errors.Is(err, sojourn.ErrClosed) {
-		t.Errorf("Open: %v", err)
-	}
-	if err := s.Close(); err != nil {
-		t.Errorf("Close again: %v", err)
-	}
-}
-
-func TestARequestThatOnlyReadsIsNotRefusedByClose(t *testing.T) {
-	for name, change := range map[string]func(*sojourn.Session){
-		"read":   func(*sojourn.Session) {},
-		"change": func(session *sojourn.Session) { sitetest.CartKey.Set(session, 2) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, active1, _ := sitetest.KeyOfDay(1)
-			_, active2, _ := sitetest.KeyOfDay(2)
-			first := sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys = sitetest.Ring(t, active1) })
-			s := sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys, c.Store = sitetest.Ring(t, active1, active2), first.Store })
-			v := sitetest.NewGuest(t)
-			first.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
-			// The reference wants to be sealed with the newer key.
-			resp := s.Serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-				_ = s.Close()
-				change(session)
-			})
-			want := http.StatusOK
-			if name == "change" {
-				want = http.StatusServiceUnavailable
-			}
-			sitetest.WantStatus(t, resp, want)
-		})
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,7 +14,6 @@ import (
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -375,38 +373,6 @@ func TestAClockThatWasAheadHoldsUpNoSweep(t *testing.T) {
 		synctest.Wait()
 		if _, err := db.Load(t.Context(), store.ID{7}); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("an old record is still there (%v)", err)
-		}
-	})
-}
-
-func TestARecordWhoseKeyIsLackingIsAnErrorLine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db, log := memory.New(), &written{}
-		shared := keys.Generate()
-		ring := func(text string) *sojourn.KeyRing {
-			keys, err := sojourn.ParseKeys(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return keys
-		}
-		one := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(shared)}))
-		other := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(keys.Generate()), Logger: log.logger()}))
-		_, handle := sitetest.LoginAs(t, one, "anna")
-		// The browser's cookie is sealed with a key that both have, the record is not.
-		b := sitetest.NewBrowser()
-		var bs string
-		sitetest.Does(t, b, other, func(s *sojourn.Session) { s.Login("anna"); bs = s.Handle() })
-		row := recordOf(t, db, handle)
-		row.ID = idOf(t, bs)
-		overwrite(t, db, row)
-		for range 3 {
-			if a := b.Visit(other, func(*sojourn.Session) {}); a.Status != http.StatusServiceUnavailable {
-				t.Fatalf("got %d", a.Status)
-			}
-		}
-		if got := log.with("level=ERROR"); len(got) != 1 || !strings.Contains(got[0], "key ring lacks its key") {
-			t.Errorf("logged: %q", got)
 		}
 	})
 }

@@ -85,43 +85,6 @@ func TestCookieAttributesFollowTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestRememberOverridesTheConfiguration(t *testing.T) {
-	for _, browserSession := range []bool{false, true} {
-		for _, remember := range []bool{false, true} {
-			for what, put := range map[string]func(*sojourn.Session){
-				"inline": func(session *sojourn.Session) { sitetest.ThemeKey.Set(session, "dark") },
-				"stored": func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) },
-				"login":  func(session *sojourn.Session) { session.Login("anna") },
-			} {
-				s := sitetest.NewLab(t, func(c *sojourn.Config) { c.Cookie.BrowserSession = browserSession })
-				v := sitetest.NewGuest(t)
-				resp := s.Do(v, func(session *sojourn.Session) {
-					put(session)
-					session.Remember(remember)
-				})
-				for _, line := range resp.Header["Set-Cookie"] {
-					if got := strings.Contains(line, "Max-Age="); got != remember {
-						t.Errorf("%s, BrowserSession %v, Remember(%v): %s", what, browserSession, remember, line)
-					}
-				}
-				// It stays so for cookies that are set later.
-				resp = s.Do(v, func(session *sojourn.Session) {
-					if got := session.Info().Persistent; got != remember {
-						t.Errorf("Info.Persistent is %v", got)
-					}
-					sitetest.ThemeKey.Set(session, "light")
-					session.Rotate()
-				})
-				for _, line := range resp.Header["Set-Cookie"] {
-					if got := strings.Contains(line, "Max-Age="); got != remember {
-						t.Errorf("%s, BrowserSession %v, Remember(%v), later: %s", what, browserSession, remember, line)
-					}
-				}
-			}
-		}
-	}
-}
-
 func TestRememberOfAStoredSessionSetsTheReferenceAnew(t *testing.T) {
 	s := sitetest.NewLab(t)
 	v := sitetest.NewGuest(t)
@@ -149,25 +112,6 @@ func TestNoCookieIsAskedToLiveLongerThan400Days(t *testing.T) {
 				if line := resp.Header.Get("Set-Cookie"); !strings.Contains(line, "; Max-Age=34560000;") {
 					t.Error(line)
 				}
-			}
-		}
-	})
-}
-
-func TestALifetimeThatIsOverExpiresTheCookie(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := sitetest.NewLab(t)
-		for _, key := range []sojourn.Key[int]{sitetest.CartKey, sojourn.NewKey[int]("small")} {
-			v := sitetest.NewGuest(t)
-			s.Do(v, func(session *sojourn.Session) { key.Set(session, 1) })
-			time.Sleep(time.Hour)
-			thief := v.Copy()
-			s.Do(v, func(session *sojourn.Session) { session.SetExpiry(0, time.Minute) })
-			if len(v.Cookies) > 0 {
-				t.Errorf("the browser keeps %v", v.Cookies)
-			}
-			if key.Name() == "cart" && s.Has(thief, "cart") {
-				t.Error("the session goes on")
 			}
 		}
 	})
@@ -712,28 +656,6 @@ func TestKeysRotateWithoutLosingASession(t *testing.T) {
 			t.Errorf("UnknownKeys is %d", got)
 		}
 		read(both, 7)
-	}
-}
-
-func TestARecordWhoseKeyIsLackingIsAnOutageAndStaysAsItIs(t *testing.T) {
-	_, oldActive, oldRetired := sitetest.KeyOfDay(1)
-	_, newActive, _ := sitetest.KeyOfDay(2)
-	db := sitetest.NewSpy()
-	at := func(keys ...string) *sitetest.Lab {
-		return sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys, c.Store = sitetest.Ring(t, keys...), db })
-	}
-	v := sitetest.NewGuest(t)
-	at(oldActive).Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 7) })
-	at(oldRetired, newActive).Do(v, func(*sojourn.Session) {}) // the reference is sealed anew, the record is not
-	saves := db.Saves.Load()
-	resp := at(newActive).Serve(v, func(http.ResponseWriter, *http.Request, *sojourn.Session) { t.Error("served") })
-	sitetest.WantStatus(t, resp, http.StatusServiceUnavailable)
-	sitetest.WantCookies(t, resp)
-	if db.Saves.Load() != saves {
-		t.Error("something was overwritten")
-	}
-	if got := sitetest.CartOf(at(oldRetired, newActive), v); got != 7 {
-		t.Errorf("the cart is %d", got)
 	}
 }
 

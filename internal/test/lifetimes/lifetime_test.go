@@ -2,6 +2,7 @@ package lifetimes_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -244,18 +245,26 @@ func TestSetExpiryOverridesTheConfiguration(t *testing.T) {
 			})
 		}
 	}
-	t.Run("over already", func(t *testing.T) {
-		sitetest.Days(t, cfg, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
-			anna := sitetest.NewBrowser()
-			sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })
-			time.Sleep(2 * time.Hour)
-			thief := anna.Steal()
-			sitetest.Does(t, anna, shop, func(s *sojourn.Session) { s.SetExpiry(0, time.Hour) })
-			if len(anna.Cookies()) != 0 || !sitetest.IsNew(t, thief, shop) {
-				t.Error("the session goes on")
-			}
+	for where, f := range map[string]func(*sojourn.Session){
+		"inline": func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") },
+		"stored": func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) },
+	} {
+		t.Run("over already "+where, func(t *testing.T) {
+			sitetest.Days(t, cfg, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
+				anna := sitetest.NewBrowser()
+				sitetest.Does(t, anna, shop, f)
+				time.Sleep(2 * time.Hour)
+				thief := anna.Steal()
+				a := sitetest.Does(t, anna, shop, func(s *sojourn.Session) { s.SetExpiry(0, time.Hour) })
+				if len(a.SetCookies()) != 1 || len(anna.Cookies()) != 0 {
+					t.Errorf("the answer sets %q, the browser keeps %d cookies", a.SetCookies(), len(anna.Cookies()))
+				}
+				if where == "stored" && !sitetest.IsNew(t, thief, shop) {
+					t.Error("the session goes on")
+				}
+			})
 		})
-	})
+	}
 }
 
 // It could not differ per user, as reported in alexedwards/scs#71 and #73.
@@ -267,17 +276,26 @@ func TestRememberDecidesWhetherTheBrowserKeepsTheCookies(t *testing.T) {
 		kept           bool
 	}{
 		{"as configured", false, func(*sojourn.Session) {}, true},
+		{"remembered anyway", false, func(s *sojourn.Session) { s.Remember(true) }, true},
 		{"not remembered", false, func(s *sojourn.Session) { s.Remember(false) }, false},
 		{"a browser session", true, func(*sojourn.Session) {}, false},
 		{"remembered", true, func(s *sojourn.Session) { s.Remember(true) }, true},
+		{"not remembered anyway", true, func(s *sojourn.Session) { s.Remember(false) }, false},
 	} {
 		for where, login := range map[string]func(*sojourn.Session){
 			"inline": func(*sojourn.Session) {},
-			"stored": func(s *sojourn.Session) { s.Login("anna") },
+			"stored": func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) },
+			"login":  func(s *sojourn.Session) { s.Login("anna") },
 		} {
 			sitetest.Days(t, sojourn.Config{Cookie: sojourn.Cookie{BrowserSession: c.browserSession}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 				anna := sitetest.NewBrowser()
 				sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Colour.Set(s, "red"); login(s); c.f(s) })
+				closed := anna.Clone()
+				closed.CloseWindow()
+				if kept := !sitetest.IsNew(t, closed, shop); kept != c.kept {
+					t.Errorf("%s %s: kept = %v after the window was closed", c.name, where, kept)
+				}
+				// It stays so for cookies that are set later.
 				sitetest.Look(t, anna, shop, func(s *sojourn.Session) {
 					if s.Info().Persistent != c.kept {
 						t.Errorf("%s %s: Info says %v", c.name, where, s.Info().Persistent)
@@ -286,7 +304,7 @@ func TestRememberDecidesWhetherTheBrowserKeepsTheCookies(t *testing.T) {
 				sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Colour.Set(s, "blue"); s.Rotate() })
 				anna.CloseWindow()
 				if kept := !sitetest.IsNew(t, anna, shop); kept != c.kept {
-					t.Errorf("%s %s: kept = %v after the window was closed", c.name, where, kept)
+					t.Errorf("%s %s: kept = %v after the window was closed later", c.name, where, kept)
 				}
 			})
 		}
@@ -303,8 +321,9 @@ func TestValuesWithATTLEndByThemselves(t *testing.T) {
 				sitetest.Look(t, anna, shop, func(s *sojourn.Session) {
 					_, err := k.Lookup(s)
 					ok = err == nil
-					if listed := len(s.Names()) == 2; s.Has(k.Name()) != ok || listed != ok {
-						t.Errorf("%s: Has = %v, Names = %v, Lookup: %v", name, s.Has(k.Name()), s.Names(), err)
+					byName := s.Get(k.Name(), new(string))
+					if listed := len(s.Names()) == 2; s.Has(k.Name()) != ok || listed != ok || (byName == nil) != ok || !ok && !errors.Is(err, sojourn.ErrNoValue) {
+						t.Errorf("%s: Has = %v, Names = %v, Lookup: %v, Get: %v", name, s.Has(k.Name()), s.Names(), err, byName)
 					}
 				})
 				return ok
@@ -327,7 +346,10 @@ func TestValuesWithATTLEndByThemselves(t *testing.T) {
 					t.Errorf("%s: an Update went on from the ended value: %q", name, k.Get(s))
 				}
 			})
-			time.Sleep(30 * time.Minute)
+			time.Sleep(time.Hour)
+			if !has() {
+				t.Errorf("%s: an Update did not start its time anew", name)
+			}
 			sitetest.Does(t, anna, shop, func(s *sojourn.Session) { k.Set(s, "y") }) // the same value, for another hour
 			time.Sleep(45 * time.Minute)
 			if !has() {

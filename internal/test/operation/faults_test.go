@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -507,28 +509,28 @@ func TestStoreThatFallsBackDuringARequestDoesNotRestartVersions(t *testing.T) {
 
 func TestLackingKeyOfARecordIsAnOutageAndOverwritesNothing(t *testing.T) {
 	one, two := keys.Generate(), keys.Generate()
-	ring := func(text string) *sojourn.KeyRing {
-		keys, err := sojourn.ParseKeys(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return keys
+	db, log := faults.Wrap(memory.New()), &sitetest.LogBook{}
+	site := func(text string) *sitetest.Site {
+		return sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: sitetest.Parse(t, text), Logger: slog.New(log)}))
 	}
-	first, second := one, strings.Replace(two, "active", "published", 1)
-	db := faults.Wrap(memory.New())
-	before := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(sitetest.KeyText(first, second))}))
+	before := site(sitetest.KeyText(one, sitetest.WithState(two, "published")))
 	anna := sitetest.NewBrowser()
 	sitetest.Does(t, anna, before, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })
 	rec := sitetest.Only(t, db)
 	// The cookie is sealed anew with the second key; the record is not.
-	both := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(sitetest.KeyText(strings.Replace(one, "active", "retired", 1), two))}))
+	both := site(sitetest.KeyText(sitetest.WithState(one, "retired"), two))
 	sitetest.Look(t, anna, both, func(*sojourn.Session) {})
-	lacking := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db, Keys: ring(two)}))
-	a := anna.Visit(lacking, func(s *sojourn.Session) { sitetest.Visits.Set(s, 99) })
-	if a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
-		t.Errorf("got %d and cookies %v, want 503 and none", a.Status, a.SetCookies())
+	lacking := site(two)
+	for range 3 {
+		a := anna.Visit(lacking, func(*sojourn.Session) { t.Error("served") })
+		if a.Status != http.StatusServiceUnavailable || len(a.SetCookies()) > 0 {
+			t.Errorf("got %d and cookies %v, want 503 and none", a.Status, a.SetCookies())
+		}
 	}
-	if now := sitetest.Only(t, db); now.Version != rec.Version {
+	if got := log.With("ERROR"); len(got) != 1 || !strings.Contains(got[0], "key ring lacks its key") {
+		t.Errorf("logged: %q", got)
+	}
+	if now := sitetest.Only(t, db); now.Version != rec.Version || !slices.Equal(now.SaveIDs, rec.SaveIDs) {
 		t.Error("the record was overwritten")
 	}
 	sitetest.Look(t, anna, both, func(s *sojourn.Session) {
@@ -599,27 +601,9 @@ func TestRecordsThatWereTamperedWithAreRefused(t *testing.T) {
 	}
 }
 
-func TestTooLargeASessionIsRefusedAndLeftAsItWas(t *testing.T) {
-	t.Run("by MaxSize", func(t *testing.T) {
-		shop := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), MaxSize: 10_000}))
-		anna := sitetest.NewBrowser()
-		sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Essay.Set(s, "short"); sitetest.Visits.Set(s, 1) })
-		var err error
-		a := anna.Visit(shop, func(s *sojourn.Session) {
-			sitetest.Visits.Set(s, 2)
-			sitetest.Essay.Set(s, strings.Repeat("x", 10_000))
-			err = s.Save(t.Context())
-		})
-		if a.Status != http.StatusRequestEntityTooLarge || !errors.Is(err, sojourn.ErrTooLarge) {
-			t.Errorf("got %d, and Save said %v", a.Status, err)
-		}
-		sitetest.Look(t, anna, shop, func(s *sojourn.Session) {
-			if sitetest.Essay.Get(s) != "short" || sitetest.Visits.Get(s) != 1 {
-				t.Error("the session is not as it was")
-			}
-		})
-	})
-	t.Run("by the store", func(t *testing.T) {
+// By Config.MaxSize: TestMaxSizeIsExactAndLeavesTheOldStateUntouched.
+func TestASessionTooLargeForTheStoreIsRefusedAndLeftAsItWas(t *testing.T) {
+	t.Run("at once", func(t *testing.T) {
 		db := faults.Wrap(memory.New())
 		shop := sitetest.OpenShop(t, db)
 		anna := sitetest.NewBrowser()
@@ -727,27 +711,4 @@ func TestCommitOutlivesTheClientAndStopsAtTheTimeout(t *testing.T) {
 			}
 		})
 	})
-}
-
-func TestClosedManagerAnswersAnErrorAndLetsReadersFinish(t *testing.T) {
-	for what, c := range map[string]struct {
-		f      func(*sojourn.Session)
-		status int
-	}{
-		"reader whose activity is due": {func(s *sojourn.Session) { sitetest.Visits.Get(s) }, 200},
-		"writer":                       {func(s *sojourn.Session) { sitetest.Visits.Set(s, 2) }, 503},
-	} {
-		sitetest.Days(t, sojourn.Config{}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
-			anna := sitetest.NewBrowser()
-			sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })
-			time.Sleep(2 * time.Hour)
-			slow := anna.Begin(shop)
-			if err := shop.Manager.Close(); err != nil {
-				t.Error(err)
-			}
-			if a := slow.Finish(c.f); a.Status != c.status {
-				t.Errorf("a %s got %d, want %d", what, a.Status, c.status)
-			}
-		})
-	}
 }

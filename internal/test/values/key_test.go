@@ -215,45 +215,6 @@ func TestDiscardForgetsAValueThatCouldNotBeEncoded(t *testing.T) {
 	})
 }
 
-func TestValuesEndAfterTheirTTL(t *testing.T) {
-	for name, opts := range map[string][]sojourn.KeyOption{
-		"inline": {sojourn.TTL(10 * time.Minute)},
-		"stored": {sojourn.TTL(10 * time.Minute), sojourn.ServerSide},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := sitetest.NewLab(t)
-				v := sitetest.NewGuest(t)
-				key := sojourn.NewKey[string]("state", opts...)
-				s.Do(v, func(session *sojourn.Session) { key.Set(session, "abc"); sitetest.ThemeKey.Set(session, "dark") })
-				time.Sleep(10 * time.Minute)
-				if !s.Has(v, "state") {
-					t.Error("gone at its very end")
-				}
-				time.Sleep(time.Millisecond)
-				s.Do(v, func(session *sojourn.Session) {
-					if _, err := key.Lookup(session); !errors.Is(err, sojourn.ErrNoValue) {
-						t.Errorf("Lookup: %v", err)
-					}
-					if got, ok := key.Pop(session); ok {
-						t.Errorf("Pop: %q", got)
-					}
-					if session.Has("state") || slices.Contains(session.Names(), "state") || session.Get("state", new(string)) == nil {
-						t.Error("the dictionary still has it")
-					}
-					if got := key.Update(session, func(old string) string { return old + "new" }); got != "new" {
-						t.Errorf("Update: %q", got)
-					}
-				})
-				time.Sleep(10 * time.Minute)
-				if !s.Has(v, "state") || !s.Has(v, "theme") {
-					t.Error("an Update does not start the time anew")
-				}
-			})
-		})
-	}
-}
-
 // rot13 is a codec of its own.
 type rot13 struct{}
 
