@@ -21,18 +21,27 @@ func TestNoSharedCacheKeepsAResponseUnlessItIsTold(t *testing.T) {
 		shared        bool // without a cookie; with one it never is
 	}{
 		{"", "private", false},
+		{" ", "private", false},
 		{"max-age=60", "max-age=60, private", false},
+		{"max-age=60\nmust-revalidate", "max-age=60, must-revalidate, private", false}, // two lines
+		{"no-cache", "no-cache, private", false},
 		{"no-cache, must-revalidate", "no-cache, must-revalidate, private", false},
 		{"immutable, , max-age=60", "immutable, max-age=60, private", false},
 		{"private", "private", false},
 		{"Private, max-age=60", "Private, max-age=60", false},
+		{"private, max-age=60", "private, max-age=60", false},
 		{"private, private", "private", false},
+		{`private="X-A, X-B"`, "private", false},
 		{`private="X-A, X-B", max-age=60`, "max-age=60, private", false},
 		{`no-cache="public, s-maxage=9"`, `no-cache="public, s-maxage=9", private`, false},
 		{"no-store", "no-store", false},
 		{"must-understand, no-store", "must-understand, no-store, private", false},
 		{"must-understand, no-store, private", "must-understand, no-store, private", false},
 		{"public", "private", true},
+		{"public, max-age=60", "max-age=60, private", true},
+		{"public\nmax-age=60", "max-age=60, private", true},
+		{"public\nno-store", "no-store", false},
+		{`no-cache="X-A", public`, `no-cache="X-A", private`, true},
 		{"Public, max-age=60", "max-age=60, private", true},
 		{" public ,max-age=60", "max-age=60, private", true},
 		{`public, private="X-A"`, "private", true},
@@ -40,6 +49,8 @@ func TestNoSharedCacheKeepsAResponseUnlessItIsTold(t *testing.T) {
 		{"public, private", "private", false},
 		{"no-store, public", "no-store", false},
 		{"s-maxage=60", "private", true},
+		{"max-age=60, s-maxage=600", "max-age=60, private", true},
+		{"S-MaxAge=600,PUBLIC", "private", true},
 		{`S-MaxAge="60", max-age=1`, "max-age=1, private", true},
 		{"s-maxage=0", "private", false},
 		{"s-maxage=-1", "private", false},
@@ -52,14 +63,14 @@ func TestNoSharedCacheKeepsAResponseUnlessItIsTold(t *testing.T) {
 		for _, cookie := range []string{"", "Set-Cookie", "set-cookie"} {
 			h := http.Header{"Cdn-Cache-Control": {"max-age=9"}}
 			if test.before != "" {
-				h["Cache-Control"] = []string{test.before}
+				h["Cache-Control"] = strings.Split(test.before, "\n")
 			}
 			want, shared := test.after, false
 			if cookie != "" {
 				h[cookie] = []string{"a=b"}
 			} else if test.shared {
 				shared = true
-				want = strings.Join(parseCacheControl([]string{test.before}), ", ")
+				want = strings.Join(parseCacheControl(strings.Split(test.before, "\n")), ", ")
 			}
 			got, gotShared := limited(h)
 			if !slices.Equal(got["Cache-Control"], []string{want}) || gotShared != shared {
