@@ -436,14 +436,14 @@ func TestStayingAliveTouchesOnlyIfNobodyElseDid(t *testing.T) {
 			return s.Sub(began), d.Sub(began), err
 		}
 		time.Sleep(2 * time.Minute)
-		if seen, left, err := stay(); err != nil || seen != 0 || left != time.Hour || g.db.Touchs.Load() != 0 {
+		if seen, left, err := stay(); err != nil || seen != 0 || left != time.Hour || g.db.Touches.Load() != 0 {
 			t.Errorf("too early: seen %v, until %v, %v", seen, left, err)
 		}
 		time.Sleep(8 * time.Minute)
-		if seen, left, err := stay(); err != nil || seen != 10*time.Minute || left != 70*time.Minute || g.db.Touchs.Load() != 1 {
+		if seen, left, err := stay(); err != nil || seen != 10*time.Minute || left != 70*time.Minute || g.db.Touches.Load() != 1 {
 			t.Errorf("in time: seen %v, until %v, %v", seen, left, err)
 		}
-		if seen, left, err := stay(); err != nil || seen != 10*time.Minute || left != 70*time.Minute || g.db.Touchs.Load() != 1 {
+		if seen, left, err := stay(); err != nil || seen != 10*time.Minute || left != 70*time.Minute || g.db.Touches.Load() != 1 {
 			t.Errorf("once more: seen %v, until %v, %v", seen, left, err)
 		}
 		time.Sleep(2 * time.Hour)

@@ -1,14 +1,12 @@
 package tiered_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,26 +22,8 @@ import (
 // is that of a synctest bubble, so waits are exact and cost nothing; and a
 // goroutine that stays behind fails the test by itself.
 
-// logBook keeps what was logged.
-type logBook struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBook) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.FieldsFunc(l.b.String(), func(r rune) bool { return r == '\n' })
-}
-
-func logTo(book *logBook) func(*tiered.Layer) {
-	return func(l *tiered.Layer) { l.Logger = slog.New(slog.NewTextHandler(book, nil)) }
+func logTo(book *sitetest.LogBook) func(*tiered.Layer) {
+	return func(l *tiered.Layer) { l.Logger = slog.New(book) }
 }
 
 // down is a store that refuses.
@@ -91,7 +71,7 @@ func TestWhenTheCacheFails(t *testing.T) {
 		"hangs":   func(c *cache, on bool) { c.freeze.Store(on) },
 	}
 	for name, fault := range faults {
-		var book logBook
+		var book sitetest.LogBook
 		inTown(t, "it "+name+": reads ask the store, and one log line tells", func(tn *town) {
 			fault(tn.shared, true)
 			for i := range 20 {
@@ -105,7 +85,7 @@ func TestWhenTheCacheFails(t *testing.T) {
 			fault(tn.shared, false)
 			time.Sleep(6 * time.Second)
 			tn.looks()
-			lines := book.lines()
+			lines := book.All()
 			if len(lines) != 4 { // two replicas, each once away and once back
 				tn.Errorf("%d log lines, want one per replica when the cache went away and one when it was back:\n%s", len(lines), strings.Join(lines, "\n"))
 			}

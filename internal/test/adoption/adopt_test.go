@@ -12,7 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
@@ -239,8 +242,8 @@ func TestALegacySessionThatHasExpiredIsNotAdopted(t *testing.T) {
 		if got := refusals(s); got != "expired:1" {
 			t.Error(got)
 		}
-		if _, all := s.Store.Rows(t); all != 0 {
-			t.Errorf("%d records", all)
+		if n, err := s.Store.Count(t.Context()); err != nil || n != (store.Counts{}) {
+			t.Errorf("%+v, %v", n, err)
 		}
 	})
 }
@@ -467,13 +470,13 @@ func TestARefusalDuringAnAdoptionWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, old := sitetest.NewMove(t)
 		old.Put("a", sitetest.DayOld(sitetest.Anna()))
-		f := func(context.Context) {
-			s.Store.OnSave.Store(nil)
+		s.Store.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+			s.Store.OnSave = nil
 			if err := s.RefuseLegacy(t.Context(), "anna"); err != nil {
 				t.Error(err)
 			}
+			return s.Store.Save(ctx, rec, base)
 		}
-		s.Store.OnSave.Store(&f)
 		if user, _, _ := s.Who(sitetest.Bring(t, "a")); user != "" {
 			t.Error("adopted all the same")
 		}
@@ -482,7 +485,7 @@ func TestARefusalDuringAnAdoptionWins(t *testing.T) {
 
 func TestFormatsThatNeverExpireNeedUntil(t *testing.T) {
 	old := &sitetest.OldApp{Unending: true}
-	_, err := sojourn.New(sojourn.Config{Keys: sitetest.Keys(t), Store: sitetest.NewSpy(), Adopt: &sojourn.Adopt{From: []adopt.Format{old}, Map: sitetest.MapOld}})
+	_, err := sojourn.New(sojourn.Config{Keys: sitetest.Keys(t), Store: faults.Wrap(memory.New()), Adopt: &sojourn.Adopt{From: []adopt.Format{old}, Map: sitetest.MapOld}})
 	if err == nil || !strings.Contains(err.Error(), "Adopt.Until") {
 		t.Errorf("%v", err)
 	}

@@ -13,7 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/store/memory"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -623,7 +625,7 @@ func TestKeysRotateWithoutLosingASession(t *testing.T) {
 		cookie string
 		key    sojourn.Key[int]
 	}{{sitetest.StateCookie, sojourn.NewKey[int]("small")}, {sitetest.RefCookie, sitetest.CartKey}} {
-		db := sitetest.NewSpy()
+		db := faults.Wrap(memory.New())
 		at := func(keys ...string) *sitetest.Lab {
 			return sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys, c.Store = sitetest.Ring(t, keys...), db })
 		}

@@ -41,7 +41,7 @@ func TestASessionLivesWhereItIsCheapest(t *testing.T) {
 		s := sitetest.NewLab(t, test.config)
 		v := sitetest.NewGuest(t)
 		s.Do(v, test.change)
-		if got := sitetest.PlaceOf(s, v); got != test.want {
+		if got := placeOf(s, v); got != test.want {
 			t.Errorf("%s: lives in %v, want %v", name, got, test.want)
 		}
 		if want := test.want != sojourn.PlacementNone; (len(v.Cookies) > 0) != want {
@@ -66,11 +66,11 @@ func TestAStoredSessionStaysStoredAndAnInlineOneThatIsEmptiedGoes(t *testing.T) 
 		sitetest.CartKey.Set(session, 1)
 	})
 	s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Delete(session) })
-	if got := sitetest.PlaceOf(s, v); got != sojourn.PlacementStored {
+	if got := placeOf(s, v); got != sojourn.PlacementStored {
 		t.Errorf("without the ServerSide value it lives in %v", got)
 	}
 	s.Do(v, func(session *sojourn.Session) { session.Clear() })
-	if got := sitetest.PlaceOf(s, v); got != sojourn.PlacementStored {
+	if got := placeOf(s, v); got != sojourn.PlacementStored {
 		t.Errorf("emptied it lives in %v", got)
 	}
 }
@@ -126,7 +126,7 @@ func TestACrossSiteRequestWithoutACookieStartsNoStoredSession(t *testing.T) {
 		"the same origin":   {asIs, origin("https://shop.example"), false},
 		"no browser":        {asIs, post(func(*http.Request) {}), false},
 		"cross-site GET":    {asIs, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, false},
-		"cross-site DELETE": {asIs, func(r *http.Request) { sitetest.CrossSitePost(r); r.Method = http.MethodDelete }, true},
+		"cross-site DELETE": {asIs, func(r *http.Request) { crossSitePost(r); r.Method = http.MethodDelete }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sitetest.NewLab(t, test.config)
@@ -194,7 +194,7 @@ func TestACrossSiteRequestWithoutACookieMay(t *testing.T) {
 		"pop what is not there": {func(s *sojourn.Session) { sitetest.CartKey.Pop(s) }, nil},
 	} {
 		s := sitetest.NewLab(t)
-		resp := sitetest.NewGuest(t).Get(s.Handler(func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { test.change(session) }), sitetest.CrossSitePost)
+		resp := sitetest.NewGuest(t).Get(s.Handler(func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) { test.change(session) }), crossSitePost)
 		if resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: status %d", name, resp.StatusCode)
 		}
@@ -215,7 +215,7 @@ func TestACrossSiteRequestWithACookieIsLikeAnyOther(t *testing.T) {
 		s.Do(v, first)
 		resp := v.Get(lax.Handler(func(_ http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
 			sitetest.CartKey.Set(session, 2)
-		}), sitetest.CrossSitePost)
+		}), crossSitePost)
 		if resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: status %d", name, resp.StatusCode)
 		}
@@ -357,7 +357,7 @@ func TestWhenOneOfTwoManagersFailsTheVisitorGetsOneError(t *testing.T) {
 				t.Errorf("body %q", got)
 			}
 			// An error answer of the inner one is one for the outer one too.
-			if live, _ := outer.Store.Rows(t); live != 0 {
+			if live := sitetest.Rows(t, outer.Store); live != 0 {
 				t.Error("the outer manager kept its changes")
 			}
 		})
@@ -402,7 +402,21 @@ func TestASessionThatGrowsFieldByFieldMovesToTheStoreAndKeepsThemAll(t *testing.
 			}
 		})
 	}
-	if got := sitetest.PlaceOf(s, v); got != sojourn.PlacementStored {
+	if got := placeOf(s, v); got != sojourn.PlacementStored {
 		t.Errorf("5 KB live in %v", got)
 	}
+}
+
+// placeOf returns where v's session lives.
+func placeOf(s *sitetest.Lab, v *sitetest.Guest) (p sojourn.Placement) {
+	s.T.Helper()
+	s.Do(v.Copy(), func(session *sojourn.Session) { p = session.Info().Placement })
+	return p
+}
+
+// crossSitePost is what a form on another site sends: an unsafe method, and no
+// cookie, because it is SameSite=Lax.
+func crossSitePost(r *http.Request) {
+	r.Method = http.MethodPost
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
 }

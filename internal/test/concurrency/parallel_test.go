@@ -33,8 +33,8 @@ func TestParallelUpdatesAreExact(t *testing.T) {
 		anna := sitetest.NewBrowser()
 		sitetest.Does(t, anna, sites[0], func(s *sojourn.Session) { sitetest.Visits.Set(s, 0) })
 		sitetest.Together(n, func(i int) {
-			a := anna.VisitHTTP(sitetest.At(sites, i), func(w http.ResponseWriter, r *http.Request) {
-				s, err := sitetest.At(sites, i).Manager.Get(r.Context())
+			a := anna.VisitHTTP(replica(sites, i), func(w http.ResponseWriter, r *http.Request) {
+				s, err := replica(sites, i).Manager.Get(r.Context())
 				if err != nil {
 					t.Error(err)
 					return
@@ -68,7 +68,7 @@ func TestSessionThatOutgrowsTheCookieInParallelRequestsIsOneSession(t *testing.T
 		sitetest.Does(t, anna, sites[0], func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") })
 		requests := make([]*sitetest.Slow, n)
 		for i := range requests {
-			requests[i] = anna.Begin(sitetest.At(sites, i)) // all of them know the cookie only
+			requests[i] = anna.Begin(replica(sites, i)) // all of them know the cookie only
 		}
 		sitetest.Together(n, func(i int) {
 			a := requests[i].Finish(func(s *sojourn.Session) {
@@ -128,7 +128,7 @@ func TestPopRacedByFiveRequestsHasOneWinner(t *testing.T) {
 					sitetest.Does(t, anna, sites[0], func(s *sojourn.Session) { sitetest.Ticket.Set(s, "admit one") })
 					requests := make([]*sitetest.Slow, 5)
 					for i := range requests {
-						requests[i] = anna.Clone().Begin(sitetest.At(sites, i))
+						requests[i] = anna.Clone().Begin(replica(sites, i))
 					}
 					var won, lost atomic.Int64
 					winners := make([]*sitetest.Answer, 5)
@@ -196,7 +196,7 @@ func TestParallelLoginsFromOneAnonymousCart(t *testing.T) {
 			before := anna.Clone()
 			requests := make([]*sitetest.Slow, n)
 			for i := range requests {
-				requests[i] = anna.Begin(sitetest.At(sites, i))
+				requests[i] = anna.Begin(replica(sites, i))
 			}
 			sitetest.Together(n, func(i int) {
 				a := requests[i].Finish(func(s *sojourn.Session) { s.Login(fmt.Sprint("user", i)) })
@@ -205,7 +205,7 @@ func TestParallelLoginsFromOneAnonymousCart(t *testing.T) {
 				}
 				browser := anna.Clone()
 				a.ArriveAt(browser)
-				browser.Visit(sitetest.At(sites, i+1), func(s *sojourn.Session) {
+				browser.Visit(replica(sites, i+1), func(s *sojourn.Session) {
 					if s.User() != fmt.Sprint("user", i) || sitetest.Colour.Get(s) != "red" {
 						t.Errorf("%s: login %d is %q with %q", what, i, s.User(), sitetest.Colour.Get(s))
 					}
@@ -232,7 +232,7 @@ func TestAnotherTabsChangesAreInTheSessionOfALoginOrAreRefused(t *testing.T) {
 			sitetest.Does(t, anna, sites[0], func(s *sojourn.Session) { sitetest.Visits.Set(s, 0) })
 			requests := make([]*sitetest.Slow, n+1)
 			for i := range requests {
-				requests[i] = anna.Begin(sitetest.At(sites, i))
+				requests[i] = anna.Begin(replica(sites, i))
 			}
 			var acked atomic.Int64
 			sitetest.Together(n+1, func(i int) {
@@ -268,7 +268,7 @@ func TestLogoutRacedByChangesIsFinal(t *testing.T) {
 			thief := anna.Steal()
 			requests := make([]*sitetest.Slow, n)
 			for i := range requests {
-				requests[i] = anna.Begin(sitetest.At(sites, i))
+				requests[i] = anna.Begin(replica(sites, i))
 			}
 			sitetest.Together(n, func(i int) {
 				a := requests[i].Finish(func(s *sojourn.Session) {
@@ -306,7 +306,7 @@ func TestDoubleSubmitOfAFormWithATokenIsDoneOnce(t *testing.T) {
 	onReplicas(t, func(t *testing.T, sites []*sitetest.Site, _ *memory.Store) {
 		anna := sitetest.NewBrowser()
 		sitetest.Does(t, anna, sites[0], func(s *sojourn.Session) { sitetest.Ticket.Set(s, "form 1") })
-		first, second := anna.Begin(sitetest.At(sites, 0)), anna.Begin(sitetest.At(sites, 1))
+		first, second := anna.Begin(replica(sites, 0)), anna.Begin(replica(sites, 1))
 		order := func(s *sojourn.Session) {
 			if _, ok := sitetest.Ticket.Pop(s); ok {
 				sitetest.Basket.Update(s, func(b []string) []string { return append(b, "order") })
@@ -334,7 +334,7 @@ func TestManyVisitorsAtOnceDoNotMeet(t *testing.T) {
 			me := fmt.Sprint("user", i)
 			b := sitetest.NewBrowser()
 			for j := range 6 {
-				a := b.Visit(sitetest.At(sites, i+j), func(s *sojourn.Session) {
+				a := b.Visit(replica(sites, i+j), func(s *sojourn.Session) {
 					if j > 0 && (s.User() != me || sitetest.Colour.Get(s) != me || sitetest.Visits.Get(s) != j) {
 						t.Errorf("%s is %q with %q and %d", me, s.User(), sitetest.Colour.Get(s), sitetest.Visits.Get(s))
 					}
@@ -415,7 +415,7 @@ func TestASweepDuringRequestsRemovesNoLiveSession(t *testing.T) {
 					}
 					continue
 				}
-				sitetest.Does(t, anna, sitetest.At(sites, i), func(s *sojourn.Session) { sitetest.Visits.Update(s, sitetest.AddOne) })
+				sitetest.Does(t, anna, replica(sites, i), func(s *sojourn.Session) { sitetest.Visits.Update(s, sitetest.AddOne) })
 			}
 		})
 		sitetest.Look(t, anna, sites[0], func(s *sojourn.Session) {
@@ -425,3 +425,6 @@ func TestASweepDuringRequestsRemovesNoLiveSession(t *testing.T) {
 		})
 	})
 }
+
+// replica returns the replica that the i-th request goes to.
+func replica(sites []*sitetest.Site, i int) *sitetest.Site { return sites[i%len(sites)] }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/store"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -180,8 +181,11 @@ func TestACodecThatUsesTheSessionBlocksNothing(t *testing.T) {
 func TestAnUpdateWaitsForTheCommitOfAnotherSession(t *testing.T) {
 	one, two := sitetest.NewLab(t), sitetest.NewLab(t, func(c *sojourn.Config) { c.Name = "other" })
 	saving, release := make(chan struct{}), make(chan struct{})
-	hold := func(context.Context) { close(saving); <-release }
-	two.Store.OnSave.Store(&hold)
+	two.Store.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+		close(saving)
+		<-release
+		return two.Store.Inner.Save(ctx, rec, base)
+	}
 	one.Do(sitetest.NewGuest(t), func(a *sojourn.Session) {
 		two.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, b *sojourn.Session) {
 			sitetest.CartKey.Set(b, 5)
@@ -192,7 +196,7 @@ func TestAnUpdateWaitsForTheCommitOfAnotherSession(t *testing.T) {
 				}
 			})
 			<-saving
-			two.Store.OnSave.Store(nil)
+			two.Store.OnSave = nil
 			wg.Go(func() {
 				if got := sitetest.CartKey.Update(a, func(int) int { close(release); return sitetest.CartKey.Get(b) }); got != 5 {
 					t.Errorf("the Update returns %d, want 5", got)

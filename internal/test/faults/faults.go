@@ -1,5 +1,5 @@
 // Package faults is a store for tests that counts what it is asked, and that a
-// test can come between: to fail, to hang, to lose an answer.
+// test can switch off or come between: to fail, to hang, to lose an answer.
 package faults
 
 import (
@@ -11,19 +11,23 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// ErrLost is an answer that got lost, whatever happened to the request.
+// ErrLost is an answer that got lost, whatever happened to the request. A store
+// that is switched off answers it, too.
 var ErrLost = errors.New("faults: connection lost")
 
-// Store wraps another store. Set the functions before, or while no request is
-// under way; each is called instead of the wrapped store's method, and may call
-// it through Inner.
+// Store wraps another store. What that one cannot do is [errors.ErrUnsupported].
+// Set the functions before, or while no request is under way; each is called
+// instead of the wrapped store's method, and may call it through Inner.
 type Store struct {
-	Inner  store.Store
-	Loads  atomic.Int64
-	Saves  atomic.Int64
-	Touchs atomic.Int64
-	Marks  atomic.Int64 // tombstones saved, and Deletes
-	Polls  atomic.Int64 // of the feed of ends
+	Inner   store.Store
+	Loads   atomic.Int64
+	Saves   atomic.Int64
+	Touches atomic.Int64
+	Marks   atomic.Int64 // tombstones saved, and Deletes
+	Polls   atomic.Int64 // of the feed of ends
+
+	Down     atomic.Bool // every call fails
+	SaveDown atomic.Bool // every Save fails
 
 	OnLoad   func(ctx context.Context, id store.ID) (store.Record, error)
 	OnSave   func(ctx context.Context, rec store.Record, base store.Base) error
@@ -54,6 +58,9 @@ type copies struct {
 // LoadFrom implements store.FloorLoader.
 func (c copies) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.Record, error) {
 	c.Loads.Add(1)
+	if c.Down.Load() {
+		return store.Record{}, ErrLost
+	}
 	if c.OnLoad != nil {
 		return c.OnLoad(ctx, id)
 	}
@@ -62,12 +69,15 @@ func (c copies) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.
 
 // Calls returns how often the store was asked anything.
 func (s *Store) Calls() int64 {
-	return s.Loads.Load() + s.Saves.Load() + s.Touchs.Load() + s.Marks.Load()
+	return s.Loads.Load() + s.Saves.Load() + s.Touches.Load() + s.Marks.Load()
 }
 
 // Load implements store.Store.
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	s.Loads.Add(1)
+	if s.Down.Load() {
+		return store.Record{}, ErrLost
+	}
 	if s.OnLoad != nil {
 		return s.OnLoad(ctx, id)
 	}
@@ -81,6 +91,9 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	} else {
 		s.Saves.Add(1)
 	}
+	if s.Down.Load() || s.SaveDown.Load() {
+		return ErrLost
+	}
 	if s.OnSave != nil {
 		return s.OnSave(ctx, rec, base)
 	}
@@ -90,6 +103,9 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	s.Marks.Add(1)
+	if s.Down.Load() {
+		return ErrLost
+	}
 	if s.OnDelete != nil {
 		return s.OnDelete(ctx, id, until)
 	}
@@ -98,7 +114,10 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 
 // Touch implements store.Toucher.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	s.Touchs.Add(1)
+	s.Touches.Add(1)
+	if s.Down.Load() {
+		return ErrLost
+	}
 	if s.OnTouch != nil {
 		return s.OnTouch(ctx, id, seen, deadline)
 	}
@@ -110,6 +129,9 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 
 // ByUser implements store.UserIndex.
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
+	if s.Down.Load() {
+		return nil, ErrLost
+	}
 	if i, ok := s.Inner.(store.UserIndex); ok {
 		return i.ByUser(ctx, user)
 	}
@@ -119,6 +141,9 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 // SaveLimited implements store.UserLimiter. It counts as a Save.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	s.Saves.Add(1)
+	if s.Down.Load() || s.SaveDown.Load() {
+		return nil, ErrLost
+	}
 	if s.OnSaveLimited != nil {
 		return s.OnSaveLimited(ctx, rec, limit)
 	}
@@ -131,6 +156,9 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 // Ends implements store.EndFeed.
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	s.Polls.Add(1)
+	if s.Down.Load() {
+		return store.EndPage{}, ErrLost
+	}
 	if s.OnEnds != nil {
 		return s.OnEnds(ctx, cursor, limit)
 	}
@@ -138,4 +166,37 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 		return f.Ends(ctx, cursor, limit)
 	}
 	return store.EndPage{}, errors.ErrUnsupported
+}
+
+// Sweep implements store.Sweeper.
+func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
+	if s.Down.Load() {
+		return 0, ErrLost
+	}
+	if w, ok := s.Inner.(store.Sweeper); ok {
+		return w.Sweep(ctx, age, limit)
+	}
+	return 0, errors.ErrUnsupported
+}
+
+// Scan implements store.Scanner.
+func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
+	if s.Down.Load() {
+		return nil, "", ErrLost
+	}
+	if c, ok := s.Inner.(store.Scanner); ok {
+		return c.Scan(ctx, cursor, limit)
+	}
+	return nil, "", errors.ErrUnsupported
+}
+
+// Count implements store.Counter.
+func (s *Store) Count(ctx context.Context) (store.Counts, error) {
+	if s.Down.Load() {
+		return store.Counts{}, ErrLost
+	}
+	if c, ok := s.Inner.(store.Counter); ok {
+		return c.Count(ctx)
+	}
+	return store.Counts{}, errors.ErrUnsupported
 }

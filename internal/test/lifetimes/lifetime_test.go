@@ -15,6 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 // Idle timeout, lifetime, values that expire, and what a rotation's credential
@@ -105,7 +106,7 @@ func TestActivityIsNotedNowAndThenWithoutRewriting(t *testing.T) {
 			}
 		}
 		sitetest.Look(t, anna, shop, func(s *sojourn.Session) { after = s.Info() })
-		if n := db.Touchs.Load(); n != 4 {
+		if n := db.Touches.Load(); n != 4 {
 			t.Errorf("240 requests in four hours made %d touches, want 4: one an hour", n)
 		}
 		if n := db.Saves.Load() - saves; n != 0 {
@@ -186,7 +187,7 @@ func TestErrorAnswersAndStreamsDoNotCountAsActivity(t *testing.T) {
 			_, _ = shop.Manager.Get(r.Context())
 			w.WriteHeader(http.StatusInternalServerError)
 		})
-		if n := db.Touchs.Load(); n != 0 {
+		if n := db.Touches.Load(); n != 0 {
 			t.Errorf("%d touches", n)
 		}
 	})
@@ -489,7 +490,7 @@ func TestABrowserThatCountsWholeSecondsKeepsTheSessionUntilItsVeryEnd(t *testing
 			stored(session)
 		}},
 		"an end that is no whole second": {func(c *sojourn.Config) { c.Lifetime = life + time.Millisecond }, stored},
-		"behind caches":                  {func(c *sojourn.Config) { c.Lifetime, c.Store = life, withCopies{sitetest.NewSpy()} }, stored},
+		"behind caches":                  {func(c *sojourn.Config) { c.Lifetime, c.Store = life, withCopies{faults.Wrap(memory.New())} }, stored},
 	} {
 		for _, begins := range []time.Duration{0, time.Millisecond, 420 * time.Millisecond, 999 * time.Millisecond} {
 			t.Run(fmt.Sprint(name, ", begun at ", begins), func(t *testing.T) {
@@ -539,7 +540,7 @@ func TestABrowserThatCountsWholeSecondsKeepsTheSessionUntilItsVeryEnd(t *testing
 }
 
 // withCopies is a store with copies, so that the browser gets a floor.
-type withCopies struct{ *sitetest.Spy }
+type withCopies struct{ *faults.Store }
 
 func (s withCopies) LoadFrom(ctx context.Context, id store.ID, _ uint64) (store.Record, error) {
 	return s.Load(ctx, id)

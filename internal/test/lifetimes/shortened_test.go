@@ -5,7 +5,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/store/memory"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -22,7 +24,7 @@ func TestAShorterLifetimeHoldsForSessionsThatAreThere(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				db, keys := sitetest.NewSpy(), sitetest.Keys(t)
+				db, keys := faults.Wrap(memory.New()), sitetest.Keys(t)
 				at := func(lifetime time.Duration) *sitetest.Lab {
 					return sitetest.NewLab(t, func(c *sojourn.Config) {
 						c.Keys, c.Store, c.Lifetime, c.IdleTimeout = keys, db, lifetime, -1

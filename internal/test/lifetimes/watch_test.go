@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/store"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -59,7 +60,7 @@ func TestAStreamLearnsOfTheEndOfItsSession(t *testing.T) {
 				s := sitetest.NewLab(t, func(c *sojourn.Config) { c.IdleTimeout, c.Lifetime = 6*time.Hour, 20*time.Hour })
 				v := sitetest.NewGuest(t)
 				s.Do(v, func(session *sojourn.Session) { session.Login("anna") })
-				s.Stream(v.Copy(), func(session *sojourn.Session) {
+				stream(s, v.Copy(), func(session *sojourn.Session) {
 					if isDone(session) || session.Err() != nil {
 						t.Fatalf("over before its end: %v", session.Err())
 					}
@@ -90,7 +91,7 @@ func TestWaitingForTheEndIsNoActivity(t *testing.T) {
 		v := sitetest.NewGuest(t)
 		s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
 		touches, saves := s.Store.Touches.Load(), s.Store.Saves.Load()
-		s.Stream(v, func(session *sojourn.Session) {
+		stream(s, v, func(session *sojourn.Session) {
 			time.Sleep(time.Hour)
 			if isDone(session) {
 				t.Error("over at its very deadline")
@@ -111,7 +112,7 @@ func TestAStreamGoesOnWhileOtherRequestsUseTheSession(t *testing.T) {
 		s := sitetest.NewLab(t, func(c *sojourn.Config) { c.IdleTimeout = time.Hour })
 		v := sitetest.NewGuest(t)
 		s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
-		s.Stream(v, func(session *sojourn.Session) {
+		stream(s, v, func(session *sojourn.Session) {
 			done := session.Done()
 			for range 10 {
 				time.Sleep(50 * time.Minute)
@@ -133,7 +134,7 @@ func TestAnOutageOfTheStoreEndsNoStream(t *testing.T) {
 		s := sitetest.NewLab(t, func(c *sojourn.Config) { c.IdleTimeout = time.Hour })
 		v := sitetest.NewGuest(t)
 		s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
-		s.Stream(v, func(session *sojourn.Session) {
+		stream(s, v, func(session *sojourn.Session) {
 			_ = session.Done()
 			time.Sleep(30 * time.Minute)
 			s.Do(v.Copy(), func(other *sojourn.Session) { _ = sitetest.CartKey.Get(other) })
@@ -164,7 +165,7 @@ func TestASessionThatIsNotStoredEndsByItsLifetimeOrClose(t *testing.T) {
 				s := sitetest.NewLab(t, config, func(c *sojourn.Config) { c.Lifetime, c.IdleTimeout = time.Hour, -1 })
 				v := sitetest.NewGuest(t)
 				s.Do(v, func(session *sojourn.Session) { sitetest.ThemeKey.Set(session, "dark") })
-				s.Stream(v.Copy(), func(session *sojourn.Session) {
+				stream(s, v.Copy(), func(session *sojourn.Session) {
 					_ = session.Done()
 					s.Do(v, func(session *sojourn.Session) { session.Logout() })
 					if isDone(session) {
@@ -175,7 +176,7 @@ func TestASessionThatIsNotStoredEndsByItsLifetimeOrClose(t *testing.T) {
 						t.Errorf("Err: %v", session.Err())
 					}
 				})
-				s.Stream(sitetest.NewGuest(t), func(session *sojourn.Session) {
+				stream(s, sitetest.NewGuest(t), func(session *sojourn.Session) {
 					time.Sleep(1000 * 24 * time.Hour)
 					if isDone(session) {
 						t.Error("a session that does not exist has ended")
@@ -195,7 +196,7 @@ func TestDoneAfterCloseIsClosed(t *testing.T) {
 		s := sitetest.NewLab(t)
 		v := sitetest.NewGuest(t)
 		s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
-		s.Stream(v, func(session *sojourn.Session) {
+		stream(s, v, func(session *sojourn.Session) {
 			_ = s.Close()
 			if !isDone(session) || !errors.Is(session.Err(), sojourn.ErrClosed) {
 				t.Errorf("Err: %v", session.Err())
@@ -209,7 +210,7 @@ func TestDoneOfASessionThatTheStreamItselfEnds(t *testing.T) {
 		s := sitetest.NewLab(t)
 		v := sitetest.NewGuest(t)
 		s.Do(v, func(session *sojourn.Session) { session.Login("anna") })
-		s.Stream(v, func(session *sojourn.Session) {
+		stream(s, v, func(session *sojourn.Session) {
 			_ = session.Done()
 			session.Logout()
 			if err := session.Save(t.Context()); err != nil {
@@ -234,7 +235,7 @@ func TestAThousandStreamsLeaveNothingBehind(t *testing.T) {
 		}
 		for i := range 1000 {
 			streams.Go(func() {
-				s.Stream(guests[i%len(guests)].Copy(), func(session *sojourn.Session) {
+				stream(s, guests[i%len(guests)].Copy(), func(session *sojourn.Session) {
 					select {
 					case <-session.Done():
 					case <-hangUp:
@@ -273,15 +274,18 @@ func TestAStreamThatEndsWhileTheStoreIsAskedLeavesNothingBehind(t *testing.T) {
 		v := sitetest.NewGuest(t)
 		s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
 		asked, answer := make(chan struct{}), make(chan struct{})
-		s.Stream(v, func(session *sojourn.Session) {
+		stream(s, v, func(session *sojourn.Session) {
 			_ = session.Done()
 			time.Sleep(30 * time.Minute)
 			s.Do(v.Copy(), func(other *sojourn.Session) { _ = sitetest.CartKey.Get(other) })
-			block := func() { close(asked); <-answer }
-			s.Store.OnLoad.Store(&block)
+			s.Store.OnLoad = func(ctx context.Context, id store.ID) (store.Record, error) {
+				close(asked)
+				<-answer
+				return s.Store.Inner.Load(ctx, id)
+			}
 			time.Sleep(31 * time.Minute) // its deadline as it was: the store is asked
 			<-asked
-			s.Store.OnLoad.Store(nil)
+			s.Store.OnLoad = nil
 		})
 		close(answer)
 		synctest.Wait()
@@ -328,5 +332,16 @@ func TestDoneOfAnOpenedSessionIsReleasedWithItsContext(t *testing.T) {
 		if waiting := s.Streams(); waiting != 0 {
 			t.Error("it is still waited for")
 		}
+	})
+}
+
+// stream runs f in a stream of v that has sent its first byte.
+func stream(s *sitetest.Lab, v *sitetest.Guest, f func(*sojourn.Session)) {
+	s.T.Helper()
+	s.Serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			s.T.Errorf("Flush: %v", err)
+		}
+		f(session)
 	})
 }

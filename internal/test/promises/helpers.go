@@ -1,10 +1,8 @@
 package promises
 
 import (
-	"bytes"
 	"context"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,32 +83,4 @@ func (l *lagging) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.copies)
-}
-
-// logBuffer is where a test's log goes.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logBuffer) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b.Reset()
-}
-
-func (l *logBuffer) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	text := strings.TrimSpace(l.b.String())
-	if text == "" {
-		return nil
-	}
-	return strings.Split(text, "\n")
 }

@@ -121,7 +121,7 @@ func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 
 	for what, f := range map[string]func(*sojourn.Session){
 		"reading":                func(s *sojourn.Session) { _, _ = theme.Get(s), s.Names() },
-		"setting an equal value": func(s *sojourn.Session) { theme.Set(s, "dark") },
+		"setting an equal value": func(s *sojourn.Session) { theme.Set(s, "dark"); s.Set("theme", "dark") },
 		"an update to an equal value": func(s *sojourn.Session) {
 			theme.Update(s, func(v string) string { return v })
 		},
@@ -132,7 +132,7 @@ func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 		"asking for flash messages":   func(s *sojourn.Session) { s.Flashes() },
 		"a change that is taken back": func(s *sojourn.Session) { theme.Set(s, "light"); s.Discard() },
 	} {
-		calls := db.Saves.Load() + db.Marks.Load() + db.Touchs.Load()
+		calls := db.Saves.Load() + db.Marks.Load() + db.Touches.Load()
 		for where, browser := range map[string]*sitetest.Browser{"stored": stored, "inline": inline} {
 			a := browser.Visit(site, f)
 			mustBe(t, 200, a)
@@ -140,7 +140,7 @@ func NothingIsWrittenThatDidNotChange(t *testing.T, open Open) {
 				t.Errorf("%s (%s) set cookies %v", what, where, a.SetCookies())
 			}
 		}
-		if n := db.Saves.Load() + db.Marks.Load() + db.Touchs.Load() - calls; n != 0 {
+		if n := db.Saves.Load() + db.Marks.Load() + db.Touches.Load() - calls; n != 0 {
 			t.Errorf("%s made %d writes to the store", what, n)
 		}
 	}
@@ -403,9 +403,8 @@ func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 		mu.Unlock()
 		return inner.Save(ctx, rec, base)
 	}
-	var out logBuffer
-	logger := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db.Store(), Logger: logger}))
+	var log sitetest.LogBook
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Keys: keys, Store: db.Store(), Logger: slog.New(&log)}))
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) {
 		s.Login("anna@example.org")
@@ -439,7 +438,7 @@ func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk = append(disk, rec.Data, []byte(strings.Join(out.lines(), "\n"))) // a log is on a disk, too
+	disk = append(disk, rec.Data, []byte(strings.Join(log.All(), "\n"))) // a log is on a disk, too
 	for what, secret := range map[string][]byte{
 		"the identifier":        ref.Identifier,
 		"part of it":            ref.Identifier[8:16],
@@ -519,10 +518,8 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 	db, keys := open(t), sitetest.Keys(t)
 	short := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys, Lifetime: time.Millisecond}))
 	foreign := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
-	var out logBuffer
-	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{
-		Store: db, Keys: keys, Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}))
+	var log sitetest.LogBook
+	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db, Keys: keys, Logger: slog.New(&log)}))
 	cookies := func(at *sitetest.Site) (ref, inline string) {
 		var r, i string
 		r = setCookie(sitetest.NewBrowser().Send(at, func(s *sojourn.Session) { count.Set(s, 1) }), reference)
@@ -549,7 +546,7 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 		{"an oversized inline session", state, inline + strings.Repeat("A", 20_000)},
 		{"text", reference, "hello world"},
 	} {
-		out.reset()
+		log.Take("")
 		before := ops.For(site.Manager).Stats()
 		browser := sitetest.NewBrowser()
 		browser.SetCookie(c.name, c.value)
@@ -565,8 +562,8 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 		if after := ops.For(site.Manager).Stats(); after.RejectedCookies != before.RejectedCookies+1 {
 			t.Errorf("%s was counted %d times", c.what, after.RejectedCookies-before.RejectedCookies)
 		}
-		lines := out.lines()
-		if len(lines) != 1 || !strings.Contains(lines[0], "level=DEBUG") {
+		lines := log.All()
+		if len(lines) != 1 || !strings.HasPrefix(lines[0], "DEBUG") {
 			t.Errorf("%s left these log lines, want one of level debug: %q", c.what, lines)
 		}
 		if strings.Contains(strings.Join(lines, ""), c.value[:10]) {

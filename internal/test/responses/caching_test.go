@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/store"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -254,9 +256,10 @@ func TestEveryKindOfAnswerThatReadTheSessionIsPrivate(t *testing.T) {
 		},
 		"the caller gave up loading": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithCancel(r.Context())
-			onLoad := func() { cancel() }
-			s.Store.OnLoad.Store(&onLoad)
-			s.Store.Down.Store(true)
+			s.Store.OnLoad = func(context.Context, store.ID) (store.Record, error) {
+				cancel()
+				return store.Record{}, faults.ErrLost
+			}
 			if _, err := s.Get(ctx); err == nil {
 				t.Error("loaded")
 			}
@@ -297,8 +300,11 @@ func TestASessionThatIsStillLoadingWhenTheResponseStartsMakesItPrivate(t *testin
 	resp := v.Get(s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked, done := make(chan struct{}), make(chan struct{})
 		started := make(chan struct{})
-		onLoad := func() { close(asked); <-started }
-		s.Store.OnLoad.Store(&onLoad)
+		s.Store.OnLoad = func(ctx context.Context, id store.ID) (store.Record, error) {
+			close(asked)
+			<-started
+			return s.Store.Inner.Load(ctx, id)
+		}
 		go func() {
 			defer close(done)
 			if _, err := s.Get(r.Context()); err != nil {

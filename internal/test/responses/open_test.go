@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 
 	"github.com/sojourn-go/sojourn"
@@ -72,7 +73,7 @@ func TestASecondSaveReplacesItsOwnLineAndNoOther(t *testing.T) {
 			t.Errorf("lines %q", got)
 		}
 	})
-	if live, _ := s.Store.Rows(t); live != 0 {
+	if live := sitetest.Rows(t, s.Store); live != 0 {
 		t.Errorf("%d sessions live", live)
 	}
 }
@@ -102,7 +103,7 @@ func TestWithoutAHeaderForCookies(t *testing.T) {
 		if test.before != nil {
 			s.Do(v, test.before)
 		}
-		live, _ := s.Store.Rows(t)
+		live := sitetest.Rows(t, s.Store)
 		session, err := s.Open(t.Context(), http.Header{"Cookie": {v.Header()}}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -112,7 +113,7 @@ func TestWithoutAHeaderForCookies(t *testing.T) {
 		if errors.Is(err, sojourn.ErrTooLate) != test.late || err != nil && !test.late {
 			t.Errorf("%s: Save: %v", name, err)
 		}
-		if now, _ := s.Store.Rows(t); test.late && now > live {
+		if now := sitetest.Rows(t, s.Store); test.late && now > live {
 			t.Errorf("%s: %s", name, over)
 		}
 	}
@@ -183,7 +184,7 @@ func TestOpenFailsOnlyWhenTheStoreDoes(t *testing.T) {
 	v := sitetest.NewGuest(t)
 	s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
 	s.Store.Down.Store(true)
-	if _, err := s.Open(t.Context(), http.Header{"Cookie": {v.Header()}}, nil); !errors.Is(err, sojourn.ErrUnavailable) || !errors.Is(err, sitetest.ErrStoreDown) {
+	if _, err := s.Open(t.Context(), http.Header{"Cookie": {v.Header()}}, nil); !errors.Is(err, sojourn.ErrUnavailable) || !errors.Is(err, faults.ErrLost) {
 		t.Errorf("Open: %v", err)
 	}
 	if _, err := s.Open(t.Context(), http.Header{}, nil); err != nil {

@@ -23,7 +23,7 @@ import (
 func TestServerSentEventsCarryTheCookieWithTheirFirstFlush(t *testing.T) {
 	s := sitetest.NewLab(t)
 	next, over := make(chan string), make(chan struct{})
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		defer close(over)
 		sitetest.ThemeKey.Set(session, "dark")
 		rc := http.NewResponseController(w)
@@ -41,7 +41,7 @@ func TestServerSentEventsCarryTheCookieWithTheirFirstFlush(t *testing.T) {
 		}
 	}))
 	ctx, hangUp := context.WithCancel(t.Context())
-	resp := sitetest.Fetch(t, "GET", address, func(r *http.Request) { *r = *r.WithContext(ctx) })
+	resp := fetch(t, "GET", address, func(r *http.Request) { *r = *r.WithContext(ctx) })
 	sitetest.WantStatus(t, resp, http.StatusOK) // before any event
 	sitetest.WantCookies(t, resp, sitetest.StateCookie)
 	lines := bufio.NewScanner(resp.Body)
@@ -59,14 +59,14 @@ func TestServerSentEventsCarryTheCookieWithTheirFirstFlush(t *testing.T) {
 func TestAStreamWhoseSessionCannotBeKeptAnswersAtOnce(t *testing.T) {
 	s := sitetest.NewLab(t)
 	s.Store.SaveDown.Store(true)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.CartKey.Set(session, 1)
 		w.(http.Flusher).Flush() // whose error nobody sees
 		<-r.Context().Done()
 	}))
 	ctx, hangUp := context.WithCancel(t.Context())
 	defer hangUp()
-	resp := sitetest.Fetch(t, "GET", address, func(r *http.Request) { *r = *r.WithContext(ctx) })
+	resp := fetch(t, "GET", address, func(r *http.Request) { *r = *r.WithContext(ctx) })
 	sitetest.WantStatus(t, resp, http.StatusServiceUnavailable)
 	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); !strings.Contains(line, "not available") {
 		t.Errorf("body %q, %v", line, err)
@@ -142,7 +142,7 @@ func TestALogoutDuringAStreamIsKeptWhateverElseFails(t *testing.T) {
 				session.Logout()
 				after(w, session)
 			})
-			if live, _ := s.Store.Rows(t); live != 0 {
+			if live := sitetest.Rows(t, s.Store); live != 0 {
 				t.Error("the session lives on")
 			}
 		})
@@ -178,7 +178,7 @@ func TestALogoutIsKeptAlthoughTheRestOfItsCommitFails(t *testing.T) {
 			})
 			sitetest.WantStatus(t, resp, test.status)
 			sitetest.WantCookies(t, resp, "-"+sitetest.RefCookie)
-			if live, _ := s.Store.Rows(t); live != 0 {
+			if live := sitetest.Rows(t, s.Store); live != 0 {
 				t.Error("the session lives on")
 			}
 		})
@@ -314,7 +314,7 @@ func TestALogoutOfAHandlerThatTimedOutIsKept(t *testing.T) {
 		sitetest.WantStatus(t, v.Get(http.TimeoutHandler(h, time.Minute, "too slow")), http.StatusServiceUnavailable)
 		<-done
 		synctest.Wait()
-		if live, _ := s.Store.Rows(t); live != 0 {
+		if live := sitetest.Rows(t, s.Store); live != 0 {
 			t.Error("the session lives on")
 		}
 	})
@@ -412,7 +412,7 @@ func TestPagesAndErrorPagesAreReadableWithACompressorInsideOrOutside(t *testing.
 				// Without the recorder: what really goes over the wire.
 				server := httptest.NewServer(h)
 				defer server.Close()
-				resp := v.Keep(sitetest.Fetch(t, "GET", server.URL, func(r *http.Request) {
+				resp := v.Keep(fetch(t, "GET", server.URL, func(r *http.Request) {
 					v.Prepare(r)
 					r.Header.Set("Accept-Encoding", "gzip")
 				}))

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 
 	"github.com/sojourn-go/sojourn"
@@ -32,7 +33,7 @@ import (
 type tap struct {
 	header http.Header
 	events []string
-	store  *sitetest.Spy
+	store  *faults.Store
 }
 
 func newTap(s *sitetest.Lab) *tap { return &tap{header: http.Header{}, store: s.Store} }
@@ -154,13 +155,13 @@ func TestResponsesWithoutBodyGetTheirCookie(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sitetest.NewLab(t)
-			address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+			address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 				sitetest.ThemeKey.Set(session, "dark")
 				if test.status != 0 {
 					w.WriteHeader(test.status)
 				}
 			}))
-			resp := sitetest.Fetch(t, test.method, address)
+			resp := fetch(t, test.method, address)
 			sitetest.WantStatus(t, resp, max(test.status, http.StatusOK))
 			sitetest.WantCookies(t, resp, sitetest.StateCookie)
 			if got := sitetest.Body(t, resp); got != "" {
@@ -172,12 +173,12 @@ func TestResponsesWithoutBodyGetTheirCookie(t *testing.T) {
 
 func TestHEADAnswersWithTheHeadersOfGET(t *testing.T) {
 	s := sitetest.NewLab(t)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.ThemeKey.Set(session, "dark")
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		io.WriteString(w, "hello")
 	}))
-	get, head := sitetest.Fetch(t, "GET", address), sitetest.Fetch(t, "HEAD", address)
+	get, head := fetch(t, "GET", address), fetch(t, "HEAD", address)
 	for _, h := range []string{"Vary", "Cache-Control", "Content-Type", "Content-Length"} {
 		if get.Header.Get(h) != head.Header.Get(h) {
 			t.Errorf("%s: GET %q, HEAD %q", h, get.Header.Get(h), head.Header.Get(h))
@@ -188,7 +189,7 @@ func TestHEADAnswersWithTheHeadersOfGET(t *testing.T) {
 
 func TestEarlyHintsGoOutBeforeTheCommitAndTheCookieWithTheFinalResponse(t *testing.T) {
 	s := sitetest.NewLab(t)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.ThemeKey.Set(session, "dark")
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
@@ -204,7 +205,7 @@ func TestEarlyHintsGoOutBeforeTheCommitAndTheCookieWithTheFinalResponse(t *testi
 		}
 		return nil
 	}}
-	resp := sitetest.Fetch(t, "GET", address, func(r *http.Request) {
+	resp := fetch(t, "GET", address, func(r *http.Request) {
 		*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
 	})
 	sitetest.WantStatus(t, resp, http.StatusOK)
@@ -223,7 +224,7 @@ func TestEarlyHintsGoOutBeforeTheCommitAndTheCookieWithTheFinalResponse(t *testi
 
 func TestHijackedConnectionFindsTheCookieInTheHeader(t *testing.T) {
 	s := sitetest.NewLab(t)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.ThemeKey.Set(session, "dark")
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -236,7 +237,7 @@ func TestHijackedConnectionFindsTheCookieInTheHeader(t *testing.T) {
 		fmt.Fprintf(rw, "\r\nhello")
 		_ = rw.Flush()
 	}))
-	resp := sitetest.Fetch(t, "GET", address, func(r *http.Request) {
+	resp := fetch(t, "GET", address, func(r *http.Request) {
 		r.Header.Set("Connection", "Upgrade")
 		r.Header.Set("Upgrade", "echo")
 	})
@@ -266,7 +267,7 @@ func TestHijackOfAConnectionThatCannotIsRefusedAndTheHandlerCanStillAnswer(t *te
 func TestAFailedCommitBeforeHijackIsAnsweredOverHTTP(t *testing.T) {
 	s := sitetest.NewLab(t)
 	s.Store.SaveDown.Store(true)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.CartKey.Set(session, 1)
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			conn.Close()
@@ -275,7 +276,7 @@ func TestAFailedCommitBeforeHijackIsAnsweredOverHTTP(t *testing.T) {
 			t.Errorf("Hijack: %v", err)
 		}
 	}))
-	resp := sitetest.Fetch(t, "GET", address)
+	resp := fetch(t, "GET", address)
 	sitetest.WantStatus(t, resp, http.StatusServiceUnavailable)
 	sitetest.WantCookies(t, resp)
 }
@@ -324,7 +325,7 @@ func TestFilesReachTheConnectionByReadFromSoThatSendfileWorks(t *testing.T) {
 		http.ServeFile(w, r, path)
 	})
 	reached := make(chan []string, 1)
-	address := sitetest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	address := listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rf := &readerFrom{ResponseWriter: w}
 		serveFile.ServeHTTP(rf, r)
 		reached <- rf.got
@@ -338,7 +339,7 @@ func TestFilesReachTheConnectionByReadFromSoThatSendfileWorks(t *testing.T) {
 		{"/serve", "bytes=10-19", "*io.LimitedReader of *os.File", http.StatusPartialContent, 10},
 		{"/copy", "", "os.fileWithoutWriteTo", http.StatusOK, 1 << 20 / 10 * 10},
 	} {
-		resp := sitetest.Fetch(t, "GET", address+test.path, func(r *http.Request) {
+		resp := fetch(t, "GET", address+test.path, func(r *http.Request) {
 			if test.byteRange != "" {
 				r.Header.Set("Range", test.byteRange)
 			}
@@ -357,7 +358,7 @@ func TestFilesReachTheConnectionByReadFromSoThatSendfileWorks(t *testing.T) {
 func TestServeContentAnswersRangesAndConditionalRequests(t *testing.T) {
 	s := sitetest.NewLab(t)
 	modified := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.ThemeKey.Set(session, "dark")
 		w.Header().Set("ETag", `"v1"`)
 		http.ServeContent(w, r, "page.txt", modified, strings.NewReader("0123456789"))
@@ -371,7 +372,7 @@ func TestServeContentAnswersRangesAndConditionalRequests(t *testing.T) {
 		{"If-None-Match", `"v1"`, "", http.StatusNotModified},
 		{"If-Modified-Since", modified.Format(http.TimeFormat), "", http.StatusNotModified},
 	} {
-		resp := sitetest.Fetch(t, "GET", address, func(r *http.Request) { r.Header.Set(test.name, test.value) })
+		resp := fetch(t, "GET", address, func(r *http.Request) { r.Header.Set(test.name, test.value) })
 		sitetest.WantStatus(t, resp, test.status)
 		sitetest.WantCookies(t, resp, sitetest.StateCookie)
 		if got := sitetest.Body(t, resp); got != test.body {
@@ -382,7 +383,7 @@ func TestServeContentAnswersRangesAndConditionalRequests(t *testing.T) {
 
 func TestResponseControllerReachesTheConnection(t *testing.T) {
 	s := sitetest.NewLab(t)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		rc := http.NewResponseController(w)
 		for what, err := range map[string]error{
 			"SetReadDeadline":  rc.SetReadDeadline(time.Now().Add(time.Hour)),
@@ -398,12 +399,12 @@ func TestResponseControllerReachesTheConnection(t *testing.T) {
 			t.Errorf("Flush: %v", err)
 		}
 	}))
-	sitetest.WantCookies(t, sitetest.Fetch(t, "GET", address), sitetest.StateCookie)
+	sitetest.WantCookies(t, fetch(t, "GET", address), sitetest.StateCookie)
 }
 
 func TestFullDuplexHandlerReadsTheBodyAfterItsFirstByte(t *testing.T) {
 	s := sitetest.NewLab(t)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.ThemeKey.Set(session, "dark")
 		rc := http.NewResponseController(w)
 		_ = rc.EnableFullDuplex()
@@ -415,7 +416,7 @@ func TestFullDuplexHandlerReadsTheBodyAfterItsFirstByte(t *testing.T) {
 	}))
 	send, pipe := net.Pipe() // a body that is sent bit by bit
 	t.Cleanup(func() { send.Close() })
-	resp := sitetest.Fetch(t, "POST", address, func(r *http.Request) { r.Body = pipe })
+	resp := fetch(t, "POST", address, func(r *http.Request) { r.Body = pipe })
 	sitetest.WantCookies(t, resp, sitetest.StateCookie)
 	if _, err := send.Write([]byte("ping")); err != nil {
 		t.Fatal(err)
@@ -427,7 +428,7 @@ func TestFullDuplexHandlerReadsTheBodyAfterItsFirstByte(t *testing.T) {
 }
 
 func TestReverseProxyBehindASession(t *testing.T) {
-	backend, err := url.Parse(sitetest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	backend, err := url.Parse(listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.SetCookie(w, &http.Cookie{Name: "backend", Value: "1"})
 		w.Header().Set("Vary", "Cookie")
 		if r.Header.Get("Upgrade") == "" {
@@ -451,7 +452,7 @@ func TestReverseProxyBehindASession(t *testing.T) {
 	}
 	s := sitetest.NewLab(t)
 	proxy := httputil.NewSingleHostReverseProxy(backend)
-	address := sitetest.Listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	address := listen(t, s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		sitetest.ThemeKey.Set(session, "dark")
 		proxy.ServeHTTP(w, r)
 	}))
@@ -467,7 +468,7 @@ func TestReverseProxyBehindASession(t *testing.T) {
 		}, http.StatusSwitchingProtocols, "switched"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			resp := sitetest.Fetch(t, "GET", address, test.edit)
+			resp := fetch(t, "GET", address, test.edit)
 			sitetest.WantStatus(t, resp, test.status)
 			if got := sitetest.SetNames(resp); !slices.Contains(got, sitetest.StateCookie) || !slices.Contains(got, "backend") || len(got) != 2 {
 				t.Errorf("cookies %q", got)
@@ -485,7 +486,7 @@ func TestReverseProxyBehindASession(t *testing.T) {
 func TestAnAbsentClientDoesNotStopTheCommit(t *testing.T) {
 	s := sitetest.NewLab(t)
 	started, gone, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	address := sitetest.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	address := listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(done)
 		s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 			sitetest.CartKey.Set(session, 3)
@@ -505,7 +506,7 @@ func TestAnAbsentClientDoesNotStopTheCommit(t *testing.T) {
 	}
 	<-gone
 	<-done
-	if live, _ := s.Store.Rows(t); live != 1 {
+	if live := sitetest.Rows(t, s.Store); live != 1 {
 		t.Errorf("%d sessions were kept, want 1", live)
 	}
 }
@@ -668,7 +669,7 @@ func TestAnErrorAnswerKeepsNothingButALogout(t *testing.T) {
 		})
 		sitetest.WantStatus(t, resp, status)
 		sitetest.WantCookies(t, resp, "-"+sitetest.RefCookie)
-		if live, _ := s.Store.Rows(t); live != 0 {
+		if live := sitetest.Rows(t, s.Store); live != 0 {
 			t.Errorf("%d: %d sessions live after the logout", status, live)
 		}
 	}
@@ -714,7 +715,7 @@ func TestAFailedCommitReplacesTheResponse(t *testing.T) {
 			"ReadFrom":    func() error { _, err := io.Copy(w, io.LimitReader(strings.NewReader("secret page"), 9)); return err },
 			"Flush":       func() error { return http.NewResponseController(w).Flush() },
 		} {
-			if err := write(); !errors.Is(err, sojourn.ErrUnavailable) || !errors.Is(err, sitetest.ErrStoreDown) {
+			if err := write(); !errors.Is(err, sojourn.ErrUnavailable) || !errors.Is(err, faults.ErrLost) {
 				t.Errorf("%s after the failed commit: %v", what, err)
 			}
 		}
@@ -746,7 +747,7 @@ func TestErrorsAreAnsweredByTheirKind(t *testing.T) {
 		http.StatusRequestEntityTooLarge: {sojourn.ErrTooLarge},
 		http.StatusConflict:              {sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken, sojourn.ErrCrossSite},
 		http.StatusInternalServerError:   {sojourn.ErrNoMiddleware, sojourn.ErrBadValue, sojourn.ErrNoStore, sojourn.ErrTooLate},
-		http.StatusServiceUnavailable:    {sojourn.ErrUnavailable, sojourn.ErrClosed, sitetest.ErrStoreDown},
+		http.StatusServiceUnavailable:    {sojourn.ErrUnavailable, sojourn.ErrClosed, faults.ErrLost},
 	} {
 		for _, err := range err {
 			s := sitetest.NewLab(t)
@@ -803,7 +804,7 @@ func TestErrorHandlerWritesTheAnswer(t *testing.T) {
 	if got := sitetest.Body(t, resp); got != `{"title":"no session"}` || resp.Header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("body %q, header %v", got, resp.Header)
 	}
-	if len(handled) != 1 || !errors.Is(handled[0], sitetest.ErrStoreDown) {
+	if len(handled) != 1 || !errors.Is(handled[0], faults.ErrLost) {
 		t.Errorf("handled %v", handled)
 	}
 }
@@ -1031,4 +1032,30 @@ func TestARequestMaySaveAgainAndAgainFromItsFirstVisitOn(t *testing.T) {
 			t.Errorf("the cart is %d, the values are %q", got, session.Names())
 		}
 	})
+}
+
+// listen serves h over real HTTP/1.1 and returns its address.
+func listen(t *testing.T, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// fetch sends a request over the network and returns the response as it came.
+func fetch(t *testing.T, method, address string, edit ...func(*http.Request)) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range edit {
+		f(r)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	return resp
 }

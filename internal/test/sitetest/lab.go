@@ -1,147 +1,36 @@
 package sitetest
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/ops"
-	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-var ErrStoreDown = errors.New("the store is down")
-
-// Spy is a store in memory that counts its calls and can be switched off.
-type Spy struct {
-	*memory.Store
-	Loads, Saves, Deletes, Touches atomic.Int64
-
-	Down     atomic.Bool
-	SaveDown atomic.Bool
-	// onSave, if set, runs inside each Save, before anything is kept.
-	OnSave atomic.Pointer[func(context.Context)]
-	// onLoad likewise, inside each Load.
-	OnLoad atomic.Pointer[func()]
-}
-
-func NewSpy() *Spy { return &Spy{Store: memory.New()} }
-
-func (s *Spy) Calls() int64 {
-	return s.Loads.Load() + s.Saves.Load() + s.Deletes.Load() + s.Touches.Load()
-}
-
-func (s *Spy) Load(ctx context.Context, id store.ID) (store.Record, error) {
-	s.Loads.Add(1)
-	if f := s.OnLoad.Load(); f != nil {
-		(*f)()
-	}
-	if s.Down.Load() {
-		return store.Record{}, ErrStoreDown
-	}
-	return s.Store.Load(ctx, id)
-}
-
-func (s *Spy) Save(ctx context.Context, rec store.Record, base store.Base) error {
-	s.Saves.Add(1)
-	if f := s.OnSave.Load(); f != nil {
-		(*f)(ctx)
-	}
-	if s.Down.Load() || s.SaveDown.Load() {
-		return ErrStoreDown
-	}
-	return s.Store.Save(ctx, rec, base)
-}
-
-func (s *Spy) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	s.Deletes.Add(1)
-	if s.Down.Load() {
-		return ErrStoreDown
-	}
-	return s.Store.Delete(ctx, id, until)
-}
-
-func (s *Spy) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	s.Touches.Add(1)
-	if s.Down.Load() {
-		return ErrStoreDown
-	}
-	return s.Store.Touch(ctx, id, seen, deadline)
-}
-
-// Rows is how many sessions are live, and how many records there are in all.
-func (s *Spy) Rows(t *testing.T) (live, all int64) {
-	t.Helper()
-	n, err := s.Count(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n.Live, n.Live + n.Expired + n.Ended
-}
-
-// LogBook keeps what was logged.
-type LogBook struct {
-	Mu    sync.Mutex
-	Lines []string // level, message and attributes
-}
-
-func (b *LogBook) Enabled(context.Context, slog.Level) bool { return true }
-
-func (b *LogBook) WithAttrs([]slog.Attr) slog.Handler { return b }
-
-func (b *LogBook) WithGroup(string) slog.Handler { return b }
-
-func (b *LogBook) Handle(_ context.Context, r slog.Record) error {
-	line := r.Level.String() + " " + r.Message
-	r.Attrs(func(a slog.Attr) bool {
-		line += " " + a.String()
-		return true
-	})
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	b.Lines = append(b.Lines, line)
-	return nil
-}
-
-// With returns the lines that contain text.
-func (b *LogBook) With(text string) []string {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	var out []string
-	for _, line := range b.Lines {
-		if strings.Contains(line, text) {
-			out = append(out, line)
-		}
-	}
-	return out
-}
-
-func (b *LogBook) All() []string { return b.With("") }
-
-// Lab is a manager and what belongs to it: a store that counts its calls, a log
-// that can be read. Guests visit it without a network.
+// Lab is a manager and what belongs to it: a store that counts its calls and can be
+// switched off, a log that can be read. A [Guest] visits it without a network.
 type Lab struct {
 	*sojourn.Manager
 	*ops.Ops
 	T     *testing.T
 	Keys  *sojourn.KeyRing
-	Store *Spy // nil if the manager has none
+	Store *faults.Store // nil if the manager has none, or another
 	Log   *LogBook
 }
 
+// NewLab returns a lab whose configuration each edit has changed in turn. It is
+// closed when the test ends.
 func NewLab(t *testing.T, edit ...func(*sojourn.Config)) *Lab {
 	t.Helper()
-	s := &Lab{T: t, Store: NewSpy(), Log: &LogBook{}}
+	s := &Lab{T: t, Store: faults.Wrap(memory.New()), Log: &LogBook{}}
 	c := sojourn.Config{Keys: Keys(t), Store: s.Store, Logger: slog.New(s.Log)}
 	for _, f := range edit {
 		f(&c)
@@ -149,7 +38,7 @@ func NewLab(t *testing.T, edit ...func(*sojourn.Config)) *Lab {
 	if c.Store == nil {
 		s.Store = nil
 	} else {
-		s.Store, _ = c.Store.(*Spy)
+		s.Store, _ = c.Store.(*faults.Store)
 	}
 	m, err := sojourn.New(c)
 	if err != nil {
@@ -160,8 +49,10 @@ func NewLab(t *testing.T, edit ...func(*sojourn.Config)) *Lab {
 	return s
 }
 
+// CookieOnly is an edit of a configuration for [NewLab]: there is no store.
 func CookieOnly(c *sojourn.Config) { c.Store, c.Mode = nil, sojourn.CookieOnly }
 
+// StoredOnly is an edit of a configuration for [NewLab]: every session is stored.
 func StoredOnly(c *sojourn.Config) { c.Mode = sojourn.StoredOnly }
 
 // Serve is Manager.Handler for one request of v.
@@ -194,12 +85,14 @@ func (s *Lab) Has(v *Guest, name string) bool {
 type Guest struct {
 	T       *testing.T
 	Cookies map[string]string
-	// raw, if set, is sent as the Cookie header lines instead.
+	// Raw, if set, is sent as the Cookie header lines instead.
 	Raw []string
 }
 
+// NewGuest returns a guest without cookies.
 func NewGuest(t *testing.T) *Guest { return &Guest{T: t, Cookies: map[string]string{}} }
 
+// Copy returns a guest with the cookies that this one has now.
 func (v *Guest) Copy() *Guest {
 	return &Guest{T: v.T, Cookies: maps.Clone(v.Cookies)}
 }
@@ -248,6 +141,8 @@ func (v *Guest) Keep(resp *http.Response) *http.Response {
 	return resp
 }
 
+// Request sends a request to h, changed by each edit, and keeps the cookies of the
+// response.
 func (v *Guest) Request(h http.Handler, method, target string, edit ...func(*http.Request)) *http.Response {
 	v.T.Helper()
 	r := v.Prepare(httptest.NewRequestWithContext(v.T.Context(), method, target, nil))
@@ -259,12 +154,14 @@ func (v *Guest) Request(h http.Handler, method, target string, edit ...func(*htt
 	return v.Keep(w.Result())
 }
 
+// Get is [Guest.Request] for a page of the shop.
 func (v *Guest) Get(h http.Handler, edit ...func(*http.Request)) *http.Response {
 	v.T.Helper()
 	return v.Request(h, http.MethodGet, "https://shop.example/", edit...)
 }
 
-// names of the cookies that a response sets, in order, deletions with a "-".
+// SetNames returns the names of the cookies that a response sets, in order,
+// deletions with a "-".
 func SetNames(resp *http.Response) []string {
 	out := []string{}
 	for _, line := range resp.Header["Set-Cookie"] {
@@ -277,6 +174,7 @@ func SetNames(resp *http.Response) []string {
 	return out
 }
 
+// WantStatus ends the test if a response has another status.
 func WantStatus(t *testing.T, resp *http.Response, want int) {
 	t.Helper()
 	if resp.StatusCode != want {
@@ -284,6 +182,7 @@ func WantStatus(t *testing.T, resp *http.Response, want int) {
 	}
 }
 
+// WantCookies checks which cookies a response sets, as [SetNames] names them.
 func WantCookies(t *testing.T, resp *http.Response, want ...string) {
 	t.Helper()
 	if got := SetNames(resp); !slices.Equal(got, want) && len(got)+len(want) > 0 {
@@ -291,15 +190,17 @@ func WantCookies(t *testing.T, resp *http.Response, want ...string) {
 	}
 }
 
-// The names of a manager's cookies by default: of the reference, and of the
-// values that are kept in the cookie.
+// The cookies of a manager by default.
 const (
-	RefCookie   = "__Host-session"
+	// RefCookie is the name of the reference.
+	RefCookie = "__Host-session"
+	// StateCookie is the name of what holds values, or a floor.
 	StateCookie = "__Host-session-state"
 )
 
-// Keys of values in the cookie, and in the store.
 var (
+	// ThemeKey is of a value that may be in the cookie.
 	ThemeKey = sojourn.NewKey[string]("theme")
-	CartKey  = sojourn.NewKey[int]("cart", sojourn.ServerSide)
+	// CartKey is of a value that is in the store.
+	CartKey = sojourn.NewKey[int]("cart", sojourn.ServerSide)
 )

@@ -30,10 +30,13 @@ type OldApp struct {
 	OnFind   func()
 }
 
+// Name implements [adopt.Format].
 func (o *OldApp) Name() string { return "old" }
 
+// Expires implements [adopt.Format].
 func (o *OldApp) Expires() bool { return !o.Unending }
 
+// OldID returns the identifier that a request brings, "" if none.
 func OldID(in http.Header) string {
 	for _, line := range in["Cookie"] {
 		for pair := range strings.SplitSeq(line, "; ") {
@@ -45,6 +48,7 @@ func OldID(in http.Header) string {
 	return ""
 }
 
+// Find implements [adopt.Format].
 func (o *OldApp) Find(_ context.Context, in http.Header, now time.Time) (*adopt.Session, error) {
 	id := OldID(in)
 	if id == "" {
@@ -70,8 +74,10 @@ func (o *OldApp) Find(_ context.Context, in http.Header, now time.Time) (*adopt.
 	return &s, nil
 }
 
+// Forget implements [adopt.Format].
 func (o *OldApp) Forget(*adopt.Session) []string { return []string{"old=; Max-Age=0; Path=/"} }
 
+// End implements [adopt.Format].
 func (o *OldApp) End(_ context.Context, old *adopt.Session) ([]string, error) {
 	o.Mu.Lock()
 	defer o.Mu.Unlock()
@@ -82,6 +88,7 @@ func (o *OldApp) End(_ context.Context, old *adopt.Session) ([]string, error) {
 	return o.Forget(old), o.Err
 }
 
+// Write implements [adopt.Writer].
 func (o *OldApp) Write(_ context.Context, old *adopt.Session, now time.Time) ([]string, error) {
 	o.Mu.Lock()
 	defer o.Mu.Unlock()
@@ -102,6 +109,7 @@ func (o *OldApp) Write(_ context.Context, old *adopt.Session, now time.Time) ([]
 	return []string{"old=" + id + "; Path=/"}, nil
 }
 
+// Put adds a session, or replaces one.
 func (o *OldApp) Put(id string, s adopt.Session) {
 	o.Mu.Lock()
 	defer o.Mu.Unlock()
@@ -111,6 +119,7 @@ func (o *OldApp) Put(id string, s adopt.Session) {
 	o.Sessions[id] = s
 }
 
+// Has reports whether there is a session with that identifier.
 func (o *OldApp) Has(id string) bool {
 	o.Mu.Lock()
 	defer o.Mu.Unlock()
@@ -149,6 +158,7 @@ func NewMove(t *testing.T, edit ...func(*sojourn.Config)) (*Lab, *OldApp) {
 	return NewLab(t, all...), old
 }
 
+// KeepOld is an edit of a configuration for [NewMove]: the old cookie stays.
 func KeepOld(c *sojourn.Config) { c.Adopt.Keep = true }
 
 // DayOld is a legacy session that lasts for a day.
@@ -157,6 +167,7 @@ func DayOld(values map[string]any) adopt.Session {
 	return adopt.Session{Values: values, Issued: now, Expires: now.Add(24 * time.Hour)}
 }
 
+// Anna returns the values of anna's session, with a cart of 3.
 func Anna() map[string]any { return map[string]any{"user": "anna", "cart": int64(3)} }
 
 // Bring returns a visitor with the legacy cookie.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,32 +17,6 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
-
-// Listen serves h over real HTTP/1.1 and returns its address.
-func Listen(t *testing.T, h http.Handler) string {
-	t.Helper()
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-// Fetch sends a request over the network and returns the response as it came.
-func Fetch(t *testing.T, method, address string, edit ...func(*http.Request)) *http.Response {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, address, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range edit {
-		f(r)
-	}
-	resp, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { resp.Body.Close() })
-	return resp
-}
 
 // Body returns the response's body.
 func Body(t *testing.T, resp *http.Response) string {
@@ -75,7 +48,7 @@ func WithState(entry, state string) string {
 	return state + ":" + rest
 }
 
-// KeyText is a text of several entries.
+// KeyText returns a key file's text of several entries.
 func KeyText(entries ...string) string {
 	return fmt.Sprintf("entries:%d\n%s\n", len(entries), strings.Join(entries, "\n"))
 }
@@ -117,17 +90,14 @@ func (s *Lab) Calls() int64 {
 	return s.Store.Calls()
 }
 
-// Ring returns a key ring of entries that keyOfDay made.
+// Ring returns a key ring of entries, such as [KeyOfDay] makes.
 func Ring(t *testing.T, entries ...string) *sojourn.KeyRing {
 	t.Helper()
-	keys, err := sojourn.ParseKeys(KeyText(entries...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return keys
+	return Parse(t, KeyText(entries...))
 }
 
-// KeyOfDay returns new keys of one secret, in each state.
+// KeyOfDay returns entries of one new secret, made on that day of January 2026, in
+// each state.
 func KeyOfDay(day int) (published, active, retired string) {
 	secret := keys.Generate()
 	secret = secret[strings.LastIndex(secret, ":"):]
@@ -160,14 +130,19 @@ func Save(t *testing.T, session *sojourn.Session) {
 	}
 }
 
-// Keys of a shop's values: counted and listed in the store, or kept in the cookie.
 var (
+	// Visits is of a count in the store.
 	Visits = sojourn.NewKey[int]("visits", sojourn.ServerSide)
+	// Basket is of a list in the store.
 	Basket = sojourn.NewKey[[]string]("basket", sojourn.ServerSide)
+	// Ticket is of what is taken once, in the store.
 	Ticket = sojourn.NewKey[string]("ticket", sojourn.ServerSide)
+	// Colour is of a small value that may be in the cookie.
 	Colour = sojourn.NewKey[string]("colour")
-	Essay  = sojourn.NewKey[string]("essay")
-	Note   = sojourn.NewKey[string]("note")
+	// Essay is of a large value that may be in the cookie.
+	Essay = sojourn.NewKey[string]("essay")
+	// Note is of another small value that may be in the cookie.
+	Note = sojourn.NewKey[string]("note")
 )
 
 // AddOne is an update that counts.
@@ -220,33 +195,9 @@ func Rows(t *testing.T, db store.Counter) int64 {
 	return n.Live
 }
 
-// At returns the replica that the i-th request goes to.
-func At(sites []*Site, i int) *Site { return sites[i%len(sites)] }
-
-// User returns whom the browser is logged in as, "" if nobody.
-func User(t *testing.T, b *Browser, site *Site) (user string) {
-	t.Helper()
-	Look(t, b, site, func(s *sojourn.Session) { user = s.User() })
-	return user
-}
-
 // Login is a request that logs that user in.
 func Login(name string) func(*sojourn.Session) {
 	return func(s *sojourn.Session) { s.Login(name) }
-}
-
-// PlaceOf returns where v's session lives.
-func PlaceOf(s *Lab, v *Guest) (p sojourn.Placement) {
-	s.T.Helper()
-	s.Do(v.Copy(), func(session *sojourn.Session) { p = session.Info().Placement })
-	return p
-}
-
-// CrossSitePost is what a form on another site sends: an unsafe method, and no
-// cookie, because it is SameSite=Lax.
-func CrossSitePost(r *http.Request) {
-	r.Method = http.MethodPost
-	r.Header.Set("Sec-Fetch-Site", "cross-site")
 }
 
 // A SaveFault is what happens to one Save.
@@ -374,13 +325,9 @@ func CartOf(s *Lab, v *Guest) (n int) {
 	return n
 }
 
-// Stream runs f in a stream of v that has sent its first byte.
-func (s *Lab) Stream(v *Guest, f func(*sojourn.Session)) {
-	s.T.Helper()
-	s.Serve(v, func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-		if err := http.NewResponseController(w).Flush(); err != nil {
-			s.T.Errorf("Flush: %v", err)
-		}
-		f(session)
-	})
+// User returns whom the browser is logged in as, "" if nobody.
+func User(t *testing.T, b *Browser, site *Site) (user string) {
+	t.Helper()
+	Look(t, b, site, func(s *sojourn.Session) { user = s.User() })
+	return user
 }

@@ -15,20 +15,6 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// panics returns what f panics with, as text.
-func panics(f func()) (text string) {
-	defer func() {
-		if p := recover(); p != nil {
-			text, _ = p.(string)
-			if text == "" {
-				text = "not a text"
-			}
-		}
-	}()
-	f()
-	return ""
-}
-
 func newSite(t *testing.T) *sitetest.Site {
 	t.Helper()
 	return sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New()}))
@@ -122,7 +108,7 @@ func TestNewKeyPanicsOnTypesThatWouldNotComeBack(t *testing.T) {
 		"big.Int":                  {func() { sojourn.NewKey[*big.Int]("n") }, ""},
 		"bytes":                    {func() { sojourn.NewKey[[]byte]("n") }, ""},
 	} {
-		text := panics(test.make)
+		text := sitetest.Panics(test.make)
 		if (text == "") != (test.want == "") || !strings.Contains(text, test.want) {
 			t.Errorf("%s: panics with %q, want %q", name, text, test.want)
 		}

@@ -99,10 +99,10 @@ type self interface {
 }
 
 func TestATypeThatCanOnlyBeWrittenIsRefused(t *testing.T) {
-	if text := panics(func() { sojourn.NewKey[oneWay]("n") }); !strings.Contains(text, "BinaryUnmarshaler") {
+	if text := sitetest.Panics(func() { sojourn.NewKey[oneWay]("n") }); !strings.Contains(text, "BinaryUnmarshaler") {
 		t.Errorf("panics with %q", text)
 	}
-	if text := panics(func() { sojourn.NewKey[self]("n") }); !strings.Contains(text, "interface with methods") {
+	if text := sitetest.Panics(func() { sojourn.NewKey[self]("n") }); !strings.Contains(text, "interface with methods") {
 		t.Errorf("panics with %q", text)
 	}
 }

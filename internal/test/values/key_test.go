@@ -13,7 +13,6 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 func TestNewKeyPanicsOnNamesThatCannotBeUsed(t *testing.T) {
@@ -481,28 +480,6 @@ func TestTheDictionaryRefusesWhatItCannotDo(t *testing.T) {
 			}
 		})
 		sitetest.WantStatus(t, resp, http.StatusInternalServerError)
-	}
-}
-
-func TestTheSameValueAgainIsNoChange(t *testing.T) {
-	db := memory.New()
-	s := sitetest.NewLab(t, func(c *sojourn.Config) { c.Store = &sitetest.Spy{Store: db} })
-	v := sitetest.NewGuest(t)
-	s.Do(v, func(session *sojourn.Session) {
-		sitetest.CartKey.Set(session, 1)
-		sitetest.ThemeKey.Set(session, "dark")
-	})
-	saves := s.Store.Saves.Load()
-	sitetest.WantCookies(t, s.Do(v, func(session *sojourn.Session) {
-		sitetest.CartKey.Set(session, 1)
-		sitetest.CartKey.Update(session, func(n int) int { return n })
-		session.Set("theme", "dark")
-		session.Delete("never there")
-		session.Flashes()
-		sitetest.CartKey.Get(session)
-	}))
-	if n := s.Store.Saves.Load() - saves; n != 0 {
-		t.Errorf("%d saves", n)
 	}
 }
 

@@ -345,7 +345,7 @@ func never[T any](t *testing.T, want string) {
 		"[]T":        func() { sojourn.NewKey[[]T]("n") },
 		"generic[T]": func() { sojourn.NewKey[map[string]generic[*T]]("n") },
 	} {
-		if text := panics(f); !strings.Contains(text, want) {
+		if text := sitetest.Panics(f); !strings.Contains(text, want) {
 			t.Errorf("NewKey of %s, a %v, panics with %q, want %q", what, reflect.TypeFor[T](), text, want)
 		}
 	}
