@@ -1,10 +1,12 @@
 package sojourn_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -62,6 +64,41 @@ func TestTheSecurityModelHasEveryItem(t *testing.T) {
 			if len(cells) != 4 || strings.TrimSpace(cells[1]+cells[2]) == "" {
 				t.Errorf("V%s.%s: %q", chapter, row[1], row[2])
 			}
+		}
+	}
+}
+
+// TestEachPromiseOfTheReadmeHasATestOfItsName keeps the list in README.md, the tests
+// here, and those that every store runs the same.
+func TestEachPromiseOfTheReadmeHasATestOfItsName(t *testing.T) {
+	find := func(file, pattern string) (found []string) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
+			found = append(found, fmt.Sprintf("%02s%s", m[1], m[2]))
+		}
+		return found
+	}
+	promised := find("README.md", `(?m)^(\d+)\. \*\*([^*]+)\*\*`)
+	for i, p := range promised {
+		promised[i] = ""
+		for _, word := range strings.Fields(strings.NewReplacer("'", "", ".", "").Replace(p)) {
+			promised[i] += strings.ToUpper(word[:1]) + word[1:]
+		}
+		n, name := promised[i][:2], promised[i][2:]
+		promised[i] = n + strings.ToUpper(name[:1]) + name[1:]
+	}
+	if len(promised) != 13 {
+		t.Errorf("README.md has %d promises", len(promised))
+	}
+	for file, pattern := range map[string]string{
+		"promises_test.go":                   `(?m)^func TestPromise(\d\d)(\w+)\(`,
+		"internal/test/promises/promises.go": `\{"(\d\d)(\w+)", \w+\},`,
+	} {
+		if tested := find(file, pattern); !slices.Equal(tested, promised) {
+			t.Errorf("%s has\n%q, README.md promises\n%q", file, tested, promised)
 		}
 	}
 }

@@ -13,12 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/test/printtest"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"

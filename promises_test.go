@@ -35,11 +35,13 @@ func TestPromise07GarbageNeverReachesTheStore(t *testing.T) {
 
 func TestPromise08ReadYourOwnWrites(t *testing.T) { promises.ReadYourOwnWrites(t, inMemory) }
 
-func TestPromise09TheDiskHoldsNoUsableCredential(t *testing.T) {
-	promises.TheDiskHoldsNoUsableCredential(t, inMemory)
+func TestPromise09TheStoresDiskHoldsNoUsableCredential(t *testing.T) {
+	promises.TheStoresDiskHoldsNoUsableCredential(t, inMemory)
 }
 
-func TestPromise10CachesAreOptional(t *testing.T) { promises.CachesAreOptional(t, inMemory) }
+func TestPromise10CachesAreOptionalAtRunTime(t *testing.T) {
+	promises.CachesAreOptionalAtRunTime(t, inMemory)
+}
 
 func TestPromise11BadInputGetsAClearAnswer(t *testing.T) {
 	promises.BadInputGetsAClearAnswer(t, inMemory)

@@ -12,15 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/test/faults"
-	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-	"github.com/sojourn-go/sojourn/store"
-	"github.com/sojourn-go/sojourn/store/memory"
-
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/ops"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
 )
 
 func refusals(s *sitetest.Lab) string {

@@ -8,9 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 // copyOf returns a browser that has only the legacy cookie of another one.

@@ -13,11 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/store/memory"
-
-	"github.com/sojourn-go/sojourn"
 )
 
 // SameSite was not set by default, as reported in gorilla/sessions#256 and #276.

@@ -1,3 +1,4 @@
 // Package browsers tests what a browser holds: which cookies a response sets, their
-// sizes and attributes, and responses that arrive in any order.
+// sizes and attributes, which credential counts, where a session lives, and
+// responses that arrive in any order.
 package browsers

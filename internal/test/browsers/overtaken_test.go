@@ -18,9 +18,6 @@ import (
 // Requests that are overtaken by others of the same visitor: what a slow one
 // may still do after a logout, a login or a promotion.
 
-// The values of the tests of the core.
-var ()
-
 func TestSlowerRequestsOfAnEndedSession(t *testing.T) {
 	for what, f := range map[string]func(*sojourn.Session){
 		"set a value":                 func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") },

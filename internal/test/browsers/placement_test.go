@@ -7,9 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 func TestASessionLivesWhereItIsCheapest(t *testing.T) {

@@ -10,10 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/store"
-
-	"github.com/sojourn-go/sojourn"
 )
 
 // What an Update function may use while other goroutines use the same sessions.

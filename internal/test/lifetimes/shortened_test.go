@@ -5,11 +5,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/store/memory"
-
-	"github.com/sojourn-go/sojourn"
 )
 
 // A session older than the lifetime that is configured now has ended. Before,

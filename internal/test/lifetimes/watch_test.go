@@ -9,10 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/store"
-
-	"github.com/sojourn-go/sojourn"
 )
 
 // isDone reports whether the channel is closed, in a bubble of fake time.

@@ -1,2 +1,3 @@
-// Package operation tests stores that fail and keys that change while a site runs.
+// Package operation tests what happens to a site while it runs: its store fails, its
+// keys change or are lost, its manager is closed.
 package operation

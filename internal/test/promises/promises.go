@@ -48,8 +48,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"06ALoginChangesTheIdentifier", ALoginChangesTheIdentifier},
 		{"07GarbageNeverReachesTheStore", GarbageNeverReachesTheStore},
 		{"08ReadYourOwnWrites", ReadYourOwnWrites},
-		{"09TheDiskHoldsNoUsableCredential", TheDiskHoldsNoUsableCredential},
-		{"10CachesAreOptional", CachesAreOptional},
+		{"09TheStoresDiskHoldsNoUsableCredential", TheStoresDiskHoldsNoUsableCredential},
+		{"10CachesAreOptionalAtRunTime", CachesAreOptionalAtRunTime},
 		{"11BadInputGetsAClearAnswer", BadInputGetsAClearAnswer},
 		{"12ASessionAnswersOnlyForTheRequestThatBroughtIt", ASessionAnswersOnlyForTheRequestThatBroughtIt},
 		{"13A200ReadsBack", A200ReadsBack},
@@ -382,10 +382,10 @@ func ReadYourOwnWrites(t *testing.T, open Open) {
 	}
 }
 
-// TheDiskHoldsNoUsableCredential: promise 9. (Who read the database could use its
+// TheStoresDiskHoldsNoUsableCredential: promise 9. (Who read the database could use its
 // sessions, as reported in alexedwards/scs#195 and #257, and read their values, as
 // reported in authelia/authelia#789.)
-func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
+func TheStoresDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 	text := keys.Generate()
 	keys, err := sojourn.ParseKeys(text)
 	if err != nil {
@@ -473,8 +473,8 @@ func TheDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 	}
 }
 
-// CachesAreOptional: promise 10, as far as it is the session's own part.
-func CachesAreOptional(t *testing.T, open Open) {
+// CachesAreOptionalAtRunTime: promise 10, as far as it is the session's own part.
+func CachesAreOptionalAtRunTime(t *testing.T, open Open) {
 	origin := open(t)
 	cache := &lagging{Store: origin}
 	keys := sitetest.Keys(t)

@@ -11,11 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/store"
-
-	"github.com/sojourn-go/sojourn"
 )
 
 func TestCachesAreToldExactlyWhenTheSessionWasAskedFor(t *testing.T) {

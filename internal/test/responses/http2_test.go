@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 // listenHTTP2 serves h over TLS and HTTP/2 and returns its address and a client

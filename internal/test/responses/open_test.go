@@ -10,10 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
-	"github.com/sojourn-go/sojourn"
 )
 
 // It serves frameworks that call handlers in their own way, with their own context,

@@ -21,10 +21,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
-	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/store"
 )
 

@@ -1,11 +1,19 @@
-// Package sitetest plays the visitors of a site, for tests: browsers with cookie
-// jars and tabs, slow requests, and responses that arrive late.
+// Package sitetest plays the visitors of a site, for tests. A test says what a
+// request does by passing the handler's body along.
 //
-// A test says what a request does by passing the handler's body along:
+// A [Browser] visits a [Site], over HTTP or without a network. It keeps cookies as
+// browsers do, has slow requests, and its responses may arrive late:
 //
 //	shop := sitetest.Serve(t, manager)
 //	anna := sitetest.NewBrowser()
 //	anna.Visit(shop, func(s *sojourn.Session) { cart.Update(s, add) })
+//
+// A [Guest] visits a [Lab], which is a manager with a store and a log that the test
+// looks at. It shows what is in the header of a request and of its response:
+//
+//	shop := sitetest.NewLab(t)
+//	anna := sitetest.NewGuest(t)
+//	resp := shop.Do(anna, func(s *sojourn.Session) { cart.Update(s, add) })
 package sitetest
 
 import (

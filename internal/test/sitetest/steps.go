@@ -200,7 +200,7 @@ func Login(name string) func(*sojourn.Session) {
 	return func(s *sojourn.Session) { s.Login(name) }
 }
 
-// A SaveFault is what happens to one Save.
+// SaveFault is what happens to one Save.
 type SaveFault func(ctx context.Context, save func(context.Context) error) error
 
 // SaveFaults are what can happen to a Save so that its caller does not learn the
@@ -261,7 +261,7 @@ func LoginAs(t *testing.T, shop *Site, user string) (*Browser, string) {
 // Reads is a request that changes nothing.
 func Reads(s *sojourn.Session) { _ = s.User() }
 
-// An Audience is a replica with a stream of a user's session open, and another
+// Audience is a replica with a stream of a user's session open, and another
 // replica on the same store.
 type Audience struct {
 	*testing.T

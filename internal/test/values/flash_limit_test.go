@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 func TestOfTooManyFlashMessagesTheNewestWait(t *testing.T) {

@@ -10,9 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/test/sitetest"
-
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 func TestNewKeyPanicsOnNamesThatCannotBeUsed(t *testing.T) {
