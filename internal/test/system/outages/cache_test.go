@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 const (
@@ -222,7 +223,7 @@ func TestALogoutIsFinalAtOnceWhereTheCacheWasTold(t *testing.T) {
 		must(t)(b.post("/logout"))
 		for _, r := range f.replicas {
 			if a := must(t)(copied.copied().send(r, http.MethodGet, "/info")); a.User != "" {
-				t.Fatalf("a copied cookie leads to %s", a.body)
+				t.Fatalf("a copied cookie leads to %s", a.Body)
 			}
 		}
 	}
@@ -242,14 +243,14 @@ func TestWithoutItsStoreACacheAnswersForAWhile(t *testing.T) {
 	must(t)(b.post("/set-serverside?key=text&value=v"))
 	must(t)(b.get("/get?key=text"))
 	db.Kill()
-	if a := must(t)(b.get("/get?key=text")); a.text() != "v" {
-		t.Errorf("right after the store was lost, the cache answers with %s", a.body)
+	if a := must(t)(b.get("/get?key=text")); a.Text() != "v" {
+		t.Errorf("right after the store was lost, the cache answers with %s", a.Body)
 	}
-	status := func(a answer, err error) int {
+	status := func(a client.Answer, err error) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return a.status
+		return a.Status
 	}
 	if got := status(b.copied().post("/incr?key=counter")); got != http.StatusServiceUnavailable {
 		t.Errorf("a write without a store is answered with %d", got)
@@ -257,11 +258,11 @@ func TestWithoutItsStoreACacheAnswersForAWhile(t *testing.T) {
 	if got := status(b.withoutFloor().get("/get?key=text")); got != http.StatusServiceUnavailable {
 		t.Errorf("a read that no cache may answer is answered with %d", got)
 	}
-	eventually(t, "the copy is too old", func() bool { return status(b.get("/get?key=text")) == http.StatusServiceUnavailable })
+	client.Eventually(t, "the copy is too old", func() bool { return status(b.get("/get?key=text")) == http.StatusServiceUnavailable })
 	db.Start()
-	eventually(t, "the store is back", func() bool { return status(b.get("/get?key=text")) == http.StatusOK })
+	client.Eventually(t, "the store is back", func() bool { return status(b.get("/get?key=text")) == http.StatusOK })
 	if a := must(t)(b.get("/info")); a.User != "ada" {
-		t.Errorf("afterwards the session is %s", a.body)
+		t.Errorf("afterwards the session is %s", a.Body)
 	}
 }
 

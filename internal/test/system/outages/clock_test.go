@@ -153,6 +153,6 @@ func TestAClockThatIsBehindShortensNoSession(t *testing.T) {
 		must(t)(b.send(behind, http.MethodPost, "/incr?key=counter"))
 	}
 	if a := must(t)(b.send(ahead, http.MethodGet, "/info")); a.User != "ada" {
-		t.Errorf("after it was used at a replica whose clock is behind, the session is %s", a.body)
+		t.Errorf("after it was used at a replica whose clock is behind, the session is %s", a.Body)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/redis"
 )
@@ -144,7 +145,7 @@ func (s setting) measure(t *testing.T) loss {
 	// A replica says that it is in sync a second before its master sends it what
 	// comes next.
 	all := openRedis(t, master, s.replicas)
-	eventually(t, "the replicas get every write", func() bool { return saves(all)(t.Context()) == nil })
+	client.Eventually(t, "the replicas get every write", func() bool { return saves(all)(t.Context()) == nil })
 	db := openRedis(t, master, s.wait)
 	if err := saves(db)(t.Context()); err != nil {
 		t.Fatal(err)
@@ -160,7 +161,7 @@ func (s setting) measure(t *testing.T) loss {
 		busy.Go(func() { writes(stop, db, kept[i], &written) })
 	}
 	enough := 300 + rand.Int64N(500)
-	eventually(t, "the writers are at work", func() bool { return written.Load() >= enough })
+	client.Eventually(t, "the writers are at work", func() bool { return written.Load() >= enough })
 	if s.failover {
 		// What was on its way to the replicas is lost with the machine.
 		for _, w := range wires {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // operation is what a request does to one value of a session.
@@ -199,7 +200,7 @@ func (h *history) check(t testing.TB) {
 	t.Helper()
 	for _, key := range names {
 		ops := h.of(key)
-		result, info := porcupine.CheckOperationsVerbose(session, ops, patience)
+		result, info := porcupine.CheckOperationsVerbose(session, ops, client.Patience)
 		switch result {
 		case porcupine.Ok:
 			continue
@@ -263,28 +264,28 @@ func explained(ops []porcupine.Operation, n int) bool {
 }
 
 // outcomeOf reads an answer.
-func outcomeOf(op operation, a answer) (outcome, error) {
-	switch a.status {
+func outcomeOf(op operation, a client.Answer) (outcome, error) {
+	switch a.Status {
 	case http.StatusOK:
 	case http.StatusConflict:
 		return outcome{result: refused}, nil
 	case http.StatusServiceUnavailable:
-		// The library says it if it does not know. An end is more than one step.
-		if op.kind == logout || strings.Contains(a.Error, "it is not known whether it was saved") {
+		// An end is more than one step.
+		if op.kind == logout || a.Unknown {
 			return outcome{result: unknown}, nil
 		}
 		return outcome{result: failed}, nil
 	default:
-		return outcome{}, fmt.Errorf("%v is answered with %d %s", op, a.status, a.body)
+		return outcome{}, fmt.Errorf("%v is answered with %d %s", op, a.Status, a.Body)
 	}
 	out := outcome{result: done, found: a.Found}
 	switch op.kind {
 	case incr:
-		out.n = a.number()
+		out.n = a.Number()
 	case extend:
 		out.n = a.Length
 	case pop:
-		out.text = a.text()
+		out.text = a.Text()
 	case read:
 		if !a.Found {
 			break
@@ -292,21 +293,21 @@ func outcomeOf(op operation, a answer) (outcome, error) {
 		var err error
 		switch op.key {
 		case "counter":
-			err = json.Unmarshal([]byte(a.text()), &out.n)
+			err = json.Unmarshal([]byte(a.Text()), &out.n)
 		case "list":
-			out.value, err = listOf(a.text())
+			out.value, err = listOf(a.Text())
 		default:
-			out.text = a.text()
+			out.text = a.Text()
 		}
 		if err != nil {
-			return outcome{}, fmt.Errorf("%v is answered with %s: %w", op, a.body, err)
+			return outcome{}, fmt.Errorf("%v is answered with %s: %w", op, a.Body, err)
 		}
 	}
 	return out, nil
 }
 
 // send sends the operation as a request.
-func (op operation) send(b *browser) (answer, error) {
+func (op operation) send(b *browser) (client.Answer, error) {
 	query := fmt.Sprintf("?key=%s&value=%s&delay=%d", op.key, op.arg, op.delay.Milliseconds())
 	switch op.kind {
 	case read:

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/cloud"
 	"github.com/sojourn-go/sojourn/store/memcached"
@@ -308,12 +309,12 @@ func (e engine) fails(t *testing.T, server *servers.Server, breaks func(*wire) f
 
 	repair()
 	if e.name != "store in redis that waits for replicas" {
-		eventually(t, "it works again", works)
+		client.Eventually(t, "it works again", works)
 	}
 	if err := closer.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	eventually(t, "all connections are closed", func() bool { return len(connectionsTo(t, w.Addr)) == 0 })
+	client.Eventually(t, "all connections are closed", func() bool { return len(connectionsTo(t, w.Addr)) == 0 })
 	w.cut()
 	http.DefaultClient.CloseIdleConnections() // of who asked the server whether it is up
 	if err := goleak.Find(before,

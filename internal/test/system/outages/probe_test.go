@@ -1,26 +1,18 @@
 package outages
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/cookiejar"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/programs"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
-
-// patience bounds every wait for something that must happen. It says nothing
-// about speed: nothing waits that long unless it is broken.
-const patience = 90 * time.Second
 
 // built are the programs that the tests run.
 var built programs.Built
@@ -101,129 +93,54 @@ func (f *fleet) next() *programs.Process {
 func (f *fleet) count(t testing.TB, name string) (sum int) {
 	t.Helper()
 	for _, r := range f.replicas {
-		a, err := f.browser().send(r, http.MethodGet, "/stats")
-		var counts map[string]int
-		if err == nil {
-			err = json.Unmarshal([]byte(a.body), &counts)
-		}
+		counts, err := f.browser().Stats(r.Base)
 		if err != nil {
-			t.Fatalf("/stats: %v", err)
+			t.Fatal(err)
 		}
 		sum += counts[name]
 	}
 	return sum
 }
 
-// browser has a cookie jar that all replicas share: jars know no ports.
+// browser has cookies that all replicas share.
 type browser struct {
+	*client.Browser
 	fleet *fleet
-	http  *http.Client
 }
 
-func (f *fleet) browser() *browser {
-	jar, _ := cookiejar.New(nil) // has no error without options
-	return &browser{fleet: f, http: &http.Client{Jar: jar, Transport: f.client, Timeout: patience / 2}}
-}
+func (f *fleet) browser() *browser { return &browser{client.New(f.client), f} }
 
 // copied returns a browser that has the same cookies now, and changes them for
 // itself.
-func (b *browser) copied() *browser { return b.copyOf(func(string) bool { return true }) }
+func (b *browser) copied() *browser { return &browser{b.Copied(), b.fleet} }
 
 // withoutFloor returns a browser that has the credential alone, so that no cache
 // may answer it.
-func (b *browser) withoutFloor() *browser {
-	return b.copyOf(func(name string) bool { return name == "session" })
-}
-
-func (b *browser) copyOf(wanted func(name string) bool) *browser {
-	c := b.fleet.browser()
-	u := &url.URL{Scheme: "http", Host: "127.0.0.1", Path: "/"}
-	for _, cookie := range b.http.Jar.Cookies(u) {
-		if wanted(cookie.Name) {
-			c.http.Jar.SetCookies(u, []*http.Cookie{cookie})
-		}
-	}
-	return c
-}
-
-// answer is what a probe answers.
-type answer struct {
-	status int
-	body   string
-
-	Error  string          `json:"error"`
-	Found  bool            `json:"found"`
-	Length int             `json:"length"`
-	Value  json.RawMessage `json:"value"` // a string or a number
-	User   string          `json:"user"`
-}
-
-func (a answer) text() (s string) {
-	_ = json.Unmarshal(a.Value, &s)
-	return s
-}
-
-func (a answer) number() (n int) {
-	_ = json.Unmarshal(a.Value, &n)
-	return n
-}
+func (b *browser) withoutFloor() *browser { return &browser{b.Copied("session"), b.fleet} }
 
 // get and post send a request to the next replica.
-func (b *browser) get(path string) (answer, error) {
+func (b *browser) get(path string) (client.Answer, error) {
 	return b.send(b.fleet.next(), http.MethodGet, path)
 }
 
-func (b *browser) post(path string) (answer, error) {
+func (b *browser) post(path string) (client.Answer, error) {
 	return b.send(b.fleet.next(), http.MethodPost, path)
 }
 
-func (b *browser) send(r *programs.Process, method, path string) (answer, error) {
-	req, err := http.NewRequest(method, r.Base+path, nil)
-	if err != nil {
-		return answer{}, err
-	}
-	res, err := b.http.Do(req)
-	if err != nil {
-		return answer{}, err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return answer{}, err
-	}
-	a := answer{status: res.StatusCode, body: string(body)}
-	if err := json.Unmarshal(body, &a); err != nil {
-		return a, fmt.Errorf("the answer %.200q: %w", body, err)
-	}
-	return a, nil
+func (b *browser) send(r *programs.Process, method, path string) (client.Answer, error) {
+	return b.Send(r.Base, method, path)
 }
 
 // must is for the steps that prepare what a test is about.
-func must(t testing.TB) func(a answer, err error) answer {
-	return func(a answer, err error) answer {
+func must(t testing.TB) func(a client.Answer, err error) client.Answer {
+	return func(a client.Answer, err error) client.Answer {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.status != http.StatusOK {
-			t.Fatalf("got %d %s", a.status, a.body)
+		if a.Status != http.StatusOK {
+			t.Fatalf("got %d %s", a.Status, a.Body)
 		}
 		return a
-	}
-}
-
-// eventually polls until is says so.
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatalf("waited too long: %s", what)
-		}
 	}
 }

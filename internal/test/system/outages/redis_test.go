@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // durable are the settings under which an acknowledged write survives the server.
@@ -63,7 +64,7 @@ func TestASentinelFailover(t *testing.T) {
 		faults: []fault{{"the master is killed", func(t *testing.T) {
 			master := masterOf(t, nodes)
 			master.Kill()
-			eventually(t, "a replica takes over", func() bool { return masterOf(t, nodes) != nil })
+			client.Eventually(t, "a replica takes over", func() bool { return masterOf(t, nodes) != nil })
 			master.Start()
 			// The sentinels would tell it only after ten seconds, and no save is
 			// acknowledged without a replica.
@@ -87,7 +88,7 @@ func TestAClusterFailover(t *testing.T) {
 		faults: []fault{{"a master is killed", func(t *testing.T) {
 			master := masterOf(t, nodes)
 			master.Kill()
-			eventually(t, "its replica takes over", func() bool { return masters(nodes) == 3 })
+			client.Eventually(t, "its replica takes over", func() bool { return masters(nodes) == 3 })
 			master.Start()
 			inSync(t, nodes, 3)
 		}}},
@@ -129,7 +130,7 @@ func masters(nodes []*servers.Server) (n int) {
 // inSync waits until all other nodes than those masters replicate.
 func inSync(t testing.TB, nodes []*servers.Server, want int) {
 	t.Helper()
-	eventually(t, "every node has its role again", func() bool {
+	client.Eventually(t, "every node has its role again", func() bool {
 		linked := 0
 		for _, n := range nodes {
 			if strings.Contains(n.RedisCommand("INFO", "replication"), "master_link_status:up") {

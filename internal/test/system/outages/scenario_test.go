@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // scenario is a site under load, and what happens to its servers.
@@ -182,7 +184,7 @@ func (s scenario) play(t *testing.T, f fault) {
 func (r *round) await(n int64) {
 	r.t.Helper()
 	enough := r.answered.Load() + n
-	eventually(r.t, "the visitors are served", func() bool { return r.answered.Load() >= enough })
+	client.Eventually(r.t, "the visitors are served", func() bool { return r.answered.Load() >= enough })
 }
 
 // arrives returns a visitor who has logged in and has one value of each kind.
@@ -219,7 +221,7 @@ func (r *round) does(v *visitor, b *browser, op operation) (out outcome, ok bool
 	}
 	if out.result == unknown || out.result == failed {
 		r.mu.Lock()
-		r.failed = append(r.failed, failure{op, out.result, sent, answered, a.body})
+		r.failed = append(r.failed, failure{op, out.result, sent, answered, a.Body})
 		r.mu.Unlock()
 	} else {
 		r.answered.Add(1)
@@ -299,7 +301,7 @@ func (r *round) leaves(v *visitor, b *browser) {
 		slow.Go(func() { r.does(v, b.copied(), op) })
 	}
 	<-time.After(100 * time.Millisecond)
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(client.Patience)
 	for failures := 1; time.Now().Before(deadline); failures++ {
 		if out, ok := r.does(v, b.copied(), operation{kind: logout}); !ok || out.result == done {
 			return
@@ -314,9 +316,9 @@ func (r *round) recovers() {
 	r.t.Helper()
 	for _, replica := range r.fleet.replicas {
 		for range 8 {
-			eventually(r.t, "a replica writes again", func() bool {
+			client.Eventually(r.t, "a replica writes again", func() bool {
 				a, err := r.fleet.browser().send(replica, http.MethodPost, "/incr?key=counter")
-				return err == nil && a.status == http.StatusOK
+				return err == nil && a.Status == http.StatusOK
 			})
 		}
 	}
@@ -380,8 +382,8 @@ func (r *round) stayEnded(all []*visitor) {
 	for _, v := range all {
 		for _, replica := range r.fleet.replicas {
 			a, err := v.first.copied().send(replica, http.MethodGet, "/info")
-			if err != nil || a.status != http.StatusOK || a.User != "" {
-				r.t.Errorf("%s has logged out; %d %s, %v", v.name, a.status, a.body, err)
+			if err != nil || a.Status != http.StatusOK || a.User != "" {
+				r.t.Errorf("%s has logged out; %d %s, %v", v.name, a.Status, a.Body, err)
 			}
 			if out, ok := r.does(v, v.first.copied(), operation{kind: incr, key: "counter"}); ok && out.result != refused {
 				r.t.Errorf("%s has logged out, and goes on counting: %v", v.name, out)

@@ -12,6 +12,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/sojourn-go/sojourn/internal/test/realbrowser"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // The tests in this file let a real browser keep the cookies: what it does with
@@ -27,7 +28,7 @@ type chromium struct {
 // close closes the browser as its user would, with everything written to disk.
 func (c *chromium) close() {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.ctx, waitLimit)
+	ctx, cancel := context.WithTimeout(c.ctx, client.Patience)
 	defer cancel()
 	if err := chromedp.Cancel(ctx); err != nil {
 		c.t.Fatalf("closing the browser: %v", err)
@@ -40,7 +41,7 @@ func (c *chromium) kill() {
 	if err := chromedp.FromContext(c.ctx).Browser.Process().Kill(); err != nil {
 		c.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, waitLimit)
+	ctx, cancel := context.WithTimeout(c.ctx, client.Patience)
 	defer cancel()
 	_ = chromedp.Cancel(ctx) // it is gone, which is an error here
 }
@@ -56,7 +57,7 @@ func startChromium(t *testing.T, profile, base string) *chromium {
 // open goes to a page of the probe, from where scripts can call the others.
 func (c *chromium) open(tab context.Context) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(tab, waitLimit)
+	ctx, cancel := context.WithTimeout(tab, client.Patience)
 	defer cancel()
 	if err := chromedp.Do(ctx, chromedp.Navigate(c.base+"/untouched")); err != nil {
 		c.t.Fatalf("opening a page: %v", err)
@@ -88,9 +89,9 @@ func script[T any](t *testing.T, tab context.Context, limit time.Duration, text 
 }
 
 // call sends a request as a script on the page does.
-func (c *chromium) call(method, path string) reply {
+func (c *chromium) call(method, path string) client.Answer {
 	c.t.Helper()
-	text := script[string](c.t, c.ctx, waitLimit, fmt.Sprintf(
+	text := script[string](c.t, c.ctx, client.Patience, fmt.Sprintf(
 		`fetch(%q, {method: %q}).then(async r => JSON.stringify({status: r.status, text: await r.text()}))`, path, method))
 	var out struct {
 		Status int
@@ -99,9 +100,9 @@ func (c *chromium) call(method, path string) reply {
 	if err := json.Unmarshal([]byte(text), &out); err != nil {
 		c.t.Errorf("%s %s: %v in %q", method, path, err, text)
 	}
-	r := reply{status: out.Status, body: out.Text}
-	if err := json.Unmarshal([]byte(out.Text), &r); err != nil {
-		c.t.Errorf("%s %s: %v in %q", method, path, err, out.Text)
+	r := client.Answer{Status: out.Status, Body: out.Text}
+	if err := r.Read(); err != nil {
+		c.t.Errorf("%s %s: %v", method, path, err)
 	}
 	return r
 }
@@ -171,7 +172,7 @@ func TestFiveTabsOfABrowserNeverRaiseAFalseAlarm(t *testing.T) {
 			// A page that is loaded again lets go of the requests under way.
 			for left := work; left > 0; left = work - time.Since(begin) {
 				piece := min(left, 5*time.Second)
-				text := script[string](t, all[i], piece+waitLimit, fmt.Sprintf(clicks, piece.Milliseconds()))
+				text := script[string](t, all[i], piece+client.Patience, fmt.Sprintf(clicks, piece.Milliseconds()))
 				var n tally
 				if err := json.Unmarshal([]byte(text), &n); err != nil || n.Bad != "" {
 					t.Errorf("tab %d: %v %s", i, err, text)
@@ -191,13 +192,13 @@ func TestFiveTabsOfABrowserNeverRaiseAFalseAlarm(t *testing.T) {
 			t.Error("theft was suspected where there was none")
 		}
 		if r := c.call("GET", "/info"); r.User != "ada" || r.Handle != handle {
-			t.Errorf("afterwards the visitor has %s", r.body)
+			t.Errorf("afterwards the visitor has %s", r.Body)
 		}
 		if c.credential() == first {
 			t.Error("the credential was never renewed: the test shows nothing")
 		}
 		if n := c.call("GET", "/get?key=n"); done == 0 || !n.Found {
-			t.Errorf("%d requests did something, and the counter is %s", done, n.body)
+			t.Errorf("%d requests did something, and the counter is %s", done, n.Body)
 		}
 	})
 }
@@ -205,7 +206,7 @@ func TestFiveTabsOfABrowserNeverRaiseAFalseAlarm(t *testing.T) {
 // reload loads the page of a tab again, with a request under way.
 func reload(t *testing.T, tab context.Context) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(tab, waitLimit)
+	ctx, cancel := context.WithTimeout(tab, client.Patience)
 	defer cancel()
 	_, err := chromedp.Run(ctx, chromedp.Evaluate[chromedp.Void](`void fetch("/incr?key=n&delay=200", {method: "POST"})`))
 	if err == nil {
@@ -231,7 +232,7 @@ func crash(t *testing.T, s *site) (c *chromium, handle, onDisk string, late bool
 	if c.credential() != onDisk {
 		t.Fatal("the browser has not kept its cookie")
 	}
-	waitFor(t, "the credential is renewed", func() bool {
+	client.Eventually(t, "the credential is renewed", func() bool {
 		c.call("GET", "/info")
 		return c.credential() != onDisk
 	})
@@ -258,17 +259,17 @@ func TestABrowserThatWasKilledComesBackWithTheCredentialBefore(t *testing.T) {
 			t.Fatal("the browser has always written the new cookie already: the test shows nothing")
 		}
 		if r := c.call("GET", "/info"); r.User != "ada" || r.Handle != handle {
-			t.Errorf("after the crash the visitor has %s", r.body)
+			t.Errorf("after the crash the visitor has %s", r.Body)
 		}
-		waitFor(t, "the browser has a newer credential again", func() bool {
+		client.Eventually(t, "the browser has a newer credential again", func() bool {
 			r := c.call("GET", "/info")
 			if r.User != "ada" {
-				t.Fatalf("the visitor has %s", r.body)
+				t.Fatalf("the visitor has %s", r.Body)
 			}
 			return c.credential() != onDisk
 		})
 		if r := c.call("GET", "/info"); r.User != "ada" || r.Handle != handle {
-			t.Errorf("in the end the visitor has %s", r.body)
+			t.Errorf("in the end the visitor has %s", r.Body)
 		}
 		if s.alarms() > 0 || strings.Contains(s.processes[0].Log.String(), "WARN") {
 			t.Errorf("theft was suspected where there was none: %s", s.processes[0].Log)

@@ -128,8 +128,8 @@ func (w *writer) write(acknowledged func()) {
 		if err != nil {
 			return
 		}
-		if r.status != 200 {
-			w.browser.t.Errorf("%.40s: %d %s", path, r.status, r.body)
+		if r.Status != 200 {
+			w.browser.t.Errorf("%.40s: %d %s", path, r.Status, r.Body)
 			return
 		}
 		w.counter, w.text, w.list = w.pendingCounter, w.pendingText, w.pendingList
@@ -156,7 +156,7 @@ func whole(text string) bool {
 // check compares what the restarted server has with what was acknowledged, and
 // goes on from there.
 func (w *writer) check() error {
-	read := func(key string) string { return w.browser.get("/get?key=" + key).text() }
+	read := func(key string) string { return w.browser.get("/get?key=" + key).Text() }
 	text := read("text")
 	if !whole(text) {
 		return fmt.Errorf("the text is torn: %d bytes: %.60q", len(text), text)

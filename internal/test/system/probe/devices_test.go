@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // Who is logged in where: one probe. Several at once are in identity_test.go.
@@ -19,7 +21,7 @@ func TestSessionsListsAUsersSessionsAndNobodyElses(t *testing.T) {
 
 	r := laptop.get("/sessions?user=ada")
 	if len(r.Sessions) != 2 {
-		t.Fatalf("got %s", r.body)
+		t.Fatalf("got %s", r.Body)
 	}
 	for _, d := range r.Sessions {
 		if d.Handle != one && d.Handle != two || d.Current != (d.Handle == one) {
@@ -32,8 +34,8 @@ func TestSessionsListsAUsersSessionsAndNobodyElses(t *testing.T) {
 	if got := laptop.handles("nobody"); len(got) != 0 {
 		t.Errorf("a user who never came has %v", got)
 	}
-	if r := newBrowser(t, base).get("/sessions?user=ada"); r.header["Set-Cookie"] != nil || len(r.Sessions) != 2 {
-		t.Errorf("somebody without a session gets cookies %v and %s", r.header["Set-Cookie"], r.body)
+	if r := newBrowser(t, base).get("/sessions?user=ada"); r.Header["Set-Cookie"] != nil || len(r.Sessions) != 2 {
+		t.Errorf("somebody without a session gets cookies %v and %s", r.Header["Set-Cookie"], r.Body)
 	}
 }
 
@@ -44,24 +46,24 @@ func TestRevokeEndsOneSessionOfThatUserOnly(t *testing.T) {
 	lost := phone.mustPost("/login?user=ada").Handle
 
 	for _, path := range []string{"/revoke?user=bob&handle=" + lost, "/revoke?user=ada&handle=nonsense"} {
-		if r := laptop.post(path); r.status != http.StatusOK || r.Revoked != 0 {
-			t.Errorf("POST %s: %d %s", path, r.status, r.body)
+		if r := laptop.post(path); r.Status != http.StatusOK || r.Revoked != 0 {
+			t.Errorf("POST %s: %d %s", path, r.Status, r.Body)
 		}
 	}
 	if r := phone.get("/info"); r.User != "ada" {
-		t.Fatalf("then the phone has %s", r.body)
+		t.Fatalf("then the phone has %s", r.Body)
 	}
 	if r := laptop.mustPost("/revoke?user=ada&handle=" + lost); r.Revoked != 1 {
-		t.Errorf("got %s", r.body)
+		t.Errorf("got %s", r.Body)
 	}
 	if r := phone.get("/info"); r.User != "" || r.Placement != "none" {
-		t.Errorf("the phone still has %s", r.body)
+		t.Errorf("the phone still has %s", r.Body)
 	}
 	if r := laptop.get("/info"); r.User != "ada" {
-		t.Errorf("the laptop has %s", r.body)
+		t.Errorf("the laptop has %s", r.Body)
 	}
 	if r := laptop.mustPost("/revoke?user=ada&handle=" + lost); r.Revoked != 0 {
-		t.Errorf("ended twice: %s", r.body)
+		t.Errorf("ended twice: %s", r.Body)
 	}
 }
 
@@ -74,7 +76,7 @@ func TestRevokeUserEndsAllSessionsButThoseToKeep(t *testing.T) {
 		browsers, handles = append(browsers, b), append(handles, b.mustPost("/login?user=ada").Handle)
 	}
 	if r := browsers[0].mustPost("/revoke-user?user=ada&keep=" + handles[0] + "&keep=" + handles[1]); r.Revoked != 2 {
-		t.Errorf("got %s", r.body)
+		t.Errorf("got %s", r.Body)
 	}
 	left := browsers[0].handles("ada")
 	slices.Sort(left)
@@ -82,11 +84,11 @@ func TestRevokeUserEndsAllSessionsButThoseToKeep(t *testing.T) {
 		t.Errorf("%v are left, want %v", left, want)
 	}
 	if r := browsers[0].mustPost("/revoke-user?user=ada"); r.Revoked != 2 {
-		t.Errorf("without keep, his own included: %s", r.body)
+		t.Errorf("without keep, his own included: %s", r.Body)
 	}
 	for i, b := range browsers {
 		if r := b.get("/info"); r.User != "" {
-			t.Errorf("browser %d still has %s", i, r.body)
+			t.Errorf("browser %d still has %s", i, r.Body)
 		}
 	}
 }
@@ -98,11 +100,11 @@ func TestALoginBeyondTheCapEndsTheOldestSession(t *testing.T) {
 		b.mustPost("/login?user=ada")
 	}
 	if r := oldest.get("/info"); r.User != "" {
-		t.Errorf("the oldest still has %s", r.body)
+		t.Errorf("the oldest still has %s", r.Body)
 	}
 	for _, b := range []*browser{second, third} {
 		if r := b.get("/info"); r.User != "ada" {
-			t.Errorf("one of the newest two has %s", r.body)
+			t.Errorf("one of the newest two has %s", r.Body)
 		}
 	}
 }
@@ -110,9 +112,9 @@ func TestALoginBeyondTheCapEndsTheOldestSession(t *testing.T) {
 func TestWithoutAnIndexByUserSessionsAreNotListed(t *testing.T) {
 	b := newBrowser(t, startInside(t, "-insecure", "-store", "none"))
 	b.mustPost("/login?user=ada")
-	for _, r := range []reply{b.get("/sessions?user=ada"), b.post("/revoke-user?user=ada")} {
-		if r.status != http.StatusInternalServerError || r.Error == "" {
-			t.Errorf("got %d %s", r.status, r.body)
+	for _, r := range []client.Answer{b.get("/sessions?user=ada"), b.post("/revoke-user?user=ada")} {
+		if r.Status != http.StatusInternalServerError || r.Error == "" {
+			t.Errorf("got %d %s", r.Status, r.Body)
 		}
 	}
 }

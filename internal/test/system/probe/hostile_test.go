@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // try10k sends 10,000 requests, some at once, with the cookies that f makes up.
@@ -14,7 +16,7 @@ func try10k(t *testing.T, b *browser, f func(i int, rnd *rand.Rand) (method, pat
 	const workers, each = 8, 1250
 	together(workers, func(w int) {
 		rnd := rand.New(rand.NewPCG(uint64(w), 7))
-		anonymous := &browser{t: t, base: b.base, http: &http.Client{Transport: b.http.Transport, Timeout: waitLimit}}
+		anonymous := &client.Browser{HTTP: &http.Client{Transport: b.HTTP.Transport, Timeout: client.Patience}}
 		for i := range each {
 			method, path, cookie := f(w*each+i, rnd)
 			req, err := http.NewRequest(method, b.base+path, nil)
@@ -23,13 +25,13 @@ func try10k(t *testing.T, b *browser, f func(i int, rnd *rand.Rand) (method, pat
 				return
 			}
 			req.Header["Cookie"] = []string{cookie}
-			r, err := anonymous.do(req)
-			if err != nil || r.status != http.StatusOK {
-				t.Errorf("%s %s with %q: %d %s %v", method, path, cookie, r.status, r.body, err)
+			r, err := anonymous.Do(req)
+			if err != nil || r.Status != http.StatusOK {
+				t.Errorf("%s %s with %q: %d %s %v", method, path, cookie, r.Status, r.Body, err)
 				return
 			}
 			if method == http.MethodGet && (!r.New || r.User != "" || r.Placement != "none") {
-				t.Errorf("the cookie %q leads to a session: %s", cookie, r.body)
+				t.Errorf("the cookie %q leads to a session: %s", cookie, r.Body)
 				return
 			}
 		}
@@ -40,10 +42,10 @@ func TestTenThousandGarbageCookiesNeverReachTheStore(t *testing.T) {
 	p := startProcess(t, "-insecure")
 	b := newBrowser(t, p.Base)
 	b.mustPost("/login?user=ada")
-	valid := b.cookies()[0].Value
+	valid := b.Cookies()[0].Value
 	foreign := newBrowser(t, startProcess(t, "-insecure").Base)
 	foreign.mustPost("/login?user=ada")
-	sealedElsewhere := foreign.cookies()[0].Value
+	sealedElsewhere := foreign.Cookies()[0].Value
 	before := b.stats()
 
 	try10k(t, b, func(i int, rnd *rand.Rand) (method, path, cookie string) {
@@ -88,7 +90,7 @@ func TestTenThousandGarbageCookiesNeverReachTheStore(t *testing.T) {
 		t.Errorf("%d cookies were counted as rejected", n)
 	}
 	if r := b.get("/info"); r.User != "ada" {
-		t.Errorf("the real visitor is now %s", r.body)
+		t.Errorf("the real visitor is now %s", r.Body)
 	}
 	if log := p.Log.String(); strings.Contains(log, "panic") || strings.Contains(log, valid) {
 		t.Errorf("the log has a panic or the cookie: %s", log)
@@ -98,13 +100,13 @@ func TestTenThousandGarbageCookiesNeverReachTheStore(t *testing.T) {
 func TestEveryFlippedBitOfACookieMakesItWorthless(t *testing.T) {
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/login?user=ada")
-	cookie := b.cookies()[0]
+	cookie := b.Cookies()[0]
 	sealed, err := base64.RawURLEncoding.DecodeString(cookie.Value)
 	if err != nil {
 		t.Fatal(err)
 	}
 	loads := b.stats()["loads"]
-	anonymous := &browser{t: t, base: b.base, http: &http.Client{Transport: b.http.Transport, Timeout: waitLimit}}
+	anonymous := &client.Browser{HTTP: &http.Client{Transport: b.HTTP.Transport, Timeout: client.Patience}}
 	for i := range sealed {
 		for bit := range 8 {
 			flipped := append([]byte(nil), sealed...)
@@ -114,9 +116,9 @@ func TestEveryFlippedBitOfACookieMakesItWorthless(t *testing.T) {
 				t.Fatal(err)
 			}
 			req.Header.Set("Cookie", cookie.Name+"="+base64.RawURLEncoding.EncodeToString(flipped))
-			r, err := anonymous.do(req)
-			if err != nil || r.status != 200 || !r.New || r.Placement != "none" {
-				t.Fatalf("byte %d, bit %d: %d %s %v", i, bit, r.status, r.body, err)
+			r, err := anonymous.Do(req)
+			if err != nil || r.Status != 200 || !r.New || r.Placement != "none" {
+				t.Fatalf("byte %d, bit %d: %d %s %v", i, bit, r.Status, r.Body, err)
 			}
 		}
 	}
@@ -128,14 +130,14 @@ func TestEveryFlippedBitOfACookieMakesItWorthless(t *testing.T) {
 func TestARealCookieIsFoundAmongPlantedOnes(t *testing.T) {
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/login?user=ada")
-	cookie := b.cookies()[0]
-	anonymous := &browser{t: t, base: b.base, http: &http.Client{Transport: b.http.Transport, Timeout: waitLimit}}
+	cookie := b.Cookies()[0]
+	anonymous := &client.Browser{HTTP: &http.Client{Transport: b.HTTP.Transport, Timeout: client.Patience}}
 	req, err := http.NewRequest("GET", b.base+"/info", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Cookie", "session=planted; session=; other=1; "+cookie.Name+"="+cookie.Value)
-	if r, err := anonymous.do(req); err != nil || r.User != "ada" {
-		t.Errorf("got %s %v", r.body, err)
+	if r, err := anonymous.Do(req); err != nil || r.User != "ada" {
+		t.Errorf("got %s %v", r.Body, err)
 	}
 }

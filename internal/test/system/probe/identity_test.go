@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // The tests in this file ask who is logged in where, of several probes on one
@@ -55,13 +57,13 @@ func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing
 		var tooSlow atomic.Int32
 		together(logins, func(i int) {
 			for {
-				switch r := all[i].post("/login?user=ada"); r.status {
+				switch r := all[i].post("/login?user=ada"); r.Status {
 				case http.StatusOK, http.StatusConflict: // another login has ended its session already
 					return
 				case http.StatusServiceUnavailable: // its turn did not come in time, on a busy machine
 					tooSlow.Add(1)
 				default:
-					t.Errorf("login %d: %d %s", i, r.status, r.body)
+					t.Errorf("login %d: %d %s", i, r.Status, r.Body)
 					return
 				}
 			}
@@ -109,12 +111,12 @@ func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
 					streams, stays := s.watched(lost), s.watched(other)
 					s.endsEverywhere(t, []*browser{lost}, streams, func() {
 						if r := operator.mustPost("/revoke?user=ada&handle=" + handle); r.Revoked != 1 {
-							t.Errorf("revoked: %s", r.body)
+							t.Errorf("revoked: %s", r.Body)
 						}
 					})
 					for i := range s.processes {
 						if r := other.at(s.processes[i].Base).get("/info"); r.User != "ada" {
-							t.Errorf("at replica %d the other session is %s", i, r.body)
+							t.Errorf("at replica %d the other session is %s", i, r.Body)
 						}
 					}
 					for _, stream := range stays {
@@ -141,7 +143,7 @@ func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
 					}
 					s.endsEverywhere(t, sessions, streams, func() {
 						if r := operator.mustPost("/revoke-user?user=bob"); r.Revoked != len(sessions) {
-							t.Errorf("revoked: %s", r.body)
+							t.Errorf("revoked: %s", r.Body)
 						}
 					})
 				})
@@ -161,7 +163,7 @@ func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
 			}
 		}
 		if r := b.get("/info"); r.User != "" {
-			t.Errorf("afterwards: %s", r.body)
+			t.Errorf("afterwards: %s", r.Body)
 		}
 	})
 }
@@ -192,7 +194,7 @@ func (s *site) endsEverywhere(t *testing.T, sessions []*browser, streams []<-cha
 			if last != "ended" {
 				t.Errorf("stream %d ended with %q", i, last)
 			}
-		case <-time.After(waitLimit):
+		case <-time.After(client.Patience):
 			t.Fatalf("stream %d goes on", i)
 		}
 	}
@@ -210,13 +212,13 @@ func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
 		stolen := visitor.copied()
 		visitor.mustPost("/rotate")
 		if r := stolen.copied().get("/info"); r.User != "ada" {
-			t.Errorf("before the new credential came back, the one before leads to %s", r.body)
+			t.Errorf("before the new credential came back, the one before leads to %s", r.Body)
 		}
 		visitor.get("/info") // brings the new one, which begins the grace
 		if soakTime(t) == 0 {
 			for _, p := range s.processes {
 				if r := stolen.copied().at(p.Base).get("/info"); r.User != "ada" {
-					t.Errorf("within the grace it leads to %s", r.body)
+					t.Errorf("within the grace it leads to %s", r.Body)
 				}
 			}
 			if n := s.alarms(); n != 0 {
@@ -225,17 +227,17 @@ func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
 			return
 		}
 		<-time.After(time.Minute) // by which clocks may differ
-		waitFor(t, "the stolen cookie is refused", func() bool {
+		client.Eventually(t, "the stolen cookie is refused", func() bool {
 			r := stolen.copied().get("/info")
 			return r.User == "" && r.Placement == "none"
 		})
 		for _, p := range s.processes {
 			if r := stolen.copied().at(p.Base).get("/info"); r.User != "" {
-				t.Errorf("then it leads to %s", r.body)
+				t.Errorf("then it leads to %s", r.Body)
 			}
 		}
 		if r := visitor.get("/info"); r.User != "ada" {
-			t.Errorf("the visitor has %s", r.body)
+			t.Errorf("the visitor has %s", r.Body)
 		}
 		limit := time.Now().Add(2 * time.Minute)
 		for s.alarms() == 0 && time.Now().Before(limit) {
@@ -246,7 +248,7 @@ func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
 			t.Errorf("it was reported %d times", n)
 		}
 		if r := visitor.get("/info"); r.User != "ada" {
-			t.Errorf("afterwards the visitor has %s", r.body)
+			t.Errorf("afterwards the visitor has %s", r.Body)
 		}
 	})
 }

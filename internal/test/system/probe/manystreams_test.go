@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/programs"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // In make soak these are ten thousand streams, each of a session of its own, at
@@ -36,12 +37,12 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 				t.Fatal(err)
 			}
 			transport := &http.Transport{MaxIdleConnsPerHost: 32}
-			client := &http.Client{Transport: transport, Timeout: waitLimit}
+			direct := &http.Client{Transport: transport, Timeout: client.Patience}
 			cookies := make([]string, streams)
 			var next atomic.Int64
 			together(32, func(int) {
 				for i := next.Add(1) - 1; int(i) < streams; i = next.Add(1) - 1 {
-					cookies[i] = loggedIn(t, client, p.Base)
+					cookies[i] = loggedIn(t, direct, p.Base)
 				}
 			})
 			transport.CloseIdleConnections()
@@ -74,10 +75,10 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 			}
 
 			b := newBrowser(t, p.Base)
-			b.http.Timeout = 5 * time.Minute
+			b.HTTP.Timeout = 5 * time.Minute
 			begin := time.Now()
 			if r := b.mustPost("/revoke-user?user=ada"); r.Revoked != streams {
-				t.Errorf("revoked: %s", r.body)
+				t.Errorf("revoked: %s", r.Body)
 			}
 			answered := time.Since(begin)
 			for i := range streams {
@@ -86,7 +87,7 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 					if at.IsZero() {
 						t.Fatalf("stream %d was cut off without its end", i)
 					}
-				case <-time.After(waitLimit):
+				case <-time.After(client.Patience):
 					t.Fatalf("%d of %d streams go on", streams-i, streams)
 				}
 			}
@@ -113,22 +114,22 @@ func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			client := &http.Client{Timeout: waitLimit}
+			direct := &http.Client{Timeout: client.Patience}
 			done := make(chan time.Time, streams)
 			var next atomic.Int64
 			together(32, func(int) {
 				for int(next.Add(1)) <= streams {
-					listens(t, p, u.Host, loggedIn(t, client, p.Base), done)
+					listens(t, p, u.Host, loggedIn(t, direct, p.Base), done)
 				}
 			})
 			if t.Failed() {
 				return
 			}
 			b := newBrowser(t, other.Base)
-			b.http.Timeout = 5 * time.Minute
+			b.HTTP.Timeout = 5 * time.Minute
 			begin := time.Now()
 			if r := b.mustPost("/revoke-user?user=ada"); r.Revoked != streams {
-				t.Errorf("revoked: %s", r.body)
+				t.Errorf("revoked: %s", r.Body)
 			}
 			answered := time.Now()
 			for i := range streams {
@@ -137,7 +138,7 @@ func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
 					if at.IsZero() {
 						t.Fatalf("stream %d was cut off without its end", i)
 					}
-				case <-time.After(waitLimit):
+				case <-time.After(client.Patience):
 					t.Fatalf("%d of %d streams go on", streams-i, streams)
 				}
 			}
@@ -149,8 +150,8 @@ func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
 
 // loggedIn logs somebody in who has no session yet, and returns the Cookie
 // header from then on.
-func loggedIn(t *testing.T, client *http.Client, base string) string {
-	res, err := client.Post(base+"/login?user=ada", "", nil)
+func loggedIn(t *testing.T, direct *http.Client, base string) string {
+	res, err := direct.Post(base+"/login?user=ada", "", nil)
 	if err != nil {
 		t.Error(err)
 		return ""

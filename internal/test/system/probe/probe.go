@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/fault"
 )
 
 type probe struct {
@@ -25,7 +26,7 @@ func newProbe(cfg sojourn.Config) (*probe, error) {
 	p := &probe{stopping: make(chan struct{})}
 	p.stopStreams = sync.OnceFunc(func() { close(p.stopping) })
 	cfg.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
-		fail(w, statusOf(err), err.Error())
+		refuse(w, statusOf(err), refusal{err.Error(), errors.Is(err, fault.ErrUnknown)})
 	}
 	var err error
 	p.sessions, err = sojourn.New(cfg)
@@ -155,10 +156,19 @@ func answer(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-func fail(w http.ResponseWriter, status int, text string) {
+// refusal is the answer to a request that failed.
+type refusal struct {
+	Error string `json:"error"`
+	// Unknown: the store may have kept the change, or may yet.
+	Unknown bool `json:"unknown"`
+}
+
+func fail(w http.ResponseWriter, status int, text string) { refuse(w, status, refusal{Error: text}) }
+
+func refuse(w http.ResponseWriter, status int, why refusal) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"error": text})
+	_ = json.NewEncoder(w).Encode(why)
 }
 
 // statusOf maps the library's errors to statuses, as the library itself does

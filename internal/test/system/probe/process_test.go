@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // The tests in this file run the real command.
@@ -56,7 +58,7 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 		{"an address that is not ours", []string{"-listen", "192.0.2.1:1"}, 1, "192.0.2.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+			ctx, cancel := context.WithTimeout(t.Context(), client.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, path, tt.args...)
 			var stdout, stderr bytes.Buffer
@@ -90,16 +92,16 @@ func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 	p := startProcess(t, args...)
 	b := newBrowser(t, p.Base)
 	b.mustPost("/login?user=ada")
-	slow := make(chan reply, 1)
+	slow := make(chan client.Answer, 1)
 	go func() {
 		r, err := b.try("POST", "/set?key=k&value=slow&delay=3000")
 		if err != nil {
-			r.body = err.Error()
+			r.Body = err.Error()
 		}
 		slow <- r
 	}()
-	waitFor(t, "the slow request is under way", func() bool { return b.stats()["loads"] > 0 })
-	stream, err := b.http.Get(p.Base + "/stream?events=1000000&every=100")
+	client.Eventually(t, "the slow request is under way", func() bool { return b.stats()["loads"] > 0 })
+	stream, err := b.HTTP.Get(p.Base + "/stream?events=1000000&every=100")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,18 +117,18 @@ func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 	if status := p.Terminate(t); status != 0 {
 		t.Errorf("exit status %d; it said: %s", status, p.Log)
 	}
-	if r := <-slow; r.status != 200 {
-		t.Errorf("the slow request got %d %s", r.status, r.body)
+	if r := <-slow; r.Status != 200 {
+		t.Errorf("the slow request got %d %s", r.Status, r.Body)
 	}
 	if body := <-watched; strings.Contains(body, "ended") || strings.Contains(body, "EOF") {
 		t.Errorf("the stream was told that its session ended, or was cut off: %q", body)
 	}
 	again := b.at(startProcess(t, args...).Base)
-	if r := again.get("/get?key=k"); r.text() != "slow" {
-		t.Errorf("after a restart the slow request's value is %s", r.body)
+	if r := again.get("/get?key=k"); r.Text() != "slow" {
+		t.Errorf("after a restart the slow request's value is %s", r.Body)
 	}
 	if r := again.get("/info"); r.User != "ada" {
-		t.Errorf("after a restart: %s", r.body)
+		t.Errorf("after a restart: %s", r.Body)
 	}
 }
 
@@ -136,11 +138,11 @@ func TestSeveralProcessesWithOneKeyFileAcceptEachOthersCookies(t *testing.T) {
 	two := startProcess(t, "-insecure", "-store", "none", "-keys", keys)
 	b := newBrowser(t, one.Base)
 	b.mustPost("/set?key=k&value=v")
-	if r := b.at(two.Base).get("/get?key=k"); r.text() != "v" {
-		t.Errorf("got %s", r.body)
+	if r := b.at(two.Base).get("/get?key=k"); r.Text() != "v" {
+		t.Errorf("got %s", r.Body)
 	}
 	other := startProcess(t, "-insecure", "-store", "none")
 	if r := b.at(other.Base).get("/get?key=k"); r.Found {
-		t.Errorf("a probe with its own key reads %s", r.body)
+		t.Errorf("a probe with its own key reads %s", r.Body)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // replicas starts two probes on one database, and returns one visitor at each.
@@ -31,15 +33,15 @@ func TestTwoReplicasLoseNoIncrement(t *testing.T) {
 		b.mustPost(fmt.Sprintf("/incr?key=n&delay=%d", 5*(i%4)))
 		b.mustPost(fmt.Sprintf("/append?key=l&value=v%d.&delay=%d", i, 5*(i%3)))
 	})
-	list := two.get("/get?key=l").text()
+	list := two.get("/get?key=l").Text()
 	for i := range 2 * n {
 		if !strings.Contains(list, fmt.Sprintf(`"v%d."`, i)) {
 			t.Errorf("the value of request %d is missing", i)
 		}
 	}
 	for name, b := range map[string]*browser{"one": one, "two": two} {
-		if r := b.get("/get?key=n"); r.text() != fmt.Sprint(2*n) {
-			t.Errorf("at replica %s, %d increments made %s", name, 2*n, r.text())
+		if r := b.get("/get?key=n"); r.Text() != fmt.Sprint(2*n) {
+			t.Errorf("at replica %s, %d increments made %s", name, 2*n, r.Text())
 		}
 	}
 }
@@ -48,22 +50,22 @@ func TestALogoutInOneReplicaIsFinalInTheOther(t *testing.T) {
 	one, two := replicas(t)
 	one.mustPost("/login?user=ada")
 	slow := two.copied()
-	answer := make(chan reply)
+	answer := make(chan client.Answer)
 	loads := two.stats()["loads"]
 	go func() { answer <- slow.post("/set?key=k&value=late&delay=300") }()
-	waitFor(t, "the slow request has loaded its session", func() bool { return two.stats()["loads"] > loads })
+	client.Eventually(t, "the slow request has loaded its session", func() bool { return two.stats()["loads"] > loads })
 	replayed := two.copied()
 
 	one.mustPost("/logout")
 
 	if r := replayed.get("/info"); r.User != "" || r.Placement != "none" {
-		t.Errorf("a copied cookie leads to %s", r.body)
+		t.Errorf("a copied cookie leads to %s", r.Body)
 	}
-	if r := <-answer; r.status != http.StatusConflict || len(r.header["Set-Cookie"]) > 0 {
-		t.Errorf("the slow request got %d %s with cookies %v", r.status, r.body, r.header["Set-Cookie"])
+	if r := <-answer; r.Status != http.StatusConflict || len(r.Header["Set-Cookie"]) > 0 {
+		t.Errorf("the slow request got %d %s with cookies %v", r.Status, r.Body, r.Header["Set-Cookie"])
 	}
 	if r := one.get("/info"); r.User != "" {
-		t.Errorf("afterwards: %s", r.body)
+		t.Errorf("afterwards: %s", r.Body)
 	}
 }
 
@@ -73,10 +75,10 @@ func TestALoginInOneReplicaEndsTheSessionBeforeInTheOther(t *testing.T) {
 	before := two.copied()
 	one.mustPost("/login?user=ada")
 	if r := before.get("/get?key=cart"); r.Found {
-		t.Errorf("the identifier from before the login reads %s", r.body)
+		t.Errorf("the identifier from before the login reads %s", r.Body)
 	}
-	if r := two.get("/get?key=cart"); r.text() != "mug" {
-		t.Errorf("the visitor has %s", r.body)
+	if r := two.get("/get?key=cart"); r.Text() != "mug" {
+		t.Errorf("the visitor has %s", r.Body)
 	}
 }
 
@@ -90,11 +92,11 @@ func TestOfParallelPopsAtTwoReplicasOneWins(t *testing.T) {
 			b = two
 		}
 		switch r := b.post("/pop?key=state&delay=20"); {
-		case r.status == 200 && r.Found:
+		case r.Status == 200 && r.Found:
 			won.Add(1)
-		case r.status == 200, r.status == http.StatusConflict:
+		case r.Status == 200, r.Status == http.StatusConflict:
 		default:
-			t.Errorf("got %d %s", r.status, r.body)
+			t.Errorf("got %d %s", r.Status, r.Body)
 		}
 	})
 	if won.Load() != 1 {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn/internal/test/programs"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // machines are replicas with a key file each, as on machines of their own.
@@ -78,7 +79,7 @@ func (m *machines) deploy(i int) {
 	m.t.Helper()
 	m.copyTo(i)
 	m.reloads[i]++
-	waitFor(m.t, "a replica reloads its keys", func() bool {
+	client.Eventually(m.t, "a replica reloads its keys", func() bool {
 		return strings.Count(m.site.processes[i].Log.String(), "session keys were reloaded") == m.reloads[i]
 	})
 }
@@ -95,9 +96,9 @@ type regular struct {
 func (v *regular) comes() {
 	n := v.post("/incr?key=n")
 	who := v.get("/info")
-	if want := int(v.counted.Add(1)); n.status != http.StatusOK || n.number() != want ||
+	if want := int(v.counted.Add(1)); n.Status != http.StatusOK || n.Number() != want ||
 		who.Handle != v.handle || who.User != v.user || who.Placement != v.placement {
-		v.t.Errorf("visit %d of %q with a session that is %s: %d %s, then %s", want, v.user, v.placement, n.status, n.body, who.body)
+		v.t.Errorf("visit %d of %q with a session that is %s: %d %s, then %s", want, v.user, v.placement, n.Status, n.Body, who.Body)
 		v.failed.Store(true)
 	}
 }
@@ -136,7 +137,7 @@ func TestKeysRollOverWhileNobodyLosesTheirSession(t *testing.T) {
 			t.Helper()
 			for _, v := range visitors {
 				want := v.counted.Load() + int64(2*e.replicas)
-				waitFor(t, "a visitor comes", func() bool { return v.counted.Load() >= want || v.failed.Load() })
+				client.Eventually(t, "a visitor comes", func() bool { return v.counted.Load() >= want || v.failed.Load() })
 			}
 		}
 		everybodyComes()
@@ -156,14 +157,14 @@ func TestKeysRollOverWhileNobodyLosesTheirSession(t *testing.T) {
 			t.Error("the key that seals is the one from the beginning: the test shows nothing")
 		}
 		for _, v := range visitors {
-			for _, c := range v.cookies() {
+			for _, c := range v.Cookies() {
 				if id := sealedWith(t, c); id != last {
 					t.Errorf("the cookie %s of %q is sealed with %s, and %s is the key that seals", c.Name, v.user, id, last)
 				}
 			}
 			for i, p := range m.site.processes {
 				if r := v.at(p.Base).get("/info"); r.Handle != v.handle {
-					t.Errorf("at replica %d %q has %s", i, v.user, r.body)
+					t.Errorf("at replica %d %q has %s", i, v.user, r.Body)
 				}
 			}
 			if v.user == "" {

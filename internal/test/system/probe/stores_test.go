@@ -17,6 +17,7 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/test/programs"
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // The tests in this file run several probes on one store behind one address,
@@ -175,19 +176,19 @@ func parallelChangesAllCount(t *testing.T, s *site) {
 	cached := s.count("cache_misses") > 0
 	for i, b := range s.direct {
 		complete := func() bool {
-			list := b.get("/get?key=l").text()
+			list := b.get("/get?key=l").Text()
 			for v := range n {
 				if !strings.Contains(list, fmt.Sprintf(`"v%d."`, v)) {
 					return false
 				}
 			}
-			return b.get("/get?key=n").text() == fmt.Sprint(n)
+			return b.get("/get?key=n").Text() == fmt.Sprint(n)
 		}
 		if cached {
-			waitFor(t, fmt.Sprintf("replica %d shows all %d changes", i, n), complete)
+			client.Eventually(t, fmt.Sprintf("replica %d shows all %d changes", i, n), complete)
 		}
 		if !complete() {
-			t.Errorf("replica %d has %s of %d increments, and these values: %s", i, b.get("/get?key=n").text(), n, b.get("/get?key=l").text())
+			t.Errorf("replica %d has %s of %d increments, and these values: %s", i, b.get("/get?key=n").Text(), n, b.get("/get?key=l").Text())
 		}
 	}
 }
@@ -198,12 +199,12 @@ func readsWhatHeWrote(t *testing.T, s *site) {
 		s := s.somebodyNew(t)
 		for i := range 15 {
 			want := fmt.Sprintf("%d-%d", who, i)
-			if r := s.visitor.post("/set-serverside?key=k&value=" + want); r.status != http.StatusOK {
-				t.Errorf("%d %s", r.status, r.body)
+			if r := s.visitor.post("/set-serverside?key=k&value=" + want); r.Status != http.StatusOK {
+				t.Errorf("%d %s", r.Status, r.Body)
 			}
 			for at, b := range s.direct {
-				if r := b.get("/get?key=k"); r.text() != want {
-					t.Errorf("after writing %s, replica %d answers %d %s", want, at, r.status, r.body)
+				if r := b.get("/get?key=k"); r.Text() != want {
+					t.Errorf("after writing %s, replica %d answers %d %s", want, at, r.Status, r.Body)
 				}
 			}
 		}
@@ -219,8 +220,8 @@ func loginChangesTheIdentifier(t *testing.T, s *site) {
 	before := s.visitor.copied()
 	s.visitor.mustPost("/login?user=ada")
 	for i, b := range s.direct {
-		if r := b.get("/get?key=cart"); r.text() != "mug" {
-			t.Errorf("at replica %d the visitor has %s", i, r.body)
+		if r := b.get("/get?key=cart"); r.Text() != "mug" {
+			t.Errorf("at replica %d the visitor has %s", i, r.Body)
 		}
 		goneSoon(t, before.at(b.base), "the identifier from before the login")
 	}
@@ -234,22 +235,22 @@ func logoutIsFinal(t *testing.T, s *site) {
 	}
 	first, last := s.direct[0], s.direct[len(s.direct)-1]
 	slow := last.copied()
-	answer := make(chan reply, 1)
+	answer := make(chan client.Answer, 1)
 	loads := last.stats()["loads"]
 	go func() {
 		r, err := slow.try("POST", "/set?key=k&value=late&delay=1000")
 		if err != nil {
-			r.body = err.Error()
+			r.Body = err.Error()
 		}
 		answer <- r
 	}()
-	waitFor(t, "the slow request has loaded its session", func() bool { return last.stats()["loads"] > loads })
+	client.Eventually(t, "the slow request has loaded its session", func() bool { return last.stats()["loads"] > loads })
 	replayed := last.copied()
 
 	first.mustPost("/logout")
 
-	if r := <-answer; r.status != http.StatusConflict || len(r.header["Set-Cookie"]) > 0 {
-		t.Errorf("the slow request got %d %s with cookies %v", r.status, r.body, r.header["Set-Cookie"])
+	if r := <-answer; r.Status != http.StatusConflict || len(r.Header["Set-Cookie"]) > 0 {
+		t.Errorf("the slow request got %d %s with cookies %v", r.Status, r.Body, r.Header["Set-Cookie"])
 	}
 	for _, b := range s.direct {
 		goneSoon(t, replayed.at(b.base), "a copied cookie")
@@ -257,10 +258,10 @@ func logoutIsFinal(t *testing.T, s *site) {
 	// Gone for good, and there is nothing that a write could come back to.
 	for i, b := range s.direct {
 		if r := replayed.at(b.base).get("/info"); r.User != "" || r.Placement != "none" {
-			t.Errorf("at replica %d a copied cookie leads to %s", i, r.body)
+			t.Errorf("at replica %d a copied cookie leads to %s", i, r.Body)
 		}
 		if r := b.get("/info"); r.User != "" {
-			t.Errorf("at replica %d the visitor is %s", i, r.body)
+			t.Errorf("at replica %d the visitor is %s", i, r.Body)
 		}
 	}
 }
@@ -270,7 +271,7 @@ func logoutIsFinal(t *testing.T, s *site) {
 // process has a copy of its own.
 func goneSoon(t *testing.T, b *browser, what string) {
 	t.Helper()
-	waitFor(t, what+" leads nowhere", func() bool {
+	client.Eventually(t, what+" leads nowhere", func() bool {
 		r := b.get("/info")
 		return r.User == "" && r.Placement == "none"
 	})
@@ -282,11 +283,11 @@ func onePopWins(t *testing.T, s *site) {
 	var won atomic.Int32
 	together(16, func(int) {
 		switch r := s.visitor.post("/pop?key=state&delay=20"); {
-		case r.status == http.StatusOK && r.Found:
+		case r.Status == http.StatusOK && r.Found:
 			won.Add(1)
-		case r.status == http.StatusOK, r.status == http.StatusConflict:
+		case r.Status == http.StatusOK, r.Status == http.StatusConflict:
 		default:
-			t.Errorf("got %d %s", r.status, r.body)
+			t.Errorf("got %d %s", r.Status, r.Body)
 		}
 	})
 	if won.Load() != 1 {
@@ -301,7 +302,7 @@ func usersSessions(t *testing.T, s *site) {
 	for i, b := range laptop.direct {
 		r := b.get("/sessions?user=grace")
 		if len(r.Sessions) != 2 {
-			t.Fatalf("replica %d lists %s", i, r.body)
+			t.Fatalf("replica %d lists %s", i, r.Body)
 		}
 		for _, d := range r.Sessions {
 			if d.Current != (d.Handle == here) || d.Handle != here && d.Handle != lost {
@@ -311,7 +312,7 @@ func usersSessions(t *testing.T, s *site) {
 	}
 	streams := phone.watched(phone.visitor)
 	if r := laptop.visitor.mustPost("/revoke?user=grace&handle=" + lost); r.Revoked != 1 {
-		t.Errorf("revoked: %s", r.body)
+		t.Errorf("revoked: %s", r.Body)
 	}
 	for _, b := range phone.direct {
 		goneSoon(t, b, "a session that was revoked")
@@ -327,7 +328,7 @@ func usersSessions(t *testing.T, s *site) {
 		}
 	}
 	if r := phone.visitor.mustPost("/revoke-user?user=grace"); r.Revoked != 1 {
-		t.Errorf("of all: %s", r.body)
+		t.Errorf("of all: %s", r.Body)
 	}
 	for _, b := range laptop.direct {
 		goneSoon(t, b, "the last session")
@@ -337,12 +338,12 @@ func usersSessions(t *testing.T, s *site) {
 func largeValuesComeBack(t *testing.T, s *site) {
 	s = s.somebodyNew(t)
 	s.visitor.mustPost("/set?key=k&size=200000")
-	want := s.direct[0].get("/get?key=k").text()
+	want := s.direct[0].get("/get?key=k").Text()
 	if len(want) != 200000 {
 		t.Fatalf("%d bytes", len(want))
 	}
 	for i, b := range s.direct {
-		if b.get("/get?key=k").text() != want {
+		if b.get("/get?key=k").Text() != want {
 			t.Errorf("replica %d has another value", i)
 		}
 	}
@@ -352,7 +353,7 @@ func readsComeFromTheCaches(t *testing.T, s *site) {
 	s = s.somebodyNew(t)
 	s.visitor.mustPost("/set-serverside?key=k&value=v")
 	before := s.count("cache_hits")
-	waitFor(t, "a read comes from a cache", func() bool {
+	client.Eventually(t, "a read comes from a cache", func() bool {
 		s.visitor.get("/get?key=k")
 		return s.count("cache_hits") > before
 	})
@@ -370,12 +371,12 @@ func TestASharedCacheServesReplicasThatHaveNotSeenTheSession(t *testing.T) {
 			e := engines[1]
 			s := newSite(t, e, e.url(t), "-cache", cache, "-max-stale", "1h")
 			s.visitor.mustPost("/set-serverside?key=k&value=v")
-			waitFor(t, "the cache has a copy", func() bool {
+			client.Eventually(t, "the cache has a copy", func() bool {
 				before := s.direct[0].stats()["cache_hits"]
 				s.direct[0].get("/get?key=k")
 				return s.direct[0].stats()["cache_hits"] > before
 			})
-			waitFor(t, "another replica reads it", func() bool {
+			client.Eventually(t, "another replica reads it", func() bool {
 				s.direct[1].get("/get?key=k")
 				return s.direct[1].stats()["cache_hits"] > 0
 			})
@@ -388,7 +389,7 @@ func TestMaxStaleIsTheAgeOfCopiesInASharedCache(t *testing.T) {
 	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "redis://"+cache.Addr, "-max-stale", "1h")
 	b := newBrowser(t, p.Base)
 	b.mustPost("/set-serverside?key=k&value=v")
-	waitFor(t, "there is a copy that may be an hour old", func() bool {
+	client.Eventually(t, "there is a copy that may be an hour old", func() bool {
 		b.get("/get?key=k")
 		name := strings.TrimSpace(cache.RedisCommand("RANDOMKEY"))
 		left, err := strconv.Atoi(strings.TrimSpace(cache.RedisCommand("TTL", name)))
@@ -400,14 +401,14 @@ func TestACacheThatIsNotThereAtTheStartIsUsedOnceItIs(t *testing.T) {
 	cache := servers.Memcached(t, 64)
 	cache.Kill()
 	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "memcached://"+cache.Addr)
-	waitFor(t, "the log says so", func() bool { return strings.Contains(p.Log.String(), "a cache does not answer") })
+	client.Eventually(t, "the log says so", func() bool { return strings.Contains(p.Log.String(), "a cache does not answer") })
 	b := newBrowser(t, p.Base)
 	b.mustPost("/set-serverside?key=k&value=v")
-	if r := b.get("/get?key=k"); r.text() != "v" {
-		t.Errorf("without its cache: %s", r.body)
+	if r := b.get("/get?key=k"); r.Text() != "v" {
+		t.Errorf("without its cache: %s", r.Body)
 	}
 	cache.Start()
-	waitFor(t, "the cache is used", func() bool {
+	client.Eventually(t, "the cache is used", func() bool {
 		b.get("/get?key=k")
 		return b.stats()["cache_hits"] > 0
 	})
@@ -429,18 +430,18 @@ func TestACacheThatDiesCostsNothingButItsHits(t *testing.T) {
 			}
 		})
 	}
-	waitFor(t, "the load runs", func() bool { return answered.Load() > 20 })
+	client.Eventually(t, "the load runs", func() bool { return answered.Load() > 20 })
 	cache.Pause()
-	waitFor(t, "the load runs on", func() bool { return answered.Load() > 60 })
+	client.Eventually(t, "the load runs on", func() bool { return answered.Load() > 60 })
 	cache.Kill()
 	all.Wait()
 	for i, b := range s.direct {
-		if r := b.get("/get?key=n"); r.text() != "161" {
-			t.Errorf("at replica %d, 161 increments made %s", i, r.text())
+		if r := b.get("/get?key=n"); r.Text() != "161" {
+			t.Errorf("at replica %d, 161 increments made %s", i, r.Text())
 		}
 	}
 	s.visitor.mustPost("/logout")
 	if r := s.visitor.get("/info"); r.Placement != "none" {
-		t.Errorf("afterwards: %s", r.body)
+		t.Errorf("afterwards: %s", r.Body)
 	}
 }
