@@ -50,6 +50,10 @@ soak: ## break real servers for longer: each scenario for SOAKTIME (1m), a brows
 	cd internal/test/system/outages && FAULT_TIME=$(SOAKTIME) FAULT_ROUNDS=$(SOAKROUNDS) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAK)' .
 	cd internal/test/system/probe && FAULT_TIME=$(SOAKTIME) $(GO) test -race -v -count 1 -timeout 0 -run '$(SOAKPROBE)' .
 
+.PHONY: screenshots
+screenshots: ## leave a picture of each page of the shop in the folder screenshots
+	SCREENSHOTS="$(CURDIR)/screenshots" $(GO) test -count 1 -run FitToBeSeen ./examples/shop
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check formatting, vet, staticcheck and the other linters
 	@GO="$(GO)" LINT="$(BIN)/golangci-lint" scripts/lint $(MODULES)

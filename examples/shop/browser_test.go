@@ -26,16 +26,20 @@ import (
 // stuck ends a test whose browser does not answer. It is no measure of speed.
 const stuck = 60 * time.Second
 
-// chromium is one browser process for one test.
+// shared is the browser process of all tests.
+var shared realbrowser.Shared
+
+// chromium is the browser of one test.
 type chromium struct {
 	t   *testing.T
 	ctx context.Context
 }
 
-// startChromium starts a browser with a fresh profile.
+// startChromium returns a browser in which each visitor has cookies and a cache
+// of their own.
 func startChromium(t *testing.T) *chromium {
 	t.Helper()
-	return &chromium{t, realbrowser.Start(t, realbrowser.Profile(t))}
+	return &chromium{t, shared.Context(t)}
 }
 
 // visitor is somebody with cookies of their own and any number of tabs.

@@ -15,6 +15,7 @@ import (
 // arrives last, what two tabs do at once.
 
 func TestLookingAroundMakesNoSession(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	tab := v.tab()
@@ -30,6 +31,7 @@ func TestLookingAroundMakesNoSession(t *testing.T) {
 }
 
 func TestAnonymousPreferenceStaysInTheCookie(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	tab := v.tab()
@@ -58,6 +60,7 @@ func TestAnonymousPreferenceStaysInTheCookie(t *testing.T) {
 }
 
 func TestCartLivesInTheStoreAndPreferencesComeAlong(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	tab := startChromium(t).visitor(shop.url).tab()
 	tab.open("/")
@@ -79,6 +82,7 @@ func TestCartLivesInTheStoreAndPreferencesComeAlong(t *testing.T) {
 }
 
 func TestStripSaysWhatARequestCosts(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	tab := startChromium(t).visitor(shop.url).tab()
 	// costs returns the strip's lines up to the first duration.
@@ -104,6 +108,7 @@ func TestStripSaysWhatARequestCosts(t *testing.T) {
 }
 
 func TestCartSurvivesARestartOfTheShop(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir() + "/shop"
 	first := startProcess(t, "localhost:0", data)
 	tab := startChromium(t).visitor(first.url).tab()
@@ -126,6 +131,7 @@ func TestCartSurvivesARestartOfTheShop(t *testing.T) {
 }
 
 func TestLoginChangesTheIdentifierAndKeepsTheCart(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	tab := v.tab()
@@ -152,6 +158,7 @@ func TestLoginChangesTheIdentifierAndKeepsTheCart(t *testing.T) {
 }
 
 func TestLoginGoesBackToWhereItWasAskedFor(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	c := startChromium(t)
 	tab := c.visitor(shop.url).tab()
@@ -178,6 +185,7 @@ func TestLoginGoesBackToWhereItWasAskedFor(t *testing.T) {
 }
 
 func TestTwoTabsAddAtOnceAndBothArrive(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	one, two := v.tab(), v.tab()
@@ -207,6 +215,7 @@ func TestTwoTabsAddAtOnceAndBothArrive(t *testing.T) {
 }
 
 func TestSlowRequestDoesNotUndoALogin(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		at   point
@@ -246,6 +255,7 @@ func TestSlowRequestDoesNotUndoALogin(t *testing.T) {
 }
 
 func TestSlowRequestDoesNotUndoAPromotion(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	fast, slow := v.tab(), v.tab()
@@ -271,6 +281,7 @@ func TestSlowRequestDoesNotUndoAPromotion(t *testing.T) {
 }
 
 func TestLogoutInOneTabIsFinalInTheOther(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	one, two := v.tab(), v.tab()
@@ -307,6 +318,7 @@ func TestLogoutInOneTabIsFinalInTheOther(t *testing.T) {
 }
 
 func TestCheckoutSentTwiceOrdersOnce(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	one, two := v.tab(), v.tab()
@@ -346,6 +358,7 @@ func TestCheckoutSentTwiceOrdersOnce(t *testing.T) {
 }
 
 func TestWhatIsAddedDuringTheCheckoutStaysInTheCart(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	v := startChromium(t).visitor(shop.url)
 	one, two := v.tab(), v.tab()
@@ -409,6 +422,7 @@ func TestAddingToTheCartNeedsNoMouse(t *testing.T) {
 }
 
 func TestShopWorksWithoutJavaScript(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	tab := startChromium(t).visitor(shop.url).tab()
 	if _, err := chromedp.Call(tab.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {

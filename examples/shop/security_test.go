@@ -8,8 +8,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +31,7 @@ func (tb *tab) logIn(email string) {
 }
 
 func TestACustomerSignsAnotherDeviceOut(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	browser := startChromium(t)
 	here, there, third := browser.visitor(shop.url).tab(), browser.visitor(shop.url).tab(), browser.visitor(shop.url).tab()
@@ -67,6 +66,7 @@ func TestACustomerSignsAnotherDeviceOut(t *testing.T) {
 }
 
 func TestAnOperatorEndsASession(t *testing.T) {
+	t.Parallel()
 	shop := openShopWith(t, parts{operator: " Olga@example.com"})
 	browser := startChromium(t)
 	customer, ops := browser.visitor(shop.url).tab(), browser.visitor(shop.url).tab()
@@ -101,6 +101,7 @@ func TestAnOperatorEndsASession(t *testing.T) {
 }
 
 func TestWithoutAnOperatorNobodyGetsIn(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	tab := startChromium(t).visitor(shop.url).tab()
 	tab.signUp("Olga", olga)
@@ -110,6 +111,7 @@ func TestWithoutAnOperatorNobodyGetsIn(t *testing.T) {
 }
 
 func TestAChangeOfPasswordSignsOutElsewhere(t *testing.T) {
+	t.Parallel()
 	shop := openShop(t)
 	browser := startChromium(t)
 	here, there := browser.visitor(shop.url).tab(), browser.visitor(shop.url).tab()
@@ -138,6 +140,7 @@ func TestAChangeOfPasswordSignsOutElsewhere(t *testing.T) {
 }
 
 func TestWhatIsWorthMoreAsksForThePasswordAgain(t *testing.T) {
+	t.Parallel()
 	shop := openShopWith(t, parts{recent: time.Nanosecond})
 	browser := startChromium(t)
 	here, there := browser.visitor(shop.url).tab(), browser.visitor(shop.url).tab()
@@ -179,9 +182,7 @@ func TestWhatIsWorthMoreAsksForThePasswordAgain(t *testing.T) {
 // TestAdminPagesAreFitToBeSeen holds the pages of package admin to the standards
 // of the shop's own, and leaves pictures of them.
 func TestAdminPagesAreFitToBeSeen(t *testing.T) {
-	if err := os.MkdirAll(screenshots, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
 	shop := openShopWith(t, parts{operator: olga})
 	tab := startChromium(t).visitor(shop.url).tab()
 	tab.signUp("Olga", olga)
@@ -197,25 +198,7 @@ func TestAdminPagesAreFitToBeSeen(t *testing.T) {
 		{"ops-nobody", "/ops/sessions?user=nobody"},
 	} {
 		tab.open(p.path)
-		t.Run(p.name, func(t *testing.T) {
-			tab := tab.in(t)
-			checkStructure(t, tab)
-			checkNames(t, tab, 5)
-			for _, screen := range []struct {
-				name  string
-				width int64
-			}{{"desktop", 1280}, {"phone", 360}} {
-				for _, scheme := range []string{"light", "dark"} {
-					tab.prefer(scheme)
-					tab.showAll(screen.width)
-					checkWidth(t, tab, screen.width)
-					checkContrast(t, tab, screen.name+", "+scheme)
-					tab.photograph(filepath.Join(screenshots, p.name+"-"+screen.name+"-"+scheme+".png"))
-				}
-			}
-			tab.prefer("light")
-			tab.size(1280, 900)
-		})
+		t.Run(p.name, func(t *testing.T) { fitToBeSeen(t, tab.in(t), p.name, 5) })
 	}
 	// The table behind a chart opens without a script.
 	tab.open("/ops/?span=24h")

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(shared.Main(m))
 }
 
 // testShop is the shop on a free port, in this process.

@@ -4,8 +4,12 @@ package realbrowser
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,11 +19,17 @@ import (
 // Profile returns a folder for what a browser keeps on disk, until the test ends.
 func Profile(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sojourn-chromium-")
+	dir, remove, err := profile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	t.Cleanup(remove)
+	return dir
+}
+
+func profile() (dir string, remove func(), err error) {
+	dir, err = os.MkdirTemp("", "sojourn-chromium-")
+	return dir, func() {
 		// Chromium's helpers may still be writing when the main process is gone.
 		for range 20 {
 			if os.RemoveAll(dir) == nil {
@@ -27,16 +37,69 @@ func Profile(t testing.TB) string {
 			}
 			<-time.After(50 * time.Millisecond)
 		}
-	})
-	return dir
+	}, err
 }
 
 // Start starts a headless Chromium with what is in the profile, and with further
 // options if the test needs them. It ends with the test.
 func Start(t testing.TB, profile string, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
+	ctx, stop, err := start(profile, more...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return ctx
+}
+
+// Shared is one headless Chromium for all tests of a package, because the start
+// of one takes seconds. Each test needs a browser context of its own in it, which
+// shares no cookies and no cache with the others. The zero value is ready.
+type Shared struct {
+	once sync.Once
+	ctx  context.Context
+	err  error
+	stop []func()
+}
+
+// Context returns the browser, which starts with the first call.
+func (s *Shared) Context(t testing.TB) context.Context {
+	t.Helper()
+	s.once.Do(func() {
+		dir, remove, err := profile()
+		if s.err = err; err != nil {
+			return
+		}
+		s.stop = append(s.stop, remove)
+		ctx, stop, err := start(dir)
+		if s.ctx, s.err = ctx, err; err == nil {
+			s.stop = append(s.stop, stop)
+		}
+	})
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	return s.ctx
+}
+
+// Main runs the tests, ends the browser, and returns the exit status: what a
+// TestMain does.
+func (s *Shared) Main(m *testing.M) int {
+	defer func() {
+		for _, stop := range slices.Backward(s.stop) {
+			stop()
+		}
+	}()
+	return m.Run()
+}
+
+func start(profile string, more ...chromedp.ExecAllocatorOption) (_ context.Context, stop func(), err error) {
+	path, err := program()
+	if err != nil {
+		return nil, nil, err
+	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), append([]chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(program(t)), chromedp.UserDataDir(profile), chromedp.Headless, chromedp.NoSandbox,
+		chromedp.ExecPath(path), chromedp.UserDataDir(profile), chromedp.Headless, chromedp.NoSandbox,
 		chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
@@ -45,21 +108,20 @@ func Start(t testing.TB, profile string, more ...chromedp.ExecAllocatorOption) c
 		chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-color-profile", "srgb"),
 	}, more...)...)
 	ctx, cancelBrowser := chromedp.NewContext(ctx)
-	t.Cleanup(func() { cancelBrowser(); cancel() })
+	stop = func() { cancelBrowser(); cancel() }
 	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("starting Chromium: %v", err)
+		stop()
+		return nil, nil, fmt.Errorf("starting Chromium: %w", err)
 	}
-	return ctx
+	return ctx, stop, nil
 }
 
-func program(t testing.TB) string {
-	t.Helper()
+func program() (string, error) {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
-			return path
+			return path, nil
 		}
 	}
-	t.Fatal("this test drives a real browser, and there is no chromium on the PATH.\n" +
-		"Install it: apt-get install chromium (Debian), apk add chromium (Alpine), brew install chromium (macOS).")
-	return ""
+	return "", errors.New("this test drives a real browser, and there is no chromium on the PATH.\n" +
+		"Install it: apt-get install chromium (Debian), apk add chromium (Alpine), brew install chromium (macOS)")
 }
