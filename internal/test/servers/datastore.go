@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"testing"
 )
 
 // Datastore starts Google's Datastore emulator, in the mode that Firestore
@@ -22,7 +21,7 @@ import (
 // The emulator comes with the Google Cloud SDK alone. Where that or Java is
 // missing Datastore returns nil, after saying loudly that nothing is tested,
 // and fails the test if REQUIRE_DATASTORE is 1.
-func Datastore(t testing.TB, args ...string) *Server {
+func Datastore(t TB, args ...string) *Server {
 	t.Helper()
 	jar, err := sdkJar("cloud-datastore-emulator", "CloudDatastore.jar")
 	if err != nil {
@@ -43,7 +42,7 @@ func Datastore(t testing.TB, args ...string) *Server {
 // transactions lock what they read, as in databases with pessimistic concurrency:
 // of two in each other's way one waits, for about two seconds. Otherwise it is as
 // [Datastore].
-func LockingDatastore(t testing.TB) *Server {
+func LockingDatastore(t TB) *Server {
 	t.Helper()
 	jar, err := sdkJar("cloud-firestore-emulator", "cloud-firestore-emulator.jar")
 	if err != nil {
@@ -66,7 +65,7 @@ const quickJava = "-XX:TieredStopAtLevel=1"
 
 // noDatastore says loudly that something is not tested, and fails the test where
 // that must not be.
-func noDatastore(t testing.TB, err error) {
+func noDatastore(t TB, err error) {
 	t.Helper()
 	if os.Getenv("REQUIRE_DATASTORE") == "1" {
 		t.Fatalf("Cloud Datastore cannot be tested: %v", err)

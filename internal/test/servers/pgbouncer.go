@@ -9,13 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"testing"
 )
 
 // PgBouncer starts pgbouncer in front of a PostgreSQL server, in transaction
 // pooling: its clients share that many connections, and each of a client's
 // transactions may get another one. See [Server.PostgresURL].
-func PgBouncer(t testing.TB, postgres *Server, connections int) *Server {
+func PgBouncer(t TB, postgres *Server, connections int) *Server {
 	t.Helper()
 	program := "pgbouncer"
 	if _, err := exec.LookPath(program); err != nil {

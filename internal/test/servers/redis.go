@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -16,7 +15,7 @@ import (
 // replica, and returns when all replicas are in sync. Masters come first, and a
 // master's replica may be any of the rest; see [Server.RedisRole]. A master
 // that is killed is replaced in about two seconds.
-func RedisCluster(t testing.TB, masters int, args ...string) []*Server {
+func RedisCluster(t TB, masters int, args ...string) []*Server {
 	t.Helper()
 	nodes := make([]*Server, 2*masters)
 	create := []string{"--cluster", "create"}
@@ -50,7 +49,7 @@ func RedisCluster(t testing.TB, masters int, args ...string) []*Server {
 // RedisSentinels starts a Redis master with replicas, watched as "mymaster" by
 // that many sentinels, and returns when all replicas are in sync. The master
 // comes first. If it is killed a replica takes its place in about two seconds.
-func RedisSentinels(t testing.TB, replicas, sentinels int, args ...string) (nodes, watchers []*Server) {
+func RedisSentinels(t TB, replicas, sentinels int, args ...string) (nodes, watchers []*Server) {
 	t.Helper()
 	nodes = append(nodes, Redis(t, args...))
 	for range replicas {
@@ -97,7 +96,7 @@ func (s *Server) awaitReplication(replicas int) {
 	})
 }
 
-func eventually(t testing.TB, what string, is func() bool) {
+func eventually(t TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(startTime); !is(); {
 		if time.Now().After(deadline) {

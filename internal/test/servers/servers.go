@@ -15,8 +15,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -27,11 +27,13 @@ type Server struct {
 	Port int
 	Dir  string // its own temporary folder
 
-	t     testing.TB
+	t     TB
 	name  string
 	args  []string
 	cred  *syscall.Credential
 	ready func(ctx context.Context) error
+
+	databases atomic.Int64 // that NewDatabase has made
 
 	mu  sync.Mutex
 	cmd *exec.Cmd
@@ -44,7 +46,7 @@ type Server struct {
 const startTime = 30 * time.Second
 
 // Memcached starts memcached with that many MiB of memory and further arguments.
-func Memcached(t testing.TB, mebibytes int, args ...string) *Server {
+func Memcached(t TB, mebibytes int, args ...string) *Server {
 	t.Helper()
 	s := newServer(t, "memcached", "memcached")
 	s.args = append([]string{
@@ -56,7 +58,7 @@ func Memcached(t testing.TB, mebibytes int, args ...string) *Server {
 }
 
 // Redis starts redis-server with further arguments, such as "--appendonly", "yes".
-func Redis(t testing.TB, args ...string) *Server {
+func Redis(t TB, args ...string) *Server {
 	t.Helper()
 	s := newServer(t, "redis-server", "redis-server")
 	s.args = append([]string{
@@ -70,7 +72,7 @@ func Redis(t testing.TB, args ...string) *Server {
 
 // RedisSentinel starts redis-sentinel with that configuration, to which its
 // port and folder are added.
-func RedisSentinel(t testing.TB, config string) *Server {
+func RedisSentinel(t TB, config string) *Server {
 	t.Helper()
 	s := newServer(t, "redis-sentinel", "redis-sentinel")
 	file := filepath.Join(s.Dir, "sentinel.conf")
@@ -86,7 +88,7 @@ func RedisSentinel(t testing.TB, config string) *Server {
 
 // Postgres starts PostgreSQL with an empty cluster. Its user "postgres" needs no
 // password; see [Server.PostgresURL]. Settings are given as name=value.
-func Postgres(t testing.TB, settings ...string) *Server {
+func Postgres(t TB, settings ...string) *Server {
 	t.Helper()
 	s := newServer(t, "postgres", postgresProgram(t, "postgres"))
 	if os.Geteuid() == 0 {
@@ -121,7 +123,18 @@ func (s *Server) PostgresURL() string {
 	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", s.Addr)
 }
 
-func newServer(t testing.TB, name, program string) *Server {
+// NewDatabase makes an empty database in PostgreSQL, and returns its connection URL.
+func (s *Server) NewDatabase(t TB) (url string) {
+	t.Helper()
+	name := fmt.Sprintf("test_%d", s.databases.Add(1))
+	create := exec.Command(postgresProgram(t, "createdb"), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "postgres", name)
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Fatalf("createdb: %v\n%s", err, out)
+	}
+	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", s.Addr, name)
+}
+
+func newServer(t TB, name, program string) *Server {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
 		t.Fatalf("%s is not installed, and this test needs it: %v", name, err)
@@ -141,7 +154,7 @@ func newServer(t testing.TB, name, program string) *Server {
 // freePort returns a port that nobody listens on now. It is none of those that
 // the kernel hands out (from 32768, unless it is told otherwise): one of those
 // may be in use before the server has it, or while it is down for a while.
-func freePort(t testing.TB) int {
+func freePort(t TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 10_000 + rand.IntN(20_000)
@@ -289,7 +302,7 @@ func (s *Server) says(line, want string) func(context.Context) error {
 
 // postgresProgram finds one of PostgreSQL's programs; Debian keeps them off the
 // PATH, by version.
-func postgresProgram(t testing.TB, name string) string {
+func postgresProgram(t TB, name string) string {
 	t.Helper()
 	if p, err := exec.LookPath(name); err == nil && name != "pg_isready" {
 		return p
@@ -301,7 +314,7 @@ func postgresProgram(t testing.TB, name string) string {
 	return found[len(found)-1]
 }
 
-func credential(t testing.TB, name string) *syscall.Credential {
+func credential(t TB, name string) *syscall.Credential {
 	t.Helper()
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -318,7 +331,7 @@ func credential(t testing.TB, name string) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-func own(t testing.TB, dir string, c *syscall.Credential) {
+func own(t TB, dir string, c *syscall.Credential) {
 	t.Helper()
 	if err := os.Chown(dir, int(c.Uid), int(c.Gid)); err != nil {
 		t.Fatal(err)

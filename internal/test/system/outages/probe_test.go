@@ -1,8 +1,6 @@
 package outages
 
 import (
-	"flag"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,15 +15,7 @@ import (
 // built are the programs that the tests run.
 var built programs.Built
 
-func TestMain(m *testing.M) {
-	// Most of a scenario is waiting.
-	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(built.Main(m))
-}
+func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
 
 // probe builds the command from the tree, once for each name, with further
 // arguments of go build.

@@ -151,6 +151,7 @@ const clicks = `(async () => {
 // In make soak it goes on for ten times as long as the other scenarios: ten
 // minutes, if nothing else is said.
 func TestFiveTabsOfABrowserNeverRaiseAFalseAlarm(t *testing.T) {
+	t.Parallel()
 	const tabs = 5
 	work := max(6*time.Second, 10*soakTime(t))
 	shared(t, func(t *testing.T, e engine, store string) {
@@ -245,6 +246,7 @@ func crash(t *testing.T, s *site) (c *chromium, handle, onDisk string, late bool
 
 // Chromium writes its cookies to disk half a minute late.
 func TestABrowserThatWasKilledComesBackWithTheCredentialBefore(t *testing.T) {
+	t.Parallel()
 	shared(t, func(t *testing.T, e engine, store string) {
 		s := newSite(t, e, store, "-rotate", "1s", "-grace", "1m")
 		c, handle, onDisk, late := crash(t, s)

@@ -6,11 +6,13 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/sojourn-go/sojourn/internal/test/programs"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
@@ -43,7 +45,14 @@ func startInside(t *testing.T, args ...string) string {
 // built are the programs that run in processes of their own.
 var built programs.Built
 
-func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
+// common are the servers of all tests.
+var common servers.Package
+
+func TestMain(m *testing.M) {
+	status := built.Main(m)
+	common.Close()
+	os.Exit(status)
+}
 
 // startProcess starts a probe in a process of its own.
 func startProcess(t *testing.T, args ...string) *programs.Process {
@@ -52,7 +61,11 @@ func startProcess(t *testing.T, args ...string) *programs.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return programs.Start(t, path, nil, args...)
+	var env []string
+	if slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "datastore:") }) {
+		env = append(env, "DATASTORE_EMULATOR_HOST="+datastore().Addr)
+	}
+	return programs.Start(t, path, env, args...)
 }
 
 // browser is one visitor, who talks to one probe, or to several in turn.

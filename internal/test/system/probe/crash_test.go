@@ -27,6 +27,7 @@ import (
 // every write that was answered with 200 is there, a write that was under way
 // is there completely or not at all, and nothing else is.
 func TestAKilledProbeHasKeptEveryAcknowledgedWrite(t *testing.T) {
+	t.Parallel()
 	const (
 		rounds   = 30
 		visitors = 6

@@ -12,6 +12,7 @@ import (
 // Who is logged in where: one probe. Several at once are in identity_test.go.
 
 func TestSessionsListsAUsersSessionsAndNobodyElses(t *testing.T) {
+	t.Parallel()
 	base := startInside(t, "-insecure")
 	before := time.Now().Add(-time.Second)
 	laptop, phone := newBrowser(t, base), newBrowser(t, base)
@@ -40,6 +41,7 @@ func TestSessionsListsAUsersSessionsAndNobodyElses(t *testing.T) {
 }
 
 func TestRevokeEndsOneSessionOfThatUserOnly(t *testing.T) {
+	t.Parallel()
 	base := startInside(t, "-insecure")
 	laptop, phone := newBrowser(t, base), newBrowser(t, base)
 	laptop.mustPost("/login?user=ada")
@@ -68,6 +70,7 @@ func TestRevokeEndsOneSessionOfThatUserOnly(t *testing.T) {
 }
 
 func TestRevokeUserEndsAllSessionsButThoseToKeep(t *testing.T) {
+	t.Parallel()
 	base := startInside(t, "-insecure")
 	var browsers []*browser
 	var handles []string
@@ -94,6 +97,7 @@ func TestRevokeUserEndsAllSessionsButThoseToKeep(t *testing.T) {
 }
 
 func TestALoginBeyondTheCapEndsTheOldestSession(t *testing.T) {
+	t.Parallel()
 	base := startInside(t, "-insecure", "-max-per-user", "2")
 	oldest, second, third := newBrowser(t, base), newBrowser(t, base), newBrowser(t, base)
 	for _, b := range []*browser{oldest, second, third} {
@@ -110,6 +114,7 @@ func TestALoginBeyondTheCapEndsTheOldestSession(t *testing.T) {
 }
 
 func TestWithoutAnIndexByUserSessionsAreNotListed(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure", "-store", "none"))
 	b.mustPost("/login?user=ada")
 	for _, r := range []client.Answer{b.get("/sessions?user=ada"), b.post("/revoke-user?user=ada")} {

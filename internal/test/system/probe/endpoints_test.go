@@ -25,6 +25,7 @@ import (
 // the program running inside the test.
 
 func TestUntouchedNeverAsksForTheSession(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/set-serverside?key=k&value=v")
 	before := b.stats()["loads"]
@@ -41,6 +42,7 @@ func TestUntouchedNeverAsksForTheSession(t *testing.T) {
 }
 
 func TestInfoSaysWhereTheSessionLives(t *testing.T) {
+	t.Parallel()
 	base := startInside(t, "-insecure")
 	for _, tt := range []struct {
 		name, request, placement string
@@ -73,6 +75,7 @@ func TestInfoSaysWhereTheSessionLives(t *testing.T) {
 }
 
 func TestInlineZeroStoresEverySession(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure", "-inline", "0"))
 	b.mustPost("/set?key=k&value=v")
 	if r := b.get("/info"); r.Placement != "stored" {
@@ -186,6 +189,7 @@ func TestAPanicAbortsTheConnectionAndKeepsNothing(t *testing.T) {
 }
 
 func TestParallelIncrementsOfAStoredSessionAreExact(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/set-serverside?key=k&value=v")
 	const n = 64
@@ -201,6 +205,7 @@ func TestParallelIncrementsOfAStoredSessionAreExact(t *testing.T) {
 }
 
 func TestParallelAppendsLoseNothing(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure", "-inline", "0"))
 	b.mustPost("/append?key=l&value=first")
 	together(32, func(i int) { b.mustPost(fmt.Sprintf("/append?key=l&value=v%d&delay=10", i)) })
@@ -213,6 +218,7 @@ func TestParallelAppendsLoseNothing(t *testing.T) {
 }
 
 func TestOfParallelPopsOneWins(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/set-serverside?key=state&value=xyz")
 	var won atomic.Int32
@@ -232,6 +238,7 @@ func TestOfParallelPopsOneWins(t *testing.T) {
 }
 
 func TestALoginChangesTheIdentifier(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/set-serverside?key=cart&value=mug")
 	before := b.get("/info")
@@ -250,6 +257,7 @@ func TestALoginChangesTheIdentifier(t *testing.T) {
 }
 
 func TestALogoutIsFinal(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	in := b.mustPost("/login?user=ada")
 	second := b.copied()
@@ -270,6 +278,7 @@ func TestALogoutIsFinal(t *testing.T) {
 }
 
 func TestRotateKeepsTheSessionAndChangesTheCookie(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	before := b.mustPost("/login?user=ada")
 	old := b.Cookies()[0].Value
@@ -285,6 +294,7 @@ func TestRotateKeepsTheSessionAndChangesTheCookie(t *testing.T) {
 }
 
 func TestAStreamTicks(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	r := b.get("/stream?events=3&every=1")
 	if r.Body != "data: 0\n\ndata: 1\n\ndata: 2\n\n" || r.Header.Get("Content-Type") != "text/event-stream" {
@@ -293,6 +303,7 @@ func TestAStreamTicks(t *testing.T) {
 }
 
 func TestAStreamEndsWithItsSession(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/login?user=ada")
 	ctx, cancel := context.WithTimeout(t.Context(), client.Patience)
@@ -325,6 +336,7 @@ func TestAStreamEndsWithItsSession(t *testing.T) {
 }
 
 func TestALateChangeIsKeptInTheStoreAndRefusedInTheCookie(t *testing.T) {
+	t.Parallel()
 	base := startInside(t, "-insecure")
 	stored := newBrowser(t, base)
 	stored.mustPost("/set-serverside?key=k&value=v")
@@ -347,6 +359,7 @@ func TestALateChangeIsKeptInTheStoreAndRefusedInTheCookie(t *testing.T) {
 }
 
 func TestBigServesAFileWithRanges(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	if r := b.get("/big?bytes=300000"); len(r.Body) != 300000 || r.Status != 200 {
 		t.Errorf("got %d, %d bytes", r.Status, len(r.Body))
@@ -363,6 +376,7 @@ func TestBigServesAFileWithRanges(t *testing.T) {
 }
 
 func TestWhatOnlyReadsMakesNoSession(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure", "-inline", "0"))
 	for _, path := range []string{"/untouched", "/stats", "/big?bytes=10", "/info", "/get?key=k", "/all", "/flashes"} {
 		if r := b.get(path); r.Status != 200 || len(r.Header["Set-Cookie"]) > 0 {
@@ -375,6 +389,7 @@ func TestWhatOnlyReadsMakesNoSession(t *testing.T) {
 }
 
 func TestStatsHasEveryCounter(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	want := []string{
 		"cache_hits", "cache_misses", "conflicts", "loads", "rejected_cookies", "retries", "saves", "store_errors", "touches",
@@ -390,6 +405,7 @@ func TestStatsHasEveryCounter(t *testing.T) {
 }
 
 func TestBadParametersAreRefused(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	for _, path := range []string{
 		"/set?value=v", "/set?key=_x&value=v", "/set?key=" + strings.Repeat("k", 256), "/set?key=k&size=-1",
@@ -411,6 +427,7 @@ func TestBadParametersAreRefused(t *testing.T) {
 }
 
 func TestUnknownEndpointsAndMethodsAreNotFound(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	if r := b.get("/nothing"); r.Status != http.StatusNotFound || r.Error == "" {
 		t.Errorf("GET /nothing: %d %s", r.Status, r.Body)
@@ -421,6 +438,7 @@ func TestUnknownEndpointsAndMethodsAreNotFound(t *testing.T) {
 }
 
 func TestAValueOverTheLimitIsRefusedAndLeavesTheSessionAsItWas(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		args       []string
 		fits, over int
@@ -446,6 +464,7 @@ func TestAValueOverTheLimitIsRefusedAndLeavesTheSessionAsItWas(t *testing.T) {
 }
 
 func TestWithoutAStoreAServerSideValueIsRefused(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure", "-store", "none"))
 	if r := b.post("/set-serverside?key=k&value=v"); r.Status != 500 || r.Error == "" {
 		t.Errorf("got %d %s", r.Status, r.Body)
@@ -459,6 +478,7 @@ func TestWithoutAStoreAServerSideValueIsRefused(t *testing.T) {
 }
 
 func TestCookiesAreSecureUnlessToldOtherwise(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		args   []string
 		prefix string
@@ -479,6 +499,7 @@ func TestCookiesAreSecureUnlessToldOtherwise(t *testing.T) {
 }
 
 func TestHTTP2WithoutTLS(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
@@ -525,6 +546,7 @@ func serveOn(t *testing.T, s store.Store) (base string) {
 }
 
 func TestAnUnreachableStoreIs503(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, serveOn(t, downStore{}))
 	for _, path := range []string{"/set-serverside?key=k&value=v", "/login?user=ada"} {
 		r := b.post(path)
@@ -558,6 +580,7 @@ func (f *failing) Save(ctx context.Context, rec store.Record, base store.Base) e
 }
 
 func TestTheAnswerSaysWhetherItIsUnknownThatAChangeWasKept(t *testing.T) {
+	t.Parallel()
 	db := &failing{Store: memory.New()}
 	b := newBrowser(t, serveOn(t, db))
 	b.mustPost("/set-serverside?key=k&value=v")

@@ -39,6 +39,7 @@ func try10k(t *testing.T, b *browser, f func(i int, rnd *rand.Rand) (method, pat
 }
 
 func TestTenThousandGarbageCookiesNeverReachTheStore(t *testing.T) {
+	t.Parallel()
 	p := startProcess(t, "-insecure")
 	b := newBrowser(t, p.Base)
 	b.mustPost("/login?user=ada")
@@ -98,6 +99,7 @@ func TestTenThousandGarbageCookiesNeverReachTheStore(t *testing.T) {
 }
 
 func TestEveryFlippedBitOfACookieMakesItWorthless(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/login?user=ada")
 	cookie := b.Cookies()[0]
@@ -128,6 +130,7 @@ func TestEveryFlippedBitOfACookieMakesItWorthless(t *testing.T) {
 }
 
 func TestARealCookieIsFoundAmongPlantedOnes(t *testing.T) {
+	t.Parallel()
 	b := newBrowser(t, startInside(t, "-insecure"))
 	b.mustPost("/login?user=ada")
 	cookie := b.Cookies()[0]

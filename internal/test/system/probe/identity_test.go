@@ -21,7 +21,10 @@ import (
 func shared(t *testing.T, f func(t *testing.T, e engine, store string)) {
 	for _, e := range engines {
 		if e.name == "postgres" || e.name == "rediscluster" {
-			t.Run(e.name, func(t *testing.T) { f(t, e, e.url(t)) })
+			t.Run(e.name, func(t *testing.T) {
+				t.Parallel()
+				f(t, e, e.url(t))
+			})
 		}
 	}
 }
@@ -46,6 +49,7 @@ func (s *site) at(t *testing.T, i int) *browser {
 }
 
 func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing.T) {
+	t.Parallel()
 	shared(t, func(t *testing.T, e engine, store string) {
 		const logins, limit = 200, 3
 		s := newSite(t, e, store, "-max-per-user", fmt.Sprint(limit))
@@ -97,6 +101,7 @@ func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing
 }
 
 func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
+	t.Parallel()
 	for _, flags := range [][]string{nil, {"-cache", "memory:1048576"}} {
 		name := strings.Join(append([]string{"probe"}, flags...), " ")
 		t.Run(name, func(t *testing.T) {
@@ -153,6 +158,7 @@ func TestARevocationIsSeenByEveryReplicaAndStream(t *testing.T) {
 }
 
 func TestAStreamEndsWhenItsSessionExpires(t *testing.T) {
+	t.Parallel()
 	shared(t, func(t *testing.T, e engine, store string) {
 		s := newSite(t, e, store, "-idle", "3s")
 		b := s.at(t, 0)
@@ -205,6 +211,7 @@ func (s *site) endsEverywhere(t *testing.T, sessions []*browser, streams []<-cha
 // clocks may differ. This test waits for that in `make soak`; the root package's
 // tests have a clock that goes faster.
 func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
+	t.Parallel()
 	shared(t, func(t *testing.T, e engine, store string) {
 		s := newSite(t, e, store, "-grace", "1s")
 		visitor := s.visitor

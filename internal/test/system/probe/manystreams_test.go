@@ -21,6 +21,7 @@ import (
 // In make soak these are ten thousand streams, each of a session of its own, at
 // one process; what they cost is logged. docs/scaling.md has the numbers.
 func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
+	t.Parallel()
 	streams, pause := 300, time.Second
 	if soakTime(t) > 0 {
 		streams, pause = 10_000, 10*time.Second
@@ -30,6 +31,7 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 			continue
 		}
 		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
 			store := e.url(t)
 			p := startProcess(t, "-insecure", "-store", store)
 			u, err := url.Parse(p.Base)
@@ -99,6 +101,7 @@ func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 // The same, with the sessions ended at another replica: each end comes through
 // the feed.
 func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
+	t.Parallel()
 	streams := 300
 	if soakTime(t) > 0 {
 		streams = 10_000
@@ -108,6 +111,7 @@ func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
 			continue
 		}
 		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, engine{replicas: 2}, e.url(t))
 			p, other := s.processes[0], s.processes[1]
 			u, err := url.Parse(p.Base)

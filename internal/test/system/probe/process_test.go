@@ -16,6 +16,7 @@ import (
 // The tests in this file run the real command.
 
 func TestMistakesOfWhoeverStartsIt(t *testing.T) {
+	t.Parallel()
 	path, err := built.Program(".", "probe")
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +82,7 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 }
 
 func TestZeroSwitchesOffWhatIsOptional(t *testing.T) {
+	t.Parallel()
 	p := startProcess(t, "-rotate", "0", "-grace", "0", "-max-per-user", "0", "-max-stale", "0", "-reload", "0")
 	if status := p.Terminate(t); status != 0 {
 		t.Errorf("exit status %d", status)
@@ -88,6 +90,7 @@ func TestZeroSwitchesOffWhatIsOptional(t *testing.T) {
 }
 
 func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
+	t.Parallel()
 	args := []string{"-insecure", "-store", "sqlite:" + filepath.Join(t.TempDir(), "sessions.db"), "-keys", filepath.Join(t.TempDir(), "keys")}
 	p := startProcess(t, args...)
 	b := newBrowser(t, p.Base)
@@ -133,6 +136,7 @@ func TestATerminatedProbeFinishesItsRequests(t *testing.T) {
 }
 
 func TestSeveralProcessesWithOneKeyFileAcceptEachOthersCookies(t *testing.T) {
+	t.Parallel()
 	keys := filepath.Join(t.TempDir(), "folder", "keys")
 	one := startProcess(t, "-insecure", "-store", "none", "-keys", keys)
 	two := startProcess(t, "-insecure", "-store", "none", "-keys", keys)

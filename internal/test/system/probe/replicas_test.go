@@ -22,6 +22,7 @@ func replicas(t *testing.T) (one, two *browser) {
 }
 
 func TestTwoReplicasLoseNoIncrement(t *testing.T) {
+	t.Parallel()
 	one, two := replicas(t)
 	one.mustPost("/set-serverside?key=k&value=v")
 	const n = 24
@@ -47,6 +48,7 @@ func TestTwoReplicasLoseNoIncrement(t *testing.T) {
 }
 
 func TestALogoutInOneReplicaIsFinalInTheOther(t *testing.T) {
+	t.Parallel()
 	one, two := replicas(t)
 	one.mustPost("/login?user=ada")
 	slow := two.copied()
@@ -70,6 +72,7 @@ func TestALogoutInOneReplicaIsFinalInTheOther(t *testing.T) {
 }
 
 func TestALoginInOneReplicaEndsTheSessionBeforeInTheOther(t *testing.T) {
+	t.Parallel()
 	one, two := replicas(t)
 	one.mustPost("/set-serverside?key=cart&value=mug")
 	before := two.copied()
@@ -83,6 +86,7 @@ func TestALoginInOneReplicaEndsTheSessionBeforeInTheOther(t *testing.T) {
 }
 
 func TestOfParallelPopsAtTwoReplicasOneWins(t *testing.T) {
+	t.Parallel()
 	one, two := replicas(t)
 	one.mustPost("/set-serverside?key=state&value=xyz")
 	var won atomic.Int32

@@ -104,6 +104,7 @@ func (v *regular) comes() {
 }
 
 func TestKeysRollOverWhileNobodyLosesTheirSession(t *testing.T) {
+	t.Parallel()
 	shared(t, func(t *testing.T, e engine, store string) {
 		m := newMachines(t, e, store)
 		var visitors []*regular

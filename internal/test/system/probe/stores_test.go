@@ -29,29 +29,35 @@ type engine struct {
 	name string
 	// replicas is how many probes can share the store.
 	replicas int
-	// url starts the servers and returns the store's URL; "" where it says that
-	// there are none.
+	// url starts the servers, if they do not run yet, and returns the store's URL;
+	// "" where it says that there are none. Other tests may use the same servers,
+	// with keys of their own, so that none meets a session of another one.
 	url func(t *testing.T) string
 }
+
+var (
+	postgres     = sync.OnceValue(func() *servers.Server { return servers.Postgres(&common) })
+	redisCluster = sync.OnceValue(func() []*servers.Server { return servers.RedisCluster(&common, 3) })
+	// datastore is nil where there is no emulator.
+	datastore = sync.OnceValue(func() *servers.Server { return servers.Datastore(&common) })
+)
 
 var engines = []engine{
 	{"memory", 1, func(*testing.T) string { return "memory:" }},
 	{"sqlite", 3, func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "sessions.db") }},
-	{"postgres", 3, func(t *testing.T) string { return servers.Postgres(t).PostgresURL() }},
+	{"postgres", 3, func(t *testing.T) string { return postgres().NewDatabase(t) }},
 	{"redis", 3, func(t *testing.T) string { return "redis://" + servers.Redis(t).Addr }},
-	{"rediscluster", 3, func(t *testing.T) string {
+	{"rediscluster", 3, func(*testing.T) string {
 		var hosts []string
-		for _, s := range servers.RedisCluster(t, 3)[:3] {
+		for _, s := range redisCluster()[:3] {
 			hosts = append(hosts, s.Addr)
 		}
 		return "rediscluster://" + strings.Join(hosts, ",")
 	}},
-	{"datastore", 3, func(t *testing.T) string {
-		s := servers.Datastore(t)
-		if s == nil {
+	{"datastore", 3, func(*testing.T) string {
+		if datastore() == nil {
 			return ""
 		}
-		t.Setenv("DATASTORE_EMULATOR_HOST", s.Addr)
 		return "datastore://probe-test"
 	}},
 	{"memcached", 3, func(t *testing.T) string { return "memcached://" + servers.Memcached(t, 64).Addr + "?timeout=10s" }},
@@ -113,8 +119,10 @@ func (s *site) count(name string) (n int) {
 }
 
 func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
+	t.Parallel()
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
 			store := e.url(t)
 			if store == "" {
 				return // servers has said that nothing is tested
@@ -363,11 +371,13 @@ func readsComeFromTheCaches(t *testing.T, s *site) {
 }
 
 func TestASharedCacheServesReplicasThatHaveNotSeenTheSession(t *testing.T) {
+	t.Parallel()
 	for name, cache := range map[string]string{
 		"memcached": "memcached://" + servers.Memcached(t, 64).Addr + "?timeout=10s",
 		"redis":     "redis://" + servers.Redis(t, "--save", "", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru").Addr,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			e := engines[1]
 			s := newSite(t, e, e.url(t), "-cache", cache, "-max-stale", "1h")
 			s.visitor.mustPost("/set-serverside?key=k&value=v")
@@ -385,6 +395,7 @@ func TestASharedCacheServesReplicasThatHaveNotSeenTheSession(t *testing.T) {
 }
 
 func TestMaxStaleIsTheAgeOfCopiesInASharedCache(t *testing.T) {
+	t.Parallel()
 	cache := servers.Redis(t)
 	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "redis://"+cache.Addr, "-max-stale", "1h")
 	b := newBrowser(t, p.Base)
@@ -398,6 +409,7 @@ func TestMaxStaleIsTheAgeOfCopiesInASharedCache(t *testing.T) {
 }
 
 func TestACacheThatIsNotThereAtTheStartIsUsedOnceItIs(t *testing.T) {
+	t.Parallel()
 	cache := servers.Memcached(t, 64)
 	cache.Kill()
 	p := startProcess(t, "-insecure", "-store", "memory:", "-cache", "memcached://"+cache.Addr)
@@ -415,6 +427,7 @@ func TestACacheThatIsNotThereAtTheStartIsUsedOnceItIs(t *testing.T) {
 }
 
 func TestACacheThatDiesCostsNothingButItsHits(t *testing.T) {
+	t.Parallel()
 	cache := servers.Memcached(t, 64)
 	e := engines[1]
 	s := newSite(t, e, e.url(t), "-cache", "memory:1048576", "-cache", "memcached://"+cache.Addr)
