@@ -13,6 +13,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/programs"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/sojourntest"
 	"github.com/sojourn-go/sojourn/store"
@@ -23,7 +24,14 @@ import (
 
 var built programs.Built
 
-func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
+// common are the servers of all tests.
+var common servers.Package
+
+func TestMain(m *testing.M) {
+	status := built.Main(m)
+	common.Close()
+	os.Exit(status)
+}
 
 func buildCommand() (string, error) { return built.Program(".", "sojourn") }
 
@@ -173,6 +181,7 @@ func ended(rec *store.Record) {
 }
 
 func TestHelpIsThereForEverything(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{
 		{},
 		{"--help"},
@@ -218,6 +227,7 @@ func TestHelpIsThereForEverything(t *testing.T) {
 }
 
 func TestMistakesOnTheCommandLineAreStatus2(t *testing.T) {
+	t.Parallel()
 	handle := strings.Repeat("a", 26)
 	keys := call{env: []string{"SOJOURN_KEYS=" + keys.Generate()}}
 	for _, tt := range []struct {
@@ -255,6 +265,7 @@ func TestMistakesOnTheCommandLineAreStatus2(t *testing.T) {
 }
 
 func TestWhatIsNotThereIsStatus1AndIsNotMade(t *testing.T) {
+	t.Parallel()
 	missing := filepath.Join(t.TempDir(), "no", "sessions.db")
 	s := newService(t, sojourn.Config{})
 	handle := strings.Repeat("a", 26)
@@ -283,12 +294,14 @@ func TestWhatIsNotThereIsStatus1AndIsNotMade(t *testing.T) {
 }
 
 func TestAPasswordInAStoreURLIsNotRepeated(t *testing.T) {
+	t.Parallel()
 	if r := sojournCommand(t, "ls", "--store", "mysql://root:hunter2@db/sessions"); strings.Contains(r.stderr, "hunter2") {
 		t.Errorf("it says %q", r.stderr)
 	}
 }
 
 func TestAFileThatIsNoDatabaseIsRefused(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "notes.txt")
 	for name, text := range map[string]string{"empty": "", "text": strings.Repeat("some notes\n", 100)} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -303,6 +316,7 @@ func TestAFileThatIsNoDatabaseIsRefused(t *testing.T) {
 }
 
 func TestTheStoreMayBeNamedInTheEnvironment(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	env := call{env: []string{"SOJOURN_STORE=" + s.store}}
@@ -315,6 +329,7 @@ func TestTheStoreMayBeNamedInTheEnvironment(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
+	t.Parallel()
 	if r := sojournCommand(t, "version").ok(t); !strings.HasPrefix(r.stdout, "sojourn ") || !strings.Contains(r.stdout, "go1.") {
 		t.Errorf("got %q", r.stdout)
 	}

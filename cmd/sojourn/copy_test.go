@@ -114,6 +114,7 @@ func (v *visitor) mustBeAt(t *testing.T, site *sitetest.Site, name string) {
 // TestAMoveFromStoreToStoreUnderWrites is a service whose sessions move on and
 // on. Its visitors never notice, whatever happens to the command.
 func TestAMoveFromStoreToStoreUnderWrites(t *testing.T) {
+	t.Parallel()
 	urls, c := engines(t)
 	back := "sqlite:" + filepath.Join(t.TempDir(), "back.db")
 	route := []string{urls["sqlite"], urls["postgres"], urls["redis"], urls["rediscluster"]}
@@ -358,6 +359,7 @@ func (m *move) live(t *testing.T, id store.ID) bool {
 }
 
 func TestACopyIsTheRecordAsItIs(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	rec := plain("a")
 	rec.Version, rec.SaveIDs, rec.User = 1234, []store.SaveID{9, 8, 7, 6, 5, 4, 3, 2}, store.UserHash{1, 2, 3}
@@ -397,6 +399,7 @@ func TestACopyIsTheRecordAsItIs(t *testing.T) {
 }
 
 func TestWhatIsOverIsNotCopied(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	rec := plain("expired")
 	rec.Deadline = time.Now().Add(-time.Minute)
@@ -410,6 +413,7 @@ func TestWhatIsOverIsNotCopied(t *testing.T) {
 }
 
 func TestALogoutInTheOldStoreIsFinalInTheNewOne(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	before, between, long := plain("before"), plain("between"), plain("long ago")
 	for _, rec := range []store.Record{before, between, long} {
@@ -447,6 +451,7 @@ func TestALogoutInTheOldStoreIsFinalInTheNewOne(t *testing.T) {
 }
 
 func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	recs := map[string]store.Record{}
 	for _, name := range []string{"untouched", "changed there", "changed here", "changed in both", "changed often in both", "ended there", "ended here", "left"} {
@@ -507,6 +512,7 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 }
 
 func TestACopyRefusesANewStoreThatIsInUse(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	m.save(t, m.from, plain("a"), store.Base{})
 	foreign := m.save(t, m.to, plain("b"), store.Base{})
@@ -517,6 +523,7 @@ func TestACopyRefusesANewStoreThatIsInUse(t *testing.T) {
 }
 
 func TestACopyRefusesToReplaceWhatSomebodyElseHasChanged(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	rec := m.save(t, m.from, plain("a"), store.Base{})
 	m.copies(t)
@@ -525,6 +532,7 @@ func TestACopyRefusesToReplaceWhatSomebodyElseHasChanged(t *testing.T) {
 }
 
 func TestADryRunChangesNothing(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	rec := m.save(t, m.from, plain("a"), store.Base{})
 	if n := m.copies(t, "--dry-run"); n.Inserted != 1 || !n.DryRun || m.live(t, rec.ID) {
@@ -555,6 +563,7 @@ func TestADryRunChangesNothing(t *testing.T) {
 }
 
 func TestMistakesInACopy(t *testing.T) {
+	t.Parallel()
 	m := newMove(t)
 	m.save(t, m.from, plain("a"), store.Base{})
 	from, to := m.args[0], m.args[1]
@@ -594,6 +603,7 @@ func TestMistakesInACopy(t *testing.T) {
 }
 
 func TestTheStateHoldsNoPassword(t *testing.T) {
+	t.Parallel()
 	for url, want := range map[string]string{
 		"sqlite:data/a@b.db":                                          "sqlite:data/a@b.db",
 		"postgres://u:hunter2@h:1/db?sslmode=disable":                 "postgres://h:1/db?sslmode=disable",
@@ -645,6 +655,7 @@ func passOf(t *testing.T, from, to store.Store) (tally, string, error) {
 }
 
 func TestAWalkBeginsAgainWhenTheServersChange(t *testing.T) {
+	t.Parallel()
 	for changes, works := range map[int]bool{1: true, restarts: true, restarts + 1: false} {
 		from, to := &moody{Store: memory.New(), changes: changes}, memory.New()
 		for i := range 7 {
@@ -663,6 +674,7 @@ func TestAWalkBeginsAgainWhenTheServersChange(t *testing.T) {
 }
 
 func TestAPassGoesOnWhereItWasInterrupted(t *testing.T) {
+	t.Parallel()
 	from, to := &moody{Store: memory.New()}, memory.New()
 	for i := range 10 {
 		if err := from.Save(t.Context(), plain(fmt.Sprint(i)), store.Base{}); err != nil {
@@ -699,6 +711,7 @@ func TestAPassGoesOnWhereItWasInterrupted(t *testing.T) {
 }
 
 func TestASessionThatIsTooLargeIsNamedAndTheOthersAreCopied(t *testing.T) {
+	t.Parallel()
 	from, to := memory.New(), &moody{Store: memory.New()}
 	large := plain("large")
 	large.Data = make([]byte, 200)

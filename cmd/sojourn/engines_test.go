@@ -1,20 +1,45 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
-// emulated returns calls with the variables that the command needs for a store,
-// and sets them for the test, too.
-func emulated(t *testing.T, s *servers.Server) call {
-	t.Helper()
-	t.Setenv("DATASTORE_EMULATOR_HOST", s.Addr)
-	return call{env: []string{"DATASTORE_EMULATOR_HOST=" + s.Addr}}
+// Servers that all tests share.
+var (
+	postgres     = sync.OnceValue(func() *servers.Server { return servers.Postgres(&common) })
+	redisCluster = sync.OnceValue(func() []*servers.Server { return servers.RedisCluster(&common, 3) })
+	// emulator is nil where there is none. Both this process and the command find
+	// it in their environment.
+	emulator = sync.OnceValue(func() *servers.Server {
+		s := servers.Datastore(&common)
+		if s != nil {
+			os.Setenv(emulatorHost, s.Addr)
+		}
+		return s
+	})
+	serial atomic.Int64
+)
+
+const emulatorHost = "DATASTORE_EMULATOR_HOST"
+
+// own returns a name that no other caller gets.
+func own(name string) string { return fmt.Sprintf("%s-%d", name, serial.Add(1)) }
+
+// emulated is how to call the command for a store in the emulator, if there is one.
+func emulated() call {
+	if emulator() == nil {
+		return call{}
+	}
+	return call{env: []string{emulatorHost + "=" + emulator().Addr}}
 }
 
 // engines returns the URLs of empty stores on real servers, all that can list
@@ -22,27 +47,27 @@ func emulated(t *testing.T, s *servers.Server) call {
 func engines(t *testing.T) (map[string]string, call) {
 	t.Helper()
 	var cluster []string
-	for _, s := range servers.RedisCluster(t, 3)[:3] {
+	for _, s := range redisCluster()[:3] {
 		cluster = append(cluster, s.Addr)
 	}
 	urls := map[string]string{
 		"sqlite":       "sqlite:" + filepath.Join(t.TempDir(), "sessions.db"),
-		"postgres":     servers.Postgres(t).PostgresURL(),
+		"postgres":     postgres().NewDatabase(t),
 		"redis":        "redis://" + servers.Redis(t).Addr,
-		"rediscluster": "rediscluster://" + strings.Join(cluster, ","),
+		"rediscluster": "rediscluster://" + strings.Join(cluster, ",") + "?prefix=" + own("test"),
 	}
-	c := call{}
-	if s := servers.Datastore(t); s != nil {
-		c = emulated(t, s)
-		urls["datastore"] = "datastore://sojourn-test"
+	if emulator() != nil {
+		urls["datastore"] = "datastore://" + own("sojourn-test")
 	}
-	return urls, c
+	return urls, emulated()
 }
 
 func TestEveryStoreCanBeLookedAt(t *testing.T) {
+	t.Parallel()
 	urls, c := engines(t)
 	for name, url := range urls {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newServiceOn(t, url, sojourn.Config{})
 			ada, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 			s.visit(t, func(session *sojourn.Session) { cart.Set(session, []string{"mug"}) })
@@ -85,6 +110,7 @@ func TestEveryStoreCanBeLookedAt(t *testing.T) {
 }
 
 func TestMemcachedAloneCanOnlyShowASession(t *testing.T) {
+	t.Parallel()
 	url := "memcached://" + servers.Memcached(t, 64).Addr + "?timeout=10s"
 	s := newServiceOn(t, url, sojourn.Config{})
 	ada, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
@@ -99,6 +125,7 @@ func TestMemcachedAloneCanOnlyShowASession(t *testing.T) {
 }
 
 func TestAStoreThatIsNotThereIsStatus1(t *testing.T) {
+	t.Parallel()
 	for _, url := range []string{
 		"redis://root:hunter2@127.0.0.1:1", "postgres://root:hunter2@127.0.0.1:1/app", "memcached://127.0.0.1:1",
 		"sqlite:" + filepath.Join(t.TempDir(), "sessions.db"),
@@ -108,6 +135,6 @@ func TestAStoreThatIsNotThereIsStatus1(t *testing.T) {
 			t.Errorf("it repeats the password: %s", r.stderr)
 		}
 	}
-	url := servers.Postgres(t).PostgresURL()
+	url := postgres().NewDatabase(t)
 	sojournCommand(t, "ls", "--store", url).refused(t, exitFailed, "no table for sessions yet")
 }

@@ -84,6 +84,7 @@ func cookieValue(t *testing.T, header, name string) string {
 }
 
 func TestInspectOpensASessionInACookie(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	handle, cookies := s.visit(t, func(session *sojourn.Session) {
 		theme.Set(session, "dark-and-secret")
@@ -108,6 +109,7 @@ func TestInspectOpensASessionInACookie(t *testing.T) {
 }
 
 func TestInspectShowsValuesOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	_, cookies := s.visit(t, func(session *sojourn.Session) {
 		theme.Set(session, "dark-and-secret")
@@ -133,6 +135,7 @@ func TestInspectShowsValuesOnlyWhenAsked(t *testing.T) {
 }
 
 func TestInspectOpensAReferenceAndItsRecord(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	handle, cookies := s.visit(t, func(session *sojourn.Session) {
 		session.Login("ada")
@@ -156,6 +159,7 @@ func TestInspectOpensAReferenceAndItsRecord(t *testing.T) {
 }
 
 func TestInspectOpensARecordByItsHandle(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{Name: "staff"})
 	handle, _ := s.visit(t, func(session *sojourn.Session) {
 		session.Login("ada")
@@ -176,6 +180,7 @@ func TestInspectOpensARecordByItsHandle(t *testing.T) {
 }
 
 func TestInspectWarnsWhenTheStoreHasNoSuchSession(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	_, cookies := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	elsewhere := newService(t, sojourn.Config{})
@@ -186,6 +191,7 @@ func TestInspectWarnsWhenTheStoreHasNoSuchSession(t *testing.T) {
 }
 
 func TestInspectNeverPrintsTheIdentifier(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	_, stored := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	_, inline := s.visit(t, func(session *sojourn.Session) { theme.Set(session, "dark") })
@@ -237,6 +243,7 @@ func TestInspectNeverPrintsTheIdentifier(t *testing.T) {
 }
 
 func TestInspectTakesACookieInEveryForm(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	handle, header := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	value := cookieValue(t, header, "__Host-session")
@@ -272,6 +279,7 @@ func TestInspectTakesACookieInEveryForm(t *testing.T) {
 }
 
 func TestInspectJoinsNumberedCookies(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{Mode: sojourn.CookieOnly, InlineLimit: 15000})
 	long := strings.Repeat("abc", 3000)
 	handle, cookies := s.visit(t, func(session *sojourn.Session) { theme.Set(session, long) })
@@ -287,6 +295,7 @@ func TestInspectJoinsNumberedCookies(t *testing.T) {
 }
 
 func TestInspectSaysWhatIsWrongWithACookie(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	_, header := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	value := cookieValue(t, header, "__Host-session")
@@ -331,6 +340,7 @@ func flip(c byte) string {
 }
 
 func TestInspectSaysThatAKeyIsOutdated(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	_, cookies := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	text, err := os.ReadFile(s.keys)

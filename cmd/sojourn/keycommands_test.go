@@ -101,6 +101,7 @@ func keysOf(entries ...string) string {
 }
 
 func TestARollOutGoesThroughItsStages(t *testing.T) {
+	t.Parallel()
 	path := newKeyFile(t)
 	ring, err := sojourn.LoadKeyFile(path)
 	if err != nil {
@@ -134,6 +135,7 @@ func TestARollOutGoesThroughItsStages(t *testing.T) {
 }
 
 func TestEachStageSaysWhatIsNextAndHowLongToWait(t *testing.T) {
+	t.Parallel()
 	path := newKeyFile(t)
 	// On a busy machine a second may have passed since.
 	waits := func(text string, around ...string) bool {
@@ -160,6 +162,7 @@ func TestEachStageSaysWhatIsNextAndHowLongToWait(t *testing.T) {
 }
 
 func TestOneStageCannotBeTakenForAnother(t *testing.T) {
+	t.Parallel()
 	path := newKeyFile(t)
 	id := keysJSONOf(t, "list", path).Keys[0].ID
 	before := read(t, path)
@@ -188,6 +191,7 @@ func TestOneStageCannotBeTakenForAnother(t *testing.T) {
 }
 
 func TestAChangeKeepsModeCommentsAndLinks(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path, link := filepath.Join(dir, "real.keys"), filepath.Join(dir, "link.keys")
 	first, index := entryOf("active", time.Hour), entryOf("index", time.Hour)
@@ -225,6 +229,7 @@ func TestAChangeKeepsModeCommentsAndLinks(t *testing.T) {
 }
 
 func TestKeysInOneLineAreChangedOneByOne(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys")
 	one, two, three := entryOf("active", 3*time.Hour), entryOf("active", 2*time.Hour), entryOf("published", time.Hour)
 	write(t, path, "entries:4 "+entryOf("index", time.Hour)+","+one+"\t"+two+" "+three)
@@ -243,6 +248,7 @@ func TestKeysInOneLineAreChangedOneByOne(t *testing.T) {
 }
 
 func TestTheKeyThatStandsInForAnIndexEntryStays(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys")
 	write(t, path, keysOf(entryOf("retired", 9000*time.Hour), entryOf("active", time.Hour)))
 	keysCommand(t, "remove", path, "--lifetime", "0s", "--reload", "0s").refused(t, exitFailed, "no index entry")
@@ -252,6 +258,7 @@ func TestTheKeyThatStandsInForAnIndexEntryStays(t *testing.T) {
 }
 
 func TestANewKeyIsTheNewestEvenIfAClockWasWrong(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys")
 	write(t, path, keysOf(entryOf("index", 0), entryOf("active", -48*time.Hour)))
 	keysCommand(t, "add", path).ok(t)
@@ -261,6 +268,7 @@ func TestANewKeyIsTheNewestEvenIfAClockWasWrong(t *testing.T) {
 }
 
 func TestCheckFindsWhatIsWrongOrRisky(t *testing.T) {
+	t.Parallel()
 	index := "entries:2 " + entryOf("index", time.Hour) + "\n"
 	three := "entries:3 " + entryOf("index", time.Hour) + "\n"
 	for name, tt := range map[string]struct {
@@ -307,6 +315,7 @@ func TestCheckFindsWhatIsWrongOrRisky(t *testing.T) {
 }
 
 func TestCheckHasNothingToSayAboutAGoodFile(t *testing.T) {
+	t.Parallel()
 	path := newKeyFile(t)
 	if r := keysCommand(t, "check", path).ok(t); r.stdout != path+" is fine\n" {
 		t.Errorf("got %q", r.stdout)
@@ -327,6 +336,7 @@ func TestCheckHasNothingToSayAboutAGoodFile(t *testing.T) {
 
 // A service may read the file at any moment: it is never half of one.
 func TestAKeyFileIsReplacedAllAtOnce(t *testing.T) {
+	t.Parallel()
 	path := newKeyFile(t)
 	stop, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -360,6 +370,7 @@ func TestAKeyFileIsReplacedAllAtOnce(t *testing.T) {
 
 // Somebody edits the file by hand while a command is at work.
 func TestAChangeMeanwhileIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	path := newKeyFile(t)
 	file, err := readKeys(path)
 	if err != nil {
@@ -378,6 +389,7 @@ func TestAChangeMeanwhileIsNotOverwritten(t *testing.T) {
 
 // Users' sessions are found with a key that must not change: no edit can do that.
 func TestAnEditThatChangesTheIndexKeyIsRefused(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys")
 	write(t, path, keysOf(entryOf("retired", 9000*time.Hour), entryOf("active", time.Hour)))
 	file, err := readKeys(path)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestKeygenPrintsOneNewEntry(t *testing.T) {
+	t.Parallel()
 	one, two := sojournCommand(t, "keygen").ok(t).stdout, sojournCommand(t, "keygen").ok(t).stdout
 	if one == two {
 		t.Error("two keys are the same")
@@ -25,6 +26,7 @@ func TestKeygenPrintsOneNewEntry(t *testing.T) {
 }
 
 func TestKeygenMakesKeysOfEachState(t *testing.T) {
+	t.Parallel()
 	var text string
 	for _, state := range []string{"active", "published", "index"} {
 		entry := sojournCommand(t, "keygen", "--state", state).ok(t).stdout
@@ -41,6 +43,7 @@ func TestKeygenMakesKeysOfEachState(t *testing.T) {
 }
 
 func TestKeygenMakesAKeyFileForItsOwnerOnly(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "new", "session.keys")
 	if r := sojournCommand(t, "keygen", "-file", path).ok(t); !strings.Contains(r.stdout, path) || strings.Contains(r.stdout, "active:") {
 		t.Errorf("got %q", r.stdout)
@@ -54,6 +57,7 @@ func TestKeygenMakesAKeyFileForItsOwnerOnly(t *testing.T) {
 }
 
 func TestKeygenNeverOverwrites(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "session.keys")
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
@@ -71,6 +75,7 @@ func TestKeygenNeverOverwrites(t *testing.T) {
 }
 
 func TestKeysMayComeFromTheEnvironment(t *testing.T) {
+	t.Parallel()
 	text := keys.Generate()
 	keys, err := sojourn.ParseKeys(text)
 	if err != nil {
@@ -91,6 +96,7 @@ func TestKeysMayComeFromTheEnvironment(t *testing.T) {
 }
 
 func TestAKeyFileThatEverybodyCanReadIsWarnedAbout(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	handle, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	if err := os.Chmod(s.keys, 0o644); err != nil {
@@ -103,6 +109,7 @@ func TestAKeyFileThatEverybodyCanReadIsWarnedAbout(t *testing.T) {
 }
 
 func TestABadKeyFileIsRefusedWithoutRepeatingIt(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys")
 	for name, text := range map[string]string{
 		"no key":    "# nothing\n",

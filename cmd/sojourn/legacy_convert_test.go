@@ -128,7 +128,7 @@ func oldSites(t *testing.T) map[string]*oldSite {
 		})
 	}
 
-	postgres := servers.Postgres(t).PostgresURL()
+	postgres := postgres().NewDatabase(t)
 	sqlite := filepath.Join(t.TempDir(), "old.db")
 	for name, database := range map[string]struct {
 		driver, name, url string
@@ -167,9 +167,9 @@ func oldSites(t *testing.T) map[string]*oldSite {
 		}
 	}
 
-	if server := servers.Datastore(t); server != nil {
-		t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
-		client, err := datastore.NewClient(t.Context(), "old-shop")
+	if emulator() != nil {
+		project := own("old-shop")
+		client, err := datastore.NewClient(t.Context(), project)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,8 +179,9 @@ func oldSites(t *testing.T) map[string]*oldSite {
 			"gae-sessions":   `{"secret": "a secret of at least 32 bytes, for it is", "cookie_only_threshold": 0, "lifetime": 3600}`,
 			"beaker-session": fmt.Sprintf(beakerConfig, "ext:google"),
 		} {
-			add(system+" in Datastore", &oldSite{system: system, config: config, from: "datastore://old-shop"}, func(on *backends) {
-				on.App, on.Datastore = "s~old-shop", clouddatastore.New(client, "s~old-shop", "")
+			add(system+" in Datastore", &oldSite{system: system, config: config, from: "datastore://" + project}, func(on *backends) {
+				on.App = "s~" + project
+				on.Datastore = clouddatastore.New(client, on.App, "")
 			})
 		}
 	}
@@ -217,6 +218,7 @@ func (s *service) convert(t *testing.T, o *oldSite, more ...string) (n converted
 }
 
 func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
+	t.Parallel()
 	for name, o := range oldSites(t) {
 		t.Run(name, func(t *testing.T) {
 			ada := o.visitor(t, "ada", time.Now().Add(-time.Minute))
@@ -274,17 +276,17 @@ func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
 // Sessions of gaeutilities are never written by Go: these are entities as Python
 // makes them.
 func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
-	server := servers.Datastore(t)
-	if server == nil {
+	t.Parallel()
+	if emulator() == nil {
 		return // which was said
 	}
-	t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
-	client, err := datastore.NewClient(t.Context(), "old-shop")
+	project := own("old-shop")
+	client, err := datastore.NewClient(t.Context(), project)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	const app = "s~old-shop"
+	app := "s~" + project
 	token := func(id int64, n int) string {
 		key := appengine.Key{App: app, Path: []appengine.Element{{Kind: gaeutilities.Kind, ID: id}}}
 		return fmt.Sprintf("%s_%032x", key.Encode(), n)
@@ -314,7 +316,7 @@ func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 	put(1, time.Now().Add(-time.Minute), "visits", int64(3))
 	put(2, time.Now().Add(-25*time.Hour), "visits", int64(9))
 
-	o := &oldSite{system: "gaeutilities", config: `{}`, from: "datastore://old-shop", more: []string{"--app", app}, on: emptyBackends()}
+	o := &oldSite{system: "gaeutilities", config: `{}`, from: "datastore://" + project, more: []string{"--app", app}, on: emptyBackends()}
 	o.on.Entities = clouddatastore.NewGaeutilities(client, app, "")
 	known, err := openLegacy(o.system, json.RawMessage(o.config), o.on)
 	if err != nil {
@@ -334,6 +336,7 @@ func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 }
 
 func TestKeysOfOthersInRedisAreNoSessions(t *testing.T) {
+	t.Parallel()
 	o := oldSites(t)["beaker-session in Redis"]
 	o.visitor(t, "ada", time.Now())
 	for _, key := range []string{"beaker_cache:abcdefabcdefabcdefabcdefabcdefab:page", "other:abc:session"} {
@@ -349,6 +352,7 @@ func TestKeysOfOthersInRedisAreNoSessions(t *testing.T) {
 }
 
 func TestWhatHasExpiredOrIsBrokenIsCountedAndNotConverted(t *testing.T) {
+	t.Parallel()
 	o := oldSites(t)["beaker-session in files"]
 	o.visitor(t, "ada", time.Now().Add(-2*time.Hour))
 	o.visitor(t, "ben", time.Now())
@@ -373,6 +377,7 @@ func TestWhatHasExpiredOrIsBrokenIsCountedAndNotConverted(t *testing.T) {
 
 // Sessions that the real Beaker has written, with the cookies that it has set.
 func TestRecordedSessionsAreConverted(t *testing.T) {
+	t.Parallel()
 	tested := 0
 	for _, c := range recordedCases(t) {
 		var config struct {
@@ -430,6 +435,7 @@ func recordedFiles(t *testing.T, folder string, c *vectors.Case) {
 }
 
 func TestConvertingGoesOnAfterAnInterruption(t *testing.T) {
+	t.Parallel()
 	o := oldSites(t)["beaker-session in files"]
 	for range 20 {
 		o.visitor(t, "ada", time.Now())
@@ -459,7 +465,7 @@ func TestWhatCannotBeListedIsSaid(t *testing.T) {
 		{"beaker-session", `{"options": {"type": "file", "secret": "x"}}`, "redis://localhost", "are not in a redis: store"},
 		{"gaeutilities", `{}`, "datastore://p", "--app"},
 	} {
-		t.Setenv("DATASTORE_EMULATOR_HOST", "127.0.0.1:1")
+		t.Setenv(emulatorHost, "127.0.0.1:1")
 		inProcess(t, "legacy", "count", "--system", c.system, "--config", c.config, "--from", c.from).refused(t, exitUsage, c.says)
 	}
 	keys := newService(t, sojourn.Config{})
@@ -477,6 +483,7 @@ func TestWhatCannotBeListedIsSaid(t *testing.T) {
 }
 
 func TestInspectKnowsTheGoLibraries(t *testing.T) {
+	t.Parallel()
 	o := &oldSite{system: systemGorilla, config: `{"name": "s", "keys": [{"hash": "a secret of the old application!"}]}`, on: emptyBackends()}
 	header := o.visitor(t, "ada", time.Now())
 	var found map[string]any

@@ -104,6 +104,7 @@ type verdictJSON struct {
 }
 
 func TestLegacyCheckJudgesEveryRecordedSession(t *testing.T) {
+	t.Parallel()
 	cases := recordedCases(t)
 	r := sojournCommand(t, append([]string{"legacy", "check"}, recordings(t)...)...).ok(t)
 	verdicts := jsonLines[verdictJSON](t, r.stdout)
@@ -129,6 +130,7 @@ func TestLegacyCheckJudgesEveryRecordedSession(t *testing.T) {
 }
 
 func TestRecordedSessionsMayComeOnStandardInput(t *testing.T) {
+	t.Parallel()
 	file := recordings(t)[0]
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -144,6 +146,7 @@ func TestRecordedSessionsMayComeOnStandardInput(t *testing.T) {
 }
 
 func TestWhatLegacyWriteWritesIsReadBackTheSame(t *testing.T) {
+	t.Parallel()
 	r := sojournCommand(t, append([]string{"legacy", "write"}, recordings(t)...)...).ok(t)
 	written := jsonLines[vectors.Written](t, r.stdout)
 
@@ -194,6 +197,7 @@ func sentBack(fields []string) []string {
 }
 
 func TestAFileThatHoldsNoRecordedSessionsIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"text":            "some notes\n",
@@ -220,6 +224,7 @@ func TestAFileThatHoldsNoRecordedSessionsIsRefused(t *testing.T) {
 }
 
 func TestABadFileDoesNotKeepTheOthersFromBeingChecked(t *testing.T) {
+	t.Parallel()
 	good, missing := recordings(t)[0], filepath.Join(t.TempDir(), "missing.json")
 	want := sojournCommand(t, "legacy", "check", good).ok(t).stdout
 	r := sojournCommand(t, "legacy", "check", missing, good)
@@ -253,6 +258,7 @@ func inspectRecorded(t *testing.T, c *vectors.Case, args ...string) result {
 }
 
 func TestLegacyInspectShowsNamesAndKindsAndOnRequestValues(t *testing.T) {
+	t.Parallel()
 	for _, system := range []string{"webapp2-securecookie", "gae-sessions", "beaker-cookie", "gaeutilities"} {
 		t.Run(system, func(t *testing.T) {
 			c := recorded(t, system, func(c *vectors.Case) bool {
@@ -291,6 +297,7 @@ func TestLegacyInspectShowsNamesAndKindsAndOnRequestValues(t *testing.T) {
 }
 
 func TestLegacyInspectNamesEveryKind(t *testing.T) {
+	t.Parallel()
 	seen := map[string]bool{}
 	for _, c := range recordedCases(t) {
 		if !c.Expect.Valid || c.CookieHeader == nil {
@@ -320,6 +327,7 @@ func TestLegacyInspectNamesEveryKind(t *testing.T) {
 }
 
 func TestLegacyInspectSaysWhyACookieIsRefused(t *testing.T) {
+	t.Parallel()
 	genuine := recorded(t, "webapp2-securecookie", valid)
 	aged := *genuine
 	aged.Config = json.RawMessage(strings.TrimSuffix(strings.TrimSpace(string(genuine.Config)), "}") + `,"max_age":60}`)
@@ -343,6 +351,7 @@ func TestLegacyInspectSaysWhyACookieIsRefused(t *testing.T) {
 }
 
 func TestLegacyInspectSaysThatASessionIsKeptElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, system := range []string{"webapp2-memcache", "webapp2-ndb", "gae-sessions", "beaker-session", "gaeutilities", "diy-memcache"} {
 		c := recorded(t, system, func(c *vectors.Case) bool { return valid(c) && len(c.Storage) > 0 })
 		var got legacyFindingJSON
@@ -357,6 +366,7 @@ func TestLegacyInspectSaysThatASessionIsKeptElsewhere(t *testing.T) {
 }
 
 func TestLegacyInspectReadsFiles(t *testing.T) {
+	t.Parallel()
 	c := recorded(t, "gae-sessions", func(c *vectors.Case) bool { return valid(c) && len(c.Storage) == 0 && len(c.SetCookie) > 1 })
 	dir := t.TempDir()
 	config, cookie := filepath.Join(dir, "config.json"), filepath.Join(dir, "cookie.txt")
@@ -383,6 +393,7 @@ func TestLegacyInspectReadsFiles(t *testing.T) {
 }
 
 func TestLegacyInspectRefusesWhatIsNoConfiguration(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "config.json")
 	if err := os.WriteFile(path, []byte(`["hunter2"]`), 0o600); err != nil {
 		t.Fatal(err)
@@ -406,6 +417,7 @@ func TestLegacyInspectRefusesWhatIsNoConfiguration(t *testing.T) {
 }
 
 func TestLegacyInspectPrintsNoSecretAndNoIdentifier(t *testing.T) {
+	t.Parallel()
 	type class struct{ system, reason string }
 	done := map[class]bool{}
 	for _, c := range recordedCases(t) {

@@ -9,7 +9,6 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // older takes a database back to the schema of the first release.
@@ -33,6 +32,7 @@ func migrated(t *testing.T, r result) (m schemaJSON) {
 }
 
 func TestMigrateBringsTheSchemaUpToDate(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	ada, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	older(t, s.store)
@@ -58,7 +58,8 @@ func TestMigrateBringsTheSchemaUpToDate(t *testing.T) {
 }
 
 func TestMigrateMakesTheTableOfPostgreSQL(t *testing.T) {
-	url := servers.Postgres(t).PostgresURL()
+	t.Parallel()
+	url := postgres().NewDatabase(t)
 	r := sojournCommand(t, "migrate", "--check", url)
 	if r.status != exitFailed || !strings.Contains(r.stdout, "no schema yet") {
 		t.Errorf("--check: %+v", r)
@@ -74,6 +75,7 @@ func TestMigrateMakesTheTableOfPostgreSQL(t *testing.T) {
 }
 
 func TestMigrateOfAStoreWithoutASchemaSaysSo(t *testing.T) {
+	t.Parallel()
 	for _, url := range []string{"redis://127.0.0.1:1", "memcached://127.0.0.1:1", "datastore://project"} {
 		if r := sojournCommand(t, "migrate", url).ok(t); !strings.Contains(r.stdout, "no schema") {
 			t.Errorf("%s: %s", url, r.stdout)
@@ -85,6 +87,7 @@ func TestMigrateOfAStoreWithoutASchemaSaysSo(t *testing.T) {
 }
 
 func TestMigrateMakesNoFile(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	sojournCommand(t, "migrate", "sqlite:"+path).refused(t, exitFailed, "no such store")
 	sojournCommand(t, "migrate").refused(t, exitUsage, "SOJOURN_STORE")

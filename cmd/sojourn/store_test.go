@@ -46,6 +46,7 @@ func handles(rows []rowJSON) []string {
 }
 
 func TestLsListsLiveSessions(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	ada, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	anonymous, _ := s.visit(t, func(session *sojourn.Session) { cart.Set(session, []string{"mug"}) })
@@ -73,6 +74,7 @@ func TestLsListsLiveSessions(t *testing.T) {
 }
 
 func TestLsAllListsWhatIsOverToo(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	want := map[string]string{
 		s.keep(t, "live", func(*store.Record) {}): "live",
@@ -91,6 +93,7 @@ func TestLsAllListsWhatIsOverToo(t *testing.T) {
 }
 
 func TestLsOfAUser(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{Name: "staff"})
 	phone, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	laptop, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
@@ -106,6 +109,7 @@ func TestLsOfAUser(t *testing.T) {
 }
 
 func TestLsSortsAUsersSessionsByLastUse(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	ada, _ := s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	id, err := store.ParseID(ada)
@@ -128,6 +132,7 @@ func TestLsSortsAUsersSessionsByLastUse(t *testing.T) {
 }
 
 func TestLsStopsAtItsLimitAndSaysSo(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	for i := range 120 {
 		s.keep(t, fmt.Sprint(i), func(*store.Record) {})
@@ -147,6 +152,7 @@ func TestLsStopsAtItsLimitAndSaysSo(t *testing.T) {
 }
 
 func TestLsOfNothing(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	if r := sojournCommand(t, "ls", "--store", s.store).ok(t); r.stdout != "no sessions\n" {
 		t.Errorf("as text: %q", r.stdout)
@@ -157,6 +163,7 @@ func TestLsOfNothing(t *testing.T) {
 }
 
 func TestShow(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	// The name contains what neither a handle nor a key's number can contain.
 	handle, _ := s.visit(t, func(session *sojourn.Session) { session.Login("Ada L.") })
@@ -177,6 +184,7 @@ func TestShow(t *testing.T) {
 }
 
 func TestStatsCountsByKind(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	s.visit(t, func(session *sojourn.Session) { cart.Set(session, []string{"mug"}) })
@@ -193,6 +201,7 @@ func TestStatsCountsByKind(t *testing.T) {
 }
 
 func TestSweepRemovesWhatHasBeenOverForLongEnough(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	s.keep(t, "live", func(*store.Record) {})
 	s.keep(t, "just expired", over(10*time.Minute))
@@ -222,6 +231,7 @@ func TestSweepRemovesWhatHasBeenOverForLongEnough(t *testing.T) {
 }
 
 func TestProgressIsShownToSomebodyWhoWatches(t *testing.T) {
+	t.Parallel()
 	for _, watching := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			var screen strings.Builder
@@ -247,6 +257,7 @@ type uncounted struct {
 }
 
 func TestStatsCountsForAStoreThatCannot(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	s.visit(t, func(session *sojourn.Session) { session.Login("ada") })
 	s.keep(t, "expired", over(time.Minute))
@@ -262,6 +273,7 @@ func TestStatsCountsForAStoreThatCannot(t *testing.T) {
 }
 
 func TestAServiceMayUseTheStoreMeanwhile(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{Mode: sojourn.StoredOnly})
 	visits := sojourn.NewKey[int]("visits")
 	handle, _ := s.visit(t, func(session *sojourn.Session) { visits.Set(session, 1) })

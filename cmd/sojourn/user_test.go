@@ -20,7 +20,10 @@ func onEveryStore(t *testing.T, f func(t *testing.T, c call, s *service)) {
 	t.Helper()
 	urls, c := engines(t)
 	for name, url := range urls {
-		t.Run(name, func(t *testing.T) { f(t, c, newServiceOn(t, url, sojourn.Config{})) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, c, newServiceOn(t, url, sojourn.Config{}))
+		})
 	}
 }
 
@@ -67,6 +70,7 @@ func (s *service) whoComes(t *testing.T, cookies string) string {
 }
 
 func TestAUsersSessionsAreListedExportedRevokedAndErased(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, c call, s *service) {
 		one, _ := s.visit(t, func(session *sojourn.Session) {
 			session.Login("ada", "pwd")
@@ -152,6 +156,7 @@ func TestAUsersSessionsAreListedExportedRevokedAndErased(t *testing.T) {
 }
 
 func TestEraseAsksFirst(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	s.visit(t, login("ada"))
 	sojournCommand(t, s.of("erase", "ada")...).refused(t, exitUsage, "--yes")
@@ -174,6 +179,7 @@ func TestEraseAsksFirst(t *testing.T) {
 }
 
 func TestOfAnotherNameOrKeyAUserHasNoSessions(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{Name: "admin"})
 	s.visit(t, login("ada"))
 	if r := sojournCommand(t, s.of("list", "ada")...).ok(t); r.stdout != "no sessions\n" {
@@ -189,6 +195,7 @@ func TestOfAnotherNameOrKeyAUserHasNoSessions(t *testing.T) {
 }
 
 func TestMistakesAboutAUser(t *testing.T) {
+	t.Parallel()
 	s := newService(t, sojourn.Config{})
 	sojournCommand(t, "user", "list").refused(t, exitUsage, "<user>")
 	sojournCommand(t, s.of("list", "")...).refused(t, exitUsage, "which user")
@@ -203,6 +210,7 @@ func TestMistakesAboutAUser(t *testing.T) {
 }
 
 func TestAfterARestoreNobodyIsLoggedIn(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, c call, s *service) {
 		_, ada := s.visit(t, login("ada"))
 		anonymous, _ := s.visit(t, func(session *sojourn.Session) { cart.Set(session, []string{"mug"}) })
