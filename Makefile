@@ -34,8 +34,8 @@ test: $(BIN)/gotestsum ## install what the tests need and run all of them, with 
 	@GO="$(GO)" GOTESTSUM="$(BIN)/gotestsum" scripts/test $(ALL)
 
 .PHONY: test-short
-test-short: ## run the tests that need neither browser nor server, quickly
-	$(GO) test -short $(ALL)
+test-short: ## run the packages whose tests need no other program: neither browser nor server
+	@GO="$(GO)" scripts/test-short $(ALL)
 
 # Without the tests' own packages and programs.
 COVERED = $(shell $(GO) list ./... | grep -v -e /internal/test -e /internal/mutants | paste -sd,)

@@ -5,6 +5,8 @@ import (
 	"crypto/sha3"
 	"encoding/hex"
 	"testing"
+
+	"github.com/sojourn-go/sojourn/internal/test/race"
 )
 
 // sealXAES is XAES-256-GCM as its specification has it: one key, one nonce, one
@@ -52,7 +54,7 @@ func TestXAESMatchesTheAccumulatedVectors(t *testing.T) {
 		{"10 000", 10_000, "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"},
 		{"1 000 000", 1_000_000, "2163ae1445985a30b60585ee67daa55674df06901b890593e824b8a7c885ab15"},
 	} {
-		if testing.Short() && v.iterations > 10_000 {
+		if (race.Enabled || testing.Short()) && v.iterations > 10_000 {
 			continue
 		}
 		t.Run(v.name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sojourn-go/sojourn/internal/test/race"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -87,7 +88,7 @@ func (st *stage) play(t *testing.T, actors map[string]func(ctx context.Context),
 func everyOrder(run func(choices []int) (options []int)) int {
 	var choices []int
 	for n := 1; ; n++ {
-		if (raceDetector || testing.Short()) && n == 100 {
+		if (race.Enabled || testing.Short()) && n == 100 {
 			return n
 		}
 		options := run(choices)
