@@ -9,6 +9,7 @@ import (
 
 	redigo "github.com/gomodule/redigo/redis"
 	"github.com/jackc/pgx/v5"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // work is what an engine has done since its start.
@@ -32,12 +33,12 @@ type engine interface {
 }
 
 type redisEngine struct {
-	*process
+	*servers.Server
 	conn redigo.Conn
 }
 
-func watchRedis(p *process) (redisEngine, error) {
-	conn, err := redigo.Dial("tcp", p.addr)
+func watchRedis(p *servers.Server) (redisEngine, error) {
+	conn, err := redigo.Dial("tcp", p.Addr)
 	return redisEngine{p, conn}, err
 }
 
@@ -60,17 +61,17 @@ func (e redisEngine) work(context.Context) (w work, err error) {
 			return w, fmt.Errorf("INFO: %w", err)
 		}
 	}
-	w.cpu, err = e.cpu()
+	w.cpu, err = e.CPU()
 	return w, err
 }
 
 type postgresEngine struct {
-	*process
+	*servers.Server
 	conn *pgx.Conn
 }
 
-func watchPostgres(ctx context.Context, p *process) (postgresEngine, error) {
-	conn, err := pgx.Connect(ctx, postgresURL(p.addr))
+func watchPostgres(ctx context.Context, p *servers.Server) (postgresEngine, error) {
+	conn, err := pgx.Connect(ctx, p.PostgresURL())
 	if err != nil {
 		return postgresEngine{}, err
 	}
@@ -84,6 +85,6 @@ func (e postgresEngine) work(ctx context.Context) (w work, err error) {
 	if err := e.conn.QueryRow(ctx, sql).Scan(&w.operations, &w.logged); err != nil {
 		return w, err
 	}
-	w.cpu, err = e.cpu()
+	w.cpu, err = e.CPU()
 	return w, err
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // engineOptions say what to measure, and for how long.
@@ -55,13 +57,10 @@ func benchEngines(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	if err := os.Chmod(temp, 0o755); err != nil { // PostgreSQL runs as somebody else
-		return err
-	}
 	if err := printMachine(temp); err != nil {
 		return err
 	}
-	e, watched, stop, err := startEngines(ctx, temp)
+	e, watched, stop, err := startEngines(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,9 +91,12 @@ func benchEngines(ctx context.Context, args []string) error {
 	return nil
 }
 
-// startEngines starts Redis and PostgreSQL.
-func startEngines(ctx context.Context, temp string) (e engines, watched map[string]engine, stop func(), err error) {
-	var stops []func()
+// startEngines starts Redis, with an append-only file that is synced every second,
+// and PostgreSQL as it comes (fsync and synchronous_commit are on), with
+// pg_stat_statements to count what it is asked.
+func startEngines(ctx context.Context) (e engines, watched map[string]engine, stop func(), err error) {
+	running := &servers.Package{}
+	stops := []func(){running.Close}
 	stop = func() {
 		for _, f := range slices.Backward(stops) {
 			f()
@@ -105,18 +107,11 @@ func startEngines(ctx context.Context, temp string) (e engines, watched map[stri
 			stop()
 		}
 	}()
-	r, err := startRedis(ctx, temp)
-	if r != nil {
-		stops = append(stops, r.stop)
-	}
-	if err != nil {
-		return e, nil, nil, err
-	}
-	p, err := startPostgres(ctx, temp)
-	if p != nil {
-		stops = append(stops, p.stop)
-	}
-	if err != nil {
+	var r, p *servers.Server
+	if err := running.Try(func() {
+		r = servers.Redis(running, "--appendonly", "yes", "--appendfsync", "everysec")
+		p = servers.Postgres(running, "max_connections=300", "shared_preload_libraries=pg_stat_statements")
+	}); err != nil {
 		return e, nil, nil, err
 	}
 	rw, err := watchRedis(r)
@@ -129,7 +124,7 @@ func startEngines(ctx context.Context, temp string) (e engines, watched map[stri
 		return e, nil, nil, err
 	}
 	stops = append(stops, func() { _ = pw.conn.Close(context.WithoutCancel(ctx)) })
-	return engines{r.addr, postgresURL(p.addr)}, map[string]engine{"redis": rw, "postgres": pw}, stop, nil
+	return engines{r.Addr, p.PostgresURL()}, map[string]engine{"redis": rw, "postgres": pw}, stop, nil
 }
 
 // turnResult is what became of one side in one round. All but load is per

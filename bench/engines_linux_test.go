@@ -8,15 +8,14 @@ import (
 
 	redigo "github.com/gomodule/redigo/redis"
 
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 )
 
 // realEngines starts Redis and PostgreSQL.
 func realEngines(t *testing.T) (engines, map[string]engine) {
 	t.Helper()
-	temp := t.TempDir()
-	// PostgreSQL runs as somebody else, who has to get there.
-	e, watched, stop, err := startEngines(t.Context(), openToAll(t, temp))
+	e, watched, stop, err := startEngines(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,15 +124,9 @@ func TestRealServers(t *testing.T) {
 
 func TestEveryEngineTellsTheSizeOfASession(t *testing.T) {
 	e, watched := realEngines(t)
-	mc, err := startMemcached(t.Context(), t.TempDir(), 64)
-	if mc != nil {
-		defer mc.stop()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	mc := servers.Memcached(t, 64)
 	k := kind{"", 1000, true, 2, false}
-	for _, s := range shelves(e, watched, mc.addr, t.TempDir()) {
+	for _, s := range shelves(e, watched, mc.Addr, t.TempDir()) {
 		bytes, err := measureSize(t.Context(), s, k, 100)
 		if err != nil {
 			t.Fatalf("%s: %v", s.name, err)

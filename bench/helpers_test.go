@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -57,16 +56,4 @@ func visitOnly(t *testing.T, c *caller, path string) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// openToAll lets other users into dir and the folder around it, which belongs
-// to the test as well.
-func openToAll(t *testing.T, dir string) string {
-	t.Helper()
-	for _, d := range []string{filepath.Dir(dir), dir} {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }

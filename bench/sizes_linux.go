@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memcached"
@@ -62,22 +63,18 @@ func measureSizes(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(temp)
-	if err := os.Chmod(temp, 0o755); err != nil { // PostgreSQL runs as somebody else
-		return err
-	}
-	e, watched, stop, err := startEngines(ctx, temp)
+	e, watched, stop, err := startEngines(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	mc, err := startMemcached(ctx, temp, 1024)
-	if mc != nil {
-		defer mc.stop()
-	}
-	if err != nil {
+	running := &servers.Package{}
+	defer running.Close()
+	var mc *servers.Server
+	if err := running.Try(func() { mc = servers.Memcached(running, 1024) }); err != nil {
 		return err
 	}
-	all := shelves(e, watched, mc.addr, temp)
+	all := shelves(e, watched, mc.Addr, temp)
 	header, line := "| session |", "|---|"
 	for _, s := range all {
 		header += " " + s.name + " |"

@@ -261,8 +261,7 @@ func children(parent int) (pids []int) {
 		if err != nil {
 			continue // it has ended
 		}
-		// "pid (name) state ppid …", and a name may hold anything
-		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+		fields := fieldsOf(stat)
 		if len(fields) < 2 || string(fields[1]) != strconv.Itoa(parent) {
 			continue
 		}
@@ -271,6 +270,39 @@ func children(parent int) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// CPU is the processor time that the server and its children have taken. Ended
+// children do not count.
+func (s *Server) CPU() (total time.Duration, err error) {
+	s.mu.Lock()
+	pid := s.cmd.Process.Pid
+	s.mu.Unlock()
+	for _, pid := range append(children(pid), pid) {
+		path := fmt.Sprintf("/proc/%d/stat", pid)
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		f := fieldsOf(stat)
+		if len(f) < 13 {
+			continue
+		}
+		user, err1 := strconv.Atoi(string(f[11]))
+		system, err2 := strconv.Atoi(string(f[12]))
+		if err := errors.Join(err1, err2); err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		const tick = time.Second / 100 // on every Linux that Go runs on
+		total += time.Duration(user+system) * tick
+	}
+	return total, nil
+}
+
+// fieldsOf splits what the kernel says of a process, "pid (name) state ppid …",
+// from the state on: a name may hold anything.
+func fieldsOf(stat []byte) [][]byte {
+	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 }
 
 // says returns a check that the server answers a line with that beginning.
