@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -19,20 +20,81 @@ type Native string
 // Encode writes v as a pickle of protocol 2 without memo, which Python 2 and
 // Python 3 both read: text as unicode, bytes and the states of dates as Latin-1
 // text that is encoded on loading. Python 2 reads all text back as unicode, and
-// cannot read aware datetimes (it has no zone class); the fold of a time is
-// lost, as in every pickle of this protocol.
+// cannot read aware times (it has no zone class), nor those with a fold.
+//
+// A [value.Object] is written as it was read. If Python 3 pickled it in a newer
+// protocol, that becomes the protocol of all.
 //
 // It accepts [Native] and what [value.Of] accepts, and returns [value.ErrUnsupported] for the
 // rest.
 func Encode(v any) ([]byte, error) {
-	e := encoder{out: []byte{0x80, 2}}
+	var e encoder
 	if err := e.write(v, 0); err != nil {
 		return nil, err
 	}
-	return append(e.out, '.'), nil
+	if e.newer {
+		if e.older {
+			return nil, fmt.Errorf("%w: an object of an old protocol beside one of a new protocol", value.ErrUnsupported)
+		}
+		e = encoder{builtins: "builtins"}
+		if err := e.write(v, 0); err != nil {
+			return nil, err
+		}
+		return slices.Concat([]byte{0x80, 4}, e.out, []byte{'.'}), nil
+	}
+	return slices.Concat([]byte{0x80, 2}, e.out, []byte{'.'}), nil
 }
 
-type encoder struct{ out []byte }
+type encoder struct {
+	out          []byte
+	newer, older bool   // there are objects of such protocols
+	builtins     string // the name of that module; empty = that of Python 2
+}
+
+// global writes the name of a class or a function.
+func (e *encoder) global(module, name string) {
+	if module == "__builtin__" && e.builtins != "" {
+		module = e.builtins
+	}
+	e.op("c" + module + "\n" + name + "\n")
+}
+
+// object writes what was read.
+func (e *encoder) object(o value.Object) error {
+	if o.Class == value.EntityProto && o.Pickle == nil {
+		if state, ok := o.State.([]byte); ok {
+			e.op("(cgoogle.appengine.datastore.entity_pb\nEntityProto\no")
+			e.bytes(state)
+			e.op("b")
+			return nil
+		}
+	}
+	program, proto, err := spliced(o)
+	if err != nil {
+		return err
+	}
+	e.newer = e.newer || proto > 2
+	e.older = e.older || proto == 2
+	e.op(program)
+	return nil
+}
+
+// zone writes a zoneinfo.ZoneInfo.
+func (e *encoder) zone(name string) {
+	e.global("__builtin__", "getattr")
+	e.global("zoneinfo", "ZoneInfo")
+	e.text("_unpickle")
+	e.op("\x86R")
+	e.text(name)
+	e.op("K\x01\x86R")
+}
+
+// offset writes a datetime.timezone.
+func (e *encoder) offset(d time.Duration) {
+	e.global("datetime", "timezone")
+	e.delta(value.TimeDeltaOf(d))
+	e.op("\x85R")
+}
 
 func (e *encoder) write(v any, depth int) error {
 	if depth > value.MaxDepth {
@@ -77,7 +139,8 @@ func (e *encoder) write(v any, depth int) error {
 		if v.Frozen {
 			name = "frozenset"
 		}
-		e.op("c__builtin__\n" + name + "\n]")
+		e.global("__builtin__", name)
+		e.op("]")
 		if err := e.items('e', v.Items, depth); err != nil {
 			return err
 		}
@@ -95,10 +158,13 @@ func (e *encoder) write(v any, depth int) error {
 		if !v.Valid() {
 			return fmt.Errorf("%w: a time that does not exist", value.ErrUnsupported)
 		}
-		us := v.Microsecond
+		us, hour := v.Microsecond, byte(v.Hour)
+		if v.Fold {
+			hour |= 0x80
+		}
 		e.op("cdatetime\ntime\n")
-		e.bytes([]byte{byte(v.Hour), byte(v.Minute), byte(v.Second), byte(us >> 16), byte(us >> 8), byte(us)})
-		e.op("\x85R")
+		e.bytes([]byte{hour, byte(v.Minute), byte(v.Second), byte(us >> 16), byte(us >> 8), byte(us)})
+		e.zoned(v.Aware, v.Offset, v.Zone)
 	case value.TimeDelta:
 		e.delta(v)
 	case value.Decimal:
@@ -114,17 +180,12 @@ func (e *encoder) write(v any, depth int) error {
 		e.long(new(big.Int).SetBytes(v[:]))
 		e.op("sb")
 	case complex128:
-		e.op("c__builtin__\ncomplex\n")
+		e.global("__builtin__", "complex")
 		_ = e.write(real(v), depth) // floats cannot fail
 		_ = e.write(imag(v), depth)
 		e.op("\x86R")
 	case value.Object:
-		if v.Class != value.EntityProto {
-			return fmt.Errorf("%w: an opaque object", value.ErrUnsupported)
-		}
-		e.op("(cgoogle.appengine.datastore.entity_pb\nEntityProto\no")
-		e.bytes(v.State)
-		e.op("b")
+		return e.object(v)
 	default:
 		converted, err := value.Of(v)
 		if err != nil {
@@ -234,7 +295,13 @@ func (e *encoder) tuple(t value.Tuple, depth int) error {
 }
 
 func (e *encoder) dict(d *value.Dict, depth int) error {
-	e.op("}")
+	if d != nil && d.Type.Class != "" {
+		if err := e.object(d.Type); err != nil {
+			return err
+		}
+	} else {
+		e.op("}")
+	}
 	if d.Len() == 0 {
 		return nil
 	}
@@ -252,23 +319,34 @@ func (e *encoder) dict(d *value.Dict, depth int) error {
 }
 
 func (e *encoder) dateTime(d value.DateTime) error {
-	if !d.Valid() || d.Offset%time.Second != 0 || d.Offset <= -24*time.Hour || d.Offset >= 24*time.Hour {
+	if !d.Valid() {
 		return fmt.Errorf("%w: a time that does not exist", value.ErrUnsupported)
 	}
-	us := d.Microsecond
+	us, month := d.Microsecond, byte(d.Month)
+	if d.Fold {
+		month |= 0x80
+	}
 	e.op("cdatetime\ndatetime\n")
 	e.bytes([]byte{
-		byte(d.Year >> 8), byte(d.Year), byte(d.Month), byte(d.Day),
+		byte(d.Year >> 8), byte(d.Year), month, byte(d.Day),
 		byte(d.Hour), byte(d.Minute), byte(d.Second), byte(us >> 16), byte(us >> 8), byte(us),
 	})
-	if !d.Aware {
-		e.op("\x85R")
-		return nil
-	}
-	e.op("cdatetime\ntimezone\n")
-	e.delta(value.TimeDeltaOf(d.Offset))
-	e.op("\x85R\x86R")
+	e.zoned(d.Aware, d.Offset, d.Zone)
 	return nil
+}
+
+// zoned writes the time zone of a time, and calls its class.
+func (e *encoder) zoned(aware bool, offset time.Duration, zone string) {
+	switch {
+	case zone != "":
+		e.zone(zone)
+		e.op("\x86R")
+	case aware:
+		e.offset(offset)
+		e.op("\x86R")
+	default:
+		e.op("\x85R")
+	}
 }
 
 func (e *encoder) delta(d value.TimeDelta) {

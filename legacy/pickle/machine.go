@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"math"
 	"math/big"
+	"sort"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/sojourn-go/sojourn/legacy/value"
@@ -20,10 +22,42 @@ const maxIntBytes = 4096
 type machine struct {
 	in    []byte
 	at    int
-	stack []any
-	marks []int // heights of the stack at each MARK
-	memo  map[uint64]any
+	stack []slot
+	marks []mark
+	memo  map[uint64]*entry
+	puts  []put
+	// reused are the entries of an index that was used more than once.
+	reused map[uint64][]put
+	proto  int
+	// The opcode that is executed begins at op, and what it pushes was made by the
+	// input from there, or from where the first value began that it took.
+	op, from int
+	zones    map[string]*time.Location
 	budget
+}
+
+// slot is a place on the stack. What is in it was made by the input from start on.
+type slot struct {
+	v     any
+	memo  *entry // that it was stored as, or fetched from
+	start int32  // inputs are shorter than that
+	got   bool   // it was fetched
+}
+
+// mark is a MARK: the height of the stack there, and where it is in the input.
+type mark struct{ height, at int }
+
+// entry is one of the memo. The input between start and end makes its value.
+type entry struct {
+	v          any
+	start, end int
+	elsewhere  bool // and something outside of that has changed it
+}
+
+// put says which entry an opcode has stored.
+type put struct {
+	at int
+	e  *entry
 }
 
 // run executes the pickle up to STOP and returns what is left on the stack.
@@ -33,6 +67,7 @@ func (m *machine) run() (any, error) {
 			return nil, broken("ends without STOP")
 		}
 		op := m.in[m.at]
+		m.op, m.from = m.at, m.at
 		m.at++
 		if op == '.' {
 			break
@@ -47,7 +82,7 @@ func (m *machine) run() (any, error) {
 	if len(m.stack) != 1 || len(m.marks) != 0 {
 		return nil, broken("STOP without exactly one value")
 	}
-	return m.stack[0], nil
+	return m.stack[0].v, nil
 }
 
 func (m *machine) step(op byte) error {
@@ -60,6 +95,7 @@ func (m *machine) step(op byte) error {
 		if b[0] > 5 {
 			return broken("unknown protocol")
 		}
+		m.proto = int(b[0])
 		return nil
 	case 0x95: // FRAME
 		n, err := m.length(8)
@@ -72,10 +108,10 @@ func (m *machine) step(op byte) error {
 		return nil
 
 	case '(':
-		m.marks = append(m.marks, len(m.stack))
+		m.marks = append(m.marks, mark{len(m.stack), m.op})
 		return nil
 	case '0': // POP removes a mark where no value is above it
-		if n := len(m.marks); n > 0 && m.marks[n-1] == len(m.stack) {
+		if n := len(m.marks); n > 0 && m.marks[n-1].height == len(m.stack) {
 			m.marks = m.marks[:n-1]
 			return nil
 		}
@@ -252,14 +288,14 @@ func (m *machine) push(v any) error {
 	if err := m.spend(1, 0); err != nil {
 		return err
 	}
-	m.stack = append(m.stack, v)
+	m.stack = append(m.stack, slot{v: v, start: int32(m.from)})
 	return nil
 }
 
 // floor is the height of the stack that operations may not reach below.
 func (m *machine) floor() int {
 	if n := len(m.marks); n > 0 {
-		return m.marks[n-1]
+		return m.marks[n-1].height
 	}
 	return 0
 }
@@ -268,7 +304,7 @@ func (m *machine) top() (any, error) {
 	if len(m.stack) <= m.floor() {
 		return nil, broken("stack is empty")
 	}
-	return m.stack[len(m.stack)-1], nil
+	return m.stack[len(m.stack)-1].v, nil
 }
 
 func (m *machine) pop() (any, error) {
@@ -286,7 +322,14 @@ func (m *machine) popN(n int) ([]any, error) {
 	if at < m.floor() {
 		return nil, broken("stack is empty")
 	}
-	items := append([]any(nil), m.stack[at:]...)
+	items := make([]any, n)
+	for i, s := range m.stack[at:] {
+		items[i] = s.v
+	}
+	if n > 0 {
+		m.from = min(m.from, int(m.stack[at].start))
+	}
+	clear(m.stack[at:])
 	m.stack = m.stack[:at]
 	return items, nil
 }
@@ -297,6 +340,7 @@ func (m *machine) popMark() ([]any, error) {
 		return nil, broken("no mark")
 	}
 	items, err := m.popN(len(m.stack) - m.floor())
+	m.from = m.marks[len(m.marks)-1].at
 	m.marks = m.marks[:len(m.marks)-1]
 	return items, err
 }
@@ -521,6 +565,10 @@ func (m *machine) extend(op byte) error {
 	if err != nil {
 		return err
 	}
+	m.changed()
+	if o, ok := target.(*objectNode); ok {
+		return o.extend(op, items)
+	}
 	switch op {
 	case 'a', 'e':
 		if l, ok := target.(*listNode); ok {
@@ -540,44 +588,103 @@ func (m *machine) extend(op byte) error {
 	return broken("values for something that is no such container")
 }
 
+// changed notes that the opcode which is executed has changed the uppermost value.
+func (m *machine) changed() {
+	top := &m.stack[len(m.stack)-1]
+	switch {
+	case top.got:
+		top.memo.elsewhere = true
+	case top.memo != nil:
+		top.memo.end = m.at
+	}
+	if o, ok := top.v.(*objectNode); ok {
+		if int(top.start) == o.start {
+			o.end = m.at
+		} else {
+			o.elsewhere = true
+		}
+	}
+}
+
 func (m *machine) memoOp(op byte) error {
-	var index uint64
-	switch op {
-	case 'p', 'g':
-		line, err := m.line()
-		if err != nil {
-			return err
-		}
-		if index, err = strconv.ParseUint(line, 10, 63); err != nil {
-			return broken("bad memo index")
-		}
-	case 'q', 'h':
-		b, err := m.take(1)
-		if err != nil {
-			return err
-		}
-		index = uint64(b[0])
-	case 'r', 'j':
-		b, err := m.take(4)
-		if err != nil {
-			return err
-		}
-		index = uint64(binary.LittleEndian.Uint32(b))
-	default: // MEMOIZE
-		index = uint64(len(m.memo))
+	index, err := m.memoIndex(op)
+	if err != nil {
+		return err
 	}
 	switch op {
 	case 'g', 'h', 'j':
-		v, ok := m.memo[index]
+		e, ok := m.memo[index]
 		if !ok {
 			return broken("unset memo entry")
 		}
-		return m.push(v)
+		if err := m.push(e.v); err != nil {
+			return err
+		}
+		top := &m.stack[len(m.stack)-1]
+		top.memo, top.got = e, true
+		return nil
 	}
 	v, err := m.top()
 	if err != nil {
 		return err
 	}
-	m.memo[index] = v
+	top := &m.stack[len(m.stack)-1]
+	before, again := m.memo[index]
+	e := &entry{v: v, start: int(top.start), end: m.at}
+	if !top.got {
+		top.memo = e
+	}
+	m.memo[index] = e
+	m.puts = append(m.puts, put{m.op, e})
+	if again {
+		if m.reused == nil {
+			m.reused = map[uint64][]put{}
+		}
+		if len(m.reused[index]) == 0 {
+			m.reused[index] = []put{{-1, before}}
+		}
+		m.reused[index] = append(m.reused[index], put{m.op, e})
+	}
+	if o, ok := v.(*objectNode); ok && o.start == int(top.start) {
+		o.end = m.at
+	}
 	return m.spend(1, 0)
+}
+
+// entryAt returns the entry that an index of the memo led to at a place in the input.
+func (m *machine) entryAt(index uint64, at int) *entry {
+	all, ok := m.reused[index]
+	if !ok {
+		return m.memo[index]
+	}
+	return all[sort.Search(len(all), func(i int) bool { return all[i].at >= at })-1].e
+}
+
+// memoIndex reads the index of an opcode of the memo.
+func (m *machine) memoIndex(op byte) (uint64, error) {
+	switch op {
+	case 'p', 'g':
+		line, err := m.line()
+		if err != nil {
+			return 0, err
+		}
+		index, err := strconv.ParseUint(line, 10, 63)
+		if err != nil {
+			return 0, broken("bad memo index")
+		}
+		return index, nil
+	case 'q', 'h':
+		b, err := m.take(1)
+		if err != nil {
+			return 0, err
+		}
+		return uint64(b[0]), nil
+	case 'r', 'j':
+		b, err := m.take(4)
+		if err != nil {
+			return 0, err
+		}
+		return uint64(binary.LittleEndian.Uint32(b)), nil
+	}
+	return uint64(len(m.memo)), nil // MEMOIZE
 }

@@ -6,25 +6,21 @@ import (
 	"strings"
 	"time"
 
+	_ "time/tzdata" // the zones' names mean something without a system that knows them
+
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// allowed returns the class for a global, under its Python 3 name.
-func allowed(module, name string) (class, bool) {
-	switch module {
-	case "__builtin__":
-		module = "builtins"
-	case "copy_reg":
-		module = "copyreg"
+// plainClass reports whether the values of a class have a type of their own in
+// package value. Pickles make these by calling the class.
+func plainClass(class string) bool {
+	switch class {
+	case "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta",
+		"builtins.set", "builtins.frozenset", "builtins.complex", "builtins.bytearray", "builtins.bytes",
+		"_codecs.encode", "decimal.Decimal", "uuid.UUID":
+		return true
 	}
-	switch full := module + "." + name; full {
-	case "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
-		"builtins.set", "builtins.frozenset", "builtins.complex", "builtins.bytearray", "builtins.bytes", "builtins.object",
-		"_codecs.encode", "decimal.Decimal", "uuid.UUID", "collections.OrderedDict", "copyreg._reconstructor",
-		value.EntityProto:
-		return class(full), true
-	}
-	return "", false
+	return false
 }
 
 func (m *machine) objectOp(op byte) error {
@@ -41,15 +37,15 @@ func (m *machine) objectOp(op byte) error {
 		if op == 'c' {
 			return m.global(module, name)
 		}
-		c, ok := allowed(module, name)
-		if !ok {
-			return hostile("a global that is not data")
+		class, err := m.named(module, name)
+		if err != nil {
+			return err
 		}
 		args, err := m.popMark()
 		if err != nil {
 			return err
 		}
-		return m.instance(c, args)
+		return m.made(class, &tupleNode{args})
 	case 0x93: // STACK_GLOBAL
 		names, err := m.popN(2)
 		if err != nil {
@@ -69,56 +65,79 @@ func (m *machine) objectOp(op byte) error {
 		if len(items) == 0 {
 			return broken("object without a class")
 		}
-		c, ok := items[0].(class)
+		c, ok := items[0].(*globalNode)
 		if !ok {
 			return broken("object of something that is no class")
 		}
-		return m.instance(c, items[1:])
+		return m.made(c.class, &tupleNode{items[1:]})
 	case 'b':
 		return m.build()
-	}
-	// REDUCE, NEWOBJ and NEWOBJ_EX: class and arguments on the stack
-	n := 2
-	if op == 0x92 {
-		n = 3
-	}
-	items, err := m.popN(n)
-	if err != nil {
-		return err
-	}
-	c, ok := items[0].(class)
-	args, ok2 := items[1].(*tupleNode)
-	if !ok || !ok2 {
-		return broken("call of something that is no class")
-	}
-	if op == 'R' {
-		return m.reduce(c, args.items)
-	}
-	if op == 0x92 {
-		if kw, ok := items[2].(*dictNode); !ok || len(kw.items) != 0 {
-			return broken("keyword arguments")
+	case 'R':
+		return m.reduce()
+	case 0x81: // NEWOBJ
+		items, err := m.popN(2)
+		if err != nil {
+			return err
 		}
+		return m.newObject(items[0], items[1], nil)
+	default: // NEWOBJ_EX
+		items, err := m.popN(3)
+		if err != nil {
+			return err
+		}
+		return m.newObject(items[0], items[1], items[2])
 	}
-	if c != "uuid.UUID" || len(args.items) != 0 {
-		return hostile("an object of a class that is not made this way")
+}
+
+// named returns the name of a global that a session may have.
+func (m *machine) named(module, name string) (string, error) {
+	if err := m.spend(0, len(module)+len(name)+1); err != nil {
+		return "", err
 	}
-	return m.push(&uuidNode{})
+	class, ok := className(module, name)
+	if !ok {
+		return "", hostile("a global that is not data")
+	}
+	return class, nil
 }
 
 func (m *machine) global(module, name string) error {
-	c, ok := allowed(module, name)
-	if !ok {
-		return hostile("a global that is not data")
+	class, err := m.named(module, name)
+	if err != nil {
+		return err
 	}
-	return m.push(c)
+	return m.push(&globalNode{class: class, region: m.region()})
 }
 
-// instance makes an object of an old-style class.
-func (m *machine) instance(c class, args []any) error {
-	if c != value.EntityProto || len(args) != 0 {
+// region is the input that makes what the opcode that is executed pushes.
+func (m *machine) region() region { return region{start: m.from, end: m.at} }
+
+// made pushes an object of a class that its pickle calls.
+func (m *machine) made(class string, args *tupleNode) error {
+	if plainClass(class) || class == "builtins.getattr" || class == "builtins.type" && len(args.items) != 1 {
 		return hostile("an object of a class that is not made this way")
 	}
-	return m.push(&entityNode{})
+	return m.push(&objectNode{class: class, args: args, region: m.region()})
+}
+
+// newObject pushes an object whose pickle calls the __new__ of its class.
+func (m *machine) newObject(callee, arguments, keywords any) error {
+	c, ok := callee.(*globalNode)
+	args, ok2 := arguments.(*tupleNode)
+	if !ok || !ok2 {
+		return broken("object of something that is no class")
+	}
+	kw, ok := keywords.(*dictNode)
+	if keywords != nil && !ok {
+		return broken("keyword arguments that are no dictionary")
+	}
+	if c.class == "uuid.UUID" && len(args.items) == 0 && (kw == nil || len(kw.items) == 0) {
+		return m.push(&uuidNode{})
+	}
+	if plainClass(c.class) {
+		return hostile("an object of a class that is not made this way")
+	}
+	return m.push(&objectNode{class: c.class, args: args, keywords: kw, newed: true, region: m.region()})
 }
 
 // build gives an object its state.
@@ -131,6 +150,7 @@ func (m *machine) build() error {
 	if err != nil {
 		return err
 	}
+	m.changed()
 	switch target := target.(type) {
 	case *uuidNode:
 		d, ok := state.(*dictNode)
@@ -150,64 +170,174 @@ func (m *machine) build() error {
 			}
 		}
 		return nil
-	case *entityNode:
-		b, ok, err := m.bytesOf(state)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return broken("state of an entity is not bytes")
-		}
-		target.state, target.built = b, true
+	case *objectNode:
+		target.state, target.built = state, true
 		return nil
 	}
 	return broken("state for something that takes none")
 }
 
-// reduce makes the value that a call of an allowed class stands for.
-func (m *machine) reduce(c class, args []any) error {
-	v, ok, err := m.construct(c, args)
+// reduce makes the value that a call stands for.
+func (m *machine) reduce() error {
+	items, err := m.popN(2)
 	if err != nil {
 		return err
 	}
+	args, ok := items[1].(*tupleNode)
 	if !ok {
-		return broken("bad arguments for " + string(c))
+		return broken("arguments that are no tuple")
 	}
-	return m.push(v)
+	var class string
+	switch callee := items[0].(type) {
+	case *globalNode:
+		class = callee.class
+	case *objectNode:
+		// How Python 3 spells NEWOBJ_EX in old protocols: a partial call of a
+		// __new__, which is then called without arguments.
+		of, ok := callee.newOf()
+		if !ok || len(args.items) != 0 {
+			return broken("call of something that is no class")
+		}
+		return m.push(&objectNode{class: of, args: args, state: callee.state, built: callee.built, region: m.region()})
+	default:
+		return broken("call of something that is no class")
+	}
+	if class == "builtins.getattr" {
+		return m.attribute(args.items)
+	}
+	if of, ok := strings.CutPrefix(class, "copyreg."); ok {
+		return m.copied(of, args.items)
+	}
+	if plainClass(class) {
+		v, ok, err := m.construct(class, args)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return broken("bad arguments for " + class)
+		}
+		return m.push(v)
+	}
+	o := &objectNode{class: class, args: args, region: m.region()}
+	if o.zone = m.zoneOf(class, args.items); o.zone == nil && class == "datetime.timezone" {
+		return broken("bad arguments for a time zone")
+	}
+	if class == "zoneinfo.ZoneInfo._unpickle" {
+		o.class = "zoneinfo.ZoneInfo"
+	}
+	if class == "functools.partial" {
+		if _, ok := o.newOf(); !ok {
+			return hostile("a call that is to be done later")
+		}
+	}
+	if class == "builtins.type" && len(args.items) != 1 {
+		return hostile("a class that is to be made")
+	}
+	return m.push(o)
 }
 
-func (m *machine) construct(c class, args []any) (v any, ok bool, err error) {
-	switch c {
+// newOf returns the class whose __new__ an object is a partial call of.
+func (o *objectNode) newOf() (class string, ok bool) {
+	if o.class != "functools.partial" || len(o.args.items) != 1 {
+		return "", false
+	}
+	of, ok := o.args.items[0].(*globalNode)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(of.class, ".__new__")
+}
+
+// attribute is getattr, by which old protocols name what is inside of a class.
+func (m *machine) attribute(args []any) error {
+	if len(args) != 2 {
+		return broken("bad arguments for getattr")
+	}
+	name, ok := textOf(args[1])
+	if !ok || strings.Contains(name, ".") || isInner(name) && name != "__new__" {
+		return hostile("an attribute that is not data")
+	}
+	of, ok := args[0].(*globalNode)
+	if !ok || plainClass(of.class) && name != "__new__" {
+		return hostile("an attribute of something that is no class")
+	}
+	if err := m.spend(0, len(of.class)+len(name)+1); err != nil {
+		return err
+	}
+	return m.push(&globalNode{class: of.class + "." + name, region: m.region()})
+}
+
+// copied is what the functions of copyreg make.
+func (m *machine) copied(function string, args []any) error {
+	if function == "_reconstructor" {
+		if len(args) != 3 {
+			return broken("bad arguments for a reconstruction")
+		}
+		c, ok1 := args[0].(*globalNode)
+		base, ok2 := args[1].(*globalNode)
+		switch {
+		case !ok1 || !ok2:
+			return broken("reconstruction of something that is no class")
+		case c.class == "uuid.UUID" && base.class == "builtins.object" && args[2] == nil:
+			return m.push(&uuidNode{})
+		case plainClass(c.class):
+			return hostile("a reconstruction of a class that is not made this way")
+		}
+		o := &objectNode{class: c.class, args: &tupleNode{}, region: m.region()}
+		if base.class != "builtins.object" {
+			o.args, o.extends = &tupleNode{args[2:]}, true
+		}
+		return m.push(o)
+	}
+	if function == "__newobj_ex__" {
+		if len(args) != 3 {
+			return broken("bad arguments for a new object")
+		}
+		return m.newObject(args[0], args[1], args[2])
+	}
+	if len(args) == 0 {
+		return broken("bad arguments for a new object")
+	}
+	return m.newObject(args[0], &tupleNode{args[1:]}, nil)
+}
+
+// extend adds values to an object that is a kind of list, set or dictionary.
+func (o *objectNode) extend(op byte, items []any) error {
+	if op != 's' && op != 'u' {
+		o.items, o.isList = append(o.items, items...), true
+		return nil
+	}
+	var d dictNode
+	if err := d.add(items); err != nil {
+		return err
+	}
+	o.pairs, o.isDict = append(o.pairs, d.items...), true
+	return nil
+}
+
+func (m *machine) construct(class string, args *tupleNode) (v any, ok bool, err error) {
+	switch class {
 	case "datetime.datetime":
-		v, ok = newDateTime(args)
+		v, ok = m.newDateTime(args)
 	case "datetime.date":
-		v, ok = newDate(args)
+		v, ok = newDate(args.items)
 	case "datetime.time":
-		v, ok = newTime(args)
+		v, ok = m.newTime(args)
 	case "datetime.timedelta":
-		v, ok = newTimeDelta(args)
-	case "datetime.timezone":
-		v, ok = newZone(args)
+		v, ok = newTimeDelta(args.items)
 	case "builtins.complex":
-		v, ok = newComplex(args)
+		v, ok = newComplex(args.items)
 	case "decimal.Decimal":
-		return m.newDecimal(args)
+		return m.newDecimal(args.items)
 	case "builtins.set", "builtins.frozenset":
-		items, good := sequence(args)
+		items, good := sequence(args.items)
 		if err := m.spend(len(items), 0); err != nil {
 			return nil, false, err
 		}
-		return &setNode{items: append([]any(nil), items...), frozen: c == "builtins.frozenset"}, good, nil
-	case "collections.OrderedDict":
-		return m.orderedDict(args)
+		return &setNode{items: append([]any(nil), items...), frozen: class == "builtins.frozenset"}, good, nil
 	case "_codecs.encode", "builtins.bytearray", "builtins.bytes":
-		return m.encode(c, args)
-	case "copyreg._reconstructor":
-		if len(args) != 3 || args[2] != nil || args[0] != class("uuid.UUID") || args[1] != class("builtins.object") {
-			return nil, false, hostile("a reconstruction of something other than a UUID")
-		}
-		return &uuidNode{}, true, nil
-	default: // object, UUID and EntityProto are not called
+		return m.encode(class, args.items)
+	default: // a UUID is not called
 		return nil, false, hostile("an object of a class that is not made this way")
 	}
 	return v, ok, nil
@@ -283,29 +413,10 @@ func sequence(args []any) ([]any, bool) {
 	return nil, false
 }
 
-func (m *machine) orderedDict(args []any) (any, bool, error) {
-	pairs, ok := sequence(args)
-	if !ok {
-		return nil, false, nil
-	}
-	if err := m.spend(len(pairs), 0); err != nil {
-		return nil, false, err
-	}
-	d := &dictNode{}
-	for _, p := range pairs {
-		pair, ok := sequence([]any{p})
-		if !ok || len(pair) != 2 {
-			return nil, false, nil
-		}
-		d.items = append(d.items, value.Item{Key: pair[0], Value: pair[1]})
-	}
-	return d, true, nil
-}
-
 // encode makes bytes from the text with the same Latin-1 characters, which is
 // how Python 3 spells bytes in old protocols. No other codec is allowed: the
 // name alone makes Python load code.
-func (m *machine) encode(c class, args []any) (any, bool, error) {
+func (m *machine) encode(c string, args []any) (any, bool, error) {
 	if len(args) == 0 && c != "_codecs.encode" {
 		return []byte{}, true, nil
 	}
@@ -339,11 +450,13 @@ func (m *machine) encode(c class, args []any) (any, bool, error) {
 	return out, true, nil
 }
 
-func newDateTime(args []any) (any, bool) {
-	if len(args) < 1 || len(args) > 2 {
+// newDateTime returns a DateTime, or an object that holds one where its time zone
+// has more to it than an offset or a name.
+func (m *machine) newDateTime(args *tupleNode) (any, bool) {
+	if len(args.items) < 1 || len(args.items) > 2 {
 		return nil, false
 	}
-	b, ok := packed(args[0], 10)
+	b, ok := packed(args.items[0], 10)
 	if !ok {
 		return nil, false
 	}
@@ -352,15 +465,29 @@ func newDateTime(args []any) (any, bool) {
 		Hour: int(b[4]), Minute: int(b[5]), Second: int(b[6]), Microsecond: int(b[7])<<16 | int(b[8])<<8 | int(b[9]),
 		Fold: b[2]&0x80 != 0,
 	}
-	if len(args) == 2 && args[1] != nil {
-		z, ok := args[1].(zone)
-		if !ok || z.offset.Microseconds != 0 {
-			return nil, false
-		}
-		off, _ := z.offset.Duration() // a zone is less than a day
-		d.Aware, d.Offset = true, off
+	if !d.Valid() {
+		return nil, false
 	}
-	return d, d.Valid()
+	if len(args.items) == 1 || args.items[1] == nil {
+		return d, true
+	}
+	z, ok := args.items[1].(*objectNode)
+	if !ok {
+		return nil, false
+	}
+	o := &objectNode{class: "datetime.datetime", args: args, region: m.region()}
+	switch {
+	case z.zone == nil:
+		return o, true
+	case z.zone.location != nil:
+		return d.In(z.zone.location), true
+	}
+	d.Aware, d.Offset = true, z.zone.offset
+	if z.zone.more {
+		o.holds = d
+		return o, true
+	}
+	return d, true
 }
 
 func newDate(args []any) (any, bool) {
@@ -375,11 +502,12 @@ func newDate(args []any) (any, bool) {
 	return d, d.Valid()
 }
 
-func newTime(args []any) (any, bool) {
-	if len(args) != 1 {
+// newTime returns a Time, or an object likewise.
+func (m *machine) newTime(args *tupleNode) (any, bool) {
+	if len(args.items) < 1 || len(args.items) > 2 {
 		return nil, false
 	}
-	b, ok := packed(args[0], 6)
+	b, ok := packed(args.items[0], 6)
 	if !ok {
 		return nil, false
 	}
@@ -387,7 +515,30 @@ func newTime(args []any) (any, bool) {
 		Hour: int(b[0] & 0x7F), Minute: int(b[1]), Second: int(b[2]), Microsecond: int(b[3])<<16 | int(b[4])<<8 | int(b[5]),
 		Fold: b[0]&0x80 != 0,
 	}
-	return t, t.Valid()
+	if !t.Valid() {
+		return nil, false
+	}
+	if len(args.items) == 1 || args.items[1] == nil {
+		return t, true
+	}
+	z, ok := args.items[1].(*objectNode)
+	if !ok {
+		return nil, false
+	}
+	o := &objectNode{class: "datetime.time", args: args, region: m.region()}
+	switch {
+	case z.zone == nil:
+		return o, true
+	case z.zone.location != nil:
+		t.Zone = z.zone.location.String()
+		return t, true
+	}
+	t.Aware, t.Offset = true, z.zone.offset
+	if z.zone.more {
+		o.holds = t
+		return o, true
+	}
+	return t, true
 }
 
 func newTimeDelta(args []any) (any, bool) {
@@ -405,16 +556,70 @@ func newTimeDelta(args []any) (any, bool) {
 	return value.NewTimeDelta(n[0], n[1], n[2])
 }
 
-func newZone(args []any) (any, bool) {
-	if len(args) < 1 || len(args) > 2 {
-		return nil, false
+// zone is what is known of a time zone.
+type zone struct {
+	offset   time.Duration
+	more     bool           // than that offset, such as a name of its own
+	location *time.Location // of one that has an IANA name; then offset does not count
+}
+
+// zoneOf returns the time zone that a call makes, or nil.
+func (m *machine) zoneOf(class string, args []any) *zone {
+	switch class {
+	case "datetime.timezone":
+		if len(args) < 1 || len(args) > 2 {
+			return nil
+		}
+		off, ok := args[0].(value.TimeDelta)
+		d, fits := off.Duration()
+		if !ok || !fits || d <= -24*time.Hour || d >= 24*time.Hour {
+			return nil
+		}
+		return &zone{offset: d, more: len(args) == 2}
+	case "zoneinfo.ZoneInfo._unpickle":
+		if len(args) != 2 {
+			return nil
+		}
+		if name, ok := textOf(args[0]); ok {
+			return m.location(name)
+		}
+	case "pytz._UTC", "dateutil.tz.tz.tzutc", "dateutil.tz.tzutc", "iso8601.iso8601.Utc", "django.utils.timezone.UTC":
+		return &zone{more: true}
+	case "pytz._FixedOffset": // minutes
+		if len(args) == 1 {
+			return fixed(args[0], time.Minute)
+		}
+	case "pytz._p": // name, and the offset in seconds, both for one side of a change to or from summer time
+		if len(args) == 4 {
+			return fixed(args[1], time.Second)
+		}
 	}
-	off, ok := args[0].(value.TimeDelta)
-	if !ok {
-		return nil, false
+	return nil
+}
+
+func fixed(n any, unit time.Duration) *zone {
+	const day = int64(24 * time.Hour)
+	v, ok := n.(int64)
+	if !ok || v <= -day/int64(unit) || v >= day/int64(unit) {
+		return nil
 	}
-	d, ok := off.Duration()
-	return zone{off}, ok && d > -24*time.Hour && d < 24*time.Hour
+	return &zone{offset: time.Duration(v) * unit, more: true}
+}
+
+// location returns the time zone with that IANA name, or nil if there is none.
+func (m *machine) location(name string) *zone {
+	loc, known := m.zones[name]
+	if !known && name != "" && name != "Local" && len(name) < 100 {
+		loc, _ = time.LoadLocation(name)
+	}
+	if !known && m.zones == nil {
+		m.zones = map[string]*time.Location{}
+	}
+	m.zones[name] = loc
+	if loc == nil {
+		return nil
+	}
+	return &zone{location: loc}
 }
 
 func newComplex(args []any) (any, bool) {

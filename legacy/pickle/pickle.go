@@ -2,11 +2,11 @@
 // every Python reads.
 //
 // A pickle is a program for a small stack machine that may construct any
-// object and call anything. [Decode] runs that machine with an allow-list of
-// data types (dates, decimals, sets and the like, see [Decode]): it never
-// calls anything, and a pickle that asks for more is refused with
-// [reason.HostilePickle]. Work and memory are bounded before they are spent:
-// see [Limits].
+// object and call anything. [Decode] runs that machine without calling anything:
+// plain data become values, and objects of all other classes are carried along as
+// the part of the program that makes them. A pickle that names what has no place
+// in a session is refused with [reason.HostilePickle]. Work and memory are bounded
+// before they are spent: see [Limits].
 //
 // The package exists because the maintained pickle reader for Go,
 // github.com/kisielk/og-rek v1.3.0, was tried on the 329 recorded pickles of
@@ -15,12 +15,13 @@
 // 24 that must be refused, among them all four that expand without end, since
 // it has no limits and hands out shared and self-containing structures as they
 // are. It does not call anything either, but returns the wish to do so as a
-// value, which leaves the allow-list to the caller.
+// value, which leaves what to make of it to the caller.
 package pickle
 
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"unicode/utf8"
 
@@ -61,32 +62,35 @@ func (l Limits) withDefaults() Limits {
 //
 // Python 2 byte strings become text if they are valid UTF-8, and []byte
 // otherwise; Python 3 bytes and both bytearrays always become []byte. Shared
-// references become copies. Besides plain data these globals are understood,
-// under their Python 2 and 3 names: datetime.datetime, date, time, timedelta
-// and timezone; set, frozenset, complex, bytearray and bytes;
-// decimal.Decimal; uuid.UUID; collections.OrderedDict (as a dictionary);
-// _codecs.encode with latin1 only; and the datastore entities of gae-sessions,
-// as opaque objects.
+// references become copies. Dates and times (with a time zone, too, if it is an
+// offset or has an IANA name), decimals, UUIDs, complex numbers, sets and the
+// dictionaries of package collections have types of their own in package value.
+//
+// Everything else is a [value.Object]: an application's classes, those of App
+// Engine, and what else the standard library has, such as deques, fractions,
+// addresses and paths. What it was made of can be read, and what it holds is
+// told where it is plain. [Encode] writes it back byte for byte.
 //
 // Errors wrap [reason.Decode] for broken pickles (also for bytes after the
-// end), [reason.HostilePickle] for those that ask for anything else, and
-// [reason.ResourceLimit].
+// end), [reason.HostilePickle] for those that name what has no place in a session
+// (functions that run code, modules of the system) or refer to what is not in
+// them (persistent identifiers, extension codes), and [reason.ResourceLimit].
 func Decode(data []byte) (any, error) { return Limits{}.Decode(data) }
 
 // Decode is the function [Decode] with other limits.
 func (l Limits) Decode(data []byte) (any, error) {
 	l = l.withDefaults()
-	if len(data) > l.Bytes {
+	if len(data) > min(l.Bytes, math.MaxInt32) {
 		return nil, fmt.Errorf("%w: pickle of %d bytes", reason.ResourceLimit, len(data))
 	}
-	m := &machine{in: data, memo: make(map[uint64]any), budget: budget{nodes: l.Nodes, bytes: 4 * l.Bytes}}
+	m := &machine{in: data, memo: make(map[uint64]*entry), budget: budget{nodes: l.Nodes, bytes: 4 * l.Bytes}}
 	top, err := m.run()
 	if err != nil {
 		return nil, err
 	}
 	// The machine's values may be shared and may contain themselves. What it
 	// spent does not count against what the result may be.
-	e := expander{budget: budget{nodes: l.Nodes, bytes: 4 * l.Bytes}, depth: l.Depth}
+	e := expander{budget: budget{nodes: l.Nodes, bytes: 4 * l.Bytes}, depth: l.Depth, m: m}
 	return e.expand(top, 0)
 }
 
@@ -131,17 +135,34 @@ type (
 	// shows: with and without valid UTF-8.
 	py2Text  string
 	py2Bytes []byte
-	// class is an allowed global. It is no data by itself.
-	class string
-	// zone is a datetime.timezone.
-	zone struct{ offset value.TimeDelta }
+	// region is the part of the input that makes a value.
+	region struct{ start, end int }
+	// globalNode is a class or a function.
+	globalNode struct {
+		class string
+		region
+	}
+	// objectNode is an object of a class that has no type here.
+	objectNode struct {
+		class    string
+		args     *tupleNode
+		keywords *dictNode
+		newed    bool // by its class's __new__: one argument may be the value of a type that it extends
+		extends  bool // that is the only argument
+		state    any
+		built    bool // state is meant
+		items    []any
+		isList   bool
+		pairs    []value.Item
+		isDict   bool
+		holds    any
+		zone     *zone // it is that time zone
+
+		region
+		elsewhere bool // something outside of region has changed it
+	}
 	// uuidNode is a UUID whose number comes with BUILD.
 	uuidNode struct{ number *big.Int }
-	// entityNode is an EntityProto whose bytes come with BUILD.
-	entityNode struct {
-		state []byte
-		built bool
-	}
 )
 
 // expander turns the machine's values into those of package value, each shared
@@ -149,9 +170,26 @@ type (
 type expander struct {
 	budget
 	depth int
+	m     *machine
+	// inside are the values that are being expanded within an object. Objects may
+	// well contain themselves: what is read of them then leaves that out.
+	inside map[any]bool
 }
 
 func (e *expander) expand(v any, depth int) (any, error) {
+	if e.inside != nil {
+		if depth > e.depth {
+			return nil, nil
+		}
+		switch v.(type) {
+		case *listNode, *dictNode, *tupleNode, *setNode, *objectNode:
+			if e.inside[v] {
+				return nil, nil
+			}
+			e.inside[v] = true
+			defer delete(e.inside, v)
+		}
+	}
 	if depth > e.depth {
 		return nil, tooMuch("nested too deeply")
 	}
@@ -172,11 +210,15 @@ func (e *expander) expand(v any, depth int) (any, error) {
 	case py2Bytes:
 		size = len(v)
 	case *big.Int:
-		size = v.BitLen() / 8
-	case *entityNode:
-		size = len(v.state)
+		size = v.BitLen() / 4 // it is copied once more where it is a key
+	case *globalNode:
+		nodes, size = 8, len(v.class)
+	case *objectNode:
+		nodes, size = 16, len(v.class)
 	case value.Decimal:
 		size = len(v)
+	case value.DateTime:
+		size = len(v.Zone)
 	}
 	if err := e.spend(nodes, size); err != nil {
 		return nil, err
@@ -201,7 +243,11 @@ func (e *expander) expand(v any, depth int) (any, error) {
 		if err := e.spend(before.nodes-e.nodes, before.bytes-e.bytes); err != nil {
 			return nil, err
 		}
-		return newSet(items, v.frozen)
+		set, err := newSet(items, v.frozen)
+		if err != nil && e.inside != nil {
+			return nil, nil //nolint:nilerr // a member leads back to what it is in
+		}
+		return set, err
 	case *dictNode:
 		return e.expandDict(v, depth)
 	case *uuidNode:
@@ -211,15 +257,11 @@ func (e *expander) expand(v any, depth int) (any, error) {
 		var u value.UUID
 		v.number.FillBytes(u[:])
 		return u, nil
-	case *entityNode:
-		if !v.built {
-			return nil, broken("entity without content")
-		}
-		return value.Object{Class: value.EntityProto, State: v.state}, nil
-	case zone:
-		return value.Object{Class: "datetime.timezone"}, nil
-	case class:
-		return nil, hostile("a class in place of data")
+	case *globalNode:
+		program, err := e.program(v.region, false)
+		return value.Object{Class: v.class, Pickle: program}, err
+	case *objectNode:
+		return e.expandObject(v, depth)
 	}
 	return v, nil
 }
@@ -238,20 +280,25 @@ func (e *expander) expandAll(items []any, depth int) ([]any, error) {
 
 func (e *expander) expandDict(d *dictNode, depth int) (any, error) {
 	out := value.NewDict()
-	for _, it := range d.items {
+	err := e.expandInto(out, d.items, depth)
+	return out, err
+}
+
+func (e *expander) expandInto(out *value.Dict, items []value.Item, depth int) error {
+	for _, it := range items {
 		k, err := e.expand(it.Key, depth+1)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		v, err := e.expand(it.Value, depth+1)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := out.SetKey(k, v); err != nil {
-			return nil, badKey(err)
+		if err := out.SetKey(k, v); err != nil && e.inside == nil {
+			return badKey(err)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func badKey(err error) error {

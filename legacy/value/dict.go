@@ -24,6 +24,11 @@ var ErrUnhashable = errors.New("value: not usable as a dictionary key")
 // it was stored. The zero value and nil are empty; only a non-nil Dict can be
 // written to. It is not safe for concurrent use.
 type Dict struct {
+	// Type makes an empty dictionary of this one's class in Python, such as a
+	// collections.OrderedDict or a defaultdict, where that is not dict. The zero
+	// Object stands for dict.
+	Type Object
+
 	items []Item
 	index map[any]int
 }
@@ -126,6 +131,9 @@ func (d *Dict) Delete(name string) bool {
 // Clone returns a copy that shares no entry table with d. Values are shared.
 func (d *Dict) Clone() *Dict {
 	out := NewDict()
+	if d != nil {
+		out.Type = d.Type
+	}
 	for k, v := range d.All() {
 		_ = out.SetKey(k, v) // the key is in d already
 	}
@@ -135,10 +143,11 @@ func (d *Dict) Clone() *Dict {
 // The types below stand for keys in a Dict's index, so that values which are
 // not comparable in Go, or compare differently in Python, can be looked up.
 type (
-	noneKey  struct{}
-	bytesKey string
-	bigKey   string
-	tupleKey string
+	noneKey   struct{}
+	bytesKey  string
+	bigKey    string
+	tupleKey  string
+	objectKey string
 )
 
 func newBigKey(n *big.Int) bigKey {
@@ -189,7 +198,13 @@ func hashable(v any, depth int) (any, error) {
 		var b strings.Builder
 		err := writeHash(&b, v, depth)
 		return tupleKey(b.String()), err
-	case []any, *Dict, Object:
+	case Object:
+		// Whether Python takes two of them for equal only their code could tell.
+		if v.Pickle == nil {
+			return objectKey(v.Class + "\n" + string(MarshalTagged([]any{v.Args, v.State}))), nil
+		}
+		return objectKey(v.Class + "\n" + string(v.program())), nil
+	case []any, *Dict:
 		return nil, ErrUnhashable
 	}
 	if !reflect.ValueOf(v).Comparable() {
@@ -242,6 +257,8 @@ func writeHash(b *strings.Builder, v any, depth int) error {
 	case bytesKey:
 		text = string(h)
 	case bigKey:
+		text = string(h)
+	case objectKey:
 		text = string(h)
 	default:
 		text = fmt.Sprint(h)

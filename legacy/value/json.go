@@ -337,7 +337,8 @@ func PythonStyle() JSON { return JSON{ItemSeparator: ", ", KeySeparator: ": "} }
 
 // Marshal writes v. Tuples become arrays, and dictionary keys that are
 // numbers, booleans or None become text, as in Python. It returns
-// [ErrUnsupported] for what JSON cannot hold: bytes, times, sets and objects.
+// [ErrUnsupported] for what JSON cannot hold: bytes, times, sets and objects, and
+// two keys that become the same text.
 func (j JSON) Marshal(v any) ([]byte, error) {
 	if j.ItemSeparator == "" {
 		j.ItemSeparator = ","
@@ -374,6 +375,7 @@ func (j JSON) append(b []byte, v any, depth int) ([]byte, error) {
 	case *Dict:
 		b = append(b, '{')
 		first := true
+		var others map[string]bool // what keys that are no text are spelled as
 		for key, val := range v.All() {
 			if !first {
 				b = append(b, j.ItemSeparator...)
@@ -382,6 +384,15 @@ func (j JSON) append(b []byte, v any, depth int) ([]byte, error) {
 			text, err := keyText(key)
 			if err != nil {
 				return nil, err
+			}
+			if _, isText := TextOf(key); !isText {
+				if _, taken := v.Lookup(text); taken || others[text] {
+					return nil, fmt.Errorf("%w: two keys that are one in JSON", ErrUnsupported)
+				}
+				if others == nil {
+					others = map[string]bool{}
+				}
+				others[text] = true
 			}
 			b = j.appendText(b, text)
 			b = append(b, j.KeySeparator...)

@@ -24,7 +24,7 @@ const maxPlainInt = 1 << 53
 // {"$decimal":…}, {"$uuid":…}, {"$complex":[re,im]}, {"$set":[…]},
 // {"$frozenset":[…]}, {"$dict":[[key,value],…]} where a key is not text,
 // {"$db_model":"present"} and {"$object":class}. Tuples and lists both become
-// arrays. Values of other Go types appear as {"$object":type}.
+// arrays, and an object what it holds. Values of other Go types appear as {"$object":type}.
 func MarshalTagged(v any) []byte {
 	b, err := JSON{}.Marshal(tagged(v, 0))
 	if err != nil {
@@ -95,8 +95,11 @@ func tagged(v any, depth int) any {
 	case complex128:
 		return tag("complex", []any{tagged(real(v), depth+1), tagged(imag(v), depth+1)})
 	case Object:
-		if v.Class == EntityProto {
+		switch {
+		case v.Class == EntityProto:
 			return tag("db_model", "present")
+		case v.Holds != nil:
+			return tagged(v.Holds, depth+1)
 		}
 		return tag("object", v.Class)
 	}
@@ -240,11 +243,10 @@ func untagText(name, text string) (any, error) {
 		}
 		return Date{t.Year(), int(t.Month()), t.Day()}, nil
 	case "time":
-		t, err := time.Parse("15:04:05.999999", text)
-		if err != nil {
-			return nil, errTag
-		}
-		return Time{Hour: t.Hour(), Minute: t.Minute(), Second: t.Second(), Microsecond: t.Nanosecond() / 1000}, nil
+		d, err := ParseDateTime("0001-01-01T" + text)
+		return Time{
+			Hour: d.Hour, Minute: d.Minute, Second: d.Second, Microsecond: d.Microsecond, Aware: d.Aware, Offset: d.Offset,
+		}, err
 	case "decimal":
 		return Decimal(text), nil
 	case "uuid":
@@ -261,22 +263,39 @@ func untagText(name, text string) (any, error) {
 
 // ParseDateTime reads the ISO 8601 form that [DateTime.String] writes.
 func ParseDateTime(text string) (DateTime, error) {
-	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05-07:00:00"} {
-		t, err := time.Parse(layout, text)
-		if err != nil {
-			continue
-		}
-		d := DateTime{
-			Year: t.Year(), Month: int(t.Month()), Day: t.Day(),
-			Hour: t.Hour(), Minute: t.Minute(), Second: t.Second(), Microsecond: t.Nanosecond() / 1000,
-		}
-		if layout != "2006-01-02T15:04:05" {
-			_, off := t.Zone()
-			d.Aware, d.Offset = true, time.Duration(off)*time.Second
-		}
+	at := strings.LastIndexAny(text, "+-Z")
+	if at < len("2006-01-02T15:04:05") {
+		at = len(text)
+	}
+	t, err := time.Parse("2006-01-02T15:04:05", text[:at])
+	if err != nil {
+		return DateTime{}, errTag
+	}
+	d := DateTime{
+		Year: t.Year(), Month: int(t.Month()), Day: t.Day(),
+		Hour: t.Hour(), Minute: t.Minute(), Second: t.Second(), Microsecond: t.Nanosecond() / 1000,
+	}
+	zone := text[at:]
+	if zone == "" {
 		return d, nil
 	}
-	return DateTime{}, errTag
+	d.Aware = true
+	if zone == "Z" {
+		return d, nil
+	}
+	layout := "15:04:05"
+	if len(zone) == len("+00:00") {
+		layout = "15:04"
+	}
+	off, err := time.Parse(layout, zone[1:])
+	if err != nil {
+		return DateTime{}, errTag
+	}
+	d.Offset = off.Sub(off.Truncate(24 * time.Hour)).Truncate(time.Microsecond)
+	if zone[0] == '-' {
+		d.Offset = -d.Offset
+	}
+	return d, nil
 }
 
 func untagList(name string, list []any) (any, error) {

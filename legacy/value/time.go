@@ -12,16 +12,22 @@ type DateTime struct {
 	Hour, Minute, Second, Microsecond int
 	Fold                              bool          // the second of two equal wall-clock times
 	Aware                             bool          // Offset is meant
-	Offset                            time.Duration // from UTC; whole seconds
+	Offset                            time.Duration // from UTC; whole microseconds
+	Zone                              string        // the IANA name of the time zone, if it is known; then Aware is set
 }
 
 // Date is a calendar day.
 type Date struct{ Year, Month, Day int }
 
-// Time is a time of day without a time zone.
+// Time is a time of day, mostly without a time zone.
 type Time struct {
 	Hour, Minute, Second, Microsecond int
 	Fold                              bool
+	Aware                             bool          // Offset is meant
+	Offset                            time.Duration // from UTC; whole microseconds
+	// Zone is the IANA name of the time zone, if it is known. Which offset it has
+	// depends on the day, so Aware is not set then.
+	Zone string
 }
 
 // TimeDelta is a span of time, normalised as Python does it: Seconds is 0 to
@@ -48,24 +54,19 @@ func (d DateTime) Time() time.Time {
 
 // Valid reports whether all parts are in range and the day exists.
 func (d DateTime) Valid() bool {
-	return Date{d.Year, d.Month, d.Day}.Valid() && Time{d.Hour, d.Minute, d.Second, d.Microsecond, d.Fold}.Valid()
+	return Date{d.Year, d.Month, d.Day}.Valid() && d.clock().Valid()
 }
 
 // String returns the ISO 8601 form that Python's isoformat gives.
 func (d DateTime) String() string {
-	s := Date{d.Year, d.Month, d.Day}.String() + "T" + Time{d.Hour, d.Minute, d.Second, d.Microsecond, d.Fold}.String()
-	if !d.Aware {
-		return s
+	return Date{d.Year, d.Month, d.Day}.String() + "T" + d.clock().String()
+}
+
+func (d DateTime) clock() Time {
+	return Time{
+		Hour: d.Hour, Minute: d.Minute, Second: d.Second, Microsecond: d.Microsecond,
+		Fold: d.Fold, Aware: d.Aware, Offset: d.Offset,
 	}
-	off, sign := int(d.Offset/time.Second), "+"
-	if off < 0 {
-		off, sign = -off, "-"
-	}
-	s += fmt.Sprintf("%s%02d:%02d", sign, off/3600, off/60%60)
-	if off%60 != 0 {
-		s += fmt.Sprintf(":%02d", off%60)
-	}
-	return s
 }
 
 // Valid reports whether the day exists in years 1 to 9999.
@@ -82,14 +83,31 @@ func (d Date) String() string { return fmt.Sprintf("%04d-%02d-%02d", d.Year, d.M
 // Valid reports whether all parts are in range.
 func (t Time) Valid() bool {
 	return t.Hour >= 0 && t.Hour < 24 && t.Minute >= 0 && t.Minute < 60 && t.Second >= 0 && t.Second < 60 &&
-		t.Microsecond >= 0 && t.Microsecond < 1_000_000
+		t.Microsecond >= 0 && t.Microsecond < 1_000_000 &&
+		(!t.Aware || t.Offset > -24*time.Hour && t.Offset < 24*time.Hour && t.Offset%time.Microsecond == 0)
 }
 
-// String returns HH:MM:SS, with microseconds if there are any.
+// String returns HH:MM:SS, with microseconds if there are any, and with the offset
+// if it is known.
 func (t Time) String() string {
 	s := fmt.Sprintf("%02d:%02d:%02d", t.Hour, t.Minute, t.Second)
 	if t.Microsecond != 0 {
 		s += fmt.Sprintf(".%06d", t.Microsecond)
+	}
+	if !t.Aware {
+		return s
+	}
+	off, sign := t.Offset.Microseconds(), "+"
+	if off < 0 {
+		off, sign = -off, "-"
+	}
+	sec, us := off/1_000_000, off%1_000_000
+	s += fmt.Sprintf("%s%02d:%02d", sign, sec/3600, sec/60%60)
+	if sec%60 != 0 || us != 0 {
+		s += fmt.Sprintf(":%02d", sec%60)
+	}
+	if us != 0 {
+		s += fmt.Sprintf(".%06d", us)
 	}
 	return s
 }
@@ -127,6 +145,21 @@ func (d TimeDelta) Duration() (time.Duration, bool) {
 	return time.Duration(d.Days)*24*time.Hour + time.Duration(d.Seconds)*time.Second + time.Duration(d.Microseconds)*time.Microsecond, true
 }
 
+// String returns the span as Python's str does, such as "-1 day, 23:59:59.000001".
+func (d TimeDelta) String() string {
+	s := fmt.Sprintf("%d:%02d:%02d", d.Seconds/3600, d.Seconds/60%60, d.Seconds%60)
+	if d.Microseconds != 0 {
+		s += fmt.Sprintf(".%06d", d.Microseconds)
+	}
+	switch d.Days {
+	case 0:
+		return s
+	case 1, -1:
+		return fmt.Sprintf("%d day, %s", d.Days, s)
+	}
+	return fmt.Sprintf("%d days, %s", d.Days, s)
+}
+
 // floorDiv divides towards minus infinity; the rest is never negative.
 func floorDiv(a, b int64) (q, r int64) {
 	q, r = a/b, a%b
@@ -134,4 +167,24 @@ func floorDiv(a, b int64) (q, r int64) {
 		q, r = q-1, r+b
 	}
 	return q, r
+}
+
+// In returns a naive DateTime as one in a time zone that has an IANA name. Of two
+// instants with that wall-clock time it is the one that Fold says; a time that the
+// clocks skip has the offset from before, or with Fold from after (PEP 495).
+func (d DateTime) In(zone *time.Location) DateTime {
+	const day = 24 * 60 * 60
+	wall := time.Date(d.Year, time.Month(d.Month), d.Day, d.Hour, d.Minute, d.Second, 0, time.UTC).Unix()
+	offset := func(unix int64) int64 {
+		_, off := time.Unix(unix, 0).In(zone).Zone()
+		return int64(off)
+	}
+	before, after := offset(wall-day), offset(wall+day)
+	off := before
+	isBefore, isAfter := offset(wall-before) == before, offset(wall-after) == after
+	if isAfter && !isBefore || isAfter == isBefore && d.Fold {
+		off = after
+	}
+	d.Aware, d.Offset, d.Zone = true, time.Duration(off)*time.Second, zone.String()
+	return d
 }

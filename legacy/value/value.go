@@ -17,7 +17,7 @@
 //	Set                 a set or frozenset
 //	DateTime Date Time TimeDelta
 //	Decimal UUID complex128
-//	Object              something opaque: carried along, never interpreted
+//	Object              something of a class that is none of these: carried along
 //
 // [Of] turns ordinary Go values into these.
 package value
@@ -61,11 +61,28 @@ func (u UUID) String() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
-// Object is a value that is carried along without being interpreted: Class is
-// its dotted Python name and State the bytes it was stored with.
+// Object is a value of a Python class that has no type of its own here: an
+// application's own class, one of App Engine's, or one of the standard library.
+// Its code is not run. What it was made of can be read, and it is written back as
+// it was pickled, byte for byte.
 type Object struct {
+	// Class is the dotted name of the class, or of the function that makes the
+	// object, such as "google.appengine.api.users.User".
 	Class string
-	State []byte
+	// Args are what it is made with. Nil says that the value is the class or the
+	// function of that name itself, and not something made by it.
+	Args Tuple
+	// State is what it is given afterwards, mostly a *Dict of its attributes; nil
+	// if nothing.
+	State any
+	// Holds is what the object stands for, where that can be told: a list for a
+	// deque, text for a path, an address or a subclass of str, the members of a
+	// subclass of dict. Nil otherwise.
+	Holds any
+	// Pickle is a pickle of this object alone. It is what is written: a change of
+	// the other fields changes nothing. An object without one, as those inside of
+	// Args and State, cannot be written.
+	Pickle []byte
 }
 
 // EntityProto is the class of the datastore entities in gae-sessions.
@@ -154,8 +171,21 @@ func appendSurrogate(b []byte, r rune) []byte {
 
 // Equal reports whether two values are the same. Lists and tuples with equal
 // members are equal, the order of dictionaries and sets does not matter, NaN
-// equals NaN, and an integer never equals a float.
+// equals NaN, an integer never equals a float, and a time zone that is known by
+// its offset only equals one of that offset.
+//
+// Two objects are the same if their classes and their pickles are, but for the
+// protocol. An object equals what it holds.
 func Equal(a, b any) bool {
+	if oa, ok := a.(Object); ok {
+		if ob, ok := b.(Object); ok {
+			return oa.equal(ob)
+		}
+		return oa.Holds != nil && Equal(oa.Holds, b)
+	}
+	if ob, ok := b.(Object); ok {
+		return ob.Holds != nil && Equal(a, ob.Holds)
+	}
 	switch a := a.(type) {
 	case []any:
 		return equalSequence(a, b)
@@ -199,12 +229,28 @@ func Equal(a, b any) bool {
 	case []byte:
 		b, ok := b.([]byte)
 		return ok && bytes.Equal(a, b)
-	case Object:
-		b, ok := b.(Object)
-		return ok && a.Class == b.Class && bytes.Equal(a.State, b.State)
+	case DateTime:
+		b, ok := b.(DateTime)
+		if ok && (a.Zone == "" || b.Zone == "") {
+			a.Zone, b.Zone = "", ""
+		}
+		return ok && a == b
 	}
 	return reflect.DeepEqual(a, b)
 }
+
+func (o Object) equal(other Object) bool {
+	if o.Class != other.Class {
+		return false
+	}
+	if o.Pickle == nil || other.Pickle == nil {
+		return Equal(o.Args, other.Args) && Equal(o.State, other.State) && Equal(o.Holds, other.Holds)
+	}
+	return bytes.Equal(o.program(), other.program())
+}
+
+// program is the pickle without the header that says its protocol.
+func (o Object) program() []byte { return o.Pickle[min(2, len(o.Pickle)):] }
 
 func equalSequence(a []any, b any) bool {
 	var other []any
@@ -249,6 +295,8 @@ func of(v any, depth int) (any, error) {
 			return v.Int64(), nil
 		}
 		return v, nil
+	case big.Int:
+		return of(&v, depth)
 	case []any:
 		return ofSlice(v, depth)
 	case Tuple:
@@ -262,6 +310,7 @@ func of(v any, depth int) (any, error) {
 			return nil, nil
 		}
 		out := NewDict()
+		out.Type = v.Type
 		for _, it := range v.items {
 			val, err := of(it.Value, depth+1)
 			if err != nil {
