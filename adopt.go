@@ -53,7 +53,8 @@ type Adopt struct {
 
 // WriteBack writes each session in a legacy format, too, after each commit
 // that changed something. A failure is logged and counted, and fails no
-// request. A login gets a fresh legacy session.
+// request. A login gets a fresh legacy session. A legacy session that cannot be
+// read is not written over.
 type WriteBack struct {
 	// To is the format to write. Its sessions are adopted only if it is among
 	// Adopt.From as well.
@@ -202,7 +203,7 @@ func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Head
 	if s.last.Where == rules.Nowhere {
 		return
 	}
-	done := s.m.adoption.WriteBack(ctx, s.last, fresh, before, s.setsCookies())
+	done := s.m.adoption.WriteBack(ctx, s.in, s.last, fresh, before, s.setsCookies())
 	if s.setsCookies() {
 		s.jar.SetForeign(done.SetCookie)
 	}

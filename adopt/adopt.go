@@ -6,6 +6,7 @@ package adopt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,7 +30,8 @@ type Format interface {
 
 	// Find returns the session that a request's header leads to, verified and
 	// not expired at now, or nil if there is none. An error that wraps a
-	// [Refusal] says that there is one that cannot be accepted; any other,
+	// [Refusal] says that there is one that cannot be accepted, and if it wraps
+	// [ErrUnreadable], too, that the library itself may well accept it; any other,
 	// that a server could not be asked.
 	Find(ctx context.Context, in http.Header, now time.Time) (*Session, error)
 
@@ -47,7 +49,9 @@ type Writer interface {
 
 	// Write stores the session old.State names, or a new one if that is empty,
 	// with old.Values in it, and returns the Set-Cookie fields to send. It sets
-	// all other fields of old.
+	// all other fields of old. It returns an error that wraps [ErrUnreadable], and
+	// has written nothing, if the library has a session of that name that Find
+	// could not read.
 	Write(ctx context.Context, old *Session, now time.Time) (setCookie []string, err error)
 }
 
@@ -102,6 +106,11 @@ func (s *Session) Get(name string, into any) error {
 	}
 	return values.Into(name, raw, into)
 }
+
+// ErrUnreadable says that a legacy session is genuine, and cannot be read: it is
+// damaged, too large, of a newer version, or has values of unknown kinds. A
+// WriteBack writes nothing over it.
+var ErrUnreadable = errors.New("adopt: a genuine legacy session cannot be read")
 
 // Refusal is the reason why a request's legacy session is not accepted, a
 // stable word such as "bad_signature" or "expired". It is an error for

@@ -135,6 +135,14 @@ type Format interface {
 	About() About
 }
 
+// Loader is a Format that can keep sessions on a server.
+type Loader interface {
+	// Load returns the session with that identifier as Read does for the cookie
+	// that names it. It wraps reason.NotFound for sessions that are not on a
+	// server, and for those of a Format that keeps all of them in cookies.
+	Load(ctx context.Context, id string, now time.Time) (*Session, error)
+}
+
 // Store is where a library keeps sessions on a server. What a key is, and
 // which fields of an [Entry] mean something, is for each format to say.
 // Implementations are safe for concurrent use.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/http"
 	"time"
 
 	"github.com/sojourn-go/sojourn/adopt"
@@ -117,8 +118,10 @@ type Copied struct {
 // WriteBack writes the legacy form of a session as it was just kept. A failure is
 // counted and logged. fresh says that it must not be the legacy session that it
 // was before, because somebody has logged in; before is the header of that one.
-// Without cookies, only a form that needs none is written.
-func (a *Adoption) WriteBack(ctx context.Context, st *stored.State, fresh bool, before *record.Header, cookies bool) Copied {
+// in is the header of the request: a legacy session that it brings and that could
+// not be read is left as it is. Without cookies, only a form that needs none is
+// written.
+func (a *Adoption) WriteBack(ctx context.Context, in http.Header, st *stored.State, fresh bool, before *record.Header, cookies bool) Copied {
 	ctx, cancel := a.Sessions.Bounded(ctx)
 	defer cancel()
 	h := &st.Rec.Header
@@ -129,6 +132,9 @@ func (a *Adoption) WriteBack(ctx context.Context, st *stored.State, fresh bool, 
 	}
 	old, err := a.copyOf(st)
 	if err != nil || old == nil {
+		return a.notCopied(err)
+	}
+	if err := a.checkReadable(ctx, in); err != nil {
 		return a.notCopied(err)
 	}
 	if reuse {
@@ -156,6 +162,18 @@ func (a *Adoption) WriteBack(ctx context.Context, st *stored.State, fresh bool, 
 	}
 	done.Link, done.Linked = next.encode(), true
 	return done
+}
+
+// checkReadable returns an error if a request brings a legacy session that its own
+// application may accept and that could not be read: the cookies of the copy would
+// take its place.
+func (a *Adoption) checkReadable(ctx context.Context, in http.Header) error {
+	_, err := a.Back.Find(ctx, in, a.Now())
+	var refused adopt.Refusal
+	if errors.Is(err, adopt.ErrUnreadable) || err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	return nil
 }
 
 // copyOf is what is to be written of a session; nil = nothing.

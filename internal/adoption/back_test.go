@@ -2,6 +2,7 @@ package adoption
 
 import (
 	"errors"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,7 @@ func (g *rig) insert(user, cart string) *stored.State {
 // write writes a session back and keeps its link.
 func (g *rig) write(st *stored.State) (*stored.State, Copied) {
 	g.t.Helper()
-	done := g.WriteBack(g.ctx(), st, false, nil, true)
+	done := g.WriteBack(g.ctx(), http.Header{}, st, false, nil, true)
 	if done.Linked {
 		st = g.change(st, func(d *draft.Draft) { d.SetLegacy(done.Link) })
 	}
@@ -55,10 +56,10 @@ func TestASessionIsWrittenBackAndLinked(t *testing.T) {
 			t.Errorf("%+v, %d sessions", done, len(g.old.sessions))
 		}
 		// Without cookies only that can be written.
-		if done := g.WriteBack(g.ctx(), st, false, nil, false); g.Stats()[g.old.name].Written != 3 || done.Linked {
+		if done := g.WriteBack(g.ctx(), http.Header{}, st, false, nil, false); g.Stats()[g.old.name].Written != 3 || done.Linked {
 			t.Errorf("%+v", done)
 		}
-		if done := g.WriteBack(g.ctx(), g.insert("bob", "1"), false, nil, false); done.SetCookie != nil || g.Stats()[g.old.name].Written != 3 {
+		if done := g.WriteBack(g.ctx(), http.Header{}, g.insert("bob", "1"), false, nil, false); done.SetCookie != nil || g.Stats()[g.old.name].Written != 3 {
 			t.Errorf("one that would need a cookie: %+v", done)
 		}
 		// It ends with the session.
@@ -76,7 +77,7 @@ func TestAfterALoginAnotherLegacySessionIsWritten(t *testing.T) {
 		g := newBack(t)
 		st, _ := g.write(g.insert("", "7"))
 		before := st.Rec.Header
-		done := g.WriteBack(g.ctx(), st, true, &before, true)
+		done := g.WriteBack(g.ctx(), http.Header{}, st, true, &before, true)
 		if !done.Linked || done.SetCookie[0] != "old=written1" || len(g.old.sessions) != 1 || len(g.old.ended) != 1 || g.old.ended[0] != "written0" {
 			t.Errorf("%+v, ended %q", done, g.old.ended)
 		}

@@ -201,6 +201,19 @@ func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*
 	return nil, fmt.Errorf("beaker session: %w", first)
 }
 
+// Load implements legacy.Loader.
+func (f *Format) Load(ctx context.Context, id string, now time.Time) (*legacy.Session, error) {
+	if f.c.Type == Cookie {
+		return nil, fmt.Errorf("beaker session: %w", reason.NotFound)
+	}
+	s, err := f.load(ctx, id, now)
+	if err != nil {
+		return nil, fmt.Errorf("beaker session: %w", err)
+	}
+	s.Cookies = []string{f.c.Name}
+	return s, nil
+}
+
 // signer is the key of the cookie's signature; empty = none.
 func (f *Format) signer() []byte {
 	if f.c.Type == Cookie {

@@ -151,7 +151,7 @@ func First[T any](header http.Header, name string, read func(value string) (T, e
 			return got, nil
 		case reason.Of(failure) == "":
 			return none, failure
-		case !tried:
+		case !tried || reason.IsUnreadable(failure) && !reason.IsUnreadable(err):
 			tried, err = true, failure
 		}
 	}

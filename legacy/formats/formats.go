@@ -55,6 +55,8 @@ func (s *source) Find(ctx context.Context, in http.Header, now time.Time) (*adop
 		return s.describe(old), nil
 	case why == reason.Missing:
 		return nil, nil
+	case reason.IsUnreadable(err):
+		return nil, fmt.Errorf("%w: %w", adopt.ErrUnreadable, adopt.Refusal(why))
 	case why != "":
 		return nil, adopt.Refusal(why)
 	}
@@ -95,20 +97,47 @@ func (w *writer) Write(ctx context.Context, old *adopt.Session, now time.Time) (
 	if err != nil {
 		return nil, err
 	}
+	data := values.(*value.Dict)
+	for attempt := 0; ; attempt++ {
+		s, fields, err := w.write(legacy.Guarded(ctx), old, data, now)
+		if err == nil {
+			name := old.Source
+			*old = *w.describe(s)
+			old.Source = name
+			return fields, nil
+		}
+		if !errors.Is(err, legacy.ErrChanged) || attempt == maxAttempts {
+			return nil, err
+		}
+	}
+}
+
+// maxAttempts is how often a session is written again because the old application
+// was faster.
+const maxAttempts = 5
+
+// write replaces what the format has of a session, if it has something that can be
+// read, or nothing.
+func (w *writer) write(ctx context.Context, old *adopt.Session, data *value.Dict, now time.Time) (*legacy.Session, []string, error) {
 	s := parse(old.State).session()
-	s.Data = values.(*value.Dict)
-	s.User = old.User
+	if loader, ok := w.format.(legacy.Loader); ok && s.ID != "" {
+		there, err := loader.Load(ctx, s.ID, now)
+		switch {
+		case err == nil:
+			there.Cookies = s.Cookies
+			s = there
+		case reason.IsUnreadable(err):
+			return nil, nil, fmt.Errorf("%w: %w", adopt.ErrUnreadable, err)
+		case reason.Of(err) == "":
+			return nil, nil, err
+		}
+	}
+	s.Data, s.User = data, old.User
 	if s.ID == "" {
 		s.Cookies = nil
 	}
 	fields, err := w.format.Write(ctx, s, now)
-	if err != nil {
-		return nil, err
-	}
-	name := old.Source
-	*old = *w.describe(s)
-	old.Source = name
-	return fields, nil
+	return s, fields, err
 }
 
 // state is what a session leaves with the one that it is adopted as.
@@ -190,7 +219,9 @@ func (t *together) Find(ctx context.Context, in http.Header, now time.Time) (*ad
 		var why adopt.Refusal
 		switch {
 		case errors.As(err, &why):
-			refused = cmp.Or(refused, err)
+			if refused == nil || errors.Is(err, adopt.ErrUnreadable) && !errors.Is(refused, adopt.ErrUnreadable) {
+				refused = err
+			}
 			continue
 		case err != nil:
 			return nil, fmt.Errorf("%s: %w", p.Name(), err)

@@ -146,6 +146,26 @@ func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*
 	return s, nil
 }
 
+// Load implements legacy.Loader. Data that was in cookies is not found.
+func (f *Format) Load(ctx context.Context, id string, _ time.Time) (*legacy.Session, error) {
+	expires, sslOnly, ok := parseSID(id)
+	if !ok {
+		return nil, fmt.Errorf("gae-sessions: %w", reason.NotFound)
+	}
+	pdump, err := f.stored(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("gae-sessions: %w", err)
+	}
+	s := &legacy.Session{ID: id, Credential: []byte(id), Detail: &Detail{SSLOnly: sslOnly}}
+	if expires != 0 {
+		s.Expires = time.Unix(expires, 0).UTC()
+	}
+	if s.Data, err = decode(pdump); err != nil {
+		return nil, fmt.Errorf("gae-sessions: %w", err)
+	}
+	return s, nil
+}
+
 // join puts the pieces together in the order of their names, the last one of
 // each name.
 func join(all []cookies.Cookie) (whole string, names []string) {
@@ -188,7 +208,7 @@ func (f *Format) open(whole string) (*legacy.Session, []byte, error) {
 	}
 	expires, sslOnly, ok := parseSID(sid)
 	if !ok {
-		return nil, nil, reason.BadSID
+		return nil, nil, fmt.Errorf("%w: %w", reason.ErrUnreadable, reason.BadSID)
 	}
 	s := &legacy.Session{ID: sid, Credential: []byte(sid), Detail: &Detail{SSLOnly: sslOnly}}
 	if expires != 0 {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"hash"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -160,9 +161,27 @@ func (f *Format) read(ctx context.Context, cookie string, now time.Time) (*legac
 	}
 	s.Credential = []byte(s.ID)
 	if !validID(s.ID) {
-		return nil, reason.BadSID
+		return nil, fmt.Errorf("%w: %w", reason.ErrUnreadable, reason.BadSID)
 	}
-	stored, err := f.c.Store.Get(ctx, f.c.Prefix+s.ID)
+	s.Data, err = f.stored(ctx, s.ID, now)
+	return s, err
+}
+
+// Load implements legacy.Loader.
+func (f *Format) Load(ctx context.Context, id string, now time.Time) (*legacy.Session, error) {
+	if f.c.Backend == CookieStore || !validID(id) {
+		return nil, fmt.Errorf("gorilla session: %w", reason.NotFound)
+	}
+	data, err := f.stored(ctx, id, now)
+	if err != nil {
+		return nil, fmt.Errorf("gorilla session: %w", err)
+	}
+	return &legacy.Session{ID: id, Credential: []byte(id), Data: data, Cookies: []string{f.c.Name}}, nil
+}
+
+// stored reads what is kept under an identifier.
+func (f *Format) stored(ctx context.Context, id string, now time.Time) (*value.Dict, error) {
+	stored, err := f.c.Store.Get(ctx, f.c.Prefix+id)
 	if errors.Is(err, legacy.ErrNoEntry) {
 		return nil, reason.NotFound
 	}
@@ -171,16 +190,18 @@ func (f *Format) read(ctx context.Context, cookie string, now time.Time) (*legac
 	}
 	values := stored.Value
 	if f.c.Backend == FilesystemStore {
-		if values, _, err = f.open(string(values), now); err != nil {
+		values, _, err = f.open(string(values), now)
+		switch {
+		case errors.Is(err, reason.Expired):
 			return nil, fmt.Errorf("stored file: %w", err)
+		case err != nil: // of another key, perhaps, or longer than MaxLength
+			return nil, fmt.Errorf("stored file: %w: %w", reason.ErrUnreadable, err)
 		}
 	}
 	if f.c.JSONValues && f.c.Backend == RedisStore {
-		s.Data, err = decodeJSON(values)
-	} else {
-		s.Data, err = decodeGob(values)
+		return decodeJSON(values)
 	}
-	return s, err
+	return decodeGob(values)
 }
 
 // validID reports whether an identifier is base32, as gorilla's are: no other
@@ -299,6 +320,9 @@ func (f *Format) encodeValues(d *value.Dict) ([]byte, error) {
 	}
 	values := make(map[any]any, d.Len())
 	for k, v := range d.All() {
+		if k != nil && !reflect.ValueOf(k).Comparable() {
+			return nil, fmt.Errorf("%w: a key that is no key in Go", value.ErrUnsupported)
+		}
 		values[k] = v
 	}
 	return gobdata.Encode(values)

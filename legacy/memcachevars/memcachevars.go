@@ -151,6 +151,17 @@ func (f *Format) read(ctx context.Context, id string) (*legacy.Session, error) {
 	return s, nil
 }
 
+// Load implements legacy.Loader. Writing what it returns stores every variable, not
+// only those that differ, so that all of them last from then on.
+func (f *Format) Load(ctx context.Context, id string, _ time.Time) (*legacy.Session, error) {
+	s, err := f.read(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	s.Detail = nil
+	return s, nil
+}
+
 // whyInvalid tells an identifier that reaches into another's variables from
 // one that the application never made.
 func (f *Format) whyInvalid(id string) error {

@@ -43,6 +43,22 @@ const (
 	AmbiguousKey Reason = "ambiguous_key"
 )
 
+// ErrUnreadable says that a session is genuine, as far as its format can tell, and
+// could not be read. The old application may well read it, so nothing must be
+// written over it.
+var ErrUnreadable = errors.New("the session is genuine, and cannot be read")
+
+// IsUnreadable reports whether err, which wraps a reason, says that of a session:
+// it wraps ErrUnreadable, or what was found under a good signature or a good
+// identifier is damaged, of another format or key, too large, or not plain data.
+func IsUnreadable(err error) bool {
+	switch Of(err) {
+	case Decode, Decrypt, NotObject, HostilePickle, ResourceLimit:
+		return true
+	}
+	return errors.Is(err, ErrUnreadable)
+}
+
 // Of returns the reason that err wraps, or "" if it wraps none: such an error
 // says that a store could not answer, not that the session was refused.
 func Of(err error) Reason {

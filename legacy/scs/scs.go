@@ -143,6 +143,15 @@ func (f *Format) read(ctx context.Context, token string, now time.Time) (*legacy
 	return s, nil
 }
 
+// Load implements legacy.Loader.
+func (f *Format) Load(ctx context.Context, id string, now time.Time) (*legacy.Session, error) {
+	s, err := f.read(ctx, id, now)
+	if err != nil {
+		return nil, fmt.Errorf("scs session: %w", err)
+	}
+	return s, nil
+}
+
 // validToken reports whether a token has the form of those that scs makes: 32
 // bytes in base64. No other is looked for.
 func validToken(token string) bool {

@@ -98,7 +98,12 @@ type session struct {
 
 // Open returns the session that a request's header leads to, or a new one if it
 // leads to none that is acceptable. Nothing is stored or set by that. The error
-// wraps [sojourn.ErrUnavailable]: a store did not answer.
+// wraps
+//
+//   - [sojourn.ErrUnavailable]: a store did not answer;
+//   - [reason.ErrUnreadable]: there is a session, and it cannot be read. A new one
+//     would take its place, so there is none; the old application may serve the
+//     request. The error wraps the reason, too.
 func (s *Sessions) Open(ctx context.Context, in http.Header) (*Session, error) {
 	out := &Session{&session{of: s, in: http.Header{"Cookie": slices.Clone(in["Cookie"])}}}
 	ctx, cancel := context.WithTimeout(ctx, s.c.Timeout)
@@ -116,12 +121,21 @@ func (s *Session) read(ctx context.Context) error {
 	switch {
 	case err == nil:
 		s.loaded, s.isNew = found, false
+	case reason.IsUnreadable(err):
+		return unreadable(err)
 	case s.why != "":
 		s.loaded, s.isNew = &legacy.Session{Data: value.NewDict()}, true
 	default:
 		return fmt.Errorf("%w: %w", sojourn.ErrUnavailable, err)
 	}
 	return nil
+}
+
+func unreadable(err error) error {
+	if errors.Is(err, reason.ErrUnreadable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", reason.ErrUnreadable, err)
 }
 
 // IsNew reports whether the request brought no acceptable session.
@@ -260,9 +274,9 @@ func (s *Session) Edit(f func(*legacy.Session) error) error {
 
 // copyDict copies a dictionary and all that can be changed inside it.
 func copyDict(d *value.Dict) *value.Dict {
-	out := value.NewDict()
+	out := d.Clone()
 	for k, v := range d.All() {
-		_ = out.SetKey(k, copyValue(v)) // it was a key before
+		_ = out.SetKey(k, copyValue(v)) // it is a key
 	}
 	return out
 }
@@ -290,19 +304,22 @@ func (s *Session) Renew() {
 	s.renew, s.pending = true, true
 }
 
-// Save writes what has changed and puts the cookies into the response header out.
+// Save writes what has changed and puts the cookies into the response header out,
+// with a Vary and a Cache-Control that keep shared caches from storing the response.
 // Without a change it does nothing, except for formats that count each use: there
 // it notes this one. After an error the changes are still pending; it wraps
 //
 //   - [sojourn.ErrUnavailable]: a store did not answer, or too many others were
 //     faster;
 //   - [sojourn.ErrEnded]: the session ended in the meantime;
+//   - [reason.ErrUnreadable]: it cannot be read any more, because of what the old
+//     application has stored in the meantime;
 //   - [sojourn.ErrTooLarge] or [sojourn.ErrBadValue]: the format cannot hold it.
 func (s *Session) Save(ctx context.Context, out http.Header) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if out != nil && !slices.Contains(out["Vary"], "Cookie") {
-		out.Add("Vary", "Cookie")
+	if out != nil {
+		defer limitCaches(out)
 	}
 	if !s.pending && (s.isNew || s.of.about.Idle == 0) {
 		return nil
@@ -322,7 +339,7 @@ func (s *Session) Save(ctx context.Context, out http.Header) error {
 			return fmt.Errorf("%w: %w", sojourn.ErrTooLarge, err)
 		case errors.Is(err, value.ErrUnsupported):
 			return fmt.Errorf("%w: %w", sojourn.ErrBadValue, err)
-		case errors.Is(err, sojourn.ErrEnded), errors.Is(err, sojourn.ErrUnavailable), errors.Is(err, sojourn.ErrBadValue):
+		case errors.Is(err, reason.ErrUnreadable), errors.Is(err, sojourn.ErrEnded), errors.Is(err, sojourn.ErrUnavailable), errors.Is(err, sojourn.ErrBadValue):
 			return err
 		default:
 			return fmt.Errorf("%w: %w", sojourn.ErrUnavailable, err)
@@ -340,6 +357,8 @@ func (s *Session) write(ctx context.Context) ([]string, error) {
 		switch why := reason.Of(err); {
 		case err == nil:
 			cur = found
+		case reason.IsUnreadable(err):
+			return nil, unreadable(err)
 		case why == reason.NotFound && s.loaded.Data.Len() == 0:
 			// Nothing is left of a session without values, in some formats.
 		case why != "":
@@ -388,6 +407,9 @@ func (s *Session) End(ctx context.Context, out http.Header) error {
 		s.loaded = &legacy.Session{Data: value.NewDict()}
 		return nil
 	}
+	if out != nil {
+		defer limitCaches(out)
+	}
 	lines, err := s.of.c.Format.End(ctx, old)
 	s.loaded, s.isNew, s.why = &legacy.Session{Data: value.NewDict()}, true, reason.Missing
 	s.send(out, lines)
@@ -421,9 +443,6 @@ func (s *Session) send(out http.Header, lines []string) {
 		pairs[i] = c.Name + "=" + c.Raw
 	}
 	s.in = http.Header{"Cookie": {strings.Join(pairs, "; ")}}
-	if out.Get("Cache-Control") == "" {
-		out.Set("Cache-Control", "private")
-	}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -196,8 +196,11 @@ func Equal(a, b any) bool {
 		if !ok || a.Len() != b.Len() {
 			return false
 		}
-		for _, it := range a.items {
+		for i, it := range a.items {
 			other, ok := b.Lookup(it.Key)
+			if f, isFloat := it.Key.(float64); isFloat && f != f { // no key is found by that
+				other, ok = b.items[i].Value, Equal(f, b.items[i].Key)
+			}
 			if !ok || !Equal(it.Value, other) {
 				return false
 			}

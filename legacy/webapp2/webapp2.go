@@ -153,7 +153,7 @@ func (f *Format) open(cookie string, now time.Time) (*legacy.Session, error) {
 	}
 	if f.c.MaxAge > 0 {
 		if err != nil {
-			return nil, reason.Malformed
+			return nil, fmt.Errorf("%w: %w", reason.ErrUnreadable, reason.Malformed)
 		}
 		s.Expires = s.Issued.Add(f.c.MaxAge)
 		if issued < now.Unix()-int64(f.c.MaxAge/time.Second) {
@@ -207,6 +207,18 @@ func (f *Format) load(ctx context.Context, s *legacy.Session, now time.Time) (*l
 		}
 	}
 	return s, nil
+}
+
+// Load implements legacy.Loader.
+func (f *Format) Load(ctx context.Context, id string, _ time.Time) (*legacy.Session, error) {
+	if f.c.Backend == SecureCookie || !validSID(id) {
+		return nil, fmt.Errorf("webapp2 session: %w", reason.NotFound)
+	}
+	data, err := f.stored(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("webapp2 session: %w", err)
+	}
+	return &legacy.Session{ID: id, Credential: []byte(id), Data: data, Cookies: []string{f.c.Name}}, nil
 }
 
 // sidLen is how many characters of 62 hold 128 bits.

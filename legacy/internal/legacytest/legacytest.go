@@ -2,8 +2,10 @@
 package legacytest
 
 import (
+	"bytes"
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,6 +68,16 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	}
 	delete(s.entries, key)
 	return nil
+}
+
+// Edit replaces the value of every entry, behind the back of whoever uses the store.
+func (s *Store) Edit(f func(key string, v []byte) []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, e := range s.entries {
+		e.Value = f(key, bytes.Clone(e.Value))
+		s.entries[key] = e
+	}
 }
 
 // Len returns how many entries there are.
@@ -160,6 +172,22 @@ func (d *Datastore) Delete(_ context.Context, kind, name string) error {
 	}
 	delete(d.entities, kind+"\x00"+name)
 	return nil
+}
+
+// Edit replaces every property of bytes, behind the back of whoever uses the store.
+func (d *Datastore) Edit(f func(key string, v []byte) []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, e := range d.entities {
+		e = slices.Clone(e)
+		for i, p := range e {
+			if b, ok := p.Value.([]byte); ok {
+				e[i].Value = f(key, bytes.Clone(b))
+			}
+		}
+		d.entities[key] = e
+		d.saves[key]++
+	}
 }
 
 // Len returns how many entities there are.
