@@ -207,13 +207,24 @@ func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Head
 	if s.setsCookies() {
 		s.jar.SetForeign(done.SetCookie)
 	}
-	if !done.Linked {
-		return
+	// The session may have ended in another request meanwhile, whose end could not
+	// know of what is written only now.
+	if done.Linked {
+		s.draft.SetLegacy(done.Link)
+		if err := s.commitChanges(ctx); err != nil {
+			s.discard()
+			s.m.adoption.NotCopied(err)
+			s.takeBack(ctx, done)
+		}
+	} else if s.last.Where == rules.Stored && s.m.adoption.Outlived(ctx, s.last.ID, done) {
+		s.takeBack(ctx, done)
 	}
-	s.draft.SetLegacy(done.Link)
-	if err := s.commitChanges(ctx); err != nil {
-		s.discard()
-		s.m.adoption.NotCopied(err)
+}
+
+// takeBack ends the legacy form that was just written.
+func (s *session) takeBack(ctx context.Context, done adoption.Copied) {
+	if setCookie := s.m.adoption.TakeBack(ctx, done); s.setsCookies() {
+		s.jar.SetForeign(setCookie)
 	}
 }
 

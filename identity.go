@@ -183,9 +183,17 @@ func (s *session) move(ctx context.Context) stored.Move {
 // session that it ends.
 func (m *core) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
 	limit := store.UserLimit{Max: m.limit.Max, Refuse: refuse, Until: m.adoption.EvictedUntil(m.now())}
+	var linked map[store.ID]*stored.State
+	if limit.Max > 0 && !refuse {
+		// What has ended does not tell any more where it came from.
+		linked = m.adoption.LinkedTo(ctx, user)
+	}
 	return limit, func(id store.ID) {
 		m.count.saves.Add(1)
 		m.ended(ctx, id, user, ReasonLimit)
+		if st := linked[id]; st != nil {
+			m.adoption.Evicted(ctx, st)
+		}
 	}
 }
 

@@ -113,6 +113,8 @@ type Copied struct {
 	// Link is to be kept with the session, if Linked is set.
 	Link   string
 	Linked bool
+
+	state []byte // of what was written; nil = nothing was
 }
 
 // WriteBack writes the legacy form of a session as it was just kept. A failure is
@@ -148,7 +150,7 @@ func (a *Adoption) WriteBack(ctx context.Context, in http.Header, st *stored.Sta
 	if fresh && !old.Copies {
 		a.endCopy(ctx, before)
 	}
-	done := Copied{SetCookie: setCookie}
+	done := Copied{SetCookie: setCookie, state: old.State}
 	if reuse && (old.Copies || string(old.State) == string(l.State)) {
 		return done
 	}
@@ -162,6 +164,32 @@ func (a *Adoption) WriteBack(ctx context.Context, in http.Header, st *stored.Sta
 	}
 	done.Link, done.Linked = next.encode(), true
 	return done
+}
+
+// Outlived reports whether a session has ended since WriteBack began, so that its
+// end may not have found what was written.
+func (a *Adoption) Outlived(ctx context.Context, id store.ID, c Copied) bool {
+	if c.state == nil {
+		return false
+	}
+	ctx, cancel := a.Sessions.Bounded(ctx)
+	defer cancel()
+	st, err := a.Sessions.Ask(ctx, id, 0)
+	return errors.Is(err, store.ErrNotFound) || err == nil && st.Meta.IsEnd()
+}
+
+// TakeBack ends what WriteBack has written, and returns the cookies that say so.
+func (a *Adoption) TakeBack(ctx context.Context, c Copied) (setCookie []string) {
+	if c.state == nil {
+		return nil
+	}
+	ctx, cancel := a.Sessions.Bounded(ctx)
+	defer cancel()
+	setCookie, err := a.Back.End(ctx, &adopt.Session{Source: a.Back.Name(), State: c.state})
+	if err != nil {
+		a.failed(ctx, a.Back.Name(), "a legacy session could not be ended", err)
+	}
+	return setCookie
 }
 
 // checkReadable returns an error if a request brings a legacy session that its own

@@ -2,7 +2,9 @@ package adoption
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/sojourn-go/sojourn/adopt"
@@ -115,19 +117,25 @@ func (a *Adoption) BeforeEnd(ctx context.Context, last *stored.State) error {
 		return nil
 	}
 	now := a.Now()
-	// The session may have moved on since it was adopted, by a login, or may never
-	// have been, if its legacy form was written by a WriteBack.
-	if id := store.HashIdentifier(l.Identifier); len(l.Identifier) > 0 && id != last.ID {
-		until := rules.Later(a.ComesBackUntil(h, now), now.Add(store.MinTombstone))
-		if err := a.Sessions.Forget(ctx, id, until); err != nil {
-			return err
-		}
+	if err := a.forgetFormer(ctx, last, l, now); err != nil {
+		return err
 	}
 	if !l.Copies || h.User == "" {
 		return nil
 	}
 	// The old application's clock may be ahead.
 	return a.refuseIssued(ctx, l.Source, h.User, rules.Later(now, record.Time(l.Issued)), now)
+}
+
+// forgetFormer leaves a tombstone where a session was when it was adopted. It may
+// have moved on since, by a login, or may never have been there, if its legacy form
+// was written by a WriteBack.
+func (a *Adoption) forgetFormer(ctx context.Context, last *stored.State, l link, now time.Time) error {
+	id := store.HashIdentifier(l.Identifier)
+	if len(l.Identifier) == 0 || id == last.ID {
+		return nil
+	}
+	return a.Sessions.Forget(ctx, id, rules.Later(a.ComesBackUntil(&last.Rec.Header, now), now.Add(store.MinTombstone)))
 }
 
 // AfterEnd comes after the end of a session: it ends it in the library that it came
@@ -145,6 +153,48 @@ func (a *Adoption) AfterEnd(ctx context.Context, h *record.Header) (setCookie []
 	}
 	a.count.of(l.Source).ended.Add(1)
 	return setCookie, nil
+}
+
+// LinkedTo returns the sessions of a user that have a legacy form, for Evicted. It
+// asks the store only if there can be some.
+func (a *Adoption) LinkedTo(ctx context.Context, user string) map[store.ID]*stored.State {
+	if len(a.From) == 0 && a.Back == nil {
+		return nil
+	}
+	all, err := a.Sessions.ByUser(ctx, user)
+	if err != nil {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			a.Log.Report(slog.LevelWarn, "sessions that may have a legacy form could not be listed", slog.Any("error", err))
+		}
+		return nil
+	}
+	linked := map[store.ID]*stored.State{}
+	for _, one := range all {
+		if !one.Damaged && one.Rec.Header.Legacy != "" {
+			linked[one.ID] = one.State
+		}
+	}
+	return linked
+}
+
+// Evicted comes after the end of a session that had to make room for a login of its
+// user. That login stands, so a failure is logged and counted.
+func (a *Adoption) Evicted(ctx context.Context, last *stored.State) {
+	h := &last.Rec.Header
+	l, ok := linkOf(h)
+	if !ok {
+		return
+	}
+	now := a.Now()
+	err := a.forgetFormer(ctx, last, l, now)
+	if err == nil && l.Copies && l.Issued > 0 {
+		// Others of the user's that are not adopted yet are younger, or next.
+		err = a.refuseIssued(ctx, l.Source, h.User, record.Time(l.Issued), now)
+	}
+	if err != nil {
+		a.Log.Report(slog.LevelWarn, "the legacy form of a session could not be refused", slog.String("format", l.Source), slog.Any("error", err))
+	}
+	_, _ = a.AfterEnd(ctx, h) // logged
 }
 
 // EvictedUntil is until when the tombstones of sessions that the limit of a user ends
