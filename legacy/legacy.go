@@ -69,6 +69,10 @@ type Session struct {
 	// Cookies are the names of the request's cookies that make up the session.
 	Cookies []string
 
+	// Path and Domain are those of the cookies, where the session itself says them
+	// (Beaker's do); empty elsewhere.
+	Path, Domain string
+
 	// Detail is a value of the format's package with what else it found, such
 	// as *beaker.Detail. A session that is written back keeps it.
 	Detail any
@@ -98,9 +102,10 @@ type Writer interface {
 type Ender interface {
 	// End deletes the session's state on the server, and returns the
 	// Set-Cookie fields that remove its cookies; these are valid even with an
-	// error. It is idempotent. ID, Credential and Cookies are all that it needs; a
-	// session without an ID has nothing on the server, and only its cookies go. A copy of a cookie that holds its data itself
-	// stays valid for the old library: no one can take it back.
+	// error. It is idempotent. ID, Credential, Cookies, Path and Domain are all that
+	// it needs; a session without an ID has nothing on the server, and only its
+	// cookies go. A copy of a cookie that holds its data itself stays valid for the
+	// old library: no one can take it back.
 	End(ctx context.Context, s *Session) (setCookie []string, err error)
 }
 

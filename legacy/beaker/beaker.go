@@ -10,6 +10,7 @@ package beaker
 
 import (
 	"bytes"
+	"cmp"
 	"compress/zlib"
 	"context"
 	"crypto/hmac"
@@ -90,7 +91,13 @@ type Config struct {
 	// back in its own.
 	PlainStored bool
 
+	// Cookie are the cookie's attributes. A session whose application has set its
+	// domain or path keeps those. Without a SameSite it is Lax, the default since
+	// Beaker 1.11.
 	Cookie cookies.Attributes
+	// NoSameSite sends no SameSite, as older Beakers do, and newer ones where it is
+	// switched off [samesite].
+	NoSameSite bool
 	// CookieLimit is the longest name and value to write, in bytes.
 	// 0 = cookies.MaxSize, negative = only Beaker's own limit.
 	CookieLimit int
@@ -123,6 +130,9 @@ func New(c Config) (*Format, error) {
 	}
 	if c.CookieLimit == 0 {
 		c.CookieLimit = cookies.MaxSize
+	}
+	if c.Cookie.SameSite == "" && !c.NoSameSite {
+		c.Cookie.SameSite = "Lax"
 	}
 	switch {
 	case c.Type < Cookie || c.Type > Google:
@@ -260,6 +270,7 @@ func (f *Format) load(ctx context.Context, signed string, now time.Time) (*legac
 		return nil, err
 	}
 	f.separate(s, data, detail)
+	s.Path, s.Domain = f.scope(detail.Meta)
 	s.Credential = []byte(s.ID)
 	if s.ID == "" {
 		s.Credential = []byte(signed)
@@ -456,7 +467,8 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 	if detail.Cipher == AnyCipher {
 		detail.Cipher = f.c.Cipher
 	}
-	detail.Meta = f.newMeta(old.Meta, id, now)
+	detail.Meta = f.newMeta(s, old.Meta, id, now)
+	s.Path, s.Domain = f.scope(detail.Meta)
 	all := detail.Meta.Clone()
 	for k, v := range s.Data.All() {
 		if _, own := detail.Meta.Lookup(k); own {
@@ -496,18 +508,55 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 	if f.c.Timeout > 0 {
 		s.Expires = s.Issued.Add(f.c.Timeout)
 	}
-	return cookies.Set(f.c.Name, wire, f.c.Cookie.At(now)), nil
+	return cookies.Set(f.c.Name, wire, f.attributes(s).At(now)), nil
+}
+
+// scope returns the path and the domain that a session says its cookie has. Beakers
+// before 1.7 do not store them.
+func (f *Format) scope(meta *value.Dict) (path, domain string) {
+	path, domain = f.c.Cookie.Path, f.c.Cookie.Domain
+	if p, ok := value.TextOf(meta.Get(pathKey)); ok && attribute(p) {
+		path = p
+	}
+	if d, ok := meta.Lookup(domainKey); ok {
+		domain = ""
+		if text, ok := value.TextOf(d); ok && attribute(text) {
+			domain = text
+		}
+	}
+	if path == "" {
+		path = "/"
+	}
+	return path, domain
+}
+
+// attribute reports whether a text can stand in a cookie's attribute.
+func attribute(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == ';' || r == ',' })
+}
+
+// attributes are those of a session's cookie.
+func (f *Format) attributes(s *legacy.Session) cookies.Attributes {
+	a := f.c.Cookie
+	if s.Path != "" {
+		a.Path, a.Domain = s.Path, s.Domain
+	}
+	return a
 }
 
 // newMeta returns Beaker's entries for a session that is used now.
-func (f *Format) newMeta(old *value.Dict, id string, now time.Time) *value.Dict {
+func (f *Format) newMeta(s *legacy.Session, old *value.Dict, id string, now time.Time) *value.Dict {
 	stamp := float64(now.UnixMicro()) / 1e6
 	meta := value.NewDict()
-	meta.Set(domainKey, old.Get(domainKey))
-	path := old.Get(pathKey)
+	scope := f.attributes(s)
+	path, domain := old.Get(pathKey), old.Get(domainKey)
 	if path == nil {
-		path = "/"
+		path = cmp.Or(scope.Path, "/")
 	}
+	if _, ok := old.Lookup(domainKey); !ok && scope.Domain != "" {
+		domain = scope.Domain
+	}
+	meta.Set(domainKey, domain)
 	meta.Set(pathKey, path)
 	if f.c.Type == Cookie {
 		meta.Set(idKey, id)
@@ -531,7 +580,7 @@ func newID() string {
 // End implements legacy.Ender. A copy of a cookie-only session stays valid
 // for the old application.
 func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
-	fields := []string{cookies.Expire(f.c.Name, f.c.Cookie)}
+	fields := []string{cookies.Expire(f.c.Name, f.attributes(s))}
 	if f.c.Type == Cookie || !validID(s.ID) {
 		return fields, nil
 	}

@@ -77,7 +77,8 @@ func (s *source) describe(old *legacy.Session) *adopt.Session {
 // Forget implements [adopt.Format].
 func (s *source) Forget(old *adopt.Session) []string {
 	// Without an identifier nothing is ended but the cookies.
-	fields, _ := s.Known.End(context.Background(), &legacy.Session{Cookies: parse(old.State).Cookies})
+	st := parse(old.State)
+	fields, _ := s.Known.End(context.Background(), &legacy.Session{Cookies: st.Cookies, Path: st.Path, Domain: st.Domain})
 	return fields
 }
 
@@ -145,10 +146,12 @@ type state struct {
 	ID      string   `json:",omitempty"`
 	Key     []byte   `json:",omitempty"`
 	Cookies []string `json:",omitempty"`
+	Path    string   `json:",omitempty"`
+	Domain  string   `json:",omitempty"`
 }
 
 func stateOf(s *legacy.Session) state {
-	st := state{ID: s.ID, Cookies: s.Cookies}
+	st := state{ID: s.ID, Cookies: s.Cookies, Path: s.Path, Domain: s.Domain}
 	if s.ID != "" && string(s.Credential) != s.ID {
 		st.Key = s.Credential
 	}
@@ -176,7 +179,9 @@ func (st state) session() *legacy.Session {
 	if len(key) == 0 {
 		key = []byte(st.ID)
 	}
-	return &legacy.Session{ID: st.ID, Credential: key, Cookies: st.Cookies, Data: value.NewDict()}
+	return &legacy.Session{
+		ID: st.ID, Credential: key, Cookies: st.Cookies, Path: st.Path, Domain: st.Domain, Data: value.NewDict(),
+	}
 }
 
 // Together returns one format for an application that keeps several sessions per

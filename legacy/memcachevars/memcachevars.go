@@ -30,6 +30,10 @@ import (
 type Config struct {
 	CookieName string   // "gaesessid" if empty
 	Names      []string // the variables' names. Required: nothing lists them
+	// Python3 says that the application runs on Python 3, where what is stored as
+	// bytes is bytes. Python 2 stores most of its text so, and it is read as text
+	// where it is UTF-8.
+	Python3 bool
 	// ValidID tells which identifiers the application makes. Nil means
 	// [StandardID].
 	ValidID func(id string) bool
@@ -136,7 +140,7 @@ func (f *Format) read(ctx context.Context, id string) (*legacy.Session, error) {
 		if err != nil {
 			return nil, fmt.Errorf("memcache variables: memcache: %w", err)
 		}
-		v, err := appengine.DecodeItem(item)
+		v, err := f.decode(item)
 		if err != nil {
 			return nil, fmt.Errorf("memcache variables: %w", err)
 		}
@@ -160,6 +164,14 @@ func (f *Format) Load(ctx context.Context, id string, _ time.Time) (*legacy.Sess
 	}
 	s.Detail = nil
 	return s, nil
+}
+
+// decode reads a variable.
+func (f *Format) decode(item appengine.Item) (any, error) {
+	if f.c.Python3 && item.Flags&0xF == appengine.FlagBytes {
+		return item.Value, nil
+	}
+	return appengine.DecodeItem(item)
 }
 
 // whyInvalid tells an identifier that reaches into another's variables from
@@ -200,7 +212,7 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 		before, had := old.Stored[name]
 		item, has := items[name]
 		switch {
-		case has && had && unchanged(before, s.Data.Get(name)):
+		case has && had && f.unchanged(before, s.Data.Get(name)):
 			items[name] = before
 			continue
 		case has:
@@ -222,8 +234,8 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 
 // unchanged reports whether an entry holds v. Encodings do not tell: Python 2
 // stores one text in two ways.
-func unchanged(before appengine.Item, v any) bool {
-	old, err := appengine.DecodeItem(before)
+func (f *Format) unchanged(before appengine.Item, v any) bool {
+	old, err := f.decode(before)
 	if err != nil {
 		return false
 	}

@@ -236,3 +236,38 @@ func TestASessionKnownByItsIdentifierAloneIsReplacedAsAWhole(t *testing.T) {
 		t.Errorf("%d variables, %v", memcache.Len(), err)
 	}
 }
+
+func TestBytesOfPython3StayBytes(t *testing.T) {
+	const id = "0123456789abcdef"
+	for _, python3 := range []bool{true, false} {
+		var m legacytest.Memcache
+		f, err := memcachevars.New(memcachevars.Config{Names: []string{"raw", "text", "n"}, Memcache: &m, Python3: python3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		_ = m.Set(ctx, id+"-raw", appengine.Item{Value: []byte("abc"), Flags: appengine.FlagBytes})
+		_ = m.Set(ctx, id+"-text", appengine.Item{Value: []byte("abc"), Flags: appengine.FlagText})
+		s, err := f.Read(ctx, http.Header{"Cookie": {"gaesessid=" + id}}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := any("abc")
+		if python3 {
+			want = []byte("abc")
+		}
+		if !value.Equal(s.Data.Get("raw"), want) || s.Data.Get("text") != "abc" {
+			t.Errorf("Python 3 is %v: %s", python3, value.MarshalTagged(s.Data))
+		}
+		// What did not change is not stored anew, and what did as what it is.
+		s.Data.Set("n", []byte("xyz"))
+		if _, err := f.Write(ctx, s, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]uint32{"raw": appengine.FlagBytes, "text": appengine.FlagText, "n": appengine.FlagBytes} {
+			if item, err := m.Get(ctx, id+"-"+name); err != nil || item.Flags != want {
+				t.Errorf("%s has flags %d, %v", name, item.Flags, err)
+			}
+		}
+	}
+}

@@ -164,7 +164,7 @@ func (e *encoder) write(v any, depth int) error {
 		}
 		e.op("cdatetime\ntime\n")
 		e.bytes([]byte{hour, byte(v.Minute), byte(v.Second), byte(us >> 16), byte(us >> 8), byte(us)})
-		e.zoned(v.Aware, v.Offset, v.Zone)
+		return e.zoned(v.Aware, v.Offset, v.Zone)
 	case value.TimeDelta:
 		e.delta(v)
 	case value.Decimal:
@@ -331,22 +331,29 @@ func (e *encoder) dateTime(d value.DateTime) error {
 		byte(d.Year >> 8), byte(d.Year), month, byte(d.Day),
 		byte(d.Hour), byte(d.Minute), byte(d.Second), byte(us >> 16), byte(us >> 8), byte(us),
 	})
-	e.zoned(d.Aware, d.Offset, d.Zone)
-	return nil
+	return e.zoned(d.Aware, d.Offset, d.Zone)
 }
 
 // zoned writes the time zone of a time, and calls its class.
-func (e *encoder) zoned(aware bool, offset time.Duration, zone string) {
+func (e *encoder) zoned(aware bool, offset time.Duration, zone *time.Location) error {
+	named := zone != nil && zone != time.Local
+	if named { // a zone of the program's own has a name that Python does not know
+		_, err := time.LoadLocation(zone.String())
+		named = err == nil
+	}
 	switch {
-	case zone != "":
-		e.zone(zone)
+	case named:
+		e.zone(zone.String())
 		e.op("\x86R")
 	case aware:
 		e.offset(offset)
 		e.op("\x86R")
+	case zone != nil:
+		return fmt.Errorf("%w: a time zone without an IANA name", value.ErrUnsupported)
 	default:
 		e.op("\x85R")
 	}
+	return nil
 }
 
 func (e *encoder) delta(d value.TimeDelta) {

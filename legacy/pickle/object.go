@@ -530,7 +530,7 @@ func (m *machine) newTime(args *tupleNode) (any, bool) {
 	case z.zone == nil:
 		return o, true
 	case z.zone.location != nil:
-		t.Zone = z.zone.location.String()
+		t.Zone = z.zone.location
 		return t, true
 	}
 	t.Aware, t.Offset = true, z.zone.offset

@@ -217,8 +217,6 @@ func (e *expander) expand(v any, depth int) (any, error) {
 		nodes, size = 16, len(v.class)
 	case value.Decimal:
 		size = len(v)
-	case value.DateTime:
-		size = len(v.Zone)
 	}
 	if err := e.spend(nodes, size); err != nil {
 		return nil, err

@@ -374,7 +374,7 @@ func (s *Session) write(ctx context.Context) ([]string, error) {
 		}
 	}
 	if s.renew {
-		cur = &legacy.Session{Data: cur.Data, User: cur.User}
+		cur = &legacy.Session{Data: cur.Data, User: cur.User, Path: cur.Path, Domain: cur.Domain}
 	}
 	lines, err := format.Write(ctx, cur, now)
 	if err != nil {

@@ -10,10 +10,10 @@ import (
 type DateTime struct {
 	Year, Month, Day                  int
 	Hour, Minute, Second, Microsecond int
-	Fold                              bool          // the second of two equal wall-clock times
-	Aware                             bool          // Offset is meant
-	Offset                            time.Duration // from UTC; whole microseconds
-	Zone                              string        // the IANA name of the time zone, if it is known; then Aware is set
+	Fold                              bool           // the second of two equal wall-clock times
+	Aware                             bool           // Offset is meant
+	Offset                            time.Duration  // from UTC; whole microseconds
+	Zone                              *time.Location // the time zone if it has an IANA name, and Aware is set; else nil
 }
 
 // Date is a calendar day.
@@ -25,9 +25,9 @@ type Time struct {
 	Fold                              bool
 	Aware                             bool          // Offset is meant
 	Offset                            time.Duration // from UTC; whole microseconds
-	// Zone is the IANA name of the time zone, if it is known. Which offset it has
-	// depends on the day, so Aware is not set then.
-	Zone string
+	// Zone is the time zone if it has an IANA name. Which offset it has depends on
+	// the day, so Aware is not set then.
+	Zone *time.Location
 }
 
 // TimeDelta is a span of time, normalised as Python does it: Seconds is 0 to
@@ -185,6 +185,6 @@ func (d DateTime) In(zone *time.Location) DateTime {
 	if isAfter && !isBefore || isAfter == isBefore && d.Fold {
 		off = after
 	}
-	d.Aware, d.Offset, d.Zone = true, time.Duration(off)*time.Second, zone.String()
+	d.Aware, d.Offset, d.Zone = true, time.Duration(off)*time.Second, zone
 	return d
 }

@@ -234,10 +234,14 @@ func Equal(a, b any) bool {
 		return ok && bytes.Equal(a, b)
 	case DateTime:
 		b, ok := b.(DateTime)
-		if ok && (a.Zone == "" || b.Zone == "") {
-			a.Zone, b.Zone = "", ""
-		}
-		return ok && a == b
+		same := ok && (a.Zone == nil || b.Zone == nil || a.Zone.String() == b.Zone.String())
+		a.Zone, b.Zone = nil, nil
+		return same && a == b
+	case Time:
+		b, ok := b.(Time)
+		same := ok && (a.Zone == nil) == (b.Zone == nil) && a.Zone.String() == b.Zone.String()
+		a.Zone, b.Zone = nil, nil
+		return same && a == b
 	}
 	return reflect.DeepEqual(a, b)
 }
