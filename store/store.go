@@ -37,9 +37,15 @@ var (
 
 	// ErrConflict says that the stored record is not the one the caller based
 	// its change on (or exists, where none was expected; or has ended). The
-	// change was not applied and never will be. Any other error from Save or
-	// Delete leaves the outcome open.
+	// change was not applied and never will be. An error from Save or Delete that
+	// is none of this package's leaves the outcome open.
 	ErrConflict = errors.New("store: the record has changed")
+
+	// ErrRefused says that a call changed nothing and never will: it was not sent,
+	// or the engine answered that it was not carried out. Errors wrap it together
+	// with the reason, such as a server that is full, read-only or cannot be
+	// reached. An engine that cannot be sure does not use it.
+	ErrRefused = errors.New("store: refused, nothing was changed")
 
 	// ErrTooLarge says that the engine cannot keep a record of that size. The
 	// stored record is untouched.

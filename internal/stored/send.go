@@ -32,7 +32,10 @@ func EndOf(rec *store.Record) *Gone {
 
 // send saves a record. An outcome that is unknown is resolved by sending the
 // same save again, with the same save ID: the store applies it once, and a first
-// try that is still under way comes too late then.
+// try that is still under way comes too late then. A store that refuses has waited
+// for as long as there is hope; only where this try's share of the time has ended
+// its waiting is it asked again. What it refuses after a try with an unknown
+// outcome says nothing about that one.
 func (s *Sessions) send(ctx context.Context, rec store.Record, base store.Base) error {
 	return s.sendAgain(ctx, &rec, func(ctx context.Context) error { return s.Store.Save(ctx, rec, base) })
 }
@@ -40,9 +43,11 @@ func (s *Sessions) send(ctx context.Context, rec store.Record, base store.Base) 
 func (s *Sessions) sendAgain(ctx context.Context, rec *store.Record, save func(context.Context) error) error {
 	const tries = 4
 	pause := 20 * time.Millisecond
+	sure := true // that nothing was saved
 	for try := 1; ; try++ {
 		once, cancel := context.WithTimeout(ctx, 2*s.Timeout/5)
 		err := save(once)
+		over := once.Err() != nil
 		cancel()
 		switch {
 		case err == nil:
@@ -50,7 +55,7 @@ func (s *Sessions) sendAgain(ctx context.Context, rec *store.Record, save func(c
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			s.Observer.Conflicted()
-			if try > 1 && !s.notSaved(ctx, rec) {
+			if !sure && !s.notSaved(ctx, rec) {
 				return fault.Away("save", fault.ErrUnknown)
 			}
 			return err
@@ -61,8 +66,12 @@ func (s *Sessions) sendAgain(ctx context.Context, rec *store.Record, save func(c
 		case errors.Is(err, errors.ErrUnsupported):
 			return fault.Away("save", err)
 		}
-		failed := s.Observer.StoreFailed(ctx, "save", fmt.Errorf("%w: %w", fault.ErrUnknown, err))
-		if try == tries || !sleep(ctx, pause) {
+		refused := errors.Is(err, store.ErrRefused)
+		if sure = sure && refused; !sure {
+			err = fmt.Errorf("%w: %w", fault.ErrUnknown, err)
+		}
+		failed := s.Observer.StoreFailed(ctx, "save", err)
+		if try == tries || refused && !over || !sleep(ctx, pause) {
 			return failed
 		}
 		s.Observer.Retried()
