@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -53,13 +52,11 @@ func (c *Cache) Close() error {
 	if attempt != nil {
 		<-attempt.done
 		if attempt.err == nil {
-			attempt.client.rdb.Close()
+			attempt.client.shut()
 		}
 	}
 	return nil
 }
-
-var errClosed = errors.New("the cache is closed")
 
 // connected returns the client, and connects first if there is none. All
 // callers share one attempt; after one that failed the next call starts
@@ -91,9 +88,8 @@ func (c *Cache) connected(ctx context.Context) (*client, error) {
 }
 
 func (c *Cache) connect(attempt *connecting) {
-	rdb, err := connect(context.Background(), *c.options)
-	attempt.client, attempt.err = &client{rdb, c.options.Cluster}, err
-	if err != nil {
+	attempt.client, attempt.err = newClient(context.Background(), *c.options, 0)
+	if attempt.err != nil {
 		c.mu.Lock()
 		if !c.closed {
 			c.connecting = nil
@@ -120,14 +116,10 @@ func (c *Cache) Get(ctx context.Context, id store.ID) ([]byte, uint64, error) {
 	if err != nil {
 		return nil, 0, failed("get", err)
 	}
-	m, err := r.do(ctx, func() valkey.Completed { return r.rdb.B().Get().Key(c.key(id)).Build() })
+	value, err := r.ask(ctx, func() valkey.Completed { return r.build.Get().Key(c.key(id)).Build() })
 	if valkey.IsValkeyNil(err) {
 		return nil, 0, store.ErrNotFound
 	}
-	if err != nil {
-		return nil, 0, failed("get", err)
-	}
-	value, err := m.AsBytes()
 	if err != nil {
 		return nil, 0, failed("get", err)
 	}
@@ -144,8 +136,8 @@ func (c *Cache) Add(ctx context.Context, id store.ID, entry []byte, ttl time.Dur
 		return 0, failed("add", err)
 	}
 	value, token := withToken(entry)
-	_, err = r.do(ctx, func() valkey.Completed {
-		return r.rdb.B().Set().Key(c.key(id)).Value(valkey.BinaryString(value)).Nx().PxMilliseconds(milliseconds(ttl)).Build()
+	_, err = r.message(ctx, false, func() valkey.Completed {
+		return r.build.Set().Key(c.key(id)).Value(valkey.BinaryString(value)).Nx().PxMilliseconds(milliseconds(ttl)).Build()
 	})
 	switch {
 	case valkey.IsValkeyNil(err):
@@ -171,9 +163,9 @@ func (c *Cache) Swap(ctx context.Context, id store.ID, token uint64, entry []byt
 		return failed("swap", err)
 	}
 	value, _ := withToken(entry)
-	m, err := r.eval(ctx, swapScript, c.key(id), string(binary.BigEndian.AppendUint64(nil, token)),
+	got, err := r.run(ctx, swapScript, c.key(id), string(binary.BigEndian.AppendUint64(nil, token)),
 		valkey.BinaryString(value), strconv.FormatInt(milliseconds(ttl), 10))
-	result, _, err := outcome(m, err)
+	result, _, err := outcome(got, err)
 	switch {
 	case err != nil:
 		return failed("swap", err)
@@ -189,7 +181,7 @@ func (c *Cache) Delete(ctx context.Context, id store.ID) error {
 	if err != nil {
 		return failed("delete", err)
 	}
-	if _, err := r.do(ctx, func() valkey.Completed { return r.rdb.B().Del().Key(c.key(id)).Build() }); err != nil {
+	if _, err := r.message(ctx, false, func() valkey.Completed { return r.build.Del().Key(c.key(id)).Build() }); err != nil {
 		return failed("delete", err)
 	}
 	return nil

@@ -56,7 +56,7 @@ func (s *Store) tell(ctx context.Context, until time.Time, ids ...store.ID) erro
 	for _, id := range ids {
 		args = append(args, string(id[:]))
 	}
-	_, err := s.evalKept(ctx, tellScript, s.prefix+feedKey, args...)
+	_, err := s.runKept(ctx, tellScript, s.options.Prefix+feedKey, args...)
 	return err
 }
 
@@ -109,7 +109,7 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (page store.
 		return page, err
 	}
 	limit = min(max(limit, 1), 1000)
-	m, err := s.eval(ctx, endsScript, s.prefix+feedKey, number, id, strconv.Itoa(limit))
+	m, err := s.eval(ctx, true, endsScript, s.options.Prefix+feedKey, number, id, strconv.Itoa(limit))
 	if err != nil {
 		return page, failed("read the feed of ends", err)
 	}

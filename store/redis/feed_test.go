@@ -61,7 +61,7 @@ func endNow(t testing.TB, s *Store) store.ID {
 // placed puts an end into the feed that another server has written: at that
 // number, and kept until then.
 func placed(server *servers.Server, s *Store, id store.ID, number int64, until time.Time) {
-	server.RedisCommand("ZADD", s.prefix+feedKey, strconv.FormatInt(number, 10), "o"+string(id[:]), strconv.FormatInt(-until.UnixMilli(), 10), "u"+string(id[:]))
+	server.RedisCommand("ZADD", s.options.Prefix+feedKey, strconv.FormatInt(number, 10), "o"+string(id[:]), strconv.FormatInt(-until.UnixMilli(), 10), "u"+string(id[:]))
 }
 
 // textID returns an ID without bytes that a command line cannot hold.
@@ -122,7 +122,7 @@ func TestTheFeedForgetsAnEndAnHourAfterItsMark(t *testing.T) {
 	id := endNow(t, s)
 	cursor = store.FeedFromStart
 	hears(t, s, &cursor, long, soon, id)
-	if n := strings.TrimSpace(server.RedisCommand("ZCARD", s.prefix+feedKey)); n != "6" {
+	if n := strings.TrimSpace(server.RedisCommand("ZCARD", s.options.Prefix+feedKey)); n != "6" {
 		t.Errorf("the feed has %s members, want two for each of three ends", n)
 	}
 }
@@ -132,7 +132,7 @@ func TestTheFeedExpiresWithItsLastEnd(t *testing.T) {
 	until := time.Now().Add(3 * time.Hour)
 	must(t, s.Delete(t.Context(), newID(), until))
 	must(t, s.Delete(t.Context(), newID(), until.Add(-time.Hour)))
-	if got := strings.TrimSpace(server.RedisCommand("PEXPIRETIME", s.prefix+feedKey)); got != fmt.Sprint(until.Add(feedTime).UnixMilli()) {
+	if got := strings.TrimSpace(server.RedisCommand("PEXPIRETIME", s.options.Prefix+feedKey)); got != fmt.Sprint(until.Add(feedTime).UnixMilli()) {
 		t.Errorf("the feed expires at %s, want an hour after %d", got, until.UnixMilli())
 	}
 }
@@ -160,7 +160,7 @@ func TestAReaderThatHeardWhatAFailoverLostHearsWhatFollows(t *testing.T) {
 	lost := textID(1)
 	placed(server, s, lost, time.Now().Add(time.Minute).UnixMicro(), time.Now().Add(time.Hour))
 	cursor := fromNow(t, s)
-	server.RedisCommand("DEL", s.prefix+feedKey)
+	server.RedisCommand("DEL", s.options.Prefix+feedKey)
 	hears(t, s, &cursor)
 	a := endNow(t, s)
 	hears(t, s, &cursor, a)
@@ -171,7 +171,7 @@ func TestAnEndCountsOnlyWhenTheFeedHasIt(t *testing.T) {
 	server, s := single(t)
 	byMark, byDelete := inserted(t, s, session(ann)), inserted(t, s, session(ann))
 	cursor := fromNow(t, s)
-	server.RedisCommand("LPUSH", s.prefix+feedKey, "in the way")
+	server.RedisCommand("LPUSH", s.options.Prefix+feedKey, "in the way")
 	mark := ended(byMark, time.Hour)
 	for what, err := range map[string]error{
 		"a tombstone": s.Save(t.Context(), mark, byMark.Base()),
@@ -181,7 +181,7 @@ func TestAnEndCountsOnlyWhenTheFeedHasIt(t *testing.T) {
 			t.Errorf("%s: %v, want an error that leaves the outcome open", what, err)
 		}
 	}
-	server.RedisCommand("DEL", s.prefix+feedKey)
+	server.RedisCommand("DEL", s.options.Prefix+feedKey)
 	saved(t, s, mark, byMark.Base())
 	must(t, s.Delete(t.Context(), byDelete.ID, time.Now().Add(time.Hour)))
 	hears(t, s, &cursor, byMark.ID, byDelete.ID)
@@ -191,11 +191,11 @@ func TestAnEvictionThatTheFeedDoesNotHaveIsToldByTheNextLogin(t *testing.T) {
 	server, s := single(t)
 	old := logins(t, s, ann, 1)[0]
 	cursor := fromNow(t, s)
-	server.RedisCommand("LPUSH", s.prefix+feedKey, "in the way")
+	server.RedisCommand("LPUSH", s.options.Prefix+feedKey, "in the way")
 	if _, err := s.SaveLimited(t.Context(), session(ann), upTo(1)); err == nil {
 		t.Error("a login whose eviction could not be told was answered with success")
 	}
-	server.RedisCommand("DEL", s.prefix+feedKey)
+	server.RedisCommand("DEL", s.options.Prefix+feedKey)
 	limited(t, s, session(ann), upTo(2))
 	hears(t, s, &cursor, old)
 }
@@ -225,7 +225,7 @@ func TestAMemberOfSomethingElseDoesNotStopTheFeed(t *testing.T) {
 	cursor := fromNow(t, s)
 	for _, member := range []string{"o", "oshort", "o" + strings.Repeat("x", 17), "x", ""} {
 		for range 2 { // in the middle of a page, and at its end
-			server.RedisCommand("ZADD", s.prefix+feedKey, fmt.Sprint(time.Now().Add(time.Minute).UnixMicro()), member)
+			server.RedisCommand("ZADD", s.options.Prefix+feedKey, fmt.Sprint(time.Now().Add(time.Minute).UnixMicro()), member)
 			id := endNow(t, s)
 			for _, limit := range []int{1, 2, 1000} {
 				from, found := cursor, false
@@ -255,7 +255,7 @@ func TestTheFeedGoesOnAfterAFailover(t *testing.T) {
 	cursor := fromNow(t, s)
 	before := []store.ID{endNow(t, kept), endNow(t, kept)}
 	hears(t, s, &cursor, before...)
-	ownerOf(t, nodes, s.prefix+feedKey).Kill()
+	ownerOf(t, nodes, s.options.Prefix+feedKey).Kill()
 	var after []store.ID
 	for range 20 {
 		id := newID()

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/valkey-io/valkey-go"
-
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -113,6 +111,14 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 		return nil, failed("save", err)
 	}
 	value := encode(&rec)
+	changed := false // a refusal is none of the whole, then
+	sent := false    // the session may have been saved
+	failed := func(doing string, err error) error {
+		if changed {
+			err = halfDone(err)
+		}
+		return failed(doing, err)
+	}
 	for range limitTries {
 		found, err := s.look(ctx, &rec)
 		if err != nil {
@@ -138,7 +144,9 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 		case err != nil:
 			return ended, failed("save: reserve a place", err)
 		}
-		gone, err := s.evict(ctx, rec.User, append(victims, found.ended...), limit.Until)
+		victims = append(victims, found.ended...)
+		changed = changed || len(victims) > 0
+		gone, err := s.evict(ctx, rec.User, victims, limit.Until)
 		ended = append(ended, gone...)
 		if err != nil {
 			return ended, failed("save: make room", err)
@@ -147,12 +155,13 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 			continue
 		}
 		if _, _, err := s.save(ctx, &rec, value, store.Base{}, true); err != nil {
-			if _, answered := valkey.IsValkeyErr(err); answered {
-				s.unindex(ctx, rec.User, rec.ID) // it surely was not saved
+			if errors.Is(err, store.ErrRefused) && !sent {
+				s.unindex(ctx, rec.User, rec.ID)
 			}
 			return ended, failed("save", err)
 		}
-		// If it was refused, the next look says why.
+		changed, sent = true, true
+		// If there was a conflict, the next look says why.
 	}
 	return ended, failed("save", errUnsettled)
 }

@@ -141,7 +141,7 @@ func TestARefusedLoginReservesNothing(t *testing.T) {
 
 func TestALoginThatTheServerRefusesGivesItsPlaceBack(t *testing.T) {
 	server, s := single(t)
-	if got := server.RedisCommand("ACL", "SETUSER", "default", "resetkeys", "%R~*", "~"+s.prefix+userKeys+"*"); got != "OK\n" {
+	if got := server.RedisCommand("ACL", "SETUSER", "default", "resetkeys", "%R~*", "~"+s.options.Prefix+userKeys+"*"); got != "OK\n" {
 		t.Fatalf("ACL SETUSER: %s", got)
 	}
 	if _, err := s.SaveLimited(t.Context(), session(ann), refusing(1)); err == nil || errors.Is(err, store.ErrLimit) {
@@ -166,7 +166,7 @@ func TestALoginCountsNeitherEndedNorVanishedSessionsAndTidiesUp(t *testing.T) {
 	}
 	change(expired, func(rec *store.Record) { rec.Deadline = time.Now().Add(-time.Second) })
 	change(moved, func(rec *store.Record) { rec.User = store.UserHash{0xb} })
-	must(t, s.rdb.Do(t.Context(), s.rdb.B().Del().Key(s.key(gone)).Build()).Error())
+	must(t, s.current.Load().rdb.Do(t.Context(), s.current.Load().rdb.B().Del().Key(s.key(gone)).Build()).Error())
 	must(t, s.Delete(t.Context(), marked, time.Now().Add(time.Hour)))
 	for _, id := range []store.ID{expired, gone, moved} {
 		age(t, s, ann, id, 2*time.Minute, time.Hour)

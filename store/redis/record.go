@@ -127,11 +127,11 @@ func timeAt(b []byte) time.Time {
 }
 
 // key returns the key of a session's record.
-func (s *Store) key(id store.ID) string { return s.prefix + sessionKeys + id.String() }
+func (s *Store) key(id store.ID) string { return s.options.Prefix + sessionKeys + id.String() }
 
 // userKey returns the key of a user's index.
 func (s *Store) userKey(user store.UserHash) string {
-	return s.prefix + userKeys + store.ID(user).String()
+	return s.options.Prefix + userKeys + store.ID(user).String()
 }
 
 // What a key holds is said right after the prefix. There is one feed.

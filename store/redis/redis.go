@@ -43,8 +43,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/valkey-io/valkey-go"
 )
 
 // Options say where the servers are and how they are used. Only Addrs is
@@ -62,9 +60,20 @@ type Options struct {
 	// Username and Password are those of an ACL user. "" = the default user,
 	// and no password.
 	Username, Password string
-	// SentinelUsername and SentinelPassword are for the sentinels.
+	// Credentials is asked for the same before each new connection, so that they
+	// may change: a connection that is there stays logged in. It is called by
+	// several goroutines at once, and has 10 seconds at most; while it fails, or
+	// what it returns is refused, calls wait until their contexts end, for 5
+	// seconds at most. nil = Username and Password; not both.
+	Credentials func(ctx context.Context) (user, password string, err error)
+	// SentinelUsername and SentinelPassword, or SentinelCredentials, are for the
+	// sentinels.
 	SentinelUsername, SentinelPassword string
+	SentinelCredentials                func(ctx context.Context) (user, password string, err error)
 	// TLS is used for all connections, those to sentinels too. nil = plain TCP.
+	// It is copied for each connection: a client certificate that changes while the
+	// program runs comes from its GetClientCertificate, and authorities that do are
+	// looked up in its VerifyConnection.
 	TLS *tls.Config
 	// DB is the number of the database. A Cluster has only number 0.
 	DB int
@@ -111,6 +120,9 @@ func (o Options) withDefaults() (Options, error) {
 	case !o.Cluster && o.Master == "" && len(o.Addrs) > 1:
 		bad("%d addresses, but neither Cluster nor Master", len(o.Addrs))
 	}
+	if o.Credentials != nil && o.Username+o.Password != "" || o.SentinelCredentials != nil && o.SentinelUsername+o.SentinelPassword != "" {
+		bad("a user or password, and also a function for them")
+	}
 	if len(o.Prefix) > 200 || strings.ContainsAny(o.Prefix, "{}") {
 		bad("prefix %.40q: at most 200 bytes without braces", o.Prefix)
 	}
@@ -130,110 +142,8 @@ func (o Options) withDefaults() (Options, error) {
 	return o, errors.Join(errs...)
 }
 
-const (
-	// unresponsive is after how long without any answer a connection is given
-	// up, together with the calls on it. It is far above what a busy server
-	// needs, and below what callers would queue up behind a frozen one.
-	unresponsive = 3 * time.Second
-	// keepAlive is how often an idle connection is tried.
-	keepAlive = time.Second
-	// waiting is how many saves may wait for replicas at the same time, on a
-	// connection each, per server.
-	waiting = 64
-)
-
-// clientOption is what the client library is told.
-func (o Options) clientOption() valkey.ClientOption {
-	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive}
-	return valkey.ClientOption{
-		InitAddress:       o.Addrs,
-		Username:          o.Username,
-		Password:          o.Password,
-		SelectDB:          o.DB,
-		TLSConfig:         o.TLS,
-		ClientName:        "sojourn",
-		ClientSetInfo:     valkey.DisableClientSetInfo,
-		Dialer:            dialer,
-		ConnWriteTimeout:  unresponsive,
-		ForceSingleClient: !o.Cluster && o.Master == "",
-		Sentinel: valkey.SentinelOption{
-			MasterSet: o.Master,
-			Username:  o.SentinelUsername,
-			Password:  o.SentinelPassword,
-			TLSConfig: o.TLS,
-			Dialer:    dialer,
-			// The news of a failover can be missed, and a master that was
-			// demoted keeps its connections.
-			TopologyRefreshInterval: time.Second,
-		},
-		ClusterOption: valkey.ClusterOption{
-			ShardsRefreshInterval: 5 * time.Second,
-			MaxMovedRedirections:  5,
-		},
-		// Who calls knows best whether and when to try again; the library would
-		// go on until the context ends.
-		DisableRetry: true,
-		DisableCache: true,
-		// Otherwise a connection starts out in a mode where one call's deadline
-		// closes it for everybody, and where nobody notices its end.
-		AlwaysPipelining: true,
-		// One connection to each server, as in a Cluster: over two, half as many
-		// calls travel together, which cost both sides a third more.
-		PipelineMultiplex:   -1,
-		ReadBufferEachConn:  64 << 10,
-		WriteBufferEachConn: 64 << 10,
-		BlockingPoolSize:    waiting,
-		BlockingPoolCleanup: time.Minute,
-	}
-}
-
-// connect makes a client. The library knows no contexts there; a connection
-// that comes too late is closed.
-func connect(ctx context.Context, o Options) (valkey.Client, error) {
-	type outcome struct {
-		rdb valkey.Client
-		err error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		rdb, err := valkey.NewClient(o.clientOption())
-		if err != nil && rdb != nil {
-			rdb.Close()
-		}
-		done <- outcome{rdb, err}
-	}()
-	select {
-	case got := <-done:
-		return got.rdb, got.err
-	case <-ctx.Done():
-		go func() {
-			if got := <-done; got.err == nil {
-				got.rdb.Close()
-			}
-		}()
-		return nil, context.Cause(ctx)
-	}
-}
-
-// client is what store and cache have in common.
-type client struct {
-	rdb     valkey.Client
-	cluster bool
-}
-
-// do sends a command. If it failed because another call's context ended, which
-// happens to whoever waits for the connection that the other one was making, it
-// is sent again, once.
-func (c *client) do(ctx context.Context, command func() valkey.Completed) (valkey.ValkeyMessage, error) {
-	if err := ctx.Err(); err != nil {
-		return valkey.ValkeyMessage{}, err
-	}
-	m, err := c.rdb.Do(ctx, command()).ToMessage()
-	if (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) && ctx.Err() == nil {
-		m, err = c.rdb.Do(ctx, command()).ToMessage()
-	}
-	return m, err
-}
+// single reports whether there is one node, at one address.
+func (o *Options) single() bool { return !o.Cluster && o.Master == "" }
 
 // failed wraps an error of the client library. Keys and values are not in it.
 func failed(doing string, err error) error { return fmt.Errorf("redis: %s: %w", doing, err) }

@@ -22,12 +22,9 @@ type master struct {
 
 // masters returns the servers that together have all keys, in an order that
 // lasts as long as they do.
-func (s *Store) masters(ctx context.Context) ([]master, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if s.cluster {
-		text, err := s.rdb.Do(ctx, s.rdb.B().ClusterInfo().Build()).ToString()
+func (s *Store) masters(ctx context.Context, rdb valkey.Client) ([]master, error) {
+	if s.options.Cluster {
+		text, err := rdb.Do(ctx, s.build.ClusterInfo().Build()).ToString()
 		if err != nil {
 			return nil, err
 		}
@@ -36,7 +33,7 @@ func (s *Store) masters(ctx context.Context) ([]master, error) {
 		}
 	}
 	var found []master
-	for _, node := range s.rdb.Nodes() {
+	for _, node := range rdb.Nodes() {
 		answers := node.DoMulti(ctx, node.B().Info().Section("server").Build(), node.B().Info().Section("replication").Build())
 		server, err := answers[0].ToString()
 		if err != nil {
@@ -78,9 +75,31 @@ var ErrScanCursor = errors.New("redis: the cursor is of no use with these server
 // over ends with ErrScanCursor. A record that a Cluster moves to another node
 // during the walk may be missing.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
-	masters, err := s.masters(ctx)
+	var ids []store.ID
+	next, known := "", true
+	err := s.patiently(ctx, true, func(l *link) (err error) {
+		ids, next, known, err = s.scanOn(ctx, l.rdb, cursor, limit)
+		return err
+	})
+	if !known {
+		return nil, "", ErrScanCursor
+	}
+	var recs []store.Record
+	if err == nil {
+		recs, err = s.loadAll(ctx, ids)
+	}
 	if err != nil {
 		return nil, "", failed("scan", err)
+	}
+	return recs, next, nil
+}
+
+// scanOn returns the next IDs, and the cursor for those that follow; or that it
+// does not know the cursor.
+func (s *Store) scanOn(ctx context.Context, rdb valkey.Client, cursor string, limit int) (ids []store.ID, next string, known bool, err error) {
+	masters, err := s.masters(ctx, rdb)
+	if err != nil {
+		return nil, "", true, err
 	}
 	servers := fnv.New64a()
 	for _, m := range masters {
@@ -91,23 +110,19 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	begun, at, inner := servers.Sum64(), 0, uint64(0)
 	if cursor != "" {
 		if n, err := fmt.Sscanf(cursor, "%x-%d-%d", &begun, &at, &inner); err != nil || n != 3 || at < 0 || at >= len(masters) || begun != servers.Sum64() {
-			return nil, "", ErrScanCursor
+			return nil, "", false, nil
 		}
 	}
-	ids, inner, err := s.scanKeys(ctx, masters[at].rdb, inner, limit)
+	ids, inner, err = s.scanKeys(ctx, masters[at].rdb, inner, limit)
 	if err != nil {
-		return nil, "", failed("scan", err)
-	}
-	recs, err := s.loadAll(ctx, ids)
-	if err != nil {
-		return nil, "", failed("scan", err)
+		return nil, "", true, err
 	}
 	if inner == 0 {
 		if at++; at == len(masters) {
-			return recs, "", nil
+			return ids, "", true, nil
 		}
 	}
-	return recs, fmt.Sprintf("%x-%d-%d", begun, at, inner), nil
+	return ids, fmt.Sprintf("%x-%d-%d", begun, at, inner), true, nil
 }
 
 // scanRounds is how often one page asks for more keys, should few of those that
@@ -117,7 +132,7 @@ const scanRounds = 16
 // scanKeys returns about limit IDs, without any twice, and where to go on; 0 is
 // the end.
 func (s *Store) scanKeys(ctx context.Context, rdb valkey.Client, from uint64, limit int) ([]store.ID, uint64, error) {
-	prefix := s.prefix + sessionKeys
+	prefix := s.options.Prefix + sessionKeys
 	pattern := globEscape.Replace(prefix) + "*"
 	seen := map[store.ID]bool{}
 	var ids []store.ID

@@ -19,76 +19,112 @@ func newScript(text string) script {
 	return script{text, hex.EncodeToString(sum[:])}
 }
 
-// command calls a script by its digest or, for a server that does not know it
-// yet, with its text, from which the server learns it.
-func (c *client) command(s script, known bool, key string, args []string) valkey.Completed {
+// call calls a script by its digest or, for a server that does not know it yet,
+// with its text, from which the server learns it.
+func (c *client) call(s script, known bool, key string, args []string) valkey.Completed {
 	if known {
-		return c.rdb.B().Evalsha().Sha1(s.digest).Numkeys(1).Key(key).Arg(args...).Build()
+		return c.build.Evalsha().Sha1(s.digest).Numkeys(1).Key(key).Arg(args...).Build()
 	}
-	return c.rdb.B().Eval().Script(s.text).Numkeys(1).Key(key).Arg(args...).Build()
+	return c.build.Eval().Script(s.text).Numkeys(1).Key(key).Arg(args...).Build()
 }
 
-// eval runs a script in one round trip, or in two on a server that does not
-// know it: one that has just been started, or has just become the master.
-func (c *client) eval(ctx context.Context, s script, key string, args ...string) (valkey.ValkeyMessage, error) {
-	run := func(known bool) (valkey.ValkeyMessage, error) {
-		return c.do(ctx, func() valkey.Completed { return c.command(s, known, key, args) })
-	}
-	m, err := run(true)
-	if isNoScript(err) {
+// inText runs a script by its digest, and once more with its text on a server that
+// does not know it: one that has just been started, or has just become the master.
+func inText(run func(known bool) error) error {
+	err := run(true)
+	var answer *valkey.ValkeyError
+	if errors.As(err, &answer) && answer.IsNoScript() {
 		return run(false)
 	}
+	return err
+}
+
+// run runs a script that writes, and whose answer is a reply, in one round trip, or
+// in two on a server that does not know it.
+func (c *client) run(ctx context.Context, s script, key string, args ...string) (r reply, err error) {
+	err = inText(func(known bool) error {
+		return c.patiently(ctx, false, func(l *link) (err error) {
+			r, err = c.roundTrip(ctx, l, func() valkey.Completed { return c.call(s, known, key, args) })
+			return err
+		})
+	})
+	return r, err
+}
+
+// eval is run for answers of any kind.
+func (c *client) eval(ctx context.Context, reads bool, s script, key string, args ...string) (m valkey.ValkeyMessage, err error) {
+	err = inText(func(known bool) error {
+		m, err = c.message(ctx, reads, func() valkey.Completed { return c.call(s, known, key, args) })
+		return err
+	})
 	return m, err
 }
 
-// evalKept is eval, and waits until enough replicas have what was written. It
-// returns the script's answer even when they do not, together with an error.
-func (s *Store) evalKept(ctx context.Context, sc script, key string, args ...string) (valkey.ValkeyMessage, error) {
-	if s.replicas == 0 {
-		return s.eval(ctx, sc, key, args...)
+// runKept is run, and waits until enough replicas have what was written. It returns
+// the script's answer even when they do not, together with an error.
+func (s *Store) runKept(ctx context.Context, sc script, key string, args ...string) (reply, error) {
+	if s.options.Replicas == 0 {
+		return s.run(ctx, sc, key, args...)
 	}
-	m, acknowledged, err := s.evalAndWait(ctx, sc, true, key, args)
-	if isNoScript(err) {
-		m, acknowledged, err = s.evalAndWait(ctx, sc, false, key, args)
+	m, err := s.evalKept(ctx, sc, key, args...)
+	r, e := replyOf(m)
+	if err == nil {
+		err = e
 	}
-	if err == nil && acknowledged < int64(s.replicas) {
-		err = fmt.Errorf("%w: %d of %d", errTooFewReplicas, acknowledged, s.replicas)
+	return r, err
+}
+
+// evalKept is runKept for answers of any kind.
+func (s *Store) evalKept(ctx context.Context, sc script, key string, args ...string) (m valkey.ValkeyMessage, err error) {
+	replicas := int64(s.options.Replicas)
+	if replicas == 0 {
+		return s.eval(ctx, false, sc, key, args...)
+	}
+	var acknowledged int64
+	err = inText(func(known bool) error {
+		return s.patiently(ctx, false, func(l *link) (err error) {
+			m, acknowledged, err = s.evalAndWait(ctx, l, sc, known, key, args)
+			return err
+		})
+	})
+	if err == nil && acknowledged < replicas {
+		err = fmt.Errorf("%w: %d of %d", errTooFewReplicas, acknowledged, replicas)
 	}
 	return m, err
 }
 
 // evalAndWait runs a script and WAIT on the same connection: on another one,
 // WAIT would have nothing to wait for.
-func (s *Store) evalAndWait(ctx context.Context, sc script, known bool, key string, args []string) (m valkey.ValkeyMessage, acknowledged int64, err error) {
-	if err := ctx.Err(); err != nil {
-		return m, 0, err
-	}
-	patience := s.replicaTimeout
+func (s *Store) evalAndWait(ctx context.Context, l *link, sc script, known bool, key string, args []string) (m valkey.ValkeyMessage, acknowledged int64, err error) {
+	patience := s.options.ReplicaTimeout
 	if end, ok := ctx.Deadline(); ok {
 		patience = min(patience, time.Until(end))
 	}
 	wait := max(patience.Milliseconds(), 1) // 0 would wait for ever
-	answers := s.together(ctx, func() valkey.Commands {
+	answers := s.together(ctx, l.rdb, func() valkey.Commands {
 		return valkey.Commands{
-			s.command(sc, known, key, args),
-			s.rdb.B().Wait().Numreplicas(int64(s.replicas)).Timeout(wait).Build(),
+			s.call(sc, known, key, args),
+			s.build.Wait().Numreplicas(int64(s.options.Replicas)).Timeout(wait).Build(),
 		}
 	})
 	if m, err = answers[0].ToMessage(); err != nil {
 		return m, 0, err
 	}
 	acknowledged, err = answers[1].AsInt64()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", errTooFewReplicas, err.Error()) // whatever the reason: it was written
+	}
 	return m, acknowledged, err
 }
 
 // together runs commands on one connection that nobody else uses meanwhile. In
 // a Cluster the library follows redirections command by command, which would
 // tear them apart; so there they are followed here, once.
-func (c *client) together(ctx context.Context, commands func() valkey.Commands) []valkey.ValkeyResult {
-	if !c.cluster {
-		return c.rdb.DoMulti(ctx, commands()...)
+func (c *client) together(ctx context.Context, rdb valkey.Client, commands func() valkey.Commands) []valkey.ValkeyResult {
+	if !c.options.Cluster {
+		return rdb.DoMulti(ctx, commands()...)
 	}
-	connection, release := c.rdb.Dedicate()
+	connection, release := rdb.Dedicate()
 	answers := connection.DoMulti(ctx, commands()...)
 	go release() // it asks the server to reset the connection
 	refused, ok := valkey.IsValkeyErr(answers[0].Error())
@@ -96,24 +132,19 @@ func (c *client) together(ctx context.Context, commands func() valkey.Commands) 
 		return answers
 	}
 	if addr, ok := refused.IsMoved(); ok {
-		if node := c.rdb.Nodes()[addr]; node != nil {
+		if node := rdb.Nodes()[addr]; node != nil {
 			return node.DoMulti(ctx, commands()...)
 		}
 	}
 	if addr, ok := refused.IsAsk(); ok {
-		if node := c.rdb.Nodes()[addr]; node != nil {
-			asking := append(valkey.Commands{c.rdb.B().Asking().Build()}, commands()...)
+		if node := rdb.Nodes()[addr]; node != nil {
+			asking := append(valkey.Commands{c.build.Asking().Build()}, commands()...)
 			return node.DoMulti(ctx, asking...)[1:]
 		}
 	}
 	return answers
 }
 
-// errTooFewReplicas leaves the outcome of a save open, as every error does: the
-// master has it, and may lose it.
+// errTooFewReplicas leaves the outcome of a save open: the master has it, and may
+// lose it.
 var errTooFewReplicas = errors.New("too few replicas have acknowledged it")
-
-func isNoScript(err error) bool {
-	e, ok := valkey.IsValkeyErr(err)
-	return ok && e.IsNoScript()
-}

@@ -19,15 +19,15 @@ import (
 //
 // Calls that run at the same time share connections and travel together. Each
 // is bounded by its context; a server that says nothing at all for three
-// seconds loses its connections, and all calls on them fail. Nothing is tried
-// again in here: whoever saves may send the same save again, and it is applied
+// seconds loses its connections, and all calls on them fail.
+//
+// What a server has refused for now, and what could not be sent, is sent again
+// until the call's context ends, for five seconds at most, on a new connection if
+// the server is the wrong one: a replica, or one that does not know us any more.
+// What is refused wraps store.ErrRefused. A write that may have been carried out is
+// not sent again: whoever saves may send the same save again, and it is applied
 // once.
-type Store struct {
-	client
-	prefix         string
-	replicas       int
-	replicaTimeout time.Duration
-}
+type Store struct{ *client }
 
 var (
 	_ store.Store       = (*Store)(nil)
@@ -51,19 +51,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	rdb, err := connect(ctx, o)
+	c, err := newClient(ctx, o, patience)
 	if err != nil {
 		return nil, failed("open", err)
 	}
-	s := &Store{
-		client:         client{rdb, o.Cluster},
-		prefix:         o.Prefix,
-		replicas:       o.Replicas,
-		replicaTimeout: o.ReplicaTimeout,
-	}
+	s := &Store{c}
 	if !o.AllowEviction {
 		if err := s.refuseEviction(ctx); err != nil {
-			s.rdb.Close()
+			s.shut()
 			return nil, err
 		}
 	}
@@ -72,16 +67,23 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 // refuseEviction asks INFO and not CONFIG, which many providers forbid.
 func (s *Store) refuseEviction(ctx context.Context) error {
-	masters, err := s.masters(ctx)
-	if err != nil {
-		return failed("open", err)
-	}
-	for _, m := range masters {
-		text, err := m.rdb.Do(ctx, m.rdb.B().Info().Section("memory").Build()).ToString()
-		if err != nil {
-			return failed("open: find out about eviction", err)
+	policies := map[string]bool{}
+	err := s.patiently(ctx, true, func(l *link) error {
+		masters, err := s.masters(ctx, l.rdb)
+		for _, m := range masters {
+			text, err := m.rdb.Do(ctx, m.rdb.B().Info().Section("memory").Build()).ToString()
+			if err != nil {
+				return err
+			}
+			policies[infoField(text, "maxmemory_policy")] = true
 		}
-		if policy := infoField(text, "maxmemory_policy"); policy != "noeviction" {
+		return err
+	})
+	if err != nil {
+		return failed("open: find out about eviction", err)
+	}
+	for policy := range policies {
+		if policy != "noeviction" {
 			return fmt.Errorf("%w: maxmemory-policy is %q", ErrEviction, policy)
 		}
 	}
@@ -90,31 +92,27 @@ func (s *Store) refuseEviction(ctx context.Context) error {
 
 // Close closes all connections. Calls under way fail.
 func (s *Store) Close() error {
-	s.rdb.Close()
+	s.shut()
 	return nil
 }
 
 // Load returns a record, as store.Store says.
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
-	m, err := s.do(ctx, func() valkey.Completed { return s.rdb.B().Get().Key(s.key(id)).Build() })
-	return loaded(id, m, err)
+	r, err := s.ask(ctx, func() valkey.Completed { return s.build.Get().Key(s.key(id)).Build() })
+	return loaded(id, r, err)
 }
 
-func loaded(id store.ID, m valkey.ValkeyMessage, err error) (store.Record, error) {
+func loaded(id store.ID, r reply, err error) (store.Record, error) {
 	if valkey.IsValkeyNil(err) {
 		return store.Record{}, store.ErrNotFound
-	}
-	var b []byte
-	if err == nil {
-		b, err = m.AsBytes()
 	}
 	if err != nil {
 		return store.Record{}, failed("load", err)
 	}
-	if len(b) == 0 { // GETRANGE's way of saying so
+	if len(r) == 0 { // GETRANGE's way of saying so
 		return store.Record{}, store.ErrNotFound
 	}
-	rec, err := decode(id, b)
+	rec, err := decode(id, r)
 	if err != nil {
 		return store.Record{}, failed("load", err)
 	}
@@ -133,21 +131,19 @@ var errAnswer = errors.New("the script's answer is none of those it has")
 
 // outcome reads a script's answer. What went wrong after a refusal does not
 // matter.
-func outcome(m valkey.ValkeyMessage, failure error) (n int64, user store.UserHash, err error) {
-	if m.IsInt64() {
-		if n, err = m.AsInt64(); err != nil || n != succeeded {
-			return n, user, err
-		}
-		return n, user, failure
-	}
-	if failure != nil && !m.IsString() {
+func outcome(r reply, failure error) (n int64, user store.UserHash, err error) {
+	switch {
+	case r == nil && failure != nil:
 		return refused, user, failure
-	}
-	text, err := m.ToString()
-	if err != nil || len(text) != len(user) {
+	case len(r) == len(user):
+		return succeeded, store.UserHash(r), failure
+	case len(r) != 1 || r[0] < '0' || r[0] > '9':
 		return refused, user, errAnswer
 	}
-	return succeeded, store.UserHash([]byte(text)), failure
+	if n = int64(r[0] - '0'); n != succeeded {
+		return n, user, nil
+	}
+	return n, user, failure
 }
 
 // soundLua is how the scripts read a record's head: as ” if it is damaged, so
@@ -251,7 +247,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 
 // save runs saveScript with a record and its encoded form.
 func (s *Store) save(ctx context.Context, rec *store.Record, value []byte, base store.Base, indexed bool) (int64, store.UserHash, error) {
-	return outcome(s.evalKept(ctx, saveScript, s.key(rec.ID), valkey.BinaryString(value), encodeBase(base),
+	return outcome(s.runKept(ctx, saveScript, s.key(rec.ID), valkey.BinaryString(value), encodeBase(base),
 		strconv.FormatInt(time.Now().UnixMilli(), 10), flag(indexed), flag(rec.Shorten)))
 }
 
@@ -292,8 +288,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 // end runs endScript. It returns whose session was live until now.
 func (s *Store) end(ctx context.Context, id store.ID, until time.Time) (store.UserHash, error) {
 	now := appendTime(nil, time.Now())
-	m, err := s.evalKept(ctx, endScript, s.key(id), string(now), string(appendTime(nil, until)))
-	_, was, err := outcome(m, err)
+	_, was, err := outcome(s.runKept(ctx, endScript, s.key(id), string(now), string(appendTime(nil, until))))
 	return was, err
 }
 
@@ -307,7 +302,7 @@ func (s *Store) hasEnded(ctx context.Context, user store.UserHash, until time.Ti
 	err := s.tell(ctx, until, id)
 	wg.Wait()
 	if err != nil {
-		return failed("tell of an end", err)
+		return failed("tell of an end", halfDone(err))
 	}
 	return nil
 }
@@ -335,22 +330,21 @@ return 1
 // it does not wait. For a user's session it takes two round trips.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	times := appendTime(appendTime(nil, seen), deadline)
-	m, err := s.eval(ctx, touchScript, s.key(id), string(times))
+	r, err := s.run(ctx, touchScript, s.key(id), string(times))
 	if err != nil {
 		return failed("touch", err)
 	}
-	if m.IsInt64() {
-		if n, _ := m.AsInt64(); n == refused {
+	if len(r) != 2*timeSize+len(store.UserHash{}) {
+		switch result, _, err := outcome(r, nil); {
+		case err != nil:
+			return failed("touch", err)
+		case result == refused:
 			return store.ErrNotFound
 		}
 		return nil
 	}
-	b, err := m.AsBytes()
-	if err != nil || len(b) != 2*timeSize+len(store.UserHash{}) {
-		return failed("touch", errAnswer)
-	}
 	// A failover may have lost the entry, and not the session.
-	rec := store.Record{ID: id, User: store.UserHash(b[2*timeSize:]), Deadline: deadline, Created: timeAt(b), Expires: timeAt(b[timeSize:])}
+	rec := store.Record{ID: id, User: store.UserHash(r[2*timeSize:]), Deadline: deadline, Created: timeAt(r), Expires: timeAt(r[timeSize:])}
 	_ = s.index(ctx, &rec)
 	return nil
 }

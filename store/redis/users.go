@@ -54,7 +54,7 @@ return 1
 
 // index makes sure that the user's index has the session.
 func (s *Store) index(ctx context.Context, rec *store.Record) error {
-	_, err := s.evalKept(ctx, indexScript, s.userKey(rec.User), entry(rec)...)
+	_, err := s.runKept(ctx, indexScript, s.userKey(rec.User), entry(rec)...)
 	return err
 }
 
@@ -87,14 +87,14 @@ func (s *Store) unindex(ctx context.Context, user store.UserHash, ids ...store.I
 	}
 	ctx, cancel := context.WithTimeout(ctx, unindexTime)
 	defer cancel()
-	_, _ = s.do(ctx, func() valkey.Completed {
-		return s.rdb.B().Hdel().Key(s.userKey(user)).Field(fields...).Build()
+	_ = s.patiently(ctx, false, func(l *link) error {
+		return l.rdb.Do(ctx, s.build.Hdel().Key(s.userKey(user)).Field(fields...).Build()).Error()
 	})
 }
 
 // entries returns the IDs that the user's index holds, whether they count or not.
 func (s *Store) entries(ctx context.Context, user store.UserHash) ([]store.ID, error) {
-	m, err := s.do(ctx, func() valkey.Completed { return s.rdb.B().Hkeys().Key(s.userKey(user)).Build() })
+	m, err := s.message(ctx, true, func() valkey.Completed { return s.build.Hkeys().Key(s.userKey(user)).Build() })
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (s *Store) prune(ctx context.Context, user store.UserHash, stray map[store.
 	for id := range stray {
 		args = append(args, string(id[:]))
 	}
-	_, _ = s.eval(ctx, pruneScript, s.userKey(user), args[:min(len(args), pageSize)]...)
+	_, _ = s.run(ctx, pruneScript, s.userKey(user), args[:min(len(args), pageSize)]...)
 }
 
 // pageSize is how many records are asked for at once.
@@ -160,13 +160,13 @@ const pageSize = 500
 // loadAll returns the records with those IDs, without those that do not exist or
 // are damaged.
 func (s *Store) loadAll(ctx context.Context, ids []store.ID) ([]store.Record, error) {
-	return s.getAll(ctx, ids, func(key string) valkey.Completed { return s.rdb.B().Get().Key(key).Build() })
+	return s.getAll(ctx, ids, func(key string) valkey.Completed { return s.build.Get().Key(key).Build() })
 }
 
 // loadHeads is loadAll without the Data.
 func (s *Store) loadHeads(ctx context.Context, ids []store.ID) ([]store.Record, error) {
 	return s.getAll(ctx, ids, func(key string) valkey.Completed {
-		return s.rdb.B().Getrange().Key(key).Start(0).End(longestHead - 1).Build()
+		return s.build.Getrange().Key(key).Start(0).End(longestHead - 1).Build()
 	})
 }
 
@@ -175,21 +175,34 @@ func (s *Store) getAll(ctx context.Context, ids []store.ID, get func(key string)
 	for len(ids) > 0 {
 		page := ids[:min(len(ids), pageSize)]
 		ids = ids[len(page):]
-		commands := make(valkey.Commands, 0, len(page))
-		for _, id := range page {
-			commands = append(commands, get(s.key(id)))
-		}
-		for i, answer := range s.rdb.DoMulti(ctx, commands...) {
-			m, err := answer.ToMessage()
-			rec, err := loaded(page[i], m, err)
-			if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged) {
-				continue
+		found := recs
+		err := s.patiently(ctx, true, func(l *link) error {
+			found = recs
+			commands := make(valkey.Commands, 0, len(page))
+			for _, id := range page {
+				commands = append(commands, get(s.key(id)))
 			}
-			if err != nil {
-				return nil, err
+			for i, answer := range l.rdb.DoMulti(ctx, commands...) {
+				m, err := answer.ToMessage()
+				var r reply
+				if err == nil {
+					r, err = replyOf(m)
+				}
+				rec, err := loaded(page[i], r, err)
+				if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged) {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				found = append(found, rec)
 			}
-			recs = append(recs, rec)
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
+		recs = found
 	}
 	return recs, nil
 }

@@ -1,0 +1,390 @@
+package redis
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+const (
+	// unresponsive is after how long without any answer a connection is given
+	// up, together with the calls on it. It is far above what a busy server
+	// needs, and below what callers would queue up behind a frozen one.
+	unresponsive = 3 * time.Second
+	// keepAlive is how often an idle connection is tried.
+	keepAlive = time.Second
+	// waiting is how many saves may wait for replicas at the same time, on a
+	// connection each, per server.
+	waiting = 64
+	// credentialsTime is how long Options.Credentials may take.
+	credentialsTime = 10 * time.Second
+	// lifetime is how long the connections to one node are used. Its address may
+	// lead to another server by now, although this one still answers.
+	lifetime = 10 * time.Second
+)
+
+// client is what store and cache have in common.
+type client struct {
+	options  *Options // behind a pointer, which printers do not follow
+	patience time.Duration
+	build    valkey.Builder
+
+	current atomic.Pointer[link] // never nil
+	mu      sync.Mutex           // guards the replacement of current
+	renewal chan struct{}        // closed when the renewal under way is over; nil = there is none
+	closed  bool
+}
+
+// link is a client of the library, with its connections. One node's is replaced
+// now and then, see renew.
+type link struct {
+	rdb     valkey.Client
+	alone   *alone
+	due     atomic.Int64 // when it is to be replaced, in Unix nanoseconds
+	users   atomic.Int64 // calls under way
+	retired atomic.Bool
+	close   sync.Once
+}
+
+func (l *link) dueIn(d time.Duration) { l.due.Store(time.Now().Add(d).UnixNano()) }
+
+var errClosed = errors.New("the connections were closed")
+
+// newClient connects. The library knows no contexts there; a connection that comes
+// too late is closed.
+func newClient(ctx context.Context, o Options, patience time.Duration) (*client, error) {
+	c := &client{options: &o, patience: patience}
+	done := make(chan error, 1)
+	go func() {
+		l, err := c.connect()
+		if err == nil {
+			c.build = l.rdb.B()
+			c.current.Store(l)
+		} else if l != nil {
+			l.rdb.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	case <-ctx.Done():
+		go func() {
+			if err := <-done; err == nil {
+				c.shut()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// sentinels marks the connections to sentinels for dial. It resolves names as
+// none at all does.
+var sentinels = &net.Resolver{}
+
+// connect makes a link. One to a single node is there even if it could not connect,
+// and goes on trying.
+func (c *client) connect() (*link, error) {
+	o := c.options
+	l := &link{alone: &alone{}}
+	l.dueIn(lifetime)
+	dialer := net.Dialer{Timeout: o.DialTimeout, KeepAlive: keepAlive}
+	sentinel := dialer
+	sentinel.Resolver = sentinels
+	var err error
+	l.rdb, err = valkey.NewClient(valkey.ClientOption{
+		InitAddress: o.Addrs,
+		SelectDB:    o.DB,
+		TLSConfig:   o.TLS,
+		DialCtxFn: func(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+			return c.dial(ctx, addr, dialer, config, l.alone)
+		},
+		ClientName:        "sojourn",
+		ClientSetInfo:     valkey.DisableClientSetInfo,
+		Dialer:            dialer,
+		ConnWriteTimeout:  unresponsive,
+		ForceSingleClient: o.single(),
+		Sentinel: valkey.SentinelOption{
+			MasterSet: o.Master,
+			TLSConfig: o.TLS,
+			Dialer:    sentinel,
+			// The news of a failover can be missed, and a master that was
+			// demoted keeps its connections.
+			TopologyRefreshInterval: time.Second,
+		},
+		ClusterOption: valkey.ClusterOption{
+			ShardsRefreshInterval: 5 * time.Second,
+			MaxMovedRedirections:  5,
+		},
+		// What may be sent again is known here alone.
+		DisableRetry: true,
+		DisableCache: true,
+		// Otherwise a connection starts out in a mode where one call's deadline
+		// closes it for everybody, and where nobody notices its end.
+		AlwaysPipelining: true,
+		// One connection to each server, as in a Cluster: over two, half as many
+		// calls travel together, which cost both sides a third more.
+		PipelineMultiplex:   -1,
+		ReadBufferEachConn:  64 << 10,
+		WriteBufferEachConn: 64 << 10,
+		BlockingPoolSize:    waiting,
+		BlockingPoolCleanup: time.Minute,
+	})
+	if l.rdb == nil {
+		return nil, err
+	}
+	return l, err
+}
+
+// take returns the current link. The caller releases it.
+func (c *client) take() (*link, error) {
+	for {
+		l := c.current.Load()
+		if l == nil {
+			return nil, errClosed
+		}
+		l.users.Add(1)
+		if c.current.Load() != l {
+			l.release()
+			continue
+		}
+		if c.options.single() && time.Now().UnixNano() > l.due.Load() {
+			c.renew(l, false)
+		}
+		return l, nil
+	}
+}
+
+func (l *link) release() {
+	if l.users.Add(-1) == 0 && l.retired.Load() {
+		l.close.Do(func() { go l.rdb.Close() })
+	}
+}
+
+// retire closes a link that is no longer the current one, once nobody uses it: the
+// library would fail calls under way, and nobody could tell whether they had been
+// sent.
+func (l *link) retire() {
+	l.retired.Store(true)
+	if l.users.Load() == 0 {
+		l.close.Do(func() { go l.rdb.Close() })
+	}
+}
+
+// renew connects to one node anew, whatever its address leads to by now, and
+// replaces l. If that fails, l stays unless it must go, because it leads to the
+// wrong server. With Sentinel and in a Cluster, the library knows where to go. The
+// channel is closed when there is something to try.
+func (c *client) renew(l *link, must bool) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.options.single() || c.closed || c.current.Load() != l:
+		return nil
+	case c.renewal != nil:
+		return c.renewal
+	}
+	done := make(chan struct{})
+	c.renewal = done
+	go func() {
+		fresh, err := c.connect()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.renewal = nil
+		defer close(done)
+		switch {
+		case fresh == nil: // the options were refused
+		case c.closed || err != nil && !must && !errors.Is(err, errReplica):
+			go fresh.rdb.Close()
+			l.dueIn(time.Second)
+		default:
+			c.current.Store(fresh)
+			l.retire()
+		}
+	}()
+	return done
+}
+
+// shut closes all connections. Calls under way fail.
+func (c *client) shut() {
+	c.mu.Lock()
+	c.closed = true
+	l := c.current.Swap(nil)
+	renewal := c.renewal
+	c.mu.Unlock()
+	if l != nil {
+		l.close.Do(l.rdb.Close)
+	}
+	if renewal != nil {
+		<-renewal
+	}
+}
+
+// errReplica says that the server is not the one that may be written to.
+var errReplica = errors.New("the server is a replica")
+
+// dial makes a connection, logs in, and makes sure that it leads to a server that
+// takes writes; in a Cluster, whose nodes know who does, it need not. The library
+// could do the first two, but then nobody could tell a failure here from one of the
+// call that has needed the connection. Its errors are notConnected.
+func (c *client) dial(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config, alone *alone) (net.Conn, error) {
+	isSentinel := dialer.Resolver == sentinels
+	user, password, err := c.credentials(ctx, isSentinel)
+	if err != nil {
+		return nil, &notConnected{fmt.Errorf("get the credentials: %w", err), later}
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialer.Timeout)
+	defer cancel()
+	var raw net.Conn
+	if config == nil {
+		raw, err = dialer.DialContext(ctx, "tcp", addr)
+	} else {
+		raw, err = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, "tcp", addr)
+	}
+	if err != nil {
+		return nil, &notConnected{err, later}
+	}
+	unhurried := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(long) })
+	err = c.greet(raw, user, password, isSentinel)
+	if !unhurried() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	if isSentinel || c.options.Cluster {
+		return raw, nil
+	}
+	return alone.keep(ctx, raw), nil
+}
+
+func (c *client) credentials(ctx context.Context, isSentinel bool) (user, password string, err error) {
+	user, password, ask := c.options.Username, c.options.Password, c.options.Credentials
+	if isSentinel {
+		user, password, ask = c.options.SentinelUsername, c.options.SentinelPassword, c.options.SentinelCredentials
+	}
+	if ask == nil {
+		return user, password, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, credentialsTime)
+	defer cancel()
+	return ask(ctx)
+}
+
+// greet logs in, and asks a new connection's server for its role.
+func (c *client) greet(raw net.Conn, user, password string, isSentinel bool) error {
+	var out []byte
+	login := user != "" || password != ""
+	switch {
+	case user != "":
+		out = command("AUTH", user, password)
+	case login:
+		out = command("AUTH", password)
+	}
+	if _, err := raw.Write(append(out, command("INFO", "replication")...)); err != nil {
+		return &notConnected{err, later}
+	}
+	in := bufio.NewReader(raw)
+	if login {
+		if _, err := answer(in); err != nil {
+			v := later
+			if c.options.Credentials == nil && !isSentinel || c.options.SentinelCredentials == nil && isSentinel {
+				v = final // they will be wrong the next time, too
+			}
+			return &notConnected{loginFailed(err), v}
+		}
+	}
+	info, err := answer(in)
+	var said *saying
+	switch {
+	case errors.As(err, &said) && said.tellsNothing():
+	case errors.As(err, &said) && said.code() == "NOAUTH":
+		return &notConnected{err, final}
+	case err != nil:
+		return &notConnected{err, later}
+	case infoField(info, "role") == "slave" && !isSentinel && !c.options.Cluster:
+		return &notConnected{errReplica, later}
+	}
+	return nil
+}
+
+// command writes a command as the protocol has it.
+func command(words ...string) []byte {
+	out := fmt.Appendf(nil, "*%d\r\n", len(words))
+	for _, w := range words {
+		out = fmt.Appendf(out, "$%d\r\n%s\r\n", len(w), w)
+	}
+	return out
+}
+
+// saying is an error that a server answers while it is being greeted.
+type saying struct{ text string }
+
+func (e *saying) Error() string { return e.text }
+
+func (e *saying) code() string {
+	code, _, _ := strings.Cut(e.text, " ")
+	return code
+}
+
+// tellsNothing reports whether a server that said so instead of its role may be a
+// master all the same.
+func (e *saying) tellsNothing() bool {
+	switch e.code() {
+	case "NOPERM", "LOADING", "BUSY":
+		return true
+	}
+	return strings.HasPrefix(e.text, "ERR unknown command")
+}
+
+// loginFailed names the answer to a login by its code: what follows may repeat the
+// name of the user.
+func loginFailed(err error) error {
+	var said *saying
+	if errors.As(err, &said) {
+		return fmt.Errorf("the login was refused: %s", said.code())
+	}
+	return err
+}
+
+// answer reads a simple answer.
+func answer(in *bufio.Reader) (string, error) {
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	line = strings.TrimRight(line, "\r\n")
+	if line == "" {
+		return "", errAnswer
+	}
+	switch line[0] {
+	case '+':
+		return line[1:], nil
+	case '-':
+		return "", &saying{line[1:]}
+	case '$':
+		n, err := strconv.Atoi(line[1:])
+		if err != nil || n < 0 || n > 1<<20 {
+			return "", errAnswer
+		}
+		text := make([]byte, n+2)
+		_, err = io.ReadFull(in, text)
+		return string(text[:n]), err
+	}
+	return "", errAnswer
+}
