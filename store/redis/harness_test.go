@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valkey-io/valkey-go"
+
 	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -129,3 +131,6 @@ func settled(t testing.TB, s *Store, rec store.Record, base store.Base) {
 		return err == nil
 	})
 }
+
+// raw is the library's client.
+func (s *Store) raw() valkey.Client { return s.current.Load().rdb }

@@ -122,7 +122,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	for range limitTries {
 		found, err := s.look(ctx, &rec)
 		if err != nil {
-			return ended, failed("save: look at the user's sessions", err)
+			return ended, failed("save: look at the user's sessions", &refusal{err}) // it has only read
 		}
 		own := found.own
 		saved := own != nil && own.HasSaveID(rec.SaveIDs[0])

@@ -166,7 +166,7 @@ func TestALoginCountsNeitherEndedNorVanishedSessionsAndTidiesUp(t *testing.T) {
 	}
 	change(expired, func(rec *store.Record) { rec.Deadline = time.Now().Add(-time.Second) })
 	change(moved, func(rec *store.Record) { rec.User = store.UserHash{0xb} })
-	must(t, s.current.Load().rdb.Do(t.Context(), s.current.Load().rdb.B().Del().Key(s.key(gone)).Build()).Error())
+	must(t, s.raw().Do(t.Context(), s.raw().B().Del().Key(s.key(gone)).Build()).Error())
 	must(t, s.Delete(t.Context(), marked, time.Now().Add(time.Hour)))
 	for _, id := range []store.ID{expired, gone, moved} {
 		age(t, s, ann, id, 2*time.Minute, time.Hour)

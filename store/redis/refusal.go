@@ -49,7 +49,7 @@ var refusals = map[string]verdict{
 	"NOREPLICAS":  later, // min-replicas-to-write
 	"OOM":         final, // maxmemory
 	"MISCONF":     final, // the disk takes no snapshot or no append-only file
-	"NOPERM":      final, // an ACL; see judged
+	"NOPERM":      final, // an ACL; see judgedText
 	"WRONGPASS":   final,
 	"NOPROTO":     final,
 	"DENIED":      final, // protected mode
@@ -60,8 +60,9 @@ var refusals = map[string]verdict{
 	"FORMAT":      final, // our scripts' own
 }
 
-// withinScript is how Redis before 7.0 reports what a command in a script met.
-var withinScript = regexp.MustCompile(`^ERR Error running script .*: -?([A-Z]+) `)
+// withinScript is how Redis before 7.0 reports what a command in a script met. The
+// library leaves ERR out, with which it begins.
+var withinScript = regexp.MustCompile(`^Error running script .*: -?([A-Z]+) `)
 
 // judged returns what an error says. No error, and a key that is not there, is no
 // matter for it.
@@ -74,14 +75,17 @@ func judged(err error) verdict {
 	case !errors.As(err, &answer):
 		return unsure
 	}
-	text := answer.Error()
+	return judgedText(answer.Error())
+}
+
+func judgedText(text string) verdict {
+	if strings.HasPrefix(text, "NOPERM") && strings.Contains(text, "executing the script") {
+		return unsure // a command that comes after others in it
+	}
 	if m := withinScript.FindStringSubmatch(text); m != nil {
 		text = m[1]
 	}
 	code, _, _ := strings.Cut(text, " ")
-	if code == "NOPERM" && strings.Contains(answer.Error(), "executing the script") {
-		return unsure // a command that comes after others in it
-	}
 	return refusals[code]
 }
 

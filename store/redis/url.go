@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sojourn-go/sojourn/store/open"
 )
 
 // ErrURL says that a text is not one of the URLs that ParseURL reads.
@@ -24,7 +27,9 @@ var ErrURL = errors.New("redis: not a URL of Redis servers")
 // encrypted with TLS. The default port is 6379, and that of sentinels 26379.
 // Each field of Options has an option: prefix, db, dial_timeout, replicas,
 // replica_timeout, sentinel_username and sentinel_password are taken as they
-// are (times such as 500ms), and allow_eviction is true or false.
+// are (times such as 500ms), and allow_eviction is true or false. In place of
+// PASSWORD, password-file=PATH or password-command=COMMAND says where the password
+// is; it is read anew for each connection, see open.PasswordSource.
 //
 // Errors wrap ErrURL and contain no part of the text that may be a password.
 func ParseURL(text string) (Options, error) {
@@ -92,6 +97,19 @@ func parseURL(text string) (o Options, err error) {
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		return o, errors.New("its options are not written as in a URL")
+	}
+	source, err := open.PasswordSource(query)
+	switch {
+	case err != nil:
+		return o, err
+	case source != nil && o.Password != "":
+		return o, errors.New("it has a password, and says where there is another one")
+	case source != nil:
+		user := o.Username
+		o.Username, o.Credentials = "", func(ctx context.Context) (string, string, error) {
+			password, err := source(ctx)
+			return user, password, err
+		}
 	}
 	path := strings.Trim(u.Path, "/")
 	switch {

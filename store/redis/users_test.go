@@ -16,7 +16,7 @@ var ann = store.UserHash{0xa}
 // listed returns the IDs that the user's index holds, whether they count or not.
 func listed(t testing.TB, s *Store, user store.UserHash) map[store.ID]bool {
 	t.Helper()
-	keys, err := s.current.Load().rdb.Do(t.Context(), s.current.Load().rdb.B().Hkeys().Key(s.userKey(user)).Build()).AsStrSlice()
+	keys, err := s.raw().Do(t.Context(), s.raw().B().Hkeys().Key(s.userKey(user)).Build()).AsStrSlice()
 	must(t, err)
 	ids := map[store.ID]bool{}
 	for _, k := range keys {
@@ -48,7 +48,7 @@ func has(t testing.TB, s *Store, user store.UserHash, want ...store.ID) {
 func age(t testing.TB, s *Store, user store.UserHash, id store.ID, ago, left time.Duration) {
 	t.Helper()
 	entry := appendTime(appendTime(appendTime(nil, time.Now().Add(-ago)), time.Now().Add(left)), time.Now().Add(-ago))
-	must(t, s.current.Load().rdb.Do(t.Context(), s.current.Load().rdb.B().Hset().Key(s.userKey(user)).FieldValue().FieldValue(string(id[:]), string(entry)).Build()).Error())
+	must(t, s.raw().Do(t.Context(), s.raw().B().Hset().Key(s.userKey(user)).FieldValue().FieldValue(string(id[:]), string(entry)).Build()).Error())
 }
 
 func TestAnEntryWithoutARecordDoesNotCountAndGoesAfterAMinute(t *testing.T) {
@@ -160,7 +160,7 @@ func TestEntriesOfSessionsThatAreOverMakeRoom(t *testing.T) {
 			continue
 		}
 		age(t, s, ann, rec.ID, time.Hour, -2*time.Minute)
-		must(t, s.current.Load().rdb.Do(t.Context(), s.current.Load().rdb.B().Del().Key(s.key(rec.ID)).Build()).Error())
+		must(t, s.raw().Do(t.Context(), s.raw().B().Del().Key(s.key(rec.ID)).Build()).Error())
 	}
 	got := listed(t, s, ann)
 	if len(got) > 40 {
@@ -185,7 +185,7 @@ func TestAUserMayHaveMoreSessionsThanOnePage(t *testing.T) {
 	has(t, s, ann, ids...)
 	for i := range ids[1:] {
 		age(t, s, ann, ids[i+1], time.Hour, time.Hour)
-		must(t, s.current.Load().rdb.Do(t.Context(), s.current.Load().rdb.B().Del().Key(s.key(ids[i+1])).Build()).Error())
+		must(t, s.raw().Do(t.Context(), s.raw().B().Del().Key(s.key(ids[i+1])).Build()).Error())
 	}
 	for range 3 {
 		has(t, s, ann, ids[0])
