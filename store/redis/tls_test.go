@@ -68,18 +68,17 @@ func certificate(t testing.TB) (certFile, keyFile string, authority *x509.CertPo
 	return certFile, keyFile, authority
 }
 
-func freeAddr(t testing.TB) (addr, port string) {
+// tlsServer starts a server that speaks TLS at another address, too.
+func tlsServer(t testing.TB, certFile, keyFile string, args ...string) (server *servers.Server, addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String(), strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	port := strconv.Itoa(servers.Port(t))
+	return servers.Redis(t, append([]string{"--tls-port", port, "--tls-cert-file", certFile, "--tls-key-file", keyFile, "--tls-ca-cert-file", certFile}, args...)...),
+		net.JoinHostPort("127.0.0.1", port)
 }
 
 func TestAnACLUserOverTLSCanDoEverything(t *testing.T) {
 	certFile, keyFile, authority := certificate(t)
-	addr, port := freeAddr(t)
-	server := servers.Redis(t, "--tls-port", port, "--tls-cert-file", certFile, "--tls-key-file", keyFile, "--tls-ca-cert-file", certFile, "--tls-auth-clients", "no")
+	server, addr := tlsServer(t, certFile, keyFile, "--tls-auth-clients", "no")
 	rule := append([]string{"ACL", "SETUSER", "sojourn", "on", ">hunter2"}, strings.Fields(permissions(t))...)
 	if got := server.RedisCommand(rule...); got != "OK\n" {
 		t.Fatalf("the README's ACL rule: %s", got)
@@ -121,8 +120,7 @@ func TestAnACLUserOverTLSCanDoEverything(t *testing.T) {
 func TestWhoIsNotTrustedIsRefused(t *testing.T) {
 	certFile, keyFile, _ := certificate(t)
 	_, _, stranger := certificate(t)
-	addr, port := freeAddr(t)
-	servers.Redis(t, "--tls-port", port, "--tls-cert-file", certFile, "--tls-key-file", keyFile, "--tls-ca-cert-file", certFile, "--tls-auth-clients", "no")
+	_, addr := tlsServer(t, certFile, keyFile, "--tls-auth-clients", "no")
 	var unknown x509.UnknownAuthorityError
 	if _, err := Open(t.Context(), Options{Addrs: []string{addr}, TLS: &tls.Config{RootCAs: stranger}}); !errors.As(err, &unknown) {
 		t.Errorf("a certificate of somebody else: %v", err)

@@ -52,7 +52,7 @@ func LockingDatastore(t TB) *Server {
 	s := newServer(t, "locking datastore", "java")
 	s.args = []string{
 		"-Xmx512m", quickJava, "-Duser.language=en", "-cp", jar, "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
-		"--host=127.0.0.1", "--port=" + strconv.Itoa(s.Port), "--websocket_port=" + strconv.Itoa(freePort(t)), "--database-mode=datastore-mode",
+		"--host=127.0.0.1", "--port=" + strconv.Itoa(s.Port), "--websocket_port=" + strconv.Itoa(Port(t)), "--database-mode=datastore-mode",
 	}
 	s.ready = s.answersOK
 	s.Start()

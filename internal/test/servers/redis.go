@@ -23,7 +23,7 @@ func RedisCluster(t TB, masters int, args ...string) []*Server {
 		nodes[i] = Redis(t, append([]string{
 			"--cluster-enabled", "yes",
 			// The usual bus port, 10000 above, may be out of range.
-			"--cluster-port", strconv.Itoa(freePort(t)),
+			"--cluster-port", strconv.Itoa(Port(t)),
 			"--cluster-node-timeout", "1000",
 			"--cluster-require-full-coverage", "no",
 		}, args...)...)

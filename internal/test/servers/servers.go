@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -144,27 +143,11 @@ func newServer(t TB, name, program string) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	port := freePort(t)
+	port := Port(t)
 	return &Server{
-		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Port: port, Dir: dir,
+		Addr: addr(port), Port: port, Dir: dir,
 		t: t, name: program,
 	}
-}
-
-// freePort returns a port that nobody listens on now. It is none of those that
-// the kernel hands out (from 32768, unless it is told otherwise): one of those
-// may be in use before the server has it, or while it is down for a while.
-func freePort(t TB) int {
-	t.Helper()
-	for range 1000 {
-		port := 10_000 + rand.IntN(20_000)
-		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // Start starts the server, again after Kill or Stop, and returns when it

@@ -11,6 +11,8 @@ import (
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // wire is a connection between two programs that can be made bad.
@@ -25,7 +27,7 @@ type wire struct {
 func newWire(t testing.TB, to string) *wire {
 	t.Helper()
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	w := &wire{t: t, proxy: toxiproxy.NewProxy(server, "wire", "127.0.0.1:0", to)}
+	w := &wire{t: t, proxy: toxiproxy.NewProxy(server, "wire", net.JoinHostPort("127.0.0.1", strconv.Itoa(servers.Port(t))), to)}
 	w.plug()
 	w.Addr = w.proxy.Listen
 	t.Cleanup(w.cut)
