@@ -3,6 +3,7 @@ package memcached
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
@@ -35,20 +36,26 @@ func NewStore(servers []string, o Options) (*Store, error) {
 }
 
 // get returns the item and its record, or ErrNotFound.
-func (s *Store) get(id store.ID) (*memcache.Item, store.Record, error) {
-	it, err := s.mc.Get(s.key(id))
+func (s *Store) get(ctx context.Context, id store.ID) (it *memcache.Item, rec store.Record, err error) {
+	err = patiently(ctx, unreached, func() (err error) {
+		it, err = s.mc.Get(s.key(id))
+		return err
+	})
 	switch {
 	case errors.Is(err, memcache.ErrCacheMiss):
 		return nil, store.Record{}, store.ErrNotFound
 	case err != nil:
 		return nil, store.Record{}, failed("get", err)
 	}
-	rec, err := store.Decode(id, it.Value)
+	rec, err = store.Decode(id, it.Value)
 	if err != nil {
 		err = failed("get", err)
 	}
 	return it, rec, err
 }
+
+// unwritten is for what fails before anything is written.
+func unwritten(err error) error { return fmt.Errorf("%w: %w", store.ErrRefused, err) }
 
 // missing reports whether there is no record, though maybe an item in its place.
 func missing(err error) bool {
@@ -60,7 +67,7 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err := alive(ctx, "load"); err != nil {
 		return store.Record{}, err
 	}
-	_, rec, err := s.get(id)
+	_, rec, err := s.get(ctx, id)
 	return rec, err
 }
 
@@ -68,11 +75,11 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	for {
 		if err := alive(ctx, "save"); err != nil {
-			return err
+			return unwritten(err)
 		}
-		it, have, err := s.get(rec.ID)
+		it, have, err := s.get(ctx, rec.ID)
 		if err != nil && !missing(err) {
-			return err
+			return unwritten(err)
 		}
 		absent := err != nil
 		if !absent && have.HasSaveID(rec.SaveIDs[0]) {
@@ -86,7 +93,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 		default:
 			return store.ErrConflict
 		}
-		if err := s.put(it, rec, now); !errors.Is(err, errOvertaken) {
+		if err := s.put(ctx, it, rec, now); !errors.Is(err, errOvertaken) {
 			return err
 		}
 	}
@@ -109,7 +116,7 @@ var errOvertaken = errors.New("memcached: the item has changed")
 
 // put stores rec in the place of it, or as a new item if it is nil. It returns
 // errOvertaken if somebody else was faster.
-func (s *Store) put(it *memcache.Item, rec store.Record, now time.Time) error {
+func (s *Store) put(ctx context.Context, it *memcache.Item, rec store.Record, now time.Time) error {
 	value, err := rec.MarshalBinary()
 	if err != nil {
 		return err
@@ -123,12 +130,12 @@ func (s *Store) put(it *memcache.Item, rec store.Record, now time.Time) error {
 	}
 	// Readers compare the deadline to the millisecond; memcached only cleans up.
 	it.Value, it.Expiration = value, expiry(rec.Deadline.Sub(now)+2*time.Second, now)
-	err = write(it)
+	err = patiently(ctx, notSent, func() error { return write(it) })
 	switch {
 	case errors.Is(err, memcache.ErrCASConflict), errors.Is(err, memcache.ErrNotStored), errors.Is(err, memcache.ErrCacheMiss):
 		return errOvertaken
 	case err != nil:
-		return failed("save", err)
+		return failed("save", told(err))
 	}
 	return nil
 }
@@ -137,11 +144,11 @@ func (s *Store) put(it *memcache.Item, rec store.Record, now time.Time) error {
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	for {
 		if err := alive(ctx, "delete"); err != nil {
-			return err
+			return unwritten(err)
 		}
-		it, have, err := s.get(id)
+		it, have, err := s.get(ctx, id)
 		if err != nil && !missing(err) {
-			return err
+			return unwritten(err)
 		}
 		now := time.Now().UTC()
 		mark := store.Record{ID: id, Version: have.Version, SaveIDs: have.SaveIDs, Created: have.Created, Ended: now}
@@ -155,7 +162,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 			}
 		}
 		mark.Seen, mark.Deadline, mark.Expires = mark.Ended, until, until
-		if err := s.put(it, mark, now); !errors.Is(err, errOvertaken) {
+		if err := s.put(ctx, it, mark, now); !errors.Is(err, errOvertaken) {
 			return err
 		}
 	}
@@ -166,19 +173,19 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	for {
 		if err := alive(ctx, "touch"); err != nil {
-			return err
+			return unwritten(err)
 		}
-		it, rec, err := s.get(id)
+		it, rec, err := s.get(ctx, id)
 		if missing(err) || err == nil && rec.IsEnd() {
 			return store.ErrNotFound
 		}
 		if err != nil {
-			return err
+			return unwritten(err)
 		}
 		next := rec
 		next.Seen, next.Deadline = seen, deadline
 		keepLater(&next, rec)
-		if err := s.put(it, next, time.Now()); !errors.Is(err, errOvertaken) {
+		if err := s.put(ctx, it, next, time.Now()); !errors.Is(err, errOvertaken) {
 			return err
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,48 +19,6 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 )
-
-// address is one that leads now here, now there. Connections stay where they are,
-// as with a name, or a proxy that does not close them.
-type address struct {
-	Addr string
-	to   atomic.Value // string
-}
-
-func leadingTo(t testing.TB, to string) *address {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	a := &address{Addr: l.Addr().String()}
-	a.to.Store(to)
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer in.Close()
-				out, err := net.Dial("tcp", a.to.Load().(string))
-				if err != nil {
-					return
-				}
-				defer out.Close()
-				all.Go(func() {
-					_, _ = io.Copy(out, in)
-					_ = out.Close()
-				})
-				_, _ = io.Copy(in, out)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		all.Wait() // the store is closed by now
-	})
-	return a
-}
 
 // promoted makes a replica the master, and its master a replica of it.
 func promoted(t testing.TB, replica, master *servers.Server) {
@@ -84,7 +41,7 @@ func TestAnAddressMovesAwayFromAServer(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			old := servers.Redis(t)
 			now := replicaOf(t, old)
-			a := leadingTo(t, old.Addr)
+			a := servers.NewAddress(t, old.Addr)
 			s := opened(t, Options{Addrs: []string{a.Addr}})
 			rec := inserted(t, s, session(ann))
 			eventually(t, "the replica has it", func() bool { return now.RedisCommand("EXISTS", s.key(rec.ID)) == "1\n" })
@@ -102,7 +59,7 @@ func TestAnAddressMovesAwayFromAServer(t *testing.T) {
 				go func() { saved <- s.Save(context.Background(), two, rec.Base()) }() // before the address has moved
 				<-time.After(20 * time.Millisecond)
 			}
-			a.to.Store(now.Addr)
+			a.Move(now.Addr)
 			switch {
 			case test.demotes:
 				must(t, <-saved)
@@ -137,7 +94,7 @@ func TestAnAddressMovesAwayFromAServer(t *testing.T) {
 func TestWhoOnlyReadsLeavesAServerThatWasDemoted(t *testing.T) {
 	old := servers.Redis(t)
 	now := replicaOf(t, old)
-	a := leadingTo(t, old.Addr)
+	a := servers.NewAddress(t, old.Addr)
 	s := opened(t, Options{Addrs: []string{a.Addr}})
 	rec := inserted(t, s, session(ann))
 	eventually(t, "the replica has it", func() bool { return now.RedisCommand("EXISTS", s.key(rec.ID)) == "1\n" })
@@ -147,7 +104,7 @@ func TestWhoOnlyReadsLeavesAServerThatWasDemoted(t *testing.T) {
 		_, err := s.Load(within(t, 50*time.Millisecond), rec.ID)
 		return errors.Is(err, errReplica)
 	})
-	a.to.Store(now.Addr)
+	a.Move(now.Addr)
 	if _, err := s.Load(within(t, time.Minute), rec.ID); err != nil {
 		t.Error(err)
 	}

@@ -71,7 +71,7 @@ type Options struct {
 	SentinelUsername, SentinelPassword string
 	SentinelCredentials                func(ctx context.Context) (user, password string, err error)
 	// TLS is used for all connections, those to sentinels too. nil = plain TCP.
-	// It is copied for each connection: a client certificate that changes while the
+	// A client certificate that changes while the
 	// program runs comes from its GetClientCertificate, and authorities that do are
 	// looked up in its VerifyConnection.
 	TLS *tls.Config

@@ -34,6 +34,8 @@ type scenario struct {
 	// readsAhead: a read may see a write that is not acknowledged yet, and that a
 	// failover then takes back; so reads are left out of the histories.
 	readsAhead bool
+	// definite: the store refuses, and so no outcome is unknown.
+	definite bool
 	// faults happen one after the other, each in a round of its own. A fault
 	// returns when it has repaired what it broke.
 	faults []fault
@@ -331,6 +333,9 @@ func (r *round) judge() {
 	for _, f := range r.failed {
 		if f.result == unknown {
 			open++
+		}
+		if r.definite && f.result == unknown {
+			r.t.Errorf("the store has refused %v, and its outcome is said to be unknown: %s", f.op, f.text)
 		}
 		if r.storeFails && (r.slow || f.answered >= r.breakAt && f.sent <= r.backAt) {
 			continue
