@@ -11,8 +11,8 @@
 // What a Save, Delete or Touch has answered with nil is on the disk: it
 // survives a crash of the process, of the operating system, and a power cut,
 // as far as the disk keeps what it says it has written. So that this is fast,
-// one goroutine commits whatever has queued up in a single transaction, and
-// answers its callers after it.
+// whatever comes while a transaction is under way is committed together in the
+// next one, and its callers are answered after it.
 //
 // The file may be opened by several processes of one machine at the same time,
 // for instance by the sojourn command while the service runs. It must not be on
@@ -50,10 +50,16 @@ import (
 //
 // After Close, each method's error is os.ErrClosed.
 //
-// A Save, Delete, Touch or Sweep whose context ends while it waits returns the
-// context's error, and may still be carried out: its outcome is unknown.
+// A Save, Delete, Touch or Sweep whose context ends before its transaction begins
+// returns the context's error and store.ErrRefused: nothing was changed. One that
+// has the file for itself is not cut short after that; one in a transaction with
+// others returns the context's error, and its outcome is unknown.
+//
+// While the file is replaced, removed or cut short behind its back, all methods
+// return ErrReplaced; see there.
 type Store struct {
 	path   string
+	file   *file
 	writer *writer
 	reader *reader
 	log    *checkpointer
@@ -117,11 +123,15 @@ func (s *Store) open(o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.writer, err = newWriter(db, o); err != nil {
+	s.file = new(file)
+	if s.writer, err = newWriter(db, s.file, o); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	if s.reader, err = newReader(s.path, o); err == nil {
 		s.log, err = newCheckpointer(s.path, o, s.writer)
+	}
+	if err == nil {
+		err = s.file.watch(s.path)
 	}
 	if err != nil {
 		return errors.Join(err, s.Close())
@@ -153,7 +163,7 @@ func openFile(path string, o options) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := retryWhileBusy(o.busyTimeout, func() error { return prepareFile(db) }); err != nil {
+	if err := retryWhileBusy(context.Background(), o.busyTimeout, func() error { return prepareFile(db) }); err != nil {
 		if code(err) == lib.SQLITE_NOTADB {
 			err = ErrForeign
 		}
@@ -225,6 +235,9 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Record{}, s.wrap("load", err)
 	}
+	if err := s.file.inPlace(); err != nil {
+		return store.Record{}, s.wrap("load", err)
+	}
 	rec, err := s.reader.load(context.WithoutCancel(ctx), id)
 	return rec, s.wrap("load", err)
 }
@@ -241,9 +254,9 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	}
 	// The caller may change the save IDs after an outcome that is unknown.
 	rec.SaveIDs = slices.Clone(rec.SaveIDs)
-	err := s.writer.do(ctx, len(rec.Data), func(tx *transaction) error {
-		return tx.save(&rec, base)
-	})
+	err := s.writer.do(ctx, len(rec.Data),
+		func(tx *transaction) error { return tx.save(&rec, base) },
+		func(tx *transaction) (bool, error) { return tx.quickly(&rec, base) })
 	return s.wrap("save", err)
 }
 
@@ -262,7 +275,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 		}
 		ended <- ids
 		return err
-	})
+	}, nil)
 	if err != nil {
 		return nil, s.wrap("save", err)
 	}
@@ -273,16 +286,16 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	err := s.writer.do(ctx, 0, func(tx *transaction) error {
 		return tx.end(id, until)
-	})
+	}, nil)
 	return s.wrap("delete", err)
 }
 
 // Touch extends a session, as store.Toucher says. A record past its deadline
 // that was not swept yet is extended, too.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	err := s.writer.do(ctx, 0, func(tx *transaction) error {
-		return tx.touch(id, seen, deadline)
-	})
+	err := s.writer.do(ctx, 0,
+		func(tx *transaction) error { return tx.touch(id, seen, deadline) },
+		func(tx *transaction) (bool, error) { return tx.extendOne(id, seen, deadline) })
 	return s.wrap("touch", err)
 }
 
@@ -300,7 +313,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (remove
 		err := s.writer.do(ctx, 0, func(tx *transaction) (err error) {
 			looked, gone, err = tx.sweep(before, step)
 			return err
-		})
+		}, nil)
 		if err != nil {
 			return removed, s.wrap("sweep", err)
 		}
@@ -314,6 +327,9 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (remove
 
 // ByUser returns a user's records, as store.UserIndex says.
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
+	if err := s.file.inPlace(); err != nil {
+		return nil, s.wrap("list a user's sessions", err)
+	}
 	// Nobody's sessions are not in the index.
 	recs, _, err := s.reader.list(ctx, s.reader.byUser, userBytes(user))
 	return recs, s.wrap("list a user's sessions", err)
@@ -328,6 +344,9 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 }
 
 func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.EndPage, err error) {
+	if err := s.file.inPlace(); err != nil {
+		return page, err
+	}
 	var after, last int64
 	if err := s.reader.lastEnd.QueryRowContext(ctx).Scan(&last); err != nil {
 		return page, err
@@ -366,6 +385,9 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 // Scan returns the next records, as store.Scanner says. A record that stays is
 // returned exactly once, and one that is added during the walk not at all.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
+	if err := s.file.inPlace(); err != nil {
+		return nil, "", s.wrap("scan", err)
+	}
 	// The cursor is the last row that was returned, and the last of all when
 	// the walk began.
 	var after, end int64
@@ -401,6 +423,9 @@ func parseScan(cursor string) (after, end int64, err error) {
 // Count counts the records, as store.Counter says. It reads the whole table
 // except for long data: about a second for a million sessions.
 func (s *Store) Count(ctx context.Context) (c store.Counts, err error) {
+	if err := s.file.inPlace(); err != nil {
+		return c, s.wrap("count", err)
+	}
 	row := s.reader.count.QueryRowContext(ctx, time.Now().UnixMilli())
 	err = row.Scan(&c.Live, &c.LoggedIn, &c.Expired, &c.Ended, &c.Bytes)
 	return c, s.wrap("count", err)
@@ -414,7 +439,7 @@ func (s *Store) wrap(doing string, err error) error {
 	if s.closed.Load() && !errors.Is(err, os.ErrClosed) {
 		err = fmt.Errorf("%w: %w", os.ErrClosed, err)
 	}
-	return fmt.Errorf("sqlite: %s: %w", doing, err)
+	return fmt.Errorf("sqlite: %s: %w", doing, explained(err))
 }
 
 // isAnswer reports whether an error says something about a record, not about

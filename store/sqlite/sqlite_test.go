@@ -118,9 +118,16 @@ func whileHeld(t testing.TB, s *Store, calls ...func()) {
 		for _, call := range calls {
 			wg.Go(call)
 		}
-		eventually(t, "the calls are queued", func() bool { return len(s.writer.queue) == len(calls) })
+		eventually(t, "the calls are queued", func() bool { return queued(s) == len(calls) })
 	})
 	wg.Wait()
+}
+
+// queued is how many requests wait.
+func queued(s *Store) int {
+	s.writer.mu.Lock()
+	defer s.writer.mu.Unlock()
+	return len(s.writer.waiting)
 }
 
 // eventually waits until something is so.
@@ -187,7 +194,7 @@ func TestARequestThatFailsIsUndoneAlone(t *testing.T) {
 			outcomes[1] = s.writer.do(t.Context(), 0, func(tx *transaction) error {
 				rec := session(2, 10)
 				return errors.Join(tx.save(&rec, store.Base{}), mishap)
-			})
+			}, nil)
 		},
 		func() { outcomes[2] = s.Save(t.Context(), session(3, 10), store.Base{}) },
 	)
@@ -261,39 +268,36 @@ func TestACallStopsWaitingWhenItsContextEnds(t *testing.T) {
 	s.writer.hold(func() {
 		outcome := make(chan error)
 		go func() { outcome <- s.Save(ctx, next(one), one.Base()) }()
-		eventually(t, "the save is queued", func() bool { return len(s.writer.queue) == 1 })
+		eventually(t, "the save is queued", func() bool { return queued(s) == 1 })
 		cancel()
 		if err := <-outcome; !errors.Is(err, context.Canceled) {
 			t.Errorf("Save: %v, want context.Canceled while the writer is busy", err)
+		} else if !errors.Is(err, store.ErrRefused) {
+			t.Errorf("Save: %v, want to know that nothing was saved", err)
 		}
 	})
+	if n := queued(s); n != 0 {
+		t.Errorf("%d requests are left in the queue", n)
+	}
 	if err := s.Save(t.Context(), next(one), one.Base()); err != nil {
 		t.Errorf("the same save sent again: %v, want it settled", err)
 	}
 }
 
-func TestAFullQueueStillMindsTheContext(t *testing.T) {
+func TestAFullQueueRefusesWhatComesBesides(t *testing.T) {
 	s := opened(t)
-	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	s.writer.hold(func() {
 		for n := range queueLength {
 			wg.Go(func() { _ = s.Touch(t.Context(), id(n), time.Now(), time.Now()) }) // there is no such record
 		}
-		eventually(t, "the queue is full", func() bool { return len(s.writer.queue) == queueLength })
-		cancel()
-		if err := s.Touch(ctx, id(1), time.Now(), time.Now()); !errors.Is(err, context.Canceled) {
-			t.Errorf("Touch: %v, want context.Canceled", err)
-		}
-		outcome := make(chan error)
-		late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer cancel()
-		go func() { outcome <- s.Touch(late, id(1), time.Now(), time.Now()) }()
-		if err := <-outcome; !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Touch: %v, want context.DeadlineExceeded", err)
+		eventually(t, "the queue is full", func() bool { return queued(s) == queueLength })
+		if err := s.Save(t.Context(), session(1, 10), store.Base{}); !errors.Is(err, store.ErrRefused) {
+			t.Errorf("Save: %v, want store.ErrRefused", err)
 		}
 	})
 	wg.Wait()
+	insert(t, s, session(1, 10))
 }
 
 func TestCloseWaitsForQueuedSaves(t *testing.T) {
@@ -304,11 +308,11 @@ func TestCloseWaitsForQueuedSaves(t *testing.T) {
 		for n := range cap(outcomes) {
 			go func() { outcomes <- s.Save(context.Background(), session(n, 10), store.Base{}) }()
 		}
-		eventually(t, "the saves are queued", func() bool { return len(s.writer.queue) == cap(outcomes) })
+		eventually(t, "the saves are queued", func() bool { return queued(s) == cap(outcomes) })
 		go func() { closed <- s.Close() }()
 		eventually(t, "nothing new is let in", func() bool {
-			s.writer.mu.RLock()
-			defer s.writer.mu.RUnlock()
+			s.writer.mu.Lock()
+			defer s.writer.mu.Unlock()
 			return s.writer.closed
 		})
 	})
@@ -550,7 +554,11 @@ func TestASaveWaitsForAnotherProcess(t *testing.T) {
 	must(t, c.run("BEGIN IMMEDIATE"))
 	outcome := make(chan error)
 	go func() { outcome <- s.Save(t.Context(), session(1, 10), store.Base{}) }()
-	eventually(t, "the writer has taken the save", func() bool { return len(s.writer.queue) == 0 })
+	eventually(t, "the save is being written", func() bool {
+		s.writer.mu.Lock()
+		defer s.writer.mu.Unlock()
+		return s.writer.busy
+	})
 	select {
 	case err := <-outcome:
 		t.Fatalf("Save while the database is locked: %v, want it to wait", err)

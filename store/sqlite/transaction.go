@@ -183,11 +183,16 @@ func (tx *transaction) sessionsOf(user store.UserHash) (recs []store.Record, err
 
 // touch is Store.Touch.
 func (tx *transaction) touch(id store.ID, seen, deadline time.Time) error {
-	done, err := tx.change(tx.extend, id[:], seen.UnixMilli(), deadline.UnixMilli())
+	done, err := tx.extendOne(id, seen, deadline)
 	if !done && err == nil {
 		err = store.ErrNotFound
 	}
 	return err
+}
+
+// extendOne is touch in one statement. done is false if there is no such session.
+func (tx *transaction) extendOne(id store.ID, seen, deadline time.Time) (done bool, err error) {
+	return tx.change(tx.extend, id[:], seen.UnixMilli(), deadline.UnixMilli())
 }
 
 // sweep looks at no more than limit rows that may be over, and returns how many

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"time"
@@ -19,7 +20,7 @@ func SchemaVersion(path string) (version, newest int, err error) {
 		return 0, 0, fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
 	defer db.Close()
-	err = retryWhileBusy(patience, func() error {
+	err = retryWhileBusy(context.Background(), patience, func() error {
 		return inTransaction(db, "BEGIN", func() (err error) {
 			version, err = identify(db)
 			return err
