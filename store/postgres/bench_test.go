@@ -21,8 +21,18 @@ var paths = []struct {
 	load func(*Store, context.Context, store.ID) (store.Record, error)
 	save func(*Store, context.Context, store.Record, store.Base) error
 }{
-	{"one-row", (*Store).loadOne, (*Store).saveOne},
+	{"one-row", loadAlone, saveAlone},
 	{"batched", (*Store).Load, (*Store).Save},
+}
+
+func loadAlone(s *Store, ctx context.Context, id store.ID) (store.Record, error) {
+	c := &loadCall{ctx: ctx, q: loading{id}, flight: new(flight[loading, store.Record])}
+	err := s.use(ctx, func(db querier) error { return s.loadOne(ctx, db, map[store.ID][]*loadCall{id: {c}}) })
+	return c.answer, err
+}
+
+func saveAlone(s *Store, ctx context.Context, rec store.Record, base store.Base) error {
+	return s.use(ctx, func(db querier) error { return s.saveOne(ctx, db, rec, base) })
 }
 
 // crowds are how many goroutines are at work at once.

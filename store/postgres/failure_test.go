@@ -333,28 +333,6 @@ func TestAThousandFailuresLeaveNothingBehind(t *testing.T) {
 	goleak.VerifyNone(t, before)
 }
 
-func testAReadOnlyServerIsNoConflict(t *testing.T, db database) {
-	s := opened(t, db.url, Options{})
-	recs := []store.Record{session(), session(), session()}
-	for _, rec := range recs {
-		must(t, s.Save(t.Context(), rec, store.Base{}))
-	}
-	standby := opened(t, db.url+"&pool_max_conns=1", Options{})
-	sql(t, standby, "SET default_transaction_read_only = on")
-	var calls []func()
-	for _, rec := range recs {
-		calls = append(calls, func() {
-			if err := standby.Save(t.Context(), following(rec), rec.Base()); err == nil || errors.Is(err, store.ErrConflict) {
-				t.Errorf("save: %v, want an error that leaves the outcome open", err)
-			}
-		})
-	}
-	together(t, &standby.writes, calls...)
-	if _, err := standby.Load(t.Context(), recs[0].ID); err != nil {
-		t.Errorf("load: %v", err)
-	}
-}
-
 func testClosedIsAnError(t *testing.T, db database) {
 	s := opened(t, db.url, Options{})
 	must(t, s.Close())

@@ -45,8 +45,10 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 	kept := int64(math.MinInt64) // marks that were over before are left out
 	switch cursor {
 	case store.FeedFromNow:
-		err = s.retry(ctx, repeatable, func(as naming) error {
-			return as.through(s.pool).QueryRow(ctx, "SELECT txid_current_snapshot()::text").Scan(&page.Cursor)
+		err = s.retry(ctx, repeatable, func(db querier) error {
+			var standby bool
+			row := db.QueryRow(ctx, "SELECT pg_is_in_recovery(), txid_current_snapshot()::text")
+			return primary(&standby, row.Scan(&standby, &page.Cursor))
 		})
 		return page, err
 	case store.FeedFromStart:
@@ -57,16 +59,19 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 		}
 	}
 	var snapshot string
-	err = s.retry(ctx, repeatable, func(as naming) error {
+	err = s.retry(ctx, repeatable, func(db querier) error {
 		page.Ends = nil
-		rows, err := as.through(s.pool).Query(ctx, s.sql.ends, since, upto, txid, after, kept, limit)
+		var standby bool
+		rows, err := db.Query(ctx, s.sql.ends, since, upto, txid, after, kept, limit)
 		if err != nil {
 			return err
 		}
 		var number, until *int64
 		var id []byte
-		_, err = pgx.ForEachRow(rows, []any{&snapshot, &number, &id, &until}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&standby, &snapshot, &number, &id, &until}, func() error {
 			switch {
+			case standby:
+				return errStandby
 			case number == nil: // nothing has ended
 				return nil
 			case len(id) != len(store.ID{}):

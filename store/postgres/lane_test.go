@@ -40,7 +40,7 @@ func laneFor(limit int, exclusive bool) (*lane[errand, string], *flights) {
 	l := &lane[errand, string]{
 		limit: limit, crowd: 1, timeout: time.Hour, exclusive: exclusive,
 		busy: map[store.ID]*flight[errand, string]{},
-		carry: func(ctx context.Context, calls []*call[errand, string]) []*call[errand, string] {
+		carry: func(ctx context.Context, calls []*call[errand, string]) ([]*call[errand, string], error) {
 			var ids []byte
 			var wait time.Duration
 			for _, c := range calls {
@@ -59,7 +59,7 @@ func laneFor(limit int, exclusive bool) (*lane[errand, string], *flights) {
 			for _, c := range calls {
 				c.settle(fmt.Sprint(c.q.id), err)
 			}
-			return nil
+			return nil, nil
 		},
 	}
 	return l, seen
@@ -160,7 +160,7 @@ func TestAnotherFlightTakesACrowd(t *testing.T) {
 func TestALoneRequestStaysInItsCallersGoroutine(t *testing.T) {
 	l, _ := laneFor(1, true)
 	carry := l.carry
-	l.carry = func(context.Context, []*call[errand, string]) []*call[errand, string] { panic("broken") }
+	l.carry = func(context.Context, []*call[errand, string]) ([]*call[errand, string], error) { panic("broken") }
 	func() {
 		defer func() {
 			if recover() != "broken" {
@@ -317,9 +317,10 @@ func TestWhatAFlightCouldNotDoFliesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, seen := laneFor(1, true)
 		carry := l.carry
-		l.carry = func(ctx context.Context, calls []*call[errand, string]) []*call[errand, string] {
+		l.carry = func(ctx context.Context, calls []*call[errand, string]) ([]*call[errand, string], error) {
 			if len(calls) > 1 {
-				return append(carry(ctx, calls[1:]), calls[0])
+				rest, away := carry(ctx, calls[1:])
+				return append(rest, calls[0]), away
 			}
 			return carry(ctx, calls)
 		}

@@ -64,17 +64,29 @@ func (s *Store) named(do func(naming) error) error {
 		return do(naming(!s.unnamed.Load()))
 	}
 	err := do(asThePool)
+	refused, forGood := nameRefused(err)
+	if !refused {
+		return err
+	}
+	if forGood {
+		s.unnamed.Store(true)
+	}
+	return do(unnamed)
+}
+
+// nameRefused reports whether a statement was refused because of its name, and
+// whether others will be.
+func nameRefused(err error) (refused, forGood bool) {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
-		return err
+		return false, false
 	}
 	switch answer.Code {
 	case "26000", "42P05": // no such prepared statement; there is one of that name
-		s.unnamed.Store(true)
-		return do(unnamed)
+		return true, true
 	case "0A000": // cached plan must not change result type
-		return do(unnamed)
+		return true, false
 	default:
-		return err
+		return false, false
 	}
 }

@@ -75,7 +75,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -103,6 +102,13 @@ type Options struct {
 	// most when its context does not end sooner, waiting for a connection
 	// included. 0 = 10 seconds; negative is an error.
 	Timeout time.Duration
+
+	// Credentials returns the user and the password of a connection, and is called
+	// for each that is made: so they may change while the service runs. An empty
+	// user or password is the URL's. Connections that exist go on. An error, which
+	// must not have the password in its text, is as if the server could not be
+	// reached. nil = those of the URL. New ignores it: its pool has a BeforeConnect.
+	Credentials func(ctx context.Context) (user, password string, err error)
 }
 
 const (
@@ -125,9 +131,9 @@ type Store struct {
 	table string
 	sql   statements
 
-	loads  lane[loading, store.Record]
-	writes lane[writing, []store.ID]
-	lost   *atomic.Int64 // when a connection was last found broken, in Unix nanoseconds
+	loads   lane[loading, store.Record]
+	writes  lane[writing, []store.ID]
+	timeout time.Duration
 
 	fallsBack bool        // statements are prepared, unless that turns out not to work
 	unnamed   atomic.Bool // it has
@@ -154,7 +160,7 @@ var (
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, errors.New("postgres: the connection URL cannot be parsed") // the error would quote it, password and all
+		return nil, errURL
 	}
 	if !strings.Contains(url, "pool_max_conns") {
 		cfg.MaxConns = max(cfg.MaxConns, defaultConns)
@@ -164,18 +170,16 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	cfg.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &withdrawal{conn: conn}
 	}
-	// When a connection breaks, others have too: those from before are tried out
-	// before they are used.
-	lost := new(atomic.Int64)
-	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
-		return p.IdleDuration > time.Second || time.Now().Add(-p.IdleDuration).UnixNano() <= lost.Load()
-	}
 	cfg.PingTimeout = pingTime
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectTime
+	}
+	cfg.BeforeConnect = reread(url, o.Credentials)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, failed("open", err)
 	}
-	s, err := prepare(ctx, pool, o, lost)
+	s, err := New(ctx, pool, o)
 	if err != nil {
 		pool.Close()
 		return nil, err
@@ -186,15 +190,10 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 
 // New keeps records through a pool that the application already has, and
 // brings the table up to date; see Open for its errors. The pool stays the
-// caller's, and so do its settings: after the server was restarted, a pool
-// without a ShouldPing of its own costs a failed request for each connection
-// that was used in the second before.
+// caller's, and so do its settings: credentials that change are up to its
+// BeforeConnect, and its ConnectTimeout, 2 minutes unless it is set, should be
+// a few seconds, or attempts to reach a server that is frozen take up its places.
 func New(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
-	return prepare(ctx, pool, o, new(atomic.Int64))
-}
-
-// prepare is New, where lost is when the pool last found a connection broken.
-func prepare(ctx context.Context, pool *pgxpool.Pool, o Options, lost *atomic.Int64) (*Store, error) {
 	if o.Table == "" {
 		o.Table = defaultTable
 	}
@@ -207,7 +206,7 @@ func prepare(ctx context.Context, pool *pgxpool.Pool, o Options, lost *atomic.In
 	if o.Timeout < 0 {
 		return nil, fmt.Errorf("postgres: Timeout %v is negative", o.Timeout)
 	}
-	s := &Store{pool: pool, table: o.Table, sql: statementsFor(o.Table), lost: lost}
+	s := &Store{pool: pool, table: o.Table, sql: statementsFor(o.Table), timeout: o.Timeout}
 	conn := pool.Config().ConnConfig
 	s.fallsBack = conn.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && conn.DescriptionCacheCapacity > 0
 	s.loads = lane[loading, store.Record]{limit: loadFlights, crowd: loadCrowd, timeout: o.Timeout, carry: s.carryLoads}
@@ -240,6 +239,9 @@ const (
 
 	// pingTime is how long a connection may take to show that it is alive.
 	pingTime = time.Second
+
+	// connectTime is how long making one may take, unless the URL says otherwise.
+	connectTime = 3 * time.Second
 )
 
 // withdrawal takes a statement back whose context has ended. pgx's own handler
@@ -316,85 +318,21 @@ func failed(doing string, err error) error { return fmt.Errorf("postgres: %s: %w
 // sweep at once take different rows, and leave what is locked for the next time.
 // It also forgets the ends in the feed whose marks are as old.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
-	n, err := s.exec(ctx, once, s.sql.sweep, age.Milliseconds(), limit)
+	var n int64
+	err := s.retry(ctx, once, func(db querier) (err error) {
+		n, err = run(ctx, db, s.sql.sweep, age.Milliseconds(), limit)
+		return err
+	})
 	if err == nil {
-		_, err = s.exec(ctx, once, s.sql.sweepEnds, age.Milliseconds(), limit)
+		err = s.retry(ctx, once, func(db querier) error {
+			_, err := run(ctx, db, s.sql.sweepEnds, age.Milliseconds(), limit)
+			return err
+		})
 	}
 	if err != nil {
 		return int(n), failed("sweep", err)
 	}
 	return int(n), nil
-}
-
-// exec runs one statement and returns how many rows it changed.
-func (s *Store) exec(ctx context.Context, again repetition, sql string, args ...any) (n int64, err error) {
-	err = s.retry(ctx, again, func(as naming) error {
-		saveID, err := as.through(s.pool).Exec(ctx, sql, args...)
-		n = saveID.RowsAffected()
-		return err
-	})
-	return n, err
-}
-
-// repetition says whether a statement may be sent again when the connection
-// broke and nobody knows whether it was carried out.
-type repetition bool
-
-const (
-	once       repetition = false
-	repeatable repetition = true
-)
-
-// retry does something a second time if its connection turns out to have been
-// lost, and if that is safe: because nothing had been sent, or because the
-// statement may be repeated.
-func (s *Store) retry(ctx context.Context, again repetition, do func(naming) error) error {
-	err := s.named(do)
-	if err == nil || !connectionLost(err) {
-		return err
-	}
-	s.lost.Store(time.Now().UnixNano())
-	if ctx.Err() != nil || !pgconn.SafeToRetry(err) && again == once {
-		return err
-	}
-	return s.named(do)
-}
-
-// connectionLost reports whether err says that a connection that was made has
-// broken.
-func connectionLost(err error) bool {
-	var connect *pgconn.ConnectError
-	var answer *pgconn.PgError
-	switch {
-	case errors.As(err, &connect), errors.Is(err, pgx.ErrNoRows), errors.Is(err, errNotARecord):
-		return false
-	case errors.As(err, &answer):
-		return strings.HasPrefix(answer.Code, "08") || strings.HasPrefix(answer.Code, "57P")
-	default:
-		return true
-	}
-}
-
-// oneRowsFault reports whether a statement for many rows may have failed because
-// of one of them, and not because of the state that the server is in.
-func oneRowsFault(err error) bool {
-	var answer *pgconn.PgError
-	if !errors.As(err, &answer) || len(answer.Code) < 2 {
-		return errors.Is(err, errNotARecord)
-	}
-	switch answer.Code[:2] {
-	case "08", // connection exception
-		"25", // invalid transaction state: a read-only server
-		"26", // an unknown prepared statement
-		"42", // access rule violation, a missing table
-		"53", // insufficient resources
-		"58": // system error
-		return false
-	case "57": // operator intervention: shutting down, but a timeout hits one row
-		return answer.Code == "57014"
-	default:
-		return true
-	}
 }
 
 // ByUser implements [store.UserIndex].
@@ -428,24 +366,14 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 
 // list returns the records that a statement selects, without damaged ones.
 func (s *Store) list(ctx context.Context, sql string, args ...any) (recs []store.Record, err error) {
-	err = s.retry(ctx, repeatable, func(as naming) error {
-		rows, err := as.through(s.pool).Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
+	err = s.retry(ctx, repeatable, func(db querier) error {
 		recs = nil
-		defer rows.Close()
-		for rows.Next() {
-			rec, err := scan(rows)
-			if errors.Is(err, errNotARecord) {
-				continue
+		return eachRecord(ctx, db, func(rec store.Record, err error) error {
+			if err == nil {
+				recs = append(recs, rec)
 			}
-			if err != nil {
-				return err
-			}
-			recs = append(recs, rec)
-		}
-		return rows.Err()
+			return nil
+		}, sql, args...)
 	})
 	return recs, err
 }
@@ -453,8 +381,10 @@ func (s *Store) list(ctx context.Context, sql string, args ...any) (recs []store
 // Count implements [store.Counter]. It reads the whole table's small columns.
 func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	var c store.Counts
-	err := s.retry(ctx, repeatable, func(as naming) error {
-		return as.through(s.pool).QueryRow(ctx, s.sql.count, time.Now().UnixMilli()).Scan(&c.Live, &c.LoggedIn, &c.Expired, &c.Ended, &c.Bytes)
+	err := s.retry(ctx, repeatable, func(db querier) error {
+		var standby bool
+		row := db.QueryRow(ctx, s.sql.count, time.Now().UnixMilli())
+		return primary(&standby, row.Scan(&standby, &c.Live, &c.LoggedIn, &c.Expired, &c.Ended, &c.Bytes))
 	})
 	if err != nil {
 		return store.Counts{}, failed("count", err)

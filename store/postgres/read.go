@@ -37,38 +37,56 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 }
 
 // carryLoads answers loads, all with one query.
-func (s *Store) carryLoads(ctx context.Context, calls []*loadCall) []*loadCall {
-	if len(calls) == 1 {
-		calls[0].settle(s.loadOne(ctx, calls[0].q.id))
+func (s *Store) carryLoads(ctx context.Context, calls []*loadCall) (_ []*loadCall, away error) {
+	var missing map[store.ID][]*loadCall
+	err := s.use(ctx, func(db querier) error {
+		missing = make(map[store.ID][]*loadCall, len(calls))
+		for _, c := range calls {
+			if c.send() {
+				missing[c.q.id] = append(missing[c.q.id], c)
+			}
+		}
+		if len(calls) == 1 {
+			return s.loadOne(ctx, db, missing)
+		}
+		err := s.loadMany(ctx, db, missing)
+		if !judge(err).row {
+			return err
+		}
+		for id, same := range missing {
+			one := map[store.ID][]*loadCall{id: same}
+			switch err = s.loadOne(ctx, db, one); {
+			case err == nil:
+				answerLoads(one, store.ErrNotFound)
+			case judge(err).row:
+				answerLoads(one, err)
+			default:
+				return err
+			}
+			delete(missing, id)
+		}
 		return nil
-	}
-	missing := make(map[store.ID][]*loadCall, len(calls))
-	for _, c := range calls {
-		missing[c.q.id] = append(missing[c.q.id], c)
-	}
-	err := s.retry(ctx, repeatable, func(as naming) error { return s.loadMany(ctx, as.through(s.pool), missing) })
+	})
 	switch {
 	case err == nil:
-		for _, same := range missing {
-			for _, c := range same {
-				c.settle(store.Record{}, store.ErrNotFound)
-			}
-		}
-	case oneRowsFault(err):
-		for _, same := range missing {
-			rec, err := s.loadOne(ctx, same[0].q.id)
-			for _, c := range same {
-				c.settle(rec, err)
-			}
-		}
+		answerLoads(missing, store.ErrNotFound)
+	case ctx.Err() == nil && repeatable.worthwhile(err):
+		return nil, err
+	case missing == nil:
+		failAll(calls, err)
 	default:
-		for _, same := range missing {
-			for _, c := range same {
-				c.settle(store.Record{}, err)
-			}
+		answerLoads(missing, err)
+	}
+	return nil, nil
+}
+
+// answerLoads answers all that are left with an error.
+func answerLoads(missing map[store.ID][]*loadCall, err error) {
+	for _, same := range missing {
+		for _, c := range same {
+			c.settle(store.Record{}, err)
 		}
 	}
-	return nil
 }
 
 // loadMany answers the calls whose records it finds, each as soon as its row is
@@ -78,13 +96,19 @@ func (s *Store) loadMany(ctx context.Context, db querier, missing map[store.ID][
 	for id := range missing {
 		ids = append(ids, id[:])
 	}
-	rows, err := db.Query(ctx, s.sql.loadMany, ids)
-	if err != nil {
-		return err
+	return s.loadInto(ctx, db, missing, s.sql.loadMany, ids)
+}
+
+// loadOne is loadMany for one ID.
+func (s *Store) loadOne(ctx context.Context, db querier, missing map[store.ID][]*loadCall) error {
+	for id := range missing {
+		return s.loadInto(ctx, db, missing, s.sql.load, id[:])
 	}
-	defer rows.Close()
-	for rows.Next() {
-		rec, err := scan(rows)
+	return nil // everybody has left
+}
+
+func (s *Store) loadInto(ctx context.Context, db querier, missing map[store.ID][]*loadCall, sql string, args ...any) error {
+	return eachRecord(ctx, db, func(rec store.Record, err error) error {
 		if err != nil {
 			return err
 		}
@@ -95,17 +119,29 @@ func (s *Store) loadMany(ctx context.Context, db querier, missing map[store.ID][
 			c.settle(rec, nil)
 		}
 		delete(missing, rec.ID)
-	}
-	return rows.Err()
+		return nil
+	}, sql, args...)
 }
 
-func (s *Store) loadOne(ctx context.Context, id store.ID) (rec store.Record, err error) {
-	err = s.retry(ctx, repeatable, func(as naming) error {
-		rec, err = scan(as.through(s.pool).QueryRow(ctx, s.sql.load, id[:]))
+// eachRecord calls do for each row that a query of the primary finds; with
+// errNotARecord for one that is no record.
+func eachRecord(ctx context.Context, db querier, do func(store.Record, error) error, sql string, args ...any) error {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
 		return err
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = store.ErrNotFound
 	}
-	return rec, err
+	defer rows.Close()
+	for rows.Next() {
+		rec, err := scan(rows)
+		if errors.Is(err, pgx.ErrNoRows) {
+			continue
+		}
+		if err == nil || errors.Is(err, errNotARecord) {
+			err = do(rec, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }

@@ -2,7 +2,9 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,15 +51,18 @@ func dataColumn(rec *store.Record) []byte {
 // lengths: the save IDs are in one array, RecentSaveIDs for each record, and how many
 // of them count in another one.
 func recordColumns(calls []*writeCall) []any {
-	n := len(calls)
+	return columnsOf(len(calls), func(i int) *store.Record { return &calls[i].q.rec })
+}
+
+func columnsOf(n int, record func(int) *store.Record) []any {
 	ids, users, data := make([][]byte, n), make([][]byte, n), make([][]byte, n)
 	saveIDs, saveIDCounts := make([]int64, n*store.RecentSaveIDs), make([]int32, n)
 	var numbers [6][]int64
 	for i := range numbers {
 		numbers[i] = make([]int64, n)
 	}
-	for i, c := range calls {
-		rec := &c.q.rec
+	for i := range n {
+		rec := record(i)
 		ids[i], users[i], data[i] = rec.ID[:], userColumn(rec), dataColumn(rec)
 		saveIDCounts[i] = int32(len(rec.SaveIDs))
 		for k, saveID := range rec.SaveIDs {
@@ -72,6 +77,21 @@ func recordColumns(calls []*writeCall) []any {
 	return []any{
 		ids, saveIDs, saveIDCounts, numbers[0], users, numbers[1], numbers[2],
 		numbers[3], numbers[4], numbers[5], data,
+	}
+}
+
+// limitedColumns are the arguments of the function for logins of one user.
+func limitedColumns(lock int64, writings []*writing) []any {
+	n := len(writings)
+	most, refuse, replaces, until := make([]int32, n), make([]bool, n), make([][]byte, n), make([]int64, n)
+	for i, w := range writings {
+		most[i], refuse[i] = int32(min(w.limit.Max, math.MaxInt32)), w.limit.Refuse
+		replaces[i], until[i] = w.limit.Replaces[:], w.limit.Until.UnixMilli()
+	}
+	c := columnsOf(n, func(i int) *store.Record { return &writings[i].rec })
+	return []any{
+		lock, userColumn(&writings[0].rec), time.Now().UnixMilli(), most, refuse, replaces, until,
+		c[0], c[1], c[2], c[3], c[5], c[6], c[7], c[8], c[9], c[10],
 	}
 }
 
@@ -103,14 +123,29 @@ func touchColumns(calls []*writeCall) []any {
 	return []any{ids, seen, deadlines}
 }
 
-// scan is the inverse of row.
-func scan(r pgx.Row) (store.Record, error) {
+// primary is the error of a query whose first column says whether the server is a
+// standby.
+func primary(standby *bool, err error) error {
+	if err == nil && *standby {
+		err = errStandby
+	}
+	return err
+}
+
+// scan reads a row of PRIMARY, see statementsFor. The error is pgx.ErrNoRows for
+// the one that is there although no record is.
+func scan(r pgx.Rows) (store.Record, error) {
 	var rec store.Record
+	var standby bool
 	var id, user []byte
 	var version, created, seen, deadline, expires, ended int64
 	var saveIDs []int64
-	err := r.Scan(&id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
-	if err != nil {
+	if r.RawValues()[1] == nil {
+		err := primary(&standby, r.Scan(&standby, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil))
+		return store.Record{}, cmp.Or(err, pgx.ErrNoRows)
+	}
+	err := r.Scan(&standby, &id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
+	if err := primary(&standby, err); err != nil {
 		return store.Record{}, err
 	}
 	if len(id) != len(rec.ID) || len(user) != 0 && len(user) != len(rec.User) {

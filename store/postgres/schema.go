@@ -56,6 +56,72 @@ var migrations = []string{
 	CREATE TRIGGER %[2]s_update_end AFTER UPDATE ON %[1]s
 		FOR EACH ROW WHEN (NEW.ended <> 0) EXECUTE FUNCTION %[1]s_note_end();
 	INSERT INTO %[1]s_ends (id, until) SELECT id, deadline FROM %[1]s WHERE ended <> 0;`,
+
+	// SaveLimited in one round trip: a process that is frozen or vanishes holds no
+	// lock then. Each of the function's statements sees what was committed before
+	// it began, also by those who had the lock. store.UserLimit says what it does.
+	`CREATE FUNCTION %[1]s_save_limited(
+		p_lock bigint, p_usr bytea, p_now bigint, p_most integer[], p_refuse boolean[], p_replaces bytea[], p_until bigint[],
+		p_id bytea[], p_save_ids bigint[], p_save_id_count integer[], p_version bigint[], p_created bigint[], p_seen bigint[],
+		p_deadline bigint[], p_expires bigint[], p_ended bigint[], p_data bytea[]
+	) RETURNS TABLE (nr integer, outcome integer, gone bytea[]) LANGUAGE plpgsql AS $$
+	#variable_conflict use_column
+	DECLARE
+		v_now CONSTANT bigint := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+		v_save_ids bigint[];
+		v_had_ids bigint[];
+		v_had_deadline bigint;
+		v_live bigint;
+		v_others bytea[];
+	BEGIN
+		PERFORM pg_advisory_xact_lock(p_lock);
+		FOR i IN 1 .. cardinality(p_id) LOOP
+			nr := i;
+			gone := '{}';
+			v_save_ids := p_save_ids[(nr - 1) * 8 + 1 : (nr - 1) * 8 + p_save_id_count[nr]];
+			SELECT t.save_ids, t.deadline INTO v_had_ids, v_had_deadline FROM %[1]s t WHERE t.id = p_id[nr];
+			IF FOUND AND v_had_ids @> v_save_ids[1:1] THEN
+				outcome := 0; -- saved before
+				RETURN NEXT;
+				CONTINUE;
+			END IF;
+			IF FOUND AND v_had_deadline >= v_now THEN
+				outcome := 1; -- a conflict
+				RETURN NEXT;
+				CONTINUE;
+			END IF;
+			-- Those that are past their deadline by less than a minute may be live by
+			-- another replica's clock: they take their place, and go first.
+			SELECT count(*) FILTER (WHERE o.deadline >= p_now), array_agg(o.id ORDER BY o.deadline >= p_now, o.created, o.id)
+				INTO v_live, v_others
+				FROM (SELECT t.id, t.created, t.deadline FROM %[1]s t WHERE t.usr = p_usr AND t.ended = 0
+					AND t.id <> p_id[nr] AND t.id <> p_replaces[nr] AND octet_length(t.id) = 16
+					ORDER BY t.id FOR NO KEY UPDATE) o
+				WHERE o.deadline >= p_now - 60000;
+			IF p_refuse[nr] AND v_live >= p_most[nr] THEN
+				outcome := 2; -- too many
+				RETURN NEXT;
+				CONTINUE;
+			END IF;
+			INSERT INTO %[1]s AS t (id, version, save_ids, usr, created, seen, deadline, expires, ended, data, due)
+				VALUES (p_id[nr], p_version[nr], v_save_ids, p_usr, p_created[nr], p_seen[nr], p_deadline[nr], p_expires[nr],
+					p_ended[nr], p_data[nr], (p_deadline[nr] / 3600000)::integer)
+				ON CONFLICT (id) DO UPDATE SET version = excluded.version, save_ids = excluded.save_ids, usr = excluded.usr,
+					created = excluded.created, seen = excluded.seen, deadline = excluded.deadline, expires = excluded.expires,
+					ended = excluded.ended, data = excluded.data, due = excluded.due
+				WHERE t.deadline < v_now;
+			IF NOT FOUND THEN
+				outcome := 1; -- with somebody who was faster
+				RETURN NEXT;
+				CONTINUE;
+			END IF;
+			gone := coalesce(v_others[1 : cardinality(v_others) - (p_most[nr] - 1)], '{}');
+			UPDATE %[1]s t SET data = NULL, ended = p_now, deadline = p_until[nr], due = (p_until[nr] / 3600000)::integer
+				WHERE t.id = ANY (gone);
+			outcome := 0;
+			RETURN NEXT;
+		END LOOP;
+	END $$;`,
 }
 
 // migrate brings the table up to date. Replicas that start at once wait for
@@ -63,7 +129,11 @@ var migrations = []string{
 func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 	const direct = pgx.QueryExecModeExec // nothing is prepared that is needed once
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockSQL, direct, lockNumber(table, nil)); err != nil {
+		// A process that is frozen must not keep the others from starting.
+		if _, err := tx.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = '5s'", direct); err != nil {
+			return failed("bound the transaction", err)
+		}
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", direct, lockNumber(table, nil)); err != nil {
 			return failed("lock the schema", err)
 		}
 		// "IF NOT EXISTS" would need the right to make tables even if it does.
@@ -100,9 +170,6 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 	})
 }
 
-// lockSQL takes a lock that ends with the transaction.
-const lockSQL = "SELECT pg_advisory_xact_lock($1)"
-
 // lockNumber is the lock of a user's sessions in a table; without a user, that
 // of the table's schema.
 func lockNumber(table string, user []byte) int64 {
@@ -114,7 +181,7 @@ func lockNumber(table string, user []byte) int64 {
 
 type statements struct {
 	load, insert, update, hasSaveID, end, touch, sweep, byUser, scan, count string
-	look, others, endMany, ends, sweepEnds                                  string
+	saveLimited, ends, sweepEnds                                            string
 	loadMany, insertMany, updateMany, touchMany                             string
 }
 
@@ -135,10 +202,13 @@ const nowMillis = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 func statementsFor(table string) statements {
 	due := func(deadline string) string { return "(" + deadline + " / 3600000)::integer" }
-	r := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "NOW", nowMillis)
+	// What is read from a standby may be old. Each query that reads says whether it
+	// is one, in a row that is there even if no other is.
+	const primary = "here.standby, " + columns + " FROM (SELECT pg_is_in_recovery() AS standby) here"
+	r := strings.NewReplacer("TABLE", table, "PRIMARY", primary, "COLUMNS", columns, "NOW", nowMillis)
 	m := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "MANYSAVEIDS", manySaveIDs, "MANYCOLUMNS", manyColumns, "MANY", many)
 	return statements{
-		load: r.Replace("SELECT COLUMNS FROM TABLE WHERE id = $1"),
+		load: r.Replace("SELECT PRIMARY LEFT JOIN TABLE ON id = $1"),
 		// A record past its deadline makes room for a new one.
 		insert: r.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
 			VALUES ($1, $2, $3, $4, $5, $6, $7::bigint, $8, $9, $10, ` + due("$7::bigint") + `)
@@ -160,12 +230,9 @@ func statementsFor(table string) statements {
 				ended = CASE WHEN t.ended = 0 THEN $2::bigint ELSE t.ended END,
 				deadline = CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END,
 				due = ` + due("CASE WHEN t.ended = 0 THEN $3::bigint ELSE greatest(t.deadline, $3::bigint) END")),
-		look: r.Replace("SELECT save_ids, deadline >= NOW FROM TABLE WHERE id = $1"),
-		others: r.Replace(`SELECT id, created, deadline FROM TABLE WHERE usr = $1 AND ended = 0
-			AND id <> $2 AND id <> $3 ORDER BY id FOR NO KEY UPDATE`),
-		endMany: r.Replace(`UPDATE TABLE SET data = NULL, ended = $2::bigint, deadline = $3::bigint, due = ` + due("$3::bigint") + `
-			WHERE id = ANY($1)`),
-		ends: r.Replace(`SELECT at.upto::text, e.txid, e.id, e.until FROM (
+		saveLimited: r.Replace(`SELECT nr, outcome, gone FROM TABLE_save_limited(
+			$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`),
+		ends: r.Replace(`SELECT pg_is_in_recovery(), at.upto::text, e.txid, e.id, e.until FROM (
 				SELECT coalesce($2::text::txid_snapshot, txid_current_snapshot()) AS upto,
 					-- A cursor from the future was handed out before the database was
 					-- replaced by a copy of it: its reader hears everything again.
@@ -181,7 +248,7 @@ func statementsFor(table string) statements {
 			WHERE until < NOW - $1::bigint LIMIT $2 FOR UPDATE SKIP LOCKED))`),
 		touch: r.Replace(`UPDATE TABLE SET seen = greatest(seen, $2::bigint), deadline = greatest(deadline, $3::bigint),
 			due = ` + due("greatest(deadline, $3::bigint)") + ` WHERE id = $1 AND ended = 0`),
-		loadMany: r.Replace("SELECT COLUMNS FROM TABLE WHERE id = ANY($1)"),
+		loadMany: r.Replace("SELECT PRIMARY LEFT JOIN TABLE ON id = ANY($1)"),
 		insertMany: m.Replace(`INSERT INTO TABLE (id, version, save_ids, usr, created, seen, deadline, expires, ended, data, due)
 			SELECT n.id, n.version, MANYSAVEIDS, n.usr, n.created, n.seen, n.deadline, n.expires, n.ended, n.data, ` + due("n.deadline") + `
 			FROM MANY) WITH ORDINALITY AS n (MANYCOLUMNS, nr) ORDER BY n.id
@@ -212,9 +279,9 @@ func statementsFor(table string) statements {
 		sweep: r.Replace(`DELETE FROM TABLE WHERE id IN (SELECT id FROM TABLE
 			WHERE due <= ` + due("(NOW - $1::bigint)") + ` AND deadline < NOW - $1::bigint
 			LIMIT $2 FOR UPDATE SKIP LOCKED)`),
-		byUser: r.Replace("SELECT COLUMNS FROM TABLE WHERE usr = $1 AND ended = 0"),
-		scan:   r.Replace("SELECT COLUMNS FROM TABLE WHERE id > $1 ORDER BY id LIMIT $2"),
-		count: r.Replace(`SELECT count(*) FILTER (WHERE ended = 0 AND deadline >= $1),
+		byUser: r.Replace("SELECT PRIMARY LEFT JOIN TABLE ON usr = $1 AND ended = 0"),
+		scan:   r.Replace("SELECT PRIMARY LEFT JOIN (SELECT * FROM TABLE WHERE id > $1 ORDER BY id LIMIT $2) t ON true ORDER BY id"),
+		count: r.Replace(`SELECT pg_is_in_recovery(), count(*) FILTER (WHERE ended = 0 AND deadline >= $1),
 			count(*) FILTER (WHERE ended = 0 AND deadline >= $1 AND usr IS NOT NULL),
 			count(*) FILTER (WHERE ended = 0 AND deadline < $1),
 			count(*) FILTER (WHERE ended <> 0),

@@ -50,11 +50,11 @@ func TestManyReplicasMayStartOnAnEmptyDatabaseAtOnce(t *testing.T) {
 		must(t, err)
 		versions, err = pgx.CollectRows(rows, pgx.RowTo[int32])
 		must(t, err)
-		if !slices.Equal(versions, []int32{1, 2}) {
+		if !slices.Equal(versions, []int32{1, 2, 3}) {
 			t.Errorf("%s: the migrations ran to %v, want each of them once", what, versions)
 		}
 		sql(t, s, "DROP TABLE sojourn_sessions, sojourn_sessions_ends, sojourn_sessions_schema")
-		sql(t, s, "DROP FUNCTION sojourn_sessions_note_end")
+		sql(t, s, "DROP FUNCTION sojourn_sessions_note_end, sojourn_sessions_save_limited")
 	}
 }
 

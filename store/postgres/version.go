@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -22,7 +21,7 @@ func SchemaVersion(ctx context.Context, url string, o Options) (version, newest 
 	}
 	pool, err := pgxpool.ParseConfig(url) // which knows the pool's settings
 	if err != nil {
-		return 0, 0, errors.New("postgres: the connection URL cannot be parsed") // the error would quote it, password and all
+		return 0, 0, errURL
 	}
 	cfg := pool.ConnConfig
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // no prepared statements, for poolers

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -89,7 +90,7 @@ func (s *Store) save(ctx context.Context, w writing) ([]store.ID, error) {
 	w.rec.SaveIDs = slices.Clone(w.rec.SaveIDs)
 	ended, err := s.writes.do(ctx, w)
 	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrLimit) {
-		return nil, failed("save", err)
+		return nil, failed("save", told(err))
 	}
 	return ended, err
 }
@@ -98,7 +99,7 @@ func (s *Store) save(ctx context.Context, w writing) ([]store.ID, error) {
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	_, err := s.writes.do(ctx, writing{what: end, rec: store.Record{ID: id, Deadline: until}})
 	if err != nil {
-		return failed("delete", err)
+		return failed("delete", told(err))
 	}
 	return nil
 }
@@ -108,7 +109,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	_, err := s.writes.do(ctx, writing{what: touch, rec: store.Record{ID: id, Seen: seen, Deadline: deadline}})
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return failed("touch", err)
+		return failed("touch", told(err))
 	}
 	return err
 }
@@ -116,44 +117,89 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 // carryWrites commits writes of one kind in one statement. Those that it did
 // not apply are returned: what is locked by somebody else shall hold up nobody,
 // and whether the others are conflicts shows when they are sent alone.
-func (s *Store) carryWrites(ctx context.Context, calls []*writeCall) (rest []*writeCall) {
-	if len(calls) == 1 {
-		calls[0].settle(s.writeOne(ctx, &calls[0].q))
-		return nil
+func (s *Store) carryWrites(ctx context.Context, calls []*writeCall) (rest []*writeCall, away error) {
+	if len(calls) > 1 && calls[0].q.what == end {
+		return calls, nil
 	}
-	switch calls[0].q.what {
-	case end:
-		return calls
-	case limited:
-		return s.carryLimited(ctx, calls)
-	}
-	applied, err := s.writeMany(ctx, calls)
+	err := s.use(ctx, func(db querier) error {
+		calls = sendAll(calls)
+		if len(calls) > 1 {
+			err := s.writeTogether(ctx, db, calls, &rest)
+			if !judge(err).row {
+				return err
+			}
+			// Nothing was applied.
+		}
+		return s.writeEach(ctx, db, calls, &rest)
+	})
 	switch {
 	case err == nil:
-		for _, c := range calls {
-			if applied[c.q.rec.ID] {
-				c.settle(nil, nil)
-			} else {
-				rest = append(rest, c)
-			}
-		}
-		return rest
-	case oneRowsFault(err):
-		// Nothing was applied.
-		for _, c := range calls {
-			s.carryWrites(ctx, []*writeCall{c})
-		}
-		return nil
-	default:
-		for _, c := range calls {
-			c.settle(nil, err)
-		}
-		return nil
+		return rest, nil
+	case ctx.Err() == nil && repeats(calls).worthwhile(err):
+		return nil, err
 	}
+	failAll(calls, err)
+	return nil, nil
+}
+
+// repeats says whether these calls, of one kind, do no harm when they are carried
+// out twice.
+func repeats(calls []*writeCall) repetition {
+	what := touch // of none
+	if len(calls) > 0 {
+		what = calls[0].q.what
+	}
+	return repetition(what == touch || what == end)
+}
+
+// writeEach carries out writes one by one, and answers them, until there is an
+// error that says nothing about a single one. If one has an outcome that is not
+// known, the others, of which nothing was sent, are the rest.
+func (s *Store) writeEach(ctx context.Context, db querier, calls []*writeCall, rest *[]*writeCall) error {
+	for i, c := range calls {
+		ended, err := s.writeOne(ctx, db, &c.q)
+		switch v := judge(err); {
+		case err == nil, isAnswer(err), v == oneRow:
+			c.settle(ended, err)
+		case v == lost && repeats(calls) == once:
+			c.settle(nil, err)
+			*rest = calls[i+1:]
+			return nil
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// isAnswer reports whether an error is what the database says about a record.
+func isAnswer(err error) bool {
+	return errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrLimit) || errors.Is(err, store.ErrNotFound)
+}
+
+// writeTogether carries out writes in one statement, and answers those that it
+// applied. The others are the rest.
+func (s *Store) writeTogether(ctx context.Context, db querier, calls []*writeCall, rest *[]*writeCall) error {
+	*rest = nil
+	if calls[0].q.what == limited {
+		return s.writeLimited(ctx, db, calls, rest)
+	}
+	applied, err := s.writeMany(ctx, db, calls)
+	if err != nil {
+		return err
+	}
+	for _, c := range calls {
+		if applied[c.q.rec.ID] {
+			c.settle(nil, nil)
+		} else {
+			*rest = append(*rest, c)
+		}
+	}
+	return nil
 }
 
 // writeMany returns the sessions to which the writes were applied.
-func (s *Store) writeMany(ctx context.Context, calls []*writeCall) (map[store.ID]bool, error) {
+func (s *Store) writeMany(ctx context.Context, db querier, calls []*writeCall) (map[store.ID]bool, error) {
 	// In the order of the IDs, so that two statements never wait for each other.
 	calls = slices.Clone(calls)
 	slices.SortFunc(calls, func(a, b *writeCall) int {
@@ -170,181 +216,102 @@ func (s *Store) writeMany(ctx context.Context, calls []*writeCall) (map[store.ID
 		sql, args = s.sql.updateMany, append(recordColumns(calls), baseColumns(calls)...)
 	}
 	applied := make(map[store.ID]bool, len(calls))
-	err := s.retry(ctx, once, func(as naming) error {
-		rows, err := as.through(s.pool).Query(ctx, sql, args...)
-		if err != nil {
-			return err
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	for _, id := range ids {
+		if len(id) == len(store.ID{}) {
+			applied[store.ID(id)] = true
 		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			if len(id) == len(store.ID{}) {
-				applied[store.ID(id)] = true
-			}
-		}
-		return nil
-	})
+	}
 	return applied, err
 }
 
 // writeOne carries out a single write.
-func (s *Store) writeOne(ctx context.Context, w *writing) (ended []store.ID, err error) {
+func (s *Store) writeOne(ctx context.Context, db querier, w *writing) (ended []store.ID, err error) {
 	switch w.what {
 	case touch:
-		return nil, s.touchOne(ctx, w.rec.ID, w.rec.Seen, w.rec.Deadline)
+		n, err := run(ctx, db, s.sql.touch, w.rec.ID[:], w.rec.Seen.UnixMilli(), w.rec.Deadline.UnixMilli())
+		if err == nil && n == 0 {
+			err = store.ErrNotFound
+		}
+		return nil, err
 	case end:
-		_, err := s.exec(ctx, repeatable, s.sql.end, w.rec.ID[:], time.Now().UnixMilli(), w.rec.Deadline.UnixMilli())
+		_, err := run(ctx, db, s.sql.end, w.rec.ID[:], time.Now().UnixMilli(), w.rec.Deadline.UnixMilli())
 		return nil, err
 	case limited:
-		answers, err := s.saveLimited(ctx, []*writing{w})
-		if err != nil {
-			return nil, err
-		}
-		return answers[0].ended, answers[0].err
+		var answer error
+		err := s.saveLimited(ctx, db, []*writing{w}, func(_ int, gone []store.ID, err error) { ended, answer = gone, err })
+		return ended, cmp.Or(err, answer)
 	default:
-		return nil, s.saveOne(ctx, w.rec, w.base)
+		return nil, s.saveOne(ctx, db, w.rec, w.base)
 	}
 }
 
-func (s *Store) saveOne(ctx context.Context, rec store.Record, base store.Base) error {
+func (s *Store) saveOne(ctx context.Context, db querier, rec store.Record, base store.Base) error {
 	sql, args := s.sql.insert, row(rec)
 	if base != (store.Base{}) {
 		sql, args = s.sql.update, append(args, int64(base.Version), int64(base.SaveID), rec.Shorten || rec.IsEnd())
 	}
-	n, err := s.exec(ctx, once, sql, args...)
+	n, err := run(ctx, db, sql, args...)
 	if err != nil || n == 1 {
 		return err
 	}
 	// A statement of its own: the one before may have waited for this very save,
 	// sent earlier, and its snapshot is older than that.
 	var saved bool
-	err = s.retry(ctx, repeatable, func(as naming) error {
-		return as.through(s.pool).QueryRow(ctx, s.sql.hasSaveID, rec.ID[:], int64(rec.SaveIDs[0])).Scan(&saved)
-	})
+	err = db.QueryRow(ctx, s.sql.hasSaveID, rec.ID[:], int64(rec.SaveIDs[0])).Scan(&saved)
 	if err == nil && !saved {
 		err = store.ErrConflict
 	}
 	return err
 }
 
-func (s *Store) touchOne(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	n, err := s.exec(ctx, repeatable, s.sql.touch, id[:], seen.UnixMilli(), deadline.UnixMilli())
-	if err == nil && n == 0 {
-		err = store.ErrNotFound
-	}
-	return err
-}
-
-// carryLimited commits the logins of one user together.
-func (s *Store) carryLimited(ctx context.Context, calls []*writeCall) (rest []*writeCall) {
+// writeLimited carries out the logins of one user together.
+func (s *Store) writeLimited(ctx context.Context, db querier, calls []*writeCall, rest *[]*writeCall) error {
 	writings := make([]*writing, len(calls))
 	for i, c := range calls {
 		if writings[i] = &c.q; c.q.rec.User != calls[0].q.rec.User {
-			return calls // of a kind by chance
+			*rest = calls // of a kind by chance
+			return nil
 		}
 	}
-	answers, err := s.saveLimited(ctx, writings)
-	if oneRowsFault(err) {
-		return calls // nothing was applied
+	return s.saveLimited(ctx, db, writings, func(i int, ended []store.ID, err error) { calls[i].settle(ended, err) })
+}
+
+// saveLimited inserts sessions of one user, one after the other, makes room for
+// each, and tells what came of each: its sessions that were ended for it, or
+// ErrConflict or ErrLimit. Whoever does so for the same user waits until this is
+// committed, in whatever process. It is one round trip, so that the lock of a user
+// is never held while a client is waited for.
+func (s *Store) saveLimited(ctx context.Context, db querier, writings []*writing, tell func(i int, ended []store.ID, err error)) error {
+	user := writings[0].rec.User
+	rows, err := db.Query(ctx, s.sql.saveLimited, limitedColumns(lockNumber(s.table, user[:]), writings)...)
+	if err != nil {
+		return err
 	}
-	for i, c := range calls {
-		if err != nil {
-			c.settle(nil, err)
-		} else {
-			c.settle(answers[i].ended, answers[i].err)
+	type answer struct {
+		ended []store.ID
+		err   error
+	}
+	answers := make([]answer, len(writings))
+	var nr, outcome int
+	var gone [][]byte
+	_, err = pgx.ForEachRow(rows, []any{&nr, &outcome, &gone}, func() error {
+		a := &answers[nr-1]
+		a.err = [...]error{nil, store.ErrConflict, store.ErrLimit}[outcome]
+		for _, id := range gone {
+			a.ended = append(a.ended, store.ID(id))
 		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, a := range answers { // now that it is committed
+		tell(i, a.ended, a.err)
 	}
 	return nil
-}
-
-// limitedAnswer is what came of one of several logins in a transaction.
-type limitedAnswer struct {
-	ended []store.ID
-	err   error // ErrConflict or ErrLimit: nothing was changed for it
-}
-
-// saveLimited inserts sessions of one user, one after the other, and makes room
-// for each. Whoever does so for the same user waits until this is committed, in
-// whatever process.
-func (s *Store) saveLimited(ctx context.Context, writings []*writing) (answers []limitedAnswer, err error) {
-	err = s.retry(ctx, once, func(as naming) error {
-		answers = make([]limitedAnswer, len(writings))
-		return pgx.BeginFunc(ctx, s.pool, func(began pgx.Tx) error {
-			tx := as.through(began)
-			if _, err := tx.Exec(ctx, lockSQL, lockNumber(s.table, writings[0].rec.User[:])); err != nil {
-				return err
-			}
-			for i, w := range writings {
-				ended, err := s.makeRoom(ctx, tx, &w.rec, w.limit)
-				if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrLimit) {
-					return err
-				}
-				answers[i] = limitedAnswer{ended, err}
-			}
-			return nil
-		})
-	})
-	return answers, err
-}
-
-// makeRoom inserts a user's session and ends those that are too many then, in a
-// transaction that has the user's lock.
-func (s *Store) makeRoom(ctx context.Context, tx querier, rec *store.Record, limit store.UserLimit) (ended []store.ID, err error) {
-	var there bool
-	var saveIDs []int64
-	err = tx.QueryRow(ctx, s.sql.look, rec.ID[:]).Scan(&saveIDs, &there)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-	case err != nil:
-		return nil, err
-	case slices.Contains(saveIDs, int64(rec.SaveIDs[0])):
-		return nil, nil // saved before
-	case there:
-		return nil, store.ErrConflict
-	}
-	sessions, err := s.others(ctx, tx, rec, limit.Replaces)
-	if err != nil {
-		return nil, err
-	}
-	victims, err := limit.InTheWay(sessions, rec, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	saveID, err := tx.Exec(ctx, s.sql.insert, row(*rec)...)
-	switch {
-	case err != nil:
-		return nil, err
-	case saveID.RowsAffected() == 0:
-		return nil, store.ErrConflict // with somebody who was faster
-	case len(victims) == 0:
-		return nil, nil
-	}
-	ids := make([][]byte, len(victims))
-	for i := range ids {
-		ids[i] = victims[i][:]
-	}
-	_, err = tx.Exec(ctx, s.sql.endMany, ids, time.Now().UnixMilli(), limit.Until.UnixMilli())
-	return victims, err
-}
-
-// others locks a user's sessions, besides the new one and the one that it
-// replaces, and returns what decides which of them have to go.
-func (s *Store) others(ctx context.Context, tx querier, rec *store.Record, replaces store.ID) ([]store.Record, error) {
-	rows, err := tx.Query(ctx, s.sql.others, userColumn(rec), rec.ID[:], replaces[:])
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (store.Record, error) {
-		var id []byte
-		var created, deadline int64
-		if err := row.Scan(&id, &created, &deadline); err != nil {
-			return store.Record{}, err
-		}
-		if len(id) != len(store.ID{}) {
-			return store.Record{}, errNotARecord
-		}
-		return store.Record{ID: store.ID(id), User: rec.User, Created: time.UnixMilli(created), Deadline: time.UnixMilli(deadline)}, nil
-	})
 }
