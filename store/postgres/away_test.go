@@ -3,7 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
+	neturl "net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,20 +18,8 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/open"
 )
-
-// admin runs statements on a connection of its own, by the server's socket, where
-// no password is asked for.
-func admin(t *testing.T, server *servers.Server, database string, statements ...string) {
-	t.Helper()
-	c, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%d user=postgres database=%s", server.Dir, server.Port, database))
-	must(t, err)
-	defer func() { _ = c.Close(context.Background()) }()
-	for _, statement := range statements {
-		_, err := c.Exec(t.Context(), statement)
-		must(t, err)
-	}
-}
 
 // writes are all ways to write, of sessions of their own.
 func writesOf(t *testing.T, s *Store) map[string]func(context.Context) error {
@@ -93,9 +81,9 @@ func waitsFor(t *testing.T, s *Store, says string, breaks, repairs func()) {
 func testAReadOnlyDatabaseIsWaitedForOnOtherConnections(t *testing.T, db database) {
 	s := opened(t, db.url, Options{})
 	waitsFor(t, s, "25006", func() {
-		admin(t, db.server, "postgres", "ALTER DATABASE "+db.name+" SET default_transaction_read_only = on")
+		db.server.SQL("ALTER DATABASE " + db.name + " SET default_transaction_read_only = on")
 	}, func() {
-		admin(t, db.server, "postgres", "ALTER DATABASE "+db.name+" RESET default_transaction_read_only")
+		db.server.SQL("ALTER DATABASE " + db.name + " RESET default_transaction_read_only")
 	})
 	// Only one connection is read only, as a pooler may leave it.
 	everyConnection(t, s, "SET default_transaction_read_only = on")
@@ -334,20 +322,22 @@ func testALoginIsOneRoundTrip(t *testing.T, db database) {
 	}
 }
 
-// testCredentialsMayChangeWhileTheStoreIsUsed: from a function, and from the file
-// that the URL points to.
-func testCredentialsMayChangeWhileTheStoreIsUsed(t *testing.T, _ database) {
+// They come from a function, from the file that the URL points to, or from a file
+// or command of package open.
+func TestCredentialsMayChangeWhileTheStoreIsUsed(t *testing.T) {
 	server := servers.Postgres(t)
-	admin(t, server, "postgres", "CREATE ROLE app LOGIN PASSWORD 'one'", "GRANT ALL ON SCHEMA public TO app")
-	must(t, os.WriteFile(filepath.Join(server.Dir, "data", "pg_hba.conf"), []byte("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"), 0o600))
-	admin(t, server, "postgres", "SELECT pg_reload_conf()")
+	server.SQL("CREATE ROLE app LOGIN PASSWORD 'one'", "GRANT ALL ON SCHEMA public TO app")
+	server.AskPasswords()
 	url := strings.Replace(server.PostgresURL(), "postgres@", "app@", 1)
 
 	var password atomic.Value
 	password.Store("one")
 	passfile := filepath.Join(t.TempDir(), "pgpass")
+	wordfile := filepath.Join(t.TempDir(), "password")
 	write := func() {
-		must(t, os.WriteFile(passfile, []byte("*:*:*:app:"+password.Load().(string)+"\n"), 0o600))
+		word := password.Load().(string)
+		must(t, os.WriteFile(passfile, []byte("*:*:*:app:"+word+"\n"), 0o600))
+		must(t, os.WriteFile(wordfile, []byte(word+"\n"), 0o600))
 	}
 	write()
 	cfg, err := pgxpool.ParseConfig(url)
@@ -361,7 +351,15 @@ func testCredentialsMayChangeWhileTheStoreIsUsed(t *testing.T, _ database) {
 	t.Cleanup(pool.Close)
 	own, err := New(t.Context(), pool, Options{})
 	must(t, err)
+	byURL := func(option, value string) *Store {
+		s, closer, err := open.Store(t.Context(), url+"&"+option+"="+neturl.QueryEscape(value))
+		must(t, err)
+		t.Cleanup(func() { _ = closer.Close() })
+		return s.(*Store)
+	}
 	stores := map[string]*Store{
+		"password-file":             byURL("password-file", wordfile),
+		"password-command":          byURL("password-command", "cat "+wordfile),
 		"a pool with BeforeConnect": own,
 		"a password file":           opened(t, url+"&passfile="+passfile, Options{}),
 		"Options.Credentials": opened(t, url, Options{Credentials: func(context.Context) (string, string, error) {
@@ -370,7 +368,7 @@ func testCredentialsMayChangeWhileTheStoreIsUsed(t *testing.T, _ database) {
 	}
 	rec := session()
 	must(t, own.Save(t.Context(), rec, store.Base{}))
-	admin(t, server, "postgres", "ALTER ROLE app PASSWORD 'two'",
+	server.SQL("ALTER ROLE app PASSWORD 'two'",
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
 	var wg sync.WaitGroup
 	for name, s := range stores {

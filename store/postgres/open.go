@@ -56,6 +56,16 @@ func parseURL(text string) (string, Options, error) {
 				return "", o, urlError("table is given twice, or empty")
 			}
 		}
+		password, err := open.PasswordSource(query)
+		if err != nil {
+			return "", o, err
+		}
+		if password != nil {
+			o.Credentials = func(ctx context.Context) (string, string, error) {
+				word, err := password(ctx)
+				return "", word, err
+			}
+		}
 		text = before
 		if query.Del("table"); len(query) > 0 {
 			text += "?" + query.Encode()

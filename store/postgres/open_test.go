@@ -18,6 +18,7 @@ func TestByURL(t *testing.T) {
 		Refused: []string{
 			"postgres:", "postgres:x", "postgres:hunter2", "postgres://u:hunter2@h:port/db", "postgres://u:hunter2@h/db?sslmode=hunter2",
 			"postgres://h/db?table=", "postgres://h/db?table=a&table=b", "postgres://u:hunter2%zz@h/db", "postgres://h/db?pool_max_conns=many",
+			"postgres://h/db?password-file=", "postgres://h/db?password-file=a&password-command=b",
 		},
 		RefusedCaches: []string{"postgres://root:hunter2@db/app"},
 	})

@@ -54,7 +54,6 @@ func TestStore(t *testing.T) {
 		{"AReadOnlyDatabaseIsWaitedForOnOtherConnections", testAReadOnlyDatabaseIsWaitedForOnOtherConnections},
 		{"AReadOnlyDatabaseIsStillReadFrom", testAReadOnlyDatabaseIsStillReadFrom},
 		{"ALoginIsOneRoundTrip", testALoginIsOneRoundTrip},
-		{"CredentialsMayChangeWhileTheStoreIsUsed", testCredentialsMayChangeWhileTheStoreIsUsed},
 		{"ClosedIsAnError", testClosedIsAnError},
 		{"AnApplicationsPoolStaysItsOwn", testAnApplicationsPoolStaysItsOwn},
 		{"Conformance", testConformance},

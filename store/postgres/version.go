@@ -25,6 +25,9 @@ func SchemaVersion(ctx context.Context, url string, o Options) (version, newest 
 	}
 	cfg := pool.ConnConfig
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // no prepared statements, for poolers
+	if err := reread(url, o.Credentials)(ctx, cfg); err != nil {
+		return 0, 0, failed("connect", err)
+	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return 0, 0, failed("connect", err)
