@@ -9,7 +9,7 @@
 //	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db})
 //
 // It needs PostgreSQL 12 or newer, and the right to make tables, indexes, a
-// function and triggers in one schema: Open and New make or upgrade them, from
+// functions and triggers in one schema: Open and New make or upgrade them, from
 // as many replicas at once as there are. While the replicas of a service are
 // replaced one by one, those of the version before go on working.
 //
@@ -41,8 +41,22 @@
 // once if it shared a statement or waited for one. If it had the database for
 // itself, its statement is taken back first, which takes a third of a second on a
 // frozen server; with a pool that is given to New, that pool's settings decide.
-// The store itself sends again only what had not left, or what does no harm when
-// it is done twice: loads, touches and ends.
+// The store itself sends again only what was surely not carried out, or what does
+// no harm when it is done twice: loads, touches and ends.
+//
+// # When the server is away
+//
+// While the server cannot be reached, is starting, has no place for another client,
+// refuses the password, or is read-only or a standby, requests wait for as long as
+// their contexts and Options.Timeout allow, 10,000 of each kind at most in each
+// process. One after the other looks whether it is back. Then the error says what
+// was wrong. Errors of what was surely not carried out wrap store.ErrRefused: an
+// ERROR of the server does, whatever its SQLSTATE, except for the codes that leave
+// the outcome open (class 08, and 40003); the end of a session (FATAL) only if it
+// never began. A connection that turns out to be of no more use is closed together
+// with those that are idle, and new ones go where the URL leads then.
+//
+// No lock is held across round trips: a process that is frozen blocks nobody.
 //
 // # Poolers, replicas, accounts
 //
@@ -59,8 +73,8 @@
 // pgbouncer 1.18.
 //
 // The URL must name a server that accepts writes; with several hosts, add
-// target_session_attrs=read-write. A replica lags behind and must not be read
-// from: a session that has ended would be live there.
+// target_session_attrs=read-write. A standby lags behind, so that a session that
+// has ended would be live there: the store does not read from one.
 //
 // The table holds no credential (see the package store). An account needs
 // SELECT, INSERT, UPDATE and DELETE on the tables, once they are made.
@@ -94,8 +108,8 @@ import (
 // (sslmode, sslrootcert).
 type Options struct {
 	// Table is the table's name, with or without a schema in front: lower-case
-	// letters, digits and "_", at most 51 of them. Two more tables, a function
-	// and the indexes are named after it. "" = "sojourn_sessions".
+	// letters, digits and "_", at most 51 of them. Two more tables, two
+	// functions and the indexes are named after it. "" = "sojourn_sessions".
 	Table string
 
 	// Timeout is how long a Load, Save, SaveLimited, Delete or Touch takes at

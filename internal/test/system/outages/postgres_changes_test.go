@@ -122,7 +122,7 @@ func TestPostgresIsChangedUnderLoad(t *testing.T) {
 	site := newPostgresSite(t)
 	// Longer than any of the faults, on a busy machine.
 	f := startFleet(t, replicas, nil, "-store", site.url(), "-timeout", "15s")
-	scenario{fleet: f, faults: site.passing()}.run(t)
+	scenario{fleet: f, faults: site.passing(), storeWaits: true}.run(t)
 	scenario{fleet: f, faults: site.others(), storeFails: true}.run(t)
 }
 

@@ -28,6 +28,10 @@ type scenario struct {
 	// from their beginning until every replica has written again. Otherwise no
 	// request may fail at all.
 	storeFails bool
+	// storeWaits: the store waits until the fault is over, so that requests fail only
+	// where a connection ends in the middle of a save, and others have saved the
+	// session so often by the time it is back that nobody knows what became of it.
+	storeWaits bool
 	// slow: the engine is an emulator, which may fail to answer in time at any
 	// moment if the machine is busy.
 	slow bool
@@ -337,7 +341,7 @@ func (r *round) judge() {
 		if r.definite && f.result == unknown {
 			r.t.Errorf("the store has refused %v, and its outcome is said to be unknown: %s", f.op, f.text)
 		}
-		if r.storeFails && (r.slow || f.answered >= r.breakAt && f.sent <= r.backAt) {
+		if (r.storeFails || r.storeWaits && f.result == unknown) && (r.slow || f.answered >= r.breakAt && f.sent <= r.backAt) {
 			continue
 		}
 		if wrong++; wrong <= 3 {
