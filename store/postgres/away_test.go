@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	neturl "net/url"
@@ -385,4 +386,70 @@ func TestCredentialsMayChangeWhileTheStoreIsUsed(t *testing.T) {
 	password.Store("two")
 	write()
 	wg.Wait()
+}
+
+// What a standby knows is old. It is waited for until it is promoted, also where
+// a pooler has led there on a connection from before.
+func TestAStandbyIsNotReadFrom(t *testing.T) {
+	server := servers.Postgres(t)
+	bouncer := servers.PgBouncer(t, server, 4)
+	stores := map[string]*Store{
+		"directly":         opened(t, server.PostgresURL(), Options{}),
+		"through a pooler": opened(t, bouncer.PostgresURL(), Options{}),
+	}
+	rec := session()
+	rec.User = store.UserHash{5}
+	reads := map[string]func(context.Context, *Store) error{
+		"load": func(ctx context.Context, s *Store) error { _, err := s.Load(ctx, rec.ID); return err },
+		"load of nothing": func(ctx context.Context, s *Store) error {
+			if _, err := s.Load(ctx, store.ID{9}); !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			return nil
+		},
+		"loads together": func(ctx context.Context, s *Store) error {
+			a := &loadCall{ctx: ctx, q: loading{rec.ID}, flight: new(flight[loading, store.Record])}
+			b := &loadCall{ctx: ctx, q: loading{store.ID{9}}, flight: new(flight[loading, store.Record])}
+			_, away := s.carryLoads(ctx, []*loadCall{a, b})
+			if away == nil && a.err == nil && !errors.Is(b.err, store.ErrNotFound) {
+				away = b.err
+			}
+			return cmp.Or(away, a.err)
+		},
+		"list":              func(ctx context.Context, s *Store) error { _, err := s.ByUser(ctx, rec.User); return err },
+		"list of nobody":    func(ctx context.Context, s *Store) error { _, err := s.ByUser(ctx, store.UserHash{6}); return err },
+		"scan":              func(ctx context.Context, s *Store) error { _, _, err := s.Scan(ctx, "", 5); return err },
+		"count":             func(ctx context.Context, s *Store) error { _, err := s.Count(ctx); return err },
+		"feed from now":     func(ctx context.Context, s *Store) error { _, err := s.Ends(ctx, store.FeedFromNow, 5); return err },
+		"feed of all":       func(ctx context.Context, s *Store) error { _, err := s.Ends(ctx, store.FeedFromStart, 5); return err },
+		"feed since before": func(ctx context.Context, s *Store) error { _, err := s.Ends(ctx, "1:1:", 5); return err },
+	}
+	must(t, stores["directly"].Save(t.Context(), rec, store.Base{}))
+	for _, s := range stores {
+		for range 3 {
+			must(t, reads["load"](t.Context(), s))
+		}
+	}
+	server.Stop()
+	server.StartAsStandby()
+	for where, s := range stores {
+		for what, read := range reads {
+			// Until the server is met: the connections from before are broken.
+			eventually(t, "the standby is met: "+what, func() bool {
+				err := read(within(t, 300*time.Millisecond), s)
+				if err == nil {
+					t.Fatalf("%s, %s: the standby was read from", what, where)
+				}
+				return errors.Is(err, errStandby)
+			})
+		}
+	}
+	server.SQL("SELECT pg_promote()")
+	for where, s := range stores {
+		for what, read := range reads {
+			if err := read(within(t, time.Minute), s); err != nil {
+				t.Errorf("%s, %s, after the promotion: %v", what, where, err)
+			}
+		}
+	}
 }
