@@ -35,7 +35,7 @@ func TestASessionWithADamagedPartEndsWithItsFirstChange(t *testing.T) {
 	rec.Data = bytes.Clone(rec.Data)
 	rec.Data[len(rec.Data)/2] ^= 1 // in long2
 	rec.SaveIDs = []store.SaveID{7}
-	if err := site.Store.Store.Save(context.Background(), rec, base); err != nil {
+	if err := site.Store.Inner.Save(context.Background(), rec, base); err != nil {
 		t.Fatal(err)
 	}
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // postgresSite is a PostgreSQL server behind a name that can move, and replicas
@@ -133,7 +134,7 @@ func TestAReplicaThatIsFrozenInALoginHoldsUpNobody(t *testing.T) {
 	site := newPostgresSite(t)
 	f := startFleet(t, 2, nil, "-store", site.url(), "-max-per-user", "3")
 	victim := f.replicas[0]
-	login := func(on int) (answer, error) {
+	login := func(on int) (client.Answer, error) {
 		return f.browser().send(f.replicas[on], http.MethodPost, "/login?user=ada")
 	}
 	must(t)(login(0))
