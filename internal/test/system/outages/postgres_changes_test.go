@@ -153,8 +153,8 @@ func TestAReplicaThatIsFrozenInALoginHoldsUpNobody(t *testing.T) {
 		victim.Signal(syscall.SIGSTOP)
 		for range 3 {
 			begin := time.Now()
-			if a, err := login(1); err != nil || a.status != http.StatusOK {
-				t.Errorf("round %d: a login at the other replica: %d %s, %v after %v", round, a.status, a.body, err, time.Since(begin))
+			if a, err := login(1); err != nil || a.Status != http.StatusOK {
+				t.Errorf("round %d: a login at the other replica: %d %s, %v after %v", round, a.Status, a.Body, err, time.Since(begin))
 			}
 		}
 		victim.Signal(syscall.SIGCONT)

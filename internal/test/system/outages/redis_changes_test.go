@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // changes are what an operator does to Redis servers under load.
@@ -118,7 +119,7 @@ func TestOneRedisIsChangedUnderLoad(t *testing.T) {
 			now = nodes[1]
 		}
 		ok(t, old, "FAILOVER", "TO", "127.0.0.1", strconv.Itoa(now.Port))
-		eventually(t, "the replica takes over", func() bool { return now.RedisRole() == "master" && old.RedisRole() == "slave" })
+		client.Eventually(t, "the replica takes over", func() bool { return now.RedisRole() == "master" && old.RedisRole() == "slave" })
 		<-time.After(aWhile)
 		address.Move(now.Addr)
 		inSync(t, nodes, 1)
@@ -154,7 +155,7 @@ func TestSentinelsAndTheirServersAreChangedUnderLoad(t *testing.T) {
 			{"demoted by an operator", func(t *testing.T) {
 				old := masterOf(t, nodes)
 				ok(t, watchers[0], "SENTINEL", "FAILOVER", "mymaster")
-				eventually(t, "a replica takes over", func() bool { return masterOf(t, except(nodes, old)) != nil })
+				client.Eventually(t, "a replica takes over", func() bool { return masterOf(t, except(nodes, old)) != nil })
 				follow(t, nodes, old) // the sentinels would tell it after ten seconds
 				inSync(t, nodes, 1)
 			}},
@@ -165,7 +166,7 @@ func TestSentinelsAndTheirServersAreChangedUnderLoad(t *testing.T) {
 					other = nodes[1]
 				}
 				old.Pause()
-				eventually(t, "a replica takes over", func() bool { return other.RedisRole() == "master" })
+				client.Eventually(t, "a replica takes over", func() bool { return other.RedisRole() == "master" })
 				old.Resume()
 				follow(t, nodes, old)
 				inSync(t, nodes, 1)
@@ -193,7 +194,7 @@ func TestAClusterIsChangedUnderLoad(t *testing.T) {
 				for _, n := range nodes {
 					if n.RedisRole() == "slave" {
 						ok(t, n, "CLUSTER", "FAILOVER")
-						eventually(t, "it has taken over", func() bool { return n.RedisRole() == "master" })
+						client.Eventually(t, "it has taken over", func() bool { return n.RedisRole() == "master" })
 						break
 					}
 				}
@@ -202,7 +203,7 @@ func TestAClusterIsChangedUnderLoad(t *testing.T) {
 			{"a master freezes", func(t *testing.T) {
 				old := masterOf(t, nodes)
 				old.Pause()
-				eventually(t, "its replica takes over", func() bool { return masters(except(nodes, old)) == 3 })
+				client.Eventually(t, "its replica takes over", func() bool { return masters(except(nodes, old)) == 3 })
 				old.Resume()
 				inSync(t, nodes, 3)
 			}},
