@@ -36,7 +36,7 @@ func own(name string) string { return fmt.Sprintf("%s-%d", name, serial.Add(1)) 
 
 // emulated is how to call the command for a store in the emulator, if there is one.
 func emulated() call {
-	if emulator() == nil {
+	if servers.WithoutGoogle() {
 		return call{}
 	}
 	return call{env: []string{emulatorHost + "=" + emulator().Addr}}
@@ -56,7 +56,7 @@ func engines(t *testing.T) (map[string]string, call) {
 		"redis":        "redis://" + servers.Redis(t).Addr,
 		"rediscluster": "rediscluster://" + strings.Join(cluster, ",") + "?prefix=" + own("test"),
 	}
-	if emulator() != nil {
+	if !servers.WithoutGoogle() {
 		urls["datastore"] = "datastore://" + own("sojourn-test")
 	}
 	return urls, emulated()

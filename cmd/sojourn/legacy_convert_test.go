@@ -167,7 +167,7 @@ func oldSites(t *testing.T) map[string]*oldSite {
 		}
 	}
 
-	if emulator() != nil {
+	if !servers.WithoutGoogle() {
 		project := own("old-shop")
 		client, err := datastore.NewClient(t.Context(), project)
 		if err != nil {
@@ -277,9 +277,7 @@ func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
 // makes them.
 func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 	t.Parallel()
-	if emulator() == nil {
-		return // which was said
-	}
+	servers.NeedsGoogle(t)
 	project := own("old-shop")
 	client, err := datastore.NewClient(t.Context(), project)
 	if err != nil {

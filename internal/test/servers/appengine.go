@@ -26,19 +26,16 @@ import (
 // Engine library at it until the test ends. It is empty, and forgets everything
 // at its end.
 //
-// The API server comes with the Google Cloud SDK alone. Where that is missing
-// AppEngine returns nil, after saying loudly that nothing is tested, and fails
-// the test if REQUIRE_DATASTORE is 1.
+// The API server comes with the Google Cloud SDK alone. Where that is missing the
+// test fails, unless it is left out: see [WithoutGoogle].
 func AppEngine(t testing.TB) *Server {
 	t.Helper()
-	python, dir, err := appEngineServer()
-	if err != nil {
-		if os.Getenv("REQUIRE_DATASTORE") == "1" {
-			t.Fatalf("App Engine's bundled services cannot be tested: %v", err)
-		}
-		fmt.Fprintf(os.Stderr, "\n*** App Engine's bundled services were NOT TESTED by %s: %v\n\n", t.Name(), err)
-		return nil
-	}
+	const brings, bringsPython = "app-engine-python", "bundled-python3-unix"
+	sdk := sdkFiles(t, map[string]string{
+		brings:       filepath.Join("platform", "google_appengine", "api_server.py"),
+		bringsPython: filepath.Join("platform", "bundledpythonunix", "bin", "python3"),
+	})
+	dir := filepath.Dir(sdk[brings])
 	var path []string
 	for _, lib := range []string{"requests", "urllib3", "chardet", "certifi", "idna", "pyparsing", "oauthlib", "markupsafe", "pytz"} {
 		path = append(path, filepath.Join(dir, "lib", lib))
@@ -49,7 +46,7 @@ func AppEngine(t testing.TB) *Server {
 		"-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", logFile,
 		"env", "PYTHONPATH=" + strings.Join(path, ":"), keepCompiled(),
 		// It starts slowly, so a port that was free before might be taken by then.
-		python, "-S", filepath.Join(dir, "api_server.py"), "--api_host=127.0.0.1", "--api_port=0",
+		sdk[bringsPython], "-S", sdk[brings], "--api_host=127.0.0.1", "--api_port=0",
 		"--application=testapp", "--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
 	}
 	s.ready = func(ctx context.Context) error {
@@ -122,26 +119,6 @@ func (s *Server) proxied(t testing.TB) *url.URL {
 }
 
 var startedAt = regexp.MustCompile(`Starting API server at: http://127\.0\.0\.1:(\d+)`)
-
-// appEngineServer finds the API server, and the Python for it, in the Google
-// Cloud SDK.
-func appEngineServer() (python, dir string, err error) {
-	sdk, err := cloudSDK()
-	if err != nil {
-		return "", "", err
-	}
-	python = filepath.Join(sdk, "platform", "bundledpythonunix", "bin", "python3")
-	dir = filepath.Join(sdk, "platform", "google_appengine")
-	for component, file := range map[string]string{
-		"bundled-python3-unix": python,
-		"app-engine-python":    filepath.Join(dir, "api_server.py"),
-	} {
-		if _, err := os.Stat(file); err != nil {
-			return "", "", fmt.Errorf("the Google Cloud SDK lacks the component %s: %w", component, err)
-		}
-	}
-	return python, dir, nil
-}
 
 // answersAppID asks for / by HTTP: the API server then says whom it serves.
 func (s *Server) answersAppID(ctx context.Context) error {

@@ -19,15 +19,10 @@ import (
 // empty, forgets everything at its end, and knows any project.
 //
 // The emulator comes with the Google Cloud SDK alone. Where that or Java is
-// missing Datastore returns nil, after saying loudly that nothing is tested,
-// and fails the test if REQUIRE_DATASTORE is 1.
+// missing the test fails, unless it is left out: see [WithoutGoogle].
 func Datastore(t TB, args ...string) *Server {
 	t.Helper()
-	jar, err := sdkJar("cloud-datastore-emulator", "CloudDatastore.jar")
-	if err != nil {
-		noDatastore(t, err)
-		return nil
-	}
+	jar := sdkJar(t, "cloud-datastore-emulator", "CloudDatastore.jar")
 	s := newServer(t, "datastore", "java")
 	s.args = append([]string{
 		"-Xmx512m", quickJava, "-cp", jar, "com.google.cloud.datastore.emulator.CloudDatastore", "start",
@@ -44,11 +39,7 @@ func Datastore(t TB, args ...string) *Server {
 // [Datastore].
 func LockingDatastore(t TB) *Server {
 	t.Helper()
-	jar, err := sdkJar("cloud-firestore-emulator", "cloud-firestore-emulator.jar")
-	if err != nil {
-		noDatastore(t, err)
-		return nil
-	}
+	jar := sdkJar(t, "cloud-firestore-emulator", "cloud-firestore-emulator.jar")
 	s := newServer(t, "locking datastore", "java")
 	s.args = []string{
 		"-Xmx512m", quickJava, "-Duser.language=en", "-cp", jar, "com.google.cloud.datastore.emulator.firestore.CloudFirestore",
@@ -63,30 +54,46 @@ func LockingDatastore(t TB) *Server {
 // long enough for more: its compiler took two fifths of all processor time.
 const quickJava = "-XX:TieredStopAtLevel=1"
 
-// noDatastore says loudly that something is not tested, and fails the test where
-// that must not be.
-func noDatastore(t TB, err error) {
+// sdkJar finds a program in Java that a component of the Google Cloud SDK brings.
+func sdkJar(t TB, component, file string) string {
 	t.Helper()
-	if os.Getenv("REQUIRE_DATASTORE") == "1" {
-		t.Fatalf("Cloud Datastore cannot be tested: %v", err)
+	found := sdkFiles(t, map[string]string{component: filepath.Join("platform", component, file)})
+	if _, err := exec.LookPath("java"); err != nil {
+		t.Fatalf("%s is there, but no Java, and this test needs it: %v", component, err)
 	}
-	fmt.Fprintf(os.Stderr, "\n*** Cloud Datastore was NOT TESTED by %s: %v\n\n", t.Name(), err)
+	return found[component]
 }
 
-// sdkJar finds a program in Java that a component of the Google Cloud SDK brings.
-func sdkJar(component, file string) (jar string, err error) {
+// WithoutGoogle reports whether somebody has no Google Cloud SDK, and has said so
+// by WITHOUT_GOOGLE=1. That leaves out the tests that need it: nothing installs it.
+func WithoutGoogle() bool { return os.Getenv("WITHOUT_GOOGLE") == "1" }
+
+// NeedsGoogle leaves a test out if [WithoutGoogle] says so.
+func NeedsGoogle(t TB) {
+	t.Helper()
+	if WithoutGoogle() {
+		t.Skip("NOT TESTED: this test needs the Google Cloud SDK, and WITHOUT_GOOGLE=1 leaves it out")
+	}
+}
+
+// sdkFiles finds a file of each of those components of the Google Cloud SDK.
+// Where one is missing the test fails, and says what to do.
+func sdkFiles(t TB, files map[string]string) map[string]string {
+	t.Helper()
+	NeedsGoogle(t)
 	sdk, err := cloudSDK()
-	if err != nil {
-		return "", err
+	found := map[string]string{}
+	for component, file := range files {
+		if err == nil {
+			found[component] = filepath.Join(sdk, file)
+			_, err = os.Stat(found[component])
+		}
+		if err != nil {
+			t.Fatalf("the Google Cloud SDK's component %s is not installed, and this test needs it: %v\n"+
+				"gcloud components install brings it, and store/datastore/cloud/README.md says where it is looked for; WITHOUT_GOOGLE=1 leaves such tests out", component, err)
+		}
 	}
-	jar = filepath.Join(sdk, "platform", component, file)
-	if _, err := os.Stat(jar); err != nil {
-		return "", fmt.Errorf("the Google Cloud SDK lacks the component %s: %w", component, err)
-	}
-	if _, err := exec.LookPath("java"); err != nil {
-		return "", fmt.Errorf("there is no Java: %w", err)
-	}
-	return jar, nil
+	return found
 }
 
 // cloudSDK finds the Google Cloud SDK: CLOUDSDK_ROOT, or where the gcloud on the

@@ -16,6 +16,7 @@ type TB interface {
 	Errorf(format string, args ...any)
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
+	Skip(args ...any)
 	Cleanup(f func())
 }
 
@@ -43,6 +44,10 @@ func (p *Package) Fatal(args ...any) { panic(failure{fmt.Errorf("%s", fmt.Sprint
 
 // Fatalf panics. See [Package.Try].
 func (p *Package) Fatalf(format string, args ...any) { panic(failure{fmt.Errorf(format, args...)}) }
+
+// Skip panics, as Fatal does: what a package shares is asked for by those who need
+// it, and they ask [NeedsGoogle] themselves.
+func (p *Package) Skip(args ...any) { p.Fatal(args...) }
 
 // Cleanup implements [TB].
 func (p *Package) Cleanup(f func()) {
