@@ -40,11 +40,12 @@ func AppEngine(t testing.TB) *Server {
 	for _, lib := range []string{"requests", "urllib3", "chardet", "certifi", "idna", "pyparsing", "oauthlib", "markupsafe", "pytz"} {
 		path = append(path, filepath.Join(dir, "lib", lib))
 	}
+	compiled, dontKeep := keepCompiled()
 	s := newServer(t, "App Engine API server", "sh")
 	logFile := filepath.Join(s.Dir, "log")
 	s.args = []string{
 		"-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", logFile,
-		"env", "PYTHONPATH=" + strings.Join(path, ":"), keepCompiled(),
+		"env", "PYTHONPATH=" + strings.Join(path, ":"), "PYTHONDONTWRITEBYTECODE=" + dontKeep, "PYTHONPYCACHEPREFIX=" + compiled,
 		// It starts slowly, so a port that was free before might be taken by then.
 		sdk[bringsPython], "-S", sdk[brings], "--api_host=127.0.0.1", "--api_port=0",
 		"--application=testapp", "--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
@@ -79,14 +80,15 @@ func AppEngine(t testing.TB) *Server {
 	return s
 }
 
-// keepCompiled is the setting with which Python keeps what it compiles: the start
-// takes half the time then. It may not be able to write beside the SDK's sources.
-func keepCompiled() string {
+// keepCompiled returns the folder where Python keeps what it compiles, and "" to
+// say that it does, whatever the environment says: the start takes half the time
+// then. It may not be able to write beside the SDK's sources.
+func keepCompiled() (folder, dont string) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "PYTHONDONTWRITEBYTECODE=1"
+		return "", "1"
 	}
-	return "PYTHONPYCACHEPREFIX=" + filepath.Join(dir, "sojourn-tests", "python")
+	return filepath.Join(dir, "sojourn-tests", "python"), ""
 }
 
 // proxied returns where a proxy to the server listens. The App Engine library
