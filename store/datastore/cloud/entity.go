@@ -1,6 +1,8 @@
 package cloud
 
 import (
+	"time"
+
 	"cloud.google.com/go/datastore"
 
 	"github.com/sojourn-go/sojourn/store"
@@ -51,4 +53,30 @@ func records(rows []*row) []store.Record {
 		recs[i] = r.rec
 	}
 	return recs
+}
+
+// deadline is all that there is in the entity where parallel logins of one user
+// meet: each writes it, so that of two which know nothing of each other only one
+// is committed. It is swept when the last session that it let in is over for good.
+// Nothing else in it is in the way of a login.
+type deadline struct {
+	at      time.Time
+	unswept bool
+}
+
+var _ datastore.PropertyLoadSaver = (*deadline)(nil)
+
+// Save implements [datastore.PropertyLoadSaver].
+func (d *deadline) Save() ([]datastore.Property, error) {
+	return []datastore.Property{{Name: entity.Deadline, Value: d.at, NoIndex: d.unswept}}, nil
+}
+
+// Load implements [datastore.PropertyLoadSaver].
+func (d *deadline) Load(props []datastore.Property) error {
+	for _, p := range props {
+		if at, ok := p.Value.(time.Time); ok && p.Name == entity.Deadline {
+			d.at = at
+		}
+	}
+	return nil
 }

@@ -155,10 +155,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	if err := ctx.Err(); err != nil {
 		return nil, failed(ctx, doing, err)
 	}
-	if user == (store.UserHash{}) {
-		return nil, nil
-	}
-	recs, err := s.outside(ctx).ByUser(user)
+	recs, err := entity.ByUser(s.outside(ctx), user)
 	return recs, failed(ctx, doing, err)
 }
 
@@ -174,7 +171,7 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 	}
 	page, err := entity.ReadFeed(cursor, limit, func(after string, limit int) ([]string, error) {
 		var found []entity.Projection
-		q := s.query().FilterField(entity.Feed, ">", after).Order(entity.Feed).Project(entity.Feed).Limit(limit)
+		q := s.query().FilterField(entity.Feed, ">", after).FilterField(entity.Feed, "<", entity.FeedEnd).Order(entity.Feed).Project(entity.Feed).Limit(limit)
 		_, err := s.client.GetAll(ctx, q, &found)
 		return entity.Feeds(found), err
 	})
@@ -186,44 +183,27 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	if err := ctx.Err(); err != nil {
 		return nil, "", failed(ctx, "scan", err)
 	}
-	q := s.query().Order("__key__").Limit(limit)
-	if cursor != "" {
-		after, err := store.ParseID(cursor)
-		if err != nil {
-			return nil, "", failed(ctx, "scan", err)
+	recs, next, err := entity.ReadPage(cursor, limit, datastore.DecodeKey, func(after *datastore.Key, limit int) (entity.Found[*datastore.Key], error) {
+		q := s.query().Order("__key__").Limit(limit)
+		if after != nil {
+			q = q.FilterField("__key__", ">", after)
 		}
-		q = q.FilterField("__key__", ">", s.key(after))
-	}
-	recs, err := s.collect(ctx, q)
-	if err != nil {
-		return nil, "", failed(ctx, "scan", err)
-	}
-	if len(recs) < limit {
-		return recs, "", nil
-	}
-	return recs, recs[len(recs)-1].ID.String(), nil
+		return s.collect(ctx, q)
+	})
+	return recs, next, failed(ctx, "scan", err)
 }
 
-// collect returns the records that q finds, without damaged ones.
-func (s *Store) collect(ctx context.Context, q *datastore.Query) ([]store.Record, error) {
-	var recs []store.Record
-	for it := s.client.Run(ctx, q); ; {
+// collect is [entity.Collect] of what q finds.
+func (s *Store) collect(ctx context.Context, q *datastore.Query) (entity.Found[*datastore.Key], error) {
+	it := s.client.Run(ctx, q)
+	return entity.Collect(func(rec *store.Record) (*datastore.Key, string, error) {
 		var e row
 		key, err := it.Next(&e)
-		if errors.Is(err, iterator.Done) {
-			return recs, nil
+		if *rec = e.rec; key == nil || key.Parent != nil {
+			return key, "", err
 		}
-		if errors.Is(err, store.ErrDamaged) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if e.rec.ID, err = store.ParseID(key.Name); err != nil {
-			continue
-		}
-		recs = append(recs, e.rec)
-	}
+		return key, key.Name, err
+	}, iterator.Done)
 }
 
 func (s *Store) key(id store.ID) *datastore.Key {

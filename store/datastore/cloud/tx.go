@@ -14,18 +14,6 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
-// userEntity is where parallel logins of one user meet: each writes it, so that
-// of two which know nothing of each other only one is committed. It is swept
-// when the last session that it let in is over for good.
-type userEntity struct {
-	Deadline time.Time `datastore:"deadline"`
-}
-
-// unsweptUser is a userEntity under a TTL policy.
-type unsweptUser struct {
-	Deadline time.Time `datastore:"deadline,noindex"`
-}
-
 // tx is a transaction of a store, or, where in is nil, the database outside of
 // any.
 type tx struct {
@@ -138,26 +126,23 @@ func (t tx) ByUser(user store.UserHash) ([]store.Record, error) {
 	if t.in != nil {
 		q = q.Transaction(t.in)
 	}
-	return t.s.collect(t.ctx, q)
+	found, err := t.s.collect(t.ctx, q)
+	return found.Records, err
 }
 
 // User implements [entity.Tx].
 func (t tx) User(user store.UserHash) (time.Time, error) {
-	var e userEntity
+	var e deadline
 	err := t.get(t.userKey(user), &e)
 	if errors.Is(err, datastore.ErrNoSuchEntity) {
 		err = nil
 	}
-	return e.Deadline, err
+	return e.at, err
 }
 
 // PutUser implements [entity.Tx].
-func (t tx) PutUser(user store.UserHash, deadline time.Time) error {
-	var e any = &userEntity{deadline}
-	if t.s.ttl {
-		e = &unsweptUser{deadline}
-	}
-	_, err := t.in.Put(t.userKey(user), e)
+func (t tx) PutUser(user store.UserHash, until time.Time) error {
+	_, err := t.in.Put(t.userKey(user), &deadline{until, t.s.ttl})
 	return err
 }
 

@@ -15,14 +15,10 @@ import (
 
 // bridged starts Google's Datastore emulator, and points the App Engine library
 // at a bridge to it: the emulator answers the bundled datastore's calls, too,
-// but only by gRPC. Other services it has not. It returns nil if there is no
-// emulator here.
+// but only by gRPC. Other services it has not.
 func bridged(t *testing.T) *servers.Server {
 	t.Helper()
 	emulator := servers.Datastore(t)
-	if emulator == nil {
-		return nil
-	}
 	var h2c http.Protocols
 	h2c.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: &http.Transport{Protocols: &h2c}}

@@ -15,13 +15,12 @@ import (
 
 	"google.golang.org/protobuf/runtime/protoiface"
 
-	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/gae"
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
-func testCacheConformance(t *testing.T, _ *servers.Server) {
+func testCacheConformance(t *testing.T) {
 	n := 0
 	storetest.RunCache(t, func(t *testing.T) store.Cache {
 		n++
@@ -29,7 +28,7 @@ func testCacheConformance(t *testing.T, _ *servers.Server) {
 	}, storetest.Emulated)
 }
 
-func testCacheLimits(t *testing.T, _ *servers.Server) {
+func testCacheLimits(t *testing.T) {
 	t.Run("an entry over a million bytes is refused, and the one before stays", func(t *testing.T) {
 		c := openCache(t, gae.CacheOptions{Prefix: strings.Repeat("p", 224)})
 		id := store.HashIdentifier([]byte("a"))

@@ -18,11 +18,11 @@ import (
 	"google.golang.org/appengine/v2"
 
 	"github.com/sojourn-go/sojourn"
-	"github.com/sojourn-go/sojourn/internal/test/servers"
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/suite"
 )
 
 var clicks = sojourn.NewKey[int]("clicks", sojourn.ServerSide)
@@ -65,7 +65,7 @@ func newJar(t *testing.T) http.CookieJar {
 	return jar
 }
 
-func testContextsThatTheManagerDerives(t *testing.T, _ *servers.Server) {
+func testContextsThatTheManagerDerives(t *testing.T) {
 	db, err := gae.New(gae.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -133,9 +133,9 @@ func testContextsThatTheManagerDerives(t *testing.T, _ *servers.Server) {
 	})
 
 	t.Run("the namespace of a request does not matter", func(t *testing.T) {
-		rec := session(1)
-		s := inRequest{db, request(t)}
-		save(t, s, rec, store.Base{})
+		rec := suite.Session(1)
+		s := inRequest{db, request(t), nil}
+		suite.Save(t, s, rec, store.Base{})
 		ctx, err := appengine.Namespace(s.in(t.Context()), "tenant-7")
 		if err != nil {
 			t.Fatal(err)
@@ -157,7 +157,7 @@ func TestOutsideOfARequestTheErrorSaysSo(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	rec := session(1)
+	rec := suite.Session(1)
 	rec.User = store.UserHash{1}
 	for name, call := range map[string]func() error{
 		"Load":        func() error { _, err := s.Load(ctx, rec.ID); return err },

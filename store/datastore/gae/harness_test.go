@@ -2,18 +2,20 @@ package gae_test
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"net/http"
 	"net/http/httptest"
-	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/appengine/v2"
+	"google.golang.org/appengine/v2/datastore"
+	"google.golang.org/protobuf/runtime/protoiface"
 
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/datastore/gae"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
+	"github.com/sojourn-go/sojourn/store/datastore/internal/suite"
 )
 
 // request returns a request that App Engine's middleware has seen.
@@ -29,10 +31,20 @@ func request(t *testing.T) *http.Request {
 // it with are plain contexts.
 type inRequest struct {
 	*gae.Store
-	r *http.Request
+	r    *http.Request
+	wire *suite.Wire // sees the calls, if it is set
 }
 
-func (s inRequest) in(ctx context.Context) context.Context { return appengine.WithContext(ctx, s.r) }
+func (s inRequest) in(ctx context.Context) context.Context {
+	ctx = appengine.WithContext(ctx, s.r)
+	if s.wire == nil {
+		return ctx
+	}
+	return appengine.WithAPICallFunc(ctx, func(ctx context.Context, service, method string, in, out protoiface.MessageV1) error {
+		instead := func(method string) error { return appengine.APICall(ctx, service, method, in, out) }
+		return s.wire.Do(suite.Call{Method: method, Send: func() error { return instead(method) }, Instead: instead})
+	})
+}
 
 func (s inRequest) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return s.Store.Load(s.in(ctx), id)
@@ -106,7 +118,7 @@ func open(t *testing.T, o gae.Options) inRequest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return inRequest{s, request(t)}
+	return inRequest{s, request(t), nil}
 }
 
 func openCache(t *testing.T, o gae.CacheOptions) cacheInRequest {
@@ -118,55 +130,107 @@ func openCache(t *testing.T, o gae.CacheOptions) cacheInRequest {
 	return cacheInRequest{c, request(t)}
 }
 
-var space atomic.Int64
-
 // alone opens a store in its own namespace.
 func alone(t *testing.T) store.Store {
-	return open(t, gae.Options{Namespace: fmt.Sprintf("test-%d", space.Add(1))})
+	return open(t, gae.Options{Namespace: suite.Alone().Namespace})
 }
 
-// session returns a session's first record. The time is the same for all.
-func session(i byte) store.Record {
-	at := time.Now().UTC().Truncate(time.Hour)
-	return store.Record{
-		ID: store.HashIdentifier([]byte{i}), Version: 1, SaveIDs: []store.SaveID{store.SaveID(time.Now().UnixNano())},
-		Created: at, Seen: at, Deadline: at.Add(2 * time.Hour), Expires: at.Add(24 * time.Hour), Data: []byte("version 1"),
+// engine is what the suite needs of the server that is running.
+func engine(t *testing.T) suite.Engine {
+	r := request(t)
+	in := func(t *testing.T, namespace string) context.Context {
+		t.Helper()
+		ctx, err := appengine.Namespace(appengine.WithContext(t.Context(), r), namespace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ctx
+	}
+	change := []string{"BeginTransaction", "Get", "Put", "Commit"}
+	return suite.Engine{
+		Open: func(t *testing.T, at suite.Place, wire *suite.Wire) suite.Store {
+			s := open(t, gae.Options{Kind: at.Kind, Namespace: at.Namespace})
+			s.wire = wire
+			return s
+		},
+		At: func(s store.Store) suite.Place {
+			if p, ok := s.(pageless); ok {
+				s = p.Store
+			}
+			return suite.Place{Namespace: gae.NamespaceOf(s.(inRequest).Store)}
+		},
+		Check: func(at suite.Place) error {
+			_, err := gae.New(gae.Options{Kind: at.Kind, Namespace: at.Namespace})
+			return err
+		},
+		Get: func(t *testing.T, k suite.Key) (props []entity.Property) {
+			t.Helper()
+			ctx := in(t, k.Namespace)
+			var list datastore.PropertyList
+			if err := datastore.Get(ctx, keyOf(ctx, &k), &list); err != nil && !errors.Is(err, datastore.ErrNoSuchEntity) {
+				t.Fatal(err)
+			}
+			for _, p := range list {
+				last := len(props) - 1
+				if p.Multiple && last >= 0 && props[last].Name == p.Name {
+					props[last].Value = append(props[last].Value.([]any), p.Value)
+					continue
+				}
+				if p.Multiple {
+					p.Value = []any{p.Value}
+				}
+				props = append(props, entity.Property{Name: p.Name, Value: p.Value, NoIndex: p.NoIndex})
+			}
+			return props
+		},
+		PutAll: func(t *testing.T, keys []suite.Key, props [][]entity.Property) {
+			t.Helper()
+			ctx := in(t, keys[0].Namespace)
+			there, lists := make([]*datastore.Key, len(keys)), make([]datastore.PropertyList, len(keys))
+			for i, k := range keys {
+				there[i], lists[i] = keyOf(ctx, &k), propertyList(props[i])
+			}
+			if _, err := datastore.PutMulti(ctx, there, lists); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Contended: datastore.ErrConcurrentTransaction,
+		FirstSave: change, NextSave: change, Delete: change, Load: []string{"Get"},
+		Many: 45, // more than fit into two transactions
 	}
 }
 
-// next returns the record that follows on rec.
-func next(rec store.Record) store.Record {
-	rec.Version++
-	rec.SaveIDs = append([]store.SaveID{store.SaveID(time.Now().UnixNano())}, rec.SaveIDs...)
-	rec.SaveIDs = rec.SaveIDs[:min(len(rec.SaveIDs), store.RecentSaveIDs)]
-	rec.Data = slices.Clone(rec.Data)
-	return rec
+func propertyList(props []entity.Property) (list datastore.PropertyList) {
+	for _, p := range props {
+		values, many := []any{p.Value}, true
+		switch v := p.Value.(type) {
+		case []int64:
+			values = nil
+			for _, n := range v {
+				values = append(values, n)
+			}
+		case []any:
+			values = v
+		default:
+			many = false
+		}
+		for _, v := range values {
+			if bytes, ok := v.([]byte); ok && !p.NoIndex {
+				v = datastore.ByteString(bytes)
+			}
+			list = append(list, datastore.Property{Name: p.Name, Value: v, NoIndex: p.NoIndex, Multiple: many})
+		}
+	}
+	return list
 }
 
-func save(t *testing.T, s store.Store, rec store.Record, base store.Base) {
-	t.Helper()
-	if err := s.Save(t.Context(), rec, base); err != nil {
-		t.Errorf("Save of version %d: %v", rec.Version, err)
+func keyOf(ctx context.Context, k *suite.Key) *datastore.Key {
+	if k == nil {
+		return nil
 	}
-}
-
-func sweep(t *testing.T, s store.Sweeper, limit, want int) {
-	t.Helper()
-	if n, err := s.Sweep(t.Context(), 30*time.Minute, limit); err != nil || n != want {
-		t.Errorf("Sweep removed %d, %v; want %d", n, err, want)
+	kind := k.Kind
+	if kind == "" {
+		kind = entity.Kind
 	}
-}
-
-// holds fails the test unless the store has rec.
-func holds(t *testing.T, s store.Store, rec store.Record) {
-	t.Helper()
-	got, err := s.Load(t.Context(), rec.ID)
-	if err != nil {
-		t.Fatalf("Load: %v", err)
-	}
-	a, _ := got.MarshalBinary()
-	b, _ := rec.MarshalBinary()
-	if !slices.Equal(a, b) {
-		t.Errorf("the store holds version %d until %v, want version %d until %v", got.Version, got.Deadline, rec.Version, rec.Deadline)
-	}
+	return datastore.NewKey(ctx, kind, k.Name, k.ID, keyOf(ctx, k.Parent))
 }

@@ -31,6 +31,9 @@ const (
 	// maxKeys is how many entities one query for a sweep asks for.
 	maxKeys = 500
 
+	// countPage is how many records Count has in memory at once.
+	countPage = 100
+
 	// maxGroups is how many entities one transaction may hold: each is an
 	// entity group of its own.
 	maxGroups = 25
@@ -168,27 +171,11 @@ func sweep(ctx context.Context, kind string, over time.Time, limit int) (removed
 	return removed, nil
 }
 
-// due is what a sweep reads of an entity.
-type due struct{ deadline time.Time }
-
-// Load implements [datastore.PropertyLoadSaver].
-func (d *due) Load(props []datastore.Property) error {
-	for _, p := range props {
-		if at, ok := p.Value.(time.Time); ok && p.Name == entity.Deadline {
-			d.deadline = at
-		}
-	}
-	return nil
-}
-
-// Save implements [datastore.PropertyLoadSaver]; nothing saves a due.
-func (d *due) Save() ([]datastore.Property, error) { return nil, entity.ErrNotRecord }
-
 // remove deletes those of the entities whose deadline is before over.
 func remove(ctx context.Context, keys []*datastore.Key, over time.Time) (n int, err error) {
 	err = transact(ctx, func(ctx context.Context) error {
 		n = 0
-		found := make([]due, len(keys))
+		found := make([]deadline, len(keys))
 		err := datastore.GetMulti(ctx, keys, found)
 		var each appengine.MultiError
 		if err != nil && !errors.As(err, &each) {
@@ -200,7 +187,7 @@ func remove(ctx context.Context, keys []*datastore.Key, over time.Time) (n int, 
 			case each != nil && errors.Is(each[i], datastore.ErrNoSuchEntity):
 			case each != nil && each[i] != nil:
 				return each[i]
-			case found[i].deadline.Before(over):
+			case found[i].at.Before(over):
 				old = append(old, key)
 			}
 		}
@@ -223,10 +210,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	if err != nil {
 		return nil, err
 	}
-	if user == (store.UserHash{}) {
-		return nil, nil
-	}
-	recs, err := s.outside(ctx).ByUser(user)
+	recs, err := entity.ByUser(s.outside(ctx), user)
 	return recs, failed(ctx, doing, err)
 }
 
@@ -244,7 +228,7 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 	}
 	page, err := entity.ReadFeed(cursor, limit, func(after string, limit int) ([]string, error) {
 		var found []entity.Projection
-		q := datastore.NewQuery(s.kind).Filter(entity.Feed+" >", after).Order(entity.Feed).Project(entity.Feed).Limit(limit)
+		q := datastore.NewQuery(s.kind).Filter(entity.Feed+" >", after).Filter(entity.Feed+" <", entity.FeedEnd).Order(entity.Feed).Project(entity.Feed).Limit(limit)
 		_, err := q.GetAll(ctx, &found)
 		return entity.Feeds(found), err
 	})
@@ -257,78 +241,58 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	if err != nil {
 		return nil, "", err
 	}
-	q := datastore.NewQuery(s.kind).Order("__key__").Limit(limit)
-	if cursor != "" {
-		after, err := store.ParseID(cursor)
-		if err != nil {
-			return nil, "", failed(ctx, "scan", err)
+	recs, next, err := entity.ReadPage(cursor, limit, datastore.DecodeKey, func(after *datastore.Key, limit int) (entity.Found[*datastore.Key], error) {
+		q := datastore.NewQuery(s.kind).Order("__key__").Limit(limit)
+		if after != nil {
+			q = q.Filter("__key__ >", after)
 		}
-		q = q.Filter("__key__ >", s.key(ctx, after))
-	}
-	recs, err := collect(ctx, q)
-	if err != nil {
-		return nil, "", failed(ctx, "scan", err)
-	}
-	if len(recs) < limit {
-		return recs, "", nil
-	}
-	return recs, recs[len(recs)-1].ID.String(), nil
+		return collect(ctx, q)
+	})
+	return recs, next, failed(ctx, "scan", err)
 }
 
 // Count implements [store.Counter]. The datastore cannot sum what it does not
 // index, so Count reads every record, and each one read is paid for: it is for
 // now and then, not for a page that is loaded every few seconds.
 func (s *Store) Count(ctx context.Context) (store.Counts, error) {
-	ctx, err := begin(ctx, s.space, "count")
-	if err != nil {
-		return store.Counts{}, err
-	}
 	var c store.Counts
 	now := time.Now()
-	err = walk(ctx, datastore.NewQuery(s.kind), func(rec *store.Record) {
-		c.Bytes += int64(len(rec.Data))
-		switch {
-		case rec.IsEnd():
-			c.Ended++
-		case rec.Expired(now):
-			c.Expired++
-		default:
-			c.Live++
-			if rec.User != (store.UserHash{}) {
-				c.LoggedIn++
+	for cursor := ""; ; {
+		recs, next, err := s.Scan(ctx, cursor, countPage)
+		if err != nil {
+			return store.Counts{}, err
+		}
+		for _, rec := range recs {
+			c.Bytes += int64(len(rec.Data))
+			switch {
+			case rec.IsEnd():
+				c.Ended++
+			case rec.Expired(now):
+				c.Expired++
+			default:
+				c.Live++
+				if rec.User != (store.UserHash{}) {
+					c.LoggedIn++
+				}
 			}
 		}
-	})
-	if err != nil {
-		return store.Counts{}, failed(ctx, "count", err)
+		if cursor = next; cursor == "" {
+			return c, nil
+		}
 	}
-	return c, nil
 }
 
-func collect(ctx context.Context, q *datastore.Query) (recs []store.Record, err error) {
-	err = walk(ctx, q, func(rec *store.Record) { recs = append(recs, *rec) })
-	return recs, err
-}
-
-// walk hands every record that q finds to see, but no damaged ones.
-func walk(ctx context.Context, q *datastore.Query, see func(*store.Record)) error {
-	for it := q.Run(ctx); ; {
+// collect is [entity.Collect] of what q finds.
+func collect(ctx context.Context, q *datastore.Query) (entity.Found[*datastore.Key], error) {
+	it := q.Run(ctx)
+	return entity.Collect(func(rec *store.Record) (*datastore.Key, string, error) {
 		var e row
 		key, err := it.Next(&e)
-		if errors.Is(err, datastore.Done) {
-			return nil
+		if *rec = e.rec; key == nil || key.Parent() != nil {
+			return key, "", err
 		}
-		if errors.Is(err, store.ErrDamaged) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if e.rec.ID, err = store.ParseID(key.StringID()); err != nil {
-			continue
-		}
-		see(&e.rec)
-	}
+		return key, key.StringID(), err
+	}, datastore.Done)
 }
 
 func (s *Store) key(ctx context.Context, id store.ID) *datastore.Key {

@@ -14,13 +14,6 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
-// userEntity is where parallel logins of one user meet: each writes it, so that
-// of two which know nothing of each other only one is committed. It is swept
-// when the last session that it let in is over for good.
-type userEntity struct {
-	Deadline time.Time `datastore:"deadline"`
-}
-
 // tx is a transaction of a store: ctx carries it. Outside of any, both contexts
 // are the same.
 type tx struct {
@@ -114,22 +107,23 @@ func (t tx) Put(_ bool, recs ...store.Record) error {
 // was read: a login that is committed later writes the user, and this one then
 // fails.
 func (t tx) ByUser(user store.UserHash) ([]store.Record, error) {
-	return collect(t.outside, datastore.NewQuery(t.s.kind).Filter(entity.User+" =", entity.UserText(user)))
+	found, err := collect(t.outside, datastore.NewQuery(t.s.kind).Filter(entity.User+" =", entity.UserText(user)))
+	return found.Records, err
 }
 
 // User implements [entity.Tx].
 func (t tx) User(user store.UserHash) (time.Time, error) {
-	var e userEntity
+	var e deadline
 	err := datastore.Get(t.ctx, t.userKey(user), &e)
 	if errors.Is(err, datastore.ErrNoSuchEntity) {
 		err = nil
 	}
-	return e.Deadline, err
+	return e.at, err
 }
 
 // PutUser implements [entity.Tx].
-func (t tx) PutUser(user store.UserHash, deadline time.Time) error {
-	_, err := datastore.Put(t.ctx, t.userKey(user), &userEntity{deadline})
+func (t tx) PutUser(user store.UserHash, until time.Time) error {
+	_, err := datastore.Put(t.ctx, t.userKey(user), &deadline{until})
 	return err
 }
 

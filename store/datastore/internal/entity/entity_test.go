@@ -1,6 +1,7 @@
 package entity
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -133,6 +134,28 @@ func TestTheFeedTellsEachEndAndGoesBackAMinuteAndAHalf(t *testing.T) {
 		read(store.FeedFromStart, 1, 3, 4, 5, 6, 7) // the mark of 2 is over
 		time.Sleep(time.Hour)
 		read(live, 6, 7)
+	})
+}
+
+func TestContentionIsRetriedWithGrowingPausesUntilTheContextIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var at []time.Duration
+		begin := time.Now()
+		err := Retry(ctx, func() error { at = append(at, time.Since(begin)); return errNotCursor }, func(error) bool { return true }, func() error { return nil })
+		if !errors.Is(err, errNotCursor) || ctx.Err() == nil {
+			t.Errorf("%v with the context's error %v, want the last attempt's after the context is over", err, ctx.Err())
+		}
+		for i := range len(at) - 1 {
+			most := min(firstPause<<i, lastPause)
+			if pause := at[i+1] - at[i]; pause < most/2 || pause > most {
+				t.Errorf("pause %d is %v, want %v to %v", i+1, pause, most/2, most)
+			}
+		}
+		if len(at) < 17 || len(at) > 28 {
+			t.Errorf("%d attempts in 10 s, want one or two a second in the end", len(at))
+		}
 	})
 }
 

@@ -75,8 +75,13 @@ func parseCursor(text string) (c feedCursor, err error) {
 
 var errNotCursor = errors.New("not a cursor of this store")
 
+// FeedEnd is behind every entry that feedEntry writes: they begin with a digit. A
+// query for what is before it finds texts only, whatever others have written, so
+// that the last value of a page is always a place to go on from.
+const FeedEnd = ":"
+
 // ReadFeed is [store.EndFeed]'s Ends. query returns at most limit values of the
-// Feed property, in their order, that come after a given one.
+// Feed property, in their order, that come after a given one and before FeedEnd.
 //
 // The feed goes by the clocks of the processes that end sessions, and returns
 // what ended within a minute and a half before the last look once more: an end
