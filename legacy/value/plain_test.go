@@ -30,7 +30,9 @@ func TestPlainValuesAreOrdinaryGoValues(t *testing.T) {
 	want := []any{
 		map[string]any{"when": time.Date(2013, 1, 2, 3, 0, 0, 0, time.UTC), "5": []any{int64(1), []any{"x"}}, "None": "1.50"},
 		-23 * time.Hour, time.Date(2013, 1, 2, 0, 0, 0, 0, time.UTC), "04:00:00",
-		"01000000-0000-0000-0000-000000000000", "a\ufffd", map[string]any{"class": "x"}, nil, true, int64(1), 1.5,
+		"01000000-0000-0000-0000-000000000000", "a\ufffd",
+		map[string]any{"class": "x"},
+		nil, true, int64(1), 1.5,
 		[]byte{1},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -44,9 +46,15 @@ func TestPlainValuesAreOrdinaryGoValues(t *testing.T) {
 func TestKeysThatAreSpelledAlikeAreKeptApart(t *testing.T) {
 	d := value.NewDict()
 	for _, k := range []any{
-		int64(1), "1", "1 (int)", nil, "None", value.Tuple{int64(1), "a"}, "(1, 'a')", []byte("b"), "b", 2.5, "2.5",
-		value.Surrogates("\xed\xa0\x80"), "\ufffd", value.Set{Items: []any{int64(3)}, Frozen: true}, value.Tuple{nil},
-		value.Date{Year: 2026, Month: 1, Day: 2}, "2026-01-02", value.Decimal("7"), int64(7), value.Object{Class: "x.Y", Args: value.Tuple{int64(1)}},
+		int64(1), "1", "1 (int)", nil, "None",
+		value.Tuple{int64(1), "a"},
+		"(1, 'a')", []byte("b"), "b", 2.5, "2.5",
+		value.Surrogates("\xed\xa0\x80"), "\ufffd",
+		value.Set{Items: []any{int64(3)}, Frozen: true},
+		value.Tuple{nil},
+		value.Date{Year: 2026, Month: 1, Day: 2},
+		"2026-01-02", value.Decimal("7"), int64(7),
+		value.Object{Class: "x.Y", Args: value.Tuple{int64(1)}},
 	} {
 		if err := d.SetKey(k, k); err != nil {
 			t.Fatal(err)
