@@ -1,6 +1,7 @@
 package tiered
 
 import (
+	"context"
 	"time"
 
 	"github.com/sojourn-go/sojourn/store"
@@ -15,3 +16,12 @@ func SetInProcess(s *Store, layer int) { s.layers[layer].inProcess = true }
 
 // VolatileKey is where the shared cache has a session's volatile values.
 func VolatileKey(id store.ID) store.ID { return volatileKey(id) }
+
+// HearByHand makes a store hear of ends only when poll is called.
+func HearByHand(s *Store) (poll func(context.Context) error) {
+	if s.ends == nil {
+		s.hearEnds()
+	}
+	s.ends.manual = true
+	return s.ends.poll
+}

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/sojourn-go/sojourn/store"
 )
+
+func encodeCopy(rec store.Record) ([]byte, error) { return new(layer).encode(copied{rec: rec}) }
 
 func FuzzDecodeEntry(f *testing.F) {
 	id := store.ID{7}
@@ -15,11 +18,15 @@ func FuzzDecodeEntry(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	near, err := (&layer{inProcess: true}).encode(copied{store.Record{ID: id, Version: 3, Data: []byte("x")}, began, began.Add(time.Second)})
+	if err != nil {
+		f.Fatal(err)
+	}
 	other, err := encodeCopy(store.Record{ID: store.ID{8}, Version: 3})
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, b := range [][]byte{nil, full, full[1:], other, encodeLease(), {kindLease}, {kindVolatile}} {
+	for _, b := range [][]byte{nil, full, full[1:], other, near, near[:17], encodeLease(), {kindLease}, {kindVolatile}} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -35,7 +42,7 @@ func FuzzDecodeEntry(f *testing.F) {
 		case e.rec.ID != id || e.rec.IsEnd():
 			t.Errorf("%x is taken for a copy of the session", b)
 		}
-		again, err := encodeCopy(e.rec)
+		again, err := (&layer{inProcess: b[0] == kindNear}).encode(e.copied)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,9 +20,15 @@ type layer struct {
 	failures  atomic.Uint64
 }
 
+// copied is a copy of a record, which shows what the origin had at asked or later.
+type copied struct {
+	rec           store.Record
+	asked, filled time.Time
+}
+
 // entry is what a cache holds under a key: a copy, or a reader's lease.
 type entry struct {
-	rec   store.Record
+	copied
 	lease bool
 }
 
@@ -31,13 +37,24 @@ const (
 	kindCopy     = 1 // the record's binary form follows
 	kindLease    = 2 // 8 random bytes follow
 	kindVolatile = 3 // see volatile
+	kindNear     = 4 // asked and filled follow, 8 bytes each, and the record's binary form
 )
+
+// began is what times in copies in the process count from: they are of a clock
+// that is never set.
+var began = time.Now()
 
 // leaseTime bounds how long a reader that died keeps others from filling.
 const leaseTime = 5 * time.Second
 
-func encodeCopy(rec store.Record) ([]byte, error) {
-	return rec.AppendBinary(append(make([]byte, 0, 160+len(rec.Data)), kindCopy))
+func (l *layer) encode(c copied) ([]byte, error) {
+	b := make([]byte, 0, 176+len(c.rec.Data))
+	if !l.inProcess {
+		return c.rec.AppendBinary(append(b, kindCopy))
+	}
+	b = binary.BigEndian.AppendUint64(append(b, kindNear), uint64(c.asked.Sub(began)))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.filled.Sub(began)))
+	return c.rec.AppendBinary(b)
 }
 
 func encodeLease() []byte {
@@ -46,7 +63,7 @@ func encodeLease() []byte {
 
 // decodeEntry reads an entry of the session id. Anything else under its key is
 // as good as a lease that will never be filled: it goes by its time to live.
-func decodeEntry(id store.ID, b []byte) (entry, error) {
+func decodeEntry(id store.ID, b []byte) (e entry, err error) {
 	if len(b) == 0 {
 		return entry{}, store.ErrFormat
 	}
@@ -54,14 +71,22 @@ func decodeEntry(id store.ID, b []byte) (entry, error) {
 	case kindLease:
 		return entry{lease: true}, nil
 	case kindCopy:
-		rec, err := store.Decode(id, b[1:])
-		if err != nil || rec.IsEnd() {
+		b = b[1:]
+	case kindNear:
+		if len(b) < 17 {
 			return entry{}, store.ErrFormat
 		}
-		return entry{rec: rec}, nil
+		e.asked = began.Add(time.Duration(binary.BigEndian.Uint64(b[1:])))
+		e.filled = began.Add(time.Duration(binary.BigEndian.Uint64(b[9:])))
+		b = b[17:]
 	default:
 		return entry{}, store.ErrFormat
 	}
+	e.rec, err = store.Decode(id, b)
+	if err != nil || e.rec.IsEnd() {
+		return entry{}, store.ErrFormat
+	}
+	return e, nil
 }
 
 var errPassedOver = errors.New("tiered: the cache is passed over after a failure")
@@ -153,8 +178,8 @@ func (l *layer) lease(ctx context.Context, id store.ID) (token uint64, ok bool) 
 	return token, err == nil
 }
 
-func (l *layer) swap(ctx context.Context, id store.ID, token uint64, rec store.Record) error {
-	b, err := encodeCopy(rec)
+func (l *layer) swap(ctx context.Context, id store.ID, token uint64, c copied) error {
+	b, err := l.encode(c)
 	if err != nil {
 		return err
 	}
@@ -174,31 +199,31 @@ func (l *layer) delete(ctx context.Context, id store.ID) bool {
 	return true
 }
 
-// renew replaces an older copy by rec, which the origin has just accepted, and
+// renew replaces an older copy by c, which the origin has just accepted, and
 // deletes anything else that is not newer.
-func (l *layer) renew(ctx context.Context, rec store.Record) {
+func (l *layer) renew(ctx context.Context, c copied) {
 	const tries = 3
 	for range tries {
-		e, token, err := l.get(ctx, rec.ID)
+		e, token, err := l.get(ctx, c.rec.ID)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return // no copy to replace
 		case err != nil:
-			l.missed.add(rec.ID)
+			l.missed.add(c.rec.ID)
 			return
 		case e.lease:
 			// Its reader may have asked the origin before this save.
-			l.delete(ctx, rec.ID)
+			l.delete(ctx, c.rec.ID)
 			return
-		case e.rec.Version >= rec.Version:
+		case e.rec.Version >= c.rec.Version:
 			return
 		}
-		if err := l.swap(ctx, rec.ID, token, rec); !errors.Is(err, store.ErrConflict) {
+		if err := l.swap(ctx, c.rec.ID, token, c); !errors.Is(err, store.ErrConflict) {
 			if err != nil {
-				l.delete(ctx, rec.ID)
+				l.delete(ctx, c.rec.ID)
 			}
 			return
 		}
 	}
-	l.delete(ctx, rec.ID)
+	l.delete(ctx, c.rec.ID)
 }

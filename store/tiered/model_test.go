@@ -31,6 +31,12 @@ type stage struct {
 
 type actorKey struct{}
 
+// timeActor is whoever lets time go on, by timeStep with each of its steps.
+const (
+	timeActor = "time"
+	timeStep  = 600 * time.Millisecond
+)
+
 // step waits for the scheduler. Calls from outside an actor go ahead.
 func (st *stage) step(ctx context.Context, what string) {
 	name, _ := ctx.Value(actorKey{}).(string)
@@ -78,6 +84,9 @@ func (st *stage) play(t *testing.T, actors map[string]func(ctx context.Context),
 		turn := st.waiting[names[pick]]
 		delete(st.waiting, names[pick])
 		st.mu.Unlock()
+		if names[pick] == timeActor {
+			time.Sleep(timeStep)
+		}
 		close(turn)
 	}
 }
@@ -135,7 +144,8 @@ func (c stagedCache) Delete(ctx context.Context, id store.ID) error {
 // stagedStore is an origin whose calls wait for their turn.
 type stagedStore struct {
 	*memory.Store
-	st *stage
+	st     *stage
+	silent func() bool // the feed does not answer; nil = it does
 }
 
 var errCrash = errors.New("the process has died")
@@ -156,6 +166,14 @@ func (s stagedStore) Save(ctx context.Context, rec store.Record, base store.Base
 func (s stagedStore) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	s.st.step(ctx, "store delete")
 	return s.Store.Delete(ctx, id, until)
+}
+
+func (s stagedStore) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	s.st.step(ctx, "store ends")
+	if s.silent != nil && s.silent() {
+		return store.EndPage{}, errCrash
+	}
+	return s.Store.Ends(ctx, cursor, limit)
 }
 
 func (s stagedStore) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
@@ -221,7 +239,7 @@ func newScene(t *testing.T, set setting) *scene {
 		if i == 0 && set.near {
 			layers = slices.Insert(layers, 0, tiered.Layer{Cache: stagedCache{sc.inside, sc.st, "near"}, MaxStale: time.Hour, Logger: quiet})
 		}
-		s, err := tiered.New(stagedStore{sc.origin, sc.st}, layers...)
+		s, err := tiered.New(stagedStore{sc.origin, sc.st, nil}, layers...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,9 @@
 //   - Whoever ends or touches a session deletes the entry, after the store.
 //   - Every copy lives for at most its layer's MaxStale, by the cache's own
 //     clock. That bounds what a cache answers that could not be told.
+//   - A copy in the process is used only if no end of its session can have gone
+//     unheard for longer than the layer's Unheard: other processes tell of ends by
+//     the origin's feed, which is read while copies are in use.
 //   - Who could not tell a cache does not read that entry from it until it has
 //     deleted it.
 //
@@ -45,6 +48,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -55,10 +59,17 @@ import (
 type Layer struct {
 	Cache store.Cache
 	// MaxStale bounds the age of a copy that could not be told of a change; it
-	// is the time to live of every entry. 0 = 1 s for a [Memory] cache, 30 s for
-	// any other. A copy that was itself taken from a farther layer can be as old
-	// as both bounds together.
+	// is the time to live of every entry. 0 = 30 s. A copy that was itself taken
+	// from a farther layer can be as old as both bounds together.
 	MaxStale time.Duration
+	// Unheard bounds, in a [Memory] cache, how long a session goes on that another
+	// process has ended. While the origin's feed of ends is heard, copies live for
+	// MaxStale, and are deleted when their session ends; otherwise, and with an
+	// origin that has no feed, they live for Unheard. 0 = 1 s, or MaxStale if that
+	// is less. Loads cause the feed to be read, at most every 400 ms, and do not
+	// wait for that; with an Unheard of MaxStale or more, nobody reads it. Caches that processes share
+	// are told by whoever ends a session, and do without.
+	Unheard time.Duration
 	// Timeout bounds each call. 0 = 100 ms. A client that knows nothing of
 	// contexts, as memcached's, has a timeout of its own.
 	Timeout time.Duration
@@ -84,6 +95,7 @@ type Store struct {
 	layers []*layer
 	loads  flights
 	now    func() time.Time // the replica's clock
+	ends   *hearing         // nil = no layer needs it, or the origin has no feed
 
 	hits, misses atomic.Uint64
 	failing      atomic.Bool // the origin's last answer was a failure
@@ -113,15 +125,15 @@ func New(origin store.Store, layers ...Layer) (*Store, error) {
 		if l.Cache == nil {
 			return nil, fmt.Errorf("tiered: layer %d has no cache", i)
 		}
-		if l.MaxStale < 0 || l.Timeout < 0 || l.MinRest < 0 || l.MaxRest < 0 {
+		if l.MaxStale < 0 || l.Unheard < 0 || l.Timeout < 0 || l.MinRest < 0 || l.MaxRest < 0 {
 			return nil, fmt.Errorf("tiered: layer %d: negative duration", i)
 		}
 		_, inProcess := l.Cache.(*Memory)
 		if l.MaxStale == 0 {
 			l.MaxStale = 30 * time.Second
-			if inProcess {
-				l.MaxStale = time.Second
-			}
+		}
+		if l.Unheard == 0 {
+			l.Unheard = min(time.Second, l.MaxStale)
 		}
 		if l.Timeout == 0 {
 			l.Timeout = 100 * time.Millisecond
@@ -146,7 +158,29 @@ func New(origin store.Store, layers ...Layer) (*Store, error) {
 			breaker: breaker{shortest: l.MinRest, longest: l.MaxRest},
 		})
 	}
+	s.hearEnds()
 	return s, nil
+}
+
+// hearEnds makes the store hear of ends elsewhere, if that lets copies in the
+// process live longer.
+func (s *Store) hearEnds() {
+	feed, ok := s.origin.(store.EndFeed)
+	needed, keep := false, time.Duration(0)
+	for _, l := range s.layers {
+		needed = needed || l.inProcess && l.Unheard < l.MaxStale
+		keep += l.MaxStale
+	}
+	if !ok || !needed {
+		return
+	}
+	s.ends = newHearing(feed, keep, func(ctx context.Context, id store.ID) {
+		for _, l := range s.layers {
+			if l.inProcess {
+				l.delete(ctx, id)
+			}
+		}
+	})
 }
 
 // CacheStats returns how many loads a cache answered, and how many had to go
@@ -164,6 +198,9 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 func (s *Store) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.Record, error) {
 	var found []lookup
 	if floor > 0 {
+		if s.ends != nil {
+			s.ends.listen()
+		}
 		var rec store.Record
 		var ok bool
 		if rec, found, ok = s.fromCaches(ctx, id, floor); ok {
@@ -200,7 +237,8 @@ type lookup struct {
 // in each layer. A copy from a farther layer is put into the nearer ones.
 func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (store.Record, []lookup, bool) {
 	found := make([]lookup, 0, len(s.layers))
-	for _, l := range s.layers {
+	looked := time.Now()
+	for i, l := range s.layers {
 		if l.RefuseInOutage && s.failing.Load() {
 			found = append(found, lookup{})
 			continue
@@ -218,8 +256,8 @@ func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (stor
 		case e.lease:
 			// Another reader's: it will fill this layer.
 			found = append(found, lookup{})
-		case e.rec.Version >= floor && !e.rec.Expired(s.now()):
-			s.fill(ctx, id, found, e.rec)
+		case e.rec.Version >= floor && !e.rec.Expired(s.now()) && s.current(l, &e) && !s.hasEnded(id):
+			s.fill(ctx, id, found, copied{e.rec, looked.Add(-s.oldest(i)), looked})
 			return e.rec, nil, true
 		default:
 			found = append(found, lookup{layer: l, token: token, fill: true})
@@ -240,28 +278,55 @@ func (s *Store) fromOrigin(ctx context.Context, id store.ID, found []lookup, sen
 		}
 	}
 	sent()
+	asked := time.Now()
 	rec, err := s.origin.Load(ctx, id)
 	s.answered(ctx, err)
 	if err == nil && !rec.IsEnd() {
-		s.fill(ctx, id, found, rec)
+		s.fill(ctx, id, found, copied{rec, asked, asked})
 	}
 	return rec, err
 }
 
+// oldest returns how old a copy from that layer can be.
+func (s *Store) oldest(layer int) (age time.Duration) {
+	for _, l := range s.layers[layer:] {
+		age += l.MaxStale
+	}
+	return age
+}
+
+// current reports whether the session of a copy cannot have ended long ago.
+func (s *Store) current(l *layer, e *entry) bool {
+	if !l.inProcess || l.Unheard >= l.MaxStale {
+		return true // it is told, or its time to live is all there is
+	}
+	known := e.filled
+	if s.ends != nil {
+		if at := s.ends.confirmed(e.asked); at.After(known) {
+			known = at
+		}
+	}
+	return time.Since(known) <= l.Unheard
+}
+
+// hasEnded reports whether the session's end was heard of, whatever caches say.
+func (s *Store) hasEnded(id store.ID) bool { return s.ends != nil && s.ends.ended(id) }
+
 // noCopy is a floor that no copy reaches.
 const noCopy = ^uint64(0)
 
-// fill replaces what was found, where it is still there, by a copy of rec.
-func (s *Store) fill(ctx context.Context, id store.ID, found []lookup, rec store.Record) {
+// fill replaces what was found, where it is still there, by a copy.
+func (s *Store) fill(ctx context.Context, id store.ID, found []lookup, c copied) {
 	for _, f := range found {
 		if f.fill {
-			_ = f.layer.swap(ctx, id, f.token, rec) // counted; the layer just stays without a copy
+			_ = f.layer.swap(ctx, id, f.token, c) // counted; the layer just stays without a copy
 		}
 	}
 }
 
 // Save saves in the origin and then tells the caches.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
+	asked := time.Now()
 	err := s.origin.Save(ctx, rec, base)
 	s.answered(ctx, err)
 	ctx = context.WithoutCancel(ctx)
@@ -273,7 +338,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 		s.dropVolatile(ctx, rec.ID)
 	case err == nil:
 		for _, l := range slices.Backward(s.layers) { // see drop
-			l.renew(ctx, rec)
+			l.renew(ctx, copied{rec, asked, asked})
 		}
 	default:
 		// It may have been saved. Nobody was told so, and until somebody is, the
@@ -362,8 +427,11 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return ended, err
 }
 
-// Ends asks the origin.
+// Ends gives what the store hears for its own copies, or asks the origin.
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	if s.ends != nil && cursor != store.FeedFromStart && (cursor == store.FeedFromNow || strings.HasPrefix(cursor, cursorPrefix)) {
+		return s.ends.page(ctx, cursor, limit)
+	}
 	if o, ok := s.origin.(store.EndFeed); ok {
 		return o.Ends(ctx, cursor, limit)
 	}
