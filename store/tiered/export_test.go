@@ -23,5 +23,16 @@ func HearByHand(s *Store) (poll func(context.Context) error) {
 		s.hearEnds()
 	}
 	s.ends.manual = true
-	return s.ends.poll
+	return func(ctx context.Context) error {
+		_, err := s.ends.poll(ctx)
+		return err
+	}
+}
+
+// Remembered is how many ends a store keeps in mind, and at most that many besides
+// a page.
+func Remembered(s *Store) (n, most int) {
+	s.ends.mu.Lock()
+	defer s.ends.mu.Unlock()
+	return len(s.ends.ends), maxRemembered
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sojourn-go/sojourn/store"
@@ -23,10 +24,11 @@ const (
 	// its place may be gone with the server's data.
 	pollFailures = 5
 
-	// pollIdle is how long the feed's place is good without a poll.
+	// pollIdle is how long the feed's place is good without a poll. Tombstones, which
+	// some feeds are read from, are kept for two minutes at least.
 	pollIdle = 30 * time.Second
 
-	// maxRemembered is how many ends are kept in mind.
+	// maxRemembered is how many ends are kept in mind, besides those of a page.
 	maxRemembered = 1 << 16
 )
 
@@ -37,131 +39,136 @@ type hearing struct {
 	feed   store.EndFeed
 	drop   func(ctx context.Context, id store.ID)
 	keep   time.Duration // how long an end is kept in mind
-	now    func() time.Time
-	manual bool // tests poll
+	manual bool          // tests poll
 
-	polling  chan struct{} // holds a token while nobody polls
-	cursor   string        // of the origin; the poller's
-	failures int           // likewise
+	// What every load reads takes no lock.
+	heard   atomic.Pointer[span] // nil = nothing
+	due     atomic.Int64         // when the next poll is, in nanoseconds since began
+	running atomic.Bool          // a poll that nobody waits for is under way
+	failing atomic.Bool          // the last poll has failed
 
-	mu          sync.Mutex
-	unsupported bool
-	// Every end that was reported after since, and before until, was heard.
-	// since is zero while that is not so.
-	since, until time.Time
-	epoch        int       // grows when since does
-	ends         []heard   // oldest first
-	first        uint64    // number of the first of ends
-	recent       ends      // the same, by ID
-	began        time.Time // when the last poll was begun
-	running      bool      // a poll that nobody waits for is under way
+	polling  chan struct{} // holds a token while nobody polls; guards the next five
+	cursor   string        // of the origin
+	since    time.Time     // every end is heard from then on; zero = not so
+	until    time.Time     // when the last poll that succeeded was begun
+	forgot   time.Time     // when the last one was heard that is in ends no more
+	failures int           // in a row
+
+	mu    sync.Mutex
+	epoch uint64           // names a time without gaps; the poller's to change
+	first uint64           // number of the first of ends
+	ends  []end            // oldest first
+	of    map[store.ID]int // how many of ends are of that session
 }
 
-type heard struct {
+// span is a time of which every end was heard that was reported after since and
+// before until.
+type span struct{ since, until time.Time }
+
+type end struct {
 	store.End
-	at time.Time
+	heard time.Time
 }
-
-type ends map[store.ID]int // how many of hearing.ends are of that session
 
 func newHearing(feed store.EndFeed, keep time.Duration, drop func(context.Context, store.ID)) *hearing {
-	h := &hearing{feed: feed, drop: drop, keep: max(keep, pollIdle), now: time.Now, polling: make(chan struct{}, 1), recent: ends{}}
+	h := &hearing{feed: feed, drop: drop, keep: max(keep, pollIdle), polling: make(chan struct{}, 1), of: map[store.ID]int{}}
 	h.polling <- struct{}{}
+	h.due.Store(int64(time.Since(began)))
+	h.lose()
 	return h
 }
 
 // listen polls the feed, unless that was done a moment ago. It does not wait.
 func (h *hearing) listen() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.running || h.manual || h.unsupported || h.now().Sub(h.began) < pollInterval {
+	if h.manual || int64(time.Since(began)) < h.due.Load() || !h.running.CompareAndSwap(false, true) {
 		return
 	}
-	h.running = true
 	go func() {
+		defer h.running.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), pollTimeout)
 		defer cancel()
-		_ = h.poll(ctx) // the copies are not used after a while
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.running = false
+		_, _ = h.poll(ctx) // the copies are not used after a while
 	}()
 }
 
-// poll reads the feed up to what was reported before the call.
-func (h *hearing) poll(ctx context.Context) error {
+// poll reads the feed up to what was reported before the call. What is heard from
+// then on belongs to the epoch.
+func (h *hearing) poll(ctx context.Context) (epoch uint64, err error) {
 	select {
 	case <-h.polling:
 		defer func() { h.polling <- struct{}{} }()
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
-	began := h.now()
-	h.mu.Lock()
-	h.began = began
-	if began.Sub(h.until) > pollIdle {
+	asked := time.Now()
+	h.due.Store(int64(asked.Add(pollInterval).Sub(began)))
+	if asked.Sub(h.until) > pollIdle {
 		h.lose()
 	}
-	h.mu.Unlock()
 	for more := true; more; {
 		page, err := h.feed.Ends(ctx, h.cursor, pollPage)
 		if err != nil {
-			return h.failed(ctx, err)
+			h.failed(ctx, err)
+			return 0, err
 		}
 		h.hear(ctx, page.Ends)
 		h.cursor, more = page.Cursor, page.More
 	}
 	h.failures = 0
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.failing.Store(false)
 	if h.since.IsZero() {
-		h.since = began
+		h.since = asked
 	}
-	h.until = began
-	return nil
+	if h.since.Before(h.forgot) {
+		h.since = h.forgot // a cache that nobody told may bring back what had ended
+	}
+	h.until = asked
+	h.heard.Store(&span{h.since, h.until})
+	return h.epoch, nil
 }
 
-func (h *hearing) failed(ctx context.Context, err error) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+func (h *hearing) failed(ctx context.Context, err error) {
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
-		h.unsupported = true
+		h.failing.Store(true)
+		h.due.Store(never)
 		h.lose()
 	case !errors.Is(ctx.Err(), context.Canceled): // else the caller gave up
+		h.failing.Store(true)
 		if h.failures++; h.failures >= pollFailures {
 			h.lose()
 		}
 	}
-	return err
 }
 
-// lose starts the feed anew: what ends until the next poll is not heard. It is
-// called with mu held, by the poller.
+const never = int64(^uint64(0) >> 1)
+
+// lose starts the feed anew: what ends until the next poll is not heard. What is
+// known of before stays.
 func (h *hearing) lose() {
-	h.cursor, h.failures, h.since, h.ends, h.recent = store.FeedFromNow, 0, time.Time{}, nil, ends{}
-	h.epoch++
+	h.cursor, h.since, h.failures = store.FeedFromNow, time.Time{}, 0
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.epoch = newNonce() // no cursor from before goes on
 }
 
 // hear notes ends, and then deletes the copies: who finds one later, in a farther
 // cache, knows that it is none any more.
 func (h *hearing) hear(ctx context.Context, page []store.End) {
-	now := h.now()
+	now := time.Now()
 	h.mu.Lock()
-	if len(h.ends) > maxRemembered {
-		h.lose()
-	}
-	for len(h.ends) > 0 && now.Sub(h.ends[0].at) > h.keep {
+	for len(h.ends) > maxRemembered || len(h.ends) > 0 && now.Sub(h.ends[0].heard) > h.keep {
 		id := h.ends[0].ID
-		if h.recent[id]--; h.recent[id] == 0 {
-			delete(h.recent, id)
+		if h.of[id]--; h.of[id] == 0 {
+			delete(h.of, id)
 		}
+		h.forgot = h.ends[0].heard
 		h.ends = h.ends[1:]
 		h.first++
 	}
 	for _, e := range page {
-		h.ends = append(h.ends, heard{e, now})
-		h.recent[e.ID]++
+		h.ends = append(h.ends, end{e, now})
+		h.of[e.ID]++
 	}
 	h.mu.Unlock()
 	for _, e := range page {
@@ -169,66 +176,74 @@ func (h *hearing) hear(ctx context.Context, page []store.End) {
 	}
 }
 
-// confirmed returns until when it is known that a session had not ended. The copy
-// shows what the origin had at asked or later; the zero time = not known.
+// confirmed returns until when it is known that a session had not ended. A copy of
+// it in the process shows what the origin had at asked or later; the zero time =
+// not known.
 func (h *hearing) confirmed(asked time.Time) time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.since.IsZero() || !asked.After(h.since) {
-		return time.Time{}
+	if s := h.heard.Load(); s != nil && asked.After(s.since) {
+		return s.until
 	}
-	return h.until
+	return time.Time{}
 }
 
-// ended reports whether the session is known to have ended.
+// ended reports whether a session is known to have ended, of which a cache that
+// nobody told may still have a copy.
 func (h *hearing) ended(id store.ID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.recent[id] > 0
+	return h.of[id] > 0
 }
 
 // page is [Store.Ends].
 func (h *hearing) page(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	h.mu.Lock()
-	next := h.first + uint64(len(h.ends)) // FeedFromNow: after those that are known
-	epoch := h.epoch
+	epoch, next := h.epoch, h.first+uint64(len(h.ends))
 	h.mu.Unlock()
-	if cursor != store.FeedFromNow {
+	fromNow := cursor == store.FeedFromNow
+	if !fromNow {
 		var err error
 		if epoch, next, err = parseCursor(cursor); err != nil {
 			return store.EndPage{}, err
 		}
+		if page, err := h.after(epoch, next, limit); err != nil || page.More {
+			return page, err
+		}
 	}
-	if err := h.poll(ctx); err != nil {
+	heard, err := h.poll(ctx)
+	if err != nil {
 		return store.EndPage{}, err
 	}
+	if fromNow {
+		epoch = heard // the poll may have been its first
+	}
+	return h.after(epoch, next, limit)
+}
+
+// after returns the ends from number next on.
+func (h *hearing) after(epoch, next uint64, limit int) (page store.EndPage, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if cursor == store.FeedFromNow && epoch != h.epoch {
-		epoch, next = h.epoch, h.first
+	if epoch != h.epoch || next < h.first || next > h.first+uint64(len(h.ends)) {
+		return page, errLostPlace
 	}
-	if epoch != h.epoch || next < h.first {
-		return store.EndPage{}, errLostPlace
+	rest := h.ends[next-h.first:]
+	if limit = max(limit, 1); len(rest) > limit {
+		rest, page.More = rest[:limit], true
 	}
-	var out store.EndPage
-	for _, e := range h.ends[min(next-h.first, uint64(len(h.ends))):] {
-		if len(out.Ends) >= limit {
-			out.More = true
-			break
-		}
-		out.Ends = append(out.Ends, e.End)
+	for _, e := range rest {
+		page.Ends = append(page.Ends, e.End)
 	}
-	out.Cursor = fmt.Sprintf("%s%d.%d", cursorPrefix, epoch, next+uint64(len(out.Ends)))
-	return out, nil
+	page.Cursor = fmt.Sprintf("%s%d.%d", cursorPrefix, epoch, next+uint64(len(rest)))
+	return page, nil
 }
 
 const cursorPrefix = "tiered."
 
 var errLostPlace = errors.New("tiered: the feed of ends was interrupted, and cannot go on from that cursor")
 
-func parseCursor(cursor string) (epoch int, next uint64, err error) {
+func parseCursor(cursor string) (epoch, next uint64, err error) {
 	a, b, _ := strings.Cut(strings.TrimPrefix(cursor, cursorPrefix), ".")
-	epoch, err = strconv.Atoi(a)
+	epoch, err = strconv.ParseUint(a, 10, 64)
 	if err == nil {
 		next, err = strconv.ParseUint(b, 10, 64)
 	}

@@ -21,13 +21,18 @@ type watched struct {
 	*memory.Store
 	loads, polls atomic.Int64
 	silent       atomic.Bool
-	lacking      bool // the store says that it has no feed
-	onEnds       func(cursor string) (store.EndPage, error, bool)
+	lacking      bool          // the store says that it has no feed
+	slow         time.Duration // how long an answer of the feed is on its way
+	answered     func()        // called before a load returns; nil = nothing is
 }
 
 func (w *watched) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	w.loads.Add(1)
-	return w.Store.Load(ctx, id)
+	rec, err := w.Store.Load(ctx, id)
+	if w.answered != nil {
+		w.answered()
+	}
+	return rec, err
 }
 
 func (w *watched) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
@@ -38,7 +43,13 @@ func (w *watched) Ends(ctx context.Context, cursor string, limit int) (store.End
 	case w.silent.Load():
 		return store.EndPage{}, errCrash
 	}
-	return w.Store.Ends(ctx, cursor, limit)
+	page, err := w.Store.Ends(ctx, cursor, limit)
+	select {
+	case <-time.After(w.slow):
+		return page, err
+	case <-ctx.Done():
+		return store.EndPage{}, ctx.Err()
+	}
 }
 
 // nearby is a replica with a cache in its process, and an origin that others use.
@@ -57,6 +68,7 @@ func newNearby(t *testing.T, layers ...tiered.Layer) *nearby {
 		t.Fatal(err)
 	}
 	n.here = here
+	t.Cleanup(func() { time.Sleep(3 * time.Second) }) // a poll may be under way
 	now := time.Now()
 	rec := store.Record{ID: n.id, Version: 1, SaveIDs: []store.SaveID{1}, Created: now, Seen: now, Deadline: now.Add(time.Hour), Expires: now.Add(time.Hour), Data: []byte("x")}
 	if err := n.origin.Save(t.Context(), rec, store.Base{}); err != nil {

@@ -36,7 +36,8 @@
 // it went away and one that it came back; [Store.Health] tells at any time.
 //
 // When the store fails, reads go on for as long as caches have copies that are
-// not below the request's version, so for at most MaxStale; see
+// not below the request's version: for at most MaxStale, and for Unheard in a
+// cache in the process, because the store's feed of ends fails, too. See
 // Layer.RefuseInOutage. Writes fail. Nothing here repeats a call to the store.
 package tiered
 
@@ -67,8 +68,9 @@ type Layer struct {
 	// MaxStale, and are deleted when their session ends; otherwise, and with an
 	// origin that has no feed, they live for Unheard. 0 = 1 s, or MaxStale if that
 	// is less. Loads cause the feed to be read, at most every 400 ms, and do not
-	// wait for that; with an Unheard of MaxStale or more, nobody reads it. Caches that processes share
-	// are told by whoever ends a session, and do without.
+	// wait for that; less than a second is too short to hear in between. With an
+	// Unheard of MaxStale or more, nobody reads the feed. Caches that processes
+	// share are told by whoever ends a session, and do without.
 	Unheard time.Duration
 	// Timeout bounds each call. 0 = 100 ms. A client that knows nothing of
 	// contexts, as memcached's, has a timeout of its own.
@@ -79,7 +81,8 @@ type Layer struct {
 	MinRest, MaxRest time.Duration
 	// RefuseInOutage keeps copies from answering in place of a store that has
 	// failed: from its first failure until it answers again every load asks it,
-	// and fails with it. Otherwise copies go on answering until MaxStale.
+	// and fails with it. Otherwise copies go on answering until MaxStale, or
+	// Unheard if the feed of ends has failed, too.
 	RefuseInOutage bool
 	// Name is for logs and Health. "" = the cache's type.
 	Name string
@@ -166,16 +169,12 @@ func New(origin store.Store, layers ...Layer) (*Store, error) {
 // process live longer.
 func (s *Store) hearEnds() {
 	feed, ok := s.origin.(store.EndFeed)
-	needed, keep := false, time.Duration(0)
-	for _, l := range s.layers {
-		needed = needed || l.inProcess && l.Unheard < l.MaxStale
-		keep += l.MaxStale
-	}
+	needed := slices.ContainsFunc(s.layers, func(l *layer) bool { return l.inProcess && l.Unheard < l.MaxStale })
 	if !ok || !needed {
 		return
 	}
-	s.ends = newHearing(feed, keep, func(ctx context.Context, id store.ID) {
-		for _, l := range s.layers {
+	s.ends = newHearing(feed, s.oldest(0), func(ctx context.Context, id store.ID) {
+		for _, l := range slices.Backward(s.layers) { // see drop
 			if l.inProcess {
 				l.delete(ctx, id)
 			}
@@ -256,7 +255,7 @@ func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (stor
 		case e.lease:
 			// Another reader's: it will fill this layer.
 			found = append(found, lookup{})
-		case e.rec.Version >= floor && !e.rec.Expired(s.now()) && s.current(l, &e) && !s.hasEnded(id):
+		case e.rec.Version >= floor && !e.rec.Expired(s.now()) && s.current(l, &e):
 			s.fill(ctx, id, found, copied{e.rec, looked.Add(-s.oldest(i)), looked})
 			return e.rec, nil, true
 		default:
@@ -287,30 +286,28 @@ func (s *Store) fromOrigin(ctx context.Context, id store.ID, found []lookup, sen
 	return rec, err
 }
 
-// oldest returns how old a copy from that layer can be.
+// oldest returns how old a copy from that layer can be: it lives for MaxStale, and
+// took the place of an entry that was found before the question and lived for as
+// long.
 func (s *Store) oldest(layer int) (age time.Duration) {
 	for _, l := range s.layers[layer:] {
-		age += l.MaxStale
+		age += 2 * l.MaxStale
 	}
 	return age
 }
 
 // current reports whether the session of a copy cannot have ended long ago.
 func (s *Store) current(l *layer, e *entry) bool {
-	if !l.inProcess || l.Unheard >= l.MaxStale {
-		return true // it is told, or its time to live is all there is
+	switch {
+	case !l.inProcess: // it was told, unless it could not be
+		return s.ends == nil || !s.ends.ended(e.rec.ID)
+	case l.Unheard >= l.MaxStale:
+		return true
+	case time.Since(e.filled) <= l.Unheard:
+		return true
 	}
-	known := e.filled
-	if s.ends != nil {
-		if at := s.ends.confirmed(e.asked); at.After(known) {
-			known = at
-		}
-	}
-	return time.Since(known) <= l.Unheard
+	return s.ends != nil && time.Since(s.ends.confirmed(e.asked)) <= l.Unheard
 }
-
-// hasEnded reports whether the session's end was heard of, whatever caches say.
-func (s *Store) hasEnded(id store.ID) bool { return s.ends != nil && s.ends.ended(id) }
 
 // noCopy is a floor that no copy reaches.
 const noCopy = ^uint64(0)
@@ -458,6 +455,10 @@ func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 type Health struct {
 	Name     string        `json:"name"`
 	MaxStale time.Duration `json:"max_stale"`
+	// Unheard is what copies live for while Heard is false; 0 = MaxStale.
+	Unheard time.Duration `json:"unheard,omitempty"`
+	// Heard says that the last reading of the origin's feed of ends succeeded.
+	Heard bool `json:"heard,omitempty"`
 	// Reachable is false from the cache's first failure until it answers again.
 	Reachable bool   `json:"reachable"`
 	Errors    uint64 `json:"errors"` // calls that failed since New
@@ -468,6 +469,9 @@ func (s *Store) Health() []Health {
 	out := make([]Health, len(s.layers))
 	for i, l := range s.layers {
 		out[i] = Health{Name: l.Name, MaxStale: l.MaxStale, Reachable: !l.breaker.isOpen(), Errors: l.failures.Load()}
+		if l.inProcess && l.Unheard < l.MaxStale {
+			out[i].Unheard, out[i].Heard = l.Unheard, s.ends != nil && s.ends.heard.Load() != nil && !s.ends.failing.Load()
+		}
 	}
 	return out
 }
