@@ -1,5 +1,7 @@
 package main
 
+import "time"
+
 // place is where an answer comes from.
 type place int
 
@@ -9,12 +11,21 @@ const (
 	inProcess
 )
 
+// pollInterval and pollIdle are those of store/tiered.
+const (
+	pollInterval = 400 * time.Millisecond
+	pollIdle     = 30 * time.Second
+)
+
 // caches are the copies of sessions: in each replica, and in what they share.
 // Their rules are those of store/tiered, as far as one call comes after the
 // other; calls that overlap are the business of its own model.
 type caches struct {
-	process []layer // by replica
+	process []layer   // by replica
+	hearing []hearing // likewise
 	shared  layer
+	unheard clock
+	ended   []int // the store's feed of ends
 }
 
 // layer is a cache: copies by the session's number.
@@ -23,15 +34,30 @@ type layer struct {
 	copies   map[int]copied
 }
 
+// copied is a copy, which shows what the store had at asked or later.
 type copied struct {
-	version int
-	expires clock
+	version                int
+	asked, filled, expires clock
 }
 
-func newCaches(replicas int, local, shared clock) caches {
-	c := caches{shared: layer{shared, map[int]copied{}}}
-	for range replicas {
-		c.process = append(c.process, layer{local, map[int]copied{}})
+// hearing is what a replica knows from the feed.
+type hearing struct {
+	on           bool
+	due          clock
+	polling      bool
+	place        int   // in the feed
+	since, until clock // what ended in between was heard; never = nothing is
+	known        map[int]clock
+}
+
+// never is before everything.
+const never = clock(-1 << 62)
+
+func newCaches(p parameters) caches {
+	c := caches{shared: layer{p.shared, map[int]copied{}}, unheard: p.unheard}
+	for range p.replicas {
+		c.process = append(c.process, layer{p.local, map[int]copied{}})
+		c.hearing = append(c.hearing, hearing{on: !p.noFeed && p.unheard < p.local, since: never, until: never, known: map[int]clock{}})
 	}
 	return c
 }
@@ -45,45 +71,93 @@ func (l layer) get(now clock, number int) (copied, bool) {
 	return c, ok
 }
 
-func (l layer) put(now clock, number, version int) {
+func (l layer) put(now, asked clock, number, version int) {
 	if l.maxStale > 0 {
-		l.copies[number] = copied{version, now + l.maxStale}
+		l.copies[number] = copied{version, asked, now, now + l.maxStale}
 	}
 }
 
+// oldest is how old a copy can be that a replica has from the shared cache.
+func (c *caches) oldest() clock { return 2 * c.shared.maxStale }
+
 // load answers from the nearest copy that is not below the floor. A copy from
 // the shared cache goes into the process, too.
-func (c caches) load(now clock, replica, number, floor int) (version int, where place) {
-	if e, ok := c.process[replica].get(now, number); ok && e.version >= floor {
+func (c *caches) load(now clock, replica, number, floor int) (version int, where place) {
+	if e, ok := c.process[replica].get(now, number); ok && e.version >= floor && c.current(now, replica, e) {
 		return e.version, inProcess
 	}
-	if e, ok := c.shared.get(now, number); ok && e.version >= floor {
-		c.process[replica].put(now, number, e.version)
+	_, ended := c.hearing[replica].known[number]
+	if e, ok := c.shared.get(now, number); ok && e.version >= floor && !ended {
+		c.process[replica].put(now, now-c.oldest(), number, e.version)
 		return e.version, inShared
 	}
 	return 0, inStore
 }
 
+// current reports whether the session of a copy in the process cannot have ended
+// long ago.
+func (c *caches) current(now clock, replica int, e copied) bool {
+	known := e.filled
+	if h := c.hearing[replica]; h.since != never && e.asked > h.since {
+		known = max(known, h.until)
+	}
+	return c.unheard >= c.process[replica].maxStale || now-known <= c.unheard
+}
+
+// ask begins a reading of the feed, if one is due. What it finds is to be given to
+// hear when the answer is there.
+func (c *caches) ask(now clock, replica int) (upto int, due bool) {
+	h := &c.hearing[replica]
+	if !h.on || h.polling || now < h.due {
+		return 0, false
+	}
+	h.due, h.polling = now+pollInterval, true
+	if h.until == never || now-h.until > pollIdle {
+		h.place, h.since = len(c.ended), never
+	}
+	return len(c.ended), true
+}
+
+// hear takes the answer to what was asked then.
+func (c *caches) hear(now, asked clock, replica, upto int) {
+	h := &c.hearing[replica]
+	h.polling = false
+	for number, at := range h.known {
+		if now-at > max(2*c.process[replica].maxStale+c.oldest(), pollIdle) {
+			delete(h.known, number)
+		}
+	}
+	for _, number := range c.ended[h.place:upto] {
+		h.known[number] = now
+		delete(c.process[replica].copies, number)
+	}
+	if h.since == never {
+		h.since = asked
+	}
+	h.place, h.until = upto, asked
+}
+
 // fill keeps what the store answered.
-func (c caches) fill(now clock, replica, number, version int) {
-	c.process[replica].put(now, number, version)
-	c.shared.put(now, number, version)
+func (c *caches) fill(now clock, replica, number, version int) {
+	c.process[replica].put(now, now, number, version)
+	c.shared.put(now, now, number, version)
 }
 
 // renew replaces older copies where there are any; a save adds none.
-func (c caches) renew(now clock, replica, number, version int) {
+func (c *caches) renew(now clock, replica, number, version int) {
 	for _, l := range []layer{c.process[replica], c.shared} {
 		if e, ok := l.get(now, number); ok && e.version < version {
-			l.put(now, number, version)
+			l.put(now, now, number, version)
 		}
 	}
 }
 
-// drop deletes the copies of a session that has ended, as far as the replica
-// can tell the caches: other processes never.
-func (c caches) drop(replica, number int, shared bool) {
+// end deletes the copies of a session that has ended, as far as the replica can
+// tell the caches, and tells other processes by the feed.
+func (c *caches) end(replica, number int, shared bool) {
 	delete(c.process[replica].copies, number)
 	if shared {
 		delete(c.shared.copies, number)
 	}
+	c.ended = append(c.ended, number)
 }

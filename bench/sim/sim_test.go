@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -48,6 +49,12 @@ func TestHitRateIsWhatTheFormulaSays(t *testing.T) {
 		{"four replicas, each with its own visitors", with(func(p *parameters) { p.replicas, p.sticky = 4, true }), formula(0.5, time.Second)},
 		{"a cache shared by four replicas", with(func(p *parameters) { p.replicas, p.local, p.shared = 4, 0, 30*time.Second }), formula(0.5, 30*time.Second)},
 		{"no cache", with(func(p *parameters) { p.local = 0 }), 0},
+		{"the feed is heard", with(func(p *parameters) { p.local = 30 * time.Second }), formula(0.5, 30*time.Second)},
+		{"the feed is heard by sixteen replicas", with(func(p *parameters) { p.replicas, p.sessions, p.local, p.duration = 16, 1000, 30*time.Second, 5*time.Minute }), formula(0.5/16, 30*time.Second)},
+		{"the feed is not heard", with(func(p *parameters) { p.local, p.noFeed = 30*time.Second, true }), formula(0.5, time.Second)},
+		{"a feed that is too slow", with(func(p *parameters) { p.local, p.feedDelay = 30*time.Second, 10*time.Second }), formula(0.5, time.Second)},
+		// Requests cause the feed to be read, and the only visitor comes too rarely.
+		{"nobody else is there", with(func(p *parameters) { p.sessions, p.views, p.local, p.duration = 1, 0.02, 30*time.Second, 200*time.Hour }), formula(0.02, time.Second)},
 	} {
 		r := run(t, tt.p)
 		got := float64(r.localHits+r.sharedHits) / float64(r.requests)
@@ -105,6 +112,8 @@ func TestALogoutIsFinalAfterMaxStale(t *testing.T) {
 		{"other processes, and a shared cache that was told", 0, time.Second, 5 * time.Second, 800 * time.Millisecond, time.Second},
 		{"a shared cache that was not told", 1, 0, 5 * time.Second, 4 * time.Second, 5 * time.Second},
 		{"nobody was told", 1, time.Second, 5 * time.Second, 5 * time.Second, 6 * time.Second},
+		{"other processes hear of it", 0, 30 * time.Second, 0, 300 * time.Millisecond, time.Second},
+		{"the shared cache was not told, and other processes hear of it", 1, 30 * time.Second, 5 * time.Second, 300 * time.Millisecond, time.Second},
 	} {
 		p.deaf, p.local, p.shared = tt.deaf, tt.local, tt.shared
 		r := run(t, p)
@@ -132,7 +141,15 @@ func TestTheSimulationDoesWhatTheRealCachesDo(t *testing.T) {
 		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, local: time.Second, shared: 10 * time.Second, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
 		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, shared: 10 * time.Second, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
 		{replicas: 2, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, local: time.Second, noFloor: true, duration: 3 * time.Minute},
+		// The same, and the feed is heard; at times nobody comes for a while.
+		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, local: 30 * time.Second, shared: 10 * time.Second, feedDelay: 20 * time.Millisecond, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
+		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.05, logouts: 0.05, local: 5 * time.Second, unheard: 2 * time.Second, feedDelay: 300 * time.Millisecond, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
+		{replicas: 2, sessions: 2, views: 0.1, burst: 5, gap: 300 * time.Millisecond, writes: 0.05, logouts: 0.1, local: 30 * time.Second, shared: 20 * time.Second, feedDelay: 20 * time.Millisecond, delay: 50 * time.Millisecond, duration: time.Hour},
+		{replicas: 2, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.05, logouts: 0.05, local: 30 * time.Second, noFeed: true, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
 	} {
+		if err := p.check(); err != nil {
+			t.Fatal(err)
+		}
 		synctest.Test(t, func(t *testing.T) {
 			var calls []call
 			s := newSimulation(p, 1)
@@ -149,6 +166,7 @@ func TestTheSimulationDoesWhatTheRealCachesDo(t *testing.T) {
 			if len(calls) < 1000 || seen[inStore] < 100 || p.local > 0 && seen[inProcess] < 100 || p.shared > 0 && seen[inShared] < 100 {
 				t.Errorf("%d calls are too few: %v", len(calls), seen)
 			}
+			time.Sleep(time.Second) // the feed's last answer
 		})
 	}
 }
@@ -162,11 +180,11 @@ type world struct {
 }
 
 func newWorld(t *testing.T, p parameters, sessions int) *world {
-	w := &world{start: time.Now(), origin: &countingStore{Store: memory.New()}, shared: &countingCache{Cache: tiered.NewMemory(1 << 30)}}
+	w := &world{start: time.Now(), origin: &countingStore{Store: memory.New(), noFeed: p.noFeed, feedDelay: p.feedDelay}, shared: &countingCache{Cache: tiered.NewMemory(1 << 30)}}
 	for range p.replicas {
 		var layers []tiered.Layer
 		if p.local > 0 {
-			layers = append(layers, tiered.Layer{Cache: tiered.NewMemory(1 << 30), MaxStale: p.local})
+			layers = append(layers, tiered.Layer{Cache: tiered.NewMemory(1 << 30), MaxStale: p.local, Unheard: p.unheard})
 		}
 		if p.shared > 0 {
 			layers = append(layers, tiered.Layer{Cache: w.shared, MaxStale: p.shared})
@@ -235,7 +253,18 @@ func (w *world) record(id store.ID, version int) store.Record {
 
 type countingStore struct {
 	*memory.Store
-	loads int
+	loads     int
+	noFeed    bool
+	feedDelay time.Duration
+}
+
+func (s *countingStore) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
+	if s.noFeed {
+		return store.EndPage{}, errors.ErrUnsupported
+	}
+	page, err := s.Store.Ends(ctx, cursor, limit)
+	time.Sleep(s.feedDelay)
+	return page, err
 }
 
 func (s *countingStore) Load(ctx context.Context, id store.ID) (store.Record, error) {

@@ -16,11 +16,15 @@ type parameters struct {
 	gap                   time.Duration
 	writes, logouts, deaf float64
 	local, shared         time.Duration
-	noFloor               bool
+	unheard, feedDelay    time.Duration // unheard 0 = 1 s, or local if that is less
+	noFeed, noFloor       bool
 	delay, duration       time.Duration
 }
 
-func (p parameters) check() error {
+func (p *parameters) check() error {
+	if p.unheard == 0 {
+		p.unheard = min(time.Second, p.local)
+	}
 	for _, share := range []float64{p.writes, p.logouts, p.deaf} {
 		if share < 0 || share > 1 {
 			return errors.New("a share is from 0 to 1")
@@ -29,7 +33,7 @@ func (p parameters) check() error {
 	if p.replicas < 1 || p.sessions < 1 || p.views <= 0 || p.burst < 1 {
 		return errors.New("replicas, sessions, views and burst have to be positive")
 	}
-	if p.gap < 0 || p.local < 0 || p.shared < 0 || p.delay < 0 || p.duration <= 0 {
+	if p.gap < 0 || p.local < 0 || p.shared < 0 || p.unheard < 0 || p.feedDelay < 0 || p.delay < 0 || p.duration <= 0 {
 		return errors.New("a time is negative, or the duration is not positive")
 	}
 	return nil
@@ -40,7 +44,7 @@ type results struct {
 	requests                        int
 	localHits, sharedHits, answered int // who answered: a cache, or the store
 	loads, saves, conflicts         int // what the store did; a conflict is one more save, refused
-	sharedCalls                     int
+	sharedCalls, polls              int
 
 	belowFloor int // answers below the version that their browser had seen when it asked
 	old        int // answers below the newest version at that time
@@ -97,7 +101,7 @@ type session struct {
 }
 
 func newSimulation(p parameters, seed uint64) *simulation {
-	s := &simulation{p: p, random: rand.New(rand.NewPCG(seed, 0)), caches: newCaches(p.replicas, p.local, p.shared)}
+	s := &simulation{p: p, random: rand.New(rand.NewPCG(seed, 0)), caches: newCaches(p)}
 	for range p.sessions {
 		s.arrive()
 	}
@@ -217,6 +221,11 @@ func (s *simulation) load(replica, number int) (version int) {
 
 // ask reads from the nearest place that may answer.
 func (s *simulation) ask(replica, number, floor int) (version int, from place) {
+	if upto, due := s.caches.ask(s.now, replica); due {
+		s.polls++
+		asked := s.now
+		s.after(s.p.feedDelay, func() { s.caches.hear(s.now, asked, replica, upto) })
+	}
 	if version, from = s.caches.load(s.now, replica, number, floor); from == inStore {
 		return s.read(replica, number, floor), inStore
 	}
@@ -263,7 +272,7 @@ func (s *simulation) logout(number int) {
 	}
 	st.ended, st.end = true, s.now
 	s.saves++
-	s.caches.drop(replica, number, s.random.Float64() >= s.p.deaf)
+	s.caches.end(replica, number, s.random.Float64() >= s.p.deaf)
 	if s.p.shared > 0 {
 		s.sharedCalls++
 	}
