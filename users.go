@@ -99,10 +99,12 @@ type Export struct {
 	// Values by name, as any would decode them. One that is not CBOR (see
 	// NewKeyCodec) is given as its bytes.
 	Values map[string]any
+	// Flashes are the messages that wait for the visitor's next page, the oldest
+	// first. They stay.
+	Flashes []Flash
 }
 
-// ExportUser returns a user's live sessions with all values, flash messages
-// included.
+// ExportUser returns a user's live sessions with all values and flash messages.
 func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error) {
 	sessions, err := m.userSessions(ctx, user)
 	if err != nil {
@@ -288,17 +290,19 @@ func (m *core) export(st *stored.State) Export {
 		if !f.Live(now) || f.Value == nil { // damaged, as the observer has been told
 			continue
 		}
-		name := f.Name
-		if name == flashName {
-			name = "flashes"
-		} else if strings.HasPrefix(name, "_") {
+		if f.Name == flashName {
+			for _, e := range decodeFlashes(f.Value, true) {
+				out.Flashes = append(out.Flashes, Flash{Level: e.Level, Text: e.Text})
+			}
+		}
+		if strings.HasPrefix(f.Name, "_") {
 			continue
 		}
 		var v any
 		if cbor.Wellformed(f.Value) != nil || values.Decode(f.Value, &v) != nil {
 			v = slices.Clone(f.Value)
 		}
-		out.Values[name] = v
+		out.Values[f.Name] = v
 	}
 	return out
 }

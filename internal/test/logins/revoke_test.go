@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -257,7 +258,9 @@ func TestExportAndErase(t *testing.T) {
 		sitetest.Does(t, anna, shop, func(s *sojourn.Session) {
 			sitetest.Visits.Set(s, 3)
 			s.Set("address", map[string]any{"street": "Lindenweg", "no": 7})
+			s.Set("flashes", "a value of the application's own")
 			s.Flash("info", "hello")
+			s.Flash("error", "no stock")
 			code.Set(s, 1234)
 		})
 		time.Sleep(11 * time.Minute)
@@ -266,8 +269,11 @@ func TestExportAndErase(t *testing.T) {
 			t.Fatalf("%v, %v", all, err)
 		}
 		got := all[0]
-		if got.User != "anna" || fmt.Sprint(got.Values["visits"]) != "3" || fmt.Sprint(got.Values["address"]) != "map[no:7 street:Lindenweg]" || got.Values["flashes"] == nil {
+		if got.User != "anna" || fmt.Sprint(got.Values["visits"]) != "3" || fmt.Sprint(got.Values["address"]) != "map[no:7 street:Lindenweg]" || len(got.Values) != 3 {
 			t.Errorf("exported %+v", got)
+		}
+		if want := []sojourn.Flash{{Level: "info", Text: "hello"}, {Level: "error", Text: "no stock"}}; !slices.Equal(got.Flashes, want) || got.Values["flashes"] != "a value of the application's own" {
+			t.Errorf("the export has the messages %v, want %v, and a value %v", got.Flashes, want, got.Values["flashes"])
 		}
 		if _, ok := got.Values[code.Name()]; ok {
 			t.Error("a value that is over is exported")
