@@ -228,35 +228,35 @@ func TestHelpIsThereForEverything(t *testing.T) {
 
 func TestMistakesOnTheCommandLineAreStatus2(t *testing.T) {
 	t.Parallel()
-	handle := strings.Repeat("a", 26)
+	handle, empty := strings.Repeat("a", 26), configFile(t, "{}")
 	keys := call{env: []string{"SOJOURN_KEYS=" + keys.Generate()}}
 	for _, tt := range []struct {
 		call call
 		args []string
 		says string
 	}{
-		{call{}, []string{"dance"}, "dance"},
+		{call{}, []string{"dance"}, "no such command"},
 		{call{}, []string{"ls", "--nonsense"}, "nonsense"},
 		{call{}, []string{"ls"}, "SOJOURN_STORE"},
 		{call{}, []string{"ls", "--store", "floppy:a"}, "floppy"},
 		{call{}, []string{"ls", "--store", "sessions.db"}, "sqlite:PATH"},
 		{call{}, []string{"ls", "--limit", "-1"}, "--limit"},
-		{call{}, []string{"ls", "--limit", "many"}, "many"},
+		{call{}, []string{"ls", "--limit", "many"}, "--limit"},
 		{call{}, []string{"show"}, "handle"},
 		{call{}, []string{"sweep", "--age", "-1h"}, "--age"},
-		{call{}, []string{"sweep", "--age", "old"}, "old"},
-		{call{}, []string{"inspect", "cookie"}, "SOJOURN_KEYS"},
+		{call{}, []string{"sweep", "--age", "old"}, "--age"},
+		{call{}, []string{"inspect"}, "SOJOURN_KEYS"},
 		{keys, []string{"inspect"}, "no cookie"},
-		{keys, []string{"inspect", "a", "--file", "b"}, "--file"},
+		{keys, []string{"inspect", handle, "--file", "b"}, "--file"},
 		{keys, []string{"inspect", handle}, "--store"},
 		{call{}, []string{"legacy"}, "see sojourn legacy --help"},
 		{call{}, []string{"legacy", "check"}, "see sojourn legacy check --help"},
 		{call{}, []string{"legacy", "write"}, "<file>"},
-		{call{}, []string{"legacy", "inspect", "--config", "{}"}, "--system"},
+		{call{}, []string{"legacy", "inspect", "--config", empty}, "--system"},
 		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions"}, "--config"},
-		{call{}, []string{"legacy", "inspect", "--system", "php", "--config", "{}"}, "gae-sessions"},
-		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions", "--config", "{}"}, "no cookie"},
-		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions", "--config", "{}", "--at", "noon"}, "--at"},
+		{call{}, []string{"legacy", "inspect", "--system", "php", "--config", empty}, "gae-sessions"},
+		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions", "--config", empty}, "no cookie"},
+		{call{}, []string{"legacy", "inspect", "--system", "gae-sessions", "--config", empty, "--at", "noon"}, "--at"},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			tt.call.run(t, tt.args...).refused(t, exitUsage, tt.says, "--help)")
@@ -280,9 +280,9 @@ func TestWhatIsNotThereIsStatus1AndIsNotMade(t *testing.T) {
 		{[]string{"ls", "--store", "memory:"}, "own process"},
 		{[]string{"show", handle, "--store", s.store}, "may have ended"},
 		{[]string{"inspect", handle, "--store", s.store, "--keys", s.keys}, "may have ended"},
-		{[]string{"inspect", "cookie", "--keys", missing}, missing},
-		{[]string{"inspect", "--file", missing, "--keys", s.keys}, missing},
-		{[]string{"ls", "--user", "ada", "--store", s.store, "--keys", missing}, missing},
+		{[]string{"inspect", "--keys", missing}, "no such file"},
+		{[]string{"inspect", "--file", missing, "--keys", s.keys}, "no such file"},
+		{[]string{"ls", "--user", "ada", "--store", s.store, "--keys", missing}, "no such file"},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			sojournCommand(t, tt.args...).refused(t, exitFailed, tt.says)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -12,8 +11,8 @@ import (
 )
 
 type copyStores struct {
-	From     string `arg:"" help:"URL of the store that the sessions are in."`
-	To       string `arg:"" help:"URL of the store that they are to move to; made if it does not exist."`
+	storeFlag
+	To       string `required:"" placeholder:"URL" env:"SOJOURN_TO" help:"The store that the sessions are to move to; made if it does not exist. Without it the environment variable SOJOURN_TO names that store."`
 	State    string `placeholder:"FILE" help:"Where the progress is kept. Required, but for a dry run: one file for the whole move, from the first pass to the last."`
 	Switched bool   `help:"The service uses the new store already: bring over what is left, and change nothing that the service has changed there."`
 	DryRun   bool   `help:"Say what a pass would do, and do nothing."`
@@ -32,17 +31,14 @@ Each run makes one pass over all sessions: it copies those that are new, replace
 
 To move without a stop, leave out step 2, switch the replicas one by one, and copy with --switched once the last one has changed over. What is lost then are changes that a visitor made in the old store after the last pass, if he came to the new one before the --switched pass did.
 
-Interrupted, run the same command again: it goes on where it was. Details are in docs/operations.md.
+Interrupted, run the same command again: it goes on where it was. The exit status is 1 if the store to copy from holds nothing at all at the first pass, or if a session was too large. Details are in docs/operations.md.
 
 Examples:
 
-    sojourn copy sqlite:data/sessions.db postgres://app@db/app --state move.json
-    sojourn copy sqlite:data/sessions.db redis://cache:6379 --dry-run
+    sojourn copy --store sqlite:data/sessions.db --to postgres://app@db/app --state move.json
+    sojourn copy --store sqlite:data/sessions.db --to redis://cache:6379 --dry-run
 `
 }
-
-// openTime bounds the opening of a store.
-const openTime = 30 * time.Second
 
 func (c *copyStores) Run(ctx context.Context, term terminal) (err error) {
 	if err := c.check(); err != nil {
@@ -51,7 +47,7 @@ func (c *copyStores) Run(ctx context.Context, term terminal) (err error) {
 	var move *moveState
 	if c.State == "" {
 		move = &moveState{}
-	} else if move, err = loadMove(c.State, storeName(c.From), storeName(c.To)); err != nil {
+	} else if move, err = loadMove(c.State, storeName(c.Store), storeName(c.To)); err != nil {
 		return err
 	}
 	if err := move.mayPass(c.Switched); err != nil {
@@ -60,14 +56,14 @@ func (c *copyStores) Run(ctx context.Context, term terminal) (err error) {
 
 	opening, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	from, closer, err := open.Existing(opening, c.From)
+	from, closer, err := open.Existing(opening, c.Store)
 	if err != nil {
-		return storeError("FROM", err)
+		return storeError("--store", err)
 	}
 	defer func() { err = errors.Join(err, closer.Close()) }()
 	to, closeTo, err := c.openTo(opening)
 	if err != nil {
-		return storeError("TO", err)
+		return storeError("--to", err)
 	}
 	defer func() { err = errors.Join(err, closeTo()) }()
 
@@ -79,9 +75,6 @@ func (c *copyStores) Run(ctx context.Context, term terminal) (err error) {
 		p.keep = func() error { return move.save(c.State) }
 	}
 	if err := p.run(ctx, c.Switched); err != nil {
-		if ctx.Err() != nil {
-			err = errors.New("interrupted")
-		}
 		if !errors.Is(err, errInUse) && !c.DryRun {
 			err = fmt.Errorf("%w (run the same command again to go on)", err)
 		}
@@ -92,11 +85,14 @@ func (c *copyStores) Run(ctx context.Context, term terminal) (err error) {
 
 // check finds the mistakes that can be seen without opening anything.
 func (c *copyStores) check() error {
+	if err := c.named(); err != nil {
+		return err
+	}
 	switch {
 	case c.State == "" && !c.DryRun:
 		return usagef("where is the progress to be kept? Name a file with --state, such as --state move.json: one for the whole move")
-	case storeName(c.From) == storeName(c.To):
-		return usagef("FROM and TO are the same store")
+	case storeName(c.Store) == storeName(c.To):
+		return usagef("--store and --to are the same store")
 	case c.Parallel < 1 || c.Parallel > 1000:
 		return usagef("--parallel %d: use 1 to 1000", c.Parallel)
 	}
@@ -150,7 +146,10 @@ func (c *copyStores) report(term terminal, move *moveState) error {
 		}
 	}
 	if n.TooLarge > 0 {
-		return fmt.Errorf("%d sessions are too large for the new store, and were not copied", n.TooLarge)
+		return fmt.Errorf("%s too large for the new store and not copied", counted(n.TooLarge, "session"))
+	}
+	if n.Read == 0 && move.Passes == 1 {
+		return errors.New("there was nothing to copy: the store that --store names is empty")
 	}
 	return nil
 }

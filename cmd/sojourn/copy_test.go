@@ -187,7 +187,7 @@ func moveUnderWrites(t *testing.T, c call, site *sitetest.Site, visitors map[str
 		})
 	}
 
-	args := []string{"copy", from, to, "--state", state, "--parallel", "2"}
+	args := []string{"copy", "--store", from, "--to", to, "--state", state, "--parallel", "2"}
 	killedAt(t, c, state, 200, args...)
 	first := copies(t, c, args[1:]...)
 	if first.Read < 1000 || first.Pass != 1 {
@@ -292,7 +292,7 @@ func newMove(t *testing.T) *move {
 	t.Helper()
 	dir := t.TempDir()
 	from, to := "sqlite:"+filepath.Join(dir, "from.db"), "sqlite:"+filepath.Join(dir, "to.db")
-	return &move{from: opened(t, from), to: opened(t, to), args: []string{from, to, "--state", filepath.Join(dir, "move.json")}}
+	return &move{from: opened(t, from), to: opened(t, to), args: []string{"--store", from, "--to", to, "--state", filepath.Join(dir, "move.json")}}
 }
 
 func (m *move) copies(t *testing.T, args ...string) copied {
@@ -538,18 +538,18 @@ func TestADryRunChangesNothing(t *testing.T) {
 	if n := m.copies(t, "--dry-run"); n.Inserted != 1 || !n.DryRun || m.live(t, rec.ID) {
 		t.Errorf("of the first pass: %+v", n)
 	}
-	if _, err := os.Stat(m.args[3]); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(m.args[5]); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the state: %v", err)
 	}
 	missing := filepath.Join(t.TempDir(), "missing.db")
-	if n := copies(t, call{}, m.args[0], "sqlite:"+missing, "--dry-run"); n.Inserted != 1 {
+	if n := copies(t, call{}, "--store", m.args[1], "--to", "sqlite:"+missing, "--dry-run"); n.Inserted != 1 {
 		t.Errorf("to a store that is not there: %+v", n)
 	}
 	if _, err := os.Stat(missing); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the store: %v", err)
 	}
 	m.copies(t)
-	before, err := os.ReadFile(m.args[3])
+	before, err := os.ReadFile(m.args[5])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -557,7 +557,7 @@ func TestADryRunChangesNothing(t *testing.T) {
 	if n := m.copies(t, "--dry-run"); n.Ended != 1 || !m.live(t, rec.ID) {
 		t.Errorf("of the second pass: %+v", n)
 	}
-	if after, err := os.ReadFile(m.args[3]); err != nil || string(after) != string(before) {
+	if after, err := os.ReadFile(m.args[5]); err != nil || string(after) != string(before) {
 		t.Errorf("the state is now %s %v", after, err)
 	}
 }
@@ -566,31 +566,31 @@ func TestMistakesInACopy(t *testing.T) {
 	t.Parallel()
 	m := newMove(t)
 	m.save(t, m.from, plain("a"), store.Base{})
-	from, to := m.args[0], m.args[1]
+	from, to := m.args[1], m.args[3]
 	bad := filepath.Join(t.TempDir(), "bad.json")
 	if err := os.WriteFile(bad, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	memcached := "memcached://" + servers.Memcached(t, 64).Addr
-	state := m.args[2:]
+	state := m.args[4:]
 	for _, tt := range []struct {
 		args   []string
 		status int
 		says   string
 	}{
-		{[]string{from}, exitUsage, "to"},
-		{[]string{from, to}, exitUsage, "--state"},
-		{append([]string{from, from}, state...), exitUsage, "same store"},
-		{append([]string{from, "floppy:b"}, state...), exitUsage, "TO: "},
-		{append([]string{"floppy:a", to}, state...), exitUsage, "FROM: "},
-		{append([]string{from, to, "--switched"}, state...), exitUsage, "no pass has been finished"},
-		{append([]string{from, to, "--parallel", "0"}, state...), exitUsage, "--parallel"},
-		{[]string{from, to, "--state", bad}, exitFailed, "is not the state of a copy"},
-		{[]string{from, to, "--state", filepath.Join(bad, "x")}, exitFailed, "--state"},
-		{append([]string{from + ".none", to}, state...), exitFailed, "no such store"},
-		{append([]string{from, "postgres://root:hunter2@127.0.0.1:1/app"}, state...), exitFailed, "TO: "},
-		{append([]string{memcached, to}, state...), exitFailed, "the old store cannot list"},
-		{append([]string{from, memcached}, state...), exitFailed, "the new store cannot list"},
+		{[]string{"--store", from}, exitUsage, "to"},
+		{[]string{"--store", from, "--to", to}, exitUsage, "--state"},
+		{append([]string{"--store", from, "--to", from}, state...), exitUsage, "same store"},
+		{append([]string{"--store", from, "--to", "floppy:b"}, state...), exitUsage, "--to: "},
+		{append([]string{"--store", "floppy:a", "--to", to}, state...), exitUsage, "--store: "},
+		{append([]string{"--store", from, "--to", to, "--switched"}, state...), exitUsage, "no pass has been finished"},
+		{append([]string{"--store", from, "--to", to, "--parallel", "0"}, state...), exitUsage, "--parallel"},
+		{[]string{"--store", from, "--to", to, "--state", bad}, exitFailed, "is not the state of a copy"},
+		{[]string{"--store", from, "--to", to, "--state", filepath.Join(bad, "x")}, exitFailed, "--state"},
+		{append([]string{"--store", from + ".none", "--to", to}, state...), exitFailed, "no such store"},
+		{append([]string{"--store", from, "--to", "postgres://root:hunter2@127.0.0.1:1/app"}, state...), exitFailed, "--to: "},
+		{append([]string{"--store", memcached, "--to", to}, state...), exitFailed, "the old store cannot list"},
+		{append([]string{"--store", from, "--to", memcached}, state...), exitFailed, "the new store cannot list"},
 	} {
 		r := sojournCommand(t, append([]string{"copy"}, tt.args...)...)
 		if r.refused(t, tt.status, tt.says); strings.Contains(r.stderr, "hunter2") {
@@ -598,7 +598,7 @@ func TestMistakesInACopy(t *testing.T) {
 		}
 	}
 	m.copies(t)
-	copyArgs := append([]string{"copy", from, to + ".other"}, state...)
+	copyArgs := append([]string{"copy", "--store", from, "--to", to + ".other"}, state...)
 	sojournCommand(t, copyArgs...).refused(t, exitUsage, "belongs to a copy")
 }
 

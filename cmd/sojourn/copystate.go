@@ -49,7 +49,7 @@ func loadMove(path, from, to string) (*moveState, error) {
 		return &moveState{From: from, To: to}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--state: %w", err)
+		return nil, fileError("--state", err)
 	}
 	var m moveState
 	if err := json.Unmarshal(b, &m); err != nil || m.From == "" {

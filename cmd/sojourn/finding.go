@@ -48,6 +48,37 @@ type contents struct {
 	Lifetime   *float64  `json:"lifetime_seconds"`
 	Persist    string    `json:"persist"` // configured, always or browser
 	Values     []value   `json:"values"`
+	Flashes    []flash   `json:"flashes"` // that wait for the next page, oldest first
+}
+
+// flash is a flash message.
+type flash struct {
+	Level string  `json:"level"`
+	Text  *string `json:"text"` // nil if values are hidden
+}
+
+// flashField is where a session keeps them: see docs/wire-format.md.
+const flashField = "_flash"
+
+// flashes reads the messages of that field.
+func (o *opener) flashes(field []byte) (list []flash, err error) {
+	var entries []struct {
+		_     struct{} `cbor:",toarray"`
+		ID    uint64
+		Level string
+		Text  string
+	}
+	if err := cbor.Unmarshal(field, &entries); err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		f := flash{Level: e.Level}
+		if o.values {
+			f.Text = &e.Text
+		}
+		list = append(list, f)
+	}
+	return list, nil
 }
 
 type value struct {
@@ -76,8 +107,15 @@ func (o *opener) contents(r *record.Record) *contents {
 		Lifetime:   seconds(h.Lifetime),
 		Persist:    [...]string{"configured", "always", "browser"}[h.Persist],
 		Values:     []value{},
+		Flashes:    []flash{},
 	}
 	for _, f := range r.Fields() {
+		if f.Name == flashField {
+			if list, err := o.flashes(f.Value); err == nil {
+				c.Flashes = append(c.Flashes, list...)
+				continue
+			}
+		}
 		v := value{
 			Name:       f.Name,
 			Bytes:      len(f.Value),
@@ -180,6 +218,13 @@ func (c *contents) print(w io.Writer, now time.Time) {
 		list.line("cookie kept", "when the browser is closed")
 	case "browser":
 		list.line("cookie kept", "until the browser is closed")
+	}
+	for _, f := range c.Flashes {
+		text := hidden
+		if f.Text != nil {
+			text = printable(*f.Text)
+		}
+		list.line("flash", printable(f.Level)+": "+text)
 	}
 	list.Flush()
 	if len(c.Values) == 0 {

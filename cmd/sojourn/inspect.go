@@ -11,7 +11,6 @@ import (
 
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/seal"
-	records "github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -22,13 +21,13 @@ type inspect struct {
 	File   string `placeholder:"PATH" help:"Read the cookie from this file."`
 	Values bool   `help:"Show the values, too. They may be personal data or secrets."`
 	JSON   bool   `name:"json" help:"Print JSON."`
-	What   string `arg:"" optional:"" help:"The handle of a stored session, or a cookie. Without it, the cookie is read from standard input."`
+	Handle string `arg:"" optional:"" help:"The handle of a stored session. Without it, a cookie is read from standard input."`
 }
 
 func (inspect) Help() string {
 	return `Opens what the keys have sealed, and prints its header and the names and sizes of its values. The identifier, which is the visitor's credential, is never printed.
 
-A cookie is given as its value, as a Cookie or Set-Cookie header line, or as several of them. It is a secret: rather than as an argument, which ends up in the shell's history, give it on standard input or in a file. With --store, the stored session that a cookie names is opened, too.
+A cookie is given as its value, as a Cookie or Set-Cookie header line, or as several of them, on standard input or in a file. It is a secret, so it is never an argument, which ends up in the shell's history and in the list of processes. With --store, the stored session that a cookie names is opened, too.
 
 Examples:
 
@@ -39,8 +38,16 @@ Examples:
 }
 
 func (c *inspect) Run(ctx context.Context, term terminal) (err error) {
-	if c.What != "" && c.File != "" {
-		return usagef("give the cookie either as an argument or with --file")
+	if c.Handle != "" && c.File != "" {
+		return usagef("give either a handle, or a cookie with --file")
+	}
+	if c.Handle != "" && c.Handle != "-" {
+		if _, err := parseHandle(c.Handle); err != nil {
+			return err
+		}
+		if c.Store == "" {
+			return usagef("a handle names a stored session: give its store with --store, or in the environment variable %s", storeVariable)
+		}
 	}
 	ring, err := c.ring(term)
 	if err != nil {
@@ -56,17 +63,14 @@ func (c *inspect) Run(ctx context.Context, term terminal) (err error) {
 	}
 
 	var found []finding
-	if _, notHandle := store.ParseID(c.What); notHandle == nil {
-		if o.store == nil {
-			return usagef("a handle names a stored session: give its store with --store")
-		}
-		f, err := o.record(ctx, c.Name, c.What)
+	if c.Handle != "" && c.Handle != "-" {
+		f, err := o.record(ctx, c.Name, c.Handle)
 		if err != nil {
 			return err
 		}
 		found = []finding{f}
 	} else {
-		text, err := c.cookie(term)
+		text, err := cookieText(ctx, c.File, term)
 		if err != nil {
 			return err
 		}
@@ -89,29 +93,21 @@ func (c *inspect) Run(ctx context.Context, term terminal) (err error) {
 // maxInput is far more than any browser sends.
 const maxInput = 1 << 20
 
-// cookie reads the cookie from wherever it was given.
-func (c *inspect) cookie(term terminal) (string, error) {
-	if c.What != "" && c.What != "-" {
-		return c.What, nil
-	}
-	return cookieText(c.File, term)
-}
-
 // cookieText reads a cookie from a file, or from standard input if file is "".
-func cookieText(file string, term terminal) (string, error) {
+func cookieText(ctx context.Context, file string, term terminal) (string, error) {
 	in := term.in
 	switch {
 	case file != "":
 		f, err := os.Open(file)
 		if err != nil {
-			return "", fmt.Errorf("the cookie: %w", err)
+			return "", fileError("the file of the cookie", err)
 		}
 		defer f.Close()
 		in = f
 	case term.typing:
 		fmt.Fprintln(term.messages, "paste the cookie, then press Enter and Ctrl+D")
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxInput))
+	text, err := readAll(ctx, in, maxInput)
 	if err != nil {
 		return "", fmt.Errorf("reading the cookie: %w", err)
 	}
@@ -188,7 +184,7 @@ func (o *opener) cookie(c cookie) (finding, error) {
 func explain(err error, session, key string) error {
 	switch {
 	case errors.Is(err, seal.ErrUnknownKey):
-		return fmt.Errorf("the key %s is not among the keys: it was sealed by another service, or its key has been removed", key)
+		return fmt.Errorf("the key %s is not among the keys: it was sealed by another service, or its key has been removed (%w)", key, err)
 	case errors.Is(err, seal.ErrOpen):
 		return fmt.Errorf("it does not open: it was damaged, or it does not belong to a session named %q (see --name)", session)
 	default:
@@ -247,11 +243,12 @@ func (o *opener) record(ctx context.Context, name, handle string) (finding, erro
 	if rec.IsEnd() {
 		return f, nil
 	}
-	inside, stale, err := records.OpenRecord(o.ring, rec.Data, wire.BindRecord(wire.Bind(name), &rec), func(error) {})
-	if err == nil && !inside.Whole() {
-		err = seal.ErrOpen
-	}
+	u := unsealer{o.ring, name}
+	inside, stale, err := u.open(&rec)
 	if err != nil {
+		if wrong := checkFit(ctx, o.store, u); wrong != nil {
+			return f, wrong
+		}
 		return f, fmt.Errorf("the record of %s: %w", handle, explain(err, name, r.Key))
 	}
 	f.Stale, f.Session = stale, o.contents(&inside)

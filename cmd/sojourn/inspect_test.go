@@ -46,6 +46,10 @@ type findingJSON struct {
 			CBOR       string     `json:"cbor"`
 			Base64     string     `json:"base64"`
 		} `json:"values"`
+		Flashes []struct {
+			Level string  `json:"level"`
+			Text  *string `json:"text"`
+		} `json:"flashes"`
 	} `json:"session"`
 }
 
@@ -255,7 +259,6 @@ func TestInspectTakesACookieInEveryForm(t *testing.T) {
 		stdin string
 		args  []string
 	}{
-		"a value as an argument":      {"", []string{"--", value}},
 		"a value on standard input":   {value + "\n", nil},
 		"a dash for standard input":   {value, []string{"--", "-"}},
 		"a value in a file":           {"", []string{"--file", file}},

@@ -144,7 +144,7 @@ func TestEachStageSaysWhatIsNextAndHowLongToWait(t *testing.T) {
 	if r := keysCommand(t, "add", path, "--reload", "5m").ok(t); !waits(r.stdout, "5m0s, until ", "4m5") || !strings.Contains(r.stdout, "sojourn keys activate "+path) {
 		t.Errorf("add: %s", r.stdout)
 	}
-	keysCommand(t, "activate", path, "--reload", "5m").refused(t, exitFailed, "services look every 5m0s: wait ")
+	keysCommand(t, "activate", path, "--reload", "5m").refused(t, exitFailed, "wait ", "--now")
 	if got := keysJSONOf(t, "list", path, "--reload", "5m"); got.Wait < 200 || got.Wait > 300 || got.states() != "active* published" {
 		t.Errorf("after a refusal: %+v", got)
 	}
@@ -173,10 +173,10 @@ func TestOneStageCannotBeTakenForAnother(t *testing.T) {
 		{[]string{"activate", path}, "no published key"},
 		{[]string{"retire", path}, "only one is active"},
 		{[]string{"retire", path, "--key", id}, "the one that seals"},
-		{[]string{"retire", path, "--key", "00000000"}, "has no key"},
+		{[]string{"retire", path, "--key", "00000000"}, "no key of that id"},
 		{[]string{"remove", path}, "no key is retired"},
 		{[]string{"remove", path, "--key", id}, "retire it first"},
-		{[]string{"remove", path, "--key", "00000000"}, "has no key"},
+		{[]string{"remove", path, "--key", "00000000"}, "no key of that id"},
 	} {
 		keysCommand(t, tt.args...).refused(t, exitFailed, tt.says)
 	}
@@ -330,8 +330,8 @@ func TestCheckHasNothingToSayAboutAGoodFile(t *testing.T) {
 		t.Errorf("list: %s", r.stdout)
 	}
 	keysCommand(t, "check").refused(t, exitUsage, "SOJOURN_KEYS")
-	keysCommand(t, "list", filepath.Join(t.TempDir(), "none")).refused(t, exitFailed, "none")
-	keysCommand(t, "add", filepath.Join(t.TempDir(), "none")).refused(t, exitFailed, "none")
+	keysCommand(t, "list", filepath.Join(t.TempDir(), "none")).refused(t, exitFailed, "no such file")
+	keysCommand(t, "add", filepath.Join(t.TempDir(), "none")).refused(t, exitFailed, "no such file")
 }
 
 // A service may read the file at any moment: it is never half of one.

@@ -68,7 +68,7 @@ func readKeys(path string) (*keyFile, error) {
 func readKeyFile(path string) (fs.FileInfo, string, error) {
 	text, info, err := keyfile.Read(path)
 	if err != nil {
-		return nil, "", fmt.Errorf("the key file: %w", err)
+		return nil, "", fileError("the key file", err)
 	}
 	return info, text, nil
 }
@@ -143,7 +143,7 @@ func (f *keyFile) sealing() *fileKey {
 func (f *keyFile) find(id string) (*fileKey, error) {
 	i := slices.IndexFunc(f.keys, func(k fileKey) bool { return k.ID == id })
 	if i < 0 {
-		return nil, fmt.Errorf("%s has no key %.20q: sojourn keys list shows the ids", f.name(), id)
+		return nil, fmt.Errorf("%s has no key of that id: sojourn keys list shows the ids", f.name())
 	}
 	return &f.keys[i], nil
 }

@@ -20,6 +20,9 @@ type keysFlags struct {
 	Name string `default:"session" help:"Name of the sessions, as in the service's Config.Name."`
 }
 
+// given reports whether there are keys, on the command line or in the environment.
+func (f *keysFlags) given() bool { return f.Keys != "" || os.Getenv(keysVariable) != "" }
+
 // read returns the text of the keys, and what it is to be called in an error.
 // Unlike a service, it never makes a key file.
 func (f *keysFlags) read(term terminal) (text, name string, err error) {
@@ -36,33 +39,30 @@ func (f *keysFlags) read(term terminal) (text, name string, err error) {
 	if err := keyfile.Access(f.Keys, info); err != nil {
 		fmt.Fprintf(term.messages, "warning: services refuse the key file: %v\n", err)
 	}
-	return text, "the key file " + f.Keys, nil
+	return text, "the key file " + f.Keys, nil // which exists, so its name is one
 }
 
 // ring returns the keys, for opening what they have sealed.
 func (f *keysFlags) ring(term terminal) (*seal.Ring, error) {
+	ring, _, err := f.rings(term)
+	return ring, err
+}
+
+// rings returns the keys, also for a manager.
+func (f *keysFlags) rings(term terminal) (*seal.Ring, *sojourn.KeyRing, error) {
 	text, name, err := f.read(term)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ring, err := seal.ParseKeys(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return ring, nil
-}
-
-// keyRing returns the keys, for a manager.
-func (f *keysFlags) keyRing(term terminal) (*sojourn.KeyRing, error) {
-	text, name, err := f.read(term)
+	keys, err := sojourn.ParseKeys(text)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	ring, err := sojourn.ParseKeys(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return ring, nil
+	return ring, keys, nil
 }
 
 type keygen struct {

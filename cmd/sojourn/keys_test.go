@@ -90,7 +90,7 @@ func TestKeysMayComeFromTheEnvironment(t *testing.T) {
 	}
 	// The flag is meant where both are given.
 	call{env: []string{"SOJOURN_KEYS=" + text}}.run(t, "inspect", handle, "--store", s.store, "--keys", s.keys).
-		refused(t, exitFailed, "is not among the keys")
+		refused(t, exitFailed, "the keys open no session")
 	call{env: []string{"SOJOURN_KEYS=nonsense"}}.run(t, "inspect", handle, "--store", s.store).
 		refused(t, exitFailed, "SOJOURN_KEYS", "entry 1")
 }
@@ -102,9 +102,11 @@ func TestAKeyFileThatEverybodyCanReadIsWarnedAbout(t *testing.T) {
 	if err := os.Chmod(s.keys, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r := sojournCommand(t, "inspect", handle, "--store", s.store, "--keys", s.keys)
-	if r.status != exitOK || !strings.Contains(r.stderr, "warning: services refuse") {
-		t.Errorf("exit status %d, stderr %q", r.status, r.stderr)
+	for _, args := range [][]string{{"inspect", handle}, {"ls"}, {"user", "list", "ada"}, {"end", handle}} {
+		r := sojournCommand(t, append(args, "--store", s.store, "--keys", s.keys)...)
+		if r.status != exitOK || strings.Count(r.stderr, "warning: services refuse") != 1 {
+			t.Errorf("%s: exit status %d, stderr %q", args[0], r.status, r.stderr)
+		}
 	}
 }
 
@@ -119,11 +121,11 @@ func TestABadKeyFileIsRefusedWithoutRepeatingIt(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r := sojournCommand(t, "inspect", "cookie", "--keys", path)
+		r := sojournCommand(t, "inspect", "--keys", path)
 		r.refused(t, exitFailed, path)
 		if strings.Contains(r.stderr, "secret-but-short") {
 			t.Errorf("%s: the error repeats the key: %q", name, r.stderr)
 		}
 	}
-	sojournCommand(t, "inspect", "cookie", "--keys", t.TempDir()).refused(t, exitFailed, "is not a regular file")
+	sojournCommand(t, "inspect", "--keys", t.TempDir()).refused(t, exitFailed, "is not a regular file")
 }

@@ -30,6 +30,20 @@ type fleetFlags struct {
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
+// stageFlags are those of the stages that are refused while it is too early.
+type stageFlags struct {
+	fleetFlags
+	Now bool `help:"Do it although it is too early: no service is running, or all have read the file."`
+}
+
+// tooEarly refuses a stage before its time.
+func (f *stageFlags) tooEarly(wait time.Duration, format string, args ...any) error {
+	if f.Now || wait <= 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: wait %s, or give --now", fmt.Sprintf(format, args...), exactly(wait))
+}
+
 func (f *fleetFlags) check() error {
 	switch {
 	case f.Reload < 0:
@@ -93,8 +107,14 @@ func (f *fleetFlags) next(file *keyFile, now time.Time) (string, time.Duration) 
 		return "make sure that every replica has reloaded the file (the services log it), and run: sojourn keys activate " + file.path,
 			left(file.since(p).Add(f.Reload))
 	}
-	if len(file.superseded()) > 0 {
-		return "run: sojourn keys retire " + file.path, left(file.since(file.sealing()).Add(f.Reload))
+	if old := file.superseded(); len(old) > 0 {
+		first := f.unused(file, old[0])
+		for _, k := range old[1:] {
+			if at := f.unused(file, k); at.Before(first) {
+				first = at
+			}
+		}
+		return "run: sojourn keys retire " + file.path, left(first)
 	}
 	var first time.Time
 	for i := range file.keys {
@@ -134,6 +154,19 @@ func (f *keyFile) superseded() (keys []*fileKey) {
 		}
 	}
 	return keys
+}
+
+// unused is from when on no service seals with a superseded key: all have read
+// that a newer one is active.
+func (f *fleetFlags) unused(file *keyFile, k *fileKey) time.Time {
+	next := file.sealing()
+	for i := range file.keys {
+		other := &file.keys[i]
+		if other.State == "active" && other.ID != k.ID && !other.Created.Before(k.Created) && file.since(other).Before(file.since(next)) {
+			next = other
+		}
+	}
+	return file.since(next).Add(f.Reload)
 }
 
 // removable returns why a retired key can never be removed, or nil.
@@ -243,7 +276,7 @@ func (f *fleetFlags) change(path string, term terminal, edit func(file *keyFile,
 }
 
 type keysActivate struct {
-	fleetFlags
+	stageFlags
 	File string `arg:"" help:"The key file."`
 }
 
@@ -253,7 +286,7 @@ func (keysActivate) Help() string {
 Examples:
 
     sojourn keys activate data/session.keys
-    sojourn keys activate data/session.keys --reload 0s     # nothing is running
+    sojourn keys activate data/session.keys --now     # nothing is running
 `
 }
 
@@ -263,8 +296,9 @@ func (c *keysActivate) Run(term terminal) error {
 		if k == nil {
 			return "", nil, errors.New("there is no published key: sojourn keys add makes one")
 		}
-		if wait := file.since(k).Add(c.Reload).Sub(now); wait > 0 {
-			return "", nil, fmt.Errorf("key %s was published %s ago, and services look every %v: wait %s", k.ID, exactly(now.Sub(file.since(k))), c.Reload, exactly(wait))
+		if err := c.tooEarly(file.since(k).Add(c.Reload).Sub(now), "key %s was published at %v, and services look every %v: one that has not seen it yet would log out visitors who come from one that seals with it",
+			k.ID, timestamp(file.since(k)), c.Reload); err != nil {
+			return "", nil, err
 		}
 		if s := file.sealing(); s.Created.After(k.Created) {
 			return "", nil, fmt.Errorf("key %s is older than key %s, which is active: it would not seal; publish a new one with sojourn keys add", k.ID, s.ID)
@@ -275,24 +309,25 @@ func (c *keysActivate) Run(term terminal) error {
 }
 
 type keysRetire struct {
-	fleetFlags
+	stageFlags
 	File string `arg:"" help:"The key file."`
 	Key  string `placeholder:"ID" help:"This key, rather than all active ones that do not seal any more."`
 }
 
 func (keysRetire) Help() string {
-	return `Marks the active keys that do not seal any more as retired. They still open, and what they sealed is sealed anew when it is used. From then on the time counts after which they can be removed.
+	return `Marks the active keys that do not seal any more as retired. They still open, and what they sealed is sealed anew when it is used. From then on the time counts after which they can be removed. It is refused as long as a service may not have read the file since the next key became active (see --reload): that service still seals with the old one.
 
 Examples:
 
     sojourn keys retire data/session.keys
-    sojourn keys retire data/session.keys --key 4f3a2b1c
+    sojourn keys retire data/session.keys --key 4f3a2b1c --now
 `
 }
 
 func (c *keysRetire) Run(term terminal) error {
 	return c.change(c.File, term, func(file *keyFile, now time.Time) (string, []string, error) {
 		var ids []string
+		var why []error
 		if c.Key != "" {
 			k, err := file.find(c.Key)
 			switch {
@@ -303,13 +338,24 @@ func (c *keysRetire) Run(term terminal) error {
 			case k.State == "retired":
 				return "", nil, fmt.Errorf("key %s is retired already", k.ID)
 			}
+			if err := c.mayRetire(file, k, now); err != nil {
+				return "", nil, err
+			}
 			ids = []string{k.ID}
 		} else {
 			for _, k := range file.superseded() {
-				ids = append(ids, k.ID)
+				if err := c.mayRetire(file, k, now); err != nil {
+					why = append(why, err)
+				} else {
+					ids = append(ids, k.ID)
+				}
 			}
 		}
-		if len(ids) == 0 {
+		switch {
+		case len(ids) > 0:
+		case len(why) > 0:
+			return "", nil, errors.Join(why...)
+		default:
 			return "", nil, errors.New("no key to retire: only one is active, and it seals; sojourn keys add publishes its successor")
 		}
 		for _, id := range ids {
@@ -326,8 +372,16 @@ func (c *keysRetire) Run(term terminal) error {
 	})
 }
 
+// mayRetire returns why a key cannot be retired now, or nil.
+func (c *keysRetire) mayRetire(file *keyFile, k *fileKey, now time.Time) error {
+	if k.State != "active" {
+		return nil // it has sealed nothing
+	}
+	return c.tooEarly(c.unused(file, k).Sub(now), "a service that looks every %v may not have read yet that a newer key is active, and seals with key %s", c.Reload, k.ID)
+}
+
 type keysRemove struct {
-	fleetFlags
+	stageFlags
 	File string `arg:"" help:"The key file."`
 	Key  string `placeholder:"ID" help:"This key, rather than all retired ones whose time has come."`
 }
@@ -351,7 +405,7 @@ func (c *keysRemove) Run(term terminal) error {
 			if c.Key != "" && k.ID != c.Key || c.Key == "" && k.State != "retired" {
 				continue
 			}
-			if err := c.mayGo(file, k, now); err != nil {
+			if err := c.mayRemove(file, k, now); err != nil {
 				why = append(why, err)
 			} else {
 				ids = append(ids, k.ID)
@@ -381,7 +435,15 @@ func (c *keysRemove) Run(term terminal) error {
 	})
 }
 
-// mayGo returns why a key cannot be removed now, or nil.
+// mayRemove returns why a key cannot be removed now, or nil.
+func (c *keysRemove) mayRemove(file *keyFile, k *fileKey, now time.Time) error {
+	if c.Now {
+		now = c.over(file, k)
+	}
+	return c.mayGo(file, k, now)
+}
+
+// mayGo returns why a key cannot be removed at a time, or nil.
 func (f *fleetFlags) mayGo(file *keyFile, k *fileKey, now time.Time) error {
 	if k.State != "retired" {
 		return fmt.Errorf("key %s is %s: retire it first, and wait for a lifetime", k.ID, k.State)
@@ -390,7 +452,7 @@ func (f *fleetFlags) mayGo(file *keyFile, k *fileKey, now time.Time) error {
 		return err
 	}
 	if wait := f.over(file, k).Sub(now); wait > 0 {
-		return fmt.Errorf("key %s was retired at %v, and sessions live for up to %v: wait %s, or the visitors whose sessions it sealed are logged out",
+		return fmt.Errorf("key %s was retired at %v, and sessions live for up to %v: wait %s, or give --now, and the visitors whose sessions it sealed are logged out",
 			k.ID, timestamp(file.since(k)), f.Lifetime, exactly(wait))
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/big"
 	"net/http"
 	"os"
@@ -31,7 +32,7 @@ type legacyCommands struct {
 
 type legacyInspect struct {
 	System string    `required:"" enum:"webapp2-securecookie,webapp2-memcache,webapp2-ndb,gae-sessions,beaker-cookie,beaker-session,gaeutilities,diy-memcache,gorilla,scs" placeholder:"SYSTEM" help:"What wrote the session: webapp2-securecookie, webapp2-memcache, webapp2-ndb, gae-sessions, beaker-cookie, beaker-session, gaeutilities (of which data cookies can be read), diy-memcache, gorilla or scs."`
-	Config string    `required:"" placeholder:"FILE" help:"The old application's configuration: a file with a JSON object, or the object itself. A secret in an argument ends up in the shell's history."`
+	Config string    `required:"" placeholder:"FILE" help:"The old application's configuration: a file with a JSON object. It holds a secret, so it is no argument itself."`
 	File   string    `placeholder:"PATH" help:"Read the cookie from this file instead of standard input."`
 	At     time.Time `placeholder:"TIME" help:"Read it as of this time, such as 2026-11-20T15:00:00Z; now if not given."`
 	Values bool      `help:"Show the values, too. They may be personal data or secrets."`
@@ -85,7 +86,7 @@ func (c *legacyInspect) Run(ctx context.Context, term terminal) error {
 	if err != nil {
 		return err
 	}
-	text, err := cookieText(c.File, term)
+	text, err := cookieText(ctx, c.File, term)
 	if err != nil {
 		return err
 	}
@@ -138,18 +139,17 @@ func (c *legacyInspect) read(ctx context.Context, config json.RawMessage, header
 	return format.Read(ctx, http.Header{"Cookie": {header}}, c.At)
 }
 
-// legacyConfig returns the JSON object that --config names or is.
-func legacyConfig(given string) (json.RawMessage, error) {
-	text, where := []byte(given), "--config"
-	if !strings.HasPrefix(strings.TrimSpace(given), "{") {
-		var err error
-		if text, err = os.ReadFile(given); err != nil {
-			return nil, fmt.Errorf("the configuration: %w", err)
-		}
-		where = given
+// legacyConfig returns the JSON object in the file that --config names.
+func legacyConfig(path string) (json.RawMessage, error) {
+	if strings.HasPrefix(strings.TrimSpace(path), "{") {
+		return nil, usagef("--config: name a file that holds the JSON object: a secret in an argument ends up in the shell's history and in the list of processes")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fileError("--config", err)
 	}
 	if !json.Valid(text) || !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
-		return nil, fmt.Errorf("the configuration: %s holds no JSON object", where)
+		return nil, fmt.Errorf("--config: %s holds no JSON object", path)
 	}
 	return text, nil
 }
@@ -271,7 +271,7 @@ Examples:
 }
 
 func (c *legacyCheck) Run(ctx context.Context, term terminal) error {
-	return eachRecording(c.Files, term, func(file []byte) error { return vectors.Check(ctx, file, term.out) })
+	return eachRecording(ctx, c.Files, term, func(file []byte) error { return vectors.Check(ctx, file, term.out) })
 }
 
 type legacyWrite struct {
@@ -289,22 +289,25 @@ Examples:
 }
 
 func (c *legacyWrite) Run(ctx context.Context, term terminal) error {
-	return eachRecording(c.Files, term, func(file []byte) error { return vectors.Rewrite(ctx, file, term.out) })
+	return eachRecording(ctx, c.Files, term, func(file []byte) error { return vectors.Rewrite(ctx, file, term.out) })
 }
 
 // eachRecording gives the content of every file to do. A file that fails does
 // not keep the others from their turn.
-func eachRecording(names []string, term terminal, do func(file []byte) error) error {
+func eachRecording(ctx context.Context, names []string, term terminal, do func(file []byte) error) error {
 	var errs []error
-	for _, name := range names {
+	for i, name := range names {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
 		read := func() ([]byte, error) { return os.ReadFile(name) }
 		if name == "-" {
 			name = "standard input"
-			read = func() ([]byte, error) { return io.ReadAll(term.in) }
+			read = func() ([]byte, error) { return readAll(ctx, term.in, math.MaxInt64) }
 		}
 		file, err := read()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("recorded sessions: %w", err)) // which names the file
+			errs = append(errs, fileError(fmt.Sprintf("file %d of recorded sessions", i+1), err))
 			continue
 		}
 		if err := do(file); err != nil {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +27,7 @@ import (
 type legacyConvert struct {
 	legacyFlags
 	keysFlags
-	To       string            `required:"" placeholder:"URL" help:"The store of the new service; made if it does not exist."`
+	storeFlag
 	User     string            `placeholder:"NAME" help:"The value that says who is logged in, text or a number. It becomes the session's user, and no value. (webapp2's auth sessions know it themselves.)"`
 	Rename   map[string]string `placeholder:"OLD=NEW" help:"Keep a value under another name. May be repeated."`
 	Drop     []string          `placeholder:"NAME" help:"Leave a value out. May be repeated."`
@@ -49,8 +48,8 @@ A converted session ends when the old one would have, unless its visitor comes b
 
 Examples:
 
-    sojourn legacy convert --system beaker-session --config beaker.json --from file:/var/lib/shop/sessions --to sqlite:sessions.db --keys session.keys --user user_id --until 2027-03-01T00:00:00Z --dry-run
-    sojourn legacy convert --system gae-sessions --config gae.json --from datastore://my-project --to postgres://shop@db/shop --keys session.keys --user uid --rename basket=cart
+    sojourn legacy convert --system beaker-session --config beaker.json --from file:/var/lib/shop/sessions --store sqlite:sessions.db --keys session.keys --user user_id --until 2027-03-01T00:00:00Z --dry-run
+    sojourn legacy convert --system gae-sessions --config gae.json --from datastore://my-project --store postgres://shop@db/shop --keys session.keys --user uid --rename basket=cart
 `
 }
 
@@ -73,13 +72,16 @@ func (c *legacyConvert) Run(ctx context.Context, term terminal) (err error) {
 	if c.Parallel < 1 || c.Parallel > 1000 {
 		return usagef("--parallel %d: use 1 to 1000", c.Parallel)
 	}
-	keys, err := c.keyRing(term)
+	if err := c.named(); err != nil {
+		return err
+	}
+	ring, keys, err := c.rings(term)
 	if err != nil {
 		return err
 	}
 	opening, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	from, err := c.open(ctx)
+	from, err := c.legacyFlags.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,9 +94,15 @@ func (c *legacyConvert) Run(ctx context.Context, term terminal) (err error) {
 	}
 	to, closeTo, err := c.openTo(opening)
 	if err != nil {
-		return storeError("--to", err)
+		return storeError("--store", err)
 	}
 	defer func() { err = errors.Join(err, closeTo()) }()
+	switch err := checkFit(ctx, to, unsealer{ring, c.Name}); {
+	case errors.Is(err, errOtherName): // which a second service on the store has at first
+		fmt.Fprintf(term.messages, "warning: %v\n", err)
+	case err != nil:
+		return fmt.Errorf("nothing was converted, because no service would find or open it: %w", err)
+	}
 
 	w := &conversion{c: c, from: from, shown: newProgressLine(term)}
 	m, err := sojourn.New(sojourn.Config{
@@ -109,29 +117,10 @@ func (c *legacyConvert) Run(ctx context.Context, term terminal) (err error) {
 	w.m = m
 	err = w.run(ctx)
 	w.shown.done()
-	if ctx.Err() != nil {
-		err = errors.New("interrupted")
-	}
 	if err != nil {
 		return fmt.Errorf("%w (run the same command again to go on)", err)
 	}
 	return c.report(term, w.result())
-}
-
-// keyRing returns the keys of the new service.
-func (c *legacyConvert) keyRing(term terminal) (*sojourn.KeyRing, error) {
-	if _, err := c.ring(term); err != nil { // which says what is wrong, and never makes a file
-		return nil, err
-	}
-	text := os.Getenv(keysVariable)
-	if c.Keys != "" {
-		b, err := os.ReadFile(c.Keys)
-		if err != nil {
-			return nil, fmt.Errorf("the key file: %w", err)
-		}
-		text = string(b)
-	}
-	return sojourn.ParseKeys(text)
 }
 
 func hashesTokens(config string) bool {
@@ -146,7 +135,7 @@ func (c *legacyConvert) openTo(ctx context.Context) (store.Store, func() error, 
 	if c.DryRun {
 		opening = open.Existing
 	}
-	to, closer, err := opening(ctx, c.To)
+	to, closer, err := opening(ctx, c.Store)
 	if c.DryRun && errors.Is(err, open.ErrMissing) {
 		return memory.New(), func() error { return nil }, nil
 	}

@@ -41,6 +41,14 @@ func inProcess(t *testing.T, args ...string) result {
 	return result{status, out.String(), messages.String()}
 }
 
+// configFile is a file with the configuration of an old application.
+func configFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.json")
+	write(t, path, text)
+	return path
+}
+
 // oldSite is an old application's sessions in a store.
 type oldSite struct {
 	system, config, from string
@@ -48,8 +56,9 @@ type oldSite struct {
 	more                 []string // flags
 }
 
-func (o *oldSite) flags() []string {
-	return append([]string{"--system", o.system, "--config", o.config, "--from", o.from}, o.more...)
+func (o *oldSite) flags(t *testing.T) []string {
+	t.Helper()
+	return append([]string{"--system", o.system, "--config", configFile(t, o.config), "--from", o.from}, o.more...)
 }
 
 func (o *oldSite) format(t *testing.T) legacy.Format {
@@ -211,8 +220,8 @@ func (s *service) finds(t *testing.T, header http.Header) *sojourn.Session {
 func (s *service) convert(t *testing.T, o *oldSite, more ...string) (n converted) {
 	t.Helper()
 	args := append([]string{
-		"legacy", "convert", "--json", "--to", s.store, "--keys", s.keys, "--user", "user_id", "--rename", "visits=count", "--drop", "theme",
-	}, o.flags()...)
+		"legacy", "convert", "--json", "--store", s.store, "--keys", s.keys, "--user", "user_id", "--rename", "visits=count", "--drop", "theme",
+	}, o.flags(t)...)
 	inProcess(t, append(args, more...)...).ok(t).json(t, &n)
 	return n
 }
@@ -226,7 +235,7 @@ func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
 			s := adopting(t, o.format(t))
 
 			var counted legacyTally
-			inProcess(t, append([]string{"legacy", "count", "--json"}, o.flags()...)...).ok(t).json(t, &counted)
+			inProcess(t, append([]string{"legacy", "count", "--json"}, o.flags(t)...)...).ok(t).json(t, &counted)
 			if counted.Live != 2 || counted.Expired != 0 || counted.Unreadable != 0 {
 				t.Errorf("count: %+v", counted)
 			}
@@ -343,7 +352,7 @@ func TestKeysOfOthersInRedisAreNoSessions(t *testing.T) {
 		}
 	}
 	var counted legacyTally
-	inProcess(t, append([]string{"legacy", "count", "--json"}, o.flags()...)...).ok(t).json(t, &counted)
+	inProcess(t, append([]string{"legacy", "count", "--json"}, o.flags(t)...)...).ok(t).json(t, &counted)
 	if counted.Live != 1 || counted.Unreadable != 0 {
 		t.Errorf("%+v", counted)
 	}
@@ -361,7 +370,7 @@ func TestWhatHasExpiredOrIsBrokenIsCountedAndNotConverted(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "deadbeef.cache"), []byte("no pickle"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := inProcess(t, append([]string{"legacy", "count"}, o.flags()...)...).ok(t)
+	r := inProcess(t, append([]string{"legacy", "count"}, o.flags(t)...)...).ok(t)
 	for _, want := range []string{"live", "1", "expired, and still stored", "unreadable", "decode_error"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("%q is not in\n%s", want, r.stdout)
@@ -442,7 +451,7 @@ func TestConvertingGoesOnAfterAnInterruption(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	var out, messages bytes.Buffer
-	args := append([]string{"legacy", "convert", "--to", s.store, "--keys", s.keys}, o.flags()...)
+	args := append([]string{"legacy", "convert", "--store", s.store, "--keys", s.keys}, o.flags(t)...)
 	if status := run(ctx, args, terminal{in: strings.NewReader(""), out: &out, messages: &messages}); status != exitFailed {
 		t.Fatalf("status %d: %s", status, messages.String())
 	}
@@ -460,24 +469,24 @@ func TestWhatCannotBeListedIsSaid(t *testing.T) {
 		{"webapp2-memcache", `{"secret": "x"}`, "memcached://localhost", "memcached cannot list"},
 		{"beaker-session", `{"options": {"type": "ext:memcached", "secret": "x"}}`, "memcached://localhost", "memcached cannot list"},
 		{"diy-memcache", `{"names": ["a"]}`, "memcached://localhost", "memcached cannot list"},
-		{"beaker-session", `{"options": {"type": "file", "secret": "x"}}`, "redis://localhost", "are not in a redis: store"},
+		{"beaker-session", `{"options": {"type": "file", "secret": "x"}}`, "redis://localhost", "--from"},
 		{"gaeutilities", `{}`, "datastore://p", "--app"},
 	} {
 		t.Setenv(emulatorHost, "127.0.0.1:1")
-		inProcess(t, "legacy", "count", "--system", c.system, "--config", c.config, "--from", c.from).refused(t, exitUsage, c.says)
+		inProcess(t, "legacy", "count", "--system", c.system, "--config", configFile(t, c.config), "--from", c.from).refused(t, exitUsage, c.says)
 	}
 	keys := newService(t, sojourn.Config{})
 	folder := "file:" + t.TempDir()
-	inProcess(t, "legacy", "convert", "--system", "beaker-session", "--config", `{"options": {"type": "file", "secret": "x"}}`,
-		"--from", folder, "--to", keys.store, "--keys", keys.keys).refused(t, exitUsage, "--until is missing")
+	inProcess(t, "legacy", "convert", "--system", "beaker-session", "--config", configFile(t, `{"options": {"type": "file", "secret": "x"}}`),
+		"--from", folder, "--store", keys.store, "--keys", keys.keys).refused(t, exitUsage, "--until is missing")
 	db := filepath.Join(t.TempDir(), "scs.db")
 	if err := os.WriteFile(db, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	inProcess(t, "legacy", "convert", "--system", "scs", "--config", `{"hash_token": true}`,
-		"--from", "sqlite:"+db, "--to", keys.store, "--keys", keys.keys).refused(t, exitUsage, "does not know the tokens")
-	inProcess(t, "legacy", "count", "--system", "scs", "--config", `{}`, "--from", "sqlite:/nowhere/at/all.db").refused(t, exitFailed, "no such file")
-	inProcess(t, "legacy", "count", "--system", "scs", "--config", `{}`, "--from", "postgres://u:hunter2@127.0.0.1:1/x").refused(t, exitFailed, "does not answer")
+	inProcess(t, "legacy", "convert", "--system", "scs", "--config", configFile(t, `{"hash_token": true}`),
+		"--from", "sqlite:"+db, "--store", keys.store, "--keys", keys.keys).refused(t, exitUsage, "does not know the tokens")
+	inProcess(t, "legacy", "count", "--system", "scs", "--config", configFile(t, `{}`), "--from", "sqlite:/nowhere/at/all.db").refused(t, exitFailed, "no such file")
+	inProcess(t, "legacy", "count", "--system", "scs", "--config", configFile(t, `{}`), "--from", "postgres://u:hunter2@127.0.0.1:1/x").refused(t, exitFailed, "does not answer")
 }
 
 func TestInspectKnowsTheGoLibraries(t *testing.T) {
@@ -486,13 +495,13 @@ func TestInspectKnowsTheGoLibraries(t *testing.T) {
 	header := o.visitor(t, "ada", time.Now())
 	var found map[string]any
 	c := call{stdin: header.Get("Cookie")}
-	c.run(t, "legacy", "inspect", "--json", "--system", systemGorilla, "--config", o.config).ok(t).json(t, &found)
+	c.run(t, "legacy", "inspect", "--json", "--system", systemGorilla, "--config", configFile(t, o.config)).ok(t).json(t, &found)
 	if values, _ := found["values"].([]any); found["verdict"] != verdictValid || len(values) != 3 {
 		t.Errorf("%+v", found)
 	}
 	found = nil
 	c.stdin = "session=" + strings.Repeat("a", 43)
-	c.run(t, "legacy", "inspect", "--json", "--system", systemSCS, "--config", `{}`).ok(t).json(t, &found)
+	c.run(t, "legacy", "inspect", "--json", "--system", systemSCS, "--config", configFile(t, `{}`)).ok(t).json(t, &found)
 	if found["verdict"] != verdictElsewhere {
 		t.Errorf("%+v", found)
 	}

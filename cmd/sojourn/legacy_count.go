@@ -25,7 +25,7 @@ Examples:
 
     sojourn legacy count --system beaker-session --config beaker.json --from file:/var/lib/shop/sessions
     sojourn legacy count --system webapp2-ndb --config webapp2.json --from datastore://my-project --json
-    sojourn legacy count --system scs --config '{}' --from postgres://shop@db/shop
+    sojourn legacy count --system scs --config scs.json --from postgres://shop@db/shop
 `
 }
 
@@ -71,7 +71,7 @@ func (c *legacyCount) Run(ctx context.Context, term terminal) (err error) {
 	}
 	shown.done()
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		return fmt.Errorf("after %s: %w", counted(n.Live+n.Expired+n.Unreadable, "session"), ctx.Err())
 	}
 	if c.JSON {
 		return printJSON(term.out, n)

@@ -122,7 +122,7 @@ func (f *legacyFlags) open(ctx context.Context) (*source, error) {
 	case scheme == "datastore" && (kind == "webapp2-ndb" || kind == "gae-sessions" || kind == "gaeutilities" || kind == "beaker google"):
 		err = f.openDatastore(ctx, s, kind, l, &on)
 	default:
-		return nil, usagef("--from: %s sessions are not in a %s: store", kind, scheme)
+		return nil, usagef("--from: %s sessions are not in a store of that kind, or its URL does not begin with file:, sqlite:, postgres:, redis: or datastore:", kind)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--from: %w", err)
@@ -207,7 +207,7 @@ func (s *source) openSQL(ctx context.Context, text, kind string, l layout, on *b
 	driver, dialect, name := "pgx", sqldb.Postgres, text
 	if path, ok := strings.CutPrefix(text, "sqlite:"); ok {
 		if _, err := os.Stat(path); err != nil {
-			return err
+			return fileError("the database", err)
 		}
 		driver, dialect, name = "sqlite", sqldb.SQLite, path
 	}

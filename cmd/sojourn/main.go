@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,9 +20,9 @@ import (
 
 // Exit statuses, part of the command's interface.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitOK     = 0 // what was asked for has happened
+	exitFailed = 1 // it has not, or there was nothing to do it to
+	exitUsage  = 2 // the command line is wrong, and nothing was done
 )
 
 // commandLine is everything that can be asked for.
@@ -35,17 +36,25 @@ type commandLine struct {
 	Sweep    sweep          `cmd:"" help:"Remove sessions that have been over for a while."`
 	Migrate  migrate        `cmd:"" help:"Bring a store's schema up to date."`
 	User     userCommands   `cmd:"" help:"List, export, revoke or erase the sessions of a user."`
+	End      end            `cmd:"" help:"End one session: log its browser out."`
 	Restored restored       `cmd:"" help:"After a backup was restored: end all logged-in sessions, because it has undone logouts."`
 	Copy     copyStores     `cmd:"" help:"Copy live sessions to another store while a service uses them."`
 	Legacy   legacyCommands `cmd:"" help:"Look at sessions of other libraries."`
 	Version  version        `cmd:"" help:"Print the version."`
+	Help     help           `cmd:"" help:"Print this, or the help of a command: sojourn help user revoke."`
 }
+
+// help is for the list of commands: run turns "help COMMAND" into
+// "COMMAND --help".
+type help struct{}
 
 const description = `sojourn looks after the sessions that Go services keep with Sojourn.
 
-Stores are named by URL, such as sqlite:data/sessions.db, with --store or in the environment variable SOJOURN_STORE. A database may be looked at while a service is using it. Keys come from the file given with --keys, or from the environment variable SOJOURN_KEYS, which holds the keys themselves.
+The store is named by its URL, such as sqlite:data/sessions.db, with --store or in the environment variable SOJOURN_STORE. A database may be looked at while a service is using it. Keys come from the file given with --keys, or from the environment variable SOJOURN_KEYS, which holds the keys themselves.
 
-Exit status: 0 when all went well, 1 when something failed or was not found, 2 for a mistake on the command line. Flags may be written with one dash or two.`
+Exit status: 0 when what was asked for has happened, 1 when it has not, or when nothing was found to do it to, 2 for a mistake on the command line. Flags may be written with one dash or two.
+
+Secrets are read from files, standard input or the environment. No argument is repeated in an error where it may be one.`
 
 // usageError is a mistake on the command line that the parser cannot see.
 type usageError struct{ error }
@@ -64,7 +73,9 @@ type terminal struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt kills, should the first one not be enough
+	// A closed pipe is an error of the write then, and stores are closed as usual.
+	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(ctx, os.Args[1:], terminal{
 		in: os.Stdin, out: os.Stdout, messages: os.Stderr,
 		typing:   isatty.IsTerminal(os.Stdin.Fd()),
@@ -73,6 +84,35 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, term terminal) int {
+	out := &output{Writer: term.out}
+	term.out = out
+	term.messages = &discreet{term.messages, secretsIn(append(slices.Clone(args), os.Getenv(storeVariable)))}
+	err, help := perform(ctx, args, term)
+	if out.err != nil { // whatever else has come of it
+		err = fmt.Errorf("standard output: %w", out.err)
+	}
+	text := ""
+	if err != nil {
+		text = strings.ReplaceAll(err.Error(), "\n", "; ") // several errors, one line
+	}
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(term.messages, "sojourn: %s (see %s)\n", text, help)
+		return exitUsage
+	case errors.Is(out.err, syscall.EPIPE): // whoever reads has seen enough
+	case ctx.Err() != nil:
+		fmt.Fprintf(term.messages, "sojourn: interrupted: %s\n", text)
+	default:
+		fmt.Fprintf(term.messages, "sojourn: %s\n", text)
+	}
+	return exitFailed
+}
+
+// perform does what the arguments ask for. It also returns how to get help for
+// the command, as far as it is known.
+func perform(ctx context.Context, args []string, term terminal) (err error, help string) {
 	var cli commandLine
 	helped := false
 	parser, err := kong.New(&cli,
@@ -87,43 +127,28 @@ func run(ctx context.Context, args []string, term terminal) int {
 	if err != nil {
 		panic(err) // the command line's own description is wrong
 	}
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	command, err := parser.Parse(doubleDashes(args))
+	args = doubleDashes(args)
+	command, err := parser.Parse(args)
 	if helped {
-		return exitOK
+		return nil, ""
 	}
-	if err != nil {
-		var where *kong.ParseError
-		if errors.As(err, &where) {
-			command = where.Context
-		}
-		return complain(term, usageError{err}, helpFor(command))
-	}
-	return complain(term, command.Run(), helpFor(command))
-}
-
-// helpFor says how to get help for the command, as far as it is known.
-func helpFor(command *kong.Context) string {
-	if command == nil || command.Selected() == nil {
-		return "sojourn --help"
-	}
-	return command.Selected().FullPath() + " --help"
-}
-
-// complain prints an error, if there is one, and returns the exit status.
-func complain(term terminal, err error, help string) int {
+	help = "sojourn --help"
 	if err == nil {
-		return exitOK
+		return command.Run(), command.Selected().FullPath() + " --help"
 	}
-	text := strings.ReplaceAll(err.Error(), "\n", "; ") // several errors, one line
-	if errors.As(err, new(usageError)) {
-		fmt.Fprintf(term.messages, "sojourn: %s (see %s)\n", text, help)
-		return exitUsage
+	node := parser.Model.Node
+	var where *kong.ParseError
+	if errors.As(err, &where) && where.Context != nil && where.Context.Selected() != nil {
+		node = where.Context.Selected()
+		help = node.FullPath() + " --help"
 	}
-	fmt.Fprintf(term.messages, "sojourn: %s\n", text)
-	return exitFailed
+	return usageError{misuse(err, node, args)}, help
 }
 
 // doubleDashes lets -flag stand for --flag, as in Go's own tools. Nothing has a

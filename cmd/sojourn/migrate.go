@@ -10,9 +10,8 @@ import (
 
 type migrate struct {
 	storeFlag
-	URL   string `arg:"" optional:"" help:"URL of the store, instead of --store."`
-	Check bool   `help:"Change nothing; the exit status is 1 if there is something to do."`
-	JSON  bool   `name:"json" help:"Print JSON."`
+	Check bool `help:"Change nothing; the exit status is 1 if there is something to do."`
+	JSON  bool `name:"json" help:"Print JSON."`
 }
 
 func (migrate) Help() string {
@@ -20,7 +19,7 @@ func (migrate) Help() string {
 
 Examples:
 
-    sojourn migrate postgres://owner@db/app
+    sojourn migrate --store postgres://owner@db/app
     sojourn migrate --check --store sqlite:data/sessions.db
 `
 }
@@ -34,13 +33,10 @@ type schemaJSON struct {
 }
 
 func (c *migrate) Run(ctx context.Context, term terminal) error {
-	if c.URL == "" {
-		c.URL = c.Store
+	if err := c.named(); err != nil {
+		return err
 	}
-	if c.URL == "" {
-		return usagef("which store? Give its URL, such as sojourn migrate sqlite:data/sessions.db, or in the environment variable SOJOURN_STORE")
-	}
-	before, newest, err := open.Schema(ctx, c.URL)
+	before, newest, err := open.Schema(ctx, c.Store)
 	if errors.Is(err, errors.ErrUnsupported) {
 		if c.JSON {
 			return printJSON(term.out, schemaJSON{})
@@ -49,7 +45,7 @@ func (c *migrate) Run(ctx context.Context, term terminal) error {
 		return err
 	}
 	if err != nil {
-		return storeError("migrate", err)
+		return storeError("--store", err)
 	}
 	if before > newest {
 		return fmt.Errorf("the schema has version %d, and this program knows up to %d: use a newer one", before, newest)
@@ -57,15 +53,15 @@ func (c *migrate) Run(ctx context.Context, term terminal) error {
 	result := schemaJSON{Schema: true, Before: before, After: before, Newest: newest}
 	if !c.Check && before < newest {
 		// Opening the store is what migrates it.
-		_, closer, err := open.Store(ctx, c.URL)
+		_, closer, err := open.Store(ctx, c.Store)
 		if err != nil {
-			return storeError("migrate", err)
+			return storeError("--store", err)
 		}
 		if err := closer.Close(); err != nil {
 			return err
 		}
-		if result.After, _, err = open.Schema(ctx, c.URL); err != nil {
-			return storeError("migrate", err)
+		if result.After, _, err = open.Schema(ctx, c.Store); err != nil {
+			return storeError("--store", err)
 		}
 	}
 	if c.JSON {

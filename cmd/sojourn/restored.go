@@ -12,7 +12,6 @@ import (
 
 type restored struct {
 	storeFlag
-	URL    string    `arg:"" optional:"" name:"store-url" help:"URL of the store, instead of --store."`
 	Before time.Time `placeholder:"TIME" help:"Only sessions that began before this time, such as 2026-11-20T15:00:00Z: the time of the restore, if the service has been running since."`
 	DryRun bool      `help:"Say how many sessions would end, and do nothing."`
 	JSON   bool      `name:"json" help:"Print JSON."`
@@ -21,12 +20,12 @@ type restored struct {
 func (restored) Help() string {
 	return `Ends all logged-in sessions of a store, to be run after a backup of it was restored. A backup knows nothing of the logouts and revocations after it was made: restored, it brings those sessions back, and with them whoever has copied a cookie. So everybody logs in again. Anonymous visitors keep their sessions.
 
-Run it before the service is started on the restored store, or, if it runs already, with the time of the restore as --before. It can be run again; interrupted, it keeps what it has done.
+Run it before the service is started on the restored store, or, if it runs already, with the time of the restore as --before. It can be run again; interrupted, it keeps what it has done. The exit status is 1 if there was no session to end.
 
 Examples:
 
-    sojourn restored sqlite:data/sessions.db
-    sojourn restored postgres://app@db/app --before 2026-11-20T15:00:00Z --dry-run
+    sojourn restored --store sqlite:data/sessions.db
+    sojourn restored --store postgres://app@db/app --before 2026-11-20T15:00:00Z --dry-run
 `
 }
 
@@ -34,9 +33,6 @@ Examples:
 const endAtOnce = 16
 
 func (c *restored) Run(ctx context.Context, term terminal) (err error) {
-	if c.URL != "" {
-		c.Store = c.URL
-	}
 	db, closeStore, err := c.open(ctx)
 	if err != nil {
 		return err
@@ -48,7 +44,11 @@ func (c *restored) Run(ctx context.Context, term terminal) (err error) {
 	}
 
 	now := time.Now()
-	p := newProgress(term, "sessions ended")
+	verb := "ended"
+	if c.DryRun {
+		verb = "to end"
+	}
+	p := newProgress(term, "session", verb)
 	var mu sync.Mutex
 	var busy sync.WaitGroup
 	var failed error
@@ -96,7 +96,13 @@ func (c *restored) Run(ctx context.Context, term terminal) (err error) {
 	busy.Wait()
 	p.done()
 	if err = errors.Join(err, failed); err != nil {
-		return fmt.Errorf("after %d sessions: %w (run the same command again to go on)", count, err)
+		return fmt.Errorf("after %s: %w (run the same command again to go on)", counted(count, "session"), err)
+	}
+	if count == 0 {
+		if !c.Before.IsZero() {
+			return errors.New("no session to end: nobody who is logged in has a session that began before that time")
+		}
+		return errors.New("no session to end: nobody is logged in in this store")
 	}
 	return ending{term, c.JSON, c.DryRun}.print(count)
 }

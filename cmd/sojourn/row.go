@@ -19,6 +19,7 @@ type row struct {
 	State    string    `json:"state"` // live, expired or ended
 	Version  uint64    `json:"version"`
 	LoggedIn bool      `json:"logged_in"`
+	User     *string   `json:"user"` // "" = nobody; null = not known, because no keys were given or they do not open it
 	Created  timestamp `json:"created"`
 	Seen     timestamp `json:"last_seen"`
 	Deadline timestamp `json:"deadline"` // when it is over if it is not used; for a tombstone, until when it is kept

@@ -14,7 +14,7 @@ type stats struct {
 }
 
 func (stats) Help() string {
-	return `Counts a store's sessions: live ones, how many of them are logged in, expired ones that were not swept yet, and the marks of ended ones; and the bytes that they take.
+	return `Counts a store's sessions: live ones, how many of them are logged in, expired ones that were not swept yet, and the tombstones of ended ones; and the bytes that they take.
 
 Examples:
 
@@ -54,7 +54,7 @@ func count(ctx context.Context, s store.Store, term terminal) (store.Counts, err
 	if err != nil {
 		return store.Counts{}, err
 	}
-	p := newProgress(term, "records counted")
+	p := newProgress(term, "record", "counted")
 	defer p.done()
 	var c store.Counts
 	now := time.Now()

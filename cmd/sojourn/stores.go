@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/open"
@@ -17,16 +18,32 @@ import (
 	_ "github.com/sojourn-go/sojourn/store/sqlite"
 )
 
+// storeVariable is the environment variable with the URL of the store.
+const storeVariable = "SOJOURN_STORE"
+
 // storeFlag is the flag of commands that need a store.
 type storeFlag struct {
 	Store string `placeholder:"URL" env:"SOJOURN_STORE" help:"The store, such as sqlite:data/sessions.db."`
 }
 
+// named refuses a command line that names no store.
+func (f *storeFlag) named() error {
+	if f.Store == "" {
+		return usagef("which store? Give its URL with --store, such as --store sqlite:data/sessions.db, or in the environment variable %s", storeVariable)
+	}
+	return nil
+}
+
+// openTime bounds the opening of a store.
+const openTime = 30 * time.Second
+
 // open opens the store, which must exist.
 func (f *storeFlag) open(ctx context.Context) (store.Store, func() error, error) {
-	if f.Store == "" {
-		return nil, nil, usagef("which store? Give its URL with --store, such as --store sqlite:data/sessions.db, or in the environment variable SOJOURN_STORE")
+	if err := f.named(); err != nil {
+		return nil, nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
 	s, closer, err := open.Existing(ctx, f.Store)
 	if err != nil {
 		return nil, nil, storeError("--store", err)
@@ -49,15 +66,24 @@ func storeError(given string, err error) error {
 
 // load returns one record by its handle.
 func load(ctx context.Context, s store.Store, handle string) (store.Record, error) {
-	id, err := store.ParseID(handle)
+	id, err := parseHandle(handle)
 	if err != nil {
-		return store.Record{}, usagef("%.40q is not a handle: those have 26 lower-case letters and digits; sojourn ls lists them", handle)
+		return store.Record{}, err
 	}
 	rec, err := s.Load(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return rec, fmt.Errorf("%w with the handle %s: it may have ended a while ago, or still live in the visitor's cookie", err, handle)
 	}
 	return rec, err
+}
+
+// parseHandle does not repeat what is no handle: it may be a cookie.
+func parseHandle(text string) (store.ID, error) {
+	id, err := store.ParseID(text)
+	if err != nil {
+		return id, usagef("that is not a handle, which has 26 lower-case letters and digits; sojourn ls lists them. (A cookie is no argument: sojourn inspect reads it from standard input or a file)")
+	}
+	return id, nil
 }
 
 // pageSize is how many records are asked for at once.

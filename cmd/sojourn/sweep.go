@@ -16,7 +16,7 @@ type sweep struct {
 }
 
 func (sweep) Help() string {
-	return `Removes sessions and tombstones that have been over for a while, in small batches, so that a service on the same store is not held up. A service sweeps by itself; this is for cron where nothing is saved for a long time. Interrupted, it keeps what it has done.
+	return `Removes sessions and tombstones that have been over for a while, in small batches, so that a service on the same store is not held up. A service sweeps by itself; this is for cron where nothing is saved for a long time. Interrupted, it keeps what it has done. The exit status is 0 if there is nothing (more) to remove.
 
 Examples:
 
@@ -42,17 +42,17 @@ func (c *sweep) Run(ctx context.Context, term terminal) (err error) {
 	if !ok {
 		fmt.Fprintln(term.messages, "this kind of store removes old sessions by itself")
 	} else if removed, err = c.all(ctx, sweeper, term); err != nil {
-		return fmt.Errorf("after %d records: %w", removed, err)
+		return fmt.Errorf("after %s: %w", counted(removed, "record"), err)
 	}
 	if c.JSON {
 		return printJSON(term.out, map[string]int{"removed": removed})
 	}
-	_, err = fmt.Fprintf(term.out, "removed %d records\n", removed)
+	_, err = fmt.Fprintln(term.out, "removed", counted(removed, "record"))
 	return err
 }
 
 func (c *sweep) all(ctx context.Context, sweeper store.Sweeper, term terminal) (removed int, err error) {
-	p := newProgress(term, "records removed")
+	p := newProgress(term, "record", "removed")
 	defer p.done()
 	for {
 		n, err := sweeper.Sweep(ctx, c.Age, sweepBatch)
@@ -67,20 +67,21 @@ func (c *sweep) all(ctx context.Context, sweeper store.Sweeper, term terminal) (
 // progress counts on a line of its own while somebody watches.
 type progress struct {
 	term  terminal
-	what  string
+	thing string // one of what is counted
+	verb  string // what is done with it
 	count int
 	shown time.Time
 }
 
-func newProgress(term terminal, what string) *progress {
-	return &progress{term: term, what: what, shown: time.Now()}
+func newProgress(term terminal, thing, verb string) *progress {
+	return &progress{term: term, thing: thing, verb: verb, shown: time.Now()}
 }
 
 func (p *progress) add(n int) {
 	p.count += n
 	if now := time.Now(); p.term.watching && now.Sub(p.shown) > time.Second/5 {
 		p.shown = now
-		fmt.Fprintf(p.term.messages, "\r%d %s ", p.count, p.what)
+		fmt.Fprintf(p.term.messages, "\r%s %s ", counted(p.count, p.thing), p.verb)
 	}
 }
 

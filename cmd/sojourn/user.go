@@ -1,15 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/store"
 )
 
 // userCommands are about the sessions of one user.
@@ -20,23 +22,26 @@ type userCommands struct {
 	Erase  userErase  `cmd:"" help:"End a user's sessions and remove all values in them."`
 }
 
-// userArgs say whose sessions are meant, and where they are.
-type userArgs struct {
-	User string `arg:"" help:"The user, as given to Session.Login."`
-	URL  string `arg:"" optional:"" name:"store-url" help:"URL of the store, instead of --store."`
+// managed are the flags of commands that do what a service's manager does.
+type managed struct {
 	storeFlag
 	keysFlags
 }
 
-// with calls f with a manager of the service's sessions.
-func (a *userArgs) with(ctx context.Context, term terminal, f func(*sojourn.Manager) error) (err error) {
-	if a.User == "" {
-		return usagef("which user? An empty name is nobody's")
+// site is a service's sessions, as the command gets at them.
+type site struct {
+	*sojourn.Manager
+	store store.Store
+	unsealer
+	now time.Time
+}
+
+// with calls f with the service's sessions.
+func (a *managed) with(ctx context.Context, term terminal, f func(*site) error) (err error) {
+	if err := a.named(); err != nil {
+		return err
 	}
-	if a.URL != "" {
-		a.Store = a.URL
-	}
-	keys, err := a.keyRing(term)
+	ring, keys, err := a.rings(term)
 	if err != nil {
 		return err
 	}
@@ -45,31 +50,110 @@ func (a *userArgs) with(ctx context.Context, term terminal, f func(*sojourn.Mana
 		return err
 	}
 	defer func() { err = errors.Join(err, closeStore()) }()
-	sessions, err := sojourn.New(sojourn.Config{Name: a.Name, Keys: keys, Store: db, Timeout: openTime})
+	sessions, err := sojourn.New(sojourn.Config{
+		Name: a.Name, Keys: keys, Store: db, Timeout: openTime,
+		Logger: slog.New(slog.DiscardHandler), // the command says itself what is wrong
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, sessions.Close()) }()
-	err = f(sessions)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return errors.New("this kind of store has no index by user")
+	return f(&site{sessions, db, unsealer{ring, a.Name}, time.Now()})
+}
+
+// userArgs say whose sessions are meant, and where they are.
+type userArgs struct {
+	User string `arg:"" help:"The user, as given to Session.Login."`
+	managed
+}
+
+// listing is what a store has of a user.
+type listing struct {
+	*site
+	user string
+	all  []store.Record     // none is a tombstone
+	live []store.Record     // of them
+	shut map[store.ID]error // why some do not open
+}
+
+// with calls f with the sessions of the user.
+func (a *userArgs) with(ctx context.Context, term terminal, f func(*listing) error) error {
+	if a.User == "" {
+		return usagef("which user? An empty name is nobody's")
 	}
-	return err
+	return a.managed.with(ctx, term, func(s *site) error {
+		l, err := s.list(ctx, a.User)
+		if err != nil {
+			return err
+		}
+		return f(l)
+	})
+}
+
+// list lists a user's sessions.
+func (s *site) list(ctx context.Context, user string) (*listing, error) {
+	recs, err := byUser(ctx, s.store, s.unsealer, user)
+	if err != nil {
+		return nil, err
+	}
+	l := &listing{site: s, user: user, shut: map[store.ID]error{}}
+	for _, rec := range recs {
+		if rec.IsEnd() {
+			continue
+		}
+		l.all = append(l.all, rec)
+		if !rec.Expired(s.now) {
+			l.live = append(l.live, rec)
+		}
+		if _, _, err := s.unsealer.open(&rec); err != nil {
+			l.shut[rec.ID] = explain(err, s.name, keyID(rec.Data))
+		}
+	}
+	return l, nil
+}
+
+// byUser asks a store's index for a user's records.
+func byUser(ctx context.Context, s store.Store, u unsealer, user string) ([]store.Record, error) {
+	index, ok := s.(store.UserIndex)
+	if !ok {
+		return nil, errors.New("this kind of store has no index by user")
+	}
+	hash := u.ring.UserHash(u.name, user)
+	recs, err := index.ByUser(ctx, hash)
+	return slices.DeleteFunc(recs, func(rec store.Record) bool { return rec.User != hash }), err
+}
+
+// whole returns an error if a live session does not open: what is listed or exported is not
+// all there is.
+func (l *listing) whole() error {
+	n := 0
+	var why error
+	for _, rec := range l.live {
+		if err := l.shut[rec.ID]; err != nil {
+			n, why = n+1, err
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s of that user cannot be opened: %w", counted(n, "live session"), why)
 }
 
 // userSession is a session as user list and user export print it.
 type userSession struct {
-	Handle    string         `json:"handle"`
-	User      string         `json:"user"`
-	Created   timestamp      `json:"created"`
-	Seen      timestamp      `json:"last_seen"`
-	LoggedIn  timestamp      `json:"logged_in"`
-	Methods   []string       `json:"methods"`
-	Expires   timestamp      `json:"expires"`
-	UserAgent string         `json:"user_agent"`
-	IP        string         `json:"ip"`
-	Bytes     int            `json:"bytes"`
-	Values    map[string]any `json:"values,omitempty"` // of an export
+	Handle    string    `json:"handle"`
+	User      string    `json:"user"`
+	Created   timestamp `json:"created"`
+	Seen      timestamp `json:"last_seen"`
+	LoggedIn  timestamp `json:"logged_in"`
+	Methods   []string  `json:"methods"`
+	Expires   timestamp `json:"expires"`
+	UserAgent string    `json:"user_agent"`
+	IP        string    `json:"ip"`
+	Bytes     int       `json:"bytes"`
+	// Of an export.
+	Values  map[string]any `json:"values,omitempty"`
+	Flashes []flash        `json:"flashes,omitempty"`
 }
 
 func userSessionOf(info *sojourn.Info) userSession {
@@ -87,31 +171,30 @@ type userList struct {
 }
 
 func (userList) Help() string {
-	return `Lists a user's live sessions, the last used first.
+	return `Lists a user's live sessions, the last used first. The exit status is 1 if there is none, or if one of them cannot be opened.
 
 Examples:
 
-    sojourn user list ada --keys data/session.keys sqlite:data/sessions.db
+    sojourn user list ada --keys data/session.keys --store sqlite:data/sessions.db
     sojourn user list ada --json | jq -r '.[].handle'
 `
 }
 
 func (c *userList) Run(ctx context.Context, term terminal) error {
-	return c.with(ctx, term, func(m *sojourn.Manager) error {
-		infos, err := m.Sessions(ctx, c.User)
+	return c.with(ctx, term, func(l *listing) error {
+		infos, err := l.Sessions(ctx, c.User)
 		if err != nil {
 			return err
+		}
+		if len(l.live) == 0 {
+			return noSession(ctx, l.store, l.unsealer, c.User)
 		}
 		all := []userSession{}
 		for i := range infos {
 			all = append(all, userSessionOf(&infos[i]))
 		}
 		if c.JSON {
-			return printJSON(term.out, all)
-		}
-		if len(all) == 0 {
-			_, err := fmt.Fprintln(term.out, "no sessions")
-			return err
+			return errors.Join(printJSON(term.out, all), l.whole())
 		}
 		w := newList(term.out)
 		fmt.Fprintln(w, "HANDLE\tCREATED\tLAST SEEN\tOVER\tIP\tUSER AGENT")
@@ -119,7 +202,7 @@ func (c *userList) Run(ctx context.Context, term terminal) error {
 			// What a visitor's browser has sent is not for the terminal to act on.
 			fmt.Fprintf(w, "%s\t%v\t%v\t%v\t%s\t%s\n", s.Handle, s.Created, s.Seen, s.Expires, orDash(s.IP), orDash(s.UserAgent))
 		}
-		return w.Flush()
+		return errors.Join(w.Flush(), l.whole())
 	})
 }
 
@@ -133,33 +216,42 @@ func orDash(s string) string {
 type userExport struct{ userArgs }
 
 func (userExport) Help() string {
-	return `Prints a user's live sessions with all their values, decoded, as a JSON array: for a user who asks what is kept about them. Bytes are given in base64.
+	return `Prints a user's live sessions with all their values and flash messages, decoded, as a JSON array: for a user who asks what is kept about them. Bytes are given in base64. The exit status is 1 if there is no session, or if one cannot be opened, which is left out.
 
 The output is personal data. Keep it in a file that only you can read.
 
 Examples:
 
-    sojourn user export ada --keys data/session.keys sqlite:data/sessions.db > ada.json
+    sojourn user export ada --keys data/session.keys --store sqlite:data/sessions.db > ada.json
     sojourn user export ada --name admin-session | jq '.[].values'
 `
 }
 
 func (c *userExport) Run(ctx context.Context, term terminal) error {
-	return c.with(ctx, term, func(m *sojourn.Manager) error {
-		exports, err := m.ExportUser(ctx, c.User)
+	return c.with(ctx, term, func(l *listing) error {
+		exports, err := l.ExportUser(ctx, c.User)
 		if err != nil {
 			return err
 		}
+		if len(l.live) == 0 {
+			return noSession(ctx, l.store, l.unsealer, c.User)
+		}
 		all := []userSession{}
 		for i := range exports {
+			if id, err := store.ParseID(exports[i].Handle); err != nil || l.shut[id] != nil {
+				continue // it would look as if it had no values
+			}
 			s := userSessionOf(&exports[i].Info)
 			s.Values = map[string]any{}
 			for name, v := range exports[i].Values {
 				s.Values[name] = forJSON(v)
 			}
+			for _, f := range exports[i].Flashes {
+				s.Flashes = append(s.Flashes, flash{f.Level, &f.Text})
+			}
 			all = append(all, s)
 		}
-		return printJSON(term.out, all)
+		return errors.Join(printJSON(term.out, all), l.whole())
 	})
 }
 
@@ -171,30 +263,50 @@ type userRevoke struct {
 }
 
 func (userRevoke) Help() string {
-	return `Ends a user's live sessions on every replica: after a stolen password, say. Services with streams, or with logged-in sessions in the cookie, hear of it within a second; a service with caches in its process serves a copy for as long as their MaxStale.
+	return `Ends a user's live sessions on every replica: after a stolen password, say. Services with streams hear of it within a second; a service with caches in its process serves a copy for as long as their MaxStale.
+
+The exit status is 1, with the reason, if no session has ended: the user has none, the key file or the name is not that of these sessions, or all are kept. With --keep nothing ends unless all that is to be kept is there.
 
 Examples:
 
-    sojourn user revoke ada --keys data/session.keys sqlite:data/sessions.db
+    sojourn user revoke ada --keys data/session.keys --store sqlite:data/sessions.db
     sojourn user revoke ada --keep hviqnsuzpvktywiydtsrqst62q --dry-run
 `
 }
 
 func (c *userRevoke) Run(ctx context.Context, term terminal) error {
-	return c.with(ctx, term, func(m *sojourn.Manager) error {
-		if c.DryRun {
-			infos, err := m.Sessions(ctx, c.User)
-			if err != nil {
-				return err
+	for _, handle := range c.Keep {
+		if _, err := parseHandle(handle); err != nil {
+			return fmt.Errorf("--keep: %w", err)
+		}
+	}
+	return c.with(ctx, term, func(l *listing) error {
+		kept := func(rec store.Record) bool { return slices.Contains(c.Keep, rec.ID.String()) }
+		for _, handle := range c.Keep {
+			if len(l.live) > 0 && !slices.ContainsFunc(l.live, func(rec store.Record) bool { return rec.ID.String() == handle }) {
+				return fmt.Errorf("no session was ended: %s, which is to be kept, is no live session of that user", handle)
 			}
-			infos = slices.DeleteFunc(infos, func(i sojourn.Info) bool { return slices.Contains(c.Keep, i.Handle) })
-			return ending{term, c.JSON, c.DryRun}.print(len(infos))
 		}
-		n, err := m.RevokeUser(ctx, c.User, c.Keep...)
-		if err != nil {
-			return fmt.Errorf("after %d sessions: %w", n, err)
+		n := 0
+		for _, rec := range l.live {
+			if err := l.shut[rec.ID]; !kept(rec) && (c.DryRun || err != nil && !errors.Is(err, seal.ErrUnknownKey)) {
+				n++ // RevokeUser ends damaged ones, too, and does not count them
+			}
 		}
-		return ending{term, c.JSON, false}.print(n)
+		if !c.DryRun {
+			ended, err := l.RevokeUser(ctx, c.User, c.Keep...)
+			if n += ended; err != nil {
+				return fmt.Errorf("after %s: %w", counted(n, "session"), err)
+			}
+		}
+		switch {
+		case n > 0:
+			return ending{term, c.JSON, c.DryRun}.print(n)
+		case len(l.live) > 0:
+			return errors.New("no session to end: all are kept")
+		default:
+			return noSession(ctx, l.store, l.unsealer, c.User)
+		}
 	})
 }
 
@@ -208,39 +320,39 @@ type userErase struct {
 func (userErase) Help() string {
 	return `Ends a user's live sessions and removes all values in them from the store, for good: for a user who wants to be forgotten. What stays for about an hour are tombstones without values, named by a keyed hash. Backups, logs, and what the user's own browser keeps are for you to look after.
 
-It asks first, unless --yes says that you have thought about it.
+It asks first, unless --yes says that you have thought about it. The exit status is 1, with the reason, if there was nothing to erase.
 
 Examples:
 
-    sojourn user erase ada --keys data/session.keys sqlite:data/sessions.db
+    sojourn user erase ada --keys data/session.keys --store sqlite:data/sessions.db
     sojourn user erase ada --yes --json
 `
 }
 
 func (c *userErase) Run(ctx context.Context, term terminal) error {
-	return c.with(ctx, term, func(m *sojourn.Manager) error {
-		infos, err := m.Sessions(ctx, c.User)
-		if err != nil {
-			return err
+	return c.with(ctx, term, func(l *listing) error {
+		// Those that have expired, and were not swept yet, hold values as well.
+		if len(l.all) == 0 {
+			return noSession(ctx, l.store, l.unsealer, c.User)
 		}
 		if c.DryRun {
-			return ending{term, c.JSON, true}.print(len(infos))
+			return ending{term, c.JSON, true}.print(len(l.all))
 		}
 		if !c.Yes {
 			if !term.typing {
 				return usagef("erase cannot be undone, and nobody is at the keyboard to be asked: give --yes")
 			}
-			fmt.Fprintf(term.messages, "Erase %d sessions of %s for good? Type yes: ", len(infos), printable(c.User))
-			answer, err := bufio.NewReader(term.in).ReadString('\n')
+			fmt.Fprintf(term.messages, "Erase %s of %s for good? Type yes: ", counted(len(l.all), "session"), printable(c.User))
+			answer, err := readLine(ctx, term.in)
 			if err != nil || strings.TrimSpace(answer) != "yes" {
 				return errors.New("nothing was erased")
 			}
 		}
-		n, err := m.EraseUser(ctx, c.User)
+		n, err := l.EraseUser(ctx, c.User)
 		if err != nil {
-			return fmt.Errorf("after %d sessions: %w", n, err)
+			return fmt.Errorf("after %s: %w", counted(n, "session"), err)
 		}
-		return ending{term, c.JSON, false}.print(n)
+		return ending{term, c.JSON, false}.print(max(n, len(l.all)))
 	})
 }
 
@@ -257,11 +369,11 @@ func (e ending) print(n int) error {
 			DryRun bool `json:"dry_run"`
 		}{n, e.dry})
 	}
-	text := "ended %d sessions\n"
+	did := "ended"
 	if e.dry {
-		text = "would end %d sessions\n"
+		did = "would end"
 	}
-	_, err := fmt.Fprintf(e.term.out, text, n)
+	_, err := fmt.Fprintln(e.term.out, did, counted(n, "session"))
 	return err
 }
 

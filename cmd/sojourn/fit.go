@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/seal"
+	records "github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
+)
+
+// unsealer opens the records of the sessions of one name.
+type unsealer struct {
+	ring *seal.Ring
+	name string
+}
+
+// open opens a record that is no tombstone. All its values are whole if it
+// returns no error.
+func (u unsealer) open(rec *store.Record) (inside record.Record, stale bool, err error) {
+	inside, stale, err = records.OpenRecord(u.ring, rec.Data, wire.BindRecord(wire.Bind(u.name), rec), func(error) {})
+	if err == nil && !inside.Whole() {
+		err = seal.ErrOpen
+	}
+	return inside, stale, err
+}
+
+// fit is how the keys and the name that a command was given go together with the
+// sessions of a store. A wrong key file finds no user, and without this it could
+// not be told from a user who has no session.
+type fit struct {
+	unsealer
+	seen       int             // records with something sealed in them
+	opened     int             // of them
+	indexed    int             // logged-in ones of those that the index key finds
+	misindexed int             // and that another index key was used for
+	lacking    map[string]bool // ids of keys that are not among the keys
+	refused    store.Record    // one that the keys are there for, and that did not open
+}
+
+func newFit(u unsealer) *fit { return &fit{unsealer: u, lacking: map[string]bool{}} }
+
+// add looks at a record. It returns the user's name, and whether the record
+// opened.
+func (f *fit) add(rec *store.Record) (user string, ok bool) {
+	if rec.IsEnd() || len(rec.Data) == 0 {
+		return "", false
+	}
+	f.seen++
+	inside, _, err := f.open(rec)
+	switch {
+	case errors.Is(err, seal.ErrUnknownKey):
+		f.lacking[keyID(rec.Data)] = true
+		return "", false
+	case err != nil:
+		f.refused = *rec
+		return "", false
+	}
+	f.opened++
+	user = inside.Header.User
+	switch {
+	case user == "":
+	case f.ring.UserHash(f.name, user) == rec.User:
+		f.indexed++
+	default:
+		f.misindexed++
+	}
+	return user, true
+}
+
+// walk looks at records until one proves that keys, name and index key are right.
+func (f *fit) walk(recs iter.Seq2[store.Record, error]) error {
+	for rec, err := range recs {
+		if err != nil {
+			return err
+		}
+		if f.add(&rec); f.indexed > 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// errOtherName says that the name is wrong. Records that are all damaged look the same.
+var errOtherName = errors.New("no session in this store belongs to the name that --name gives, or its default, session")
+
+// mismatch returns what is wrong with the keys or the name, or nil.
+func (f *fit) mismatch() error {
+	switch {
+	case f.indexed > 0 || f.seen == 0:
+		return nil
+	case f.misindexed > 0:
+		return fmt.Errorf("the keys have another index key than the sessions in this store were made with (%s looked at): users' sessions cannot be found with it", counted(f.misindexed, "session"))
+	case f.opened > 0:
+		return nil // anonymous ones; they say nothing about the index key
+	case f.refused.Data != nil:
+		return fmt.Errorf("%w (%s looked at)%s", errOtherName, counted(f.seen, "session"), f.names())
+	default:
+		return fmt.Errorf("the keys open no session in this store (%s looked at): not among them is the sealing %s",
+			counted(f.seen, "session"), keyNames(slices.Sorted(maps.Keys(f.lacking))))
+	}
+}
+
+// usualNames are tried where no session has the name that was given. The store
+// does not hold names.
+var usualNames = []string{"session", "sessions", "sid", "admin", "admin-session", "staff", "support", "shop", "app", "api", "user", "web"}
+
+// names says which of the usual names fits.
+func (f *fit) names() string {
+	for _, name := range usualNames {
+		if _, _, err := (unsealer{f.ring, name}).open(&f.refused); err == nil {
+			return fmt.Sprintf("; a name that fits is %q", name)
+		}
+	}
+	return "; it is the service's Config.Name"
+}
+
+// checkFit returns what is wrong with the keys or the name for that store, or
+// nil, which may also mean that there is nothing to check them against.
+func checkFit(ctx context.Context, s store.Store, u unsealer) error {
+	recs, err := scan(ctx, s)
+	if err != nil {
+		return nil // such a store cannot be looked through
+	}
+	f := newFit(u)
+	if err := f.walk(recs); err != nil {
+		return fmt.Errorf("checking the keys against the store: %w", err)
+	}
+	return f.mismatch()
+}
+
+// noSession is why nothing was found of a user.
+func noSession(ctx context.Context, s store.Store, u unsealer, user string) error {
+	if err := checkFit(ctx, s, u); err != nil {
+		return err
+	}
+	index, ok := s.(store.UserIndex)
+	for _, other := range []string{strings.TrimSpace(user), strings.ToLower(user), strings.ToUpper(user), capitalized(user)} {
+		if !ok || other == user || other == "" {
+			continue
+		}
+		recs, err := index.ByUser(ctx, u.ring.UserHash(u.name, other))
+		if err == nil && slices.ContainsFunc(recs, func(rec store.Record) bool { return !rec.IsEnd() }) {
+			return fmt.Errorf("no live session of that user; there is one of %s: upper and lower case and spaces count", printable(other))
+		}
+	}
+	return errors.New("no live session of that user")
+}
+
+func capitalized(s string) string {
+	_, n := utf8.DecodeRuneInString(s)
+	return strings.ToUpper(s[:n]) + strings.ToLower(s[n:])
+}
+
+// counted is a number of things.
+func counted[N int | int64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
