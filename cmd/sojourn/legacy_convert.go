@@ -44,7 +44,7 @@ func (legacyConvert) Help() string {
 
 There is no Adopt.Map here: values keep their names, or those that --rename gives them, as Session.Set would keep them; a typed key of that name and a fitting type reads them. Names that a session of Sojourn cannot have (empty, too long, or with an underscore at the front, such as webapp2's flash messages) are left out, and counted. Where that is not enough, adopt visitor by visitor, or convert in a program of your own: open each session with a Manager that has your Map.
 
-A converted session ends when the old one would have, unless its visitor comes before. Run again, it goes on with what is not converted yet: whatever has been is left as it is, however often it has changed since, and what has ended stays so.
+A converted session ends when the old one would have, unless its visitor comes before. Run again, it goes on with what is not converted yet: whatever has been is left as it is, however often it has changed since, and what has ended stays so. The exit status is 1 if sessions are unreadable or refused, unless they are empty, and if there was none.
 
 Examples:
 
@@ -300,7 +300,7 @@ func (w *conversion) result() converted {
 
 func (c *legacyConvert) report(term terminal, n converted) error {
 	if c.JSON {
-		return printJSON(term.out, n)
+		return errors.Join(printJSON(term.out, n), n.incomplete())
 	}
 	did := "converted"
 	if n.DryRun {
@@ -318,7 +318,20 @@ func (c *legacyConvert) report(term terminal, n converted) error {
 		list.line("  "+why, n.Reasons[why])
 	}
 	list.line("values left out for their names", n.LeftOut)
-	return list.Flush()
+	return errors.Join(list.Flush(), n.incomplete())
+}
+
+// incomplete returns an error if a session was left behind.
+func (n *converted) incomplete() error {
+	left := n.Unreadable + n.Refused - int64(n.Reasons["empty"]) // of which nothing would have come over
+	switch {
+	case n.Read == 0:
+		return errors.New("there was no session to convert in the store that --from names")
+	case left > 0:
+		return fmt.Errorf("%s could not be converted: the reasons are counted", counted(left, "session"))
+	default:
+		return nil
+	}
 }
 
 // fate is what becomes of one session, and of which.

@@ -222,7 +222,11 @@ func (s *service) convert(t *testing.T, o *oldSite, more ...string) (n converted
 	args := append([]string{
 		"legacy", "convert", "--json", "--store", s.store, "--keys", s.keys, "--user", "user_id", "--rename", "visits=count", "--drop", "theme",
 	}, o.flags(t)...)
-	inProcess(t, append(args, more...)...).ok(t).json(t, &n)
+	r := inProcess(t, append(args, more...)...)
+	r.json(t, &n)
+	if left := n.Read == 0 || n.Unreadable+n.Refused > int64(n.Reasons["empty"]); left != (r.status == exitFailed) || left != (r.stderr != "") {
+		t.Errorf("exit status %d, %q after %+v", r.status, r.stderr, n)
+	}
 	return n
 }
 
