@@ -451,3 +451,42 @@ func waiters(t testing.TB, s *Store) (n int) {
 	must(t, s.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n))
 	return n
 }
+
+// Rows that are no records end no walk, whatever their keys are.
+func testDamagedRowsEndNoScan(t *testing.T, db database) {
+	s := opened(t, db.url, Options{})
+	want := map[store.ID]bool{}
+	for i := range 12 {
+		rec := session()
+		must(t, s.Save(t.Context(), rec, store.Base{}))
+		if i%3 == 0 {
+			want[rec.ID] = true
+			continue
+		}
+		sql(t, s, "UPDATE sojourn_sessions SET usr = 'x' WHERE id = $1", rec.ID[:])
+	}
+	for _, key := range []string{`'\x'`, `'\x00'`, `'\xff'`, `decode(repeat('8', 80), 'hex')`} {
+		sql(t, s, "INSERT INTO sojourn_sessions SELECT created, expires, ended, due, "+key+"::bytea, usr, seen, deadline, version, save_ids, data FROM sojourn_sessions LIMIT 1")
+	}
+	for limit := 1; limit < 20; limit++ {
+		found, cursor := map[store.ID]bool{}, ""
+		for range 40 {
+			recs, next, err := s.Scan(t.Context(), cursor, limit)
+			must(t, err)
+			for _, rec := range recs {
+				found[rec.ID] = true
+			}
+			if cursor = next; cursor == "" {
+				break
+			}
+		}
+		for id := range want {
+			if !found[id] {
+				t.Errorf("pages of %d: %s is not found", limit, id)
+			}
+		}
+		if cursor != "" {
+			t.Errorf("pages of %d: the walk does not end", limit)
+		}
+	}
+}

@@ -89,6 +89,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strings"
@@ -351,7 +352,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 
 // ByUser implements [store.UserIndex].
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
-	recs, err := s.list(ctx, s.sql.byUser, user[:])
+	recs, _, _, err := s.list(ctx, s.sql.byUser, user[:])
 	if err != nil {
 		return nil, failed("list a user's sessions", err)
 	}
@@ -360,36 +361,34 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 
 // Scan implements [store.Scanner], in the order of the IDs.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
-	after := []byte{}
-	if cursor != "" {
-		id, err := store.ParseID(cursor)
-		if err != nil {
-			return nil, "", failed("scan", err)
-		}
-		after = id[:]
+	after, err := hex.DecodeString(cursor)
+	if err != nil {
+		return nil, "", failed("scan", errCursor)
 	}
-	recs, err := s.list(ctx, s.sql.scan, after, limit)
+	recs, last, rows, err := s.list(ctx, s.sql.scan, after, limit)
 	if err != nil {
 		return nil, "", failed("scan", err)
 	}
-	if len(recs) < limit {
+	if rows < limit {
 		return recs, "", nil
 	}
-	return recs, recs[len(recs)-1].ID.String(), nil
+	return recs, hex.EncodeToString(last), nil
 }
 
-// list returns the records that a statement selects, without damaged ones.
-func (s *Store) list(ctx context.Context, sql string, args ...any) (recs []store.Record, err error) {
+// list returns the records that a statement selects, without damaged ones; and the
+// ID of the last row, and how many there are, with damaged ones.
+func (s *Store) list(ctx context.Context, sql string, args ...any) (recs []store.Record, last []byte, rows int, err error) {
 	err = s.retry(ctx, repeatable, func(db querier) error {
-		recs = nil
-		return eachRecord(ctx, db, func(rec store.Record, err error) error {
+		recs, rows = nil, 0
+		return eachRecord(ctx, db, func(rec store.Record, id []byte, err error) error {
+			last, rows = id, rows+1
 			if err == nil {
 				recs = append(recs, rec)
 			}
 			return nil
 		}, sql, args...)
 	})
-	return recs, err
+	return recs, last, rows, err
 }
 
 // Count implements [store.Counter]. It reads the whole table's small columns.

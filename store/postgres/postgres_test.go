@@ -27,6 +27,7 @@ func TestStore(t *testing.T) {
 	}{
 		{"EachSaveOfABatchHasItsOwnOutcome", testEachSaveOfABatchHasItsOwnOutcome},
 		{"ARowThatMakesTheStatementFailFailsAlone", testARowThatMakesTheStatementFailFailsAlone},
+		{"DamagedRowsEndNoScan", testDamagedRowsEndNoScan},
 		{"SavesOfOneSessionOnOneBaseHaveOneWinner", testSavesOfOneSessionOnOneBaseHaveOneWinner},
 		{"TooMuchDataIsRefusedBeforeItIsSent", testTooMuchDataIsRefusedBeforeItIsSent},
 		{"ALockedRowHoldsUpNobodyElse", testALockedRowHoldsUpNobodyElse},

@@ -108,7 +108,7 @@ func (s *Store) loadOne(ctx context.Context, db querier, missing map[store.ID][]
 }
 
 func (s *Store) loadInto(ctx context.Context, db querier, missing map[store.ID][]*loadCall, sql string, args ...any) error {
-	return eachRecord(ctx, db, func(rec store.Record, err error) error {
+	return eachRecord(ctx, db, func(rec store.Record, _ []byte, err error) error {
 		if err != nil {
 			return err
 		}
@@ -125,19 +125,19 @@ func (s *Store) loadInto(ctx context.Context, db querier, missing map[store.ID][
 
 // eachRecord calls do for each row that a query of the primary finds; with
 // errNotARecord for one that is no record.
-func eachRecord(ctx context.Context, db querier, do func(store.Record, error) error, sql string, args ...any) error {
+func eachRecord(ctx context.Context, db querier, do func(rec store.Record, id []byte, err error) error, sql string, args ...any) error {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		rec, err := scan(rows)
+		rec, id, err := scan(rows)
 		if errors.Is(err, pgx.ErrNoRows) {
 			continue
 		}
 		if err == nil || errors.Is(err, errNotARecord) {
-			err = do(rec, err)
+			err = do(rec, id, err)
 		}
 		if err != nil {
 			return err

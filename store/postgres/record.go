@@ -134,22 +134,21 @@ func primary(standby *bool, err error) error {
 
 // scan reads a row of PRIMARY, see statementsFor. The error is pgx.ErrNoRows for
 // the one that is there although no record is.
-func scan(r pgx.Rows) (store.Record, error) {
-	var rec store.Record
+func scan(r pgx.Rows) (rec store.Record, id []byte, err error) {
 	var standby bool
-	var id, user []byte
+	var user []byte
 	var version, created, seen, deadline, expires, ended int64
 	var saveIDs []int64
 	if r.RawValues()[1] == nil {
 		err := primary(&standby, r.Scan(&standby, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil))
-		return store.Record{}, cmp.Or(err, pgx.ErrNoRows)
+		return rec, nil, cmp.Or(err, pgx.ErrNoRows)
 	}
-	err := r.Scan(&standby, &id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
+	err = r.Scan(&standby, &id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
 	if err := primary(&standby, err); err != nil {
-		return store.Record{}, err
+		return rec, nil, err
 	}
 	if len(id) != len(rec.ID) || len(user) != 0 && len(user) != len(rec.User) {
-		return store.Record{}, errNotARecord
+		return store.Record{}, id, errNotARecord
 	}
 	copy(rec.ID[:], id)
 	copy(rec.User[:], user)
@@ -162,7 +161,7 @@ func scan(r pgx.Rows) (store.Record, error) {
 	if len(rec.Data) == 0 {
 		rec.Data = nil
 	}
-	return rec, nil
+	return rec, id, nil
 }
 
 func millis(t time.Time) int64 {

@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +98,38 @@ func TestAnEndOfNoSessionDoesNotStopTheFeed(t *testing.T) {
 			if len(ends) != 1 || !ends[end] {
 				t.Errorf("after %s the feed tells of %d ends", id, len(ends))
 			}
+		}
+	}
+}
+
+// Rows that are no records end no walk.
+func TestDamagedRowsEndNoScan(t *testing.T) {
+	s := opened(t)
+	c := other(t, s.path)
+	want := map[store.ID]bool{}
+	for i := range 12 {
+		rec := session(i+1, 10)
+		must(t, s.Save(t.Context(), rec, store.Base{}))
+		if i%3 == 0 {
+			want[rec.ID] = true
+			continue
+		}
+		must(t, c.run(fmt.Sprintf("UPDATE sessions SET id = zeroblob(%d) WHERE id = x'%x'", 17+i, rec.ID[:])))
+	}
+	for limit := 1; limit < 15; limit++ {
+		found, cursor := map[store.ID]bool{}, ""
+		for range 40 {
+			recs, next, err := s.Scan(t.Context(), cursor, limit)
+			must(t, err)
+			for _, rec := range recs {
+				found[rec.ID] = true
+			}
+			if cursor = next; cursor == "" {
+				break
+			}
+		}
+		if !maps.Equal(found, want) || cursor != "" {
+			t.Errorf("pages of %d: %d sessions of %d are found, the walk goes on at %q", limit, len(found), len(want), cursor)
 		}
 	}
 }

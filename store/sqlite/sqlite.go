@@ -404,7 +404,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	if err != nil {
 		return nil, "", s.wrap("scan", err)
 	}
-	if len(recs) < limit || last == end {
+	if last == 0 || last == end { // no row was left, damaged or not
 		return recs, "", nil
 	}
 	return recs, scanCursor(last, end), nil
