@@ -17,6 +17,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/admin"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
@@ -217,14 +218,27 @@ func TestOverviewExplainsEveryCounter(t *testing.T) {
 var errAway = errors.New("away")
 
 func TestOverviewShowsTheHealthOfEachTier(t *testing.T) {
-	s := open(t, set{config: func(c *sojourn.Config) {
-		layered, err := tiered.New(c.Store, tiered.Layer{Cache: tiered.NewMemory(1 << 20), Name: "in process"})
-		if err != nil {
-			t.Fatal(err)
+	for _, heard := range []bool{true, false} {
+		text := "cache, copies up to 1s old, because ends elsewhere are not heard"
+		if heard {
+			text = "cache, copies up to 30s old<"
 		}
-		c.Store = layered
-	}})
-	wants(t, s.operator("olga").get("/ops/"), http.StatusOK, "in process", "cache, copies up to 1s old", "reachable", "store, behind the caches")
+		s := open(t, set{config: func(c *sojourn.Config) {
+			origin := faults.Wrap(c.Store)
+			if !heard {
+				origin.OnEnds = func(context.Context, string, int) (store.EndPage, error) { return store.EndPage{}, errAway }
+			}
+			layered, err := tiered.New(origin, tiered.Layer{Cache: tiered.NewMemory(1 << 20), Name: "in process"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := layered.Ends(t.Context(), store.FeedFromNow, 1); (err == nil) != heard {
+				t.Fatal(err)
+			}
+			c.Store = layered
+		}})
+		wants(t, s.operator("olga").get("/ops/"), http.StatusOK, "in process", text, "reachable", "store, behind the caches")
+	}
 }
 
 // away is a cache that cannot be reached.

@@ -150,7 +150,14 @@ func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
 	if layered, ok := db.(interface{ Health() []tiered.Health }); ok {
 		role = "store, behind the caches"
 		for _, h := range layered.Health() {
-			t := tier{Name: h.Name, Role: fmt.Sprintf("cache, copies up to %v old", h.MaxStale), Good: h.Reachable, State: "reachable"}
+			age := h.MaxStale
+			if h.Unheard > 0 && !h.Heard {
+				age = h.Unheard
+			}
+			t := tier{Name: h.Name, Role: fmt.Sprintf("cache, copies up to %v old", age), Good: h.Reachable, State: "reachable"}
+			if age < h.MaxStale {
+				t.Role += ", because ends elsewhere are not heard"
+			}
 			if !h.Reachable {
 				t.State = "passed over since a failure"
 			}

@@ -50,7 +50,7 @@ func TestHitRateIsWhatTheFormulaSays(t *testing.T) {
 		{"a cache shared by four replicas", with(func(p *parameters) { p.replicas, p.local, p.shared = 4, 0, 30*time.Second }), formula(0.5, 30*time.Second)},
 		{"no cache", with(func(p *parameters) { p.local = 0 }), 0},
 		{"the feed is heard", with(func(p *parameters) { p.local = 30 * time.Second }), formula(0.5, 30*time.Second)},
-		{"the feed is heard by sixteen replicas", with(func(p *parameters) { p.replicas, p.sessions, p.local, p.duration = 16, 1000, 30*time.Second, 5*time.Minute }), formula(0.5/16, 30*time.Second)},
+		{"the feed is heard by sixteen replicas", with(func(p *parameters) { p.replicas, p.views, p.local, p.duration = 16, 2, 30*time.Second, 20*time.Minute }), formula(2.0/16, 30*time.Second)},
 		{"the feed is not heard", with(func(p *parameters) { p.local, p.noFeed = 30*time.Second, true }), formula(0.5, time.Second)},
 		{"a feed that is too slow", with(func(p *parameters) { p.local, p.feedDelay = 30*time.Second, 10*time.Second }), formula(0.5, time.Second)},
 		// Requests cause the feed to be read, and the only visitor comes too rarely.
@@ -63,6 +63,25 @@ func TestHitRateIsWhatTheFormulaSays(t *testing.T) {
 		}
 		if r.localHits+r.sharedHits+r.answered != r.requests || r.loads != r.answered {
 			t.Errorf("%s: the numbers do not add up: %+v", tt.name, r)
+		}
+	}
+}
+
+// Visitors who look at pages and change nothing: of a page's requests, some meet a
+// replica that has answered none of them yet, and it may have a copy from an earlier
+// page.
+func TestPagesOfManyReplicasAreWhatTheFormulaSays(t *testing.T) {
+	for _, replicas := range []int{1, 4, 16} {
+		p := parameters{replicas: replicas, sessions: 1000, views: 1.0 / 30, burst: 6, gap: 100 * time.Millisecond, local: 30 * time.Second, feedDelay: 20 * time.Millisecond, duration: 10 * time.Minute}
+		n, r := float64(replicas), float64(p.burst)
+		q := 1 - math.Pow(1-1/n, r)
+		want := n * q / r / (1 + q*p.views*p.local.Seconds())
+		got := run(t, p)
+		if share := float64(got.loads) / float64(got.requests); math.Abs(share-want) > 0.015 {
+			t.Errorf("%d replicas: %.3f loads for each request, want %.3f", replicas, share, want)
+		}
+		if polls := float64(got.polls) / n / p.duration.Seconds(); polls < 2 || polls > 2.5 {
+			t.Errorf("%d replicas: each reads the feed %.2f times a second", replicas, polls)
 		}
 	}
 }

@@ -263,7 +263,7 @@ type userRevoke struct {
 }
 
 func (userRevoke) Help() string {
-	return `Ends a user's live sessions on every replica: after a stolen password, say. Services with streams hear of it within a second; a service with caches in its process serves a copy for as long as their MaxStale.
+	return `Ends a user's live sessions on every replica: after a stolen password, say. Services with streams hear of it within a second; a service with caches in its process serves a copy for as long as their Unheard, a second by default.
 
 The exit status is 1, with the reason, if no session has ended: the user has none, the key file or the name is not that of these sessions, or all are kept. With --keep nothing ends unless all that is to be kept is there.
 

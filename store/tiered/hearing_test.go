@@ -21,6 +21,8 @@ type watched struct {
 	*memory.Store
 	loads, polls atomic.Int64
 	silent       atomic.Bool
+	gone         atomic.Bool   // the feed knows no place any more
+	forgetful    bool          // it has swept its tombstones, and tells of none
 	lacking      bool          // the store says that it has no feed
 	slow         time.Duration // how long an answer of the feed is on its way
 	answered     func()        // called before a load returns; nil = nothing is
@@ -40,10 +42,14 @@ func (w *watched) Ends(ctx context.Context, cursor string, limit int) (store.End
 	switch {
 	case w.lacking:
 		return store.EndPage{}, errors.ErrUnsupported
-	case w.silent.Load():
+	case w.silent.Load(), w.gone.Load() && cursor != store.FeedFromNow:
 		return store.EndPage{}, errCrash
 	}
+	w.gone.Store(false)
 	page, err := w.Store.Ends(ctx, cursor, limit)
+	if w.forgetful {
+		page.Ends = nil
+	}
 	select {
 	case <-time.After(w.slow):
 		return page, err
@@ -199,6 +205,7 @@ func TestEndsInAGapOfTheFeedAreNotHeard(t *testing.T) {
 			}
 		}
 		must(poll(t.Context()))
+		time.Sleep(time.Millisecond)
 		n.live() // a copy that ends are heard for
 		n.origin.silent.Store(true)
 		for range 5 { // its place may be gone: it starts anew

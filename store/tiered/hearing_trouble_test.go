@@ -341,6 +341,46 @@ func TestStreamsSurviveAGapOfTheFeed(t *testing.T) {
 	}
 }
 
+// The server has lost its data, and the place in the feed with it.
+func TestAFeedWhosePlaceIsGoneIsBegunAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNearby(t)
+		n.asks(3 * time.Second)
+		n.origin.gone.Store(true)
+		n.asks(5 * time.Second)
+		if got := n.asks(20 * time.Second); got > 1 {
+			t.Errorf("the store was asked %d times in 20 s after the feed had found a place", got)
+		}
+		within(t, n.goesOn(), time.Second)
+	})
+}
+
+// Nobody has come for longer than the store keeps tombstones.
+func TestWhatEndedWhileNobodyListenedIsNotConfirmed(t *testing.T) {
+	for _, idle := range []time.Duration{time.Second, 20 * time.Second, time.Minute, 10 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNearby(t)
+			here, err := tiered.New(n.origin, tiered.Layer{Cache: tiered.NewMemory(1 << 20), MaxStale: time.Hour, Logger: quiet})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.here = here
+			n.asks(3 * time.Second)
+			n.end(n.id)
+			time.Sleep(idle)
+			n.origin.forgetful = idle > 30*time.Second
+			start := time.Now()
+			for range 100 {
+				if n.live() && idle+time.Since(start) > time.Second {
+					t.Errorf("%v after its end the session is found", idle+time.Since(start))
+					break
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		})
+	}
+}
+
 func TestHealthTellsWhetherEndsAreHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t, tiered.Layer{Cache: newCache(), Logger: quiet})
