@@ -246,6 +246,39 @@ func TestManyEndsAtOnce(t *testing.T) {
 	})
 }
 
+// An end that had to make room is known no more, and a shared cache that nobody told
+// has the session. It goes by that cache's MaxStale then, not by one after the other.
+func TestACopyOfWhatWasForgottenIsNotConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNearby(t, tiered.Layer{Cache: newCache(), Logger: quiet})
+		pass := func(d time.Duration) {
+			for start := time.Now(); time.Since(start) < d; time.Sleep(400 * time.Millisecond) {
+				_, _ = n.here.LoadFrom(t.Context(), store.ID{9}, 1)
+			}
+		}
+		pass(70 * time.Second)
+		n.live() // fills the shared cache
+		copied := time.Now()
+		n.end(n.id)
+		pass(time.Second)
+		id := store.ID{8}
+		_, most := tiered.Remembered(n.here)
+		for i := range most + 2000 {
+			binary.BigEndian.PutUint32(id[1:], uint32(i))
+			n.end(id)
+		}
+		pass(2 * time.Second)
+		pass(time.Until(copied.Add(29 * time.Second)))
+		if !n.live() {
+			t.Fatal("the end is known: the test shows nothing")
+		}
+		pass(time.Until(copied.Add(32 * time.Second)))
+		if n.live() {
+			t.Error("the session goes on")
+		}
+	})
+}
+
 func TestACursorOfAnotherStoreIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := newNearby(t), newNearby(t)
