@@ -10,6 +10,9 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
+// toVariable is the environment variable with the URL of the store to copy to.
+const toVariable = "SOJOURN_TO"
+
 type copyStores struct {
 	storeFlag
 	To       string `required:"" placeholder:"URL" env:"SOJOURN_TO" help:"The store that the sessions are to move to; made if it does not exist. Without it the environment variable SOJOURN_TO names that store."`

@@ -86,7 +86,7 @@ func main() {
 func run(ctx context.Context, args []string, term terminal) int {
 	out := &output{Writer: term.out}
 	term.out = out
-	term.messages = &discreet{term.messages, secretsIn(append(slices.Clone(args), os.Getenv(storeVariable)))}
+	term.messages = &discreet{term.messages, secretsIn(append(slices.Clone(args), os.Getenv(storeVariable), os.Getenv(toVariable)))}
 	err, help := perform(ctx, args, term)
 	if out.err != nil { // whatever else has come of it
 		err = fmt.Errorf("standard output: %w", out.err)
