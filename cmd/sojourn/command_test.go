@@ -238,7 +238,7 @@ func TestMistakesOnTheCommandLineAreStatus2(t *testing.T) {
 		{call{}, []string{"dance"}, "no such command"},
 		{call{}, []string{"ls", "--nonsense"}, "nonsense"},
 		{call{}, []string{"ls"}, "SOJOURN_STORE"},
-		{call{}, []string{"ls", "--store", "floppy:a"}, "floppy"},
+		{call{}, []string{"ls", "--store", "floppy:a"}, "opens no stores of that kind"},
 		{call{}, []string{"ls", "--store", "sessions.db"}, "sqlite:PATH"},
 		{call{}, []string{"ls", "--limit", "-1"}, "--limit"},
 		{call{}, []string{"ls", "--limit", "many"}, "--limit"},

@@ -17,13 +17,10 @@ import (
 var (
 	postgres     = sync.OnceValue(func() *servers.Server { return servers.Postgres(&common) })
 	redisCluster = sync.OnceValue(func() []*servers.Server { return servers.RedisCluster(&common, 3) })
-	// emulator is nil where there is none. Both this process and the command find
-	// it in their environment.
+	// Both this process and the command find it in their environment.
 	emulator = sync.OnceValue(func() *servers.Server {
 		s := servers.Datastore(&common)
-		if s != nil {
-			os.Setenv(emulatorHost, s.Addr)
-		}
+		os.Setenv(emulatorHost, s.Addr)
 		return s
 	})
 	serial atomic.Int64

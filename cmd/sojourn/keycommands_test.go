@@ -284,7 +284,7 @@ func TestCheckFindsWhatIsWrongOrRisky(t *testing.T) {
 		"no active key":           {index + entryOf("published", time.Hour), 0o600, []string{"wrong: services refuse it"}},
 		"no index entry":          {entryOf("active", time.Hour), 0o600, []string{"risky: there is no index entry"}},
 		"several active keys":     {three + entryOf("active", 2*time.Hour) + " " + entryOf("active", time.Hour), 0o600, []string{"is active and does not seal"}},
-		"a stage skipped":         {three + entryOf("retired", time.Hour) + " " + entryOf("active", 0), 0o600, []string{"a stage was skipped"}},
+		"a stage skipped":         {three + entryOf("retired", time.Hour) + " " + entryOf("active", -50*time.Second), 0o600, []string{"a stage was skipped"}},
 		"an old key seals":        {index + entryOf("active", 9000*time.Hour), 0o600, []string{"seals and is 375 days old", "sojourn keys add"}},
 		"never activated":         {three + entryOf("active", time.Hour) + " " + entryOf("published", 9000*time.Hour), 0o600, []string{"never became active"}},
 		"made in the future":      {index + entryOf("active", -48*time.Hour), 0o600, []string{"made in the future"}},

@@ -177,6 +177,7 @@ func oldSites(t *testing.T) map[string]*oldSite {
 	}
 
 	if !servers.WithoutGoogle() {
+		emulator() // where the client looks for it
 		project := own("old-shop")
 		client, err := datastore.NewClient(t.Context(), project)
 		if err != nil {
@@ -291,6 +292,7 @@ func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
 func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 	t.Parallel()
 	servers.NeedsGoogle(t)
+	emulator() // where the client looks for it
 	project := own("old-shop")
 	client, err := datastore.NewClient(t.Context(), project)
 	if err != nil {

@@ -91,5 +91,5 @@ func TestMigrateMakesNoFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	sojournCommand(t, "migrate", "--store", "sqlite:"+path).refused(t, exitFailed, "no such store")
 	sojournCommand(t, "migrate").refused(t, exitUsage, "SOJOURN_STORE")
-	sojournCommand(t, "migrate", "--store", "floppy:a").refused(t, exitUsage, "floppy")
+	sojournCommand(t, "migrate", "--store", "floppy:a").refused(t, exitUsage, "opens no stores of that kind")
 }

@@ -88,14 +88,14 @@ func TestSchemaIsThatOfTheEngine(t *testing.T) {
 
 func TestWhatNoEngineOpensIsRefusedWithAListOfWhatOneDoes(t *testing.T) {
 	for name, open := range map[string]opening{"Store": Store, "Existing": Existing} {
-		for _, url := range []string{"", ":", "sessions.db", "mysql://root:hunter2@db/sessions", "copies://host", "Trial:2"} {
+		for _, url := range []string{"", ":", "sessions.db", "mysql://root:hunter2@db/sessions", "copies://host", "Trial:2", "hunter2:x", "hunter2://u@host"} {
 			_, _, err := open(t.Context(), url)
 			if !errors.Is(err, ErrURL) || !strings.HasSuffix(err.Error(), "; use memory: or trial:VERSION") || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%s(%q): %v", name, url, err)
 			}
 		}
 	}
-	for _, url := range []string{"", "memory", "trial:2", "mysql://root:hunter2@db/sessions"} {
+	for _, url := range []string{"", "memory", "trial:2", "mysql://root:hunter2@db/sessions", "hunter2:x"} {
 		_, _, err := Cache(url)
 		if !errors.Is(err, ErrURL) || !strings.HasSuffix(err.Error(), "; use memory:BYTES or copies://HOST") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("Cache(%q): %v", url, err)
@@ -180,6 +180,21 @@ func TestAContextThatIsOverOpensNothing(t *testing.T) {
 	for name, open := range map[string]opening{"Store": Store, "Existing": Existing} {
 		if _, _, err := open(ctx, "memory:"); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Engines take the first or the last @ for the end of the password, and name what
+// follows as a host that they cannot find.
+func TestAPasswordWithAnAtSignIsRefusedBeforeAnEngineSeesIt(t *testing.T) {
+	for _, url := range []string{"trial://u:p@hunter2@host/db", "trial://u@v:hunter2@host", "trial://:@hunter2@host?x=@", "copies://u:p@hunter2@host"} {
+		_, _, errStore := Store(t.Context(), url)
+		_, _, errSchema := Schema(t.Context(), url)
+		_, _, errCache := Cache(url)
+		for by, err := range map[string]error{"Store": errStore, "Schema": errSchema, "Cache": errCache} {
+			if !errors.Is(err, ErrURL) || !strings.Contains(err.Error(), "%40") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s(%q): %v", by, url, err)
+			}
 		}
 	}
 }

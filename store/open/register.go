@@ -88,8 +88,17 @@ var ours = []struct {
 	{"store/memcached", []string{"memcached"}, true},
 }
 
-// find returns the engine for that URL. Its errors list what there is.
+// find returns the engine for that URL. Its errors list what there is. They do not
+// repeat what stands for the scheme, which may be a part of a password.
 func find(s sort, url string) (Engine, error) {
+	if _, rest, ok := strings.Cut(url, "://"); ok {
+		hosts, _, _ := strings.Cut(rest, "/")
+		hosts, _, _ = strings.Cut(hosts, "?")
+		if strings.Count(hosts, "@") > 1 {
+			// Parsers differ in where the password ends, and name the rest as a host.
+			return Engine{}, urlError("it has more than one @ before its path (in a user or password, that is %%40)")
+		}
+	}
 	engines.RLock()
 	defer engines.RUnlock()
 	forms := []string{s.memory}
@@ -113,7 +122,7 @@ func find(s sort, url string) (Engine, error) {
 			return Engine{}, urlError("this program does not import the package for %s of kind %q, github.com/sojourn-go/sojourn/%s; %s", s.name, scheme, p.path, use)
 		}
 	}
-	return Engine{}, urlError("%s of kind %.40q are not available; %s", s.name, scheme, use)
+	return Engine{}, urlError("this program opens no %s of that kind; %s", s.name, use)
 }
 
 // list joins texts as in "a, b or c".

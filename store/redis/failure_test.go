@@ -17,6 +17,7 @@ import (
 
 func TestARestartedServerIsUsedAgain(t *testing.T) {
 	server, s := single(t, "--appendonly", "yes", "--appendfsync", "always")
+	s.patience = 100 * time.Millisecond
 	rec := inserted(t, s, session(ann))
 	server.Kill()
 	for range 3 {
@@ -30,6 +31,7 @@ func TestARestartedServerIsUsedAgain(t *testing.T) {
 		t.Fatalf("save to a dead server: %v", err)
 	}
 	server.Start()
+	s.patience = patience
 	settled(t, s, two, rec.Base())
 	if got, err := s.Load(t.Context(), rec.ID); err != nil || got.Version != 2 {
 		t.Errorf("after the restart: version %d, %v", got.Version, err)
@@ -98,6 +100,7 @@ func TestAFrozenServerHoldsUpNobodyForEver(t *testing.T) {
 
 func TestAThousandFailuresLeaveNothingBehind(t *testing.T) {
 	server, s := single(t)
+	s.patience = 100 * time.Millisecond
 	rec := inserted(t, s, session(ann))
 	before := runtime.NumGoroutine()
 	fail := func(n int, d time.Duration) {

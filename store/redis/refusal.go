@@ -134,7 +134,7 @@ func (c *client) patiently(ctx context.Context, reads bool, send func(l *link) e
 			return err
 		}
 		v := judged(err)
-		if v == unsure && reads && ctx.Err() == nil {
+		if v == unsure && alive(ctx) && (reads || isOver(err)) {
 			v = later
 		}
 		var renewed <-chan struct{}
@@ -144,10 +144,10 @@ func (c *client) patiently(ctx context.Context, reads bool, send func(l *link) e
 		case final:
 			return refused(err)
 		case later:
-			if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-				c.renew(l, false) // somebody's time was too short for connecting
-				if try == 0 && ctx.Err() == nil {
-					continue // not ours
+			if isOver(err) {
+				c.renew(l, false)
+				if try == 0 && alive(ctx) {
+					continue
 				}
 			}
 		case elsewhere:
@@ -161,6 +161,18 @@ func (c *client) patiently(ctx context.Context, reads bool, send func(l *link) e
 		}
 		pause = min(2*pause, longestPause)
 	}
+}
+
+// isOver reports whether a context's end is the error. If that of the call is alive,
+// then it was that of somebody who was making a connection, for longer than he had
+// time or than a connection may take, and nothing was sent.
+func isOver(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+func alive(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ctx.Err() == nil && (!ok || time.Now().Before(end))
 }
 
 // rest waits for d, or only until something has happened that is worth a try. It

@@ -44,6 +44,9 @@ func init() {
 // urlPath returns the path of the database file that a URL names.
 func urlPath(url string) (string, error) {
 	_, path, _ := strings.Cut(url, ":")
+	if host, _, _ := strings.Cut(strings.TrimPrefix(path, "//"), "/"); strings.HasPrefix(path, "//") && strings.Contains(host, "@") {
+		return "", fmt.Errorf("%w: sqlite: a file has neither user nor password", open.ErrURL)
+	}
 	if path == "" {
 		return "", fmt.Errorf("%w: sqlite: needs the path of the database file, such as sqlite:data/sessions.db", open.ErrURL)
 	}
