@@ -15,8 +15,18 @@ func TestNoErrorRepeatsAPassword(t *testing.T) {
 		"sqlite://u:hunter2@h/db", "mysql://u:hunter2@h/db", "u:hunter2@h", ":hunter2@h", "hunter2:@h", "hunter2",
 	} {
 		for _, args := range [][]string{
-			{"ls", url}, {"ls", "--store", url}, {"ls", "--store=" + url}, {"stats", "--store", url}, {"stats", url}, {"migrate", url},
-			{"copy", url, "memory:"}, {"show", url, "--store", url}, {"ls", "--limit", url}, {"ls", "--limit=" + url}, {url}, {"ls", "--u:" + url},
+			{"ls", url},
+			{"ls", "--store", url},
+			{"ls", "--store=" + url},
+			{"stats", "--store", url},
+			{"stats", url},
+			{"migrate", url},
+			{"copy", url, "memory:"},
+			{"show", url, "--store", url},
+			{"ls", "--limit", url},
+			{"ls", "--limit=" + url},
+			{url},
+			{"ls", "--u:" + url},
 			{"copy", url, url, url},
 		} {
 			var out, messages strings.Builder
