@@ -45,7 +45,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 		opts.caches = append(opts.caches, url)
 		return nil
 	})
-	flags.DurationVar(&opts.maxStale, "max-stale", 0, "how old the copies in a shared cache may be; 0 = the library's default (in process: always 1s)")
+	flags.DurationVar(&opts.maxStale, "max-stale", 0, "how old the copies in a shared cache may be; 0 = the library's default (in process: always the default)")
 	flags.IntVar(&opts.inline, "inline", 0, "most `bytes` of a session in the cookie; 0 = all sessions are stored (default: the library's)")
 	flags.DurationVar(&opts.idle, "idle", 0, "end a session that was not used for this long (default: the library's)")
 	flags.DurationVar(&opts.lifetime, "lifetime", 0, "end a session this long after it began (default: the library's)")

@@ -270,7 +270,7 @@ func logoutIsFinal(t *testing.T, s *site) {
 }
 
 // goneSoon waits until a session that has ended is gone: at once in the process
-// that ended it and without caches; within MaxStale, a second, where another
+// that ended it and without caches; within Unheard, a second, where another
 // process has a copy of its own.
 func goneSoon(t *testing.T, b *browser, what string) {
 	t.Helper()
