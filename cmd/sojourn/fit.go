@@ -128,7 +128,7 @@ func (f *fit) names() string {
 func checkFit(ctx context.Context, s store.Store, u unsealer) error {
 	recs, err := scan(ctx, s)
 	if err != nil {
-		return nil // such a store cannot be looked through
+		return nil //nolint:nilerr // such a store cannot be looked through
 	}
 	f := newFit(u)
 	if err := f.walk(recs); err != nil {

@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, term terminal) int {
 	out := &output{Writer: term.out}
 	term.out = out
 	term.messages = &discreet{term.messages, secretsIn(append(slices.Clone(args), os.Getenv(storeVariable), os.Getenv(toVariable)))}
-	err, help := perform(ctx, args, term)
+	help, err := perform(ctx, args, term)
 	if out.err != nil { // whatever else has come of it
 		err = fmt.Errorf("standard output: %w", out.err)
 	}
@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, term terminal) int {
 
 // perform does what the arguments ask for. It also returns how to get help for
 // the command, as far as it is known.
-func perform(ctx context.Context, args []string, term terminal) (err error, help string) {
+func perform(ctx context.Context, args []string, term terminal) (help string, err error) {
 	var cli commandLine
 	helped := false
 	parser, err := kong.New(&cli,
@@ -136,11 +136,11 @@ func perform(ctx context.Context, args []string, term terminal) (err error, help
 	args = doubleDashes(args)
 	command, err := parser.Parse(args)
 	if helped {
-		return nil, ""
+		return "", nil
 	}
 	help = "sojourn --help"
 	if err == nil {
-		return command.Run(), command.Selected().FullPath() + " --help"
+		return command.Selected().FullPath() + " --help", command.Run()
 	}
 	node := parser.Model.Node
 	var where *kong.ParseError
@@ -148,7 +148,7 @@ func perform(ctx context.Context, args []string, term terminal) (err error, help
 		node = where.Context.Selected()
 		help = node.FullPath() + " --help"
 	}
-	return usageError{misuse(err, node, args)}, help
+	return help, usageError{misuse(err, node, args)}
 }
 
 // doubleDashes lets -flag stand for --flag, as in Go's own tools. Nothing has a

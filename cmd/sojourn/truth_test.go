@@ -68,11 +68,17 @@ func withIndex(t *testing.T, path string) string {
 // aboutUser are all calls about a user, and one about a session.
 func aboutUser(user, handle string) [][]string {
 	return [][]string{
-		{"ls", "--user", user}, {"ls", "--user", user, "--json"},
-		{"user", "list", user}, {"user", "list", user, "--json"}, {"user", "export", user},
-		{"user", "revoke", user}, {"user", "revoke", user, "--json"}, {"user", "revoke", user, "--dry-run"},
+		{"ls", "--user", user},
+		{"ls", "--user", user, "--json"},
+		{"user", "list", user},
+		{"user", "list", user, "--json"},
+		{"user", "export", user},
+		{"user", "revoke", user},
+		{"user", "revoke", user, "--json"},
+		{"user", "revoke", user, "--dry-run"},
 		{"user", "revoke", user, "--keep", handle},
-		{"user", "erase", user, "--yes"}, {"user", "erase", user, "--dry-run"},
+		{"user", "erase", user, "--yes"},
+		{"user", "erase", user, "--dry-run"},
 	}
 }
 
@@ -596,9 +602,17 @@ func TestAResultThatCannotBeWrittenIsStatus1(t *testing.T) {
 	}
 	flags := []string{"--store", s.store, "--keys", s.keys}
 	for _, args := range [][]string{
-		{"--help"}, {"ls", "--help"}, {"version"}, {"keygen"}, {"keys", "list", s.keys},
-		{"ls", "--store", s.store, "--limit", "0"}, {"ls", "--json", "--store", s.store, "--limit", "0"},
-		{"show", handle, "--store", s.store}, {"stats", "--store", s.store}, {"sweep", "--store", s.store}, {"migrate", "--store", s.store},
+		{"--help"},
+		{"ls", "--help"},
+		{"version"},
+		{"keygen"},
+		{"keys", "list", s.keys},
+		{"ls", "--store", s.store, "--limit", "0"},
+		{"ls", "--json", "--store", s.store, "--limit", "0"},
+		{"show", handle, "--store", s.store},
+		{"stats", "--store", s.store},
+		{"sweep", "--store", s.store},
+		{"migrate", "--store", s.store},
 		append([]string{"inspect", handle}, flags...), append([]string{"inspect", handle, "--json"}, flags...),
 		append([]string{"user", "list", "ada"}, flags...), append([]string{"user", "export", "ada"}, flags...), append([]string{"user", "revoke", "bob"}, flags...),
 	} {

@@ -38,7 +38,7 @@ type engine struct {
 var (
 	postgres     = sync.OnceValue(func() *servers.Server { return servers.Postgres(&common) })
 	redisCluster = sync.OnceValue(func() []*servers.Server { return servers.RedisCluster(&common, 3) })
-	datastore = sync.OnceValue(func() *servers.Server { return servers.Datastore(&common) })
+	datastore    = sync.OnceValue(func() *servers.Server { return servers.Datastore(&common) })
 )
 
 var engines = []engine{
