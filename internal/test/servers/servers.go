@@ -42,7 +42,7 @@ type Server struct {
 }
 
 // startTime is how long a server may take to answer.
-const startTime = 30 * time.Second
+const startTime = 3 * time.Minute
 
 // Memcached starts memcached with that many MiB of memory and further arguments.
 func Memcached(t TB, mebibytes int, args ...string) *Server {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 

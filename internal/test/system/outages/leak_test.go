@@ -258,8 +258,9 @@ func (e engine) fails(t *testing.T, server *servers.Server, breaks func(*wire) f
 		defer cancel()
 		return call(ctx) == nil
 	}
-	if e.name != "store in redis that waits for replicas" && !works() {
-		t.Fatal("it fails from the beginning")
+	if e.name != "store in redis that waits for replicas" {
+		// A client's own timeout may be short for a busy machine.
+		client.Eventually(t, "it works at the beginning", works)
 	}
 
 	repair := breaks(w)

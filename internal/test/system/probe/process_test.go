@@ -35,7 +35,7 @@ func TestMistakesOfWhoeverStartsIt(t *testing.T) {
 		{"an unknown flag", []string{"-nonsense"}, 2, "nonsense"},
 		{"a bad duration", []string{"-idle", "soon"}, 2, "-idle"},
 		{"an argument", []string{"memory:"}, 2, "unexpected"},
-		{"an unknown kind of store", []string{"-store", "floppy:a"}, 2, "floppy"},
+		{"an unknown kind of store", []string{"-store", "floppy:a"}, 2, "opens no stores of that kind"},
 		{"a store without a scheme", []string{"-store", "sessions.db"}, 2, "sqlite:PATH"},
 		{"no cookies and no store", []string{"-store", "none", "-inline", "0"}, 2, "-inline"},
 		{"a limit that browsers do not keep", []string{"-inline", "5000"}, 2, "InlineLimit"},
