@@ -3,10 +3,12 @@ package outages
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/Shopify/toxiproxy/v2"
@@ -66,12 +68,17 @@ func (w *wire) poison(kind, direction string, a attributes) (heal func()) {
 // cut closes all connections and refuses new ones.
 func (w *wire) cut() { w.proxy.Stop() }
 
-// plug ends a cut.
+// plug ends a cut. The port is nobody else's, but a program that is being started
+// has this process's listeners for a moment, those too that have just been closed.
 func (w *wire) plug() {
 	w.t.Helper()
-	if err := w.proxy.Start(); err != nil {
-		w.t.Fatalf("start the wire: %v", err)
-	}
+	eventually(w.t, "the wire has its port again", func() bool {
+		err := w.proxy.Start()
+		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			w.t.Fatalf("start the wire: %v", err)
+		}
+		return err == nil
+	})
 }
 
 // connectionsTo returns the local addresses of this machine's open TCP
