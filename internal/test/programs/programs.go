@@ -5,14 +5,11 @@ package programs
 import (
 	"bufio"
 	"bytes"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,14 +26,8 @@ type Built struct {
 }
 
 // Main runs the tests, removes what was built, and returns the exit status: what
-// a TestMain does. At least four tests run at the same time, because most of what
-// they do is to wait for other processes.
+// a TestMain does.
 func (b *Built) Main(m *testing.M) (status int) {
-	flag.Parse()
-	const least = 4
-	if parallel := flag.Lookup("test.parallel").Value; runtime.GOMAXPROCS(0) < least && parallel.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = parallel.Set(strconv.Itoa(least)) // it is a number
-	}
 	defer func() {
 		if b.dir != "" {
 			os.RemoveAll(b.dir)

@@ -19,15 +19,15 @@ import (
 // that log in as a user without rights of its own.
 type postgresSite struct {
 	server   *servers.Server
-	wire     *wire
-	password string // the file that the replicas read
+	name     *servers.Address // of the server
+	password string           // the file that the replicas read
 	words    int
 }
 
 func newPostgresSite(t *testing.T) *postgresSite {
 	t.Helper()
 	s := &postgresSite{server: servers.Postgres(t), password: filepath.Join(t.TempDir(), "password")}
-	s.wire = newWire(t, s.server.Addr)
+	s.name = servers.NewAddress(t, s.server.Addr)
 	s.server.SQL("CREATE ROLE app LOGIN PASSWORD 'word0'", "GRANT ALL ON SCHEMA public TO app")
 	s.server.AskPasswords()
 	s.tell(t, "word0")
@@ -35,7 +35,7 @@ func newPostgresSite(t *testing.T) *postgresSite {
 }
 
 func (s *postgresSite) url() string {
-	return "postgres://app@" + s.wire.Addr + "/postgres?sslmode=disable&password-file=" + url.QueryEscape(s.password)
+	return "postgres://app@" + s.name.Addr + "/postgres?sslmode=disable&password-file=" + url.QueryEscape(s.password)
 }
 
 // tell writes the password where the replicas look for it.
@@ -105,17 +105,9 @@ func (s *postgresSite) others() []fault {
 			old := s.server
 			old.Pause()
 			s.server = servers.PostgresCopy(t, old)
-			s.wire.leadTo(s.server.Addr)
+			s.name.Move(s.server.Addr)
 		}},
 	}
-}
-
-// leadTo has new connections go to another address. Those that exist stay as they
-// are.
-func (w *wire) leadTo(addr string) {
-	w.proxy.Lock()
-	defer w.proxy.Unlock()
-	w.proxy.Upstream = addr
 }
 
 func TestPostgresIsChangedUnderLoad(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
 // wire is a connection between two programs that can be made bad.
@@ -72,7 +73,7 @@ func (w *wire) cut() { w.proxy.Stop() }
 // has this process's listeners for a moment, those too that have just been closed.
 func (w *wire) plug() {
 	w.t.Helper()
-	eventually(w.t, "the wire has its port again", func() bool {
+	client.Eventually(w.t, "the wire has its port again", func() bool {
 		err := w.proxy.Start()
 		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
 			w.t.Fatalf("start the wire: %v", err)
