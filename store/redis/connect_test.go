@@ -265,6 +265,8 @@ func TestSentinelsHavePasswordsThatChangeToo(t *testing.T) {
 		does(t, n, "ACL", "SETUSER", "app", "resetpass", ">second")
 	}
 	r.word.Store("second")
+	// Replication is not waited for by the save.
+	eventually(t, "the replica has the session", func() bool { return nodes[1].RedisCommand("DBSIZE") == nodes[0].RedisCommand("DBSIZE") })
 	nodes[0].Kill() // the next master has to be asked for, and logged in to
 	settled(t, s, next(rec), rec.Base())
 }
