@@ -21,18 +21,18 @@ type watched struct {
 	*memory.Store
 	loads, polls atomic.Int64
 	silent       atomic.Bool
-	gone         atomic.Bool   // the feed knows no place any more
-	forgetful    bool          // it has swept its tombstones, and tells of none
-	lacking      bool          // the store says that it has no feed
-	slow         time.Duration // how long an answer of the feed is on its way
-	answered     func()        // called before a load returns; nil = nothing is
+	gone         atomic.Bool  // the feed knows no place any more
+	forgetful    atomic.Bool  // it has swept its tombstones, and tells of none
+	lacking      bool         // the store says that it has no feed
+	slow         atomic.Int64 // how long an answer of the feed is on its way, as a time.Duration
+	answered     atomic.Value // of func(), which is called, once, before a load returns
 }
 
 func (w *watched) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	w.loads.Add(1)
 	rec, err := w.Store.Load(ctx, id)
-	if w.answered != nil {
-		w.answered()
+	if f, _ := w.answered.Swap(func() {}).(func()); f != nil {
+		f()
 	}
 	return rec, err
 }
@@ -47,11 +47,11 @@ func (w *watched) Ends(ctx context.Context, cursor string, limit int) (store.End
 	}
 	w.gone.Store(false)
 	page, err := w.Store.Ends(ctx, cursor, limit)
-	if w.forgetful {
+	if w.forgetful.Load() {
 		page.Ends = nil
 	}
 	select {
-	case <-time.After(w.slow):
+	case <-time.After(time.Duration(w.slow.Load())):
 		return page, err
 	case <-ctx.Done():
 		return store.EndPage{}, ctx.Err()

@@ -38,7 +38,7 @@ func TestAnAnswerOfTheFeedIsAsOldAsItsQuestion(t *testing.T) {
 		for phase := range 10 {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNearby(t)
-				n.origin.slow = slow
+				n.origin.slow.Store(int64(slow))
 				n.asks(5*time.Second + time.Duration(phase)*170*time.Millisecond)
 				within(t, n.goesOn(), time.Second+10*time.Millisecond)
 			})
@@ -50,7 +50,7 @@ func TestALoadWaitsForNoFeedThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
 		n.asks(3 * time.Second)
-		n.origin.slow = time.Hour
+		n.origin.slow.Store(int64(time.Hour))
 		start := time.Now()
 		n.live()
 		if d := time.Since(start); d != 0 {
@@ -63,7 +63,7 @@ func TestALoadWaitsForNoFeedThatHangs(t *testing.T) {
 		if n.asks(20 * time.Second); n.origin.polls.Load() > 11 {
 			t.Errorf("%d questions are under way", n.origin.polls.Load())
 		}
-		n.origin.slow = 0
+		n.origin.slow.Store(0)
 		n.asks(3 * time.Second)
 		if got := n.asks(20 * time.Second); got > 1 {
 			t.Errorf("the store was asked %d times in 20 s after the feed came back", got)
@@ -77,8 +77,7 @@ func TestACopyIsAsOldAsTheQuestionThatItAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
 		poll := tiered.HearByHand(n.here)
-		n.origin.answered = func() {
-			n.origin.answered = nil
+		n.origin.answered.Store(func() {
 			time.Sleep(100 * time.Millisecond)
 			n.end(n.id)
 			time.Sleep(100 * time.Millisecond)
@@ -86,7 +85,7 @@ func TestACopyIsAsOldAsTheQuestionThatItAnswers(t *testing.T) {
 				t.Error(err)
 			}
 			time.Sleep(100 * time.Millisecond)
-		}
+		})
 		n.live()
 		for range 3 {
 			time.Sleep(400 * time.Millisecond)
@@ -127,7 +126,7 @@ func TestASharedCopyCanBeOlderThanItsTimeToLive(t *testing.T) {
 		if err := n.origin.Save(t.Context(), rec, base); err != nil {
 			t.Fatal(err)
 		}
-		n.origin.answered = func() { n.origin.answered = nil; time.Sleep(28 * time.Second) }
+		n.origin.answered.Store(func() { time.Sleep(28 * time.Second) })
 		go load()
 		time.Sleep(time.Second)
 		n.end(n.id)
@@ -401,7 +400,7 @@ func TestWhatEndedWhileNobodyListenedIsNotConfirmed(t *testing.T) {
 			n.asks(3 * time.Second)
 			n.end(n.id)
 			time.Sleep(idle)
-			n.origin.forgetful = idle > 30*time.Second
+			n.origin.forgetful.Store(idle > 30*time.Second)
 			start := time.Now()
 			for range 100 {
 				if n.live() && idle+time.Since(start) > time.Second {
