@@ -128,6 +128,7 @@ func TestASharedCopyCanBeOlderThanItsTimeToLive(t *testing.T) {
 		}
 		n.origin.answered.Store(func() { time.Sleep(28 * time.Second) })
 		go load()
+		synctest.Wait()
 		time.Sleep(time.Second)
 		n.end(n.id)
 		start := time.Now()
