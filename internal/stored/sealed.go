@@ -30,17 +30,23 @@ func SealRecord(ring *seal.Ring, r *record.Record, aad []byte, max int) ([]byte,
 // somebody asks for them; the first time that one does not open, damaged is called.
 // The errors are those of seal.Ring.Open, and record.ErrFormat.
 func OpenRecord(ring *seal.Ring, data, aad []byte, damaged func(error)) (r record.Record, stale bool, err error) {
-	// The length says which of the two it is: a longer record was cut.
-	if len(data) <= seal.Overhead+record.ChunkSize {
-		plain, stale, err := ring.Open(nil, seal.Record, data, aad)
-		if err == nil {
-			r, err = record.Parse(plain)
-		}
-		return r, stale, err
+	if len(data) <= longestWhole {
+		return openWhole(ring, data, aad)
 	}
 	head, rest, stale, err := ring.OpenChunks(seal.Record, data, aad)
 	if err == nil {
 		r, err = record.ParseCut(head, &values{Chunks: rest, damaged: damaged}, rest.Holds)
+	}
+	return r, stale, err
+}
+
+// longestWhole is the length of the longest sealed record that was not cut.
+const longestWhole = seal.Overhead + record.ChunkSize
+
+func openWhole(ring *seal.Ring, data, aad []byte) (r record.Record, stale bool, err error) {
+	plain, stale, err := ring.Open(nil, seal.Record, data, aad)
+	if err == nil {
+		r, err = record.Parse(plain)
 	}
 	return r, stale, err
 }
