@@ -26,7 +26,7 @@ const longRequest = time.Minute
 // waits reports whether the request lasts for as long as a page is open,
 // whatever its visitor does.
 func (s *session) waits() bool {
-	return s.stream.Load() || s.watch != nil || request.AsksForEvents(s.in)
+	return s.stream.Load() || s.watch != nil || request.AsksForEvents(s.req.Header)
 }
 
 // activityDue reports whether the visitor's activity is to be noted at now.
@@ -94,7 +94,7 @@ func (s *session) keepAwake() {
 // mayOutlive reports whether the request is one that keeps its session from
 // ending.
 func (s *session) mayOutlive() bool {
-	return s.r != nil && (s.phase == phaseOpen || s.phase == phaseBody) && !s.background && !s.waits() &&
+	return (s.phase == phaseOpen || s.phase == phaseBody) && !s.background && !s.waits() &&
 		s.last.Where == rules.Stored && s.m.limits.IdleTimeout(&s.last.Rec.Header) > 0
 }
 

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/adoption"
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/store"
@@ -102,14 +102,14 @@ func (a *Adopt) check(c *Config, found *mistakes) {
 // adopt looks for a legacy session in a request without one of the manager's.
 func (s loader) adopt(ctx context.Context, now time.Time) error {
 	m := s.m
-	if !m.adoption.Active(s.in, now) || s.barred(true) != nil {
+	if !m.adoption.Active(s.req.Header, now) || s.barred(true) != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	found, err := m.adoption.Find(ctx, adoption.Visitor{
-		Header: s.in, Visit: s.visit(),
-		Map: func(old *adopt.Session) (record.Record, error) { return m.mapLegacy(old, s.r, s.in) },
+		Header: s.req.Header, Visit: s.visit(),
+		Map: func(old *adopt.Session) (record.Record, error) { return m.mapLegacy(old, &s.req) },
 	})
 	for _, r := range found.Refused {
 		if s.jar.Refuse(r.Credential) {
@@ -156,8 +156,8 @@ func adoptSessions(m *core, a *Adopt) {
 			// Nobody has authenticated, and the login may be older than all others.
 			return m.limitOf(ctx, user, true)
 		}
-		m.mapLegacy = func(old *adopt.Session, r *http.Request, in http.Header) (record.Record, error) {
-			return mapLegacy(m, a.Map, old, r, in)
+		m.mapLegacy = func(old *adopt.Session, req *request.Info) (record.Record, error) {
+			return mapLegacy(m, a.Map, old, req)
 		}
 		if b := a.Back; b != nil {
 			o.Back = b.To
@@ -169,7 +169,7 @@ func adoptSessions(m *core, a *Adopt) {
 
 // mapLegacy runs the application's function. What another library's data make of
 // it is not to fail requests.
-func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Session, r *http.Request, in http.Header) (rec record.Record, err error) {
+func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Session, req *request.Info) (rec record.Record, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			m.log.Error("Adopt.Map panicked", slog.String("format", old.Source), slog.String("type", fmt.Sprintf("%T", p)))
@@ -177,7 +177,7 @@ func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Sessi
 		}
 	}()
 	made := newDraft(m, stored.Nothing)
-	made.r, made.in = r, in
+	made.req = *req
 	if err := errors.Join(f(old, made), made.failed); err != nil {
 		return rec, err
 	}
@@ -203,7 +203,7 @@ func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Head
 	if s.last.Where == rules.Nowhere {
 		return
 	}
-	done := s.m.adoption.WriteBack(ctx, s.in, s.last, fresh, before, s.setsCookies())
+	done := s.m.adoption.WriteBack(ctx, s.req.Header, s.last, fresh, before, s.setsCookies())
 	if s.setsCookies() {
 		s.jar.SetForeign(done.SetCookie)
 	}

@@ -26,8 +26,9 @@ const (
 	commitEnd                      // the handler has returned, after the first byte
 )
 
-// answer commits before the first byte and puts the cookies into h. With
-// phaseOver as the next phase, only a Logout is kept.
+// answer commits before the first byte and puts the cookies into h, which is nil
+// if the header has been sent. With phaseOver as the next phase, only a Logout is
+// kept.
 func (s *session) answer(ctx context.Context, h http.Header, status int, next phase) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -40,8 +41,14 @@ func (s *session) answer(ctx context.Context, h http.Header, status int, next ph
 	s.removeHanded()
 	s.unproven = s.jar.SetsReference() // by an earlier Save
 	mode := commitAnswer
-	if next == phaseOver {
+	switch {
+	case next == phaseOver:
 		mode = commitLogout
+	case h == nil:
+		mode = commitEnd
+	}
+	if h == nil {
+		s.phase = phaseBody
 	}
 	if status == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
 		s.stream.Store(true)
@@ -52,8 +59,10 @@ func (s *session) answer(ctx context.Context, h http.Header, status int, next ph
 		s.logoutAnyway(ctx, err)
 		next, late = phaseOver, notKept(err)
 	}
-	s.takeBackReference(ctx)
-	s.flushTo(h)
+	if h != nil {
+		s.takeBackReference(ctx)
+		s.flushTo(h)
+	}
 	s.phase, s.late = next, late
 	s.keepAwake()
 	return err
@@ -139,7 +148,7 @@ func (s *session) pending() bool {
 
 // setsCookies reports whether the response can still set cookies.
 func (s *session) setsCookies() bool {
-	return s.phase == phaseOpen || s.phase == phaseLoose && s.out != nil
+	return s.phase == phaseOpen
 }
 
 // commit keeps the pending changes. Where it fails they stay pending.
@@ -147,11 +156,11 @@ func (s *session) commit(ctx context.Context, mode commitMode) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	chores := (mode == commitAnswer || s.phase == phaseLoose) && s.choresDue()
+	chores := mode == commitAnswer && s.choresDue()
 	if !s.pending() && !chores {
 		return nil
 	}
-	if s.phase == phaseOpen && (s.login != nil || !s.draft.Empty()) && errors.Is(s.r.Context().Err(), context.DeadlineExceeded) {
+	if s.phase == phaseOpen && (s.login != nil || !s.draft.Empty()) && errors.Is(s.ctx.Err(), context.DeadlineExceeded) {
 		// Whoever set the deadline has answered by now, as http.TimeoutHandler does.
 		return fmt.Errorf("%w: %w", ErrTooLate, context.DeadlineExceeded)
 	}
@@ -187,9 +196,6 @@ func (s *session) keep(ctx context.Context, chores bool) error {
 		chores = false // of the session that is over now
 	}
 	if !s.setsCookies() && s.needsCookie() {
-		if s.phase == phaseLoose {
-			return errNoHeader
-		}
 		return errNeedsCookie
 	}
 	if s.login == nil && s.last.Where != rules.Stored {

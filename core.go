@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/record"
+	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/seal"
 	"github.com/sojourn-go/sojourn/internal/stored"
@@ -49,7 +49,7 @@ type core struct {
 	stored   *stored.Sessions
 	adoption *adoption.Adoption
 	// mapLegacy runs Adopt.Map for a legacy session that a request brought.
-	mapLegacy func(old *adopt.Session, r *http.Request, in http.Header) (record.Record, error)
+	mapLegacy func(old *adopt.Session, req *request.Info) (record.Record, error)
 	ends      *ends.Feed
 	logins    succession
 	ahead     time.Duration // of the clock; only tests set it

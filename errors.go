@@ -17,7 +17,8 @@ import (
 // Errors that callers test for with [errors.Is]. What wraps them says what was
 // being done; none of them contains an identifier, a key or a value.
 var (
-	// ErrNoMiddleware: the context comes from no request inside [Manager.Wrap].
+	// ErrNoMiddleware: the context comes from no request inside [Manager.Wrap], nor
+	// from [Manager.Attach].
 	ErrNoMiddleware = errors.New("sojourn: no session in this context: wrap the handler with Manager.Wrap")
 	ErrUnavailable  = fault.Unavailable // the store could not answer, or not in time
 	// ErrEnded: the session ended (logout, login, revocation) while this request was
@@ -52,7 +53,6 @@ var (
 // Why it is too late.
 var (
 	errNeedsCookie = fmt.Errorf("%w: the change needs a cookie, and the response has started", ErrTooLate)
-	errNoHeader    = fmt.Errorf("%w: the change needs a cookie, and Manager.Open was given no header for it", ErrTooLate)
 	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
 	errPanicked    = fmt.Errorf("%w: the handler has panicked", ErrTooLate)
 	errAnswered    = fmt.Errorf("%w: the response is an error, which keeps nothing but an earlier Logout", ErrTooLate)
@@ -74,8 +74,8 @@ func notKept(err error) error {
 // Last-Modified, Location, Cache-Control and an upgrade from the header, and
 // drops the session's pending changes, except a Logout.
 func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
-	if q := m.request(r.Context()); q != nil {
-		q.discard()
+	if x := m.request(r.Context()); x != nil {
+		x.Fail()
 	}
 	// A compressor between here and the connection is still at work: its
 	// Content-Encoding stays.
@@ -102,15 +102,15 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 		m.errorHandler(w, r.WithContext(context.WithValue(ctx, answering{m}, true)), err)
 		return
 	}
-	status := errorStatus(err)
+	status, text := ErrorStatus(err)
 	if r.Header.Get("Sec-Fetch-Mode") != "navigate" {
-		http.Error(w, errorText(status, err), status)
+		http.Error(w, text, status)
 		return
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = io.WriteString(w, errorPage(r, status, err))
+		_, _ = io.WriteString(w, errorPage(r, status, text, err))
 	}
 }
 
@@ -119,16 +119,17 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 // It lets a browser that followed a link from another site ask for the page again,
 // this time from our own, so that it sends SameSite=Strict cookies. Nothing was
 // kept of the first request, whose method is a safe one.
-func errorPage(r *http.Request, status int, err error) string {
+func errorPage(r *http.Request, status int, text string, err error) string {
+	info := request.Info(InfoOf(r))
 	const head = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 `
 	switch {
-	case !errors.Is(err, ErrCrossSite) || !request.TopLevel(r):
-		return head + "<title>" + http.StatusText(status) + "</title>\n<p>" + errorText(status, err) + "\n</html>\n"
-	case request.MayRefresh(r):
+	case !errors.Is(err, ErrCrossSite) || !request.TopLevel(&info):
+		return head + "<title>" + http.StatusText(status) + "</title>\n<p>" + text + "\n</html>\n"
+	case request.MayRefresh(&info):
 		return head + `<meta http-equiv="refresh" content="0">
 <title>One moment</title>
 <p>One moment, please. <a id="continue" href="">Continue</a>
@@ -204,7 +205,14 @@ func clearPageHeaders(h http.Header) {
 	}
 }
 
-// errorStatus maps an error of this package to the status that answers it.
+// ErrorStatus returns the HTTP status and the public text that answer an error
+// of this package, as [Manager.ServeError] does. The text is one or two English
+// sentences without HTML, and says nothing about the cause.
+func ErrorStatus(err error) (status int, text string) {
+	status = errorStatus(err)
+	return status, errorText(status, err)
+}
+
 func errorStatus(err error) int {
 	switch {
 	case errors.Is(err, ErrTooLarge):
@@ -245,6 +253,16 @@ func errorText(status int, err error) string {
 	default:
 		return "Something went wrong on our side."
 	}
+}
+
+func (m *Manager) commitFailed(s *Session, err error) {
+	m.count.failed.Add(1)
+	level := slog.LevelError
+	if errors.Is(err, ErrEnded) || errors.Is(err, ErrExpired) || errors.Is(err, ErrTaken) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCrossSite) || errors.Is(err, ErrTooManySessions) {
+		level = slog.LevelInfo // the visitor's doing, not a fault
+	}
+	m.log.Log(context.Background(), level, "the session could not be kept; the response was replaced by an error",
+		slog.String("session", s.Handle()), slog.Any("error", err))
 }
 
 // limitCaching tells caches that a response depends on the session.

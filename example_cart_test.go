@@ -15,30 +15,27 @@ func ExampleKey_Update() {
 	cart := sojourn.NewKey[[]string]("cart", sojourn.ServerSide)
 	sessions := manager(sojourn.Config{})
 
-	add := func(request http.Header, item string) (response http.Header) {
-		response = http.Header{}
-		session, err := sessions.Open(ctx, request, response)
-		if err != nil {
-			panic(err)
+	shop := sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		if item := r.FormValue("item"); item != "" {
+			cart.Update(session, func(items []string) []string { return append(items, item) })
+			fmt.Fprintln(w, "added")
+			return
 		}
-		cart.Update(session, func(items []string) []string { return append(items, item) })
-		if err := session.Save(ctx); err != nil {
-			panic(err)
-		}
-		return response
-	}
-	cookies := cookiesOf(add(http.Header{}, "tea"))
+		fmt.Fprintln(w, len(cart.Get(session)), "items")
+	})
+	visit := browse(shop)
+	visit("/add?item=tea")
 
 	var tabs sync.WaitGroup
 	for _, item := range []string{"cup", "milk", "sugar"} {
-		tabs.Go(func() { add(cookies, item) })
+		tabs.Go(func() { visit("/add?item=" + item) })
 	}
 	tabs.Wait()
-
-	session, err := sessions.Open(ctx, cookies, http.Header{})
-	if err != nil {
-		panic(err)
-	}
-	fmt.Println(len(cart.Get(session)), "items")
-	// Output: 4 items
+	visit("/cart")
+	// Unordered output:
+	// /add?item=tea 200 added
+	// /add?item=cup 200 added
+	// /add?item=milk 200 added
+	// /add?item=sugar 200 added
+	// /cart 200 4 items
 }

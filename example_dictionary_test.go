@@ -3,7 +3,6 @@ package sojourn_test
 import (
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -11,10 +10,7 @@ import (
 // The dictionary is for names that are not known when the program is compiled,
 // such as the fields of a form.
 func ExampleSession_Set() {
-	session, err := manager(sojourn.Config{}).Open(ctx, http.Header{}, http.Header{})
-	if err != nil {
-		panic(err)
-	}
+	session := newVisitor()
 	session.Set("draft.title", "Tea")
 	session.Set("draft.lines", []string{"Boil water", "wait"})
 	session.Set("steps", 2)

@@ -51,10 +51,7 @@ func ExampleKey_Pop() {
 func ExampleTTL() {
 	code := sojourn.NewKey[string]("code", sojourn.TTL(24*time.Hour))
 
-	session, err := manager(sojourn.Config{}).Open(ctx, http.Header{}, http.Header{})
-	if err != nil {
-		panic(err)
-	}
+	session := newVisitor()
 	code.Set(session, "314-159")
 	fmt.Println(code.Get(session))
 	// Output: 314-159

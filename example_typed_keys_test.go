@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -19,16 +18,13 @@ func ExampleKey() {
 		seen    = sojourn.NewKey[map[string]bool]("seen")
 	)
 
-	session, err := manager(sojourn.Config{}).Open(ctx, http.Header{}, http.Header{})
-	if err != nil {
-		panic(err)
-	}
+	session := newVisitor()
 	address.Set(session, Address{"1 Main Street", "Springfield"})
 	visits.Update(session, func(n int) int { return n + 1 })
 
 	fmt.Println(address.Get(session).City, visits.Get(session))
 	fmt.Println(seen.Get(session)["x"]) // the zero value
-	_, err = seen.Lookup(session)
+	_, err := seen.Lookup(session)
 	fmt.Println(errors.Is(err, sojourn.ErrNoValue))
 	// Output:
 	// Springfield 1
@@ -51,10 +47,7 @@ func ExampleNewKeyCodec() {
 	type Cart struct{ Items []string }
 	cart := sojourn.NewKeyCodec("cart", sojourn.Codec[Cart](jsonCodec[Cart]{}), sojourn.ServerSide)
 
-	session, err := manager(sojourn.Config{}).Open(ctx, http.Header{}, http.Header{})
-	if err != nil {
-		panic(err)
-	}
+	session := newVisitor()
 	cart.Set(session, Cart{[]string{"tea"}})
 	fmt.Println(cart.Get(session))
 	// Output: {[tea]}

@@ -2,124 +2,40 @@ package sojourn
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/sojourn-go/sojourn/internal/caching"
 	"github.com/sojourn-go/sojourn/internal/fault"
+	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/stored"
 )
 
-// A context that leads to a request is not yet that request's own. Servers that
-// run inside a handler derive the requests that they read from its context: h2c,
-// and whatever speaks HTTP over a hijacked connection or a CONNECT tunnel. Each
-// of those is another visitor's.
-
-// request returns the manager's request that ctx belongs to, or nil: none, or
-// one that only lends its context to ctx's own.
-func (m *Manager) request(ctx context.Context) *exchange {
-	q, _ := ctx.Value(m).(*exchange)
-	if q == nil || q.foreign(ctx) {
-		return nil
-	}
-	return q
+// ResponseHeader is the header of a response that has not been sent yet.
+// [http.Header] implements it.
+type ResponseHeader interface {
+	Values(name string) []string
+	Set(name, value string)
+	Add(name, value string)
+	Del(name string)
 }
 
-// foreign reports whether ctx is that of another request than q, derived from
-// q's by a server inside q's handler. Such a server sets its own
-// http.ServerContextKey, or at least http.LocalAddrContextKey, which q shadows
-// for what is below it.
-func (q *exchange) foreign(ctx context.Context) bool {
-	if ctx.Value(http.ServerContextKey) != q.Context.Value(http.ServerContextKey) {
-		return true
-	}
-	if !q.tunnels() {
-		return false
-	}
-	if q.hijacked.Load() && offersHTTP2(q.r) {
-		return true
-	}
-	addr, _ := ctx.Value(http.LocalAddrContextKey).(shadowedAddr)
-	return addr.of != q
-}
-
-// tunnels reports whether another server may read requests from q's connection
-// or body.
-func (q *exchange) tunnels() bool {
-	return q.hijacked.Load() || q.r.Method == http.MethodConnect
-}
-
-// offersHTTP2 reports whether a request is how HTTP/2 begins on a connection
-// without TLS (RFC 9113, section 3.4, and RFC 7540, section 3.2).
-func offersHTTP2(r *http.Request) bool {
-	return r.Method == "PRI" || strings.EqualFold(r.Header.Get("Upgrade"), "h2c")
-}
-
-// shadowedAddr is the local address of a request that may be a tunnel.
-type shadowedAddr struct {
-	of   *exchange
-	addr net.Addr
-}
-
-func (a shadowedAddr) Network() string {
-	if a.addr == nil {
-		return ""
-	}
-	return a.addr.Network()
-}
-
-func (a shadowedAddr) String() string {
-	if a.addr == nil {
-		return ""
-	}
-	return a.addr.String()
-}
-
-// passes reports whether r, which arrives at another Wrap of the same manager,
-// is q's own request, so that it has its session already. A request with other
-// cookies of ours, such as a clone for a part of a page, has a session of its
-// own.
-func (q *exchange) passes(r *http.Request) bool {
-	return !q.foreign(r.Context()) && !q.tunnels() && q.m.cookies.Same(q.r.Header, r.Header)
-}
-
-// noMiddleware returns ErrNoMiddleware, and tells the operator where a server
-// inside a handler is the reason for it.
-func (m *Manager) noMiddleware(ctx context.Context) error {
-	if ctx.Value(m) != nil {
-		m.log.Once(slog.LevelError, "a request was read by a server that runs inside Manager.Wrap, such as h2c or a tunnel, so it has no session; "+
-			"put Wrap around the handler of the inner server: h2c.NewHandler(sessions.Wrap(mux), …), not sessions.Wrap(h2c.NewHandler(mux, …))")
-	}
-	return ErrNoMiddleware
-}
-
-// Format keeps the request's header, and the session, out of what prints the
-// context or the response writer of a wrapped request.
-func (q *exchange) Format(f fmt.State, _ rune) { printText(f, "sojourn request of "+q.m.text()) }
-
-// LogValue is what Format prints.
-func (q *exchange) LogValue() slog.Value { return slog.StringValue("sojourn request of " + q.m.text()) }
-
-// exchange is one request on its way through Wrap: at once its context and its
-// response writer, so that an untouched request costs one allocation. It is
-// never reused: handlers leak response writers into goroutines.
-type exchange struct {
+// Exchange is one request and its response, for servers and frameworks that
+// have no [http.ResponseWriter]. [Manager.Wrap] uses one for net/http. It is
+// also the context that [Manager.Attach] returns, and is safe for concurrent
+// use.
+type Exchange struct {
 	context.Context
-	m     *Manager
-	inner http.ResponseWriter
-	r     *http.Request
-	// encoding is the Content-Encoding that was set outside Wrap, by a
-	// compressor that an error answer passes through as well.
-	encoding []string
+	m    *Manager
+	r    *http.Request // nil with Attach
+	info func() RequestInfo
 
-	started bool  // the header is on its way; used by the response's goroutine only
-	failed  error // the commit failed: the handler's writes reach nobody
+	commit sync.Once
+	result error // of the commit
 
 	mu      sync.Mutex // guards what follows; never held during I/O
 	s       *Session
@@ -132,88 +48,297 @@ type exchange struct {
 	// with or without success.
 	read bool
 	// exposed: the response has started, and shared caches may keep it.
-	exposed bool
-	// discarded: ServeError answers, so nothing is kept but a Logout.
-	discarded bool
+	exposed  bool
+	failed   bool // nothing is kept but a Logout
+	finished bool // Finish was called
+	holds    int  // by Hold, not released yet
 
 	asked    atomic.Bool // anything but a plain pass-through is needed
 	hijacked atomic.Bool
 	flushed  atomic.Bool // by the handler: it sends something now, and more later
 }
 
+// Attach returns a context in which [Manager.Get] finds the request's session.
+// The session is loaded by the first Get, which calls info, once. What info
+// returns must stay valid until Finish: a server that reuses its buffers, such
+// as fasthttp, has to copy them.
+//
+// The server calls Commit before it sends the header, and Finish in any case:
+//
+//	ctx, exchange := sessions.Attach(ctx, info)
+//	defer exchange.Finish()
+//	err := handle(ctx)                      // the framework renders its own errors
+//	err = exchange.Commit(status, header)   // an error: send it instead of the response
+func (m *Manager) Attach(ctx context.Context, info func() RequestInfo) (context.Context, *Exchange) {
+	x := &Exchange{Context: ctx, m: m, info: sync.OnceValue(info)}
+	return x, x
+}
+
+// Commit keeps the session's changes and puts cookies, Vary and Cache-Control
+// into h. An error means that nothing was kept, except a Logout, whose cookies
+// are in h nevertheless; the server answers with [ErrorStatus].
+//
+// A status of 500 or above, or Fail before, keeps only a Logout. RPC servers
+// pass 200 or 500. A status of 304 leaves flash messages in the session; 101 and
+// a Content-Type of text/event-stream rotate no credential. A nil h says that
+// the header has been sent: then a change that needs a cookie is [ErrTooLate].
+// Later calls return the result of the first.
+func (x *Exchange) Commit(status int, h ResponseHeader) error {
+	x.commit.Do(func() {
+		fields, ok := h.(http.Header)
+		if h != nil && !ok {
+			known := request.Fields(h)
+			fields = known.Clone()
+			defer func() { request.Replace(h, known, fields) }()
+		}
+		x.result = x.start(status, fields)
+	})
+	return x.result
+}
+
+// start is Commit, once.
+func (x *Exchange) start(status int, h http.Header) error {
+	x.mu.Lock()
+	if x.phase == phaseOver { // a goroutine that the handler left behind
+		x.mu.Unlock()
+		return nil
+	}
+	next := phaseBody
+	if status >= http.StatusInternalServerError || x.failed {
+		next, x.late = phaseOver, errAnswered
+	}
+	x.phase = next
+	s, read := x.s, x.read
+	x.exposed = !read && x.r != nil && status != http.StatusSwitchingProtocols && caching.Cacheable(x.r.Method, h)
+	x.mu.Unlock()
+	if !read {
+		return nil
+	}
+	var err error
+	if s != nil {
+		err = s.answer(x.Context, h, status, next)
+	}
+	x.limitCaching(h)
+	if err != nil {
+		x.m.commitFailed(s, err)
+		x.close(notKept(err))
+	}
+	return err
+}
+
+// limitCaching tells caches that the response depends on the session.
+func (x *Exchange) limitCaching(h http.Header) {
+	if h != nil && (x.r != nil || x.info().Method != "") {
+		x.m.limitCaching(h, x.pattern())
+	}
+}
+
+func (x *Exchange) pattern() string {
+	if x.r == nil {
+		return ""
+	}
+	return x.r.Pattern
+}
+
+// Fail is the package function [Fail] for this exchange only.
+func (x *Exchange) Fail() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.failed = true
+	x.asked.Store(true)
+}
+
+// Hold keeps the exchange open after its Finish, for a stream or a connection
+// that outlives the handler, until release is called.
+func (x *Exchange) Hold() (release func()) {
+	x.flushed.Store(true)
+	if s := x.ready(); s != nil {
+		s.stream.Store(true)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.holds++
+	return sync.OnceFunc(func() {
+		x.mu.Lock()
+		x.holds--
+		over := x.finished && x.holds == 0
+		x.mu.Unlock()
+		if over {
+			_ = x.end() // an error was logged
+		}
+	})
+}
+
+// Finish says that the response is over: what a stored session changed since
+// Commit is saved, and the channels of [Session.Done] are released. An error
+// says that these changes were lost; it was logged and counted. Without a Commit
+// before, as after a panic, nothing is kept. Later calls do nothing.
+func (x *Exchange) Finish() error {
+	x.mu.Lock()
+	waits := x.finished || x.holds > 0
+	x.finished = true
+	x.mu.Unlock()
+	if waits {
+		return nil
+	}
+	return x.end()
+}
+
+func (x *Exchange) end() error {
+	x.mu.Lock()
+	why, failed := errReturned, x.failed
+	if x.phase == phaseOpen {
+		why = errPanicked
+	}
+	x.mu.Unlock()
+	s := x.close(why)
+	if s == nil {
+		return nil
+	}
+	defer s.release(why)
+	err := s.finish(x.Context, failed)
+	if err != nil {
+		x.m.count.late.Add(1)
+		x.m.log.Error("changes made after the response had started were lost",
+			slog.String("session", s.Handle()), slog.Any("error", err))
+	}
+	return err
+}
+
+// abandon ends the exchange without keeping anything, as a panic does. It does
+// nothing after Finish.
+func (x *Exchange) abandon() {
+	if s := x.close(errPanicked); s != nil {
+		s.release(errPanicked)
+	}
+}
+
+// close ends the request for its session, which is returned if it was asked for:
+// from now on nothing is kept, for that reason, unless there was one before.
+func (x *Exchange) close(why error) *Session {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.phase != phaseOver {
+		x.phase, x.late = phaseOver, why
+	}
+	return x.s
+}
+
+// Fail says that the request has failed, whatever its status will be: nothing
+// that was not saved is kept, except a Logout, in the sessions of all managers
+// in ctx. Adapters call it where a handler returns an error that is not visible
+// in the HTTP status. It loads nothing and may be called at any time, more than
+// once. It reports whether ctx belongs to a request of any manager.
+func Fail(ctx context.Context) bool {
+	found := false
+	for x := range exchanges(ctx) {
+		x.Fail()
+		found = true
+	}
+	return found
+}
+
+// Commit saves the sessions of all managers in ctx that were asked for, before
+// the response is rendered, so that a framework can render the error itself. An
+// error means that the request has failed, as by [Fail]; [ErrorStatus] has the
+// answer. It loads nothing.
+func Commit(ctx context.Context) error {
+	for x := range exchanges(ctx) {
+		s := x.ready()
+		if s == nil {
+			continue
+		}
+		if err := s.Save(ctx); err != nil {
+			x.m.commitFailed(s, err)
+			Fail(ctx)
+			return err
+		}
+	}
+	return nil
+}
+
+// exchanges are those of all managers that ctx belongs to, the innermost first.
+func exchanges(ctx context.Context) iter.Seq[*Exchange] {
+	return func(yield func(*Exchange) bool) {
+		x, _ := ctx.Value(anyManager{}).(*Exchange)
+		for ; x != nil; x, _ = x.Context.Value(anyManager{}).(*Exchange) {
+			if !x.foreign(ctx) && !yield(x) {
+				return
+			}
+		}
+	}
+}
+
 // anyManager is the context key that finds the innermost request of any manager.
 type anyManager struct{}
 
-// Value makes the request findable, by its manager or as the innermost one.
-func (q *exchange) Value(key any) any {
-	switch k := key.(type) {
-	case *Manager:
-		if k == q.m {
-			return q
-		}
-	case anyManager:
-		return q
+// request returns the manager's request that ctx belongs to, or nil: none, or
+// one that only lends its context to ctx's own.
+func (m *Manager) request(ctx context.Context) *Exchange {
+	x, _ := ctx.Value(m).(*Exchange)
+	if x == nil || x.foreign(ctx) {
+		return nil
 	}
-	if key == http.LocalAddrContextKey && q.tunnels() {
-		addr, _ := q.Context.Value(key).(net.Addr)
-		return shadowedAddr{q, addr}
-	}
-	return q.Context.Value(key)
+	return x
 }
 
 // session loads the request's session once, however many goroutines ask.
-func (q *exchange) session(ctx context.Context) (*Session, error) {
-	q.noteRead()
-	q.mu.Lock()
-	for q.loading {
-		if q.loaded == nil {
-			q.loaded = make(chan struct{})
+func (x *Exchange) session(ctx context.Context) (*Session, error) {
+	x.noteRead()
+	x.mu.Lock()
+	for x.loading {
+		if x.loaded == nil {
+			x.loaded = make(chan struct{})
 		}
-		loaded := q.loaded
-		q.mu.Unlock()
+		loaded := x.loaded
+		x.mu.Unlock()
 		select {
 		case <-loaded:
 		case <-ctx.Done():
 			return nil, fault.Away("load", context.Cause(ctx))
 		}
-		q.mu.Lock()
+		x.mu.Lock()
 	}
-	if q.s != nil || q.loadErr != nil {
-		defer q.mu.Unlock()
-		return q.s, q.loadErr
+	if x.s != nil || x.loadErr != nil {
+		defer x.mu.Unlock()
+		return x.s, x.loadErr
 	}
-	q.loading = true
-	q.asked.Store(true)
-	q.mu.Unlock()
+	x.loading = true
+	x.mu.Unlock()
 
-	q.checkNesting()
-	s := newSession(&q.m.core)
-	s.r, s.in = q.r, q.r.Header
+	x.checkNesting()
+	s := newSession(&x.m.core)
+	s.ctx = x
 	var err error
 	returned := false // or the store panics
 	defer func() {
 		if !returned {
 			err = fault.Away("load", stored.ErrAborted)
 		}
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.loading = false
-		if q.loaded != nil {
-			close(q.loaded)
-			q.loaded = nil
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.loading = false
+		if x.loaded != nil {
+			close(x.loaded)
+			x.loaded = nil
 		}
 		switch {
 		case err == nil:
 			s.lock()
-			s.phase, s.late = q.phase, q.late
-			s.stream.Store(q.hijacked.Load() || q.flushed.Load())
+			s.phase, s.late = x.phase, x.late
+			s.stream.Store(x.hijacked.Load() || x.flushed.Load())
 			s.keepAwake()
 			s.mu.Unlock()
-			q.s = s
-		case ctx.Err() == nil || q.Context.Err() != nil: // else only this caller gave up
-			q.loadErr = err
+			x.s = s
+		case ctx.Err() == nil || x.Context.Err() != nil: // else only this caller gave up
+			x.loadErr = err
 		}
 	}()
+	if x.r != nil {
+		s.req = request.Info(InfoOf(x.r))
+	} else {
+		s.req = request.Info(x.info())
+	}
 	err = loader{s.session}.load(ctx)
 	returned = true
 	if err != nil {
@@ -223,134 +348,45 @@ func (q *exchange) session(ctx context.Context) (*Session, error) {
 }
 
 // noteRead notes that the response depends on the session from now on.
-func (q *exchange) noteRead() {
-	q.mu.Lock()
-	late := q.exposed && !q.read
-	q.read = true
-	q.mu.Unlock()
-	q.asked.Store(true)
+func (x *Exchange) noteRead() {
+	x.mu.Lock()
+	late := x.exposed && !x.read
+	x.read = true
+	x.mu.Unlock()
+	x.asked.Store(true)
+	if x.r == nil {
+		// A response that comes from inside Wrap depends on what it has read.
+		if outer := x.m.request(x.Context); outer != nil {
+			outer.noteRead()
+		}
+	}
 	if late {
-		q.m.log.Once(slog.LevelWarn, "a session was asked for after the response had started, so caches were not told that the response depends on it; "+
-			"call Get before the first byte, or set Cache-Control: private", slog.String("pattern", q.r.Pattern))
+		x.m.log.Once(slog.LevelWarn, "a session was asked for after the response had started, so caches were not told that the response depends on it; "+
+			"call Get before the first byte, or set Cache-Control: private", slog.String("pattern", x.pattern()))
 	}
 }
 
 // ready returns the session if it was loaded.
-func (q *exchange) ready() *Session {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.s
+func (x *Exchange) ready() *Session {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.s
 }
 
 // checkNesting reports two nested managers of one name: they would overwrite
 // each other's cookies.
-func (q *exchange) checkNesting() {
-	for outer, _ := q.Context.Value(anyManager{}).(*exchange); outer != nil; outer, _ = outer.Context.Value(anyManager{}).(*exchange) {
-		if outer.m != q.m && outer.m.cookies.ReferenceName() == q.m.cookies.ReferenceName() {
-			q.m.log.Once(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
-				slog.String("name", q.m.name))
+func (x *Exchange) checkNesting() {
+	for outer := range exchanges(x.Context) {
+		if outer.m != x.m && outer.m.cookies.ReferenceName() == x.m.cookies.ReferenceName() {
+			x.m.log.Once(slog.LevelError, "two session managers with the same cookie name are nested; give each its own Config.Name",
+				slog.String("name", x.m.name))
 		}
 	}
 }
 
-// close ends the request for its session, which is returned if it was asked for:
-// from now on nothing is kept, for that reason, unless there was one before.
-func (q *exchange) close(why error) *Session {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.phase != phaseOver {
-		q.phase, q.late = phaseOver, why
-	}
-	return q.s
-}
+// Format keeps the request's header, and the session, out of what prints the
+// context or the response writer of a request.
+func (x *Exchange) Format(f fmt.State, _ rune) { printText(f, "sojourn request of "+x.m.text()) }
 
-// discard drops the session's pending changes, except a Logout, when the
-// response starts; at its end if it has started.
-func (q *exchange) discard() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.discarded = true
-	q.asked.Store(true)
-}
-
-// start commits before the response's first byte. It returns an error if the
-// response was replaced by an error answer.
-func (q *exchange) start(status int) error {
-	if q.started {
-		return q.failed
-	}
-	q.started = true
-	q.mu.Lock()
-	if q.phase == phaseOver { // a goroutine that the handler left behind
-		q.mu.Unlock()
-		return nil
-	}
-	next := phaseBody
-	if status >= http.StatusInternalServerError || q.discarded {
-		next, q.late = phaseOver, errAnswered
-	}
-	q.phase = next
-	s, read, h := q.s, q.read, q.inner.Header()
-	q.exposed = !read && status != http.StatusSwitchingProtocols && caching.Cacheable(q.r.Method, h)
-	q.mu.Unlock()
-	if !read {
-		return nil
-	}
-	var err error
-	if s != nil {
-		err = s.answer(q.Context, h, status, next)
-	}
-	q.m.limitCaching(h, q.r.Pattern)
-	if err != nil {
-		q.failed = err
-		q.m.commitFailed(s, err)
-		q.close(notKept(err))
-		q.m.answerError(q.inner, q.r, err, q.encoding)
-		return err
-	}
-	return nil
-}
-
-// finish is called when the handler has returned without a panic.
-func (q *exchange) finish() {
-	if !q.asked.Load() {
-		return
-	}
-	_ = q.start(http.StatusOK) // a failure was answered
-	s := q.close(errReturned)
-	if s == nil || q.failed != nil {
-		return
-	}
-	q.mu.Lock()
-	discarded := q.discarded
-	q.mu.Unlock()
-	if err := s.finish(q.Context, discarded); err != nil {
-		q.m.count.late.Add(1)
-		q.m.log.Error("changes made after the response had started were lost",
-			slog.String("session", s.Handle()), slog.Any("error", err))
-	}
-}
-
-// release is called in any case, also when the handler panicked: then nothing
-// was committed, and nothing will be. A middleware outside may still answer.
-func (q *exchange) release() {
-	q.mu.Lock()
-	read := q.read
-	q.mu.Unlock()
-	if read && !q.started {
-		q.m.limitCaching(q.inner.Header(), q.r.Pattern)
-	}
-	if s := q.close(errPanicked); s != nil { // or it has returned, before
-		s.release(errPanicked)
-	}
-}
-
-func (m *Manager) commitFailed(s *Session, err error) {
-	m.count.failed.Add(1)
-	level := slog.LevelError
-	if errors.Is(err, ErrEnded) || errors.Is(err, ErrExpired) || errors.Is(err, ErrTaken) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCrossSite) || errors.Is(err, ErrTooManySessions) {
-		level = slog.LevelInfo // the visitor's doing, not a fault
-	}
-	m.log.Log(context.Background(), level, "the session could not be kept; the response was replaced by an error",
-		slog.String("session", s.Handle()), slog.Any("error", err))
-}
+// LogValue is what Format prints.
+func (x *Exchange) LogValue() slog.Value { return slog.StringValue("sojourn request of " + x.m.text()) }

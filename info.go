@@ -3,6 +3,9 @@ package sojourn
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
 	"strings"
 	"time"
 
@@ -103,9 +106,8 @@ func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 // Done returns a channel that is closed when the session ends: by a logout, a
 // login, a revocation or its expiry, here or, within a second, on any replica
 // with the same store, or by [Manager.Close]. [Session.Err] says why. Waiting
-// is no activity. The channel is released when the request ends, or with the
-// context given to [Manager.Open]; asked for only then, it is closed, and Err
-// returns [ErrTooLate]. That of an anonymous session in the cookie is closed
+// is no activity. The channel is released when the request ends; asked for only
+// then, it is closed, and Err returns [ErrTooLate]. That of an anonymous session in the cookie is closed
 // by its absolute expiry and by Close only.
 func (s *Session) Done() <-chan struct{} {
 	s.lock()
@@ -128,11 +130,7 @@ func (s *session) watchEnd() *ends.Watch {
 	case rules.Inline:
 		deadline = s.m.limits.LifetimeEnd(&st.Rec.Header)
 	}
-	w := s.m.ends.Watch(st.ID, st.Where == rules.Stored, s.loaded, deadline)
-	if s.ctx != nil {
-		context.AfterFunc(s.ctx, w.Release)
-	}
-	return w
+	return s.m.ends.Watch(st.ID, st.Where == rules.Stored, s.loaded, deadline)
 }
 
 // Err returns nil while the channel of [Session.Done] is open, and then
@@ -195,3 +193,29 @@ func (s *Session) Background() {
 	defer s.mu.Unlock()
 	s.background, s.rotateDue = true, false
 }
+
+// RequestInfo is what a session needs to know about its request, for servers
+// that do not use [http.Request].
+type RequestInfo struct {
+	Header     http.Header // names in canonical form; it is never modified
+	Method     string      // "" = not HTTP: no cross-site checks, no Vary, no Cache-Control
+	Host       string
+	RemoteAddr string // "ip:port" or "ip"; "" = unknown
+	Encrypted  bool   // the connection to this process uses TLS
+}
+
+// InfoOf returns the RequestInfo of an HTTP request.
+func InfoOf(r *http.Request) RequestInfo {
+	return RequestInfo{Header: r.Header, Method: r.Method, Host: r.Host, RemoteAddr: r.RemoteAddr, Encrypted: r.TLS != nil}
+}
+
+// Format prints the method, whatever the verb: the header holds cookies.
+func (i RequestInfo) Format(f fmt.State, _ rune) { printText(f, i.text()) }
+
+// LogValue is what Format prints.
+func (i RequestInfo) LogValue() slog.Value { return slog.StringValue(i.text()) }
+
+// MarshalText is for encoding/json: what Format prints.
+func (i RequestInfo) MarshalText() ([]byte, error) { return []byte(i.text()), nil }
+
+func (i RequestInfo) text() string { return "sojourn.RequestInfo(" + i.Method + ")" }

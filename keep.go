@@ -89,7 +89,7 @@ func (s *session) forget() {
 // flushTo moves the pending cookies into a response header, which is then left
 // to limitCaching.
 func (s *session) flushTo(h http.Header) {
-	if s.jar.Pending() && s.r != nil && !s.m.cookie.Insecure && request.PlainHTTP(s.r) {
+	if s.jar.Pending() && !s.m.cookie.Insecure && request.PlainHTTP(&s.req) {
 		s.m.log.Once(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
 			"serve HTTPS, let the proxy send X-Forwarded-Proto, or set Config.Cookie.Insecure for tests")
 	}

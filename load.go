@@ -31,9 +31,9 @@ func (s loader) load(ctx context.Context) error {
 	defer m.done()
 	now := m.now()
 	s.last, s.isNew, s.loaded = stored.Nothing, true, now
-	s.background = request.DeclaresBackground(s.in)
+	s.background = request.DeclaresBackground(s.req.Header)
 
-	a := m.cookies.Read(s.in, now)
+	a := m.cookies.Read(s.req.Header, now)
 	s.jar = a.Jar
 	for _, r := range a.Rejected {
 		s.rejected(r)
@@ -226,7 +226,7 @@ func (s *session) barred(reference bool) error {
 	switch {
 	case s.outdated, reference && s.jar.Refused():
 		return errRefused
-	case !s.jar.Brought && s.r != nil && request.Withheld(s.r, s.m.cookie.SameSite):
+	case !s.jar.Brought && request.Withheld(&s.req, s.m.cookie.SameSite):
 		return ErrCrossSite
 	default:
 		return nil
@@ -271,23 +271,19 @@ func (s *session) endOthers(ctx context.Context) error {
 
 // visit is what the request says about its visitor.
 func (s *session) visit() stored.Visit {
-	v := stored.Visit{UserAgent: request.UserAgent(s.in)}
-	if s.r != nil {
-		v.IP = request.Peer(s.r)
-	}
-	return v
+	return stored.Visit{UserAgent: request.UserAgent(s.req.Header), IP: request.Peer(&s.req)}
 }
 
 // seen reports whether the response to this request will be shown to a person,
 // as far as that is known by now. What is to be seen once, or must surely reach
 // the browser, waits for another response otherwise.
 func (s *session) seen() bool {
-	return !s.background && !s.unshown && (s.r == nil || s.r.Method != http.MethodHead) && !request.Speculative(s.in)
+	return !s.background && !s.unshown && s.req.Method != http.MethodHead && !request.Speculative(s.req.Header)
 }
 
 // mayRotate reports whether the response of this request will surely leave its
 // cookies in the browser, as far as that can be known: those of upgrades,
 // event streams and of what nobody looks at may not.
 func (s *session) mayRotate() bool {
-	return s.seen() && s.in.Get("Upgrade") == "" && !request.AsksForEvents(s.in)
+	return s.seen() && s.req.Header.Get("Upgrade") == "" && !request.AsksForEvents(s.req.Header)
 }

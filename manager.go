@@ -28,31 +28,6 @@ func New(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// Wrap returns a handler that makes sessions available to next. A request that
-// asks for its session commits its changes once, right before the first byte
-// of the response or, if nothing is written, when next returns; if that fails
-// the visitor gets an error instead of the response (see
-// [Manager.ServeError]). A status of 500 or above, a panic, and a first byte
-// after the deadline of the request's context keep nothing, except a Logout.
-//
-// Several managers may wrap one handler; each commits for itself, the inner
-// one first. Wrapping twice with the same manager is as good as once, unless
-// the inner one gets a request with other cookies, or one that was read from a
-// hijacked connection: that has a session of its own.
-func (m *Manager) Wrap(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if q, _ := r.Context().Value(m).(*exchange); q != nil && q.passes(r) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		q := &exchange{Context: r.Context(), m: m, inner: w, encoding: w.Header()["Content-Encoding"]}
-		q.r = r.WithContext(q)
-		defer q.release()
-		next.ServeHTTP(q, q.r)
-		q.finish()
-	})
-}
-
 // Handler returns a handler that calls f with the request's session: Wrap, Get
 // and ServeError in one.
 func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) http.Handler {
@@ -68,39 +43,14 @@ func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) 
 
 // Get returns the session of the request that ctx belongs to. The first call
 // of a request loads it, and may fail with [ErrUnavailable] or [ErrClosed].
-// Without [Manager.Wrap] it returns [ErrNoMiddleware], also where a server
+// Without [Manager.Wrap] or [Manager.Attach] it returns [ErrNoMiddleware], also where a server
 // inside the wrapped handler has read the request, as h2c does.
 func (m *Manager) Get(ctx context.Context) (*Session, error) {
-	q := m.request(ctx)
-	if q == nil {
+	x := m.request(ctx)
+	if x == nil {
 		return nil, m.noMiddleware(ctx)
 	}
-	return q.session(ctx)
-}
-
-// Open returns the session that the request header in brings, for servers and
-// tests outside [Manager.Wrap]. [Session.Save] keeps the changes and writes
-// Set-Cookie to out; nothing is saved by itself. With a nil out, a Save that
-// needs a cookie fails with [ErrTooLate]. The names in both headers are
-// canonical, as http.Header's methods make them.
-//
-// Open and Save also set Vary: Cookie in out, and Cache-Control: private
-// unless out says otherwise. With the context of a request inside Wrap, so
-// does that request's response.
-func (m *Manager) Open(ctx context.Context, in, out http.Header) (*Session, error) {
-	if q := m.request(ctx); q != nil {
-		q.noteRead()
-	}
-	if out != nil {
-		m.limitCaching(out, "")
-	}
-	s := newSession(&m.core)
-	s.phase, s.in, s.ctx = phaseLoose, in, ctx
-	s.out = out
-	if err := (loader{s.session}).load(ctx); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return x.session(ctx)
 }
 
 // Close ends the streams that wait for [Session.Done], waits for commits in

@@ -385,7 +385,7 @@ func TestAClientThatLeavesTheOldApplicationIsNoOutage(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		old.OnFind = leave
 		h := http.Header{"Cookie": {"old=a"}}
-		if _, err := s.Open(ctx, h, http.Header{}); err == nil {
+		if _, _, err := sitetest.Begin(ctx, s.Manager, h); err == nil {
 			t.Fatal("it works")
 		}
 		if got := s.AdoptStats()["old"].Outages; got != 0 {
@@ -393,7 +393,7 @@ func TestAClientThatLeavesTheOldApplicationIsNoOutage(t *testing.T) {
 		}
 		old.OnFind = nil
 		for range 5 {
-			if _, err := s.Open(t.Context(), h, http.Header{}); err == nil {
+			if _, _, err := sitetest.Begin(t.Context(), s.Manager, h); err == nil {
 				t.Fatal("it works")
 			}
 		}

@@ -185,14 +185,10 @@ func (s *session) event(kind EventKind, st *stored.State) Event {
 
 // context returns the context of the request that the session belongs to.
 func (s *session) context() context.Context {
-	switch {
-	case s.r != nil:
-		return s.r.Context()
-	case s.ctx != nil:
-		return s.ctx
-	default:
+	if s.ctx == nil { // of a draft
 		return context.Background()
 	}
+	return s.ctx
 }
 
 // onceSet remembers some thousand sessions, so that what their dead cookies do

@@ -174,7 +174,7 @@ func TestASessionFromOpenPrintsNoSecret(t *testing.T) {
 		canary.Set(s, "canary-saved")
 	})
 	in := http.Header{"Cookie": {p.cookies[0].Name + "=" + p.cookies[0].Value}}
-	s, err := p.manager.Open(t.Context(), in, http.Header{})
+	s, _, err := sitetest.Begin(t.Context(), p.manager, in)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"reflect"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/ends"
+	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
@@ -22,7 +22,7 @@ import (
 )
 
 // Session is one visitor's state during one request. It comes from
-// [Manager.Get] or [Manager.Open] and is safe for concurrent use. Reading and
+// [Manager.Get] and is safe for concurrent use. Reading and
 // changing values does no I/O; changes are kept by the commit before the
 // response's first byte, or by Save. It prints as its handle.
 type Session struct {
@@ -34,9 +34,8 @@ type Session struct {
 
 type session struct {
 	m   *core
-	r   *http.Request   // nil in a session from Manager.Open
-	in  http.Header     // of the request
-	ctx context.Context // of Manager.Open; nil otherwise
+	req request.Info
+	ctx context.Context // of the request; nil in a draft
 
 	mu sync.Mutex
 	// updates counts the beginnings and the ends of Update functions: it is odd
@@ -68,7 +67,6 @@ type session struct {
 	isNew    bool        // no live session came with the request
 	outdated bool        // of the credentials that were refused, one leads to a live session
 	lost     uint64      // the browser's floor, if the store fell behind it
-	out      http.Header // where Manager.Open was told to put cookies
 	// unproven: the jar sets a reference, and its session may have ended since it
 	// was last loaded or saved.
 	unproven bool
@@ -95,7 +93,6 @@ const (
 	phaseOpen  phase = iota // the header can still be changed
 	phaseBody               // the first byte is out: no cookies any more
 	phaseOver               // failed or finished: nothing is kept any more
-	phaseLoose              // not bound to a response that starts: Manager.Open
 	phaseDraft              // not of a request: what Config.Adopt gives to the application
 )
 
@@ -166,8 +163,7 @@ func (s *Session) User() string {
 // pending; but if the store's answers stay away for all of Config.Timeout,
 // that is not known: then Save returns [ErrUnavailable], and so does every
 // later commit of the request if an Update or a Pop is among the changes,
-// until Discard. Cookies are set with the response, or in the header given to
-// [Manager.Open].
+// until Discard. Cookies are set with the response.
 //
 // Before the response's first byte everything can be kept. Between it and the
 // handler's return, also after a Hijack, what needs no cookie: values, flash
@@ -201,17 +197,6 @@ func (s *Session) Save(ctx context.Context) error {
 			s.m.limits.TouchDue(&s.last.Rec.Header, rules.Later(s.last.Meta.Seen, s.noted), now) {
 			s.noteLate(ctx, now)
 		}
-	}
-	if s.phase == phaseLoose {
-		if s.out != nil {
-			if err != nil && s.ending != nil && !s.ending.carry {
-				s.forget() // the logout is still to be kept, but the browser forgets
-			}
-			s.takeBackReference(ctx)
-			s.flushTo(s.out)
-			s.m.limitCaching(s.out, "")
-		}
-		s.jar.Drop() // without a header to put them in, only renewals are left
 	}
 	return err
 }

@@ -61,7 +61,7 @@ func TestFailuresOfTheStoreAreLoggedOnceAMinute(t *testing.T) {
 func TestAClientThatLeavesIsNoFailureOfTheStore(t *testing.T) {
 	for name, call := range map[string]func(ctx context.Context, m *sojourn.Manager, h http.Header) error{
 		"a load": func(ctx context.Context, m *sojourn.Manager, h http.Header) error {
-			_, err := m.Open(ctx, h, nil)
+			_, _, err := sitetest.Begin(ctx, m, h)
 			return err
 		},
 		"a list": func(ctx context.Context, m *sojourn.Manager, _ http.Header) error {

@@ -2,70 +2,153 @@ package sojourn
 
 import (
 	"bufio"
+	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 )
 
+// writer is the response writer of a request inside Wrap, and through its
+// Exchange the request's context, so that an untouched request costs two
+// allocations. It is never reused: handlers leak response writers into goroutines.
+type writer struct {
+	Exchange
+	inner http.ResponseWriter
+	// encoding is the Content-Encoding that was set outside Wrap, by a
+	// compressor that an error answer passes through as well.
+	encoding []string
+	started  bool  // the header is on its way; used by the response's goroutine only
+	failed   error // the commit failed: the handler's writes reach nobody
+}
+
+// Wrap returns a handler that makes sessions available to next. A request that
+// asks for its session commits its changes once, right before the first byte
+// of the response or, if nothing is written, when next returns; if that fails
+// the visitor gets an error instead of the response (see
+// [Manager.ServeError]). A status of 500 or above, a panic, and a first byte
+// after the deadline of the request's context keep nothing, except a Logout.
+//
+// Several managers may wrap one handler; each commits for itself, the inner
+// one first. Wrapping twice with the same manager is as good as once, unless
+// the inner one gets a request with other cookies, or one that was read from a
+// hijacked connection: that has a session of its own.
+func (m *Manager) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(inner http.ResponseWriter, r *http.Request) {
+		if x, _ := r.Context().Value(m).(*Exchange); x != nil && x.passes(r) {
+			next.ServeHTTP(inner, r)
+			return
+		}
+		w := &writer{inner: inner, encoding: inner.Header()["Content-Encoding"]}
+		w.Context, w.m = r.Context(), m
+		w.r = r.WithContext(&w.Exchange)
+		defer w.release()
+		next.ServeHTTP(w, w.r)
+		w.finish()
+	})
+}
+
+// finish is called when the handler has returned without a panic.
+func (w *writer) finish() {
+	if w.asked.Load() {
+		_ = w.start(http.StatusOK) // a failure was answered
+		_ = w.Finish()             // likewise, logged
+	}
+}
+
+// release is called in any case, also when the handler has panicked: then
+// nothing more is kept. A middleware outside may still answer.
+func (w *writer) release() {
+	w.mu.Lock()
+	read := w.read
+	w.mu.Unlock()
+	if read && !w.started {
+		w.limitCaching(w.inner.Header())
+	}
+	w.abandon()
+}
+
+// start commits before the response's first byte. It returns an error if the
+// response was replaced by an error answer.
+func (w *writer) start(status int) error {
+	if w.started {
+		return w.failed
+	}
+	w.started = true
+	h := w.inner.Header()
+	if err := w.Commit(status, h); err != nil {
+		w.failed = err
+		w.m.answerError(w.inner, w.r, err, w.encoding)
+		return err
+	}
+	if status == http.StatusRequestEntityTooLarge && w.r.ProtoMajor == 1 {
+		// http.MaxBytesReader does this only with net/http's own writer: what is
+		// left of the body is not read.
+		h.Set("Connection", "close")
+	}
+	return nil
+}
+
 // Unwrap is for [http.ResponseController].
-func (q *exchange) Unwrap() http.ResponseWriter { return q.inner }
+func (w *writer) Unwrap() http.ResponseWriter { return w.inner }
 
 // Header returns the response's header.
-func (q *exchange) Header() http.Header { return q.inner.Header() }
+func (w *writer) Header() http.Header { return w.inner.Header() }
 
 // WriteHeader commits the session, unless status is informational.
-func (q *exchange) WriteHeader(status int) {
+func (w *writer) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		if q.failed == nil {
-			q.inner.WriteHeader(status)
+		if w.failed == nil {
+			w.inner.WriteHeader(status)
 		}
 		return
 	}
-	if q.started && status >= http.StatusInternalServerError {
-		q.discard() // the handler failed halfway
+	if w.started && status >= http.StatusInternalServerError {
+		w.Fail() // the handler failed halfway
 	}
-	if q.start(status) == nil {
-		q.inner.WriteHeader(status)
+	if w.start(status) == nil {
+		w.inner.WriteHeader(status)
 	}
 }
 
 // Write commits the session before the first byte.
-func (q *exchange) Write(b []byte) (int, error) {
-	if err := q.start(http.StatusOK); err != nil {
+func (w *writer) Write(b []byte) (int, error) {
+	if err := w.start(http.StatusOK); err != nil {
 		return 0, err
 	}
-	return q.inner.Write(b)
+	return w.inner.Write(b)
 }
 
 // WriteString is Write for a string.
-func (q *exchange) WriteString(s string) (int, error) {
-	if err := q.start(http.StatusOK); err != nil {
+func (w *writer) WriteString(s string) (int, error) {
+	if err := w.start(http.StatusOK); err != nil {
 		return 0, err
 	}
-	return io.WriteString(q.inner, s)
+	return io.WriteString(w.inner, s)
 }
 
 // ReadFrom lets the connection use sendfile.
-func (q *exchange) ReadFrom(src io.Reader) (int64, error) {
-	if err := q.start(http.StatusOK); err != nil {
+func (w *writer) ReadFrom(src io.Reader) (int64, error) {
+	if err := w.start(http.StatusOK); err != nil {
 		return 0, err
 	}
-	return io.Copy(q.inner, src)
+	return io.Copy(w.inner, src)
 }
 
 // Flush commits the session and sends what was written.
-func (q *exchange) Flush() { _ = q.FlushError() }
+func (w *writer) Flush() { _ = w.FlushError() }
 
 // FlushError is Flush for [http.ResponseController].
-func (q *exchange) FlushError() error {
-	err := q.start(http.StatusOK)
-	if q.flushed.CompareAndSwap(false, true) {
-		if s := q.ready(); s != nil {
+func (w *writer) FlushError() error {
+	err := w.start(http.StatusOK)
+	if w.flushed.CompareAndSwap(false, true) {
+		if s := w.ready(); s != nil {
 			s.stream.Store(true)
 		}
 	}
 	// Also if that was answered with an error: who calls Flush may go on for long.
-	flushed := http.NewResponseController(q.inner).Flush()
+	flushed := http.NewResponseController(w.inner).Flush()
 	if err != nil {
 		return err
 	}
@@ -74,17 +157,17 @@ func (q *exchange) FlushError() error {
 
 // Hijack commits the session and hands over the connection. The cookies are in
 // Header then, for whoever writes the response by hand.
-func (q *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	// Committing first and failing then would leave nothing to answer with.
-	if !canHijack(q.inner) {
+	if !canHijack(w.inner) {
 		return nil, nil, http.ErrNotSupported
 	}
-	if err := q.start(http.StatusSwitchingProtocols); err != nil {
+	if err := w.start(http.StatusSwitchingProtocols); err != nil {
 		return nil, nil, err
 	}
-	conn, rw, err := http.NewResponseController(q.inner).Hijack()
+	conn, rw, err := http.NewResponseController(w.inner).Hijack()
 	if err == nil {
-		q.hijacked.Store(true)
+		w.hijacked.Store(true)
 	}
 	return conn, rw, err
 }
@@ -92,7 +175,7 @@ func (q *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func canHijack(w http.ResponseWriter) bool {
 	for {
 		switch t := w.(type) {
-		case *exchange: // is a Hijacker whatever is below
+		case *writer: // is a Hijacker whatever is below
 			w = t.inner
 		case http.Hijacker:
 			return true
@@ -102,4 +185,117 @@ func canHijack(w http.ResponseWriter) bool {
 			return false
 		}
 	}
+}
+
+// CloseNotify is the method of http.CloseNotifier, which some frameworks still
+// ask for: the channel gets a value when the request's context ends.
+func (w *writer) CloseNotify() <-chan bool {
+	gone := make(chan bool, 1)
+	context.AfterFunc(w.Context, func() { gone <- true })
+	return gone
+}
+
+// Push is that of [http.Pusher], if the connection has it.
+func (w *writer) Push(target string, options *http.PushOptions) error {
+	if p, ok := w.inner.(http.Pusher); ok {
+		return p.Push(target, options)
+	}
+	return http.ErrNotSupported
+}
+
+// A context that leads to a request is not yet that request's own. Servers that
+// run inside a handler derive the requests that they read from its context: h2c,
+// and whatever speaks HTTP over a hijacked connection or a CONNECT tunnel. Each
+// of those is another visitor's.
+
+// Value makes the request findable, by its manager or as the innermost one.
+func (x *Exchange) Value(key any) any {
+	switch k := key.(type) {
+	case *Manager:
+		if k == x.m {
+			return x
+		}
+	case anyManager:
+		return x
+	}
+	if key == http.LocalAddrContextKey && x.tunnels() {
+		addr, _ := x.Context.Value(key).(net.Addr)
+		return shadowedAddr{x, addr}
+	}
+	return x.Context.Value(key)
+}
+
+// foreign reports whether ctx is that of another request than x, derived from
+// x's by a server inside x's handler. Such a server sets its own
+// http.ServerContextKey, or at least http.LocalAddrContextKey, which x shadows
+// for what is below it.
+func (x *Exchange) foreign(ctx context.Context) bool {
+	if ctx.Value(http.ServerContextKey) != x.Context.Value(http.ServerContextKey) {
+		return true
+	}
+	if !x.tunnels() {
+		return false
+	}
+	if x.hijacked.Load() && offersHTTP2(x.r) {
+		return true
+	}
+	addr, _ := ctx.Value(http.LocalAddrContextKey).(shadowedAddr)
+	return addr.of != x
+}
+
+// tunnels reports whether another server may read requests from x's connection
+// or body.
+func (x *Exchange) tunnels() bool {
+	return x.hijacked.Load() || x.r != nil && x.r.Method == http.MethodConnect
+}
+
+// offersHTTP2 reports whether a request is how HTTP/2 begins on a connection
+// without TLS (RFC 9113, section 3.4, and RFC 7540, section 3.2).
+func offersHTTP2(r *http.Request) bool {
+	return r.Method == "PRI" || strings.EqualFold(r.Header.Get("Upgrade"), "h2c")
+}
+
+// shadowedAddr is the local address of a request that may be a tunnel.
+type shadowedAddr struct {
+	of   *Exchange
+	addr net.Addr
+}
+
+func (a shadowedAddr) Network() string {
+	if a.addr == nil {
+		return ""
+	}
+	return a.addr.Network()
+}
+
+func (a shadowedAddr) String() string {
+	if a.addr == nil {
+		return ""
+	}
+	return a.addr.String()
+}
+
+func (x *Exchange) header() http.Header {
+	if x.r == nil {
+		return x.info().Header
+	}
+	return x.r.Header
+}
+
+// passes reports whether r, which arrives at another Wrap of the same manager,
+// is x's own request, so that it has its session already. A request with other
+// cookies of ours, such as a clone for a part of a page, has a session of its
+// own.
+func (x *Exchange) passes(r *http.Request) bool {
+	return !x.foreign(r.Context()) && !x.tunnels() && x.m.cookies.Same(x.header(), r.Header)
+}
+
+// noMiddleware returns ErrNoMiddleware, and tells the operator where a server
+// inside a handler is the reason for it.
+func (m *Manager) noMiddleware(ctx context.Context) error {
+	if ctx.Value(m) != nil {
+		m.log.Once(slog.LevelError, "a request was read by a server that runs inside Manager.Wrap, such as h2c or a tunnel, so it has no session; "+
+			"put Wrap around the handler of the inner server: h2c.NewHandler(sessions.Wrap(mux), …), not sessions.Wrap(h2c.NewHandler(mux, …))")
+	}
+	return ErrNoMiddleware
 }

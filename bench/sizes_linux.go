@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -154,7 +153,7 @@ func fillWith(ctx context.Context, db store.Store, k kind, n int, tidy func(cont
 	sessions := make([]*sojourn.Session, n)
 	save := func(i, round int) error {
 		if sessions[i] == nil {
-			session, err := m.Open(ctx, http.Header{}, http.Header{})
+			session, err := begin(ctx, m)
 			if err != nil {
 				return err
 			}
@@ -339,4 +338,10 @@ func datastoreBytes(rec store.Record) int {
 		}
 	}
 	return entity + indexes
+}
+
+// begin returns the session of a new visitor whose request goes on.
+func begin(ctx context.Context, m *sojourn.Manager) (*sojourn.Session, error) {
+	ctx, _ = m.Attach(ctx, func() sojourn.RequestInfo { return sojourn.RequestInfo{} })
+	return m.Get(ctx)
 }

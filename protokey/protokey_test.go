@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/protokey"
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
@@ -138,7 +139,7 @@ func TestBytesThatAreNoMessageAreReported(t *testing.T) {
 
 func TestAMessageThatCannotBeEncodedFailsTheCommit(t *testing.T) {
 	m := sojourntest.NewManager(t, sojourn.Config{})
-	s, err := m.Open(t.Context(), http.Header{}, http.Header{})
+	s, _, err := sitetest.Begin(t.Context(), m, http.Header{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func (b *Browser) Do(r *http.Request) *http.Response {
 // would find it. It is for looking, like what the function [Session] returns.
 func (b *Browser) Session(m *sojourn.Manager) *sojourn.Session {
 	b.t.Helper()
-	return open(b.t, m, b.Request(http.MethodGet, b.current().String(), nil).Header, nil)
+	return look(b.t, m, b.Request(http.MethodGet, b.current().String(), nil).Header)
 }
 
 // Prepare lets f change the visitor's session, as a request to the current page

@@ -108,7 +108,7 @@ func Session(t testing.TB, m *sojourn.Manager, r *http.Request, res *http.Respon
 		sent = r.Cookies()
 	}
 	setCookies(next, sent, res.Cookies())
-	return open(t, m, next, nil)
+	return look(t, m, next)
 }
 
 // setCookies gives a request header the cookies of a visitor who had those of
@@ -133,17 +133,32 @@ func setCookies(header http.Header, sent, set []*http.Cookie) {
 func save(t testing.TB, m *sojourn.Manager, in http.Header, f func(*sojourn.Session)) []*http.Cookie {
 	t.Helper()
 	out := http.Header{}
-	s := open(t, m, in, out)
-	f(s)
-	if err := s.Save(t.Context()); err != nil {
+	x := attach(t, m, in)
+	defer x.Finish()
+	f(load(t, m, x))
+	if err := x.Commit(http.StatusOK, out); err != nil {
 		t.Fatalf("sojourntest: saving the session: %v", err)
 	}
 	return (&http.Response{Header: out}).Cookies()
 }
 
-func open(t testing.TB, m *sojourn.Manager, in, out http.Header) *sojourn.Session {
+// look returns the session that the request header in brings, until the test ends.
+func look(t testing.TB, m *sojourn.Manager, in http.Header) *sojourn.Session {
 	t.Helper()
-	s, err := m.Open(t.Context(), in, out)
+	x := attach(t, m, in)
+	release := x.Hold() // a held exchange does not keep its session from expiring
+	t.Cleanup(func() { release(); _ = x.Finish() })
+	return load(t, m, x)
+}
+
+func attach(t testing.TB, m *sojourn.Manager, in http.Header) *sojourn.Exchange {
+	_, x := m.Attach(t.Context(), func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: in} })
+	return x
+}
+
+func load(t testing.TB, m *sojourn.Manager, x *sojourn.Exchange) *sojourn.Session {
+	t.Helper()
+	s, err := m.Get(x)
 	if err != nil {
 		t.Fatalf("sojourntest: loading the session: %v", err)
 	}

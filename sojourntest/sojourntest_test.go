@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
@@ -251,7 +252,7 @@ func TestTheManagersLogGoesToTheTestsLog(t *testing.T) {
 func TestTheManagerIsClosedWithItsTest(t *testing.T) {
 	var m *sojourn.Manager
 	t.Run("a test", func(t *testing.T) { m = sojourntest.NewManager(t, sojourn.Config{}) })
-	if _, err := m.Open(t.Context(), http.Header{}, nil); !errors.Is(err, sojourn.ErrClosed) {
+	if _, _, err := sitetest.Begin(t.Context(), m, http.Header{}); !errors.Is(err, sojourn.ErrClosed) {
 		t.Errorf("afterwards it opens sessions: %v", err)
 	}
 }

@@ -199,7 +199,9 @@ func (w *conversion) one(ctx context.Context, it stored) error {
 		return nil
 	}
 	n := &fate{}
-	s, err := w.m.Open(context.WithValue(ctx, fateKey{}, n), header, nil)
+	ctx, x := w.m.Attach(context.WithValue(ctx, fateKey{}, n), func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: header} })
+	defer x.Finish()
+	s, err := w.m.Get(ctx)
 	switch {
 	case err != nil:
 		return err

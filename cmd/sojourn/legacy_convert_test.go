@@ -19,6 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
@@ -211,7 +212,7 @@ func adopting(t *testing.T, known legacy.Known) *service {
 // finds opens the session of somebody who comes with an old cookie.
 func (s *service) finds(t *testing.T, header http.Header) *sojourn.Session {
 	t.Helper()
-	session, err := s.sessions.Open(t.Context(), header, http.Header{})
+	session, _, err := sitetest.Begin(t.Context(), s.sessions, header)
 	if err != nil {
 		t.Fatal(err)
 	}

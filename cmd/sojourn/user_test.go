@@ -11,6 +11,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -62,7 +63,7 @@ func (s *service) comesBack(t *testing.T, cookies, want string) {
 // whoComes is the user whose session a visitor with those cookies has.
 func (s *service) whoComes(t *testing.T, cookies string) string {
 	t.Helper()
-	session, err := s.sessions.Open(t.Context(), http.Header{"Cookie": {cookies}}, nil)
+	session, _, err := sitetest.Begin(t.Context(), s.sessions, http.Header{"Cookie": {cookies}})
 	if err != nil {
 		t.Fatal(err)
 	}

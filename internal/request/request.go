@@ -9,6 +9,16 @@ import (
 	"strings"
 )
 
+// Info is what a request says, where it may not be one of net/http. The root
+// package's RequestInfo documents the fields.
+type Info struct {
+	Header     http.Header
+	Method     string
+	Host       string
+	RemoteAddr string
+	Encrypted  bool
+}
+
 // Speculative reports whether a browser, or a script in a page, asks before
 // anybody wants to see the answer: it may never be shown. Sec-Purpose is that of
 // the Fetch standard and of Speculation Rules, X-Sec-Purpose is Turbo's,
@@ -38,8 +48,8 @@ func Shown(status int, h http.Header) bool {
 
 // PlainHTTP reports whether the cookies are surely not encrypted on their way to
 // the browser.
-func PlainHTTP(r *http.Request) bool {
-	return r.TLS == nil && !forwardedSecurely(r.Header) &&
+func PlainHTTP(r *Info) bool {
+	return r.Method != "" && !r.Encrypted && !forwardedSecurely(r.Header) &&
 		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
 }
 
@@ -60,8 +70,11 @@ func forwardedSecurely(h http.Header) bool {
 }
 
 // CrossSite reports whether the request was started by another site (Fetch
-// Metadata; by Origin where the browser sends none).
-func CrossSite(r *http.Request) bool {
+// Metadata; by Origin where the browser sends none). Only HTTP requests are.
+func CrossSite(r *Info) bool {
+	if r.Method == "" {
+		return false
+	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "cross-site"
 	}
@@ -78,7 +91,7 @@ func CrossSite(r *http.Request) bool {
 // Withheld reports whether the browser kept cookies of that SameSite back from this request,
 // if it has any, because another site started it (RFC 6265bis, section 5.8.3).
 // SameSite=Lax lets them through with top-level navigations by a safe method.
-func Withheld(r *http.Request, sameSite http.SameSite) bool {
+func Withheld(r *Info, sameSite http.SameSite) bool {
 	switch sameSite {
 	case http.SameSiteNoneMode:
 		return false
@@ -91,7 +104,7 @@ func Withheld(r *http.Request, sameSite http.SameSite) bool {
 
 // TopLevel reports whether a request fetches, by a safe method, what the
 // browser shows in a tab.
-func TopLevel(r *http.Request) bool {
+func TopLevel(r *Info) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 	default:
@@ -148,16 +161,16 @@ func DeclaresBackground(h http.Header) bool {
 // counts as from another site again, without end; but nobody clicks for a refresh,
 // and a sandboxed page names no referrer (HTML standard, section 7.1.5; Referrer
 // Policy, section 8.3).
-func MayRefresh(r *http.Request) bool {
+func MayRefresh(r *Info) bool {
 	if r.Header.Get("Sec-Fetch-User") == "?1" {
 		return true
 	}
-	from, err := url.Parse(r.Referer())
+	from, err := url.Parse(r.Header.Get("Referer"))
 	return err == nil && from.Host != "" && from.Host != r.Host
 }
 
 // Peer returns the IP address that the request came from, or "".
-func Peer(r *http.Request) string {
+func Peer(r *Info) string {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		return host
 	}

@@ -1,7 +1,6 @@
 package request
 
 import (
-	"crypto/tls"
 	"net/http"
 	"strings"
 	"testing"
@@ -89,10 +88,7 @@ func TestWhichRequestsCameWithoutEncryption(t *testing.T) {
 		"a name that only begins like it": {"localhost.example", nil, false, true},
 		"a name that only ends like it":   {"notlocalhost", nil, false, true},
 	} {
-		r := &http.Request{Host: test.host, Header: test.header}
-		if test.tls {
-			r.TLS = &tls.ConnectionState{}
-		}
+		r := &Info{Method: "GET", Host: test.host, Header: test.header, Encrypted: test.tls}
 		if got := PlainHTTP(r); got != test.want {
 			t.Errorf("%s: %v", name, got)
 		}
@@ -120,7 +116,7 @@ func TestWhichRequestsAnotherSiteHasStarted(t *testing.T) {
 		"Origin is opaque":         {"shop.example", header("Origin: null"), true},
 		"Origin is no URL":         {"shop.example", header("Origin: http://%zz"), true},
 	} {
-		r := &http.Request{Method: "GET", Host: test.host, Header: test.h}
+		r := &Info{Method: "GET", Host: test.host, Header: test.h}
 		if r.Header == nil {
 			r.Header = http.Header{}
 		}
@@ -152,7 +148,7 @@ func TestWhichCookiesABrowserKeepsBack(t *testing.T) {
 		"DELETE of another site":  {"DELETE", away, true, true, false},
 		"a page that was fetched": {"GET", append(away, "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: document"), true, true, false},
 	} {
-		r := &http.Request{Method: test.method, Host: "shop.example", Header: header(test.h...)}
+		r := &Info{Method: test.method, Host: "shop.example", Header: header(test.h...)}
 		for mode, want := range map[http.SameSite]bool{
 			http.SameSiteStrictMode: test.strict, http.SameSiteLaxMode: test.lax, http.SameSiteDefaultMode: test.lax, 0: test.lax, http.SameSiteNoneMode: test.none,
 		} {
@@ -210,7 +206,7 @@ func TestWhichPageMayAskAgainByItself(t *testing.T) {
 		"the referrer has no site":    {[]string{"Referer: about:blank"}, false},
 		"clicked, and this one named": {[]string{"Sec-Fetch-User: ?1", "Referer: https://shop.example/x"}, true},
 	} {
-		if got := MayRefresh(&http.Request{Host: "shop.example", Header: header(test.h...)}); got != test.want {
+		if got := MayRefresh(&Info{Host: "shop.example", Header: header(test.h...)}); got != test.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -221,8 +217,18 @@ func TestWhereARequestCameFrom(t *testing.T) {
 		"192.0.2.1:1234": "192.0.2.1", "[2001:db8::1]:1234": "2001:db8::1", "192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::1",
 		"": "", "@": "", "/run/sock": "", "shop.example": "",
 	} {
-		if got := Peer(&http.Request{RemoteAddr: addr}); got != want {
+		if got := Peer(&Info{RemoteAddr: addr}); got != want {
 			t.Errorf("%q: %q, want %q", addr, got, want)
 		}
+	}
+}
+
+func TestWhatIsNoHTTPRequestIsNeitherPlainNorFromAnotherSite(t *testing.T) {
+	r := &Info{Host: "shop.example", Header: header("Sec-Fetch-Site", "cross-site", "Origin", "https://other.example")}
+	if PlainHTTP(r) {
+		t.Error("it counts as plain HTTP")
+	}
+	if CrossSite(r) || Withheld(r, http.SameSiteLaxMode) || Withheld(r, http.SameSiteStrictMode) {
+		t.Error("it counts as started by another site")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/cookies"
@@ -76,7 +77,7 @@ func (d *device) header() http.Header {
 func (d *device) do(f func(*sojourn.Session)) (user string) {
 	d.b.t.Helper()
 	out := http.Header{}
-	s, err := d.b.m.Open(d.b.t.Context(), d.header(), out)
+	s, x, err := sitetest.Begin(d.b.t.Context(), d.b.m, d.header())
 	if err != nil {
 		d.b.t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func (d *device) do(f func(*sojourn.Session)) (user string) {
 	if f != nil {
 		f(s)
 	}
-	if err := s.Save(d.b.t.Context()); err != nil && !errors.Is(err, sojourn.ErrEnded) {
+	if err := x.Commit(http.StatusOK, out); err != nil && !errors.Is(err, sojourn.ErrEnded) {
 		d.b.t.Fatal(err)
 	}
 	d.keep(out["Set-Cookie"])
@@ -184,7 +185,7 @@ func TestEveryEndOfASessionEndsItsLegacyForm(t *testing.T) {
 						t.Errorf("the old application still finds %s", value.MarshalTagged(found.Data))
 					}
 					time.Sleep(2 * time.Minute)
-					s, err := b.m.Open(t.Context(), before, http.Header{})
+					s, _, err := sitetest.Begin(t.Context(), b.m, before)
 					if err != nil || s.User() != "" {
 						t.Errorf("the legacy cookie brings back %q, %v", s.User(), err)
 					}

@@ -111,7 +111,9 @@ func Example_serviceWithoutMiddleware() {
 	// An interceptor makes these of the call's metadata, and sends out back with it.
 	in, out := http.Header{"Cookie": {pythonCookie(python)}}, http.Header{}
 	ctx := context.Background()
-	session, err := sessions.Open(ctx, in, out)
+	ctx, exchange := sessions.Attach(ctx, func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: in} })
+	defer exchange.Finish()
+	session, err := sessions.Get(ctx)
 	if err != nil {
 		panic(err) // codes.Unavailable
 	}
@@ -119,7 +121,7 @@ func Example_serviceWithoutMiddleware() {
 		panic("codes.Unauthenticated")
 	}
 	cart.Update(session, func(items []item) []item { return append(items, item{"pot", 1}) })
-	if err := session.Save(ctx); err != nil {
+	if err := exchange.Commit(http.StatusOK, out); err != nil {
 		panic(err)
 	}
 	fmt.Println(session.User(), cart.Get(session), len(out["Set-Cookie"]))

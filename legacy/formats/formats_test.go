@@ -14,6 +14,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/adopt"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/legacy"
 	"github.com/sojourn-go/sojourn/legacy/appengine"
@@ -219,13 +220,13 @@ func TestSessionsAreWrittenBackInEveryFormat(t *testing.T) {
 			})
 			ctx := context.Background()
 			in, out := http.Header{}, http.Header{}
-			s, err := m.Open(ctx, in, out)
+			s, x, err := sitetest.Begin(ctx, m, in)
 			if err != nil {
 				t.Fatal(err)
 			}
 			visits.Set(s, 1)
 			s.Login("anna")
-			if err := s.Save(ctx); err != nil {
+			if err := x.Commit(http.StatusOK, out); err != nil {
 				t.Fatal(err)
 			}
 			visits.Set(s, 2)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
@@ -45,12 +46,12 @@ func parallelIncrements(t *testing.T) {
 	next := func(n int) int { return n + 1 }
 
 	out := http.Header{}
-	s, err := m.Open(t.Context(), http.Header{}, out)
+	s, x, err := sitetest.Begin(t.Context(), m, http.Header{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tickets.Set(s, 0)
-	if err := s.Save(t.Context()); err != nil {
+	if err := x.Commit(http.StatusOK, out); err != nil {
 		t.Fatal(err)
 	}
 	in := http.Header{}
@@ -65,7 +66,7 @@ func parallelIncrements(t *testing.T) {
 	start := make(chan struct{})
 	for range visitors {
 		wg.Go(func() {
-			s, err := m.Open(t.Context(), in, nil)
+			s, _, err := sitetest.Begin(t.Context(), m, in)
 			if err != nil {
 				t.Error(err)
 				return
@@ -98,7 +99,7 @@ func parallelIncrements(t *testing.T) {
 			t.Fatalf("the numbers are %v", drawn)
 		}
 	}
-	s, err = m.Open(t.Context(), in, nil)
+	s, _, err = sitetest.Begin(t.Context(), m, in)
 	if err != nil {
 		t.Fatal(err)
 	}

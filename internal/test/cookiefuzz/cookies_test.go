@@ -15,6 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/seal"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
@@ -127,12 +128,12 @@ func FuzzOpenCookies(f *testing.F) {
 		jar := map[string]string{}
 		for _, v := range []string{"before", value} { // the first save sets no floor
 			out := http.Header{}
-			session, err := m.Open(f.Context(), cookieHeader(jar), out)
+			session, x, err := sitetest.Begin(f.Context(), m, cookieHeader(jar))
 			if err != nil {
 				f.Fatal(err)
 			}
 			key.Set(session, v)
-			if err := session.Save(f.Context()); err != nil {
+			if err := x.Commit(http.StatusOK, out); err != nil {
 				f.Fatal(err)
 			}
 			keep(f, jar, out)
@@ -164,10 +165,11 @@ func FuzzOpenCookies(f *testing.F) {
 		in := http.Header{"Cookie": {whole.Replace(header)}}
 		calls := db.calls
 		for _, m := range []*sojourn.Manager{auto, numbered} {
-			session, err := m.Open(t.Context(), in, http.Header{})
+			session, x, err := sitetest.Begin(t.Context(), m, in)
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer x.Finish()
 			if session.User() != "" || len(session.Flashes()) > 0 {
 				t.Error("a login or a message from nowhere")
 			}
@@ -244,23 +246,25 @@ func FuzzSealedCookies(f *testing.F) {
 			refCookie:   wire.Text.EncodeToString(sealed(t, seal.Reference, reference, aad)),
 			stateCookie: wire.Text.EncodeToString(sealed(t, seal.State, state, aad)),
 		}, http.Header{}
-		session, err := m.Open(t.Context(), cookieHeader(jar), out)
+		session, x, err := sitetest.Begin(t.Context(), m, cookieHeader(jar))
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer x.Finish()
 		_, _, _, _ = session.User(), session.Names(), session.Info(), session.Flashes()
 		text.Set(session, "new")
-		switch err := session.Save(t.Context()); {
+		switch err := x.Commit(http.StatusOK, out); {
 		case errors.Is(err, sojourn.ErrEnded), errors.Is(err, sojourn.ErrTooLarge), errors.Is(err, sojourn.ErrNoStore):
 			return // told to whoever changed it
 		case err != nil:
 			t.Fatal(err)
 		}
 		keep(t, jar, out)
-		again, err := m.Open(t.Context(), cookieHeader(jar), http.Header{})
+		again, later, err := sitetest.Begin(t.Context(), m, cookieHeader(jar))
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer later.Finish()
 		if got := text.Get(again); got != "new" {
 			t.Errorf("saved, and reads %q", got)
 		}

@@ -312,13 +312,12 @@ func TestDoneAskedForAfterTheRequestIsClosed(t *testing.T) {
 	})
 }
 
-func TestDoneOfAnOpenedSessionIsReleasedWithItsContext(t *testing.T) {
+func TestDoneOfAnAttachedRequestIsReleasedByFinishAndTheLastHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sitetest.NewLab(t)
 		v := sitetest.NewGuest(t)
 		s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
-		ctx, cancel := context.WithCancel(t.Context())
-		session, err := s.Open(ctx, http.Header{"Cookie": {v.Header()}}, nil)
+		session, x, err := sitetest.Begin(t.Context(), s.Manager, http.Header{"Cookie": {v.Header()}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,8 +325,16 @@ func TestDoneOfAnOpenedSessionIsReleasedWithItsContext(t *testing.T) {
 		if waiting := s.Streams(); waiting != 1 {
 			t.Error("it is not waited for")
 		}
-		cancel()
-		synctest.Wait()
+		one, two := x.Hold(), x.Hold()
+		if err := x.Finish(); err != nil {
+			t.Error(err)
+		}
+		one()
+		one()
+		if waiting := s.Streams(); waiting != 1 {
+			t.Error("it was released although the exchange is held")
+		}
+		two()
 		if waiting := s.Streams(); waiting != 0 {
 			t.Error("it is still waited for")
 		}

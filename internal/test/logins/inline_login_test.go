@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -26,12 +27,12 @@ func TestALoginInACookieIsWorthNothingOnceThereIsAStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := http.Header{}
-	s, err := before.Open(t.Context(), http.Header{}, out)
+	s, x, err := sitetest.Begin(t.Context(), before, http.Header{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Login("ada")
-	if err := s.Save(t.Context()); err != nil {
+	if err := x.Commit(http.StatusOK, out); err != nil {
 		t.Fatal(err)
 	}
 	in := http.Header{}
@@ -39,7 +40,7 @@ func TestALoginInACookieIsWorthNothingOnceThereIsAStore(t *testing.T) {
 		in.Add("Cookie", c.Name+"="+c.Value)
 	}
 	for name, m := range map[string]*sojourn.Manager{"ada": before, "": after} {
-		s, err := m.Open(t.Context(), in, nil)
+		s, _, err := sitetest.Begin(t.Context(), m, in)
 		if err != nil {
 			t.Fatal(err)
 		}

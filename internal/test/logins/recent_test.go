@@ -139,11 +139,11 @@ func TestARequestSaysItselfThatItIsInTheBackground(t *testing.T) {
 			in, out := http.Header{}, http.Header{}
 			in.Set("Cookie", reference+"="+anna.Cookies()[reference])
 			in.Set("Sojourn-Background", value)
-			s, err := shop.Manager.Open(t.Context(), in, out)
+			s, x, err := sitetest.Begin(t.Context(), shop.Manager, in)
 			if err != nil || s.Handle() != handle {
 				t.Fatalf("Open: %v", err)
 			}
-			if err := s.Save(t.Context()); err != nil {
+			if err := x.Commit(http.StatusOK, out); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(31 * time.Minute)

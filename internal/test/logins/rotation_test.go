@@ -93,11 +93,11 @@ func TestPeriodicRotation(t *testing.T) {
 				r.Header.Set(header, value)
 				r.Header.Set("Cookie", reference+"="+w.anna.Cookies()[reference])
 				out := http.Header{}
-				s, err := w.shop.Manager.Open(r.Context(), r.Header, out)
+				s, x, err := sitetest.Begin(r.Context(), w.shop.Manager, r.Header)
 				if err != nil || s.User() != "anna" {
 					w.Fatalf("Open: %v", err)
 				}
-				if err := s.Save(context.Background()); err != nil || len(out["Set-Cookie"]) != 0 {
+				if err := x.Commit(http.StatusOK, out); err != nil || len(out["Set-Cookie"]) != 0 {
 					w.Errorf("with %s: %s it was rotated (%v)", header, value, err)
 				}
 			}

@@ -50,7 +50,7 @@ func TestAClosedManagerAnswersThatItIsClosed(t *testing.T) {
 	sitetest.WantStatus(t, resp, http.StatusOK)
 	resp = s.Serve(v, func(http.ResponseWriter, *http.Request, *sojourn.Session) { t.Error("served") })
 	sitetest.WantStatus(t, resp, http.StatusServiceUnavailable)
-	if _, err := s.Open(t.Context(), http.Header{}, nil); !errors.Is(err, sojourn.ErrClosed) {
+	if _, _, err := sitetest.Begin(t.Context(), s.Manager, http.Header{}); !errors.Is(err, sojourn.ErrClosed) {
 		t.Errorf("Open: %v", err)
 	}
 	if err := s.Close(); err != nil {

@@ -264,8 +264,8 @@ func TestEveryKindOfAnswerThatReadTheSessionIsPrivate(t *testing.T) {
 			}
 			io.WriteString(w, "page for nobody in particular")
 		},
-		"Open inside Wrap": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
-			session, err := s.Open(r.Context(), r.Header, nil)
+		"Attach inside Wrap": func(t *testing.T, s *sitetest.Lab, w http.ResponseWriter, r *http.Request) {
+			session, _, err := sitetest.Begin(r.Context(), s.Manager, r.Header)
 			if err != nil {
 				t.Error(err)
 				return
@@ -432,7 +432,7 @@ func TestASessionThatIsAskedForTooLateForCachesIsWarnedAboutOnce(t *testing.T) {
 	s := sitetest.NewLab(t)
 	s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, _ *sojourn.Session) {
 		write(w)
-		if _, err := s.Open(r.Context(), r.Header, nil); err != nil {
+		if _, _, err := sitetest.Begin(r.Context(), s.Manager, r.Header); err != nil {
 			t.Error(err)
 		}
 	})
@@ -441,23 +441,56 @@ func TestASessionThatIsAskedForTooLateForCachesIsWarnedAboutOnce(t *testing.T) {
 	}
 }
 
-func TestOpenTellsCachesWithTheFirstHeaderAndWithEachSave(t *testing.T) {
+// onlyMethods is a ResponseHeader that is no http.Header.
+type onlyMethods struct{ sojourn.ResponseHeader }
+
+func TestCommitTellsCachesThatTheResponseDependsOnTheSession(t *testing.T) {
+	for name, as := range map[string]func(http.Header) sojourn.ResponseHeader{
+		"http.Header":             func(h http.Header) sojourn.ResponseHeader { return h },
+		"another kind of a header": func(h http.Header) sojourn.ResponseHeader { return onlyMethods{h} },
+	} {
+		for _, down := range []bool{false, true} {
+			s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
+			s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Set(session, 1) })
+			s.Store.Down.Store(down)
+			ctx, x := s.Attach(t.Context(), func() sojourn.RequestInfo {
+				return sojourn.RequestInfo{Method: "GET", Header: http.Header{"Cookie": {v.Header()}}}
+			})
+			if _, err := s.Get(ctx); (err != nil) != down {
+				t.Errorf("Get: %v", err)
+			}
+			out := http.Header{"Cache-Control": {"public"}, "Vary": {"Accept", "Accept-Language"}, "Cdn-Cache-Control": {"max-age=9"}, "Other": {"1"}}
+			if !down {
+				out["Cache-Control"] = []string{"max-age=60"}
+			}
+			if err := x.Commit(http.StatusOK, as(out)); err != nil {
+				t.Error(err)
+			}
+			if got := out.Get("Vary"); got != "Accept, Accept-Language, Cookie" || len(out["Vary"]) != 1 {
+				t.Errorf("%s: Vary %q", name, out["Vary"])
+			}
+			if want := map[bool]string{false: "max-age=60, private", true: "public"}[down]; out.Get("Cache-Control") != want {
+				t.Errorf("%s: Cache-Control %q, want %q", name, out["Cache-Control"], want)
+			}
+			if !down && out.Get("Cdn-Cache-Control") != "no-store" {
+				t.Errorf("%s: Cdn-Cache-Control %q", name, out["Cdn-Cache-Control"])
+			}
+			if out.Get("Other") != "1" {
+				t.Errorf("%s: the header is %q", name, out)
+			}
+		}
+	}
+}
+
+func TestARequestThatIsNotHTTPGetsNoFieldsForCaches(t *testing.T) {
 	s := sitetest.NewLab(t)
-	out := http.Header{"Cache-Control": {"max-age=60"}, "Vary": {"Accept"}}
-	session, err := s.Open(t.Context(), http.Header{}, out)
+	session, x, err := sitetest.Begin(t.Context(), s.Manager, http.Header{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantPrivate(t, out, "Accept, Cookie")
-	out.Set("Cache-Control", "public")
-	out.Add("Vary", "Accept-Language")
-	sitetest.ThemeKey.Set(session, "dark")
-	if err := session.Save(t.Context()); err != nil {
-		t.Fatal(err)
+	sitetest.CartKey.Set(session, 1)
+	out := http.Header{}
+	if err := x.Commit(http.StatusOK, out); err != nil || len(out) != 1 || len(out["Set-Cookie"]) != 1 {
+		t.Errorf("%q, %v", out, err)
 	}
-	wantPrivate(t, out, "Accept, Cookie, Accept-Language")
-	s.Store.Down.Store(true)
-	unread := http.Header{}
-	_, _ = s.Open(t.Context(), http.Header{}, unread)
-	wantPrivate(t, unread, "Cookie")
 }

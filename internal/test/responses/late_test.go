@@ -186,14 +186,17 @@ func TestSaveDuringAResponseSaysWhatItCannotKeep(t *testing.T) {
 	}
 }
 
-func TestAnOpenedSessionWithoutAHeaderSaysThatItNeedsOne(t *testing.T) {
+func TestAChangeThatNeedsACookieIsTooLateOnceTheHeaderIsOut(t *testing.T) {
 	s := sitetest.NewLab(t)
-	session, err := s.Open(t.Context(), http.Header{}, nil)
+	session, x, err := sitetest.Begin(t.Context(), s.Manager, http.Header{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := x.Commit(http.StatusOK, nil); err != nil {
+		t.Errorf("Commit: %v", err)
+	}
 	sitetest.CartKey.Set(session, 1)
-	if err := session.Save(t.Context()); !errors.Is(err, sojourn.ErrTooLate) || !strings.Contains(err.Error(), "no header") {
+	if err := session.Save(t.Context()); !errors.Is(err, sojourn.ErrTooLate) || !strings.Contains(err.Error(), "needs a cookie") {
 		t.Errorf("Save: %v", err)
 	}
 	if n := s.Stats().LateChanges; n != 0 {

@@ -105,19 +105,23 @@ func KeyOfDay(day int) (published, active, retired string) {
 	return "published" + created + secret, "active" + created + secret, "retired" + created + secret
 }
 
-// Call is an RPC whose metadata are bare headers: it opens v's session, runs f,
-// and lets the cookies that were set reach v.
-func (s *Lab) Call(v *Guest, f func(session *sojourn.Session, out http.Header)) http.Header {
+// Call is a request to a server that has no http.ResponseWriter: it runs f with
+// v's session, commits, and lets the cookies that were set reach v.
+func (s *Lab) Call(v *Guest, f func(session *sojourn.Session)) http.Header {
 	s.T.Helper()
 	in, out := http.Header{"User-Agent": {"rpc/1"}}, http.Header{}
 	if len(v.Cookies) > 0 {
 		in.Set("Cookie", v.Header())
 	}
-	session, err := s.Open(s.T.Context(), in, out)
+	session, x, err := Begin(s.T.Context(), s.Manager, in)
 	if err != nil {
-		s.T.Fatalf("Open: %v", err)
+		s.T.Fatalf("Get: %v", err)
 	}
-	f(session, out)
+	f(session)
+	if err := x.Commit(http.StatusOK, out); err != nil {
+		s.T.Errorf("Commit: %v", err)
+	}
+	_ = x.Finish()
 	v.Keep(&http.Response{Header: out})
 	return out
 }
@@ -330,4 +334,12 @@ func User(t *testing.T, b *Browser, site *Site) (user string) {
 	t.Helper()
 	Look(t, b, site, func(s *sojourn.Session) { user = s.User() })
 	return user
+}
+
+// Begin returns the session that the header in brings to a server that has no
+// http.ResponseWriter, and its exchange.
+func Begin(ctx context.Context, m *sojourn.Manager, in http.Header) (*sojourn.Session, *sojourn.Exchange, error) {
+	ctx, x := m.Attach(ctx, func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: in} })
+	s, err := m.Get(ctx)
+	return s, x, err
 }

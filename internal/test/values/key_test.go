@@ -372,7 +372,7 @@ func TestAnUpdateThatUsesItsSessionWhenItIsDoneAgainPanicsInItsOwnRequest(t *tes
 func TestAnUpdateMayUseAnotherManagersSession(t *testing.T) {
 	one, two := sitetest.NewLab(t), sitetest.NewLab(t, func(c *sojourn.Config) { c.Name = "other" })
 	resp := sitetest.NewGuest(t).Get(one.Handler(func(w http.ResponseWriter, r *http.Request, a *sojourn.Session) {
-		b, err := two.Open(r.Context(), r.Header, w.Header())
+		b, _, err := sitetest.Begin(r.Context(), two.Manager, r.Header)
 		if err != nil {
 			t.Error(err)
 			return

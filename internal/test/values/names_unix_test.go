@@ -37,16 +37,21 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	open := func(in http.Header) (*sojourn.Session, http.Header) {
-		out := http.Header{}
-		s, err := m.Open(t.Context(), in, out)
+	open := func(in http.Header) (*sojourn.Session, *sojourn.Exchange) {
+		s, x, err := sitetest.Begin(t.Context(), m, in)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s, out
+		return s, x
 	}
-	save := func(s *sojourn.Session, out http.Header) http.Header {
+	save := func(s *sojourn.Session) {
 		if err := s.Save(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit := func(x *sojourn.Exchange) http.Header {
+		out := http.Header{}
+		if err := x.Commit(http.StatusOK, out); err != nil {
 			t.Fatal(err)
 		}
 		in := http.Header{}
@@ -66,21 +71,21 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 		return list
 	}
 	filled := func(n int) *sojourn.Session {
-		s, out := open(nil)
+		s, x := open(nil)
 		for _, name := range names(n) {
 			s.Set(name, 1)
 		}
-		s, _ = open(save(s, out))
+		s, _ = open(commit(x))
 		return s
 	}
 	for what, prepare := range map[string]func(n int) (work func()){
 		"Set": func(n int) func() {
-			s, out := open(nil)
+			s, _ := open(nil)
 			return func() {
 				for _, name := range names(n) {
 					s.Set(name, 1)
 				}
-				save(s, out)
+				save(s)
 			}
 		},
 		"Set and Has in turn": func(n int) func() {
@@ -99,7 +104,7 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 				for _, name := range names(n) {
 					s.Delete(name)
 				}
-				save(s, nil)
+				save(s)
 			}
 		},
 		"Pop": func(n int) func() {
@@ -110,7 +115,7 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 						t.Fatal("not there")
 					}
 				}
-				save(s, nil)
+				save(s)
 			}
 		},
 		"Update": func(n int) func() {
@@ -119,7 +124,7 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 				for _, name := range names(n) {
 					sojourn.NewKey[int](name).Update(s, func(i int) int { return i + 1 })
 				}
-				save(s, nil)
+				save(s)
 			}
 		},
 		"Clear and Set": func(n int) func() {
@@ -129,28 +134,28 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 				for _, name := range names(n) {
 					s.Set(name, 2)
 				}
-				save(s, nil)
+				save(s)
 			}
 		},
 		"a save after another request's": func(n int) func() {
-			s, out := open(nil)
+			s, x := open(nil)
 			s.Set("x", 1)
-			in := save(s, out)
+			in := commit(x)
 			slow, _ := open(in)
 			for _, name := range names(n) {
 				sojourn.NewKey[int](name).Update(slow, func(i int) int { return i + 1 })
 			}
 			fast, _ := open(in)
 			fast.Set("x", 2)
-			save(fast, nil)
-			return func() { save(slow, nil) }
+			save(fast)
+			return func() { save(slow) }
 		},
 		"Open": func(n int) func() {
-			s, out := open(nil)
+			s, x := open(nil)
 			for _, name := range names(n) {
 				s.Set(name, 1)
 			}
-			in := save(s, out)
+			in := commit(x)
 			return func() {
 				for range 20 {
 					s, _ := open(in)
@@ -177,7 +182,7 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 				for range n / 8 { // each is some work
 					s.Flash("info", "hello")
 				}
-				save(s, nil)
+				save(s)
 			}
 		},
 	} {

@@ -379,12 +379,12 @@ func newKeeper(t testing.TB) *keeper {
 // keep returns whether what set did was saved.
 func (k *keeper) keep(set, get func(*sojourn.Session)) bool {
 	out := http.Header{}
-	s, err := k.m.Open(k.t.Context(), http.Header{}, out)
+	s, x, err := sitetest.Begin(k.t.Context(), k.m, http.Header{})
 	if err != nil {
 		k.t.Fatal(err)
 	}
 	set(s)
-	switch err := s.Save(k.t.Context()); {
+	switch err := x.Commit(http.StatusOK, out); {
 	case errors.Is(err, sojourn.ErrBadValue):
 		return false
 	case err != nil:
@@ -396,7 +396,7 @@ func (k *keeper) keep(set, get func(*sojourn.Session)) bool {
 			in.Add("Cookie", c.Name+"="+c.Value)
 		}
 	}
-	if s, err = k.m.Open(k.t.Context(), in, nil); err != nil {
+	if s, _, err = sitetest.Begin(k.t.Context(), k.m, in); err != nil {
 		k.t.Fatal(err)
 	}
 	get(s)
@@ -559,7 +559,7 @@ func TestReadingDeepNestingNeverPanics(t *testing.T) {
 func readsAsAnything(t *testing.T, k *keeper, b []byte) {
 	t.Helper()
 	key := sojourn.NewKeyCodec("v", sojourn.Codec[[]byte](bare{}))
-	s, err := k.m.Open(t.Context(), http.Header{}, http.Header{})
+	s, _, err := sitetest.Begin(t.Context(), k.m, http.Header{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -598,7 +598,7 @@ func TestValuesAreWrittenAsAnotherEncoderWritesThem(t *testing.T) {
 			m := maker{rand.New(rand.NewPCG(seed, 3))}
 			v := reflect.New(typ).Elem()
 			m.fill(v, 4)
-			s, err := k.m.Open(t.Context(), http.Header{}, http.Header{})
+			s, _, err := sitetest.Begin(t.Context(), k.m, http.Header{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/internal/test/servers"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 	"github.com/sojourn-go/sojourn/keys"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
@@ -58,7 +59,7 @@ func TestClientsThatLeaveAreNoFailuresOfTheStore(t *testing.T) {
 					for range 50 {
 						ctx, leave := context.WithCancel(t.Context())
 						leaving := time.AfterFunc(rand.N(30*time.Millisecond), leave)
-						if _, err := m.Open(ctx, header, nil); err != nil && ctx.Err() != nil {
+						if _, _, err := sitetest.Begin(ctx, m, header); err != nil && ctx.Err() != nil {
 							left.Add(1)
 						} else if err != nil {
 							t.Errorf("a client that stays: %v", err)
@@ -81,7 +82,7 @@ func TestClientsThatLeaveAreNoFailuresOfTheStore(t *testing.T) {
 			}
 
 			w.cut()
-			if _, err := m.Open(t.Context(), header, nil); err == nil {
+			if _, _, err := sitetest.Begin(t.Context(), m, header); err == nil {
 				t.Fatal("a load without a server works")
 			}
 			if n := ops.For(m).Stats().StoreErrors; n != 1 {
@@ -109,12 +110,12 @@ func service(t *testing.T, db store.Store) (*sojourn.Manager, *lines, http.Heade
 	}
 	t.Cleanup(func() { _ = m.Close() })
 	out := http.Header{}
-	s, err := m.Open(t.Context(), http.Header{}, out)
+	s, x, err := sitetest.Begin(t.Context(), m, http.Header{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Login("ada")
-	if err := s.Save(t.Context()); err != nil {
+	if err := x.Commit(http.StatusOK, out); err != nil {
 		t.Fatal(err)
 	}
 	header := http.Header{}

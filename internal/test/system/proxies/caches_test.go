@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 
 	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
 var (
@@ -141,7 +142,7 @@ func site(t *testing.T) http.Handler {
 		}))
 	}
 	mux.HandleFunc("/opened", func(w http.ResponseWriter, r *http.Request) {
-		s, err := m.Open(r.Context(), r.Header, nil)
+		s, _, err := sitetest.Begin(r.Context(), m, r.Header)
 		if err != nil {
 			t.Error(err)
 			return
