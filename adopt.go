@@ -102,7 +102,7 @@ func (a *Adopt) check(c *Config, found *mistakes) {
 // adopt looks for a legacy session in a request without one of the manager's.
 func (s loader) adopt(ctx context.Context, now time.Time) error {
 	m := s.m
-	if !m.adoption.Active(s.req.Header, now) || s.barred(true) != nil {
+	if s.jar.Token() || !m.adoption.Active(s.req.Header, now) || s.barred(true) != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)

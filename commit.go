@@ -239,7 +239,7 @@ func (s *session) commitChanges(ctx context.Context) error {
 		}
 		s.settle(stored.Nothing)
 		return nil
-	case where == rules.Inline:
+	case where == rules.Inline && !s.jar.Token():
 		next := s.draft.View().Clone()
 		next.Expire(now.UnixMilli())
 		in, err := s.m.cookies.Seal(next, s.identity().Identifier, s.jar.Known(), true, s.background, now)
@@ -301,7 +301,7 @@ func (s *session) commitToStore(ctx context.Context, now time.Time) error {
 // a cache: nothing else is to be written, and the next request will look for them.
 func (s *session) mayStayVolatile() bool {
 	st := s.last
-	if st.Where != rules.Stored || !s.m.stored.KeepsVolatile() || st.Mended || s.lost != 0 || s.presentDue ||
+	if st.Where != rules.Stored || s.jar.Token() || !s.m.stored.KeepsVolatile() || st.Mended || s.lost != 0 || s.presentDue ||
 		s.draft.ChangesHeader() || s.activityDue(s.m.now()) {
 		return false
 	}

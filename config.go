@@ -57,7 +57,10 @@ type Config struct {
 	// Lifetime. A name without the __Host- prefix can be set by a sibling domain.
 	FormerCookies []Cookie
 	Limit         Limit
-	Rotation      Rotation
+	// Bearer accepts "Authorization: Bearer" with a token that [Session.Token] has
+	// returned, for clients that keep no cookies.
+	Bearer   bool
+	Rotation Rotation
 
 	// Timeout limits one load and one commit, retries included. A commit goes on
 	// that long even if the client has gone. 0 = 5 seconds.
@@ -230,6 +233,9 @@ func (c *Config) check(found *mistakes) {
 	case CookieOnly:
 		if c.Store != nil {
 			found.add("Store is set, and Mode is CookieOnly: choose one")
+		}
+		if c.Bearer {
+			found.add("Bearer needs a Store: a session with a token is kept there")
 		}
 		most = maxCookieOnly
 	default:

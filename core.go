@@ -14,6 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/adopt"
 	"github.com/sojourn-go/sojourn/internal/adoption"
 	"github.com/sojourn-go/sojourn/internal/bridge"
+	"github.com/sojourn-go/sojourn/internal/caching"
 	"github.com/sojourn-go/sojourn/internal/cookies"
 	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/record"
@@ -43,6 +44,7 @@ type core struct {
 	count    counters
 	expired  onceSet // sessions whose expiry was told
 	limits   rules.Limits
+	varies   caching.On
 	ring     func() *seal.Ring // the keys that Config.Keys holds now
 	cookies  *cookies.Cookies
 	caches   bool // the store has copies: browsers are told which version they have seen
@@ -75,6 +77,10 @@ func furnish(m *core, cfg *Config) {
 		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.Rotation.Every, Grace: cfg.Rotation.Grace,
 		BrowserSession: cfg.Cookie.BrowserSession,
 	}
+	m.varies = caching.Cookie
+	if cfg.Bearer {
+		m.varies = caching.CookieOrBearer
+	}
 	bound := wire.Bind(cfg.Name)
 	var former []cookies.Attributes
 	for i := range cfg.FormerCookies {
@@ -82,7 +88,7 @@ func furnish(m *core, cfg *Config) {
 	}
 	m.cookies = cookies.New(cookies.Options{
 		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: m.ring, Bound: bound,
-		Former: former, Mended: observer{m}.Mended,
+		Former: former, Bearer: cfg.Bearer, Mended: observer{m}.Mended,
 	})
 	m.stored = stored.New(stored.Options{
 		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Name: cfg.Name, Bound: bound,

@@ -39,7 +39,10 @@ var (
 	// ErrCrossSite: the browser withheld the session cookies because another site
 	// started the request (SameSite), and the handler changed the session. A new
 	// cookie would replace the visitor's own, so only a login is kept.
-	ErrCrossSite       = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
+	ErrCrossSite = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
+	// ErrHasCookie: the session came with a cookie, so it cannot have a token as well.
+	// Log in again for one.
+	ErrHasCookie       = errors.New("sojourn: the session has a cookie, and no token beside it; log in to make a session with a token")
 	ErrNoStore         = fault.NoStore  // a value has to be kept on the server, and Mode is CookieOnly
 	ErrTooManySessions = fault.TooMany  // the user has Limit.Max sessions, and Limit.Refuse is set
 	ErrNotFound        = fault.NotFound // no live session has that handle, or it is not that user's
@@ -56,6 +59,7 @@ var (
 	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
 	errPanicked    = fmt.Errorf("%w: the handler has panicked", ErrTooLate)
 	errAnswered    = fmt.Errorf("%w: the response is an error, which keeps nothing but an earlier Logout", ErrTooLate)
+	errNoBearer    = errors.New("sojourn: Config.Bearer is not set, so there are no tokens")
 	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)
 )
 
@@ -67,7 +71,7 @@ func notKept(err error) error {
 // ServeError answers a request whose session could not be loaded or kept:
 // through Config.ErrorHandler, or with a short text, as HTML for
 // Sec-Fetch-Mode: navigate, and 413 ([ErrTooLarge]), 409 ([ErrEnded],
-// [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions]), 401
+// [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions], [ErrHasCookie]), 401
 // ([ErrEnded], if the request brought a credential that is no longer good),
 // 404 ([ErrNotFound]), 500 ([ErrNoMiddleware], [ErrBadValue], [ErrNoStore],
 // [ErrTooLate]) or 503 (everything else). It first removes Content-*, ETag,
@@ -222,7 +226,7 @@ func errorStatus(err error) int {
 	case errors.Is(err, errRefused):
 		return http.StatusUnauthorized
 	case errors.Is(err, ErrEnded), errors.Is(err, ErrExpired), errors.Is(err, ErrTaken), errors.Is(err, ErrCrossSite),
-		errors.Is(err, ErrTooManySessions):
+		errors.Is(err, ErrTooManySessions), errors.Is(err, ErrHasCookie):
 		return http.StatusConflict
 	case errors.Is(err, ErrNotFound):
 		return http.StatusNotFound
@@ -267,7 +271,7 @@ func (m *Manager) commitFailed(s *Session, err error) {
 
 // limitCaching tells caches that a response depends on the session.
 func (m *core) limitCaching(h http.Header, pattern string) {
-	if caching.Limit(h) {
+	if caching.Limit(h, m.varies) {
 		m.log.Once(slog.LevelWarn, "a response that depends on the session allows shared caches to keep it (Cache-Control: public or s-maxage); "+
 			"one that does not heed Vary: Cookie shows one visitor's page to another", slog.String("pattern", pattern))
 	}

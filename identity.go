@@ -264,6 +264,51 @@ func (s *Session) Recent(maxAge time.Duration) bool {
 	return s.m.now().Sub(record.Time(h.AuthTime)) <= maxAge
 }
 
+// Token commits, and returns the session's credential for a client that keeps it
+// itself, such as a mobile app: the client sends it as "Authorization: Bearer
+// sjn_…". Config.Bearer has to be set. A session has a cookie or a token, never
+// both: Token gives one to a session that is new, that a Login of this request
+// has just made (the browser's cookies expire then), or that came with a token.
+// For any other it returns [ErrHasCookie].
+//
+// A request with a token neither reads nor sets cookies, is no cross-site request
+// whoever sends it, and asks the store itself, not a cache. The session is always
+// in the store. A renewed token (see [Rotation]) is in the response's field
+// Sojourn-Token, and the client has to use it from then on; an empty one says
+// that the session is over. Call Token before the first byte. Errors are those of
+// Save, and [ErrNoValue] if the session holds nothing.
+func (s *Session) Token(ctx context.Context) (string, error) {
+	s.lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.m.cookies.Bearer:
+		return "", errNoBearer
+	case s.phase == phaseDraft:
+		return "", errDraft
+	case s.phase == phaseOver:
+		return "", s.late
+	case s.phase != phaseOpen:
+		return "", errNeedsCookie
+	}
+	undo := func() {}
+	if !s.jar.Token() {
+		if s.login == nil && s.base().Where != rules.Nowhere {
+			return "", ErrHasCookie
+		}
+		undo = s.jar.UseToken()
+	}
+	if err := s.commit(ctx, commitSave); err != nil {
+		undo()
+		return "", err
+	}
+	if s.last.Where != rules.Stored {
+		undo()
+		return "", fmt.Errorf("%w: a session without values has no token", ErrNoValue)
+	}
+	s.keepAwake()
+	return s.jar.Issued()
+}
+
 // Strip removes the manager's cookies, former ones included, from the header
 // of a request that goes upstream. Other cookies stay, in their order.
 func (m *Manager) Strip(h http.Header) { m.cookies.Strip(h) }

@@ -49,7 +49,11 @@ type wireVectors struct {
 		Hash       hexBytes
 	}
 	Reference, Retired, Floor wireCookie
-	Inline                    struct {
+	Token                     struct {
+		wireCookie
+		Token string
+	}
+	Inline struct {
 		wireCookie
 		Identifier hexBytes
 		Expires    int64
@@ -145,7 +149,7 @@ func wireFormatTest(t *testing.T, f func(t *wireFormat)) {
 	})
 }
 
-// visit sends a request with those cookies through a manager of that
+// visit sends a request with those cookies, or that token, through a manager of that
 // configuration and returns the cookies of the response, by name.
 func (t *wireFormat) visit(cfg sojourn.Config, cookies string, f func(*sojourn.Session)) map[string]string {
 	t.Helper()
@@ -166,7 +170,10 @@ func (t *wireFormat) visit(cfg sojourn.Config, cookies string, f func(*sojourn.S
 	r := httptest.NewRequest(http.MethodGet, "https://shop.example/", nil)
 	r.RemoteAddr = "192.0.2.7:50000"
 	r.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)")
-	if cookies != "" {
+	switch {
+	case strings.HasPrefix(cookies, "sjn_"):
+		r.Header.Set("Authorization", "Bearer "+cookies)
+	case cookies != "":
 		r.Header.Set("Cookie", cookies)
 	}
 	w := httptest.NewRecorder()
@@ -433,6 +440,22 @@ func TestWireFormatOfBlobs(t *testing.T) {
 			}
 			t.want("blob", blob, r.Blob)
 		}
+	})
+}
+
+func TestWireFormatOfTokens(t *testing.T) {
+	wireFormatTest(t, func(t *wireFormat) {
+		t.keep(t.Records[0])
+		t.visit(sojourn.Config{Bearer: true}, t.Token.Token, func(s *sojourn.Session) {
+			if s.User() != "alice" {
+				t.Errorf("the user is %q", s.User())
+			}
+			token, err := s.Token(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.want("token", t.open(seal.Token, strings.TrimPrefix(token, "sjn_"), t.Token.wireCookie), t.Token.Plaintext)
+		})
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 // session say so to caches (RFC 9111). It is the only place that decides this,
 // and is called when nothing below Wrap can change the header any more:
 //
-//   - "Vary: Cookie", on one line with whatever else the response varies on:
+//   - "Vary" with the fields of on, on one line with whatever else the response varies on:
 //     nginx heeds only the last Vary line of a response;
 //   - "Cache-Control: private", because a middleware or a proxy outside may add
 //     another Vary line still. With it no shared cache keeps the response, and
@@ -24,7 +24,7 @@ import (
 // particular caches (CDN-Cache-Control and the like) do not count as such a
 // permission. They take precedence over Cache-Control where they are heeded, so
 // without it they are made to forbid storing.
-func Limit(h http.Header) (shared bool) {
+func Limit(h http.Header, on On) (shared bool) {
 	var vary, control, targeted []string
 	cookies := false
 	for name, lines := range h {
@@ -54,7 +54,7 @@ func Limit(h http.Header) (shared bool) {
 			h[name] = []string{forbids(name)}
 		}
 	}
-	lines := [2]string{value, joinVary(vary)} // one allocation
+	lines := [2]string{value, on.join(vary)} // one allocation
 	h["Cache-Control"], h["Vary"] = lines[0:1:1], lines[1:2:2]
 	return shared
 }
@@ -90,10 +90,19 @@ func forbids(name string) string {
 	return "no-store"
 }
 
-// joinVary returns one Vary line for several, with Cookie.
-func joinVary(lines []string) string {
+// On is the request's fields that responses depend on, in canonical form and
+// separated by ", ".
+type On string
+
+const (
+	Cookie         On = "Cookie"
+	CookieOrBearer On = "Cookie, Authorization"
+)
+
+// join returns one Vary line for several, with the fields of on.
+func (on On) join(lines []string) string {
 	if len(lines) == 0 {
-		return "Cookie"
+		return string(on)
 	}
 	var names []string
 	has := func(name string) bool {
@@ -114,8 +123,10 @@ func joinVary(lines []string) string {
 			}
 		}
 	}
-	if !has("Cookie") {
-		names = append(names, "Cookie")
+	for name := range strings.SplitSeq(string(on), ", ") {
+		if !has(name) {
+			names = append(names, name)
+		}
 	}
 	return strings.Join(names, ", ")
 }

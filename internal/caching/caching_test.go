@@ -11,7 +11,7 @@ import (
 // limited is h after Limit.
 func limited(h http.Header) (http.Header, bool) {
 	h = maps.Clone(h)
-	shared := Limit(h)
+	shared := Limit(h, Cookie)
 	return h, shared
 }
 
@@ -151,7 +151,7 @@ func TestLimitWritesNotIntoTheHandlersSlices(t *testing.T) {
 	lines := append(make([]string, 0, 8), "public")
 	vary := append(make([]string, 0, 8), "Accept")
 	a, b := http.Header{"Cache-Control": lines, "Vary": vary, "cache-control": {"private"}, "vary": {"Accept-Language"}}, http.Header{"Cache-Control": lines, "Vary": vary}
-	Limit(a)
+	Limit(a, Cookie)
 	a.Add("Cache-Control", "X")
 	a.Add("Vary", "X")
 	if !slices.Equal(b["Cache-Control"], []string{"public"}) || !slices.Equal(b["Vary"], []string{"Accept"}) ||

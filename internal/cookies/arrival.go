@@ -40,7 +40,7 @@ type Reference struct {
 
 // Rejected is a cookie that is not used.
 type Rejected struct {
-	Kind string // "reference" or "state"
+	Kind string // "reference", "state" or "token"
 	Err  error
 }
 
@@ -52,6 +52,13 @@ const MostLoads = 2
 // Read opens a request's cookies.
 func (c *Cookies) Read(in http.Header, now time.Time) (a Arrival) {
 	a.Jar.c = c
+	if c.Bearer {
+		if token, ok := bearer(in); ok {
+			r := reader{Arrival: &a, c: c, in: in, now: now}
+			r.token(token)
+			return a
+		}
+	}
 	if len(in["Cookie"]) == 0 {
 		return a
 	}

@@ -48,6 +48,7 @@ type Options struct {
 	Limits *rules.Limits
 	Ring   func() *seal.Ring
 	Bound  []byte // additional data of everything that is sealed
+	Bearer bool   // tokens are accepted
 	Mended func() // an inline session had a time in the future
 }
 
@@ -143,8 +144,11 @@ func (c *Cookies) all(f func(n *names)) {
 	}
 }
 
-// Same reports whether two request headers have the same cookies of the manager.
+// Same reports whether two request headers have the same credentials of the manager.
 func (c *Cookies) Same(a, b http.Header) bool {
+	if c.Bearer && !slices.Equal(a["Authorization"], b["Authorization"]) {
+		return false
+	}
 	if slices.Equal(a["Cookie"], b["Cookie"]) {
 		return true
 	}

@@ -35,6 +35,10 @@ type Jar struct {
 	chunks     int // numbered state cookies that came or were set, if more than one
 
 	lines []line // of the response, not yet in its header
+
+	token    bool   // the client keeps its credential as a token, and no cookies
+	issued   string // the newest token; "" = the session is over
+	tokenDue bool   // the client is to be told
 }
 
 // state is what the state cookie holds.
@@ -89,6 +93,9 @@ func (j *Jar) Knows(credentials ...string) bool {
 // that says so began later, and may start anew. An inline session that it has
 // stays. age is the cookie's Max-Age.
 func (j *Jar) TellRefused(inline *record.Record, age time.Duration) {
+	if j.token {
+		return // the answer tells it
+	}
 	plain := j.refused.Append(nil)
 	if inline != nil {
 		plain = inline.Append(append(plain, wire.StateInline))
@@ -120,26 +127,32 @@ func (j *Jar) Has(ref *wire.Reference) bool {
 		have.Generation == ref.Generation && have.Expires == ref.Expires
 }
 
-// SetReference sets the cookie that names a stored session.
+// SetReference sets the cookie, or makes the token, that names a stored session.
 func (j *Jar) SetReference(ref *wire.Reference, age time.Duration) error {
-	value, err := j.c.seal(seal.Reference, ref.Append(make([]byte, 0, 64)))
-	if err != nil {
-		return err
+	if j.token {
+		if err := j.issue(ref); err != nil {
+			return err
+		}
+	} else {
+		value, err := j.c.seal(seal.Reference, ref.Append(make([]byte, 0, 64)))
+		if err != nil {
+			return err
+		}
+		j.set(func(n *names) string { return n.reference }, value, age)
 	}
-	j.set(func(n *names) string { return n.reference }, value, age)
 	j.reference, j.hasReference, j.referenceStale = *ref, true, false
 	return nil
 }
 
-// SetsReference reports whether the response sets that cookie.
+// SetsReference reports whether the response has that cookie or token.
 func (j *Jar) SetsReference() bool {
-	return slices.ContainsFunc(j.lines, func(l line) bool { return l.name == j.c.own.reference })
+	return j.tokenDue || slices.ContainsFunc(j.lines, func(l line) bool { return l.name == j.c.own.reference })
 }
 
 // SetFloor tells the browser which version it has seen, so that no cache shows
 // it an older one.
 func (j *Jar) SetFloor(f wire.Floor, age time.Duration) error {
-	if j.state == floor && j.floor == f && !j.stateStale {
+	if j.token || j.state == floor && j.floor == f && !j.stateStale {
 		return nil
 	}
 	value, err := j.c.seal(seal.State, f.Append(make([]byte, 0, 32)))
@@ -170,7 +183,11 @@ func (j *Jar) SetInline(in *Inline, age time.Duration) {
 // Forget expires every cookie of the session in the browser.
 func (j *Jar) Forget() {
 	if j.hasReference {
-		j.set(func(n *names) string { return n.reference }, "", -1)
+		if j.token {
+			j.issued, j.tokenDue = "", true
+		} else {
+			j.set(func(n *names) string { return n.reference }, "", -1)
+		}
 		j.reference, j.hasReference, j.referenceStale = wire.Reference{}, false, false
 	}
 	j.ForgetState()
@@ -190,6 +207,9 @@ func (j *Jar) ForgetState() {
 // SetForeign sets another library's cookies, where they do not carry the name of
 // one of the manager's own.
 func (j *Jar) SetForeign(setCookie []string) {
+	if j.token {
+		return
+	}
 	n := &j.c.own
 	for _, text := range setCookie {
 		name, _, _ := strings.Cut(text, "=")
@@ -225,13 +245,13 @@ func (j *Jar) setLine(l line) {
 	j.lines = append(j.lines, l)
 }
 
-// Pending reports whether the response is to set any cookie.
-func (j *Jar) Pending() bool { return len(j.lines) > 0 }
+// Pending reports whether the response is to set any cookie, or has a new token.
+func (j *Jar) Pending() bool { return len(j.lines) > 0 || j.tokenDue }
 
-// Drop lets the response set none of the cookies that are pending.
-func (j *Jar) Drop() { j.lines = nil }
+// Drop lets the response set none of the cookies that are pending, nor a token.
+func (j *Jar) Drop() { j.lines, j.tokenDue = nil, false }
 
-// Flush moves the pending cookies into a response header. Those of an earlier
+// Flush moves the pending cookies and a new token into a response header. Those of an earlier
 // Flush are replaced.
 func (j *Jar) Flush(h http.Header) {
 	for _, l := range j.lines {
@@ -239,6 +259,7 @@ func (j *Jar) Flush(h http.Header) {
 		h["Set-Cookie"] = append(h["Set-Cookie"], l.text)
 	}
 	j.lines = nil
+	j.flushToken(h)
 }
 
 // line is a Set-Cookie line. Browsers keep cookies of one name and different

@@ -2,13 +2,28 @@ package cookies
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
-// Strip removes from a request's header every cookie that could hold a credential
-// of the manager, former ones included. A line that has none stays as it is, and
+// Strip removes from a request's header every cookie and token that could hold a
+// credential of the manager, former ones included. A line that has none stays as it is, and
 // so does the backing array of the field: others may have it.
 func (c *Cookies) Strip(h http.Header) {
+	if c.Bearer {
+		for { // each line, whatever the others are for
+			token, ok := bearer(h)
+			if !ok {
+				break
+			}
+			lines := slices.DeleteFunc(slices.Clone(h["Authorization"]), func(line string) bool {
+				return strings.HasSuffix(line, tokenPrefix+token)
+			})
+			if h["Authorization"] = lines; len(lines) == 0 {
+				delete(h, "Authorization")
+			}
+		}
+	}
 	lines := h["Cookie"]
 	var kept []string
 	changed := false

@@ -16,7 +16,7 @@ type ResponseHeader interface {
 // ownFields are the header fields that a commit reads or writes. A ResponseHeader
 // cannot be asked for all of its fields.
 var ownFields = [...]string{
-	"Set-Cookie", "Vary", "Cache-Control", "Content-Type", "Location",
+	"Set-Cookie", "Sojourn-Token", "Access-Control-Expose-Headers", "Vary", "Cache-Control", "Content-Type", "Location",
 	"Cdn-Cache-Control", "Cloudflare-Cdn-Cache-Control", "Netlify-Cdn-Cache-Control", "Vercel-Cdn-Cache-Control",
 	"Surrogate-Control", "Edge-Control", "X-Accel-Expires",
 }

@@ -61,11 +61,12 @@ const (
 	Reference Purpose = iota // the cookie that names a stored session
 	State                    // the cookie that holds an inline session or a floor
 	Record                   // what stores and caches keep
+	Token                    // what names a stored session for a client without cookies
 	purposes
 )
 
 func (p Purpose) String() string {
-	return [purposes]string{"reference", "state", "record"}[p]
+	return [purposes]string{"reference", "state", "record", "token"}[p]
 }
 
 // A KeyState says what a key is used for. Every key opens.
