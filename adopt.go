@@ -14,6 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -109,7 +110,7 @@ func (s loader) adopt(ctx context.Context, now time.Time) error {
 	defer cancel()
 	found, err := m.adoption.Find(ctx, adoption.Visitor{
 		Header: s.req.Header, Visit: s.visit(),
-		Map: func(old *adopt.Session) (record.Record, error) { return m.mapLegacy(old, &s.req) },
+		Map: func(old *adopt.Session) (record.Record, error) { return m.mapLegacy(m, old, &s.req) },
 	})
 	for _, r := range found.Refused {
 		if s.jar.Refuse(r.Credential) {
@@ -143,28 +144,30 @@ func newDraft(m *core, st *stored.State) *Session {
 
 var errMapPanicked = errors.New("sojourn: Adopt.Map panicked")
 
-// adoptSessions lets a manager's core adopt what a says; nil = nothing, and then
+// adopting returns what the adoption of each core stands on. Without Config.Adopt,
 // only sessions that another manager has adopted are known as such.
-func adoptSessions(m *core, a *Adopt) {
-	o := adoption.Options{
-		Limits: &m.limits, Sessions: m.stored, Now: m.now, Log: m.log,
-		Identify: func(kind, source, what string) []byte { return m.ring().Legacy(kind, m.name, source, what) },
-	}
-	if a != nil {
+func adopting(a *Adopt) func(*core) adoption.Options {
+	return func(m *core) adoption.Options {
+		o := adoption.Options{
+			Limits: &m.limits, Sessions: m.stored, Now: m.now, Log: m.log,
+			Identify: func(kind, source, what string) []byte {
+				return m.ring().Legacy(kind, wire.Scope(m.name, m.tenant), source, what)
+			},
+		}
+		if a == nil {
+			return o
+		}
 		o.From, o.Until, o.Keep, o.SkipOutages = a.From, a.Until, a.Keep, a.SkipOutages
 		o.Limit = func(ctx context.Context, user string) (store.UserLimit, func(store.ID)) {
 			// Nobody has authenticated, and the login may be older than all others.
 			return m.limitOf(ctx, user, true)
 		}
-		m.mapLegacy = func(old *adopt.Session, req *request.Info) (record.Record, error) {
-			return mapLegacy(m, a.Map, old, req)
-		}
 		if b := a.Back; b != nil {
 			o.Back = b.To
 			o.Values = func(st *stored.State) (map[string]any, error) { return b.Values(newDraft(m, st)) }
 		}
+		return o
 	}
-	m.adoption = adoption.New(o)
 }
 
 // mapLegacy runs the application's function. What another library's data make of

@@ -27,6 +27,12 @@ type Config struct {
 	// accept each other's sessions. "" = "session".
 	Name string
 
+	// Tenant returns the tenant that a request belongs to, such as the customer of
+	// a host name. Like Name, it is bound into everything that is sealed and
+	// indexed: a session is nobody's in another tenant, and users of one name are
+	// different users. nil = one tenant, "". Outside of requests, see [WithTenant].
+	Tenant func(*RequestInfo) string
+
 	Keys  *KeyRing    // required
 	Store store.Store // required unless Mode is CookieOnly; the caller closes it
 	Mode  Mode        // where sessions live; 0 = Auto

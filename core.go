@@ -29,8 +29,17 @@ import (
 
 // core is what sessions stand on: the packages below, what the configuration says,
 // and counters. It knows no session and no request, so that those who have one use
-// it and never the other way round.
+// it and never the other way round. Each tenant has one of its own.
 type core struct {
+	*process
+	tenant   string
+	cookies  *cookies.Cookies
+	stored   *stored.Sessions
+	adoption *adoption.Adoption
+}
+
+// process is the part of a core that does not depend on the tenant.
+type process struct {
 	name       string // Config.Name
 	mode       Mode
 	store      store.Store // nil with CookieOnly
@@ -39,22 +48,21 @@ type core struct {
 	timeout    time.Duration
 	endOnTheft bool
 	events     func(context.Context, Event) // nil = nobody hears them
+	// adopting returns what a core's adoption stands on; mapLegacy runs Adopt.Map
+	// for a legacy session that a request brought.
+	adopting  func(*core) adoption.Options
+	mapLegacy func(m *core, old *adopt.Session, req *request.Info) (record.Record, error)
 
-	log      *trouble.Log
-	count    counters
-	expired  onceSet // sessions whose expiry was told
-	limits   rules.Limits
-	varies   caching.On
-	ring     func() *seal.Ring // the keys that Config.Keys holds now
-	cookies  *cookies.Cookies
-	caches   bool // the store has copies: browsers are told which version they have seen
-	stored   *stored.Sessions
-	adoption *adoption.Adoption
-	// mapLegacy runs Adopt.Map for a legacy session that a request brought.
-	mapLegacy func(old *adopt.Session, req *request.Info) (record.Record, error)
-	ends      *ends.Feed
-	logins    succession
-	ahead     time.Duration // of the clock; only tests set it
+	log     *trouble.Log
+	count   counters
+	expired onceSet // sessions whose expiry was told
+	limits  rules.Limits
+	varies  caching.On
+	ring    func() *seal.Ring // the keys that Config.Keys holds now
+	caches  bool              // the store has copies: browsers are told which version they have seen
+	ends    *ends.Feed
+	logins  succession
+	ahead   time.Duration // of the clock; only tests set it
 
 	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
 	closing   sync.Once
@@ -64,43 +72,59 @@ type core struct {
 	nextSweep atomic.Int64 // nanoseconds after started, by the monotonic clock
 }
 
-// furnish fills in a core from a configuration that is complete.
-func furnish(m *core, cfg *Config) {
-	m.name, m.mode, m.store, m.cookie, m.limit = cfg.Name, cfg.Mode, cfg.Store, cfg.Cookie, cfg.Limit
-	m.timeout, m.endOnTheft, m.events = cfg.Timeout, cfg.Rotation.EndOnTheft, cfg.Events
-	m.log, m.ring = &trouble.Log{Logger: cfg.Logger}, bridge.Keys(cfg.Keys)
+// newCore returns the core of a configuration that is complete.
+func newCore(cfg *Config) *core {
+	m := &core{process: &process{
+		name: cfg.Name, mode: cfg.Mode, store: cfg.Store, cookie: cfg.Cookie, limit: cfg.Limit,
+		timeout: cfg.Timeout, endOnTheft: cfg.Rotation.EndOnTheft, events: cfg.Events,
+		adopting: adopting(cfg.Adopt),
+		log:      &trouble.Log{Logger: cfg.Logger}, ring: bridge.Keys(cfg.Keys), varies: caching.Cookie,
+		limits: rules.Limits{
+			Mode: rules.Mode(cfg.Mode), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
+			Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.Rotation.Every, Grace: cfg.Rotation.Grace,
+			BrowserSession: cfg.Cookie.BrowserSession,
+		},
+	}}
 	m.logins.seed = maphash.MakeSeed()
 	_, m.caches = cfg.Store.(store.FloorLoader)
 	m.stop, m.stopNow = context.WithCancel(context.Background())
-	m.limits = rules.Limits{
-		Mode: rules.Mode(cfg.Mode), InlineLimit: cfg.InlineLimit, MaxSize: cfg.MaxSize,
-		Idle: cfg.IdleTimeout, Lifetime: cfg.Lifetime, RotateEvery: cfg.Rotation.Every, Grace: cfg.Rotation.Grace,
-		BrowserSession: cfg.Cookie.BrowserSession,
-	}
-	m.varies = caching.Cookie
 	if cfg.Bearer {
 		m.varies = caching.CookieOrBearer
 	}
-	bound := wire.Bind(cfg.Name)
 	var former []cookies.Attributes
 	for i := range cfg.FormerCookies {
 		former = append(former, cfg.FormerCookies[i].attributes())
 	}
 	m.cookies = cookies.New(cookies.Options{
-		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: m.ring, Bound: bound,
+		Name: cfg.Name, Now: cfg.Cookie.attributes(), Limits: &m.limits, Ring: m.ring, Bound: wire.Bind(cfg.Name),
 		Former: former, Bearer: cfg.Bearer, Mended: observer{m}.Mended,
 	})
 	m.stored = stored.New(stored.Options{
-		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Name: cfg.Name, Bound: bound,
+		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Scope: cfg.Name,
 		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.comesBackUntil, Carry: adoption.Carry,
 	})
-	o := ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds}
-	if cfg.Store != nil {
-		o.Look = m.whatBecameOf
+	m.adoption = adoption.New(m.adopting(m))
+	m.ends = ends.New(m.stop, ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds})
+	if a := cfg.Adopt; a != nil {
+		m.mapLegacy = func(m *core, old *adopt.Session, req *request.Info) (record.Record, error) {
+			return mapLegacy(m, a.Map, old, req)
+		}
 	}
-	m.ends = ends.New(m.stop, o)
 	m.started = time.Now()
 	m.scheduleSweep(0)
+	return m
+}
+
+// within returns the core of a tenant: what it seals, indexes and finds is that
+// tenant's alone.
+func (m *core) within(tenant string) *core {
+	if tenant == m.tenant {
+		return m
+	}
+	scope := wire.Scope(m.name, tenant)
+	t := &core{process: m.process, tenant: tenant, cookies: m.cookies.Within(wire.Bind(scope)), stored: m.stored.Within(scope)}
+	t.adoption = m.adoption.Within(m.adopting(t))
+	return t
 }
 
 // now is the time in the precision that is stored.

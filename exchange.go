@@ -307,8 +307,9 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 	x.mu.Unlock()
 
 	x.checkNesting()
-	s := newSession(&x.m.core)
-	s.ctx = x
+	info := x.about()
+	s := newSession(x.m.of(&info))
+	s.ctx, s.req = x, request.Info(info)
 	var err error
 	returned := false // or the store panics
 	defer func() {
@@ -334,17 +335,20 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 			x.loadErr = err
 		}
 	}()
-	if x.r != nil {
-		s.req = request.Info(InfoOf(x.r))
-	} else {
-		s.req = request.Info(x.info())
-	}
 	err = loader{s.session}.load(ctx)
 	returned = true
 	if err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// about says what the session needs to know of the request.
+func (x *Exchange) about() RequestInfo {
+	if x.r != nil {
+		return InfoOf(x.r)
+	}
+	return x.info()
 }
 
 // noteRead notes that the response depends on the session from now on.

@@ -124,13 +124,14 @@ func (s *session) watchEnd() *ends.Watch {
 	}
 	st := s.last
 	var deadline time.Time
+	var look ends.Look
 	switch st.Where {
 	case rules.Stored:
-		deadline = st.Meta.Deadline
+		deadline, look = st.Meta.Deadline, s.m.whatBecameOf
 	case rules.Inline:
 		deadline = s.m.limits.LifetimeEnd(&st.Rec.Header)
 	}
-	return s.m.ends.Watch(st.ID, st.Where == rules.Stored, s.loaded, deadline)
+	return s.m.ends.Watch(st.ID, look, s.loaded, deadline)
 }
 
 // Err returns nil while the channel of [Session.Done] is open, and then

@@ -12,8 +12,9 @@ import (
 // concurrent use and prints as its name. Make one with [New] for each kind of
 // session, and wrap the application's handler with each of them.
 type Manager struct {
-	core
+	*core
 	errorHandler func(http.ResponseWriter, *http.Request, error) // nil: ServeError's own answer
+	tenantOf     func(*RequestInfo) string                       // nil: there is one tenant
 }
 
 // New checks the configuration, reports every mistake in it at once, and
@@ -22,10 +23,7 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	m := &Manager{errorHandler: cfg.ErrorHandler}
-	furnish(&m.core, &cfg)
-	adoptSessions(&m.core, cfg.Adopt)
-	return m, nil
+	return &Manager{core: newCore(&cfg), errorHandler: cfg.ErrorHandler, tenantOf: cfg.Tenant}, nil
 }
 
 // Handler returns a handler that calls f with the request's session: Wrap, Get

@@ -119,6 +119,7 @@ type Event struct {
 	Kind      EventKind
 	Time      time.Time
 	Manager   string // Config.Name
+	Tenant    string // see Config.Tenant
 	Session   string // handle; "" for EventCookieRejected
 	User      string // "" = anonymous, or not known here
 	Reason    string // of EventRevoked and EventCookieRejected
@@ -144,7 +145,7 @@ func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 		if !logger.Enabled(ctx, level) {
 			return
 		}
-		attrs := make([]slog.Attr, 0, 7)
+		attrs := make([]slog.Attr, 0, 8)
 		add := func(name, value string) {
 			if value != "" {
 				attrs = append(attrs, slog.String(name, value))
@@ -152,6 +153,7 @@ func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 		}
 		add("event", e.Kind.String())
 		add("manager", e.Manager)
+		add("tenant", e.Tenant)
 		add("session", e.Session)
 		add("user", e.User)
 		add("reason", e.Reason)
@@ -166,7 +168,7 @@ func (m *core) tell(ctx context.Context, e Event) {
 	if m.events == nil {
 		return
 	}
-	e.Time, e.Manager = m.now(), m.name
+	e.Time, e.Manager, e.Tenant = m.now(), m.name, m.tenant
 	m.events(ctx, e)
 }
 
@@ -226,19 +228,27 @@ func (o operator) Name() string { return o.m.name }
 func (o operator) Store() store.Store { return o.m.store }
 
 func (o operator) Find(ctx context.Context, handle string) (Export, error) {
-	st, err := o.m.findHandle(ctx, handle, 0)
+	c, err := o.m.in(ctx)
 	if err != nil {
 		return Export{}, err
 	}
-	return o.m.export(st), nil
+	st, err := c.findHandle(ctx, handle, 0)
+	if err != nil {
+		return Export{}, err
+	}
+	return c.export(st), nil
 }
 
 func (o operator) End(ctx context.Context, handle string) error {
-	st, err := o.m.findHandle(ctx, handle, rules.Skew)
+	c, err := o.m.in(ctx)
 	if err != nil {
 		return err
 	}
-	return o.m.revokeWithin(ctx, st, ReasonRevoked)
+	st, err := c.findHandle(ctx, handle, rules.Skew)
+	if err != nil {
+		return err
+	}
+	return c.revokeWithin(ctx, st, ReasonRevoked)
 }
 
 func (o operator) Streams() int { return o.m.ends.Waiting() }

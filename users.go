@@ -18,19 +18,55 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
+// tenantKey is the context key of WithTenant.
+type tenantKey struct{}
+
+// WithTenant names the tenant for methods of a [Manager], and of package ops, that
+// are called outside of a request or for another tenant than the request's: those
+// that take a user or a handle. "" is the tenant of managers without
+// Config.Tenant. It does not change whose session [Manager.Get] returns.
+func WithTenant(ctx context.Context, tenant string) context.Context {
+	return context.WithValue(ctx, tenantKey{}, tenant)
+}
+
+// in returns the core of the tenant that ctx names, or of its request's.
+func (m *Manager) in(ctx context.Context) (*core, error) {
+	if tenant, ok := ctx.Value(tenantKey{}).(string); ok {
+		return m.within(tenant), nil
+	}
+	if m.tenantOf == nil {
+		return m.core, nil
+	}
+	x := m.request(ctx)
+	if x == nil {
+		return nil, errNoTenant
+	}
+	info := x.about()
+	return m.of(&info), nil
+}
+
+// of returns the core of the tenant that a request belongs to.
+func (m *Manager) of(info *RequestInfo) *core {
+	if m.tenantOf == nil {
+		return m.core
+	}
+	return m.within(m.tenantOf(info))
+}
+
 // RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
 // that were issued up to now, or at an unknown time, and are not adopted yet.
 // RevokeUser and EraseUser do so, too. Call it where the old application ends
 // all sessions of a user.
 func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
-	if len(m.adoption.From) == 0 || user == "" {
-		return nil
+	c, err := m.in(ctx)
+	if err != nil || len(m.adoption.From) == 0 || user == "" {
+		return err
 	}
 	if err := m.begin(); err != nil {
 		return err
 	}
 	defer m.done()
-	return m.adoption.Refuse(ctx, user)
+	return c.adoption.Refuse(ctx, user)
 }
 
 func (e Export) text() string {
@@ -48,7 +84,11 @@ func (e Export) LogValue() slog.Value { return slog.StringValue(e.text()) }
 // is marked Current. If the store has no index by user (all durable stores
 // here have one), the error is [errors.ErrUnsupported].
 func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
-	sessions, err := m.userSessions(ctx, user)
+	c, err := m.in(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := c.userSessions(ctx, user)
 	if err != nil {
 		return nil, err
 	}
@@ -66,14 +106,18 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 // caches can be told; [ErrNotFound] if no live session of that user has this
 // handle. Handles are public: take user from the session of whoever asks.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
-	st, err := m.findHandle(ctx, handle, rules.Skew)
+	c, err := m.in(ctx)
 	if err != nil {
 		return err
 	}
-	if user == "" || st.Meta.User != m.stored.UserHash(user) {
+	st, err := c.findHandle(ctx, handle, rules.Skew)
+	if err != nil {
+		return err
+	}
+	if user == "" || st.Meta.User != c.stored.UserHash(user) {
 		return ErrNotFound
 	}
-	return m.revokeWithin(ctx, st, ReasonRevoked)
+	return c.revokeWithin(ctx, st, ReasonRevoked)
 }
 
 // RevokeUser ends all sessions of a user but those whose handles are in keep,
@@ -82,14 +126,22 @@ func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 // yet. On an error, some may have ended. A login that has not been answered
 // when it is called may come before it or after it.
 func (m *Manager) RevokeUser(ctx context.Context, user string, keep ...string) (int, error) {
-	return m.revokeUser(ctx, user, ReasonRevokedUser, keep)
+	c, err := m.in(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return c.revokeUser(ctx, user, ReasonRevokedUser, keep)
 }
 
 // EraseUser ends all sessions of a user, removes their values from the store,
 // and returns how many there were. Until the next sweep, about an hour,
 // tombstones stay, with a keyed hash of the user's name.
 func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
-	return m.revokeUser(ctx, user, ReasonErased, nil)
+	c, err := m.in(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return c.revokeUser(ctx, user, ReasonErased, nil)
 }
 
 // Export is a session with its values, for a user who asks what is kept about
@@ -106,13 +158,17 @@ type Export struct {
 
 // ExportUser returns a user's live sessions with all values and flash messages.
 func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error) {
-	sessions, err := m.userSessions(ctx, user)
+	c, err := m.in(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := c.userSessions(ctx, user)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Export, len(sessions))
 	for i, st := range sessions {
-		out[i] = m.export(st)
+		out[i] = c.export(st)
 	}
 	return out, nil
 }

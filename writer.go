@@ -276,10 +276,10 @@ func (a shadowedAddr) String() string {
 }
 
 func (x *Exchange) header() http.Header {
-	if x.r == nil {
-		return x.info().Header
+	if x.r != nil {
+		return x.r.Header
 	}
-	return x.r.Header
+	return x.info().Header
 }
 
 // passes reports whether r, which arrives at another Wrap of the same manager,

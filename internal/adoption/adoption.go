@@ -48,17 +48,20 @@ type Options struct {
 // use.
 type Adoption struct {
 	Options
-	count counters
+	count *counters
 }
 
 // New returns an Adoption.
 func New(o Options) *Adoption {
-	a := &Adoption{Options: o}
+	a := &Adoption{Options: o, count: new(counters)}
 	for _, from := range o.From {
 		a.count.of(from.Name())
 	}
 	return a
 }
+
+// Within returns an Adoption with other options and the same counters.
+func (a *Adoption) Within(o Options) *Adoption { return &Adoption{Options: o, count: a.count} }
 
 // Found is what a request's legacy cookies led to.
 type Found struct {

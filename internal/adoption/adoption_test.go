@@ -23,7 +23,6 @@ import (
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/test/faults"
 	"github.com/sojourn-go/sojourn/internal/trouble"
-	"github.com/sojourn-go/sojourn/internal/wire"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 )
@@ -156,7 +155,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		f(&o)
 	}
 	o.Sessions = stored.New(stored.Options{
-		Store: g.db.Store(), Limits: limits, Ring: func() *seal.Ring { return keys }, Name: "session", Bound: wire.Bind("session"),
+		Store: g.db.Store(), Limits: limits, Ring: func() *seal.Ring { return keys }, Scope: "session",
 		Observer: quiet{}, Timeout: 5 * time.Second, Now: time.Now, Carry: Carry,
 		Foreign: func(h *record.Header, now time.Time) time.Time { return g.ComesBackUntil(h, now) },
 	})

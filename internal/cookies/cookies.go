@@ -68,6 +68,13 @@ func New(o Options) *Cookies {
 	return c
 }
 
+// Within returns the same cookies, sealed with other additional data.
+func (c *Cookies) Within(bound []byte) *Cookies {
+	other := *c
+	other.Bound = bound
+	return &other
+}
+
 // ReferenceName is the name of the cookie that names a stored session.
 func (c *Cookies) ReferenceName() string { return c.own.reference }
 

@@ -35,7 +35,6 @@ func newSource(t *testing.T) (*source, *Feed) {
 			}
 			return feed.Ends(ctx, cursor, limit)
 		},
-		Look: s.look,
 	})
 }
 
@@ -99,7 +98,7 @@ func TestAnEndElsewhereIsHeardWithinASecond(t *testing.T) {
 		s, f := newSource(t)
 		deadline := time.Now().Add(time.Hour)
 		id := s.put(t, "a", deadline)
-		w := f.Watch(id, true, time.Now(), deadline)
+		w := f.Watch(id, s.look, time.Now(), deadline)
 		defer w.Release()
 		time.Sleep(time.Minute)
 		s.end(t, id)
@@ -113,7 +112,7 @@ func TestTheDeadlineIsLookedAtAndMayHaveMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, f := newSource(t)
 		id := s.put(t, "a", time.Now().Add(2*time.Hour)) // another request has used it since
-		w := f.Watch(id, true, time.Now(), time.Now().Add(time.Hour))
+		w := f.Watch(id, s.look, time.Now(), time.Now().Add(time.Hour))
 		defer w.Release()
 		if time.Sleep(90 * time.Minute); over(w) {
 			t.Fatalf("it ended at a deadline that had moved: %v", w.Err())
@@ -130,7 +129,7 @@ func TestAStoreThatIsAwayEndsNobodyAndIsAskedAgain(t *testing.T) {
 		s, f := newSource(t)
 		deadline := time.Now().Add(time.Hour)
 		id := s.put(t, "a", deadline)
-		w := f.Watch(id, true, time.Now(), deadline)
+		w := f.Watch(id, s.look, time.Now(), deadline)
 		defer w.Release()
 		time.Sleep(time.Minute)
 		s.setAway(errors.New("no answer"))
@@ -151,7 +150,7 @@ func TestNobodyLooksAfterRelease(t *testing.T) {
 		deadline := time.Now().Add(time.Hour)
 		var all []*Watch
 		for i := range 100 {
-			all = append(all, f.Watch(s.put(t, fmt.Sprint(i), deadline), true, time.Now(), deadline))
+			all = append(all, f.Watch(s.put(t, fmt.Sprint(i), deadline), s.look, time.Now(), deadline))
 		}
 		time.Sleep(time.Minute)
 		if f.Waiting() != 100 {
@@ -182,13 +181,13 @@ func TestAnEndBeforeTheWaitIsKeptInMindForAWhile(t *testing.T) {
 		s, f := newSource(t)
 		deadline := time.Now().Add(time.Hour)
 		id := s.put(t, "a", deadline)
-		other := f.Watch(s.put(t, "b", deadline), true, time.Now(), deadline)
+		other := f.Watch(s.put(t, "b", deadline), s.look, time.Now(), deadline)
 		defer other.Release()
 		time.Sleep(time.Minute)
 		loaded := time.Now()
 		s.end(t, id)
 		time.Sleep(10 * time.Second)
-		w := f.Watch(id, true, loaded, deadline)
+		w := f.Watch(id, s.look, loaded, deadline)
 		defer w.Release()
 		if synctest.Wait(); !over(w) {
 			t.Error("it goes on")
@@ -211,10 +210,10 @@ func TestCloseEndsEverybodyAlsoLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, f := newSource(t)
 		deadline := time.Now().Add(time.Hour)
-		w := f.Watch(s.put(t, "a", deadline), true, time.Now(), deadline)
+		w := f.Watch(s.put(t, "a", deadline), s.look, time.Now(), deadline)
 		defer w.Release()
 		f.Close(fault.Closed)
-		late := f.Watch(s.put(t, "b", deadline), true, time.Now(), deadline)
+		late := f.Watch(s.put(t, "b", deadline), s.look, time.Now(), deadline)
 		defer late.Release()
 		for _, w := range []*Watch{w, late} {
 			if !over(w) || !errors.Is(w.Err(), fault.Closed) {

@@ -40,13 +40,14 @@ const (
 type Options struct {
 	Store store.Store // nil = sessions end by their deadlines only
 	Now   func() time.Time
-	// Look asks what has become of a session. It returns when that is over unless
-	// it is used, or fault.Ended, fault.Expired, fault.Closed (nobody needs to
-	// know any more), or another error if that is not known now.
-	Look func(ctx context.Context, id store.ID) (deadline time.Time, err error)
 	// Read reads a page of the feed, bounded in time, and reports its failures.
 	Read func(ctx context.Context, feed store.EndFeed, cursor string, limit int) (store.EndPage, error)
 }
+
+// Look asks what has become of a session. It returns when that is over unless it
+// is used, or fault.Ended, fault.Expired, fault.Closed (nobody needs to know any
+// more), or another error if that is not known now.
+type Look func(ctx context.Context, id store.ID) (deadline time.Time, err error)
 
 // Feed hears which sessions end. It is safe for concurrent use.
 type Feed struct {
@@ -67,14 +68,15 @@ type Feed struct {
 func New(stop context.Context, o Options) *Feed { return &Feed{o: o, stop: stop} }
 
 // Watch waits for the end of a session that was loaded at the given time and is
-// over at the deadline if nothing happens. One that is not stored has no other end.
-func (f *Feed) Watch(id store.ID, stored bool, loaded, deadline time.Time) *Watch {
-	w := &Watch{feed: f, id: id, done: make(chan struct{})}
+// over at the deadline if nothing happens. One that is not stored has no other end,
+// and a nil look.
+func (f *Feed) Watch(id store.ID, look Look, loaded, deadline time.Time) *Watch {
+	w := &Watch{feed: f, id: id, ask: look, done: make(chan struct{})}
 	f.watches.add(w)
 	if !deadline.IsZero() {
 		w.wakeAt(deadline)
 	}
-	if stored {
+	if look != nil {
 		f.follow(w, loaded)
 	}
 	return w

@@ -20,6 +20,7 @@ type watches struct {
 type Watch struct {
 	feed *Feed
 	id   store.ID
+	ask  Look // nil = the session is not stored
 	done chan struct{}
 
 	mu       sync.Mutex
@@ -185,11 +186,11 @@ func (w *Watch) wakeAt(deadline time.Time) {
 // look asks about the session, and ends the watches of one that is over.
 func (w *Watch) look() {
 	f := w.feed
-	if f.o.Look == nil {
+	if w.ask == nil {
 		w.end(fault.Expired)
 		return
 	}
-	deadline, err := f.o.Look(f.stop, w.id)
+	deadline, err := w.ask(f.stop, w.id)
 	switch {
 	case err == nil:
 		w.wakeAt(deadline)

@@ -74,7 +74,7 @@ func (s *Sessions) SaveDated(ctx context.Context, id store.ID, prev *store.Recor
 	}
 	empty := record.Record{Header: record.Header{Created: now.UnixMilli()}}
 	var err error
-	rec.Data, err = SealRecord(s.Ring(), &empty, wire.BindRecord(s.Bound, &rec), s.Limits.MaxSize)
+	rec.Data, err = SealRecord(s.Ring(), &empty, wire.BindRecord(s.bound, &rec), s.Limits.MaxSize)
 	if err != nil {
 		return err
 	}

@@ -199,5 +199,5 @@ func TestVolatileValuesMayBeLong(t *testing.T) {
 	}
 }
 
-func wireVolatile(g *rig, st *State) []byte { return wire.BindVolatile(g.Bound, &st.Meta) }
-func wireRecord(g *rig, st *State) []byte   { return wire.BindRecord(g.Bound, &st.Meta) }
+func wireVolatile(g *rig, st *State) []byte { return wire.BindVolatile(g.bound, &st.Meta) }
+func wireRecord(g *rig, st *State) []byte   { return wire.BindRecord(g.bound, &st.Meta) }

@@ -42,8 +42,7 @@ type Options struct {
 	Store    store.Store
 	Limits   *rules.Limits
 	Ring     func() *seal.Ring
-	Name     string // of the manager
-	Bound    []byte // additional data of everything that is sealed
+	Scope    string // what wire.Scope has returned: bound into everything that is sealed or indexed
 	Observer Observer
 	Timeout  time.Duration // of one load or commit, retries included
 	Now      func() time.Time
@@ -58,11 +57,21 @@ type Options struct {
 // Sessions are the sessions in one store. It is safe for concurrent use.
 type Sessions struct {
 	Options
-	queues queues
+	bound  []byte // additional data of everything that is sealed
+	queues *queues
 }
 
 // New returns the sessions of a store.
-func New(o Options) *Sessions { return &Sessions{Options: o} }
+func New(o Options) *Sessions {
+	return &Sessions{Options: o, bound: wire.Bind(o.Scope), queues: new(queues)}
+}
+
+// Within returns the sessions of another scope in the same store.
+func (s *Sessions) Within(scope string) *Sessions {
+	other := *s
+	other.Scope, other.bound = scope, wire.Bind(scope)
+	return &other
+}
 
 // Who is a session identifier and the row key it hashes to.
 type Who struct {
@@ -170,7 +179,7 @@ func (s *Sessions) verified(id store.ID, rec store.Record) (*State, error) {
 		return st, nil
 	}
 	var err error
-	st.Rec, err = s.open(id, data, wire.BindRecord(s.Bound, &rec))
+	st.Rec, err = s.open(id, data, wire.BindRecord(s.bound, &rec))
 	switch {
 	case errors.Is(err, seal.ErrUnknownKey):
 		return st, ErrKeyLacking
@@ -319,9 +328,9 @@ func (s *Sessions) seal(r record.Record, who Who, prev *State, minimum uint64, n
 	rec.Deadline = s.Limits.IdleDeadline(h, rec.Seen, rec.Expires)
 	ring := s.Ring()
 	if h.User != "" {
-		rec.User = ring.UserHash(s.Name, h.User)
+		rec.User = ring.UserHash(s.Scope, h.User)
 	}
-	data, err = SealRecord(ring, &r, wire.BindRecord(s.Bound, &rec), s.Limits.MaxSize)
+	data, err = SealRecord(ring, &r, wire.BindRecord(s.bound, &rec), s.Limits.MaxSize)
 	if errors.Is(err, ErrDamaged) {
 		err = &Gone{Damaged: true}
 	}

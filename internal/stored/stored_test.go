@@ -80,7 +80,7 @@ func newRigOn(t *testing.T, rows store.Store) *rig {
 
 func (g *rig) sessions(db store.Store, keys *seal.Ring) *Sessions {
 	return New(Options{
-		Store: db, Limits: g.limits, Ring: func() *seal.Ring { return keys }, Name: "session", Bound: wire.Bind("session"),
+		Store: db, Limits: g.limits, Ring: func() *seal.Ring { return keys }, Scope: "session",
 		Observer: g.seen, Timeout: 5 * time.Second, Now: time.Now,
 	})
 }
@@ -254,7 +254,7 @@ func TestARecordIsServedOnlyWhereItBelongs(t *testing.T) {
 		"the store says so": {func(g *rig, _, _ *State) {
 			g.db.OnLoad = func(context.Context, store.ID) (store.Record, error) { return store.Record{}, store.ErrDamaged }
 		}, "never there", ErrDamaged, "damaged"},
-		"of another manager": {func(g *rig, _, _ *State) { g.Bound = wire.Bind("other") }, "never there", ErrDamaged, "damaged"},
+		"of another manager": {func(g *rig, _, _ *State) { g.bound = wire.Bind("other") }, "never there", ErrDamaged, "damaged"},
 		"an unknown key":     {func(g *rig, _, _ *State) { r := ring(g.t, 2); g.Ring = func() *seal.Ring { return r } }, ErrKeyLacking.Error(), ErrKeyLacking, "key"},
 		"the store is away": {func(g *rig, _, _ *State) {
 			g.db.OnLoad = func(context.Context, store.ID) (store.Record, error) { return store.Record{}, faults.ErrLost }

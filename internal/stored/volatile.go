@@ -74,7 +74,7 @@ func (s *Sessions) WithVolatile(ctx context.Context, st *State) *State {
 	if err != nil {
 		return st // lost, or out of reach
 	}
-	values, err := s.open(st.ID, v.Data, wire.BindVolatile(s.Bound, &st.Meta))
+	values, err := s.open(st.ID, v.Data, wire.BindVolatile(s.bound, &st.Meta))
 	if err != nil {
 		if !errors.Is(err, seal.ErrUnknownKey) {
 			_ = s.damaged(st.ID, err)
@@ -106,7 +106,7 @@ func (s *Sessions) sealVolatile(st *State) ([]byte, error) {
 			values.Put(f)
 		}
 	}
-	return SealRecord(s.Ring(), &values, wire.BindVolatile(s.Bound, &st.Meta), s.Limits.MaxSize)
+	return SealRecord(s.Ring(), &values, wire.BindVolatile(s.bound, &st.Meta), s.Limits.MaxSize)
 }
 
 // replaceVolatile returns rec with these volatile values instead of its own.

@@ -166,9 +166,18 @@ func uvarint(b []byte) (v uint64, n int) {
 	return v, n
 }
 
-// Bind returns the additional data of the cookies of that session name.
-func Bind(name string) []byte {
-	return append(binary.AppendUvarint(nil, uint64(len(name))), name...)
+// Scope returns what the sessions of a manager's name and a tenant are bound to. A
+// name has no zero byte, so no two of them have one scope.
+func Scope(name, tenant string) string {
+	if tenant == "" {
+		return name
+	}
+	return name + "\x00" + tenant
+}
+
+// Bind returns the additional data of the cookies of that scope.
+func Bind(scope string) []byte {
+	return append(binary.AppendUvarint(nil, uint64(len(scope))), scope...)
 }
 
 // BindRecord returns the additional data of a stored record: its place, its

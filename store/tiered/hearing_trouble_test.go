@@ -345,15 +345,15 @@ func TestStreamsSurviveAGapOfTheFeed(t *testing.T) {
 						Read: func(ctx context.Context, feed store.EndFeed, cursor string, limit int) (store.EndPage, error) {
 							return feed.Ends(ctx, cursor, limit)
 						},
-						Look: func(ctx context.Context, id store.ID) (time.Time, error) {
-							rec, err := n.here.Load(ctx, id)
-							if err == nil && rec.IsEnd() {
-								err = fault.Ended
-							}
-							return rec.Deadline, err
-						},
 					})
-					w := f.Watch(n.id, true, time.Now(), time.Now().Add(time.Hour))
+					look := func(ctx context.Context, id store.ID) (time.Time, error) {
+						rec, err := n.here.Load(ctx, id)
+						if err == nil && rec.IsEnd() {
+							err = fault.Ended
+						}
+						return rec.Deadline, err
+					}
+					w := f.Watch(n.id, look, time.Now(), time.Now().Add(time.Hour))
 					defer w.Release()
 					watches = append(watches, w)
 				}

@@ -446,7 +446,7 @@ type onlyMethods struct{ sojourn.ResponseHeader }
 
 func TestCommitTellsCachesThatTheResponseDependsOnTheSession(t *testing.T) {
 	for name, as := range map[string]func(http.Header) sojourn.ResponseHeader{
-		"http.Header":             func(h http.Header) sojourn.ResponseHeader { return h },
+		"http.Header":              func(h http.Header) sojourn.ResponseHeader { return h },
 		"another kind of a header": func(h http.Header) sojourn.ResponseHeader { return onlyMethods{h} },
 	} {
 		for _, down := range []bool{false, true} {
