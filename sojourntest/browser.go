@@ -100,7 +100,7 @@ func (b *Browser) Do(r *http.Request) *http.Response {
 // would find it. It is for looking, like what the function [Session] returns.
 func (b *Browser) Session(m *sojourn.Manager) *sojourn.Session {
 	b.t.Helper()
-	return look(b.t, m, b.Request(http.MethodGet, b.current().String(), nil).Header)
+	return look(b.t, m, sojourn.InfoOf(b.Request(http.MethodGet, b.current().String(), nil)))
 }
 
 // Prepare lets f change the visitor's session, as a request to the current page
@@ -109,7 +109,7 @@ func (b *Browser) Session(m *sojourn.Manager) *sojourn.Session {
 func (b *Browser) Prepare(m *sojourn.Manager, f func(*sojourn.Session)) {
 	b.t.Helper()
 	page := b.current()
-	b.jar.SetCookies(page, save(b.t, m, b.Request(http.MethodGet, page.String(), nil).Header, f))
+	b.jar.SetCookies(page, save(b.t, m, sojourn.InfoOf(b.Request(http.MethodGet, page.String(), nil)), f))
 }
 
 func (b *Browser) current() *url.URL {

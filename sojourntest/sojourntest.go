@@ -87,7 +87,7 @@ func Request(t testing.TB, m *sojourn.Manager, method, target string, body io.Re
 	t.Helper()
 	r := newRequest(method, target, body)
 	if prepare != nil {
-		setCookies(r.Header, nil, save(t, m, r.Header, prepare))
+		setCookies(r.Header, nil, save(t, m, sojourn.InfoOf(r), prepare))
 	}
 	return r
 }
@@ -102,12 +102,13 @@ func Request(t testing.TB, m *sojourn.Manager, method, target string, body io.Re
 // If the session cannot be loaded, the test fails at once.
 func Session(t testing.TB, m *sojourn.Manager, r *http.Request, res *http.Response) *sojourn.Session {
 	t.Helper()
-	next := http.Header{}
+	next := sojourn.RequestInfo{Header: http.Header{}}
 	var sent []*http.Cookie
 	if r != nil {
-		sent = r.Cookies()
+		sent, next = r.Cookies(), sojourn.InfoOf(r)
+		next.Header = http.Header{}
 	}
-	setCookies(next, sent, res.Cookies())
+	setCookies(next.Header, sent, res.Cookies())
 	return look(t, m, next)
 }
 
@@ -128,9 +129,9 @@ func setCookies(header http.Header, sent, set []*http.Cookie) {
 	}
 }
 
-// save lets f change the session that the request header in brings, saves it,
+// save lets f change the session that a request brings, saves it,
 // and returns the cookies that a response would set.
-func save(t testing.TB, m *sojourn.Manager, in http.Header, f func(*sojourn.Session)) []*http.Cookie {
+func save(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo, f func(*sojourn.Session)) []*http.Cookie {
 	t.Helper()
 	out := http.Header{}
 	x := attach(t, m, in)
@@ -142,8 +143,8 @@ func save(t testing.TB, m *sojourn.Manager, in http.Header, f func(*sojourn.Sess
 	return (&http.Response{Header: out}).Cookies()
 }
 
-// look returns the session that the request header in brings, until the test ends.
-func look(t testing.TB, m *sojourn.Manager, in http.Header) *sojourn.Session {
+// look returns the session that a request brings, until the test ends.
+func look(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo) *sojourn.Session {
 	t.Helper()
 	x := attach(t, m, in)
 	release := x.Hold() // a held exchange does not keep its session from expiring
@@ -151,8 +152,8 @@ func look(t testing.TB, m *sojourn.Manager, in http.Header) *sojourn.Session {
 	return load(t, m, x)
 }
 
-func attach(t testing.TB, m *sojourn.Manager, in http.Header) *sojourn.Exchange {
-	_, x := m.Attach(t.Context(), func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: in} })
+func attach(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo) *sojourn.Exchange {
+	_, x := m.Attach(t.Context(), func() sojourn.RequestInfo { return in })
 	return x
 }
 

@@ -26,12 +26,17 @@ func (c cookie) String() string {
 
 var (
 	headerName = regexp.MustCompile(`(?i)^\s*(set-)?cookie:`)
-	statePart  = regexp.MustCompile(`-state(-[1-3])?$`)
+	// authorization is what may stand before a token.
+	authorization = regexp.MustCompile(`(?i)^(authorization:\s*)?(bearer\s+)?`)
+	statePart     = regexp.MustCompile(`-state(-[1-3])?$`)
 )
 
-// parseCookies finds the cookies of the sessions with that name in a text: a
-// bare value, or header lines, or pairs of names and values.
+// parseCookies finds the cookies of the sessions with that name in a text, or the
+// token: a bare value, or header lines, or pairs of names and values.
 func parseCookies(text, session string) []cookie {
+	if token, ok := strings.CutPrefix(authorization.ReplaceAllString(strings.TrimSpace(text), ""), "sjn_"); ok {
+		return []cookie{{name: "token", session: session, value: token, purposes: []seal.Purpose{seal.Token}}}
+	}
 	if !strings.Contains(text, "=") { // no base64url character
 		return []cookie{{session: session, value: join(strings.TrimSpace(text), nil), purposes: []seal.Purpose{seal.Reference, seal.State}}}
 	}

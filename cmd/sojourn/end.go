@@ -31,7 +31,7 @@ func (c *end) Run(ctx context.Context, term terminal) error {
 	if _, err := parseHandle(c.Handle); err != nil {
 		return err
 	}
-	return c.with(ctx, term, func(s *site) error {
+	return c.with(ctx, term, func(ctx context.Context, s *site) error {
 		rec, err := load(ctx, s.store, c.Handle)
 		switch {
 		case err != nil:

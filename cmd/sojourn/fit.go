@@ -17,16 +17,19 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// unsealer opens the records of the sessions of one name.
+// unsealer opens the records of the sessions of one name and tenant.
 type unsealer struct {
-	ring *seal.Ring
-	name string
+	ring         *seal.Ring
+	name, tenant string
 }
+
+// scope is what these records are bound to.
+func (u unsealer) scope() string { return wire.Scope(u.name, u.tenant) }
 
 // open opens a record that is no tombstone. All its values are whole if it
 // returns no error.
 func (u unsealer) open(rec *store.Record) (inside record.Record, stale bool, err error) {
-	inside, stale, err = records.OpenRecord(u.ring, rec.Data, wire.BindRecord(wire.Bind(u.name), rec), func(error) {})
+	inside, stale, err = records.OpenRecord(u.ring, rec.Data, wire.BindRecord(wire.Bind(u.scope()), rec), func(error) {})
 	if err == nil && !inside.Whole() {
 		err = seal.ErrOpen
 	}
@@ -68,7 +71,7 @@ func (f *fit) add(rec *store.Record) (user string, ok bool) {
 	user = inside.Header.User
 	switch {
 	case user == "":
-	case f.ring.UserHash(f.name, user) == rec.User:
+	case f.ring.UserHash(f.scope(), user) == rec.User:
 		f.indexed++
 	default:
 		f.misindexed++
@@ -116,11 +119,14 @@ var usualNames = []string{"session", "sessions", "sid", "admin", "admin-session"
 // names says which of the usual names fits.
 func (f *fit) names() string {
 	for _, name := range usualNames {
-		if _, _, err := (unsealer{f.ring, name}).open(&f.refused); err == nil {
+		if _, _, err := (unsealer{f.ring, name, f.tenant}).open(&f.refused); err == nil {
 			return fmt.Sprintf("; a name that fits is %q", name)
 		}
 	}
-	return "; it is the service's Config.Name"
+	if f.tenant != "" {
+		return "; they are the service's Config.Name and Config.Tenant"
+	}
+	return "; it is the service's Config.Name (and see --tenant, if the service has tenants)"
 }
 
 // checkFit returns what is wrong with the keys or the name for that store, or
@@ -147,7 +153,7 @@ func noSession(ctx context.Context, s store.Store, u unsealer, user string) erro
 		if !ok || other == user || other == "" {
 			continue
 		}
-		recs, err := index.ByUser(ctx, u.ring.UserHash(u.name, other))
+		recs, err := index.ByUser(ctx, u.ring.UserHash(u.scope(), other))
 		if err == nil && slices.ContainsFunc(recs, func(rec store.Record) bool { return !rec.IsEnd() }) {
 			return fmt.Errorf("no live session of that user; there is one of %s: upper and lower case and spaces count", printable(other))
 		}

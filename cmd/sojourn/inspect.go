@@ -27,7 +27,7 @@ type inspect struct {
 func (inspect) Help() string {
 	return `Opens what the keys have sealed, and prints its header and the names and sizes of its values. The identifier, which is the visitor's credential, is never printed.
 
-A cookie is given as its value, as a Cookie or Set-Cookie header line, or as several of them, on standard input or in a file. It is a secret, so it is never an argument, which ends up in the shell's history and in the list of processes. With --store, the stored session that a cookie names is opened, too.
+A cookie is given as its value, as a Cookie or Set-Cookie header line, or as several of them, on standard input or in a file; a token (sjn_…) likewise, alone or as an Authorization header line. Both are secrets, so they are never arguments, which end up in the shell's history and in the list of processes. With --store, the stored session that a cookie names is opened, too.
 
 Examples:
 
@@ -53,7 +53,7 @@ func (c *inspect) Run(ctx context.Context, term terminal) (err error) {
 	if err != nil {
 		return err
 	}
-	o := opener{ring: ring, values: c.Values, now: time.Now(), messages: term.messages}
+	o := opener{ring: ring, tenant: c.Tenant, values: c.Values, now: time.Now(), messages: term.messages}
 	if c.Store != "" {
 		var closeStore func() error
 		if o.store, closeStore, err = c.open(ctx); err != nil {
@@ -120,6 +120,7 @@ func cookieText(ctx context.Context, file string, term terminal) (string, error)
 // opener opens sealed things.
 type opener struct {
 	ring   *seal.Ring
+	tenant string
 	store  store.Store // nil if none was given
 	values bool
 	now    time.Time
@@ -167,11 +168,11 @@ func (o *opener) cookie(c cookie) (finding, error) {
 		return finding{}, errors.New("it is not base64url: it was damaged, or another program has set it")
 	}
 	f := finding{Cookie: c.name, Key: keyID(sealed)}
-	aad := wire.Bind(c.session)
+	aad := wire.Bind(wire.Scope(c.session, o.tenant))
 	var plain []byte
 	for _, purpose := range c.purposes {
 		if plain, f.Stale, err = o.ring.Open(nil, purpose, sealed, aad); err == nil {
-			if purpose == seal.Reference {
+			if purpose != seal.State {
 				return o.reference(f, plain)
 			}
 			return o.state(f, plain)
@@ -243,7 +244,7 @@ func (o *opener) record(ctx context.Context, name, handle string) (finding, erro
 	if rec.IsEnd() {
 		return f, nil
 	}
-	u := unsealer{o.ring, name}
+	u := unsealer{o.ring, name, o.tenant}
 	inside, stale, err := u.open(&rec)
 	if err != nil {
 		if wrong := checkFit(ctx, o.store, u); wrong != nil {

@@ -18,7 +18,12 @@ const keysVariable = "SOJOURN_KEYS"
 type keysFlags struct {
 	Keys string `placeholder:"FILE" help:"Key file. Without it the keys are taken from the environment variable SOJOURN_KEYS."`
 	Name string `default:"session" help:"Name of the sessions, as in the service's Config.Name."`
+
+	Tenant string `help:"Tenant of the sessions, as the service's Config.Tenant returns it. Needed for a service with tenants only."`
 }
+
+// unsealer opens records with these keys.
+func (f *keysFlags) unsealer(ring *seal.Ring) unsealer { return unsealer{ring, f.Name, f.Tenant} }
 
 // given reports whether there are keys, on the command line or in the environment.
 func (f *keysFlags) given() bool { return f.Keys != "" || os.Getenv(keysVariable) != "" }

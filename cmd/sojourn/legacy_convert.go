@@ -97,7 +97,7 @@ func (c *legacyConvert) Run(ctx context.Context, term terminal) (err error) {
 		return storeError("--store", err)
 	}
 	defer func() { err = errors.Join(err, closeTo()) }()
-	switch err := checkFit(ctx, to, unsealer{ring, c.Name}); {
+	switch err := checkFit(ctx, to, c.unsealer(ring)); {
 	case errors.Is(err, errOtherName): // which a second service on the store has at first
 		fmt.Fprintf(term.messages, "warning: %v\n", err)
 	case err != nil:
@@ -106,7 +106,7 @@ func (c *legacyConvert) Run(ctx context.Context, term terminal) (err error) {
 
 	w := &conversion{c: c, from: from, shown: newProgressLine(term)}
 	m, err := sojourn.New(sojourn.Config{
-		Name: c.Name, Keys: keys, Store: &firstStore{to, c.DryRun, c.Until}, Lifetime: c.Lifetime, IdleTimeout: c.Idle,
+		Name: c.Name, Tenant: func(*sojourn.RequestInfo) string { return c.Tenant }, Keys: keys, Store: &firstStore{to, c.DryRun, c.Until}, Lifetime: c.Lifetime, IdleTimeout: c.Idle,
 		Logger: slog.New(slog.DiscardHandler),
 		Adopt:  &sojourn.Adopt{From: []adopt.Format{&noting{formats.From(from.format)}}, Map: w.fill, Until: c.Until},
 	})

@@ -50,7 +50,7 @@ func (c *ls) Run(ctx context.Context, term terminal) (err error) {
 		if err != nil {
 			return err
 		}
-		f = newFit(unsealer{ring, c.Name})
+		f = newFit(c.unsealer(ring))
 	}
 	s, closeStore, err := c.open(ctx)
 	if err != nil {

@@ -37,7 +37,7 @@ type site struct {
 }
 
 // with calls f with the service's sessions.
-func (a *managed) with(ctx context.Context, term terminal, f func(*site) error) (err error) {
+func (a *managed) with(ctx context.Context, term terminal, f func(context.Context, *site) error) (err error) {
 	if err := a.named(); err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (a *managed) with(ctx context.Context, term terminal, f func(*site) error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, sessions.Close()) }()
-	return f(&site{sessions, db, unsealer{ring, a.Name}, time.Now()})
+	return f(sojourn.WithTenant(ctx, a.Tenant), &site{sessions, db, a.unsealer(ring), time.Now()})
 }
 
 // userArgs say whose sessions are meant, and where they are.
@@ -77,16 +77,16 @@ type listing struct {
 }
 
 // with calls f with the sessions of the user.
-func (a *userArgs) with(ctx context.Context, term terminal, f func(*listing) error) error {
+func (a *userArgs) with(ctx context.Context, term terminal, f func(context.Context, *listing) error) error {
 	if a.User == "" {
 		return usagef("which user? An empty name is nobody's")
 	}
-	return a.managed.with(ctx, term, func(s *site) error {
+	return a.managed.with(ctx, term, func(ctx context.Context, s *site) error {
 		l, err := s.list(ctx, a.User)
 		if err != nil {
 			return err
 		}
-		return f(l)
+		return f(ctx, l)
 	})
 }
 
@@ -118,7 +118,7 @@ func byUser(ctx context.Context, s store.Store, u unsealer, user string) ([]stor
 	if !ok {
 		return nil, errors.New("this kind of store has no index by user")
 	}
-	hash := u.ring.UserHash(u.name, user)
+	hash := u.ring.UserHash(u.scope(), user)
 	recs, err := index.ByUser(ctx, hash)
 	return slices.DeleteFunc(recs, func(rec store.Record) bool { return rec.User != hash }), err
 }
@@ -181,7 +181,7 @@ Examples:
 }
 
 func (c *userList) Run(ctx context.Context, term terminal) error {
-	return c.with(ctx, term, func(l *listing) error {
+	return c.with(ctx, term, func(ctx context.Context, l *listing) error {
 		infos, err := l.Sessions(ctx, c.User)
 		if err != nil {
 			return err
@@ -228,7 +228,7 @@ Examples:
 }
 
 func (c *userExport) Run(ctx context.Context, term terminal) error {
-	return c.with(ctx, term, func(l *listing) error {
+	return c.with(ctx, term, func(ctx context.Context, l *listing) error {
 		exports, err := l.ExportUser(ctx, c.User)
 		if err != nil {
 			return err
@@ -280,7 +280,7 @@ func (c *userRevoke) Run(ctx context.Context, term terminal) error {
 			return fmt.Errorf("--keep: %w", err)
 		}
 	}
-	return c.with(ctx, term, func(l *listing) error {
+	return c.with(ctx, term, func(ctx context.Context, l *listing) error {
 		kept := func(rec store.Record) bool { return slices.Contains(c.Keep, rec.ID.String()) }
 		for _, handle := range c.Keep {
 			if len(l.live) > 0 && !slices.ContainsFunc(l.live, func(rec store.Record) bool { return rec.ID.String() == handle }) {
@@ -330,7 +330,7 @@ Examples:
 }
 
 func (c *userErase) Run(ctx context.Context, term terminal) error {
-	return c.with(ctx, term, func(l *listing) error {
+	return c.with(ctx, term, func(ctx context.Context, l *listing) error {
 		// Those that have expired, and were not swept yet, hold values as well.
 		if len(l.all) == 0 {
 			return noSession(ctx, l.store, l.unsealer, c.User)
