@@ -29,6 +29,7 @@ func TestInChromium(t *testing.T) {
 		"tabs of a session that was revoked":       revokedTabs,
 		"the answer to a logout or login is lost":  lostAnswers,
 		"messages wait for a page that is seen":    messagesWait,
+		"a page of another origin uses tokens":     aPageOfAnotherOriginUsesTokens,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, browser) })
 	}
