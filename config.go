@@ -19,6 +19,11 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
+// NoLimit switches off Config.IdleTimeout or Config.Lifetime, and likewise in
+// [Session.SetExpiry]. A session without a lifetime ends by inactivity only; one
+// without either ends 200 to 400 days after its last use, as its cookie does.
+const NoLimit time.Duration = -1
+
 // Config configures a [Manager]. Keys and Store are required; every other zero
 // value is a safe default.
 type Config struct {
@@ -48,13 +53,13 @@ type Config struct {
 	MaxSize int // bytes of a session before sealing; 0 = 1 MiB
 
 	// IdleTimeout ends a session that was not used for that long, to within a
-	// twentieth of itself (at most an hour). 0 = 7 days, negative = none.
+	// twentieth of itself (at most an hour). 0 = 7 days, or [NoLimit].
 	IdleTimeout time.Duration
 
 	// Lifetime ends a session that long after it began or after its last login.
-	// 0 = 30 days; negative = 400 days, which is also the most (RFC 6265bis,
-	// section 5.5). A shorter one applies to existing sessions at once, a longer
-	// one from their next save.
+	// 0 = 30 days, at most 400 days (RFC 6265bis, section 5.6), or [NoLimit]. A
+	// shorter one applies to existing sessions at once, a longer one from their
+	// next save.
 	Lifetime time.Duration
 
 	Cookie Cookie
@@ -196,9 +201,6 @@ func (c *Config) setDefaults() {
 	c.MaxSize = cmp.Or(c.MaxSize, defaultMaxSize)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, defaultIdle)
 	c.Lifetime = cmp.Or(c.Lifetime, defaultLifetime)
-	if c.Lifetime < 0 {
-		c.Lifetime = rules.MaxAge
-	}
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
 	c.Rotation.Grace = cmp.Or(c.Rotation.Grace, defaultGrace)
 	c.Cookie.setDefaults()

@@ -92,8 +92,8 @@ func (s *Session) Remember(persistent bool) {
 }
 
 // SetExpiry overrides the idle timeout and lifetime for this session, as in
-// [Config]: 0 = as configured, negative = no idle timeout, or 400 days of
-// lifetime. A lifetime that is already over ends the session.
+// [Config]: 0 = as configured, [NoLimit] = none. A lifetime that is already over
+// ends the session.
 func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	i, l := rules.Millis(idle), rules.Millis(min(lifetime, rules.MaxAge))
 	s.lock()

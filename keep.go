@@ -118,13 +118,20 @@ func (s *session) takeBackReference(ctx context.Context) {
 func (s *session) choresDue() bool {
 	switch s.last.Where {
 	case rules.Inline:
-		return s.jar.StateStale() || s.last.Mended || s.activityDue(s.m.now())
+		return s.jar.StateStale() || s.last.Mended || s.activityDue(s.m.now()) || s.renewalDue(s.m.now())
 	case rules.Stored:
+		ref := referenceOf(s.last)
 		return s.presentDue || s.rotateDue || s.last.Mended ||
-			s.jar.Outdated(s.last.Rec.Header.Generation) || s.activityDue(s.m.now())
+			s.jar.Outdated(&ref) || s.activityDue(s.m.now()) || s.renewalDue(s.m.now())
 	default:
 		return false
 	}
+}
+
+// renewalDue reports whether the end of a session without a lifetime is to be moved
+// on, in a request that counts as activity.
+func (s *session) renewalDue(now time.Time) bool {
+	return !s.background && s.m.limits.RenewalDue(&s.last.Rec.Header, now)
 }
 
 // doChores refreshes what a request that changed nothing may leave as it is.
@@ -142,10 +149,10 @@ func (s *session) doChores(ctx context.Context) {
 		return
 	}
 	h := &s.last.Rec.Header
-	if s.jar.Outdated(h.Generation) && now.Sub(s.loaded) <= longRequest {
+	if ref := referenceOf(s.last); s.jar.Outdated(&ref) && now.Sub(s.loaded) <= longRequest {
 		s.setReference(s.last, now) // later, the browser may have a newer one
 	}
-	save := s.presentDue || s.rotateDue || s.last.Mended
+	save := s.presentDue || s.rotateDue || s.last.Mended || s.renewalDue(now)
 	if !save && !s.activityDue(now) {
 		return
 	}

@@ -244,8 +244,11 @@ func (s *session) tellRefused() {
 		return
 	}
 	age := s.m.limits.Lifetime
-	if s.m.cookie.BrowserSession {
+	switch {
+	case s.m.cookie.BrowserSession:
 		age = 0
+	case age < 0:
+		age = rules.MaxAge
 	}
 	s.jar.TellRefused(nil, age)
 }

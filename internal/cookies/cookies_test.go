@@ -236,11 +236,11 @@ func TestAReferenceComesBack(t *testing.T) {
 	}
 	j = a.Jar
 	j.Choose(&a.References[0])
-	if !j.Has(reference(1, 7)) || j.Has(reference(1, 8)) || j.Has(reference(2, 7)) || j.Generation() != 7 || j.Outdated(7) || !j.Outdated(8) {
+	if !j.Has(reference(1, 7)) || j.Has(reference(1, 8)) || j.Has(reference(2, 7)) || j.Generation() != 7 || j.Outdated(reference(1, 7)) || !j.Outdated(reference(1, 8)) {
 		t.Error("the jar does not know what the browser has")
 	}
 	if later := reference(1, 7); j.Has(later) {
-		if later.Expires++; j.Has(later) {
+		if later.Expires++; j.Has(later) || !j.Outdated(later) {
 			t.Error("a reference of another end is the same")
 		}
 	}
@@ -270,7 +270,7 @@ func TestTheJarSetsOnlyWhatChanges(t *testing.T) {
 	c2 := newCookies(func(o *Options) { o.Ring = ring(0, 1) })
 	a := b.read(c2)
 	a.Jar.Choose(&a.References[0])
-	if !a.Jar.StateStale() || !a.Jar.Outdated(1) || a.Jar.Has(reference(1, 1)) {
+	if !a.Jar.StateStale() || !a.Jar.Outdated(reference(1, 1)) || a.Jar.Has(reference(1, 1)) {
 		t.Error("cookies of an old key are not to be set anew")
 	}
 	must(t, a.Jar.SetFloor(wire.Floor{ID: store.ID{2}, Version: 4, Volatile: true}, time.Hour))
@@ -463,7 +463,7 @@ func TestCookiesOfFormerAttributesExpireOnlyIfSeveralCame(t *testing.T) {
 		t.Fatalf("%+v", a)
 	}
 	a.Jar.Choose(&a.References[0])
-	if a.Jar.Has(reference(1, 1)) || !a.Jar.Outdated(1) {
+	if a.Jar.Has(reference(1, 1)) || !a.Jar.Outdated(reference(1, 1)) {
 		t.Error("a cookie of a former name is good enough")
 	}
 	must(t, a.Jar.SetReference(reference(1, 1), time.Hour))

@@ -108,10 +108,10 @@ func (j *Jar) TellRefused(inline *record.Record, age time.Duration) {
 // StateStale reports whether the state cookie is to be set anew.
 func (j *Jar) StateStale() bool { return j.stateStale }
 
-// Outdated reports whether the browser's reference is to be set anew, or is one
-// of another generation than that.
-func (j *Jar) Outdated(generation uint64) bool {
-	return j.referenceStale || j.reference.Generation != generation
+// Outdated reports whether the browser's reference is to be set anew: it is one of
+// another generation than ref, or ends before it.
+func (j *Jar) Outdated(ref *wire.Reference) bool {
+	return j.referenceStale || j.reference.Generation != ref.Generation || j.reference.Expires < ref.Expires
 }
 
 // Generation is that of the browser's reference.

@@ -32,6 +32,7 @@ type Header struct {
 	Methods    string // how that user authenticated: space-separated names
 	Rotated    int64  // when this generation's credential was made
 	OlderUntil int64  // until when the generation before the previous one is accepted
+	Renewed    int64  // when the absolute end of a session without a lifetime was moved on
 	Suspected  uint64 // the generation at which an outdated credential was last reported
 
 	// Legacy is where an adopted session comes from, in a form of the manager's.
@@ -75,6 +76,7 @@ const (
 	tagSuspected
 	tagLegacy
 	tagPromoted
+	tagRenewed
 	tagFirstUnknown
 )
 
@@ -125,6 +127,7 @@ func (h *Header) append(dst []byte) []byte {
 	number(tagSuspected, h.Suspected)
 	text(tagLegacy, h.Legacy)
 	number(tagPromoted, uint64(h.Promoted))
+	number(tagRenewed, uint64(h.Renewed))
 	return append(dst, h.Unknown...)
 }
 
@@ -199,6 +202,8 @@ func (h *Header) parse(b []byte) bool {
 			h.Legacy = e.text()
 		case tagPromoted:
 			h.Promoted = e.millis()
+		case tagRenewed:
+			h.Renewed = e.millis()
 		}
 		if e.bad || len(e.b) > 0 {
 			return false

@@ -72,7 +72,7 @@ func TestEveryHeaderComesBackAsItWas(t *testing.T) {
 	property := func(h Header, identifier [IdentifierSize]byte) bool {
 		h.Identifier, h.Unknown = identifier[:], nil
 		h.Persist %= PersistBrowser + 1
-		for _, ms := range []*int64{&h.Created, &h.Seen, &h.Expires, &h.Presented, &h.AuthTime, &h.InlineUntil, &h.Rotated, &h.OlderUntil, &h.Promoted} {
+		for _, ms := range []*int64{&h.Created, &h.Seen, &h.Expires, &h.Presented, &h.AuthTime, &h.InlineUntil, &h.Rotated, &h.OlderUntil, &h.Promoted, &h.Renewed} {
 			*ms &= 1<<62 - 1
 		}
 		r := Record{Header: h}

@@ -73,7 +73,7 @@ func (l *Limits) Joinable(stored *record.Header, arrived time.Time) bool {
 func (l *Limits) Mend(h *record.Header, seen, now time.Time) (time.Time, bool) {
 	latest := now.Add(Skew).UnixMilli()
 	mended := false
-	for _, at := range [...]*int64{&h.Created, &h.Seen, &h.Rotated, &h.Presented, &h.Promoted} {
+	for _, at := range [...]*int64{&h.Created, &h.Seen, &h.Rotated, &h.Presented, &h.Promoted, &h.Renewed} {
 		if *at > latest {
 			*at, mended = now.UnixMilli(), true
 		}

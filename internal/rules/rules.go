@@ -43,7 +43,7 @@ type Limits struct {
 	InlineLimit    int // bytes
 	MaxSize        int // bytes
 	Idle           time.Duration
-	Lifetime       time.Duration
+	Lifetime       time.Duration // negative = none
 	RotateEvery    time.Duration // 0 = never by itself
 	Grace          time.Duration
 	BrowserSession bool // the browser drops cookies when it is closed, unless the session says otherwise
@@ -80,16 +80,35 @@ func (l *Limits) Place(before Where, r *record.Record, now time.Time) (Where, er
 	}
 }
 
-// LifetimeEnd is a session's absolute end.
+// LifetimeEnd is a session's absolute end. One without a lifetime has an end, too,
+// so that its cookies, index entries and tombstones do not stay for ever.
 func (l *Limits) LifetimeEnd(h *record.Header) time.Time {
+	if l.endless(h) {
+		return record.Time(max(h.Created, h.Renewed)).Add(MaxAge)
+	}
 	life := l.Lifetime
-	switch {
-	case h.Lifetime < 0:
-		life = MaxAge
-	case h.Lifetime > 0:
+	if h.Lifetime > 0 {
 		life = time.Duration(h.Lifetime) * time.Millisecond
 	}
 	return record.Time(h.Created).Add(life)
+}
+
+// endless reports whether a session has no lifetime.
+func (l *Limits) endless(h *record.Header) bool {
+	return h.Lifetime < 0 || h.Lifetime == 0 && l.Lifetime < 0
+}
+
+// RenewalDue reports whether the end of a session without a lifetime is to be moved
+// on: half of the time until then is over.
+func (l *Limits) RenewalDue(h *record.Header, now time.Time) bool {
+	return l.endless(h) && l.LifetimeEnd(h).Sub(now) <= MaxAge/2
+}
+
+// Renew moves it on, if that is due.
+func (l *Limits) Renew(h *record.Header, now time.Time) {
+	if l.RenewalDue(h, now) {
+		h.Renewed = now.UnixMilli()
+	}
 }
 
 // IdleTimeout is a session's idle timeout; 0 = none.

@@ -307,6 +307,7 @@ func (s *Sessions) seal(r record.Record, who Who, prev *State, minimum uint64, n
 	if h.Created == 0 {
 		h.Created = now.UnixMilli()
 	}
+	s.Limits.Renew(h, now)
 	rec := store.Record{
 		ID:      who.ID,
 		Version: 1,

@@ -206,7 +206,7 @@ func TestSetExpiryOverridesTheConfiguration(t *testing.T) {
 		{"shorter", time.Hour, 2 * time.Hour, time.Hour, 2 * time.Hour},
 		{"as configured", 0, 0, 10 * time.Hour, 100 * time.Hour},
 		{"no idle timeout", -1, 0, 100 * time.Hour, 100 * time.Hour},
-		{"the longest lifetime", -1, -1, 400 * 24 * time.Hour, 400 * 24 * time.Hour},
+		{"the longest lifetime", -1, 400 * 24 * time.Hour, 400 * 24 * time.Hour, 400 * 24 * time.Hour},
 		{"more than browsers keep", -1, 1000 * 24 * time.Hour, 400 * 24 * time.Hour, 400 * 24 * time.Hour},
 		{"less than a millisecond", time.Nanosecond, 0, time.Millisecond, 100 * time.Hour},
 	} {
