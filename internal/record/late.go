@@ -194,8 +194,16 @@ func (r *Record) there(f *Field) *Field {
 		return f
 	}
 	found := *f
-	found.Value, found.at = r.late.open(f.at), place{}
+	found.Value, found.at = r.value(f), place{}
 	return &found
+}
+
+// value returns the value of a field, nil if it does not open.
+func (r *Record) value(f *Field) []byte {
+	if r.isLate(f) {
+		return r.late.open(f.at)
+	}
+	return f.Value
 }
 
 // size returns how many bytes the value of a field has.
@@ -247,7 +255,7 @@ func (r *Record) AppendCut(dst []byte) (plain []byte, cuts []int) {
 		return r.Append(dst[:start]), nil
 	}
 	for i := range fields {
-		dst = append(dst, r.there(&fields[i]).Value...)
+		dst = append(dst, r.value(&fields[i])...)
 	}
 	return dst, cuts
 }

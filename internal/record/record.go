@@ -214,7 +214,7 @@ func (r *Record) Append(dst []byte) []byte {
 	dst = r.appendStart(dst, version)
 	fields := r.list()
 	for i := range fields {
-		dst = appendBytes(r.appendField(dst, &fields[i]), r.there(&fields[i]).Value)
+		dst = appendBytes(r.appendField(dst, &fields[i]), r.value(&fields[i]))
 	}
 	return dst
 }

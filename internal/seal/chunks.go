@@ -75,6 +75,26 @@ func (r *Ring) SealChunks(dst []byte, p Purpose, plaintext []byte, cuts []int, a
 	return binary.BigEndian.AppendUint32(dst, uint32(first)), nil
 }
 
+// largestKept is the size of the largest buffer that is kept for the next plaintext.
+const largestKept = 256 << 10
+
+// Borrow returns an empty buffer for a plaintext that is needed only until it is
+// sealed, to be given back with Return.
+func (r *Ring) Borrow() *[]byte {
+	if buf, ok := r.plaintexts.Get().(*[]byte); ok {
+		return buf
+	}
+	return new([]byte)
+}
+
+// Return takes back a buffer, which nothing refers to any more.
+func (r *Ring) Return(buf *[]byte) {
+	if cap(*buf) <= largestKept {
+		*buf = (*buf)[:0]
+		r.plaintexts.Put(buf)
+	}
+}
+
 // Chunks are the chunks of a sealed value after the first, to be opened one by
 // one. It is safe for concurrent use.
 type Chunks struct {

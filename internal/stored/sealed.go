@@ -1,6 +1,7 @@
 package stored
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/sojourn-go/sojourn/internal/fault"
@@ -16,7 +17,10 @@ func SealRecord(ring *seal.Ring, r *record.Record, aad []byte, max int) ([]byte,
 	if !r.Whole() {
 		return nil, ErrDamaged
 	}
-	plain, cuts := r.AppendCut(make([]byte, 0, r.Size()))
+	buf := ring.Borrow()
+	defer ring.Return(buf)
+	plain, cuts := r.AppendCut(slices.Grow(*buf, r.Size()))
+	*buf = plain
 	switch {
 	case len(plain) > max:
 		return nil, fault.Size(len(plain), max)
