@@ -13,11 +13,11 @@ import (
 // many bytes.
 const ChunkSize = 2048
 
-// Chunks are values that are opened when they are asked for. Open returns a chunk:
-// the number-th, counted from 1, with size bytes that follow those of the chunks
-// before it. It is safe for concurrent use.
+// Chunks are values that are opened when they are asked for. Open appends a chunk
+// to dst: the number-th, counted from 1, with size bytes that follow those of the
+// chunks before it. It is safe for concurrent use.
 type Chunks interface {
-	Open(number, before, size int) ([]byte, error)
+	Open(dst []byte, number, before, size int) ([]byte, error)
 }
 
 // late is a record whose fields stand in front of its values, as it was parsed. It
@@ -176,7 +176,7 @@ func (l *late) piece(i int) []byte {
 	if plain := c.plain.Load(); plain != nil {
 		return *plain
 	}
-	plain, err := l.chunks.Open(i+1, c.before, c.size)
+	plain, err := l.chunks.Open(nil, i+1, c.before, c.size)
 	if err != nil || len(plain) != c.size {
 		c.bad.Store(true)
 		return nil
@@ -231,16 +231,16 @@ func (r *Record) Whole() bool {
 // AppendCut is [Record.Append] for a record that is to be sealed in chunks if it is
 // long: cuts are the offsets in plain at which the chunks after the first begin.
 // There are none in a record of up to ChunkSize bytes, whose layout is that of
-// Append.
+// Append. whole is what [Record.Whole] reports.
 //
 // In a longer one the values come after all fields, in the order of these:
 //
 //	record = version(1 byte, 2)  length header  count field*  value*
 //	field  = length name  flags(1 byte)  [stamp] [expiry]  length
-func (r *Record) AppendCut(dst []byte) (plain []byte, cuts []int) {
+func (r *Record) AppendCut(dst []byte) (plain []byte, cuts []int, whole bool) {
 	r.merge()
 	if r.Size() <= ChunkSize {
-		return r.Append(dst), nil
+		return r.Append(dst), nil, r.Whole()
 	}
 	start := len(dst)
 	dst = r.appendHead(dst, versionCut)
@@ -252,12 +252,66 @@ func (r *Record) AppendCut(dst []byte) (plain []byte, cuts []int) {
 		}
 	}
 	if first-start+c.at <= ChunkSize {
-		return r.Append(dst[:start]), nil
+		return r.Append(dst[:start]), nil, r.Whole()
+	}
+	dst, whole = r.appendValues(dst, fields)
+	return dst, cuts, whole
+}
+
+// appendValues appends the values of fields, and reports whether all that r was
+// parsed with do open. Of a piece that was not opened yet, and that the fields have
+// as it was, no other copy is made.
+func (r *Record) appendValues(dst []byte, fields []Field) (_ []byte, whole bool) {
+	whole = true
+	var done []bool // pieces that do open
+	if r.late != nil {
+		done = make([]bool, len(r.late.pieces))
+	}
+	for i := 0; i < len(fields); {
+		f := &fields[i]
+		if n := r.wholePiece(fields[i:]); n > 0 {
+			number := int(f.at.piece)
+			c := &r.late.pieces[number]
+			longer, err := r.late.chunks.Open(dst, number+1, c.before, c.size)
+			if done[number] = err == nil && len(longer) == len(dst)+c.size; done[number] {
+				dst = longer
+			}
+			i += n
+			continue
+		}
+		dst = append(dst, r.value(f)...)
+		i++
+	}
+	for i, ok := range done {
+		whole = (ok || r.late.piece(i) != nil) && whole
+	}
+	return dst, whole
+}
+
+// wholePiece returns how many of the fields, from the first on, have the values of a
+// piece, all of them in their order: 0 if they are another's, or it was opened.
+func (r *Record) wholePiece(fields []Field) int {
+	if !r.isLate(&fields[0]) || fields[0].at.start > 0 {
+		return 0
+	}
+	number, at := fields[0].at.piece, uint32(0)
+	c := &r.late.pieces[number]
+	if c.plain.Load() != nil || c.bad.Load() {
+		return 0
 	}
 	for i := range fields {
-		dst = append(dst, r.value(&fields[i])...)
+		f := &fields[i]
+		switch {
+		case r.size(f) == 0:
+			continue
+		case !r.isLate(f) || f.at.piece != number || f.at.start != at:
+			return 0
+		}
+		if at += f.at.size; int(at) == c.size {
+			return i + 1
+		}
 	}
-	return dst, cuts
+	return 0
 }
 
 // ParseCut is [Parse] for the first chunk of a record that is cut into several. The

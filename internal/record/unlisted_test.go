@@ -146,3 +146,54 @@ func TestOneRecordIsListedByManyAtOnce(t *testing.T) {
 		t.Error("one goroutine's changes are in another's record")
 	}
 }
+
+// Pieces that are as they were go from one record to the next without being kept.
+func TestARecordIsWrittenFromTheOneThatItWasMadeOf(t *testing.T) {
+	random := rand.New(rand.NewPCG(9, 10))
+	for range 300 {
+		r := varied(random, 1+random.IntN(2*short))
+		s := cutUp(&r)
+		base := s.parse(t)
+		got, want := base.Clone(), r.Clone()
+		for range random.IntN(4) {
+			name := fmt.Sprintf("n%03d", random.IntN(2*short))
+			switch random.IntN(3) {
+			case 0:
+				got.Find(name)
+			case 1:
+				got.Remove(name)
+				want.Remove(name)
+			case 2:
+				f := Field{Name: name, Value: make([]byte, random.IntN(3000))}
+				got.Put(f)
+				want.Put(f)
+			}
+		}
+		a, cutsA, whole := got.AppendCut([]byte("before"))
+		b, cutsB, _ := want.AppendCut([]byte("before"))
+		if !bytes.Equal(a, b) || !reflect.DeepEqual(cutsA, cutsB) || !whole {
+			t.Fatalf("%d and %d bytes, cut at %v and %v, whole: %v", len(a), len(b), cutsA, cutsB, whole)
+		}
+		opened := map[int]int{}
+		for _, n := range s.opened {
+			opened[n]++
+		}
+		for n := range len(s.cuts) {
+			if opened[n+1] != 1 {
+				t.Errorf("chunk %d was opened %d times", n+1, opened[n+1])
+			}
+		}
+		torn := 1 + random.IntN(len(s.cuts))
+		s.torn[torn] = true
+		fresh := s.parse(t)
+		if _, _, whole := fresh.AppendCut(nil); whole {
+			t.Errorf("chunk %d of %d does not open, and the record is whole", torn, len(s.cuts))
+		}
+		fresh = s.parse(t)
+		fresh.RemoveAll()
+		fresh.Put(Field{Name: "new", Value: make([]byte, random.IntN(5000))})
+		if _, _, whole := fresh.AppendCut(nil); whole {
+			t.Errorf("chunk %d of %d, which the record has no more, does not open, and it is whole", torn, len(s.cuts))
+		}
+	}
+}

@@ -128,9 +128,9 @@ func (r *Ring) OpenChunks(p Purpose, sealed, aad []byte) (first []byte, rest *Ch
 // Holds reports whether that is how much plaintext the chunks have.
 func (c *Chunks) Holds(chunks, size int) bool { return len(c.sealed) == size+chunks*chunkOverhead }
 
-// Open opens a chunk: the number-th, counted from 1, which has size bytes of
-// plaintext behind those of the chunks before it.
-func (c *Chunks) Open(number, before, size int) ([]byte, error) {
+// Open appends the plaintext of a chunk to dst: the number-th, counted from 1, which
+// has size bytes of it behind those of the chunks before it.
+func (c *Chunks) Open(dst []byte, number, before, size int) ([]byte, error) {
 	at := before + (number-1)*chunkOverhead
 	end := at + size + chunkOverhead
 	if at < 0 || end > len(c.sealed) {
@@ -139,7 +139,7 @@ func (c *Chunks) Open(number, before, size int) ([]byte, error) {
 	full := c.ring.additional(c.p, c.aad)
 	*full = chunk(*full, c.first, number, end == len(c.sealed))
 	nonce := c.sealed[at:][:chunkNonce]
-	plain, err := c.cipher.aead.Open(nil, nonce, c.sealed[at+chunkNonce:end], *full)
+	plain, err := c.cipher.aead.Open(dst, nonce, c.sealed[at+chunkNonce:end], *full)
 	c.ring.scratch.Put(full)
 	if err != nil {
 		return nil, ErrOpen
