@@ -24,7 +24,7 @@ func (l logLimits) longest() int64 { return l.size + l.check }
 // logBytes is how long a log's file is that has that many pages.
 func logBytes(pages int64) int64 { return 32 + pages*(24+pageSize) }
 
-// The log is 16 MiB long as a rule. The file is kept at that length, and made that
+// The log is 12 to 16 MiB long as a rule. The file is kept at that length, and made that
 // long ahead of what is written, because overwriting a file is faster than letting
 // it grow.
 var usualLimits = logLimits{check: 1_000, size: 3_000, most: 16_000, wait: time.Second, ahead: 1_250}
