@@ -356,7 +356,7 @@ func TestWireFormatOfRecordsInChunks(t *testing.T) {
 		before := 0
 		for i, want := range cut.Chunks[1:] {
 			want = bytes.Replace(want, []byte("dark"), []byte("blue"), 1)
-			got, err := rest.Open(i+1, before, len(want))
+			got, err := rest.Open(nil, i+1, before, len(want))
 			if err != nil {
 				t.Fatalf("chunk %d: %v", i+1, err)
 			}

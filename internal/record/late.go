@@ -1,8 +1,8 @@
 package record
 
 import (
+	"bytes"
 	"encoding/binary"
-	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -13,24 +13,28 @@ import (
 // many bytes.
 const ChunkSize = 2048
 
-// Chunks are values that are opened when they are asked for. Open returns a chunk:
-// the number-th, counted from 1, with size bytes that follow those of the chunks
-// before it. It is safe for concurrent use.
+// Chunks are values that are opened when they are asked for. Open appends a chunk
+// to dst: the number-th, counted from 1, with size bytes that follow those of the
+// chunks before it. It is safe for concurrent use.
 type Chunks interface {
-	Open(number, before, size int) ([]byte, error)
+	Open(dst []byte, number, before, size int) ([]byte, error)
 }
 
-// late is where the values of a record are that were not there when it was
-// parsed. It is shared, and does not change apart from what has been opened.
+// late is a record whose fields stand in front of its values, as it was parsed. It
+// is shared, and does not change apart from what was asked for.
 type late struct {
 	chunks Chunks
-	parsed []Field // as they were parsed, sorted by name
-	places []place // of their values
+	frames []byte // the fields
+	count  int    // of them
 	pieces []piece
+	expire bool // some of them may
+	// listed are the fields, once somebody needs all of them. Most requests read a
+	// value or two, which are found without.
+	listed atomic.Pointer[[]Field]
 }
 
 // place is where a value is: in which piece, and where in there.
-type place struct{ piece, start, size int }
+type place struct{ piece, start, size uint32 }
 
 // piece is a chunk. The first one is chunk number 1: number 0 has the fields.
 type piece struct {
@@ -39,54 +43,128 @@ type piece struct {
 	bad          atomic.Bool // it did not open
 }
 
-// cut gives each value a place, as their sizes say, and calls begin with the start
-// of each piece.
-func cut(places []place, begin func(start int)) {
-	n, at, start := 0, 0, 0
-	for i := range places {
-		v := &places[i]
-		if v.size == 0 {
-			continue
-		}
-		if n == 0 || at-start+v.size > ChunkSize {
-			begin(at)
-			n, start = n+1, at
-		}
-		v.piece, v.start = n-1, at-start
-		at += v.size
+// cutter gives values their places, as their sizes say, one after the other.
+type cutter struct {
+	pieces int // that have begun
+	at     int // where the next value begins
+	start  int // where the last piece did
+}
+
+// add returns the place of a value of that size, and whether a piece begins with it.
+func (c *cutter) add(size int) (v place, begins bool) {
+	if size == 0 {
+		return v, false
+	}
+	if c.pieces == 0 || c.at-c.start+size > ChunkSize {
+		c.pieces, c.start, begins = c.pieces+1, c.at, true
+	}
+	v = place{piece: uint32(c.pieces - 1), start: uint32(c.at - c.start), size: uint32(size)}
+	c.at += size
+	return v, begins
+}
+
+// walker goes through the fields of a record that is cut.
+type walker struct {
+	decoder
+	cutter
+	field  Field // without its name
+	name   []byte
+	begins bool // a piece begins with its value
+}
+
+func (l *late) walk() walker { return walker{decoder: decoder{b: l.frames}} }
+
+// next goes on to a field, of which there must be one more or bad is set.
+func (w *walker) next() {
+	w.field = Field{}
+	w.name = w.frame(&w.field)
+	size := w.uvarint()
+	if size > 1<<31 { // more than any store keeps
+		w.fail()
+		size = 0
+	}
+	if w.field.at, w.begins = w.add(int(size)); size == 0 {
+		w.field.Value = []byte{}
 	}
 }
 
-// layOut gives the values their places in pieces. It reports whether the chunks
-// that there are can be those.
-func (l *late) layOut(fits func(chunks, size int) bool) bool {
-	n, total := 0, 0
-	cut(l.places, func(int) { n++ })
-	l.pieces = make([]piece, 0, n)
-	cut(l.places, func(start int) { l.pieces = append(l.pieces, piece{before: start}) })
-	for _, v := range l.places {
-		total += v.size
-		if v.size > 0 {
-			l.pieces[v.piece].size += v.size
+// check reports whether the frames are as AppendCut writes them. It counts the
+// pieces and their bytes.
+func (l *late) check() (pieces, size int, ok bool) {
+	w := l.walk()
+	var last []byte
+	for i := range l.count {
+		w.next()
+		if w.bad || i > 0 && bytes.Compare(w.name, last) <= 0 {
+			return 0, 0, false
+		}
+		last = w.name
+		l.expire = l.expire || w.field.Expiry != 0
+	}
+	return w.pieces, w.at, len(w.b) == 0
+}
+
+// layOut makes that many pieces of that many bytes.
+func (l *late) layOut(pieces, size int) {
+	l.pieces = make([]piece, 0, pieces)
+	w := l.walk()
+	for range l.count {
+		if w.next(); w.begins {
+			l.pieces = append(l.pieces, piece{before: w.start})
 		}
 	}
-	return fits(n, total)
+	for i := len(l.pieces) - 1; i >= 0; i-- {
+		l.pieces[i].size, size = size-l.pieces[i].before, l.pieces[i].before
+	}
 }
 
-// find returns where the value of that name is.
-func (l *late) find(name string) place {
-	i, _ := slices.BinarySearchFunc(l.parsed, name, func(f Field, name string) int { return strings.Compare(f.Name, name) })
-	return l.places[i]
+// fields returns all fields, sorted by name, without the values that are still to be
+// opened.
+func (l *late) fields() []Field {
+	if listed := l.listed.Load(); listed != nil {
+		return *listed
+	}
+	fields := make([]Field, l.count)
+	var names strings.Builder // one allocation for all names
+	names.Grow(l.count * 16)
+	w := l.walk()
+	for i := range fields {
+		w.next()
+		start := names.Len()
+		names.Write(w.name)
+		fields[i] = w.field
+		fields[i].Name = names.String()[start:]
+	}
+	if !l.listed.CompareAndSwap(nil, &fields) { // another goroutine was faster
+		return *l.listed.Load()
+	}
+	return fields
 }
 
-// open returns a value, nil if its chunk does not open.
-func (l *late) open(name string) []byte {
-	v := l.find(name)
-	plain := l.piece(v.piece)
+// find returns the field of that name, as it is in fields.
+func (l *late) find(name string) (*Field, bool) {
+	w := l.walk()
+	for range l.count {
+		if w.next(); string(w.name) >= name {
+			if string(w.name) > name {
+				break
+			}
+			f := w.field
+			f.Name = name
+			return &f, true
+		}
+	}
+	return nil, false
+}
+
+// open returns the value at a place, nil if its chunk does not open.
+func (l *late) open(v place) []byte {
+	plain := l.piece(int(v.piece))
 	if plain == nil {
 		return nil
 	}
-	return plain[v.start : v.start+v.size : v.start+v.size]
+	end := v.start + v.size
+	return plain[v.start:end:end]
 }
 
 // piece returns what a piece holds, nil if it does not open.
@@ -98,7 +176,7 @@ func (l *late) piece(i int) []byte {
 	if plain := c.plain.Load(); plain != nil {
 		return *plain
 	}
-	plain, err := l.chunks.Open(i+1, c.before, c.size)
+	plain, err := l.chunks.Open(nil, i+1, c.before, c.size)
 	if err != nil || len(plain) != c.size {
 		c.bad.Store(true)
 		return nil
@@ -116,14 +194,22 @@ func (r *Record) there(f *Field) *Field {
 		return f
 	}
 	found := *f
-	found.Value = r.late.open(f.Name)
+	found.Value, found.at = r.value(f), place{}
 	return &found
+}
+
+// value returns the value of a field, nil if it does not open.
+func (r *Record) value(f *Field) []byte {
+	if r.isLate(f) {
+		return r.late.open(f.at)
+	}
+	return f.Value
 }
 
 // size returns how many bytes the value of a field has.
 func (r *Record) size(f *Field) int {
 	if r.isLate(f) {
-		return r.late.find(f.Name).size
+		return int(f.at.size)
 	}
 	return len(f.Value)
 }
@@ -145,46 +231,106 @@ func (r *Record) Whole() bool {
 // AppendCut is [Record.Append] for a record that is to be sealed in chunks if it is
 // long: cuts are the offsets in plain at which the chunks after the first begin.
 // There are none in a record of up to ChunkSize bytes, whose layout is that of
-// Append.
+// Append. whole is what [Record.Whole] reports.
 //
 // In a longer one the values come after all fields, in the order of these:
 //
 //	record = version(1 byte, 2)  length header  count field*  value*
 //	field  = length name  flags(1 byte)  [stamp] [expiry]  length
-func (r *Record) AppendCut(dst []byte) (plain []byte, cuts []int) {
+func (r *Record) AppendCut(dst []byte) (plain []byte, cuts []int, whole bool) {
 	r.merge()
 	if r.Size() <= ChunkSize {
-		return r.Append(dst), nil
+		return r.Append(dst), nil, r.Whole()
 	}
 	start := len(dst)
 	dst = r.appendHead(dst, versionCut)
-	places, size := make([]place, len(r.fields)), len(dst)-start
-	for i := range r.fields {
-		places[i].size = r.size(&r.fields[i])
-		size += places[i].size
+	first, fields := len(dst), r.list()
+	var c cutter
+	for i := range fields {
+		if _, begins := c.add(r.size(&fields[i])); begins {
+			cuts = append(cuts, first+c.start)
+		}
 	}
-	if size <= ChunkSize {
-		return r.Append(dst[:start]), nil
+	if first-start+c.at <= ChunkSize {
+		return r.Append(dst[:start]), nil, r.Whole()
 	}
-	first := len(dst)
-	cut(places, func(start int) { cuts = append(cuts, first+start) })
-	for i := range r.fields {
-		dst = append(dst, r.there(&r.fields[i]).Value...)
+	dst, whole = r.appendValues(dst, fields)
+	return dst, cuts, whole
+}
+
+// appendValues appends the values of fields, and reports whether all that r was
+// parsed with do open. Of a piece that was not opened yet, and that the fields have
+// as it was, no other copy is made.
+func (r *Record) appendValues(dst []byte, fields []Field) (_ []byte, whole bool) {
+	whole = true
+	var done []bool // pieces that do open
+	if r.late != nil {
+		done = make([]bool, len(r.late.pieces))
 	}
-	return dst, cuts
+	for i := 0; i < len(fields); {
+		f := &fields[i]
+		if n := r.wholePiece(fields[i:]); n > 0 {
+			number := int(f.at.piece)
+			c := &r.late.pieces[number]
+			longer, err := r.late.chunks.Open(dst, number+1, c.before, c.size)
+			if done[number] = err == nil && len(longer) == len(dst)+c.size; done[number] {
+				dst = longer
+			}
+			i += n
+			continue
+		}
+		dst = append(dst, r.value(f)...)
+		i++
+	}
+	for i, ok := range done {
+		whole = (ok || r.late.piece(i) != nil) && whole
+	}
+	return dst, whole
+}
+
+// wholePiece returns how many of the fields, from the first on, have the values of a
+// piece, all of them in their order: 0 if they are another's, or it was opened.
+func (r *Record) wholePiece(fields []Field) int {
+	if !r.isLate(&fields[0]) || fields[0].at.start > 0 {
+		return 0
+	}
+	number, at := fields[0].at.piece, uint32(0)
+	c := &r.late.pieces[number]
+	if c.plain.Load() != nil || c.bad.Load() {
+		return 0
+	}
+	for i := range fields {
+		f := &fields[i]
+		switch {
+		case r.size(f) == 0:
+			continue
+		case !r.isLate(f) || f.at.piece != number || f.at.start != at:
+			return 0
+		}
+		if at += f.at.size; int(at) == c.size {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // ParseCut is [Parse] for the first chunk of a record that is cut into several. The
 // record takes its values from the others, which fits must know: it is told how
 // many there are, and how many bytes they have.
-func ParseCut(b []byte, chunks Chunks, fits func(chunks, size int) bool) (Record, error) {
-	l := &late{chunks: chunks}
-	r, err := parse(b, l)
+func ParseCut(b []byte, chunks Chunks, fits func(chunks, size int) bool) (r Record, err error) {
+	d := decoder{b: b}
+	n, err := r.parseStart(&d, versionCut)
 	if err != nil {
 		return r, err
 	}
-	if r.late = l; !l.layOut(fits) {
+	l := &late{chunks: chunks, frames: d.b, count: n}
+	pieces, size, ok := l.check()
+	if !ok || !fits(pieces, size) {
 		return Record{}, ErrFormat
+	}
+	l.layOut(pieces, size)
+	if r.late, r.unlisted = l, n <= short; !r.unlisted {
+		r.fields = l.fields() // going through many for each value takes too long
 	}
 	return r, nil
 }
@@ -192,8 +338,9 @@ func ParseCut(b []byte, chunks Chunks, fits func(chunks, size int) bool) (Record
 // appendHead appends a record up to its values.
 func (r *Record) appendHead(dst []byte, version byte) []byte {
 	dst = r.appendStart(dst, version)
-	for i := range r.fields {
-		dst = binary.AppendUvarint(r.appendField(dst, &r.fields[i]), uint64(r.size(&r.fields[i])))
+	fields := r.list()
+	for i := range fields {
+		dst = binary.AppendUvarint(r.appendField(dst, &fields[i]), uint64(r.size(&fields[i])))
 	}
 	return dst
 }

@@ -23,7 +23,7 @@ type sheets struct {
 }
 
 func cutUp(r *Record) *sheets {
-	plain, cuts := r.AppendCut(nil)
+	plain, cuts, _ := r.AppendCut(nil)
 	s := &sheets{head: plain, torn: map[int]bool{}}
 	if len(cuts) > 0 {
 		s.head, s.body = plain[:cuts[0]], plain[cuts[0]:]
@@ -34,7 +34,7 @@ func cutUp(r *Record) *sheets {
 	return s
 }
 
-func (s *sheets) Open(number, before, size int) ([]byte, error) {
+func (s *sheets) Open(dst []byte, number, before, size int) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opened = append(s.opened, number)
@@ -44,7 +44,7 @@ func (s *sheets) Open(number, before, size int) ([]byte, error) {
 	if before != s.cuts[number-1] || before+size != append(s.cuts[1:], len(s.body))[number-1] {
 		return nil, fmt.Errorf("chunk %d is not at %d with %d bytes", number, before, size)
 	}
-	return s.body[before : before+size], nil
+	return append(dst, s.body[before:before+size]...), nil
 }
 
 func (s *sheets) fits(chunks, size int) bool { return chunks == len(s.cuts) && size == len(s.body) }
@@ -104,11 +104,11 @@ func TestARecordIsCutOnceItIsLong(t *testing.T) {
 	r.Put(Field{Name: "x", Value: make([]byte, 200)}) // more would make its length take more
 	short := len(r.Append(nil))
 	r.Put(Field{Name: "x", Value: make([]byte, 200+ChunkSize-short)})
-	if plain, cuts := r.AppendCut(nil); len(plain) != ChunkSize || cuts != nil {
+	if plain, cuts, _ := r.AppendCut(nil); len(plain) != ChunkSize || cuts != nil {
 		t.Errorf("%d bytes are cut at %v", len(plain), cuts)
 	}
 	r.Put(Field{Name: "x", Value: make([]byte, 201+ChunkSize-short)})
-	if plain, cuts := r.AppendCut(nil); len(plain) != ChunkSize+1 || cuts == nil {
+	if plain, cuts, _ := r.AppendCut(nil); len(plain) != ChunkSize+1 || cuts == nil {
 		t.Errorf("%d bytes are cut at %v", len(plain), cuts)
 	}
 	for i := range 400 { // without any value
@@ -232,14 +232,16 @@ func FuzzParseCut(f *testing.F) {
 		}
 		s.body = make([]byte, size)
 		var at []int
-		cut(slices.Clone(r.late.places), func(start int) { at = append(at, start) })
+		for i := range r.late.pieces {
+			at = append(at, r.late.pieces[i].before)
+		}
 		if s.cuts = at; len(at) != n {
 			t.Fatalf("%d chunks, cut at %v", n, at)
 		}
 		if !r.Whole() {
 			t.Fatal("its own chunks are not sound")
 		}
-		plain, cuts := r.AppendCut(nil)
+		plain, cuts, _ := r.AppendCut(nil)
 		if len(head)+size > ChunkSize && (len(cuts) != n || !bytes.HasPrefix(plain, head)) {
 			t.Errorf("%x is written as %x", head, plain[:min(len(plain), len(head))])
 		}

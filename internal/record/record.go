@@ -52,6 +52,8 @@ type Field struct {
 	// Expiry is when the value ends by itself, in Unix milliseconds; 0 = never.
 	Expiry int64
 	Value  []byte
+
+	at place // of a value that is still to be opened: see late
 }
 
 // Live reports whether the value is there at now (Unix milliseconds).
@@ -71,6 +73,24 @@ type Record struct {
 	more  int // how many fields the edits add; negative if they remove more
 	// late has the values of fields whose Value is nil.
 	late *late
+	// unlisted says that the fields are those of late, and not in fields yet.
+	unlisted bool
+}
+
+// list returns the fields, apart from edits, for reading.
+func (r *Record) list() []Field {
+	if r.unlisted {
+		return r.late.fields()
+	}
+	return r.fields
+}
+
+// own makes fields ready to be changed, if they are still those of late, which are
+// shared.
+func (r *Record) own() {
+	if r.unlisted {
+		r.fields, r.unlisted = slices.Clone(r.late.fields()), false
+	}
 }
 
 // short is how many fields a list has whose changes are made in place.
@@ -125,62 +145,26 @@ func (r *Record) edit(name string, f *Field) {
 
 // Parse splits b, which the record then shares and nobody may modify. It
 // returns ErrFormat for anything that Append could not have written.
-func Parse(b []byte) (Record, error) { return parse(b, nil) }
-
-// parse is Parse, or ParseCut where l is to learn the sizes of the values.
-func parse(b []byte, l *late) (Record, error) {
+func Parse(b []byte) (Record, error) {
 	var r Record
 	d := decoder{b: b}
-	want := byte(version)
-	if l != nil {
-		want = versionCut
-	}
-	if d.byte() != want {
-		return r, ErrFormat
-	}
-	head := d.bytes()
-	n := d.uvarint()
-	// A field takes at least four bytes, so a lying count cannot allocate.
-	if d.bad || n > uint64(len(d.b)/4) {
-		return r, ErrFormat
-	}
-	if !r.Header.parse(head) {
-		return r, ErrFormat
+	n, err := r.parseStart(&d, version)
+	if err != nil {
+		return r, err
 	}
 	if n > 0 {
 		r.fields = make([]Field, n)
 	}
-	if l != nil {
-		l.parsed, l.places = r.fields, make([]place, n)
-	}
 	var names strings.Builder // one allocation for all names
-	names.Grow(int(n) * 16)
+	names.Grow(n * 16)
 	last := ""
 	for i := range r.fields {
 		f := &r.fields[i]
 		start := names.Len()
-		names.Write(d.bytes())
+		names.Write(d.frame(f))
 		f.Name = names.String()[start:]
-		f.Flags = Flags(d.byte())
-		if f.Flags&hasStamp != 0 {
-			f.Stamp = d.nonzero()
-		}
-		if f.Flags&hasExpiry != 0 {
-			f.Expiry = d.millis()
-		}
-		f.Flags &^= layout
-		if l == nil {
-			f.Value = d.bytes()
-		} else {
-			size := d.uvarint()
-			if size > 1<<31 { // more than any store keeps
-				d.fail()
-			}
-			if l.places[i].size = int(size); size == 0 {
-				f.Value = []byte{}
-			}
-		}
-		if d.bad || len(f.Name) == 0 || len(f.Name) > MaxName || i > 0 && f.Name <= last {
+		f.Value = d.bytes()
+		if d.bad || i > 0 && f.Name <= last {
 			return Record{}, ErrFormat
 		}
 		last = f.Name
@@ -191,11 +175,46 @@ func parse(b []byte, l *late) (Record, error) {
 	return r, nil
 }
 
+// parseStart reads what comes before the fields, and how many there are.
+func (r *Record) parseStart(d *decoder, want byte) (fields int, err error) {
+	if d.byte() != want {
+		return 0, ErrFormat
+	}
+	head := d.bytes()
+	n := d.uvarint()
+	// A field takes at least four bytes, so a lying count cannot allocate.
+	if d.bad || n > uint64(len(d.b)/4) {
+		return 0, ErrFormat
+	}
+	if !r.Header.parse(head) {
+		return 0, ErrFormat
+	}
+	return int(n), nil
+}
+
+// frame reads a field up to its value, and returns its name.
+func (d *decoder) frame(f *Field) (name []byte) {
+	name = d.bytes()
+	f.Flags = Flags(d.byte())
+	if f.Flags&hasStamp != 0 {
+		f.Stamp = d.nonzero()
+	}
+	if f.Flags&hasExpiry != 0 {
+		f.Expiry = d.millis()
+	}
+	f.Flags &^= layout
+	if len(name) == 0 || len(name) > MaxName {
+		d.fail()
+	}
+	return name
+}
+
 // Append appends the record's bytes to dst.
 func (r *Record) Append(dst []byte) []byte {
 	dst = r.appendStart(dst, version)
-	for i := range r.fields {
-		dst = appendBytes(r.appendField(dst, &r.fields[i]), r.there(&r.fields[i]).Value)
+	fields := r.list()
+	for i := range fields {
+		dst = appendBytes(r.appendField(dst, &fields[i]), r.value(&fields[i]))
 	}
 	return dst
 }
@@ -207,7 +226,7 @@ func (r *Record) appendStart(dst []byte, version byte) []byte {
 	var head [256]byte
 	h := r.Header.append(head[:0])
 	dst = appendBytes(dst, h)
-	return binary.AppendUvarint(dst, uint64(len(r.fields)))
+	return binary.AppendUvarint(dst, uint64(r.Len()))
 }
 
 // appendField appends a field up to its value.
@@ -236,14 +255,20 @@ func (r *Record) Size() int {
 	r.merge()
 	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Methods)
 	n += len(r.Header.Identifier) + len(r.Header.Legacy) + len(r.Header.Unknown) + 21*8
-	for i := range r.fields {
-		n += len(r.fields[i].Name) + r.size(&r.fields[i]) + 32
+	fields := r.list()
+	for i := range fields {
+		n += len(fields[i].Name) + r.size(&fields[i]) + 32
 	}
 	return n
 }
 
 // Len returns how many fields there are.
-func (r *Record) Len() int { return len(r.fields) + r.more }
+func (r *Record) Len() int {
+	if r.unlisted {
+		return r.late.count
+	}
+	return len(r.fields) + r.more
+}
 
 // Fields returns the fields, sorted by name. They must not be modified. It opens
 // all values; one that is damaged is nil: see [Record.Whole].
@@ -252,7 +277,7 @@ func (r *Record) Fields() []Field {
 	if r.late == nil {
 		return r.fields
 	}
-	out := slices.Clone(r.fields)
+	out := slices.Clone(r.list())
 	for i := range out {
 		out[i] = *r.there(&out[i])
 	}
@@ -262,7 +287,7 @@ func (r *Record) Fields() []Field {
 // Frames returns the fields as Fields does, but opens no value: a Value may be nil.
 func (r *Record) Frames() []Field {
 	r.merge()
-	return r.fields
+	return r.list()
 }
 
 func (r *Record) search(name string) (int, bool) {
@@ -294,6 +319,9 @@ func (r *Record) frame(name string) (*Field, bool) {
 	if f, ok := r.edits[name]; ok {
 		return f, f != nil
 	}
+	if r.unlisted {
+		return r.late.find(name)
+	}
 	i, ok := r.search(name)
 	if !ok {
 		return nil, false
@@ -304,11 +332,13 @@ func (r *Record) frame(name string) (*Field, bool) {
 // Clone returns a record that Put and Remove may change without changing r.
 func (r *Record) Clone() Record {
 	r.merge()
-	return Record{Header: r.Header, fields: slices.Clone(r.fields), late: r.late}
+	return Record{Header: r.Header, fields: slices.Clone(r.fields), late: r.late, unlisted: r.unlisted}
 }
 
 // Put inserts f or replaces the field of that name.
 func (r *Record) Put(f Field) {
+	r.own()
+	f.at = place{}
 	if f.Value == nil && r.late != nil {
 		f.Value = []byte{} // nil is a value that is not there yet
 	}
@@ -332,6 +362,7 @@ func (r *Record) Put(f Field) {
 
 // Remove removes the field with that name, if there is one.
 func (r *Record) Remove(name string) {
+	r.own()
 	if r.edits != nil || len(r.fields) >= short {
 		if _, ok := r.frame(name); ok {
 			r.edit(name, nil)
@@ -344,11 +375,14 @@ func (r *Record) Remove(name string) {
 }
 
 // RemoveAll removes every field and leaves the header.
-func (r *Record) RemoveAll() { r.fields, r.edits, r.more = nil, nil, 0 }
+func (r *Record) RemoveAll() { r.fields, r.edits, r.more, r.unlisted = nil, nil, 0, false }
 
 // Same reports whether two records are known to have the same fields, because
 // they share one list of them. It may be false for equal ones.
 func (r *Record) Same(other *Record) bool {
+	if r.unlisted || other.unlisted {
+		return r.unlisted && other.unlisted && r.late == other.late
+	}
 	if r.edits != nil || other.edits != nil || len(r.fields) != len(other.fields) {
 		return false
 	}
@@ -357,12 +391,17 @@ func (r *Record) Same(other *Record) bool {
 
 // Expire removes the fields that are over at now (Unix milliseconds).
 func (r *Record) Expire(now int64) {
+	if r.unlisted && !r.late.expire {
+		return
+	}
+	r.own()
 	r.merge()
 	r.fields = slices.DeleteFunc(r.fields, func(f Field) bool { return !f.Live(now) })
 }
 
 // Settle marks every field as last changed in a stored session.
 func (r *Record) Settle() {
+	r.own()
 	r.merge()
 	for i := range r.fields {
 		r.fields[i].Stamp = 0

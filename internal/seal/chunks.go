@@ -75,6 +75,26 @@ func (r *Ring) SealChunks(dst []byte, p Purpose, plaintext []byte, cuts []int, a
 	return binary.BigEndian.AppendUint32(dst, uint32(first)), nil
 }
 
+// largestKept is the size of the largest buffer that is kept for the next plaintext.
+const largestKept = 256 << 10
+
+// Borrow returns an empty buffer for a plaintext that is needed only until it is
+// sealed, to be given back with Return.
+func (r *Ring) Borrow() *[]byte {
+	if buf, ok := r.plaintexts.Get().(*[]byte); ok {
+		return buf
+	}
+	return new([]byte)
+}
+
+// Return takes back a buffer, which nothing refers to any more.
+func (r *Ring) Return(buf *[]byte) {
+	if cap(*buf) <= largestKept {
+		*buf = (*buf)[:0]
+		r.plaintexts.Put(buf)
+	}
+}
+
 // Chunks are the chunks of a sealed value after the first, to be opened one by
 // one. It is safe for concurrent use.
 type Chunks struct {
@@ -108,9 +128,9 @@ func (r *Ring) OpenChunks(p Purpose, sealed, aad []byte) (first []byte, rest *Ch
 // Holds reports whether that is how much plaintext the chunks have.
 func (c *Chunks) Holds(chunks, size int) bool { return len(c.sealed) == size+chunks*chunkOverhead }
 
-// Open opens a chunk: the number-th, counted from 1, which has size bytes of
-// plaintext behind those of the chunks before it.
-func (c *Chunks) Open(number, before, size int) ([]byte, error) {
+// Open appends the plaintext of a chunk to dst: the number-th, counted from 1, which
+// has size bytes of it behind those of the chunks before it.
+func (c *Chunks) Open(dst []byte, number, before, size int) ([]byte, error) {
 	at := before + (number-1)*chunkOverhead
 	end := at + size + chunkOverhead
 	if at < 0 || end > len(c.sealed) {
@@ -119,7 +139,7 @@ func (c *Chunks) Open(number, before, size int) ([]byte, error) {
 	full := c.ring.additional(c.p, c.aad)
 	*full = chunk(*full, c.first, number, end == len(c.sealed))
 	nonce := c.sealed[at:][:chunkNonce]
-	plain, err := c.cipher.aead.Open(nil, nonce, c.sealed[at+chunkNonce:end], *full)
+	plain, err := c.cipher.aead.Open(dst, nonce, c.sealed[at+chunkNonce:end], *full)
 	c.ring.scratch.Put(full)
 	if err != nil {
 		return nil, ErrOpen

@@ -34,7 +34,7 @@ func openAll(r *Ring, sealed, aad []byte, plaintext int, cuts []int) ([]byte, er
 	}
 	for i, start := range cuts {
 		end := append(cuts[1:], plaintext)[i]
-		b, err := rest.Open(i+1, start-cuts[0], end-start)
+		b, err := rest.Open(nil, i+1, start-cuts[0], end-start)
 		if err != nil {
 			return nil, err
 		}

@@ -131,11 +131,12 @@ func derive(secret [SecretSize]byte, name string, size int) ([]byte, error) {
 
 // A Ring is an immutable set of keys. It is safe for concurrent use.
 type Ring struct {
-	keys    []ringKey
-	sealing *material
-	index   *[SecretSize]byte // behind a pointer, where printing does not look
-	legacy  *[SecretSize]byte // likewise
-	scratch sync.Pool         // of *[]byte, for additional data
+	keys       []ringKey
+	sealing    *material
+	index      *[SecretSize]byte // behind a pointer, where printing does not look
+	legacy     *[SecretSize]byte // likewise
+	scratch    sync.Pool         // of *[]byte, for additional data
+	plaintexts sync.Pool         // of *[]byte, see Borrow
 }
 
 type ringKey struct {

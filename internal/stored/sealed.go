@@ -1,6 +1,7 @@
 package stored
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/sojourn-go/sojourn/internal/fault"
@@ -13,11 +14,13 @@ import (
 // Nothing that was made of a damaged record is sealed: the error is ErrDamaged
 // then.
 func SealRecord(ring *seal.Ring, r *record.Record, aad []byte, max int) ([]byte, error) {
-	if !r.Whole() {
-		return nil, ErrDamaged
-	}
-	plain, cuts := r.AppendCut(make([]byte, 0, r.Size()))
+	buf := ring.Borrow()
+	defer ring.Return(buf)
+	plain, cuts, whole := r.AppendCut(slices.Grow(*buf, r.Size()))
+	*buf = plain
 	switch {
+	case !whole:
+		return nil, ErrDamaged
 	case len(plain) > max:
 		return nil, fault.Size(len(plain), max)
 	case cuts == nil:
@@ -58,8 +61,8 @@ type values struct {
 	once    sync.Once
 }
 
-func (v *values) Open(number, before, size int) ([]byte, error) {
-	b, err := v.Chunks.Open(number, before, size)
+func (v *values) Open(dst []byte, number, before, size int) ([]byte, error) {
+	b, err := v.Chunks.Open(dst, number, before, size)
 	if err != nil {
 		v.once.Do(func() { v.damaged(err) })
 	}

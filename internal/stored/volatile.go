@@ -1,10 +1,8 @@
 package stored
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/record"
@@ -26,17 +24,17 @@ func (s *Sessions) SaveVolatile(ctx context.Context, c Change) (*State, error) {
 	defer cancel()
 	const tries = 4
 	st := c.Base
-	if !st.Rec.Whole() {
-		return nil, nil
-	}
 	for attempt := range tries {
 		now := s.Now()
 		rec, err := c.Draft.Apply(&st.Rec, now)
+		if err == nil && (!sameDurable(&st.Rec, &rec, now) || rec.Size() > s.Limits.MaxSize) {
+			return nil, nil
+		}
+		if !st.Rec.Whole() { // asked last, since it opens all values
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
-		}
-		if !sameDurable(&st.Rec, &rec, now) || rec.Size() > s.Limits.MaxSize {
-			return nil, nil
 		}
 		next := *st
 		next.Rec, next.Volatile = rec, newSaveID()
@@ -126,17 +124,7 @@ func replaceVolatile(rec, values *record.Record) record.Record {
 // sameDurable reports whether two states of a session have the same values,
 // apart from volatile ones and from those that are over.
 func sameDurable(a, b *record.Record, now time.Time) bool {
-	return slices.EqualFunc(durable(a, now), durable(b, now), func(f, g record.Field) bool {
-		return f.Name == g.Name && f.Flags == g.Flags && f.Expiry == g.Expiry && bytes.Equal(f.Value, g.Value)
+	return record.Equal(a, b, func(f *record.Field) bool {
+		return f.Flags&record.Volatile == 0 && f.Live(now.UnixMilli())
 	})
-}
-
-func durable(r *record.Record, now time.Time) []record.Field {
-	out := make([]record.Field, 0, r.Len())
-	for _, f := range r.Fields() {
-		if f.Flags&record.Volatile == 0 && f.Live(now.UnixMilli()) {
-			out = append(out, f)
-		}
-	}
-	return out
 }

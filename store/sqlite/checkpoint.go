@@ -15,11 +15,19 @@ type logLimits struct {
 	size  int64         // started over from here on, if nobody reads from it
 	most  int64         // started over even if readers must be waited for
 	wait  time.Duration // for how long they are waited for
+	ahead int64         // the file is made this much longer than what is in it; 0 = it grows with each commit
 }
 
-// The log is 16 MiB long as a rule. The file is kept at that length, because
-// overwriting a file is faster than letting it grow.
-var usualLimits = logLimits{check: 1_000, size: 4_000, most: 16_000, wait: time.Second}
+// longest is what the log has before it is started over, if nobody reads from it.
+func (l logLimits) longest() int64 { return l.size + l.check }
+
+// logBytes is how long a log's file is that has that many pages.
+func logBytes(pages int64) int64 { return 32 + pages*(24+pageSize) }
+
+// The log is 12 to 16 MiB long as a rule. The file is kept at that length, and made that
+// long ahead of what is written, because overwriting a file is faster than letting
+// it grow.
+var usualLimits = logLimits{check: 1_000, size: 3_000, most: 16_000, wait: time.Second, ahead: 1_250}
 
 // The checkpointer moves what is in the write-ahead log into the database file,
 // beside the writer, so that no commit has to.
@@ -97,6 +105,7 @@ func (cp *checkpointer) trim(w *writer) {
 		}
 	}
 	if s.pages < cp.limits.size {
+		w.hold(func() { w.lengthen(min(s.pages+cp.limits.ahead, cp.limits.longest())) })
 		return
 	}
 	w.hold(func() {

@@ -39,7 +39,7 @@ func (r rowOf) Scan(into ...any) error {
 		switch into := into[i].(type) {
 		case *int64:
 			*into = v.(int64)
-		case *[]byte:
+		case *taken:
 			*into = v.([]byte)
 		case *sql.NullInt64:
 			*into = v.(sql.NullInt64)

@@ -89,10 +89,10 @@ func (r *reader) list(ctx context.Context, s *sql.Stmt, args ...any) (recs []sto
 func scanRecord(row interface{ Scan(...any) error }) (rec store.Record, number int64, err error) {
 	var version, created, seen, deadline, expires int64
 	var ended sql.NullInt64
-	var id, saveIDs, user []byte
-	err = row.Scan(&number, &id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, &rec.Data)
+	var id, saveIDs, user taken
+	err = row.Scan(&number, &id, &version, &saveIDs, &user, &created, &seen, &deadline, &expires, &ended, (*taken)(&rec.Data))
 	if err != nil {
-		return store.Record{}, 0, err
+		return store.Record{}, number, err
 	}
 	if len(id) != len(rec.ID) || user != nil && len(user) != len(rec.User) || len(saveIDs)%8 != 0 {
 		return store.Record{}, number, fmt.Errorf("row %d: %w", number, store.ErrDamaged)
@@ -112,4 +112,18 @@ func scanRecord(row interface{ Scan(...any) error }) (rec store.Record, number i
 		rec.Ended = time.UnixMilli(ended.Int64).UTC()
 	}
 	return rec, number, nil
+}
+
+// taken receives a blob without copying it, as a []byte would: the driver has made
+// the one copy that there is for this row, and does not use it again.
+type taken []byte
+
+// Scan implements sql.Scanner.
+func (t *taken) Scan(src any) error {
+	b, ok := src.([]byte)
+	if !ok && src != nil { // STRICT tables have no such rows, unless they are damaged
+		return fmt.Errorf("a value of type %T where bytes belong: %w", src, store.ErrDamaged)
+	}
+	*t = b
+	return nil
 }

@@ -136,6 +136,7 @@ func (s *Store) open(o options) (err error) {
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
+	s.writer.hold(func() { s.writer.lengthen(o.log.ahead) })
 	return nil
 }
 
@@ -153,7 +154,7 @@ func openFile(path string, o options) (*sql.DB, error) {
 		return nil, err
 	}
 	pragmas := durable(o.busyTimeout,
-		fmt.Sprintf("journal_size_limit(%d)", o.log.size*pageSize),
+		fmt.Sprintf("journal_size_limit(%d)", logBytes(o.log.longest())),
 		"cache_size(-16384)", // KiB
 	)
 	if o.maxPages > 0 {
