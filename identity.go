@@ -33,6 +33,59 @@ import (
 func (s *Session) Login(user string, methods ...string) {
 	s.lock()
 	defer s.mu.Unlock()
+	s.logIn(user, methods)
+}
+
+// LoginIf is Login and Save with check in between, for passwords, tokens and
+// whatever else may be taken back while the user logs in. check runs before
+// anything is done, and again once the new session and its entry in the user
+// index are written. Only then is the session before ended and Config.Limit
+// applied. So once a password has been changed and [Manager.RevokeUser] has
+// returned, no login with the old one is left, however slow it was.
+//
+//	err := session.LoginIf(ctx, user.ID, func(ctx context.Context) error {
+//		return passwords.Check(ctx, user.ID, r.FormValue("password"))
+//	}, "pwd")
+//
+// check has to read the primary database, not a replica or a cache, and must not
+// use the session. On an error, check's own or one of Save's, nobody is logged in
+// and the session is as it was. With [CookieOnly] nothing can be revoked, and
+// check runs once.
+func (s *Session) LoginIf(ctx context.Context, user string, check func(context.Context) error, methods ...string) error {
+	s.lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.phase == phaseDraft:
+		return errDraft
+	case s.phase == phaseOver:
+		return s.late
+	case s.phase != phaseOpen:
+		return errNeedsCookie
+	case s.failed != nil:
+		return s.failed
+	}
+	if err := s.check(ctx, check); err != nil {
+		return err
+	}
+	kept, ending, login, fresh := s.draft.Clone(), s.ending, s.login, s.fresh
+	s.logIn(user, methods)
+	s.checks = func() error { return s.check(ctx, check) }
+	done := false
+	defer func() {
+		s.checks = nil
+		if !done { // check may have panicked
+			s.draft, s.ending, s.login, s.fresh, s.failed = kept, ending, login, fresh, nil
+		}
+	}()
+	if err := s.commit(ctx, commitSave); err != nil {
+		return err
+	}
+	done = true
+	s.keepAwake()
+	return nil
+}
+
+func (s *session) logIn(user string, methods []string) {
 	if user == "" {
 		s.failLater(fmt.Errorf("%w: Login with an empty user", ErrBadValue))
 		return
@@ -169,7 +222,7 @@ func (s *session) commitLogin(ctx context.Context) error {
 func (s *session) move(ctx context.Context) stored.Move {
 	m := s.m
 	mv := stored.Move{Change: s.change(), To: s.identity(), Login: s.login, Ends: s.ending != nil && s.ending.carry}
-	mv.Who, mv.Visit = s.last.Who, s.visit()
+	mv.Who, mv.Visit, mv.Check = s.last.Who, s.visit(), s.checks
 	if m.limit.Max > 0 {
 		mv.Limit, mv.Evicted = m.limitOf(ctx, s.login.User, m.limit.Refuse)
 		if mv.Ends && s.last.Rec.Header.User == s.login.User {

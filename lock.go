@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"context"
 	"reflect"
 	"runtime"
 	"time"
@@ -41,6 +42,16 @@ func (s *session) lock() {
 			before, still = now, 0
 		}
 	}
+}
+
+// check calls the function that LoginIf was given, with mu held. Other goroutines
+// of the request wait meanwhile.
+func (s *session) check(ctx context.Context, f func(context.Context) error) (err error) {
+	_, _ = s.call(func([]byte, bool) ([]byte, error) {
+		err = f(ctx)
+		return nil, nil
+	}, nil, false)
+	return err
 }
 
 // call calls an Update function, with mu held by whoever waits for it.

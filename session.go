@@ -49,6 +49,7 @@ type session struct {
 	handed map[uint64]bool
 	ending *ending      // last is to be ended
 	login  *draft.Login // a fresh session is to be made for this user
+	checks func() error // of LoginIf, while it runs
 	fresh  *stored.Who  // identifier of a session that does not exist yet
 	failed error        // why the next commit must fail
 

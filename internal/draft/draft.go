@@ -5,6 +5,7 @@ package draft
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,6 +65,17 @@ const manyChanges = 16
 
 // Start drops all changes and goes on from r, which nobody changes any more.
 func (d *Draft) Start(r *record.Record) { *d = Draft{base: r, view: *r, Now: d.Now, Run: d.Run} }
+
+// Clone returns a draft that changes of this one do not reach.
+func (d *Draft) Clone() Draft {
+	c := *d
+	c.view, c.own = d.view.Clone(), true
+	c.keys, c.index = slices.Clone(d.keys), maps.Clone(d.index)
+	for i := range c.keys {
+		c.keys[i].updates = slices.Clone(c.keys[i].updates)
+	}
+	return c
+}
 
 func (d *Draft) now() time.Time {
 	if d.Now != nil {

@@ -38,4 +38,4 @@ func Size(n, most int) error {
 
 // Reentry is the value of the panic that an Update function meets which uses its
 // session. Nothing that turns panics into errors may take it for one of its own.
-const Reentry = "sojourn: an Update function must not use the session: it gets the value as its argument and returns the new one"
+const Reentry = "sojourn: an Update function, and the check of LoginIf, must not use the session: an Update gets the value as its argument and returns the new one"

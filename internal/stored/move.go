@@ -24,6 +24,10 @@ type Move struct {
 	Limit store.UserLimit
 	// Evicted is told of each session that has to make room.
 	Evicted func(id store.ID)
+	// Check, if set, is asked once the new session is written and before anything
+	// has ended for it; its error takes the new session back. Nobody waits in the
+	// session's queue meanwhile.
+	Check func() error
 }
 
 // Move writes the new record first and then ends the old one by compare-and-set
@@ -33,6 +37,16 @@ type Move struct {
 // new session back; another try needs another identifier.
 func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
 	run := &mover{Move: m, s: s, ends: m.Ends}
+	if m.Check != nil {
+		if err := run.checked(ctx); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err == nil {
+				run.makeRoom(ctx)
+			}
+		}()
+	}
 	if m.Base.Where == rules.Nowhere {
 		return run.do(ctx) // nobody else knows this session
 	}
@@ -53,7 +67,68 @@ type mover struct {
 	ends bool   // the old session is still to be ended
 	old  *State // as it is in the store; nil = it is not known to be there
 	made *State // the new session as it was written last
+	of   uint64 // the old session's version that it was made from
 	sent bool   // the new session may be in the store
+}
+
+// checked writes the new session and asks Check whether it may stay. It ends no
+// other session to make room: this one may be a login that comes to nothing.
+func (m *mover) checked(ctx context.Context) (err error) {
+	limit := m.Limit
+	if !limit.Refuse {
+		m.Limit = store.UserLimit{}
+	}
+	stays := false
+	defer func() {
+		m.Limit = limit
+		if !stays { // Check may have panicked, too
+			_ = m.takeBack(context.WithoutCancel(ctx), nil)
+		}
+	}()
+	if err := m.write(ctx, m.s.Now()); err != nil {
+		return err
+	}
+	if err := m.Check(); err != nil {
+		return err
+	}
+	stays = true
+	return nil
+}
+
+// makeRoom holds the user to the limit, after a login that was checked. What
+// cannot be ended now is ended by the user's next login.
+func (m *mover) makeRoom(ctx context.Context) {
+	if m.Limit.Max == 0 || m.Limit.Refuse {
+		return
+	}
+	s := m.s
+	index, ok := s.Store.(store.UserIndex)
+	if !ok {
+		return
+	}
+	recs, err := index.ByUser(ctx, m.made.Meta.User)
+	if err != nil {
+		_ = s.Observer.StoreFailed(ctx, "list a user's sessions", err)
+		return
+	}
+	limit := m.Limit
+	limit.Replaces = store.ID{} // it has ended
+	ids, _ := limit.InTheWay(recs, &m.made.Meta, s.Now())
+	for _, id := range ids {
+		if err := s.Store.Delete(ctx, id, m.Limit.Until); err != nil {
+			_ = s.Observer.StoreFailed(ctx, "end a session", err)
+			continue
+		}
+		m.Evicted(id)
+	}
+}
+
+// version is that of the old session, as it is known.
+func (m *mover) version() uint64 {
+	if m.old != nil {
+		return m.old.Meta.Version
+	}
+	return m.Base.Meta.Version
 }
 
 func (m *mover) do(ctx context.Context) (*State, error) {
@@ -69,8 +144,10 @@ func (m *mover) do(ctx context.Context) (*State, error) {
 	}
 	for attempt := 0; ; attempt++ {
 		now := s.Now()
-		if err := m.write(ctx, now); err != nil {
-			return nil, m.takeBack(whole, err)
+		if m.made == nil || m.of != m.version() {
+			if err := m.write(ctx, now); err != nil {
+				return nil, m.takeBack(whole, err)
+			}
 		}
 		if !m.ends {
 			return m.made, nil
@@ -155,7 +232,7 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	if errors.Is(err, store.ErrConflict) {
 		return fault.Ended // somebody revoked it already
 	}
-	m.made = next
+	m.made, m.of = next, m.version()
 	return err
 }
 

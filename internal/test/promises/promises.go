@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,6 +256,62 @@ func LogoutIsFinal(t *testing.T, open Open) {
 	}
 	if a := thief.Visit(sites[1], func(s *sojourn.Session) { count.Set(s, 2) }); a.Status == 200 {
 		t.Errorf("right after the end, the old reference started a new stored session: %v", a.SetCookies())
+	}
+	noLoginOutlivesAPasswordChange(t, open)
+}
+
+// noLoginOutlivesAPasswordChange holds logins on three replicas open while the
+// password changes and all of the user's sessions are revoked: at the first of
+// their checks, which has read the old password, or at the second.
+func noLoginOutlivesAPasswordChange(t *testing.T, open Open) {
+	sites := sitetest.Replicas(t, 3, sojourn.Config{Store: open(t), Timeout: time.Minute})
+	if _, err := sites[0].Manager.RevokeUser(t.Context(), "dora"); errors.Is(err, errors.ErrUnsupported) {
+		return // such a store cannot end what it cannot list
+	}
+	var changed atomic.Bool
+	const logins = 40
+	var held, over sync.WaitGroup
+	held.Add(logins)
+	goOn := make(chan struct{})
+	browsers := make([]*sitetest.Browser, logins)
+	for i := range browsers {
+		browsers[i] = sitetest.NewBrowser()
+		isHeld := sync.OnceFunc(held.Done)
+		over.Go(func() {
+			defer isHeld() // or it never came that far
+			browsers[i].Visit(sites[i%3], func(s *sojourn.Session) {
+				n, stop := 0, i/3%2+1
+				count.Set(s, i)
+				_ = s.LoginIf(context.Background(), "dora", func(context.Context) error {
+					wrong := changed.Load()
+					if n++; n == stop {
+						isHeld()
+						<-goOn
+					}
+					if wrong {
+						return errors.New("wrong password")
+					}
+					return nil
+				})
+			})
+		})
+	}
+	held.Wait()
+	changed.Store(true)
+	if _, err := sites[1].Manager.RevokeUser(t.Context(), "dora"); err != nil {
+		t.Errorf("RevokeUser: %v", err)
+	}
+	close(goOn)
+	over.Wait()
+	for i, browser := range browsers {
+		browser.Visit(sites[(i+1)%3], func(s *sojourn.Session) {
+			if s.User() != "" {
+				t.Error("a login with the old password has outlived its change")
+			}
+		})
+	}
+	if left, err := sites[2].Manager.Sessions(t.Context(), "dora"); err != nil || len(left) > 0 {
+		t.Errorf("%d sessions are left, %v", len(left), err)
 	}
 }
 
