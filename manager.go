@@ -100,3 +100,38 @@ func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) fu
 		})
 	}
 }
+
+// tenantKey is the context key of WithTenant.
+type tenantKey struct{}
+
+// WithTenant names the tenant for methods of a [Manager], and of package ops, that
+// are called outside of a request or for another tenant than the request's: those
+// that take a user or a handle. "" is the tenant of managers without
+// Config.Tenant. It does not change whose session [Manager.Get] returns.
+func WithTenant(ctx context.Context, tenant string) context.Context {
+	return context.WithValue(ctx, tenantKey{}, tenant)
+}
+
+// in returns the core of the tenant that ctx names, or of its request's.
+func (m *Manager) in(ctx context.Context) (*core, error) {
+	if tenant, ok := ctx.Value(tenantKey{}).(string); ok {
+		return m.within(tenant), nil
+	}
+	if m.tenantOf == nil {
+		return m.core, nil
+	}
+	x := m.request(ctx)
+	if x == nil {
+		return nil, errNoTenant
+	}
+	info := x.about()
+	return m.of(&info), nil
+}
+
+// of returns the core of the tenant that a request belongs to.
+func (m *Manager) of(info *RequestInfo) *core {
+	if m.tenantOf == nil {
+		return m.core
+	}
+	return m.within(m.tenantOf(info))
+}

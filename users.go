@@ -11,47 +11,13 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
-
-// tenantKey is the context key of WithTenant.
-type tenantKey struct{}
-
-// WithTenant names the tenant for methods of a [Manager], and of package ops, that
-// are called outside of a request or for another tenant than the request's: those
-// that take a user or a handle. "" is the tenant of managers without
-// Config.Tenant. It does not change whose session [Manager.Get] returns.
-func WithTenant(ctx context.Context, tenant string) context.Context {
-	return context.WithValue(ctx, tenantKey{}, tenant)
-}
-
-// in returns the core of the tenant that ctx names, or of its request's.
-func (m *Manager) in(ctx context.Context) (*core, error) {
-	if tenant, ok := ctx.Value(tenantKey{}).(string); ok {
-		return m.within(tenant), nil
-	}
-	if m.tenantOf == nil {
-		return m.core, nil
-	}
-	x := m.request(ctx)
-	if x == nil {
-		return nil, errNoTenant
-	}
-	info := x.about()
-	return m.of(&info), nil
-}
-
-// of returns the core of the tenant that a request belongs to.
-func (m *Manager) of(info *RequestInfo) *core {
-	if m.tenantOf == nil {
-		return m.core
-	}
-	return m.within(m.tenantOf(info))
-}
 
 // RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
 // that were issued up to now, or at an unknown time, and are not adopted yet.
@@ -171,6 +137,74 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 		out[i] = c.export(st)
 	}
 	return out, nil
+}
+
+// Edit changes a live session that somebody else may be using, such as the roles
+// in it. f gets the session as it is now, and runs again if a request of the
+// visitor was faster: it must have no other effects. It reads, sets and deletes
+// values, and may call Flash, SetExpiry and Remember; it cannot log in or out,
+// rotate or save. An edit is no activity. The visitor's next request sees it,
+// behind a cache of another process within its MaxStale. [ErrNotFound]: no live
+// session has that handle. An error of f is returned, and nothing is changed.
+func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) error) error {
+	c, err := m.in(ctx)
+	if err != nil {
+		return err
+	}
+	st, err := c.findHandle(ctx, handle, 0)
+	if err != nil {
+		return err
+	}
+	return c.edit(ctx, st, f)
+}
+
+// EditUser is Edit for each of a user's live sessions, and returns how many there
+// were. Sessions that end meanwhile are passed over; one that begins meanwhile may
+// not be among them, so change first what a login reads. After an error the
+// others are edited all the same.
+func (m *Manager) EditUser(ctx context.Context, user string, f func(*Session) error) (int, error) {
+	c, err := m.in(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sessions, err := c.userSessions(ctx, user)
+	n := 0
+	for _, st := range sessions {
+		switch one := c.edit(ctx, st, f); {
+		case one == nil:
+			n++
+		case !errors.Is(one, ErrNotFound):
+			err = errors.Join(err, one)
+		}
+	}
+	return n, err
+}
+
+var errNoEdit = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
+
+func (m *core) edit(ctx context.Context, st *stored.State, f func(*Session) error) error {
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.done()
+	ctx, cancel := m.stored.Bounded(ctx)
+	defer cancel()
+	err := m.stored.Edit(ctx, st, func(cur *stored.State) (*draft.Draft, error) {
+		s := newDraft(m, cur)
+		if err := f(s); err != nil {
+			return nil, err
+		}
+		s.lock()
+		defer s.mu.Unlock()
+		if s.login != nil || s.ending != nil || s.draft.Rotates() {
+			return nil, errNoEdit
+		}
+		return &s.draft, s.failed
+	})
+	if errors.Is(err, stored.ErrGone) {
+		return ErrNotFound
+	}
+	return err
 }
 
 // userSessions returns the live sessions of a user.
