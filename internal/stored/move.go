@@ -144,7 +144,7 @@ func (m *mover) do(ctx context.Context) (*State, error) {
 	}
 	for attempt := 0; ; attempt++ {
 		now := s.Now()
-		if m.made == nil || m.of != m.version() {
+		if attempt > 0 || m.made == nil || m.of != m.version() {
 			if err := m.write(ctx, now); err != nil {
 				return nil, m.takeBack(whole, err)
 			}
