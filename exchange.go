@@ -172,7 +172,7 @@ func (x *Exchange) Hold() (release func()) {
 // Finish says that the response is over: what a stored session changed since
 // Commit is saved, and the channels of [Session.Done] are released. An error
 // says that these changes were lost; it was logged and counted. Without a Commit
-// before, as after a panic, nothing is kept. Later calls do nothing.
+// before, as after a panic, only a Logout is kept. Later calls do nothing.
 func (x *Exchange) Finish() error {
 	x.mu.Lock()
 	waits := x.finished || x.holds > 0
@@ -185,17 +185,15 @@ func (x *Exchange) Finish() error {
 }
 
 func (x *Exchange) end() error {
+	_ = x.Commit(http.StatusInternalServerError, nil) // if there was none
 	x.mu.Lock()
-	why, failed := errReturned, x.failed
-	if x.phase == phaseOpen {
-		why = errPanicked
-	}
+	failed := x.failed
 	x.mu.Unlock()
-	s := x.close(why)
+	s := x.close(errReturned)
 	if s == nil {
 		return nil
 	}
-	defer s.release(why)
+	defer s.release(errReturned)
 	err := s.finish(x.Context, failed)
 	if err != nil {
 		x.m.count.late.Add(1)
@@ -203,14 +201,6 @@ func (x *Exchange) end() error {
 			slog.String("session", s.Handle()), slog.Any("error", err))
 	}
 	return err
-}
-
-// abandon ends the exchange without keeping anything, as a panic does. It does
-// nothing after Finish.
-func (x *Exchange) abandon() {
-	if s := x.close(errPanicked); s != nil {
-		s.release(errPanicked)
-	}
 }
 
 // close ends the request for its session, which is returned if it was asked for:

@@ -155,7 +155,7 @@ func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) erro
 	if err != nil {
 		return err
 	}
-	return c.edit(ctx, st, f)
+	return m.edit(ctx, c, st, f)
 }
 
 // EditUser is Edit for each of a user's live sessions, and returns how many there
@@ -170,7 +170,7 @@ func (m *Manager) EditUser(ctx context.Context, user string, f func(*Session) er
 	sessions, err := c.userSessions(ctx, user)
 	n := 0
 	for _, st := range sessions {
-		switch one := c.edit(ctx, st, f); {
+		switch one := m.edit(ctx, c, st, f); {
 		case one == nil:
 			n++
 		case !errors.Is(one, ErrNotFound):
@@ -182,15 +182,15 @@ func (m *Manager) EditUser(ctx context.Context, user string, f func(*Session) er
 
 var errNoEdit = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
 
-func (m *core) edit(ctx context.Context, st *stored.State, f func(*Session) error) error {
+func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*Session) error) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
 	defer m.done()
-	ctx, cancel := m.stored.Bounded(ctx)
+	ctx, cancel := c.stored.Bounded(ctx)
 	defer cancel()
-	err := m.stored.Edit(ctx, st, func(cur *stored.State) (*draft.Draft, error) {
-		s := newDraft(m, cur)
+	err := c.stored.Edit(ctx, st, func(cur *stored.State) (*draft.Draft, error) {
+		s := newDraft(c, cur)
 		if err := f(s); err != nil {
 			return nil, err
 		}

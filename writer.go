@@ -51,22 +51,22 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 
 // finish is called when the handler has returned without a panic.
 func (w *writer) finish() {
-	if w.asked.Load() {
-		_ = w.start(http.StatusOK) // a failure was answered
-		_ = w.Finish()             // likewise, logged
+	if !w.asked.Load() {
+		w.close(errReturned)
+		return
 	}
+	_ = w.start(http.StatusOK) // a failure was answered
+	_ = w.Finish()             // likewise, logged
 }
 
-// release is called in any case, also when the handler has panicked: then
-// nothing more is kept. A middleware outside may still answer.
+// release is called in any case. If the handler has panicked, only a Logout is
+// kept, whose cookies are in the header: a middleware outside may still answer.
 func (w *writer) release() {
-	w.mu.Lock()
-	read := w.read
-	w.mu.Unlock()
-	if read && !w.started {
-		w.limitCaching(w.inner.Header())
+	if !w.started {
+		_ = w.Commit(http.StatusInternalServerError, w.inner.Header())
 	}
-	w.abandon()
+	w.Fail()
+	_ = w.Finish() // does nothing after finish
 }
 
 // start commits before the response's first byte. It returns an error if the

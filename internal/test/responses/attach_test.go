@@ -121,6 +121,56 @@ func TestWhatAnExchangeKeeps(t *testing.T) {
 	}
 }
 
+// A recovery outside Wrap answers, or net/http ends the connection.
+func TestAPanicKeepsNothingButALogout(t *testing.T) {
+	for name, before := range map[string]func(*sojourn.Session){
+		"stored": func(s *sojourn.Session) { sitetest.CartKey.Set(s, 1) },
+		"inline": func(s *sojourn.Session) { sitetest.ThemeKey.Set(s, "dark") },
+		"login":  func(s *sojourn.Session) { s.Login("ada"); sitetest.CartKey.Set(s, 1) },
+	} {
+		for _, started := range []bool{false, true} {
+			s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
+			s.Do(v, before)
+			old := v.Copy()
+			panics := func(change func(*sojourn.Session)) http.Handler {
+				inner := s.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+					if started {
+						_, _ = w.Write([]byte("the page"))
+					}
+					change(session)
+					panic("on purpose")
+				})
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					defer func() {
+						if recover() != nil && !started {
+							w.WriteHeader(http.StatusInternalServerError)
+						}
+					}()
+					inner.ServeHTTP(w, r)
+				})
+			}
+			v.Get(panics(func(session *sojourn.Session) { sitetest.CartKey.Set(session, 9); session.Login("eve") }))
+			s.Do(v, func(session *sojourn.Session) {
+				if session.IsNew() || session.User() == "eve" || sitetest.CartKey.Get(session) == 9 {
+					t.Errorf("%s, started %t: a change was kept, or the session lost", name, started)
+				}
+			})
+			v.Get(panics(func(session *sojourn.Session) { sitetest.CartKey.Set(session, 9); session.Logout() }))
+			if !started && len(v.Cookies) > 0 {
+				t.Errorf("%s: %d cookies are left", name, len(v.Cookies))
+			}
+			if name == "inline" {
+				continue // whoever has a copy of the cookie has its values
+			}
+			s.Do(old, func(session *sojourn.Session) {
+				if !session.IsNew() {
+					t.Errorf("%s, started %t: the logout was lost", name, started)
+				}
+			})
+		}
+	}
+}
+
 func TestAnExchangeWithoutACommitKeepsNothing(t *testing.T) {
 	s := sitetest.NewLab(t)
 	v := sitetest.NewGuest(t)
