@@ -178,7 +178,7 @@ func Run(t *testing.T, w Wiring) {
 	t.Helper()
 	w.report(t)
 	for _, c := range checks {
-		if _, cannot := w.lacks(c); cannot {
+		if !w.can(c.needs...) {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -205,7 +205,7 @@ func Check(t testing.TB, w Wiring) []Failure {
 		all      sync.WaitGroup
 	)
 	for _, c := range checks {
-		if _, cannot := w.lacks(c); cannot {
+		if !w.can(c.needs...) {
 			continue
 		}
 		all.Go(func() {
@@ -235,24 +235,19 @@ func (w Wiring) report(t testing.TB) {
 		if !slices.Contains(abilities, a) || why == "" {
 			t.Errorf("adaptertest: Wiring.Cannot[%q] = %q: no such ability, or no reason", a, why)
 		}
-	}
-	for _, c := range checks {
-		if a, cannot := w.lacks(c); cannot {
-			t.Logf("not checked: %s (no %s: %s)", c.name, a, w.Cannot[a])
+		var left []string
+		for _, c := range checks {
+			if slices.Contains(c.needs, a) {
+				left = append(left, c.name)
+			}
 		}
+		t.Logf("no %s (%s), so this is not checked: %s", a, why, strings.Join(left, "; "))
 	}
 }
 
-func (w Wiring) lacks(c check) (Ability, bool) {
-	for _, a := range c.needs {
-		if w.Cannot[a] != "" {
-			return a, true
-		}
-	}
-	return "", false
+func (w Wiring) can(all ...Ability) bool {
+	return !slices.ContainsFunc(all, func(a Ability) bool { return w.Cannot[a] != "" })
 }
-
-func (w Wiring) can(a Ability) bool { return w.Cannot[a] == "" }
 
 func (w Wiring) run(t testing.TB, c check) {
 	patience := w.Patience

@@ -86,6 +86,19 @@ func buffered(next http.Handler) http.Handler {
 	})
 }
 
+// wantFailures checks that these checks are among those that fail.
+func wantFailures(t *testing.T, failures []adaptertest.Failure, want []string) {
+	t.Helper()
+	for _, name := range want {
+		if !slices.ContainsFunc(failures, func(f adaptertest.Failure) bool { return f.Check == name }) {
+			t.Errorf("this check passes: %s", name)
+		}
+	}
+	for _, f := range failures {
+		t.Logf("%s: %s", f.Check, strings.TrimSpace(f.Text))
+	}
+}
+
 // Each of these wirings works at first sight.
 func TestAWiringThatLooksRightFails(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -168,14 +181,7 @@ func TestAWiringThatLooksRightFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			failures := adaptertest.Check(t, adaptertest.Wiring{Start: test.start, Cannot: noSockets, Patience: 3 * time.Second})
-			for _, want := range test.fails {
-				if !slices.ContainsFunc(failures, func(f adaptertest.Failure) bool { return f.Check == want }) {
-					t.Errorf("this check passes: %s", want)
-				}
-			}
-			for _, f := range failures {
-				t.Logf("%s: %s", f.Check, strings.TrimSpace(f.Text))
-			}
+			wantFailures(t, failures, test.fails)
 		})
 	}
 }
