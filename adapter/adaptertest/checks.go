@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -48,7 +47,7 @@ var checks = []check{
 	{"a WebSocket handshake carries the cookie", []Ability{WebSockets}, socketCookie},
 	{"a WebSocket whose session cannot be kept is refused", []Ability{WebSockets}, socketFails},
 	{"a WebSocket ends with its session", []Ability{WebSockets}, socketEnds},
-	{"a connection that is taken over has the cookie", []Ability{Hijacking}, hijacked},
+	{"a connection that is taken over has the cookie", []Ability{Hijacking, Statuses}, hijacked},
 	{"a big file arrives whole", []Ability{Files}, bigFile},
 	{"a body that is too long is answered 413 and ends the connection", []Ability{BodyLimits, Statuses}, longBody},
 }
@@ -518,20 +517,20 @@ func streamLeft(t *suite) {
 	v.has(state{user: "ada", cart: 1}, "after the stream")
 }
 
-// dial opens a connection for what is not HTTP from the response on.
-func (v *visitor) dial(h http.Header, p map[string]string) (*http.Response, *socket) {
+// dial asks for a WebSocket, keeps the answer's cookies, and returns its status.
+func (v *visitor) dial(p map[string]string) (status int, opened *socket) {
 	v.s.Helper()
 	client, ok := v.s.client.(*httpClient)
 	if !ok {
-		v.s.Fatal("the client is not that of the function HTTP, so there are no WebSockets, and nothing to hijack: Wiring.Cannot does not say so")
+		v.s.Fatal("the client is not that of the function HTTP, so there are no WebSockets, and Wiring.Cannot does not say so")
 	}
-	resp, conn, read, err := client.dial(v.s.ctx, Request{Header: h, Params: p})
+	header, opened, err := client.upgrade(v.s.ctx, Request{Header: v.header(), Params: p})
 	if err != nil {
-		v.s.Fatalf("opening a connection: %v", err)
+		v.s.Fatalf("asking for a WebSocket: %v", err)
 	}
-	v.s.Cleanup(func() { conn.Close() })
-	v.keep(resp.Header)
-	return resp, &socket{conn, read}
+	v.s.Cleanup(func() { opened.conn.Close() })
+	v.keep(header)
+	return opened.status, opened
 }
 
 // chat is a WebSocket: it adds up the lengths of the messages, and ends with
@@ -578,15 +577,15 @@ func (s *socket) says(t *suite, text, want string) {
 func socketCookie(t *suite) {
 	s := t.serve(map[string]visit{"chat": chat})
 	v := s.visitor()
-	resp, socket := v.dial(handshake(v.header()), params("chat"))
-	if resp.StatusCode != http.StatusSwitchingProtocols || len(v.cookies) == 0 {
-		t.Fatalf("the handshake is answered %s, with %d cookies", resp.Status, len(v.cookies))
+	status, socket := v.dial(params("chat"))
+	if status != http.StatusSwitchingProtocols || len(v.cookies) == 0 {
+		t.Fatalf("the handshake is answered %d, with %d cookies", status, len(v.cookies))
 	}
 	v.has(state{theme: "dark"}, "while the connection is open")
 	socket.conn.Close()
 
 	v = s.newCustomer()
-	_, socket = v.dial(handshake(v.header()), params("chat"))
+	_, socket = v.dial(params("chat"))
 	socket.says(t, "hello", "kept hello")
 	v.has(state{"ada", 6, "dark"}, "after a message that was saved")
 }
@@ -595,11 +594,10 @@ func socketFails(t *suite) {
 	s := t.serve(map[string]visit{"chat": chat})
 	v := s.newCustomer()
 	s.store.SaveDown.Store(true)
-	resp, _ := v.dial(handshake(v.header()), params("chat"))
+	status, _ := v.dial(params("chat"))
 	s.store.SaveDown.Store(false)
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("the handshake is answered %s", resp.Status)
+	if status != http.StatusServiceUnavailable {
+		t.Errorf("the handshake is answered %d", status)
 	}
 	v.has(state{user: "ada", cart: 1}, "after a handshake that failed")
 }
@@ -607,7 +605,7 @@ func socketFails(t *suite) {
 func socketEnds(t *suite) {
 	s := t.serve(map[string]visit{"chat": chat})
 	v := s.newCustomer()
-	_, socket := v.dial(handshake(v.header()), params("chat"))
+	_, socket := v.dial(params("chat"))
 	socket.says(t, "hello", "kept hello")
 	v.does("logout")
 	if text, err := socket.Receive(); err == nil {
@@ -638,23 +636,17 @@ func hijacked(t *suite) {
 		return nil
 	}})
 	v := s.visitor()
-	resp, _ := v.dial(v.header(), params("hijack"))
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusOK || string(body) != "ok" || len(v.cookies) == 0 {
-		t.Errorf("the answer is %s %q, %v, with %d cookies", resp.Status, body, err, len(v.cookies))
+	if a := v.ask(params("hijack")); a.status != http.StatusOK || a.text != "ok" || a.cookies == 0 {
+		t.Errorf("the answer is %d %q, with %d cookies", a.status, a.text, a.cookies)
 	}
 	v.has(state{theme: "dark"}, "after the connection was taken over")
 
 	v = s.newCustomer()
 	s.store.SaveDown.Store(true)
-	resp, _ = v.dial(v.header(), params("hijack"))
+	a := v.ask(params("hijack"))
 	s.store.SaveDown.Store(false)
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("with a session that cannot be kept the answer is %s", resp.Status)
-	}
-	v.has(state{user: "ada", cart: 1}, "after that")
+	t.wants(a, http.StatusServiceUnavailable)
+	v.has(state{user: "ada", cart: 1}, "after a connection that could not be taken over")
 }
 
 func bigFile(t *suite) {

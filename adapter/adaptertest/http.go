@@ -61,7 +61,7 @@ func (c *httpClient) Send(ctx context.Context, r Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.client.Do(request)
+	resp, err := c.client.Do(request) //nolint:bodyclose // it goes to the caller
 	if err != nil {
 		return nil, err
 	}
@@ -72,33 +72,6 @@ func (c *httpClient) Send(ctx context.Context, r Request) (*Answer, error) {
 		Closes: resp.Close,
 		Body:   resp.Body,
 	}, nil
-}
-
-// dial sends a request on a connection of its own, for what is not HTTP from
-// the response on.
-func (c *httpClient) dial(ctx context.Context, r Request) (*http.Response, net.Conn, *bufio.Reader, error) {
-	request, err := c.request(ctx, r)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", request.URL.Host)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline) // a connection that cannot is one that fails
-	}
-	if err := request.Write(conn); err != nil {
-		conn.Close()
-		return nil, nil, nil, err
-	}
-	read := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(read, request)
-	if err != nil {
-		conn.Close()
-		return nil, nil, nil, err
-	}
-	return resp, conn, read, nil
 }
 
 // HTTPCall returns the [Call] of a handler of net/http. It has no WebSocket,

@@ -2,6 +2,7 @@ package adaptertest
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -12,17 +13,42 @@ import (
 // socket is the client's side of a WebSocket (RFC 6455), as far as the checks
 // need one: short messages of text, in one frame each.
 type socket struct {
-	conn net.Conn
-	read *bufio.Reader
+	status int // of the handshake
+	conn   net.Conn
+	read   *bufio.Reader
 }
 
-// handshake is the header of a request for a WebSocket.
-func handshake(h http.Header) http.Header {
-	h.Set("Connection", "Upgrade")
-	h.Set("Upgrade", "websocket")
-	h.Set("Sec-WebSocket-Version", "13")
-	h.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==") // that of the RFC
-	return h
+// upgrade asks for a WebSocket, on a connection of its own, and returns the
+// answer's header, whatever its status.
+func (c *httpClient) upgrade(ctx context.Context, r Request) (http.Header, *socket, error) {
+	request, err := c.request(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	request.Header.Set("Connection", "Upgrade")
+	request.Header.Set("Upgrade", "websocket")
+	request.Header.Set("Sec-WebSocket-Version", "13")
+	request.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==") // that of the RFC
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", request.URL.Host)
+	if err != nil {
+		return nil, nil, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		err = conn.SetDeadline(deadline)
+	}
+	if err == nil {
+		err = request.Write(conn)
+	}
+	read := bufio.NewReader(conn)
+	var resp *http.Response
+	if err == nil {
+		resp, err = http.ReadResponse(read, request) //nolint:bodyclose // it is the connection
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return resp.Header, &socket{resp.StatusCode, conn, read}, nil
 }
 
 // Send sends a message of less than 126 bytes, masked with zeros (section 5.3).

@@ -63,7 +63,7 @@ func TestHandlersOfNetHTTP(t *testing.T) {
 		},
 		"chi, Wrap as its middleware": func(sessions *sojourn.Manager, app adaptertest.App) http.Handler {
 			router := chi.NewRouter()
-			router.Use(middleware.RequestID, middleware.RealIP, sessions.Wrap, middleware.Recoverer)
+			router.Use(middleware.RequestID, sessions.Wrap, middleware.Recoverer)
 			router.Handle("/*", handler(app, withCoder))
 			return router
 		},
