@@ -1,0 +1,13 @@
+module github.com/sojourn-go/sojourn/adapter/echov5
+
+go 1.25.0
+
+require (
+	github.com/labstack/echo/v5 v5.4.6
+	github.com/sojourn-go/sojourn v0.1.0
+)
+
+require (
+	github.com/fxamacker/cbor/v2 v2.9.6 // indirect
+	github.com/x448/float16 v0.8.4 // indirect
+)
