@@ -2,7 +2,7 @@
 // middleware of echo. Package adapter/echov5 is for version 5.
 //
 //	e := echo.New()
-//	e.Use(middleware.Logger(), middleware.Recover(), sojournecho.Middleware(sessions))
+//	e.Use(middleware.RequestLogger(), middleware.Recover(), sojournecho.Middleware(sessions))
 //	e.GET("/", func(c echo.Context) error {
 //		session, err := sessions.Get(c.Request().Context())
 //		if err != nil {
@@ -32,7 +32,7 @@ import (
 // keeps its changes if it is below 500.
 //
 // Put it after the middlewares that answer errors by themselves, such as
-// middleware.Logger and middleware.Recover, and before those that ask for a
+// middleware.RequestLogger and middleware.Recover, and before those that ask for a
 // session. There may be one for each of several managers, and Wrap may be around
 // echo as well.
 //

@@ -132,7 +132,7 @@ func TestTheMiddleware(t *testing.T) {
 			return site(app, withGorilla, sojournecho.Middleware(sessions))
 		},
 		"after echo's own": func(sessions *sojourn.Manager, app adaptertest.App) http.Handler {
-			log := middleware.LoggerWithConfig(middleware.LoggerConfig{Output: io.Discard})
+			log := middleware.RequestLogger()
 			return site(app, withCoder, log, middleware.RequestID(), middleware.Recover(), sojournecho.Middleware(sessions))
 		},
 		"before middleware.Recover": func(sessions *sojourn.Manager, app adaptertest.App) http.Handler {
