@@ -131,6 +131,7 @@ func forHTMX(call *adaptertest.Call, w http.ResponseWriter, _ *http.Request) {
 			return err
 		}
 		w.Header().Set("HX-Trigger", string(event))
+		w.Header().Add("Vary", "HX-Request")
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		return respond(status, fmt.Sprintf("<p id=text>%s</p>", text))
 	}

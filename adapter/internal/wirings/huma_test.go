@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -109,36 +111,82 @@ func humaError(err error) error {
 	return huma.NewError(status, text)
 }
 
-func TestHuma(t *testing.T) {
-	config := func() huma.Config {
-		config := huma.DefaultConfig("shop", "1.0.0")
-		config.Transformers = append(config.Transformers, failed)
-		return config
+func humaConfig(transformers ...huma.Transformer) huma.Config {
+	config := huma.DefaultConfig("shop", "1.0.0")
+	config.Transformers = append(config.Transformers, transformers...)
+	return config
+}
+
+const notHuma = "an operation of huma returns a value; such a handler is put beside it, on the mux"
+
+// notInHuma is what operations cannot do.
+var notInHuma = map[adaptertest.Ability]string{
+	adaptertest.WebSockets: notHuma, adaptertest.Hijacking: notHuma, adaptertest.Files: notHuma, adaptertest.BodyLimits: notHuma,
+}
+
+func serveHuma(wire func(sessions *sojourn.Manager, app adaptertest.App) http.Handler) func(testing.TB, *sojourn.Manager, adaptertest.App) adaptertest.Client {
+	return func(t testing.TB, sessions *sojourn.Manager, app adaptertest.App) adaptertest.Client {
+		return adaptertest.Serve(t, streamsApart(wire(sessions, app)))
 	}
+}
+
+func TestHuma(t *testing.T) {
 	for name, wire := range map[string]func(sessions *sojourn.Manager, app adaptertest.App) http.Handler{
 		"over ServeMux": func(sessions *sojourn.Manager, app adaptertest.App) http.Handler {
 			mux := http.NewServeMux()
-			register(humago.New(mux, config()), app)
+			register(humago.New(mux, humaConfig(failed)), app)
 			return sessions.Wrap(mux)
 		},
 		"over chi": func(sessions *sojourn.Manager, app adaptertest.App) http.Handler {
 			router := chi.NewRouter()
 			router.Use(sessions.Wrap)
-			register(humachi.New(router, config()), app)
+			register(humachi.New(router, humaConfig(failed)), app)
 			return router
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			const operations = "an operation of huma returns a value; such a handler is put beside it, on the mux"
-			adaptertest.Run(t, adaptertest.Wiring{
-				Start: func(t testing.TB, sessions *sojourn.Manager, app adaptertest.App) adaptertest.Client {
-					return adaptertest.Serve(t, streamsApart(wire(sessions, app)))
-				},
-				Cannot: map[adaptertest.Ability]string{
-					adaptertest.WebSockets: operations, adaptertest.Hijacking: operations,
-					adaptertest.Files: operations, adaptertest.BodyLimits: operations,
-				},
-			})
+			adaptertest.Run(t, adaptertest.Wiring{Start: serveHuma(wire), Cannot: notInHuma})
+		})
+	}
+}
+
+// Each of these wirings works at first sight.
+func TestAWiringOfHumaThatLooksRightFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		wire  func(sessions *sojourn.Manager, app adaptertest.App) http.Handler
+		fails []string
+	}{
+		"no transformer": {
+			func(sessions *sojourn.Manager, app adaptertest.App) http.Handler {
+				mux := http.NewServeMux()
+				register(humago.New(mux, humaConfig()), app)
+				return sessions.Wrap(mux)
+			},
+			[]string{"an error that the handler returns keeps nothing but a logout"},
+		},
+		"a middleware of huma": {
+			func(sessions *sojourn.Manager, app adaptertest.App) http.Handler {
+				mux := http.NewServeMux()
+				api := humago.New(mux, humaConfig(failed))
+				api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
+					r, w := humago.Unwrap(ctx)
+					sessions.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						next(huma.WithContext(ctx, r.Context()))
+					})).ServeHTTP(w, r)
+				})
+				register(api, app)
+				return mux
+			},
+			[]string{"a session is there in the next request", "a commit that fails is answered with an error"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			failures := adaptertest.Check(t, adaptertest.Wiring{Start: serveHuma(test.wire), Cannot: notInHuma, Patience: 2 * time.Second})
+			for _, want := range test.fails {
+				if !slices.ContainsFunc(failures, func(f adaptertest.Failure) bool { return f.Check == want }) {
+					t.Errorf("this check passes: %s", want)
+				}
+			}
 		})
 	}
 }
