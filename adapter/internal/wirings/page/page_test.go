@@ -1,4 +1,4 @@
-package wirings
+package page
 
 import (
 	"encoding/json"
@@ -46,7 +46,7 @@ func program(block string) string {
 }
 
 func TestTheProgramsOfTheFrameworksPageCompile(t *testing.T) {
-	page, err := os.ReadFile("../../../docs/frameworks.md")
+	page, err := os.ReadFile("../../../../docs/frameworks.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +67,8 @@ func TestTheProgramsOfTheFrameworksPageCompile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(program(string(b[1]))), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		replace[filepath.Join(here, "page", name, name+".go")] = file
-		args = append(args, "./page/"+name)
+		replace[filepath.Join(here, name, name+".go")] = file
+		args = append(args, "./"+name)
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
