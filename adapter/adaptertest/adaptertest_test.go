@@ -180,7 +180,7 @@ func TestAWiringThatLooksRightFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			failures := adaptertest.Check(t, adaptertest.Wiring{Start: test.start, Cannot: noSockets, Patience: 3 * time.Second})
+			failures := adaptertest.Check(t, adaptertest.Wiring{Start: test.start, Cannot: noSockets, Patience: 2 * time.Second})
 			wantFailures(t, failures, test.fails)
 		})
 	}

@@ -264,7 +264,11 @@ func TestAnErrorIsAnsweredOnceAndTheLogSeesIt(t *testing.T) {
 			}
 			e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
 				return func(c *echo.Context) error {
+					before := c.Response()
 					seen = next(c)
+					if c.Response() != before {
+						t.Error("outside the response is another one than before")
+					}
 					return seen
 				}
 			}, sojournecho.Middleware(sessions))

@@ -44,7 +44,9 @@ import (
 // handlers have returned.
 func Middleware(sessions *sojourn.Manager) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if w, _ := c.Request.Context().Value(key{sessions}).(*writer); w != nil && w.c == c {
+		// A context of gin is used again for another request, which may have a context
+		// that comes from the one before, as in a tunnel.
+		if w, _ := c.Request.Context().Value(key{sessions}).(*writer); w != nil && w.c == c && !w.over {
 			w.again()
 			return
 		}
@@ -74,7 +76,8 @@ type writer struct {
 	ctx                context.Context // of the request, with its session
 	due                bool            // the status is decided
 	sent               bool            // the header is on its way
-	ended              bool            // the handlers have returned
+	ended              bool            // the handlers have returned, and did not panic
+	over               bool            // gin has its writer back
 }
 
 // again is the middleware where it is met a second time.
@@ -95,7 +98,7 @@ func (w *writer) leave() {
 	if !w.ended && !w.Written() { // a panic; gin.Recovery may answer with nothing but this
 		w.own.WriteHeader(http.StatusInternalServerError)
 	}
-	w.c.Writer = w.own
+	w.c.Writer, w.over = w.own, true
 }
 
 // end is called when the handlers have returned.
@@ -174,11 +177,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if w.due {
 		w.send() // of an upgrade
 	}
-	conn, rw, err := http.NewResponseController(w.out).Hijack()
-	if err == nil {
-		w.due, w.sent = true, true
-	}
-	return conn, rw, err
+	return http.NewResponseController(w.out).Hijack()
 }
 
 // CloseNotify is for c.Stream: the channel gets a value when the client has gone.

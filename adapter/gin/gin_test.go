@@ -358,7 +358,11 @@ func TestAnAccessLogOutsideSeesWhatWasSent(t *testing.T) {
 	sessions := sojourntest.NewManager(t, sojourn.Config{InlineLimit: 300, Mode: sojourn.CookieOnly})
 	var line string
 	accessLog := func(c *gin.Context) {
+		before := c.Writer
 		c.Next()
+		if c.Writer != before {
+			t.Error("outside c.Writer is another one than before")
+		}
 		line = fmt.Sprint(c.Writer.Status(), c.Writer.Size(), c.Writer.Written())
 	}
 	long := sojourn.NewKey[string]("long")
@@ -378,6 +382,64 @@ func TestAnAccessLogOutsideSeesWhatWasSent(t *testing.T) {
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, target, nil))
 		if sent := fmt.Sprint(want, w.Body.Len(), true); w.Code != want || line != sent {
 			t.Errorf("%s: the access log has %q, want %q; the answer is %d %s", target, line, sent, w.Code, w.Body)
+		}
+	}
+}
+
+// An engine that is a handler of another one has contexts and errors of its own.
+func TestAnEngineInsideAnEngineHasItsOwnErrors(t *testing.T) {
+	sessions := sojourntest.NewManager(t, sojourn.Config{})
+	inner := engine(func(c *gin.Context) {
+		session, err := sessions.Get(c.Request.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		visits.Update(session, func(n int) int { return n + 1 })
+		if c.Query("fail") != "" {
+			_ = c.AbortWithError(http.StatusNotFound, errors.New("oops"))
+			return
+		}
+		c.String(http.StatusOK, "ok")
+	}, sojourngin.Middleware(sessions))
+	browser := sojourntest.NewBrowser(t, engine(gin.WrapH(inner), sojourngin.Middleware(sessions)))
+	for target, status := range map[string]int{"/": http.StatusOK, "/?fail=yes": http.StatusNotFound} {
+		if resp := browser.Get(target); resp.StatusCode != status {
+			t.Errorf("%s is answered %d", target, resp.StatusCode)
+		}
+	}
+	if n := visits.Get(browser.Session(sessions)); n != 1 {
+		t.Errorf("%d visits, want 1", n)
+	}
+}
+
+// The context of a tunnel's requests comes from that of the request that opened
+// it, and gin may use the same *gin.Context for both.
+func TestARequestWhoseContextComesFromAnEarlierOneIsAnsweredItself(t *testing.T) {
+	sessions := sojourntest.NewManager(t, sojourn.Config{})
+	var before context.Context
+	e := engine(func(c *gin.Context) {
+		session, err := sessions.Get(c.Request.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		before = c.Request.Context()
+		c.String(http.StatusOK, "%d", visits.Update(session, func(n int) int { return n + 1 }))
+	}, sojourngin.Middleware(sessions))
+	visitor := sojourntest.Request(t, sessions, http.MethodGet, "/", nil, func(s *sojourn.Session) { visits.Set(s, 5) })
+	for range 8 { // the pool forgets contexts at random, with the race detector
+		before = t.Context()
+		for i, want := range []string{"1", "6"} {
+			r := httptest.NewRequestWithContext(before, http.MethodGet, "/", nil)
+			if i == 1 {
+				r.Header = visitor.Header.Clone()
+			}
+			w := httptest.NewRecorder()
+			e.ServeHTTP(w, r)
+			if w.Code != http.StatusOK || w.Body.String() != want {
+				t.Errorf("request %d is answered %d %q, want %q", i, w.Code, w.Body, want)
+			}
 		}
 	}
 }
