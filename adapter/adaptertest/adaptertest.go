@@ -7,21 +7,6 @@
 // goes out before the first byte, that a commit which fails is answered with an
 // error, that a request which fails keeps nothing but a logout, that streams end
 // with their session, and more. The names of the subtests say what.
-//
-//	func TestOurWiring(t *testing.T) {
-//		adaptertest.Run(t, adaptertest.Wiring{
-//			Start: func(t testing.TB, sessions *sojourn.Manager, app adaptertest.App) adaptertest.Client {
-//				return adaptertest.Serve(t, sessions.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-//					if err := app(adaptertest.HTTPCall(w, r)); err != nil {
-//						sojourn.Fail(r.Context())
-//						status, text := adaptertest.ErrorAnswer(err)
-//						http.Error(w, text, status)
-//					}
-//				})))
-//			},
-//			Cannot: map[adaptertest.Ability]string{adaptertest.WebSockets: "we have none"},
-//		})
-//	}
 package adaptertest
 
 import (
