@@ -41,6 +41,9 @@ var printsPlainly = map[string]string{
 	"store/datastore/cloud.Options": "names", "store/datastore/cloud.Store": "names",
 	"store/open.Engine": "schemes and functions", "store/open.Address": "hosts and options of engines that know no password",
 
+	"adapter/adaptertest.Request": "cookies of a test's own server", "adapter/adaptertest.Answer": "likewise", "adapter/adaptertest.Wiring": "reasons",
+	"adapter/adaptertest.Ability": "a name", "adapter/adaptertest.Failure": "what a test says",
+
 	"admin.DashboardOptions": "paths and texts", "admin.DevicesOptions": "paths and texts", "admin.Action": "what audit logs are for",
 
 	"legacy.About":       "names",
