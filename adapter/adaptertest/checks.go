@@ -37,7 +37,7 @@ var checks = []check{
 	{"an answer of 500 or above keeps nothing but a logout", []Ability{Statuses}, serverErrors},
 	{"an answer below 500 keeps what the handler changed", []Ability{Statuses}, otherStatuses},
 	{"an error that the handler returns keeps nothing but a logout", []Ability{Errors}, returnedErrors},
-	{"a panic keeps nothing and ends no other request", []Ability{Panics}, panics},
+	{"a panic keeps nothing but a logout, and ends no other request", []Ability{Panics}, panics},
 	{"what a handler changes is kept although the client has gone", nil, clientGone},
 	{"a stream sends the cookie first and each line at once", []Ability{Streams}, streamAtOnce},
 	{"a stream whose session cannot be kept is an error", []Ability{Streams}, streamFails},
@@ -342,6 +342,9 @@ func panics(t *suite) {
 		t.wants(v.ask(p))
 		v.has(state{user: "ada", cart: 1}, "after a panic")
 	}
+	// Whether or not its cookies have reached the client.
+	t.wants(v.ask(params("panic", "leave", "yes")))
+	v.has(state{}, "after a logout and a panic")
 }
 
 // clientGone checks the rule that a commit goes on although the client has gone.
