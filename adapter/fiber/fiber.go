@@ -159,11 +159,12 @@ func Stream(c fiber.Ctx, write func(ctx context.Context, w *bufio.Writer)) error
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.over {
-		return sojourn.ErrTooLate
-	}
-	if v.release == nil {
-		v.release = v.hold()
+	if v.stream == nil {
+		_, release, err := v.hold()
+		if err != nil {
+			return err
+		}
+		v.release = release
 	}
 	v.stream = write
 	return nil
@@ -172,8 +173,8 @@ func Stream(c fiber.Ctx, write func(ctx context.Context, w *bufio.Writer)) error
 // Hold keeps the session open beyond the end of the handler, for a connection
 // that is taken over, such as a WebSocket. Until release is called, Get finds the
 // session in ctx, and Session.Done lasts; what a stored session changes meanwhile
-// is kept by release, which has to be called in any case, also if the connection
-// comes to nothing. The errors are those of [Stream].
+// is kept by release. It need not be called if the handler returns an error, if it
+// panics, or if the commit fails. The errors are those of [Stream].
 func Hold(c fiber.Ctx) (ctx context.Context, release func(), err error) {
 	v, ok := c.Locals(visitKey{}).(*visit)
 	if !ok {
@@ -181,10 +182,7 @@ func Hold(c fiber.Ctx) (ctx context.Context, release func(), err error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.over {
-		return nil, nil, sojourn.ErrTooLate
-	}
-	return v.last(), v.hold(), nil
+	return v.hold()
 }
 
 type visitKey struct{}
@@ -195,8 +193,9 @@ type visit struct {
 	mu      sync.Mutex // a handler may go on after its time is up
 	parts   []part     // the outermost first
 	stream  func(context.Context, *bufio.Writer)
-	release func() // of the stream
-	over    bool
+	release func()   // of the stream
+	holds   []func() // what releases everything, unless the request succeeds
+	over    bool     // for handlers
 }
 
 type part struct {
@@ -212,52 +211,60 @@ func (v *visit) add(p part) {
 
 func (v *visit) last() *sojourn.Exchange { return v.parts[len(v.parts)-1].exchange }
 
-// fail says that the request has failed, for the sessions of all managers.
-func (v *visit) fail() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	sojourn.Fail(v.last())
-	v.stream = nil
-}
-
-// hold keeps the exchanges open. A stream may be the first to ask for a session.
-func (v *visit) hold() (release func()) {
+// hold keeps the exchanges open. What is held may be the first to ask for a
+// session.
+func (v *visit) hold() (ctx context.Context, release func(), err error) {
+	if v.over {
+		return nil, nil, sojourn.ErrTooLate
+	}
 	releases := make([]func(), len(v.parts))
 	for i, p := range v.parts {
 		p.info.get()
 		releases[i] = p.exchange.Hold()
 	}
-	return func() {
+	v.holds = append(v.holds, releases...)
+	return v.last(), func() {
 		for _, release := range releases {
 			release()
 		}
-	}
+	}, nil
 }
 
-// start starts the stream, if there is one, in a goroutine of its own.
+// fail says that the request has failed, for the sessions of all managers.
+func (v *visit) fail() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	sojourn.Fail(v.last())
+	v.drop()
+}
+
+// drop gives up what was to go on after the request.
+func (v *visit) drop() {
+	for _, release := range v.holds {
+		release()
+	}
+	v.stream, v.holds, v.over = nil, nil, true
+}
+
+// start lets it go on: the request has succeeded.
 func (v *visit) start(c fiber.Ctx) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.stream == nil {
-		return
+	v.holds = nil
+	if v.stream != nil {
+		ctx, stream, release := v.last(), v.stream, v.release
+		c.RequestCtx().SetBodyStreamWriter(func(w *bufio.Writer) {
+			defer release()
+			stream(ctx, w)
+		})
 	}
-	ctx, write, release := v.last(), v.stream, v.release
-	v.release = nil
-	c.RequestCtx().SetBodyStreamWriter(func(w *bufio.Writer) {
-		defer release()
-		write(ctx, w)
-	})
 }
 
-// finish releases a stream that was not started, also after a panic.
+// finish ends the request, also after a panic.
 func (v *visit) finish() {
 	v.mu.Lock()
-	v.over = true
-	release := v.release
-	v.mu.Unlock()
-	if release != nil {
-		release()
-	}
+	defer v.mu.Unlock()
+	v.drop()
 }
 
 // request is what a session needs to know of its request. Fiber and fasthttp

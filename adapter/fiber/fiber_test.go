@@ -42,21 +42,7 @@ func newSite(t *testing.T, routes func(*sitetest.Lab, *fiber.App), config ...fib
 		}
 		return c.SendString(fmt.Sprint(sitetest.CartKey.Get(session)))
 	})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.url = "http://" + ln.Addr().String()
-	served := make(chan error, 1)
-	go func() { served <- s.app.Listener(ln, fiber.ListenConfig{DisableStartupMessage: true}) }()
-	t.Cleanup(func() {
-		if err := s.app.ShutdownWithTimeout(time.Second); err != nil {
-			t.Log(err)
-		}
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	s.url = serve(t, s.app)
 	return s
 }
 
