@@ -278,7 +278,12 @@ func TestACommitThatFailsIsAnsweredWithAnError(t *testing.T) {
 			return sojournfiber.Stream(c, func(context.Context, *bufio.Writer) { t.Error("the stream was started") })
 		})
 		app.Get("/upgrade", func(c fiber.Ctx) error {
-			sitetest.CartKey.Set(session(t, s.Manager, c), 2)
+			session := session(t, s.Manager, c)
+			sitetest.CartKey.Set(session, 2)
+			session.Done()
+			if _, _, err := sojournfiber.Hold(c); err != nil {
+				return err
+			}
 			c.Set("Connection", "Upgrade")
 			c.Set("Upgrade", "echo")
 			c.RequestCtx().Hijack(func(net.Conn) { t.Error("the connection was taken over") })
@@ -315,6 +320,7 @@ func TestACommitThatFailsIsAnsweredWithAnError(t *testing.T) {
 			t.Errorf("%s: the cart is %s", path, got)
 		}
 	}
+	s.eventually(func() bool { return s.Streams() == 0 })
 	s.visit(v, "/large", http.StatusRequestEntityTooLarge)
 	if !errors.Is(handled, sojourn.ErrTooLarge) {
 		t.Errorf("the ErrorHandler got %v", handled)
