@@ -673,6 +673,9 @@ func TestInsideWrapTheSessionIsThatOfWrap(t *testing.T) {
 	code(t, conn.Invoke(ctx, doMethod, structOf(nil), out), codes.Unavailable)
 	_, _, err = watch(ctx, conn)
 	code(t, err, codes.Unavailable)
+	if _, text := sojourn.ErrorStatus(sojourn.ErrUnavailable); status.Convert(err).Message() != text {
+		t.Errorf("the error is that of HTTP: %v", err)
+	}
 	s.Store.SaveDown.Store(false)
 	s.Do(v, func(session *sojourn.Session) {
 		if n := sitetest.CartKey.Get(session); n != 3 {
