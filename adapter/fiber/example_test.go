@@ -45,16 +45,16 @@ func ask(app *fiber.App, path, cookie string) (answer, next string) {
 }
 
 // A handler that returns an error keeps nothing.
-func ExampleNew() {
+func ExampleMiddleware() {
 	sessions := newManager()
 	visits := sojourn.NewKey[int]("visits")
 
 	app := fiber.New()
-	app.Use(sojournfiber.New(sessions))
+	app.Use(sojournfiber.Middleware(sessions))
 	app.Get("/", func(c fiber.Ctx) error {
 		session, err := sessions.Get(c)
 		if err != nil {
-			return err
+			return sojournfiber.Error(err)
 		}
 		n := visits.Update(session, func(n int) int { return n + 1 })
 		if c.Query("broken") != "" {
@@ -83,11 +83,11 @@ func ExampleStream() {
 	close(events)
 
 	app := fiber.New()
-	app.Use(sojournfiber.New(sessions))
+	app.Use(sojournfiber.Middleware(sessions))
 	app.Get("/events", func(c fiber.Ctx) error {
 		session, err := sessions.Get(c)
 		if err != nil {
-			return err
+			return sojournfiber.Error(err)
 		}
 		c.Set("Content-Type", "text/event-stream")
 		return sojournfiber.Stream(c, func(_ context.Context, w *bufio.Writer) {

@@ -1,9 +1,12 @@
 // Package sojournfiber is Sojourn for Fiber, on fasthttp itself:
 //
 //	app := fiber.New()
-//	app.Use(sojournfiber.New(sessions))
+//	app.Use(sojournfiber.Middleware(sessions))
 //	app.Get("/", func(c fiber.Ctx) error {
 //		session, err := sessions.Get(c) // or of c.Context()
+//		if err != nil {
+//			return sojournfiber.Error(err)
+//		}
 //		…
 //	})
 //
@@ -28,14 +31,13 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// New returns the middleware for the sessions of m. It renders the errors that
+// Middleware returns the middleware for the sessions of m. It renders the errors that
 // handlers return, with the ErrorHandler of the application, so that what that
 // sets is part of the response that is committed: a middleware outside gets nil.
-// A commit that fails is answered by the ErrorHandler as well, with an error
-// that wraps a [fiber.Error] (see [sojourn.ErrorStatus]) and the cause.
+// A commit that fails is answered by the ErrorHandler as well; see [Error].
 //
 // Several managers have a middleware each; the inner one commits first.
-func New(m *sojourn.Manager) fiber.Handler {
+func Middleware(m *sojourn.Manager) fiber.Handler {
 	return func(c fiber.Ctx) error {
 		if c.Value(m) != nil {
 			return c.Next() // c.RestartRouting, or it is used twice
@@ -78,7 +80,7 @@ func respond(c fiber.Ctx, x *sojourn.Exchange, v *visit, err error) error {
 	if err := x.Commit(c.Response().StatusCode(), header{&c.Response().Header}); err != nil {
 		v.fail()
 		clearPage(c)
-		render(c, newFailure(err))
+		render(c, Error(err))
 	}
 	return nil
 }
@@ -90,14 +92,16 @@ func render(c fiber.Ctx, err error) {
 	}
 }
 
-// failure is a commit that failed. Its text is for the client.
+// Error returns the error that answers an error of sojourn, such as one of
+// [sojourn.Manager.Get]: it wraps a [fiber.Error] with the status and text of
+// [sojourn.ErrorStatus], which is what clients see, and err.
+func Error(err error) error {
+	return &failure{answer: fiber.NewError(sojourn.ErrorStatus(err)), cause: err}
+}
+
 type failure struct {
 	answer *fiber.Error
 	cause  error
-}
-
-func newFailure(cause error) error {
-	return &failure{answer: fiber.NewError(sojourn.ErrorStatus(cause)), cause: cause}
 }
 
 func (f *failure) Error() string   { return f.answer.Message }

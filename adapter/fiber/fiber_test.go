@@ -33,7 +33,7 @@ type site struct {
 func newSite(t *testing.T, routes func(*sitetest.Lab, *fiber.App), config ...fiber.Config) *site {
 	t.Helper()
 	s := &site{Lab: sitetest.NewLab(t), app: fiber.New(config...)}
-	s.app.Use(recover.New(), sojournfiber.New(s.Manager))
+	s.app.Use(recover.New(), sojournfiber.Middleware(s.Manager))
 	routes(s.Lab, s.app)
 	s.app.Get("/cart", func(c fiber.Ctx) error {
 		session, err := s.Get(c)
@@ -338,7 +338,7 @@ func TestSeveralManagers(t *testing.T) {
 		}
 	}
 	s := newSite(t, func(s *sitetest.Lab, app *fiber.App) {
-		app.Use(sojournfiber.New(other.Manager))
+		app.Use(sojournfiber.Middleware(other.Manager))
 		app.Get("/fail", func(c fiber.Ctx) error { set(c, s.Manager); return fiber.ErrNotFound })
 		app.Get("/", func(c fiber.Ctx) error { set(c, s.Manager); return nil })
 		app.Get("/stream", func(c fiber.Ctx) error {
@@ -386,12 +386,12 @@ func (s *site) eventually(ok func() bool) {
 
 func TestTheMiddlewareTwiceAndARoutingThatStartsAgain(t *testing.T) {
 	s := newSite(t, func(s *sitetest.Lab, app *fiber.App) {
-		app.Get("/again", sojournfiber.New(s.Manager), func(c fiber.Ctx) error {
+		app.Get("/again", sojournfiber.Middleware(s.Manager), func(c fiber.Ctx) error {
 			sitetest.CartKey.Set(session(t, s.Manager, c), 2)
 			c.Path("/cart")
 			return c.RestartRouting()
 		})
-		app.Get("/lost", sojournfiber.New(s.Manager), func(c fiber.Ctx) error {
+		app.Get("/lost", sojournfiber.Middleware(s.Manager), func(c fiber.Ctx) error {
 			sitetest.CartKey.Set(session(t, s.Manager, c), 3)
 			c.Path("/nowhere")
 			return c.RestartRouting()

@@ -22,15 +22,15 @@ func TestSuite(t *testing.T) {
 	adaptertest.Run(t, adaptertest.Wiring{
 		Start: func(t testing.TB, sessions *sojourn.Manager, app adaptertest.App) adaptertest.Client {
 			f := fiber.New()
-			f.Use(recover.New(), sojournfiber.New(sessions))
+			f.Use(recover.New(), sojournfiber.Middleware(sessions))
 			f.Get("/", func(c fiber.Ctx) error {
 				err := app(call(c))
 				var own adaptertest.StatusError
 				if errors.As(err, &own) {
 					return fiber.NewError(own.Status, own.Error())
 				}
-				if _, text := sojourn.ErrorStatus(err); err != nil && errors.Is(err, sojourn.ErrUnavailable) {
-					return fiber.NewError(fiber.StatusServiceUnavailable, text)
+				if errors.Is(err, sojourn.ErrUnavailable) {
+					return sojournfiber.Error(err)
 				}
 				return err
 			})
