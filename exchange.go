@@ -148,6 +148,12 @@ func (x *Exchange) Fail() {
 	x.asked.Store(true)
 }
 
+func (x *Exchange) hasFailed() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.failed
+}
+
 // Hold keeps the exchange open after its Finish, for a stream or a connection
 // that outlives the handler, until release is called.
 func (x *Exchange) Hold() (release func()) {
@@ -241,11 +247,11 @@ func Fail(ctx context.Context) bool {
 // Commit saves the sessions of all managers in ctx that were asked for, before
 // the response is rendered, so that a framework can render the error itself. An
 // error means that the request has failed, as by [Fail]; [ErrorStatus] has the
-// answer. It loads nothing.
+// answer. After a Fail it does nothing. It loads nothing.
 func Commit(ctx context.Context) error {
 	for x := range exchanges(ctx) {
 		s := x.ready()
-		if s == nil {
+		if s == nil || x.hasFailed() {
 			continue
 		}
 		if err := s.Save(ctx); err != nil {
