@@ -234,8 +234,8 @@ func (c suiteClient) open(ctx context.Context, r adaptertest.Request) (*adaptert
 		return answerOf(meta(err), err, nil), nil
 	}
 	more := stream.Receive()
-	if !more && stream.Err() != nil {
-		return answerOf(meta(stream.Err()), stream.Err(), nil), nil
+	if err = stream.Err(); err != nil {
+		return answerOf(meta(err), err, nil), nil
 	}
 	read, write := io.Pipe()
 	go func() {
@@ -553,7 +553,9 @@ func TestAPanicThatIsRecoveredOutsideKeepsNothing(t *testing.T) {
 		sitetest.CartKey.Set(session, 2)
 		panic("broken")
 	}
-	s := newShop(t, do, func(ctx context.Context, session *sojourn.Session, _ func(string) error) error { return do(ctx, session) },
+	s := newShop(t, do, func(ctx context.Context, session *sojourn.Session, _ func(string) error) error {
+		return do(ctx, session)
+	},
 		answering(), intercepted())
 	each(t, s.url, func(t *testing.T, name string, call func(http.Header) (http.Header, error)) {
 		v, h := s.visitor()

@@ -714,8 +714,10 @@ func TestWhatASessionKnowsOfACall(t *testing.T) {
 		if _, _, err := do(ctx, conn); err != nil {
 			t.Fatal(err)
 		}
-		for name, want := range map[string]string{"Cookie": "a=1; b=2", "Authorization": "Bearer x", "Sojourn-Background": "1",
-			"X-Forwarded-For": "192.0.2.1", "User-Agent": "shop/1 grpc-go/" + grpc.Version, "Trace-Bin": "", ":authority": ""} {
+		for name, want := range map[string]string{
+			"Cookie": "a=1; b=2", "Authorization": "Bearer x", "Sojourn-Background": "1",
+			"X-Forwarded-For": "192.0.2.1", "User-Agent": "shop/1 grpc-go/" + grpc.Version, "Trace-Bin": "", ":authority": "",
+		} {
 			if got := strings.Join(info.Header[name], "; "); got != want {
 				t.Errorf("%s: %q, want %q", name, got, want)
 			}

@@ -99,7 +99,7 @@ func serve(m *sojourn.Manager, ctx context.Context, handle func(context.Context,
 	if err != nil {
 		sojourn.Fail(ctx)
 	}
-	if failed := c.commit(err); failed != nil {
+	if failed := c.commit(err == nil); failed != nil {
 		err = failed
 	}
 	if failed := c.finish(); failed != nil && err == nil {
@@ -118,11 +118,11 @@ type call struct {
 	result error
 }
 
-// commit keeps the session's changes, unless the handler has returned an error,
-// and sets the cookies. Later calls return the result of the first.
-func (c *call) commit(returned error) error {
+// commit keeps the session's changes, only a Logout if the call has failed, and
+// sets the cookies. Later calls return the result of the first.
+func (c *call) commit(ok bool) error {
 	c.once.Do(func() {
-		if err := c.start(returned); err != nil {
+		if err := c.start(ok); err != nil {
 			c.result = Error(err)
 			sojourn.Fail(c.ctx)
 		}
@@ -130,15 +130,12 @@ func (c *call) commit(returned error) error {
 	return c.result
 }
 
-func (c *call) start(returned error) error {
-	switch {
-	case c.exchange == nil && returned != nil:
-		return nil // Fail was called
-	case c.exchange == nil:
-		return sojourn.Commit(c.ctx)
+func (c *call) start(ok bool) error {
+	if c.exchange == nil {
+		return sojourn.Commit(c.ctx) // does nothing if the call has failed
 	}
 	code := http.StatusOK
-	if returned != nil {
+	if !ok {
 		code = http.StatusInternalServerError
 	}
 	// It fails if an interceptor outside has sent the header: no cookies then.
@@ -175,7 +172,7 @@ type transportStream struct {
 
 // SendHeader implements [grpc.ServerTransportStream].
 func (s *transportStream) SendHeader(md metadata.MD) error {
-	if err := s.call.commit(nil); err != nil {
+	if err := s.call.commit(true); err != nil {
 		return err
 	}
 	return s.ServerTransportStream.SendHeader(md)
@@ -192,7 +189,7 @@ func (s *stream) Context() context.Context { return s.ctx }
 
 // SendHeader implements [grpc.ServerStream].
 func (s *stream) SendHeader(md metadata.MD) error {
-	if err := s.call.commit(nil); err != nil {
+	if err := s.call.commit(true); err != nil {
 		return err
 	}
 	return s.ServerStream.SendHeader(md)
@@ -200,7 +197,7 @@ func (s *stream) SendHeader(md metadata.MD) error {
 
 // SendMsg implements [grpc.ServerStream].
 func (s *stream) SendMsg(message any) error {
-	if err := s.call.commit(nil); err != nil {
+	if err := s.call.commit(true); err != nil {
 		return err
 	}
 	return s.ServerStream.SendMsg(message)
