@@ -8,7 +8,7 @@
 //	func (s *shop) Add(ctx context.Context, in *connect.Request[pb.Item]) (*connect.Response[pb.Cart], error) {
 //		session, err := sessions.Get(ctx)
 //		if err != nil {
-//			return nil, sojournconnect.Error(err)
+//			return nil, err
 //		}
 //		…
 //	}
@@ -22,6 +22,7 @@ package sojournconnect
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 
@@ -92,14 +93,14 @@ func run(ctx context.Context, handle func() error) error {
 	returned = true
 	if err != nil {
 		sojourn.Fail(ctx)
-		return err
+		return Error(err)
 	}
 	return commit(ctx)
 }
 
 func commit(ctx context.Context) error {
 	if err := sojourn.Commit(ctx); err != nil {
-		return Error(err)
+		return newError(err)
 	}
 	return nil
 }
@@ -121,11 +122,34 @@ func (s *stream) Send(message any) error {
 	return s.StreamingHandlerConn.Send(message)
 }
 
-// Error returns the error that answers an error of sojourn, such as one of
-// [sojourn.Manager.Get]: it has the code Unauthenticated, Aborted,
+// Error returns the [connect.Error] that answers an error of sojourn, such as one
+// of [sojourn.Manager.Get]: it has the code Unauthenticated, Aborted,
 // ResourceExhausted, NotFound, Unavailable or Internal, and the text of
-// [sojourn.ErrorStatus]. It wraps err, which clients do not see.
-func Error(err error) *connect.Error {
+// [sojourn.ErrorStatus]. It wraps err, which clients do not see. Other errors, and
+// what is a connect.Error already, are returned as they are. The interceptor calls
+// it for the errors that handlers return.
+func Error(err error) error {
+	if already := (*connect.Error)(nil); errors.As(err, &already) || !isOurs(err) {
+		return err
+	}
+	return newError(err)
+}
+
+// isOurs reports whether an error is one of sojourn's.
+func isOurs(err error) bool {
+	for _, ours := range [...]error{
+		sojourn.ErrNoMiddleware, sojourn.ErrUnavailable, sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrClosed, sojourn.ErrTaken,
+		sojourn.ErrTooLarge, sojourn.ErrTooLate, sojourn.ErrCrossSite, sojourn.ErrNoStore, sojourn.ErrTooManySessions, sojourn.ErrNotFound,
+		sojourn.ErrBadValue,
+	} {
+		if errors.Is(err, ours) {
+			return true
+		}
+	}
+	return false
+}
+
+func newError(err error) error {
 	status, text := sojourn.ErrorStatus(err)
 	code := connect.CodeInternal
 	switch status {

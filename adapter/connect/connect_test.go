@@ -263,14 +263,14 @@ func newShop(t *testing.T, do func(context.Context, *sojourn.Session) error, wat
 		do: func(ctx context.Context, _ *connect.Request[params]) (string, error) {
 			session, err := s.Get(ctx)
 			if err != nil {
-				return "", sojournconnect.Error(err)
+				return "", err
 			}
 			return "all is well", do(ctx, session)
 		},
 		watch: func(ctx context.Context, _ *params, send func(string) error) error {
 			session, err := s.Get(ctx)
 			if err != nil {
-				return sojournconnect.Error(err)
+				return err
 			}
 			return watch(ctx, session, send)
 		},
@@ -338,7 +338,7 @@ func TestWhatACallKeeps(t *testing.T) {
 		"no error":     {func(context.Context) error { return nil }, 0, true},
 		"not found":    {func(context.Context) error { return connect.NewError(connect.CodeNotFound, errors.New("none")) }, connect.CodeNotFound, false},
 		"an error":     {func(context.Context) error { return errors.New("broken") }, connect.CodeUnknown, false},
-		"of the store": {func(context.Context) error { return sojournconnect.Error(sojourn.ErrUnavailable) }, connect.CodeUnavailable, false},
+		"of the store": {func(context.Context) error { return sojourn.ErrUnavailable }, connect.CodeUnavailable, false},
 		"a panic":      {func(context.Context) error { panic("broken") }, connect.CodeInternal, false},
 		"Fail":         {func(ctx context.Context) error { sojourn.Fail(ctx); return nil }, 0, false},
 		"Commit, then an error": {func(ctx context.Context) error {
@@ -542,8 +542,14 @@ func TestErrorsHaveACodeAndAPublicText(t *testing.T) {
 		sojourn.ErrNotFound: connect.CodeNotFound, sojourn.ErrTooLate: connect.CodeInternal, sojourn.ErrNoMiddleware: connect.CodeInternal,
 	} {
 		got := sojournconnect.Error(fmt.Errorf("secret: %w", err))
-		if got.Code() != want || !errors.Is(got, err) || strings.Contains(got.Error(), "secret") {
+		if connect.CodeOf(got) != want || !errors.Is(got, err) || strings.Contains(got.Error(), "secret") {
 			t.Errorf("%v became %v", err, got)
+		}
+	}
+	already := connect.NewError(connect.CodeNotFound, sojourn.ErrEnded)
+	for _, other := range []error{nil, io.EOF, already, fmt.Errorf("adding: %w", already)} {
+		if got := sojournconnect.Error(other); !errors.Is(got, other) || got != nil && connect.CodeOf(got) != connect.CodeOf(other) {
+			t.Errorf("%v became %v", other, got)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func ExampleInterceptor() {
 	count := func(ctx context.Context, _ *connect.Request[emptypb.Empty]) (*connect.Response[wrapperspb.Int64Value], error) {
 		session, err := sessions.Get(ctx)
 		if err != nil {
-			return nil, sojournconnect.Error(err)
+			return nil, err
 		}
 		n := calls.Update(session, func(n int) int { return n + 1 })
 		if n == 2 {

@@ -54,7 +54,7 @@ func ExampleMiddleware() {
 	app.Get("/", func(c fiber.Ctx) error {
 		session, err := sessions.Get(c)
 		if err != nil {
-			return sojournfiber.Error(err)
+			return err
 		}
 		n := visits.Update(session, func(n int) int { return n + 1 })
 		if c.Query("broken") != "" {
@@ -87,7 +87,7 @@ func ExampleStream() {
 	app.Get("/events", func(c fiber.Ctx) error {
 		session, err := sessions.Get(c)
 		if err != nil {
-			return sojournfiber.Error(err)
+			return err
 		}
 		c.Set("Content-Type", "text/event-stream")
 		return sojournfiber.Stream(c, func(_ context.Context, w *bufio.Writer) {

@@ -5,7 +5,7 @@
 //	app.Get("/", func(c fiber.Ctx) error {
 //		session, err := sessions.Get(c) // or of c.Context()
 //		if err != nil {
-//			return sojournfiber.Error(err)
+//			return err
 //		}
 //		…
 //	})
@@ -21,6 +21,7 @@ package sojournfiber
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -75,12 +76,12 @@ func respond(c fiber.Ctx, x *sojourn.Exchange, v *visit, err error) error {
 	}
 	if err != nil {
 		v.fail()
-		render(c, err)
+		render(c, Error(err))
 	}
 	if err := x.Commit(c.Response().StatusCode(), header{&c.Response().Header}); err != nil {
 		v.fail()
 		clearPage(c)
-		render(c, Error(err))
+		render(c, newFailure(err))
 	}
 	return nil
 }
@@ -94,9 +95,32 @@ func render(c fiber.Ctx, err error) {
 
 // Error returns the error that answers an error of sojourn, such as one of
 // [sojourn.Manager.Get]: it wraps a [fiber.Error] with the status and text of
-// [sojourn.ErrorStatus], which is what clients see, and err.
+// [sojourn.ErrorStatus], which is what clients see, and err. Other errors, and
+// what is a fiber.Error already, are returned as they are. The middleware calls it
+// for the errors that handlers return.
 func Error(err error) error {
-	return &failure{answer: fiber.NewError(sojourn.ErrorStatus(err)), cause: err}
+	if already := (*fiber.Error)(nil); errors.As(err, &already) || !isOurs(err) {
+		return err
+	}
+	return newFailure(err)
+}
+
+func newFailure(cause error) error {
+	return &failure{answer: fiber.NewError(sojourn.ErrorStatus(cause)), cause: cause}
+}
+
+// isOurs reports whether an error is one of sojourn's.
+func isOurs(err error) bool {
+	for _, ours := range [...]error{
+		sojourn.ErrNoMiddleware, sojourn.ErrUnavailable, sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrClosed, sojourn.ErrTaken,
+		sojourn.ErrTooLarge, sojourn.ErrTooLate, sojourn.ErrCrossSite, sojourn.ErrNoStore, sojourn.ErrTooManySessions, sojourn.ErrNotFound,
+		sojourn.ErrBadValue,
+	} {
+		if errors.Is(err, ours) {
+			return true
+		}
+	}
+	return false
 }
 
 type failure struct {

@@ -613,3 +613,18 @@ func TestWithoutTheMiddlewareThereIsNoSession(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAnErrorOfSojournThatAHandlerReturnsIsAnsweredInPublic(t *testing.T) {
+	for err, want := range map[error]int{
+		fmt.Errorf("secret: %w", sojourn.ErrUnavailable): 503, fmt.Errorf("secret: %w", sojourn.ErrEnded): 409,
+		fmt.Errorf("secret: %w", sojourn.ErrTooLate): 500, fmt.Errorf("secret: %w", sojourn.ErrNotFound): 404,
+		errors.New("broken"): 500, fiber.ErrTeapot: 418, errors.Join(fiber.ErrTeapot, sojourn.ErrEnded): 418,
+	} {
+		s := newSite(t, func(_ *sitetest.Lab, app *fiber.App) {
+			app.Get("/", func(fiber.Ctx) error { return err })
+		})
+		if body := sitetest.Body(t, s.visit(sitetest.NewGuest(t), "/", want)); strings.Contains(body, "secret") {
+			t.Errorf("%v is answered %q", err, body)
+		}
+	}
+}

@@ -29,9 +29,6 @@ func TestSuite(t *testing.T) {
 				if errors.As(err, &own) {
 					return fiber.NewError(own.Status, own.Error())
 				}
-				if errors.Is(err, sojourn.ErrUnavailable) {
-					return sojournfiber.Error(err)
-				}
 				return err
 			})
 			return adaptertest.HTTP(serve(t, f))

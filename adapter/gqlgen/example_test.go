@@ -32,7 +32,7 @@ func Example() {
 	schema := &resolvers{mutation: func(ctx context.Context, _ map[string]any) (string, error) {
 		session, err := sessions.Get(ctx)
 		if err != nil {
-			return "", sojourngqlgen.Error(err)
+			return "", err
 		}
 		n := calls.Update(session, func(n int) int { return n + 1 })
 		if n == 2 {

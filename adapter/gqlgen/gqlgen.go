@@ -8,7 +8,7 @@
 //	func (r *mutationResolver) Add(ctx context.Context, item string) (*Cart, error) {
 //		session, err := sessions.Get(ctx)
 //		if err != nil {
-//			return nil, sojourngqlgen.Error(err)
+//			return nil, err
 //		}
 //		…
 //	}
@@ -18,10 +18,15 @@
 // errors inside. The extension says what has failed: an operation whose response
 // has errors keeps nothing but a Logout, and a commit that fails is an error of
 // the response. Subscriptions end with the session.
+//
+// Errors of sojourn, those of resolvers as well, have the text of
+// [sojourn.ErrorStatus] for a message, and the extension "code": UNAUTHENTICATED,
+// CONFLICT, TOO_LARGE, NOT_FOUND, UNAVAILABLE or INTERNAL.
 package sojourngqlgen
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 
@@ -64,6 +69,17 @@ func (e *Extension) Validate(graphql.ExecutableSchema) error { return nil }
 
 // InterceptOperation implements [graphql.OperationInterceptor].
 func (e *Extension) InterceptOperation(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+	responses := e.intercept(ctx, next)
+	return func(ctx context.Context) *graphql.Response {
+		resp := responses(ctx)
+		if resp != nil {
+			translate(resp.Errors)
+		}
+		return resp
+	}
+}
+
+func (e *Extension) intercept(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	op := graphql.GetOperationContext(ctx)
 	socket := op.Headers.Get("Upgrade") != "" // as the transport decides it
 	switch {
@@ -211,15 +227,44 @@ func (e *Extension) turn(s *sojourn.Session) (end func()) {
 }
 
 func failed(err error) *graphql.Response {
-	return &graphql.Response{Errors: gqlerror.List{Error(err)}}
+	return &graphql.Response{Errors: gqlerror.List{newError(err)}}
 }
 
-// Error returns the error that answers an error of sojourn, such as one of
-// [sojourn.Manager.Get], in a response. The message is the text of
-// [sojourn.ErrorStatus]; the extension "code" is UNAUTHENTICATED, CONFLICT,
-// TOO_LARGE, NOT_FOUND, UNAVAILABLE or INTERNAL. It wraps err, which clients do
-// not see.
-func Error(err error) *gqlerror.Error {
+// translate makes errors of sojourn, which resolvers have returned, public, unless
+// an error presenter has done so.
+func translate(list gqlerror.List) {
+	for _, e := range list {
+		if e.Err == nil || e.Message != e.Err.Error() || !isOurs(e.Err) {
+			continue
+		}
+		public := newError(e.Err)
+		e.Message = public.Message
+		if e.Extensions == nil {
+			e.Extensions = map[string]any{}
+		}
+		if e.Extensions["code"] == nil {
+			e.Extensions["code"] = public.Extensions["code"]
+		}
+	}
+}
+
+// isOurs reports whether an error is one of sojourn's.
+func isOurs(err error) bool {
+	for _, ours := range [...]error{
+		sojourn.ErrNoMiddleware, sojourn.ErrUnavailable, sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrClosed, sojourn.ErrTaken,
+		sojourn.ErrTooLarge, sojourn.ErrTooLate, sojourn.ErrCrossSite, sojourn.ErrNoStore, sojourn.ErrTooManySessions, sojourn.ErrNotFound,
+		sojourn.ErrBadValue,
+	} {
+		if errors.Is(err, ours) {
+			return true
+		}
+	}
+	return false
+}
+
+// newError is the error that answers an error of sojourn, with a code. It wraps
+// err, which clients do not see.
+func newError(err error) *gqlerror.Error {
 	status, text := sojourn.ErrorStatus(err)
 	code := "INTERNAL"
 	switch status {

@@ -2,6 +2,9 @@ package sojourngrpc
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -16,9 +19,18 @@ import (
 // The zero value is empty and ready. It ignores when cookies expire, because
 // the server knows. It is safe for concurrent use.
 type Jar struct {
-	mu      sync.Mutex
-	cookies map[string]string
+	mu   sync.Mutex
+	kept *kept // nil: nothing
 }
+
+// kept are cookies by their names, where nobody prints them.
+type kept struct{ cookies map[string]string }
+
+// Format prints the type, whatever the verb, and no cookie.
+func (j *Jar) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "sojourngrpc.Jar") }
+
+// LogValue is what Format prints.
+func (j *Jar) LogValue() slog.Value { return slog.StringValue("sojourngrpc.Jar") }
 
 // DialOptions returns the interceptors that send and keep the cookies.
 func (j *Jar) DialOptions() []grpc.DialOption {
@@ -43,12 +55,12 @@ func (j *Jar) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Client
 func (j *Jar) outgoing(ctx context.Context) context.Context {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.cookies) == 0 {
+	if j.kept == nil || len(j.kept.cookies) == 0 {
 		return ctx
 	}
 	var pairs []string
-	for _, name := range slices.Sorted(maps.Keys(j.cookies)) {
-		pairs = append(pairs, name+"="+j.cookies[name])
+	for _, name := range slices.Sorted(maps.Keys(j.kept.cookies)) {
+		pairs = append(pairs, name+"="+j.kept.cookies[name])
 	}
 	return metadata.AppendToOutgoingContext(ctx, "cookie", strings.Join(pairs, "; "))
 }
@@ -56,16 +68,17 @@ func (j *Jar) outgoing(ctx context.Context) context.Context {
 func (j *Jar) keep(header metadata.MD) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.kept == nil {
+		j.kept = &kept{map[string]string{}}
+	}
 	for _, line := range header[setCookie] {
 		c, err := http.ParseSetCookie(line)
 		switch {
 		case err != nil: // not one of ours
 		case c.MaxAge < 0:
-			delete(j.cookies, c.Name)
-		case j.cookies == nil:
-			j.cookies = map[string]string{c.Name: c.Value}
+			delete(j.kept.cookies, c.Name)
 		default:
-			j.cookies[c.Name] = c.Value
+			j.kept.cookies[c.Name] = c.Value
 		}
 	}
 }

@@ -63,7 +63,7 @@ func ExampleUnary() {
 	count := func(ctx context.Context, _ map[string]string) (string, error) {
 		session, err := sessions.Get(ctx)
 		if err != nil {
-			return "", sojourngrpc.Error(err)
+			return "", err
 		}
 		n := calls.Update(session, func(n int) int { return n + 1 })
 		if n == 2 {
@@ -96,7 +96,7 @@ func ExampleStream() {
 	watch := func(_ map[string]string, stream grpc.ServerStream) error {
 		session, err := sessions.Get(stream.Context())
 		if err != nil {
-			return sojourngrpc.Error(err)
+			return err
 		}
 		session.Login("anna")
 		// The first message takes the cookie along.

@@ -276,14 +276,14 @@ func newShop(t *testing.T, do func(ctx context.Context, session *sojourn.Session
 		do: func(ctx context.Context, _ map[string]string) (string, error) {
 			session, err := s.Get(ctx)
 			if err != nil {
-				return "", sojourngrpc.Error(err)
+				return "", err
 			}
 			return do(ctx, session)
 		},
 		watch: func(_ map[string]string, stream grpc.ServerStream) error {
 			session, err := s.Get(stream.Context())
 			if err != nil {
-				return sojourngrpc.Error(err)
+				return err
 			}
 			return watch(session, stream)
 		},
@@ -641,7 +641,7 @@ func TestInsideWrapTheSessionIsThatOfWrap(t *testing.T) {
 	get := func(ctx context.Context, params map[string]string) error {
 		session, err := s.Get(ctx)
 		if err != nil {
-			return sojourngrpc.Error(err)
+			return err
 		}
 		sitetest.CartKey.Update(session, sitetest.AddOne)
 		if params["fail"] != "" {
@@ -737,7 +737,7 @@ func TestAStreamEndsWithItsSession(t *testing.T) {
 			return err
 		}
 		<-session.Done()
-		return sojourngrpc.Error(session.Err())
+		return session.Err()
 	})
 	_, ctx, conn := s.visitor()
 	stream, err := conn.NewStream(ctx, &description.Streams[0], watchMethod)
@@ -762,6 +762,11 @@ func TestErrorsHaveACodeAndAPublicText(t *testing.T) {
 		got := fmt.Errorf("adding: %w", sojourngrpc.Error(fmt.Errorf("secret: %w", err)))
 		if code(t, got, want); !errors.Is(got, err) || strings.Contains(status.Convert(got).Message(), "secret") {
 			t.Errorf("%v became %v", err, got)
+		}
+	}
+	for _, other := range []error{nil, io.EOF, status.Error(codes.NotFound, "none"), errors.Join(status.Error(codes.NotFound, "none"), sojourn.ErrEnded)} {
+		if got := sojourngrpc.Error(other); !errors.Is(got, other) || status.Code(got) != status.Code(other) {
+			t.Errorf("%v became %v", other, got)
 		}
 	}
 }
@@ -798,5 +803,8 @@ func TestAJarIsAVisitor(t *testing.T) {
 	}
 	if text := strings.Join(got, " "); text != "1 2 1 2 0 1" {
 		t.Errorf("the counts are %s", text)
+	}
+	if text := fmt.Sprintf("%v %+v", &anna, struct{ jar *sojourngrpc.Jar }{&anna}); strings.Contains(text, "session") {
+		t.Errorf("a jar prints %s", text)
 	}
 }

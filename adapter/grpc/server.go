@@ -8,7 +8,7 @@
 //	func (s *shop) Add(ctx context.Context, in *pb.Item) (*pb.Cart, error) {
 //		session, err := sessions.Get(ctx)
 //		if err != nil {
-//			return nil, sojourngrpc.Error(err)
+//			return nil, err
 //		}
 //		…
 //	}
@@ -24,6 +24,7 @@ package sojourngrpc
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -98,6 +99,7 @@ func serve(m *sojourn.Manager, ctx context.Context, handle func(context.Context,
 	returned = true
 	if err != nil {
 		sojourn.Fail(ctx)
+		err = Error(err)
 	}
 	if failed := c.commit(err == nil); failed != nil {
 		err = failed
@@ -123,7 +125,7 @@ type call struct {
 func (c *call) commit(ok bool) error {
 	c.once.Do(func() {
 		if err := c.start(ok); err != nil {
-			c.result = Error(err)
+			c.result = newFailure(err)
 			sojourn.Fail(c.ctx)
 		}
 	})
@@ -157,7 +159,7 @@ func (c *call) finish() error {
 		return nil
 	}
 	if err := c.exchange.Finish(); err != nil {
-		return Error(err)
+		return newFailure(err)
 	}
 	return nil
 }
@@ -233,8 +235,31 @@ func infoOf(ctx context.Context) sojourn.RequestInfo {
 // Error returns the status error that answers an error of sojourn, such as one of
 // [sojourn.Manager.Get]: Unauthenticated, Aborted, ResourceExhausted, NotFound,
 // Unavailable or Internal, with the text of [sojourn.ErrorStatus]. It wraps err,
-// which clients do not see.
+// which clients do not see. Other errors, and what is a status error already, are
+// returned as they are. The interceptors call it for the errors that handlers
+// return.
 func Error(err error) error {
+	if _, already := status.FromError(err); already || !isOurs(err) {
+		return err
+	}
+	return newFailure(err)
+}
+
+// isOurs reports whether an error is one of sojourn's.
+func isOurs(err error) bool {
+	for _, ours := range [...]error{
+		sojourn.ErrNoMiddleware, sojourn.ErrUnavailable, sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrClosed, sojourn.ErrTaken,
+		sojourn.ErrTooLarge, sojourn.ErrTooLate, sojourn.ErrCrossSite, sojourn.ErrNoStore, sojourn.ErrTooManySessions, sojourn.ErrNotFound,
+		sojourn.ErrBadValue,
+	} {
+		if errors.Is(err, ours) {
+			return true
+		}
+	}
+	return false
+}
+
+func newFailure(err error) error {
 	httpStatus, text := sojourn.ErrorStatus(err)
 	code := codes.Internal
 	switch httpStatus {
