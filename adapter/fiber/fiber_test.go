@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v3"
+	"github.com/gofiber/fiber/v3/middleware/adaptor"
 	"github.com/gofiber/fiber/v3/middleware/recover"
 	"github.com/gofiber/fiber/v3/middleware/timeout"
 
@@ -626,5 +627,56 @@ func TestAnErrorOfSojournThatAHandlerReturnsIsAnsweredInPublic(t *testing.T) {
 		if body := sitetest.Body(t, s.visit(sitetest.NewGuest(t), "/", want)); strings.Contains(body, "secret") {
 			t.Errorf("%v is answered %q", err, body)
 		}
+	}
+}
+
+// Fiber's own way to use a middleware of net/http, which looks right.
+func TestWrapAsAMiddlewareOfFiberFindsNoSession(t *testing.T) {
+	s := sitetest.NewLab(t)
+	app := fiber.New()
+	app.Use(adaptor.HTTPMiddleware(s.Wrap))
+	var errs []error
+	app.Get("/", func(c fiber.Ctx) error {
+		for _, ctx := range []context.Context{c, c.Context(), c.RequestCtx()} {
+			_, err := s.Get(ctx)
+			errs = append(errs, err)
+		}
+		return nil
+	})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, serve(t, app), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	for _, err := range errs {
+		if !errors.Is(err, sojourn.ErrNoMiddleware) {
+			t.Errorf("Get: %v", err)
+		}
+	}
+	if len(errs) != 3 {
+		t.Errorf("the handler ran %d times", len(errs)/3)
+	}
+}
+
+func TestAHandlerOfNetHTTPInsideFindsTheSession(t *testing.T) {
+	s := newSite(t, func(s *sitetest.Lab, app *fiber.App) {
+		app.Get("/set", adaptor.HTTPHandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			sitetest.CartKey.Set(session(t, s.Manager, r.Context()), 2)
+			w.WriteHeader(http.StatusAccepted)
+		}))
+		app.Get("/fail", adaptor.HTTPHandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			sitetest.CartKey.Set(session(t, s.Manager, r.Context()), 3)
+			w.WriteHeader(http.StatusBadGateway)
+		}))
+	})
+	v := sitetest.NewGuest(t)
+	s.visit(v, "/set", http.StatusAccepted)
+	s.visit(v, "/fail", http.StatusBadGateway)
+	if got := s.cart(v); got != "2" {
+		t.Errorf("the cart is %s", got)
 	}
 }
