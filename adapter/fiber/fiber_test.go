@@ -661,22 +661,3 @@ func TestWrapAsAMiddlewareOfFiberFindsNoSession(t *testing.T) {
 		t.Errorf("the handler ran %d times", len(errs)/3)
 	}
 }
-
-func TestAHandlerOfNetHTTPInsideFindsTheSession(t *testing.T) {
-	s := newSite(t, func(s *sitetest.Lab, app *fiber.App) {
-		app.Get("/set", adaptor.HTTPHandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			sitetest.CartKey.Set(session(t, s.Manager, r.Context()), 2)
-			w.WriteHeader(http.StatusAccepted)
-		}))
-		app.Get("/fail", adaptor.HTTPHandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			sitetest.CartKey.Set(session(t, s.Manager, r.Context()), 3)
-			w.WriteHeader(http.StatusBadGateway)
-		}))
-	})
-	v := sitetest.NewGuest(t)
-	s.visit(v, "/set", http.StatusAccepted)
-	s.visit(v, "/fail", http.StatusBadGateway)
-	if got := s.cart(v); got != "2" {
-		t.Errorf("the cart is %s", got)
-	}
-}
