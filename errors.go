@@ -73,8 +73,8 @@ func notKept(err error) error {
 // Sec-Fetch-Mode: navigate, and 413 ([ErrTooLarge]), 409 ([ErrEnded],
 // [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions], [ErrHasCookie]), 401
 // ([ErrEnded], if the request brought a credential that is no longer good),
-// 404 ([ErrNotFound]), 500 ([ErrNoMiddleware], [ErrBadValue], [ErrNoStore],
-// [ErrTooLate]) or 503 (everything else). It first removes Content-*, ETag,
+// 404 ([ErrNotFound]), 503 ([ErrUnavailable], [ErrClosed]) or 500 (everything
+// else). It first removes Content-*, ETag,
 // Last-Modified, Location, Cache-Control and an upgrade from the header, and
 // drops the session's pending changes, except a Logout.
 func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
@@ -209,32 +209,54 @@ func clearPageHeaders(h http.Header) {
 	}
 }
 
-// ErrorStatus returns the HTTP status and the public text that answer an error
-// of this package, as [Manager.ServeError] does. The text is one or two English
-// sentences without HTML, and says nothing about the cause.
-func ErrorStatus(err error) (status int, text string) {
-	status = errorStatus(err)
-	return status, errorText(status, err)
+// answers are the errors of this package, with the status that answers each. The
+// first that matches counts.
+var answers = [...]struct {
+	err    error
+	status int
+}{
+	{ErrTooLarge, http.StatusRequestEntityTooLarge},
+	{context.DeadlineExceeded, http.StatusServiceUnavailable}, // with ErrTooLate or ErrUnavailable
+	{errRefused, http.StatusUnauthorized},
+	{ErrEnded, http.StatusConflict},
+	{ErrExpired, http.StatusConflict},
+	{ErrTaken, http.StatusConflict},
+	{ErrCrossSite, http.StatusConflict},
+	{ErrTooManySessions, http.StatusConflict},
+	{ErrHasCookie, http.StatusConflict},
+	{ErrNotFound, http.StatusNotFound},
+	{ErrUnavailable, http.StatusServiceUnavailable},
+	{ErrClosed, http.StatusServiceUnavailable},
+	{ErrNoMiddleware, http.StatusInternalServerError},
+	{ErrBadValue, http.StatusInternalServerError},
+	{ErrNoValue, http.StatusInternalServerError},
+	{ErrNoStore, http.StatusInternalServerError},
+	{ErrTooLate, http.StatusInternalServerError},
 }
 
-func errorStatus(err error) int {
-	switch {
-	case errors.Is(err, ErrTooLarge):
-		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, context.DeadlineExceeded):
-		return http.StatusServiceUnavailable
-	case errors.Is(err, errRefused):
-		return http.StatusUnauthorized
-	case errors.Is(err, ErrEnded), errors.Is(err, ErrExpired), errors.Is(err, ErrTaken), errors.Is(err, ErrCrossSite),
-		errors.Is(err, ErrTooManySessions), errors.Is(err, ErrHasCookie):
-		return http.StatusConflict
-	case errors.Is(err, ErrNotFound):
-		return http.StatusNotFound
-	case errors.Is(err, ErrNoMiddleware), errors.Is(err, ErrBadValue), errors.Is(err, ErrNoStore), errors.Is(err, ErrTooLate):
-		return http.StatusInternalServerError
-	default:
-		return http.StatusServiceUnavailable
+// IsError reports whether an error is one of this package's, for adapters that
+// answer those.
+func IsError(err error) bool {
+	for _, a := range answers {
+		if a.err != context.DeadlineExceeded && errors.Is(err, a.err) {
+			return true
+		}
 	}
+	return false
+}
+
+// ErrorStatus returns the HTTP status and the public text that answer an error,
+// as [Manager.ServeError] does: 500 for one that is not of this package. The text
+// is one or two English sentences without HTML, and says nothing about the cause.
+func ErrorStatus(err error) (status int, text string) {
+	status = http.StatusInternalServerError
+	for _, a := range answers {
+		if errors.Is(err, a.err) {
+			status = a.status
+			break
+		}
+	}
+	return status, errorText(status, err)
 }
 
 // errorText is what people are told. It has no characters that mean something in

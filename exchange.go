@@ -27,7 +27,8 @@ type ResponseHeader interface {
 // Exchange is one request and its response, for servers and frameworks that
 // have no [http.ResponseWriter]. [Manager.Wrap] uses one for net/http. It is
 // also the context that [Manager.Attach] returns, and is safe for concurrent
-// use.
+// use. It is found under two keys of a context: its *Manager, and, the innermost
+// one, (*Exchange)(nil).
 type Exchange struct {
 	context.Context
 	m    *Manager
@@ -148,6 +149,12 @@ func (x *Exchange) Fail() {
 	x.asked.Store(true)
 }
 
+func (x *Exchange) hasFailed() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.failed
+}
+
 // Hold keeps the exchange open after its Finish, for a stream or a connection
 // that outlives the handler, until release is called.
 func (x *Exchange) Hold() (release func()) {
@@ -231,11 +238,11 @@ func Fail(ctx context.Context) bool {
 // Commit saves the sessions of all managers in ctx that were asked for, before
 // the response is rendered, so that a framework can render the error itself. An
 // error means that the request has failed, as by [Fail]; [ErrorStatus] has the
-// answer. It loads nothing.
+// answer. After a Fail it does nothing. It loads nothing.
 func Commit(ctx context.Context) error {
 	for x := range exchanges(ctx) {
 		s := x.ready()
-		if s == nil {
+		if s == nil || x.hasFailed() {
 			continue
 		}
 		if err := s.Save(ctx); err != nil {
@@ -247,20 +254,21 @@ func Commit(ctx context.Context) error {
 	return nil
 }
 
+// innermost is the context key of the innermost request of any manager. Adapters
+// whose contexts hide values, such as fiber's, set the key themselves.
+var innermost = (*Exchange)(nil)
+
 // exchanges are those of all managers that ctx belongs to, the innermost first.
 func exchanges(ctx context.Context) iter.Seq[*Exchange] {
 	return func(yield func(*Exchange) bool) {
-		x, _ := ctx.Value(anyManager{}).(*Exchange)
-		for ; x != nil; x, _ = x.Context.Value(anyManager{}).(*Exchange) {
+		x, _ := ctx.Value(innermost).(*Exchange)
+		for ; x != nil; x, _ = x.Context.Value(innermost).(*Exchange) {
 			if !x.foreign(ctx) && !yield(x) {
 				return
 			}
 		}
 	}
 }
-
-// anyManager is the context key that finds the innermost request of any manager.
-type anyManager struct{}
 
 // request returns the manager's request that ctx belongs to, or nil: none, or
 // one that only lends its context to ctx's own.

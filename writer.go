@@ -215,7 +215,7 @@ func (x *Exchange) Value(key any) any {
 		if k == x.m {
 			return x
 		}
-	case anyManager:
+	case *Exchange:
 		return x
 	}
 	if key == http.LocalAddrContextKey && x.tunnels() {

@@ -84,6 +84,10 @@ func TestWhatAnExchangeKeeps(t *testing.T) {
 		"503":                      {func(x *sojourn.Exchange, h http.Header) error { return x.Commit(503, h) }, false},
 		"200 after Fail":           {func(x *sojourn.Exchange, h http.Header) error { x.Fail(); return x.Commit(200, h) }, false},
 		"200 after package's Fail": {func(x *sojourn.Exchange, h http.Header) error { sojourn.Fail(x); return x.Commit(200, h) }, false},
+		"the package's Commit after Fail": {func(x *sojourn.Exchange, h http.Header) error {
+			sojourn.Fail(x)
+			return errors.Join(sojourn.Commit(x), x.Commit(200, h))
+		}, false},
 		"the package's Commit, and then a failure": {func(x *sojourn.Exchange, h http.Header) error {
 			return errors.Join(sojourn.Commit(x), x.Commit(500, h))
 		}, true},

@@ -744,14 +744,17 @@ func TestAFailedCommitReplacesTheResponse(t *testing.T) {
 func TestErrorsAreAnsweredByTheirKind(t *testing.T) {
 	for want, err := range map[int][]error{
 		http.StatusRequestEntityTooLarge: {sojourn.ErrTooLarge},
-		http.StatusConflict:              {sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken, sojourn.ErrCrossSite},
-		http.StatusInternalServerError:   {sojourn.ErrNoMiddleware, sojourn.ErrBadValue, sojourn.ErrNoStore, sojourn.ErrTooLate},
-		http.StatusServiceUnavailable:    {sojourn.ErrUnavailable, sojourn.ErrClosed, faults.ErrLost},
+		http.StatusConflict:              {sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken, sojourn.ErrCrossSite, sojourn.ErrTooManySessions, sojourn.ErrHasCookie},
+		http.StatusInternalServerError:   {sojourn.ErrNoMiddleware, sojourn.ErrBadValue, sojourn.ErrNoStore, sojourn.ErrTooLate, sojourn.ErrNoValue, faults.ErrLost},
+		http.StatusServiceUnavailable:    {sojourn.ErrUnavailable, sojourn.ErrClosed},
 	} {
 		for _, err := range err {
 			s := sitetest.NewLab(t)
 			w := httptest.NewRecorder()
 			s.ServeError(w, httptest.NewRequest("GET", "/", nil), fmt.Errorf("wrapped: %w", err))
+			if own := !errors.Is(err, faults.ErrLost); sojourn.IsError(fmt.Errorf("wrapped: %w", err)) != own {
+				t.Errorf("%v: IsError says %t", err, !own)
+			}
 			if w.Code != want || w.Header().Get("Cache-Control") != "no-store" {
 				t.Errorf("%v: answered %d with %v, want %d", err, w.Code, w.Header(), want)
 			}

@@ -1,0 +1,4 @@
+package sojourngrpc
+
+// InfoOf is infoOf, for tests.
+var InfoOf = infoOf

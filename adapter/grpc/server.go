@@ -1,0 +1,272 @@
+// Package sojourngrpc is Sojourn for servers of grpc-go:
+//
+//	server := grpc.NewServer(
+//		grpc.ChainUnaryInterceptor(sojourngrpc.Unary(sessions)),
+//		grpc.ChainStreamInterceptor(sojourngrpc.Stream(sessions)),
+//	)
+//
+//	func (s *shop) Add(ctx context.Context, in *pb.Item) (*pb.Cart, error) {
+//		session, err := sessions.Get(ctx)
+//		if err != nil {
+//			return nil, err
+//		}
+//		…
+//	}
+//
+// The session's cookies travel as metadata: "cookie" to the server, "set-cookie"
+// in the header of the answer. A client in Go can use [Jar].
+//
+// A call's changes are kept once: before its header goes out, or when the handler
+// has returned. An error that the handler returns keeps nothing but a Logout. A
+// commit that fails is the call's error. What a stored session changes later, in
+// a stream, is kept when the handler returns without an error.
+package sojourngrpc
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// Unary returns the interceptor for unary calls. Several managers have one each.
+// Where the gRPC server is a handler inside [sojourn.Manager.Wrap], the session is
+// that of Wrap.
+//
+// In a handler's context, grpc.SendHeader commits first. grpc.SetSendCompressor
+// and grpc.ClientSupportedCompressors do not know the stream of that context;
+// call them in an interceptor outside of this one.
+func Unary(m *sojourn.Manager) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+		err = serve(m, ctx, func(ctx context.Context, _ *call) error {
+			resp, err = handler(ctx, req)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return resp, nil
+	}
+}
+
+// Stream returns the interceptor for calls with streams. It commits before the
+// first message or header that the handler sends. A stream that goes on ends
+// itself with the session:
+//
+//	select {
+//	case <-session.Done():
+//		return status.Error(codes.Unauthenticated, "signed out")
+//	case event := <-events:
+//		…
+//	}
+func Stream(m *sojourn.Manager) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		return serve(m, ss.Context(), func(ctx context.Context, c *call) error {
+			return handler(srv, &stream{ss, ctx, c})
+		})
+	}
+}
+
+// serve runs a call's handler, and keeps what it has changed.
+func serve(m *sojourn.Manager, ctx context.Context, handle func(context.Context, *call) error) (err error) {
+	c := &call{}
+	if ctx.Value(m) == nil { // else Wrap is outside, or this interceptor once more
+		incoming := ctx
+		ctx, c.exchange = m.Attach(ctx, func() sojourn.RequestInfo { return infoOf(incoming) })
+		if c.transport = grpc.ServerTransportStreamFromContext(ctx); c.transport != nil {
+			ctx = grpc.NewContextWithServerTransportStream(ctx, &transportStream{c.transport, c})
+		}
+	}
+	c.ctx = ctx
+	returned := false // or the handler panics
+	defer func() {
+		if !returned {
+			sojourn.Fail(ctx)
+			_ = c.finish()
+		}
+	}()
+	err = handle(ctx, c)
+	returned = true
+	if err != nil {
+		sojourn.Fail(ctx)
+		err = Error(err)
+	}
+	if failed := c.commit(err == nil); failed != nil {
+		err = failed
+	}
+	if failed := c.finish(); failed != nil && err == nil {
+		err = failed // the status of the call has not been sent yet
+	}
+	return err
+}
+
+// call is a call with the session of one manager.
+type call struct {
+	ctx       context.Context            // of the handler
+	exchange  *sojourn.Exchange          // nil: somebody outside has it
+	transport grpc.ServerTransportStream // nil in a test without a server
+
+	once   sync.Once
+	result error
+}
+
+// commit keeps the session's changes, only a Logout if the call has failed, and
+// sets the cookies. Later calls return the result of the first.
+func (c *call) commit(ok bool) error {
+	c.once.Do(func() {
+		if err := c.start(ok); err != nil {
+			c.result = newFailure(err)
+			sojourn.Fail(c.ctx)
+		}
+	})
+	return c.result
+}
+
+func (c *call) start(ok bool) error {
+	if c.exchange == nil {
+		return sojourn.Commit(c.ctx) // does nothing if the call has failed
+	}
+	code := http.StatusOK
+	if !ok {
+		code = http.StatusInternalServerError
+	}
+	// It fails if an interceptor outside has sent the header: no cookies then.
+	if c.transport == nil || c.transport.SetHeader(metadata.MD{setCookie: nil}) != nil {
+		return c.exchange.Commit(code, nil)
+	}
+	h := http.Header{}
+	err := c.exchange.Commit(code, h)
+	if lines := h["Set-Cookie"]; len(lines) > 0 {
+		if sent := c.transport.SetHeader(metadata.MD{setCookie: lines}); err == nil {
+			err = sent
+		}
+	}
+	return err
+}
+
+func (c *call) finish() error {
+	if c.exchange == nil {
+		return nil
+	}
+	if err := c.exchange.Finish(); err != nil {
+		return newFailure(err)
+	}
+	return nil
+}
+
+const setCookie = "set-cookie"
+
+// transportStream is where a handler's context leads to: grpc.SendHeader.
+type transportStream struct {
+	grpc.ServerTransportStream
+	call *call
+}
+
+// SendHeader implements [grpc.ServerTransportStream].
+func (s *transportStream) SendHeader(md metadata.MD) error {
+	if err := s.call.commit(true); err != nil {
+		return err
+	}
+	return s.ServerTransportStream.SendHeader(md)
+}
+
+type stream struct {
+	grpc.ServerStream
+	ctx  context.Context
+	call *call
+}
+
+// Context implements [grpc.ServerStream].
+func (s *stream) Context() context.Context { return s.ctx }
+
+// SendHeader implements [grpc.ServerStream].
+func (s *stream) SendHeader(md metadata.MD) error {
+	if err := s.call.commit(true); err != nil {
+		return err
+	}
+	return s.ServerStream.SendHeader(md)
+}
+
+// SendMsg implements [grpc.ServerStream].
+func (s *stream) SendMsg(message any) error {
+	if err := s.call.commit(true); err != nil {
+		return err
+	}
+	return s.ServerStream.SendMsg(message)
+}
+
+// infoOf is what a session needs to know of a call.
+func infoOf(ctx context.Context) sojourn.RequestInfo {
+	info := sojourn.RequestInfo{Header: http.Header{}}
+	md, _ := metadata.FromIncomingContext(ctx) // a copy
+	for name, values := range md {
+		switch {
+		case name == ":authority" && len(values) > 0:
+			info.Host = values[0]
+		case !strings.HasPrefix(name, ":") && !strings.HasSuffix(name, "-bin"):
+			info.Header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	// What a browser has sent to a grpc-gateway, whose own User-Agent is above.
+	for name, values := range md {
+		if name, ok := strings.CutPrefix(name, "grpcgateway-"); ok {
+			info.Header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if p.Addr != nil {
+			info.RemoteAddr = p.Addr.String()
+		}
+		_, info.Encrypted = p.AuthInfo.(credentials.TLSInfo)
+	}
+	return info
+}
+
+// Error returns the status error that answers an error of sojourn, such as one of
+// [sojourn.Manager.Get]: Unauthenticated, Aborted, ResourceExhausted, NotFound,
+// Unavailable or Internal, with the text of [sojourn.ErrorStatus]. It wraps err,
+// which clients do not see. Other errors, and what is a status error already, are
+// returned as they are. The interceptors call it for the errors that handlers
+// return.
+func Error(err error) error {
+	if _, already := status.FromError(err); already || !sojourn.IsError(err) {
+		return err
+	}
+	return newFailure(err)
+}
+
+func newFailure(err error) error {
+	httpStatus, text := sojourn.ErrorStatus(err)
+	code := codes.Internal
+	switch httpStatus {
+	case http.StatusUnauthorized:
+		code = codes.Unauthenticated
+	case http.StatusNotFound:
+		code = codes.NotFound
+	case http.StatusConflict:
+		code = codes.Aborted
+	case http.StatusRequestEntityTooLarge:
+		code = codes.ResourceExhausted
+	case http.StatusServiceUnavailable:
+		code = codes.Unavailable
+	}
+	return &failure{status.New(code, text), err}
+}
+
+type failure struct {
+	status *status.Status
+	cause  error
+}
+
+func (f *failure) Error() string              { return f.status.Message() }
+func (f *failure) Unwrap() error              { return f.cause }
+func (f *failure) GRPCStatus() *status.Status { return f.status }
