@@ -48,7 +48,11 @@ func TestEditChangesASessionThatSomebodyElseHas(t *testing.T) {
 func TestWhatAnEditCannotDo(t *testing.T) {
 	s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
 	var handle string
-	s.Do(v, func(session *sojourn.Session) { session.Login("ada"); sitetest.CartKey.Set(session, 1); handle = session.Handle() })
+	s.Do(v, func(session *sojourn.Session) {
+		session.Login("ada")
+		sitetest.CartKey.Set(session, 1)
+		handle = session.Handle()
+	})
 	mine := errors.New("mine")
 	for name, test := range map[string]struct {
 		f    func(*sojourn.Session) error
