@@ -174,6 +174,7 @@ func moveUnderWrites(t *testing.T, c call, site *sitetest.Site, visitors map[str
 					default:
 						v.count(t, site)
 					}
+					<-time.After(5 * time.Millisecond) // the copy goes on meanwhile
 				}
 				if round < 3 {
 					name := fmt.Sprintf("late-%d-%d-%d", leg, w, round)

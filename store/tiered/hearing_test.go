@@ -400,14 +400,14 @@ func TestTheFeedIsReadOnceForAllInTheProcess(t *testing.T) {
 // time that goes by: a session that has ended is found for a second at most.
 func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 	const bound = time.Second
-	cast := func(started, filled, silent bool, reads, polls, times int) func(t *testing.T, choices []int) []int {
-		return func(t *testing.T, choices []int) []int {
-			st := &stage{waiting: map[string]chan struct{}{}}
+	cast := func(started, filled, silent bool, asks, polls, times int) func(t *testing.T, o *orders) string {
+		return func(t *testing.T, o *orders) string {
+			st := newStage(o)
 			origin := memory.New()
 			isSilent := false
-			db := stagedStore{origin, st, func() bool { isSilent = silent && !isSilent; return isSilent }}
+			db := stagedStore{origin, st, "here", func() bool { isSilent = silent && !isSilent; return isSilent }}
 			n := newNearby(t)
-			near := stagedCache{tiered.NewMemory(1 << 20), st, "near"}
+			near := stagedCache{tiered.NewMemory(1 << 20), st, "near", "here"}
 			here, err := tiered.New(db, tiered.Layer{Cache: near, MaxStale: 30 * time.Second, Unheard: bound, Logger: quiet})
 			if err != nil {
 				t.Fatal(err)
@@ -432,6 +432,8 @@ func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 			var ended time.Time
 			var problems []string
 			read := func(ctx context.Context) {
+				st.uses("here", writes)
+				st.uses("ended", reads)
 				mu.Lock()
 				over := !ended.IsZero() && time.Since(ended) > bound
 				mu.Unlock()
@@ -442,13 +444,15 @@ func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 					mu.Unlock()
 				}
 			}
-			options := st.play(t, actors{
+			st.play(t, actors{
 				"reader": func(ctx context.Context) {
-					for range reads {
+					for range asks {
 						read(ctx)
 					}
 				},
 				"end": func(ctx context.Context) {
+					st.uses("store", writes)
+					st.uses("ended", writes)
 					if err := origin.Delete(ctx, n.id, time.Now().Add(time.Hour)); err != nil {
 						t.Error(err)
 					}
@@ -458,6 +462,7 @@ func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 				},
 				"poll": func(ctx context.Context) {
 					for range polls {
+						st.uses("here", writes)
 						_ = poll(ctx)
 					}
 				},
@@ -466,16 +471,16 @@ func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 						st.step(ctx, "passes")
 					}
 				},
-			}, choices)
+			})
 			time.Sleep(bound + time.Millisecond)
 			read(t.Context())
 			if len(problems) > 0 {
 				t.Fatalf("%s\n%s", strings.Join(problems, "\n"), strings.Join(st.trace, "\n"))
 			}
-			return options
+			return st.outcome()
 		}
 	}
-	for name, run := range map[string]func(*testing.T, []int) []int{
+	for name, run := range map[string]func(*testing.T, *orders) string{
 		"a copy, and the feed is heard": cast(true, true, false, 1, 2, 3),
 		"two reads":                     cast(true, true, false, 2, 1, 2),
 		"the feed starts late":          cast(false, true, false, 1, 2, 2),
@@ -484,9 +489,9 @@ func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			count := everyOrder(func(choices []int) (options []int) {
-				synctest.Test(t, func(t *testing.T) { options = run(t, choices) })
-				return options
+			count := everyOrder(t, func(o *orders) (outcome string) {
+				synctest.Test(t, func(t *testing.T) { outcome = run(t, o) })
+				return outcome
 			})
 			t.Logf("%d interleavings", count)
 		})

@@ -441,9 +441,9 @@ func TestNoInterleavingBringsBackWhatWasHeardToHaveEnded(t *testing.T) {
 	for name, farther := range map[string]bool{"a shared cache that nobody told": false, "two caches in the process": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			count := everyOrder(func(choices []int) (options []int) {
+			count := everyOrder(t, func(o *orders) (outcome string) {
 				synctest.Test(t, func(t *testing.T) {
-					st := &stage{waiting: map[string]chan struct{}{}}
+					st := newStage(o)
 					n := newNearby(t)
 					origin := memory.New()
 					rec, err := n.origin.Store.Load(t.Context(), n.id)
@@ -453,8 +453,8 @@ func TestNoInterleavingBringsBackWhatWasHeardToHaveEnded(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					near, far := stagedCache{tiered.NewMemory(1 << 20), st, "near"}, stagedCache{tiered.NewMemory(1 << 20), st, "far"}
-					n.here, err = tiered.New(stagedStore{origin, st, nil},
+					near, far := stagedCache{tiered.NewMemory(1 << 20), st, "near", "here"}, stagedCache{tiered.NewMemory(1 << 20), st, "far", "here"}
+					n.here, err = tiered.New(stagedStore{origin, st, "here", nil},
 						tiered.Layer{Cache: near, MaxStale: 30 * time.Second, Unheard: time.Second, Logger: quiet},
 						tiered.Layer{Cache: far, MaxStale: 30 * time.Second, Unheard: time.Second, Logger: quiet})
 					if err != nil {
@@ -478,15 +478,22 @@ func TestNoInterleavingBringsBackWhatWasHeardToHaveEnded(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					options = st.play(t, actors{
-						"reader": func(ctx context.Context) { _, _ = n.here.LoadFrom(ctx, n.id, 1) },
-						"poll":   func(ctx context.Context) { _ = poll(ctx) },
-					}, choices)
+					st.play(t, actors{
+						"reader": func(ctx context.Context) {
+							st.uses("here", writes)
+							_, _ = n.here.LoadFrom(ctx, n.id, 1)
+						},
+						"poll": func(ctx context.Context) {
+							st.uses("here", writes)
+							_ = poll(ctx)
+						},
+					})
 					if n.live() {
 						t.Fatalf("the session is back\n%s", strings.Join(st.trace, "\n"))
 					}
+					outcome = st.outcome()
 				})
-				return options
+				return outcome
 			})
 			t.Logf("%d interleavings", count)
 		})

@@ -12,146 +12,55 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sojourn-go/sojourn/internal/test/race"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// The tests below run the real code through every interleaving of a few actors:
-// each call to a cache or to the origin waits until a scheduler lets it go, and
-// the scheduler tries all orders.
-
-// stage is where the actors of one run meet.
-type stage struct {
-	mu      sync.Mutex
-	waiting map[string]chan struct{}
-	trace   []string
-}
-
-type actorKey struct{}
-
-// timeActor is whoever lets time go on, by timeStep with each of its steps.
-const (
-	timeActor = "time"
-	timeStep  = 600 * time.Millisecond
-)
-
-// step waits for the scheduler. Calls from outside an actor go ahead.
-func (st *stage) step(ctx context.Context, what string) {
-	name, _ := ctx.Value(actorKey{}).(string)
-	if name == "" {
-		return
-	}
-	st.mu.Lock()
-	turn := make(chan struct{})
-	st.waiting[name] = turn
-	st.mu.Unlock()
-	<-turn
-	st.mu.Lock()
-	st.trace = append(st.trace, name+" "+what)
-	st.mu.Unlock()
-}
-
-// play starts the actors and lets them go one call at a time, in the order that
-// choices says, then in the first possible one. It returns how many actors
-// could go at each point.
-func (st *stage) play(t *testing.T, actors map[string]func(ctx context.Context), choices []int) (options []int) {
-	for name, act := range actors {
-		ctx := context.WithValue(t.Context(), actorKey{}, name)
-		go func() {
-			st.step(ctx, "starts")
-			act(ctx)
-		}()
-	}
-	for {
-		synctest.Wait()
-		st.mu.Lock()
-		names := make([]string, 0, len(st.waiting))
-		for name := range st.waiting {
-			names = append(names, name)
-		}
-		if len(names) == 0 {
-			st.mu.Unlock()
-			return options
-		}
-		slices.Sort(names)
-		pick := 0
-		if len(options) < len(choices) {
-			pick = choices[len(options)]
-		}
-		options = append(options, len(names))
-		turn := st.waiting[names[pick]]
-		delete(st.waiting, names[pick])
-		st.mu.Unlock()
-		if names[pick] == timeActor {
-			time.Sleep(timeStep)
-		}
-		close(turn)
-	}
-}
-
-// everyOrder calls run with every sequence of choices, and returns how many
-// there are; the first 100 in short tests, and under the race detector. run returns how
-// many options each point had.
-func everyOrder(run func(choices []int) (options []int)) int {
-	var choices []int
-	for n := 1; ; n++ {
-		if (race.Enabled || testing.Short()) && n == 100 {
-			return n
-		}
-		options := run(choices)
-		for len(choices) < len(options) {
-			choices = append(choices, 0)
-		}
-		i := len(choices) - 1
-		for ; i >= 0 && choices[i]+1 == options[i]; i-- {
-		}
-		if i < 0 {
-			return n
-		}
-		choices = append(choices[:i:i], choices[i]+1)
-	}
-}
-
 // stagedCache is a cache whose calls wait for their turn.
 type stagedCache struct {
 	*tiered.Memory
-	st   *stage
-	name string
+	st      *stage
+	name    string
+	process string // that asks
+}
+
+func (c stagedCache) step(ctx context.Context, what string, id store.ID, a access) {
+	c.st.call(ctx, c.name+" "+what, c.process, c.name+string(id[:]), a)
 }
 
 func (c stagedCache) Get(ctx context.Context, id store.ID) ([]byte, uint64, error) {
-	c.st.step(ctx, c.name+" get")
+	c.step(ctx, "get", id, reads)
 	return c.Memory.Get(ctx, id)
 }
 
 func (c stagedCache) Add(ctx context.Context, id store.ID, entry []byte, ttl time.Duration) (uint64, error) {
-	c.st.step(ctx, c.name+" add")
+	c.step(ctx, "add", id, writes)
 	return c.Memory.Add(ctx, id, entry, ttl)
 }
 
 func (c stagedCache) Swap(ctx context.Context, id store.ID, token uint64, entry []byte, ttl time.Duration) error {
-	c.st.step(ctx, c.name+" swap")
+	c.step(ctx, "swap", id, writes)
 	return c.Memory.Swap(ctx, id, token, entry, ttl)
 }
 
 func (c stagedCache) Delete(ctx context.Context, id store.ID) error {
-	c.st.step(ctx, c.name+" delete")
+	c.step(ctx, "delete", id, writes)
 	return c.Memory.Delete(ctx, id)
 }
 
 // stagedStore is an origin whose calls wait for their turn.
 type stagedStore struct {
 	*memory.Store
-	st     *stage
-	silent func() bool // the feed does not answer; nil = it does
+	st      *stage
+	process string      // that asks
+	silent  func() bool // the feed does not answer; nil = it does
 }
 
 var errCrash = errors.New("the process has died")
 
 func (s stagedStore) Load(ctx context.Context, id store.ID) (store.Record, error) {
-	s.st.step(ctx, "store load")
+	s.st.call(ctx, "store load", s.process, "store", reads)
 	if ctx.Value(actorKey{}) == "crash" {
 		return store.Record{}, errCrash
 	}
@@ -159,17 +68,17 @@ func (s stagedStore) Load(ctx context.Context, id store.ID) (store.Record, error
 }
 
 func (s stagedStore) Save(ctx context.Context, rec store.Record, base store.Base) error {
-	s.st.step(ctx, "store save")
+	s.st.call(ctx, "store save", s.process, "store", writes)
 	return s.Store.Save(ctx, rec, base)
 }
 
 func (s stagedStore) Delete(ctx context.Context, id store.ID, until time.Time) error {
-	s.st.step(ctx, "store delete")
+	s.st.call(ctx, "store delete", s.process, "store", writes)
 	return s.Store.Delete(ctx, id, until)
 }
 
 func (s stagedStore) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
-	s.st.step(ctx, "store ends")
+	s.st.call(ctx, "store ends", s.process, "store", reads)
 	if s.silent != nil && s.silent() {
 		return store.EndPage{}, errCrash
 	}
@@ -177,7 +86,7 @@ func (s stagedStore) Ends(ctx context.Context, cursor string, limit int) (store.
 }
 
 func (s stagedStore) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
-	s.st.step(ctx, "store touch")
+	s.st.call(ctx, "store touch", s.process, "store", writes)
 	return s.Store.Touch(ctx, id, seen, deadline)
 }
 
@@ -209,11 +118,11 @@ type scene struct {
 
 	id       store.ID
 	mu       sync.Mutex
-	ended    bool   // an end has returned
-	written  uint64 // newest version whose Save has returned
-	writes   uint64 // how many Saves have returned
-	saveIDs  store.SaveID
-	forgets  bool // the shared cache may lose entries
+	ended    bool            // an end has returned
+	written  uint64          // newest version whose Save has returned
+	writes   uint64          // how many Saves have returned
+	saveIDs  [2]store.SaveID // by replica: they must not depend on who was first
+	forgets  bool            // the shared cache may lose entries
 	values   map[byte]uint64
 	acked    map[uint64]byte // by version: a volatile value whose SaveVolatile has returned
 	problems []string
@@ -225,9 +134,9 @@ func (sc *scene) fail(format string, args ...any) {
 	sc.problems = append(sc.problems, fmt.Sprintf(format, args...))
 }
 
-func newScene(t *testing.T, set setting) *scene {
+func newScene(t *testing.T, set setting, o *orders) *scene {
 	sc := &scene{
-		setting: set, t: t, st: &stage{waiting: map[string]chan struct{}{}}, origin: memory.New(), id: store.ID{7}, written: 1,
+		setting: set, t: t, st: newStage(o), origin: memory.New(), id: store.ID{7}, written: 1,
 		shared: tiered.NewMemory(1 << 20), clocks: []time.Duration{set.skew, -set.skew},
 		values: map[byte]uint64{}, acked: map[uint64]byte{},
 	}
@@ -235,11 +144,11 @@ func newScene(t *testing.T, set setting) *scene {
 		sc.inside = tiered.NewMemory(1 << 20)
 	}
 	for i := range 2 {
-		layers := []tiered.Layer{{Cache: stagedCache{sc.shared, sc.st, "cache"}, MaxStale: time.Hour, Logger: quiet}}
+		layers := []tiered.Layer{{Cache: stagedCache{sc.shared, sc.st, "cache", process(i)}, MaxStale: time.Hour, Logger: quiet}}
 		if i == 0 && set.near {
-			layers = slices.Insert(layers, 0, tiered.Layer{Cache: stagedCache{sc.inside, sc.st, "near"}, MaxStale: time.Hour, Logger: quiet})
+			layers = slices.Insert(layers, 0, tiered.Layer{Cache: stagedCache{sc.inside, sc.st, "near", process(i)}, MaxStale: time.Hour, Logger: quiet})
 		}
-		s, err := tiered.New(stagedStore{sc.origin, sc.st, nil}, layers...)
+		s, err := tiered.New(stagedStore{sc.origin, sc.st, process(i), nil}, layers...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,8 +181,8 @@ func (sc *scene) version(replica int, n uint64, value byte) store.Record {
 	rec := store.Record{ID: sc.id, Version: n, Created: now, Seen: now, Deadline: now.Add(time.Minute), Expires: now.Add(time.Hour), Data: []byte{byte(n), value}}
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	sc.saveIDs++
-	rec.SaveIDs = []store.SaveID{sc.saveIDs}
+	sc.saveIDs[replica]++
+	rec.SaveIDs = []store.SaveID{sc.saveIDs[replica] + store.SaveID(10*replica)}
 	return rec
 }
 
@@ -287,6 +196,11 @@ type sight struct {
 // look loads the session as a request with that floor does; ok says that it is
 // live. It fails for everything that no request may ever see.
 func (sc *scene) look(ctx context.Context, replica int, floor uint64) (see sight, ok bool) {
+	sc.st.uses(process(replica), writes)
+	sc.st.uses("ended", reads)
+	if sc.volatile {
+		sc.st.uses("acked", reads)
+	}
 	sc.mu.Lock()
 	ended, acked := sc.ended, maps.Clone(sc.acked)
 	sc.mu.Unlock()
@@ -295,6 +209,7 @@ func (sc *scene) look(ctx context.Context, replica int, floor uint64) (see sight
 		sc.fail("read: %v", err)
 	}
 	if err != nil || rec.IsEnd() {
+		sc.st.sees(ctx, "nothing")
 		return sight{}, false
 	}
 	if ended {
@@ -304,12 +219,15 @@ func (sc *scene) look(ctx context.Context, replica int, floor uint64) (see sight
 		sc.fail("a read saw version %d, below its floor %d", rec.Version, floor)
 	}
 	see = sight{rec: rec, value: rec.Data[1]}
+	defer func() { sc.st.sees(ctx, see.rec.Version, " ", see.value, " ", see.saveID) }()
 	if !sc.volatile {
 		return see, true
 	}
 	if v, err := sc.replicas[replica].LoadVolatile(ctx, sc.id, rec.Base()); err == nil {
 		see.value, see.saveID = v.Data[0], v.SaveID
 	}
+	sc.st.uses("values", reads)
+	sc.st.uses("forgets", reads)
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if made := sc.values[see.value]; see.saveID != 0 && made != rec.Version {
@@ -324,6 +242,7 @@ func (sc *scene) look(ctx context.Context, replica int, floor uint64) (see sight
 // browser is the floor of a browser that has the answers of all requests that
 // are over.
 func (sc *scene) browser() uint64 {
+	sc.st.uses("written", reads)
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	return sc.written
@@ -359,6 +278,7 @@ func (sc *scene) write(ctx context.Context, replica int, see sight, value func(s
 			sc.fail("write: %v", err)
 			return
 		}
+		sc.st.uses("written", writes)
 		sc.mu.Lock()
 		sc.written = max(sc.written, next.Version)
 		sc.writes++
@@ -376,6 +296,8 @@ func (sc *scene) keeper(replica int, value byte) func(context.Context) {
 				return
 			}
 			base := see.rec.Base()
+			sc.st.uses("ended", reads)
+			sc.st.uses("values", writes)
 			sc.mu.Lock()
 			ended := sc.ended
 			sc.values[value] = base.Version
@@ -383,6 +305,8 @@ func (sc *scene) keeper(replica int, value byte) func(context.Context) {
 			next := store.Volatile{SaveID: store.SaveID(100 + uint64(value)), Data: []byte{value}}
 			err := sc.replicas[replica].SaveVolatile(ctx, sc.id, base, see.saveID, next, see.rec.Expires)
 			if err == nil {
+				sc.st.uses("acked", writes)
+				sc.st.uses("forgets", reads)
 				sc.mu.Lock()
 				before := sc.acked[base.Version]
 				sc.acked[base.Version] = value
@@ -406,10 +330,12 @@ func (sc *scene) keeper(replica int, value byte) func(context.Context) {
 
 func (sc *scene) ender(replica int) func(context.Context) {
 	return func(ctx context.Context) {
+		sc.st.uses(process(replica), writes)
 		if err := sc.replicas[replica].Delete(ctx, sc.id, sc.now(replica).Add(time.Hour)); err != nil {
 			sc.fail("end: %v", err)
 			return
 		}
+		sc.st.uses("ended", writes)
 		sc.mu.Lock()
 		sc.ended = true
 		sc.mu.Unlock()
@@ -418,6 +344,7 @@ func (sc *scene) ender(replica int) func(context.Context) {
 
 func (sc *scene) toucher(replica int) func(context.Context) {
 	return func(ctx context.Context) {
+		sc.st.uses(process(replica), writes)
 		now := sc.now(replica).Add(time.Second)
 		if err := sc.replicas[replica].Touch(ctx, sc.id, now, now.Add(time.Minute)); err != nil && !errors.Is(err, store.ErrNotFound) {
 			sc.fail("touch: %v", err)
@@ -428,6 +355,10 @@ func (sc *scene) toucher(replica int) func(context.Context) {
 // evictor is the shared cache dropping what it has no room for; a restart of
 // its server looks the same from outside.
 func (sc *scene) evictor(context.Context) {
+	sc.st.uses("forgets", writes)
+	for _, id := range []store.ID{sc.id, tiered.VolatileKey(sc.id)} {
+		sc.st.uses("cache"+string(id[:]), writes)
+	}
 	sc.mu.Lock()
 	sc.forgets = true
 	sc.mu.Unlock()
@@ -437,28 +368,33 @@ func (sc *scene) evictor(context.Context) {
 
 // restart is replica 0 starting anew: what it had in its process is gone.
 func (sc *scene) restart(context.Context) {
+	sc.st.uses("near"+string(sc.id[:]), writes)
 	_ = sc.inside.Delete(context.Background(), sc.id)
 }
 
 // settled checks what the caches hold, and what the visitor sees, once everybody
-// is done.
-func (sc *scene) settled() {
+// is done, and returns what there is.
+func (sc *scene) settled() (left []any) {
 	for i := range sc.replicas {
 		sc.look(sc.t.Context(), i, sc.browser())
 	}
 	origin, err := sc.origin.Load(sc.t.Context(), sc.id)
 	if err != nil {
 		sc.fail("origin: %v", err)
-		return
+		return left
 	}
-	for name, c := range map[string]*tiered.Memory{"shared cache": sc.shared, "cache of replica 0": sc.inside} {
+	left = append(left, origin.Version, origin.IsEnd(), origin.Data, origin.Seen)
+	for i, c := range []*tiered.Memory{sc.shared, sc.inside} {
+		name := []string{"shared cache", "cache of replica 0"}[i]
 		if c == nil {
 			continue
 		}
+		left = append(left, name)
 		b, _, err := c.Get(sc.t.Context(), sc.id)
 		if err != nil || len(b) == 0 || b[0] != 1 {
 			continue
 		}
+		left = append(left, b)
 		var copied store.Record
 		switch err := copied.UnmarshalBinary(b[1:]); {
 		case err != nil:
@@ -472,6 +408,7 @@ func (sc *scene) settled() {
 	if !origin.IsEnd() && (origin.Version != sc.written || origin.Version != sc.writes+1) {
 		sc.fail("the origin holds version %d after %d acknowledged writes, the last of which was %d", origin.Version, sc.writes, sc.written)
 	}
+	return left
 }
 
 type cast = func(sc *scene) map[string]func(context.Context)
@@ -482,16 +419,16 @@ func playAll(t *testing.T, casts map[string]cast, settings ...setting) {
 		for _, set := range settings {
 			t.Run(fmt.Sprintf("%s, %+v", name, set), func(t *testing.T) {
 				t.Parallel()
-				n := everyOrder(func(choices []int) (options []int) {
+				n := everyOrder(t, func(o *orders) (outcome string) {
 					synctest.Test(t, func(t *testing.T) {
-						sc := newScene(t, set)
-						options = sc.st.play(t, cast(sc), choices)
-						sc.settled()
+						sc := newScene(t, set, o)
+						sc.st.play(t, cast(sc))
+						outcome = sc.st.outcome(sc.settled()...)
 						if len(sc.problems) > 0 {
 							t.Fatalf("%s\n%s", strings.Join(sc.problems, "\n"), strings.Join(sc.st.trace, "\n"))
 						}
 					})
-					return options
+					return outcome
 				})
 				t.Logf("%d interleavings", n)
 			})

@@ -54,8 +54,9 @@ const (
 	replicas = 3
 	visitors = 4
 	tabs     = 3
-	// pause is how long a visitor waits after an answer.
-	pause = 6 * time.Millisecond
+	// pause is how long a visitor waits after an answer. Much shorter, and the
+	// visitors take all processor time for as long as things are broken.
+	pause = 15 * time.Millisecond
 )
 
 // afterFailure is how long a visitor waits after that many failures in a row:
