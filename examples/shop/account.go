@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/mail"
@@ -77,7 +78,8 @@ func (s *shop) signUp(w http.ResponseWriter, r *http.Request, session *sojourn.S
 		s.broken(w, r, err)
 		return
 	}
-	s.enter(w, r, session, id, Customer{form.Values["name"], email}, "signup.welcome", next)
+	session.Login(id, "pwd")
+	s.enter(w, r, session, Customer{form.Values["name"], email}, "signup.welcome", next)
 }
 
 func (s *shop) login(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -95,19 +97,34 @@ func (s *shop) login(w http.ResponseWriter, r *http.Request, session *sojourn.Se
 		s.broken(w, r, err)
 		return
 	}
-	if !ok {
+	if ok {
+		// LoginIf asks again when the session is written: a login that is under way
+		// while the password changes comes to nothing.
+		err = session.LoginIf(r.Context(), id, func(ctx context.Context) error {
+			_, _, now, err := s.ledger.customerByEmail(ctx, email)
+			if err == nil && now != hash {
+				return errNoCustomer
+			}
+			return err
+		}, "pwd")
+	}
+	switch {
+	case !ok, errors.Is(err, errNoCustomer):
 		form.problem("password", "login.wrong")
 		s.again(w, r, session, form, "/login?next="+url.QueryEscape(next))
-		return
+	case sojourn.IsError(err):
+		s.sessions.ServeError(w, r, err)
+	case err != nil:
+		s.broken(w, r, err)
+	default:
+		s.enter(w, r, session, Customer{name, email}, "login.welcome", next)
 	}
-	s.enter(w, r, session, id, Customer{name, email}, "login.welcome", next)
 }
 
-// enter makes the visitor a customer. Login gives the session a fresh
-// identifier, so whoever knew or planted the old one is left outside; what the
-// visitor had collected before (cart, wishes, theme) comes along.
-func (s *shop) enter(w http.ResponseWriter, r *http.Request, session *sojourn.Session, id string, c Customer, greeting, next string) {
-	session.Login(id, "pwd")
+// enter greets a visitor who has become a customer. The login has given the session
+// a fresh identifier, so whoever knew or planted the old one is left outside; what
+// the visitor had collected before (cart, wishes, theme) comes along.
+func (s *shop) enter(w http.ResponseWriter, r *http.Request, session *sojourn.Session, c Customer, greeting, next string) {
 	// Without "stay signed in" the browser drops the cookie when it is closed.
 	session.Remember(r.PostFormValue("remember") != "")
 	customerKey.Set(session, c)
