@@ -179,6 +179,10 @@ func (s *Session) User() string {
 func (s *Session) Save(ctx context.Context) error {
 	s.lock()
 	defer s.mu.Unlock()
+	return s.save(ctx)
+}
+
+func (s *session) save(ctx context.Context) error {
 	switch {
 	case s.phase == phaseDraft:
 		return errDraft

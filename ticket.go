@@ -1,0 +1,156 @@
+package sojourn
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sojourn-go/sojourn/internal/draft"
+	"github.com/sojourn-go/sojourn/internal/record"
+)
+
+// Ticket is a kind of value that is sent out and comes back once in the same
+// session: the state of an OAuth login with its PKCE verifier, a WebAuthn
+// challenge. Tickets are always in the store, so each has one winner, and tabs do
+// not disturb each other. Make kinds once, as package variables.
+//
+// They are not for links in e-mails, which other browsers open, nor for forms. A
+// provider has to come back by GET: with form_post, and under SameSite=Strict, the
+// browser withholds the session's cookie.
+type Ticket[T any] struct{ of *ticket }
+
+type ticket struct {
+	*key
+	prefix string
+}
+
+const (
+	mostTickets = 8 // of a kind in one session
+	nonceSize   = 16
+)
+
+// NewTicket returns a kind of ticket. A ticket is good for ttl, and not longer
+// than its session. NewTicket panics where [NewKey] would, and for a name of more
+// than 200 bytes.
+func NewTicket[T any](name string, ttl time.Duration) Ticket[T] {
+	if len(name) > 200 {
+		panic(fmt.Sprintf("sojourn: NewTicket(%.40q…): use at most 200 bytes", name))
+	}
+	k := NewKey[T](name, ServerSide, TTL(ttl)).of
+	return Ticket[T]{&ticket{k, "_ticket." + name + "."}}
+}
+
+// Issue keeps v and returns the text that brings it back: 22 letters, digits, '-'
+// and '_' that cannot be guessed. A session keeps eight tickets of a kind; the
+// oldest one goes. What NewKey says of values that cannot be kept holds here, too.
+func (t Ticket[T]) Issue(s *Session, v T) (nonce string) { return t.of.issue(s, &v) }
+
+func (t *ticket) issue(s *Session, from any) string {
+	var b [nonceSize]byte
+	_, _ = rand.Read(b[:]) // never fails
+	nonce := base64.RawURLEncoding.EncodeToString(b[:])
+	raw, err := t.write(from)
+	s.lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.failLater(err)
+		return nonce
+	}
+	var issued []record.Field
+	for _, f := range s.draft.View().Frames() {
+		if strings.HasPrefix(f.Name, t.prefix) {
+			issued = append(issued, f)
+		}
+	}
+	slices.SortFunc(issued, func(a, b record.Field) int { return int(a.Expiry - b.Expiry) })
+	for len(issued) >= mostTickets {
+		s.draft.Remove(issued[0].Name)
+		issued = issued[1:]
+	}
+	s.put(t.slot(nonce), raw)
+	return nonce
+}
+
+func (t *ticket) slot(nonce string) draft.Slot {
+	return draft.Slot{Name: t.prefix + nonce, Flags: t.Flags, TTL: t.TTL}
+}
+
+// Lookup returns a ticket's value without taking it, for a page that asks first.
+// Errors are those of Redeem.
+func (t Ticket[T]) Lookup(s *Session, nonce string) (v T, err error) {
+	_, err = t.of.find(s, nonce, &v)
+	return v, err
+}
+
+// Redeem takes a ticket's value. It saves at once, so that of all requests that
+// bring the ticket one gets it. Call it before [Session.Login], which replaces the
+// session. Other pending changes are saved with it.
+//
+// [ErrTaken]: another request has redeemed it, such as a second click on the
+// provider's page; send the visitor on (303) as the winner does. [ErrNoValue]: this
+// session never had it, or it has expired. Otherwise errors are those of Save, and
+// the ticket stays good.
+func (t Ticket[T]) Redeem(ctx context.Context, s *Session, nonce string) (T, error) {
+	v := new(T)
+	if err := t.of.redeem(ctx, s, nonce, v); err != nil {
+		v = new(T)
+		return *v, err
+	}
+	return *v, nil
+}
+
+func (t *ticket) redeem(ctx context.Context, s *Session, nonce string, to any) error {
+	raw, err := t.find(s, nonce, to)
+	if err != nil {
+		return err
+	}
+	s.lock()
+	defer s.mu.Unlock()
+	kept := s.draft.Clone()
+	if !s.draft.Take(t.prefix+nonce, raw) {
+		return t.taken()
+	}
+	s.changing()
+	s.put(t.slot(nonce), redeemed) // what is left says to whoever comes later that it was
+	if err := s.save(ctx); err != nil {
+		s.draft = kept
+		if errors.Is(err, ErrTaken) {
+			return t.taken()
+		}
+		return err
+	}
+	return nil
+}
+
+// redeemed is the value of a ticket that was. No value is encoded as nothing.
+var redeemed = []byte{}
+
+func (t *ticket) taken() error {
+	return fmt.Errorf("%w: the ticket %q was redeemed already", ErrTaken, t.Name)
+}
+
+// find returns a ticket's bytes, and its value in to.
+func (t *ticket) find(s *Session, nonce string, to any) ([]byte, error) {
+	if b, err := base64.RawURLEncoding.Strict().DecodeString(nonce); err != nil || len(b) != nonceSize {
+		return nil, fmt.Errorf("%w: no ticket %q of that text", ErrNoValue, t.Name)
+	}
+	s.lock()
+	raw, ok := s.raw(t.prefix + nonce)
+	// The winner of a login has replaced the session that this request brought.
+	replaced := s.jar.Refused()
+	s.mu.Unlock()
+	switch {
+	case !ok && replaced, ok && raw != nil && len(raw) == 0:
+		return nil, t.taken()
+	case !ok:
+		return nil, fmt.Errorf("%w: no ticket %q of that text", ErrNoValue, t.Name)
+	}
+	reflect.ValueOf(to).Elem().SetZero()
+	return raw, t.read(raw, to)
+}
