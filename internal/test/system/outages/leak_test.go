@@ -289,7 +289,7 @@ func (e engine) fails(t *testing.T, server *servers.Server, breaks func(*wire) f
 		select {
 		case <-done:
 			watching = false
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 		}
 		// While the list is read, connections come and go: only one that is in two
 		// lists was surely open at the same time as the others.
