@@ -3,11 +3,14 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,22 +35,38 @@ func recordings(t *testing.T) []string {
 	return names
 }
 
+// recordedCases are all of these sessions. Nobody changes them.
 func recordedCases(t *testing.T) []vectors.Case {
 	t.Helper()
-	var cases []vectors.Case
-	for _, name := range recordings(t) {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := vectors.Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cases = append(cases, f.Cases...)
+	cases, err := parsedCases()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return cases
 }
+
+// parsedCases reads them once: they take long to parse.
+var parsedCases = sync.OnceValues(func() (cases []vectors.Case, err error) {
+	names, err := filepath.Glob("../../legacy/testdata/*.json")
+	if err == nil && len(names) == 0 {
+		err = errors.New("no recorded sessions")
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		f, err := vectors.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		cases = append(cases, f.Cases...)
+	}
+	return cases, nil
+})
 
 // recorded returns the first case of that system which is as wanted.
 func recorded(t *testing.T, system string, wanted func(*vectors.Case) bool) *vectors.Case {
