@@ -2,6 +2,7 @@ package sojourn_test
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -9,32 +10,31 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// The state of an OAuth flow can be used once. Save settles who had it, if two
-// requests come back with it at once.
-func ExampleKey_Pop() {
-	state := sojourn.NewKey[string]("oauth_state", sojourn.TTL(10*time.Minute), sojourn.ServerSide)
+// The state of an OAuth flow comes back once. Redeem settles who has it, if two
+// requests bring it at once.
+func ExampleTicket() {
+	type login struct{ Verifier, Next string }
+	logins := sojourn.NewTicket[login]("oauth", 10*time.Minute)
 	var sent string // what the identity provider would send back
 
 	sessions := manager(sojourn.Config{})
 	mux := http.NewServeMux()
 	mux.Handle("/start", sessions.Handler(func(w http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
-		sent = rand.Text()
-		state.Set(session, sent)
+		sent = logins.Issue(session, login{rand.Text(), "/account"})
 		fmt.Fprint(w, "go to the identity provider")
 	}))
 	mux.Handle("/callback", sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-		// Two values: a state that is missing never equals a missing parameter.
-		want, ok := state.Pop(session)
-		if !ok || want != sent {
-			http.Error(w, "start again", http.StatusForbidden)
+		started, err := logins.Redeem(r.Context(), session, sent)
+		switch {
+		case errors.Is(err, sojourn.ErrTaken): // a second click: the first one logs in
+			http.Redirect(w, r, "/account", http.StatusSeeOther)
 			return
-		}
-		session.Login("anna")
-		if err := session.Save(r.Context()); err != nil {
+		case err != nil:
 			sessions.ServeError(w, r, err)
 			return
 		}
-		fmt.Fprintf(w, "welcome, %s", session.User())
+		session.Login("anna")
+		http.Redirect(w, r, started.Next, http.StatusSeeOther)
 	}))
 
 	visit := browse(mux)
@@ -43,8 +43,20 @@ func ExampleKey_Pop() {
 	visit("/callback")
 	// Output:
 	// /start 200 go to the identity provider
-	// /callback 200 welcome, anna
-	// /callback 403 start again
+	// /callback 303 to /account
+	// /callback 303 to /account
+}
+
+// Pop takes a value that may be used once. Save settles who had it.
+func ExampleKey_Pop() {
+	voucher := sojourn.NewKey[string]("voucher", sojourn.ServerSide)
+	session := newVisitor()
+	voucher.Set(session, "TEA-10")
+	fmt.Println(voucher.Pop(session))
+	fmt.Println(voucher.Pop(session))
+	// Output:
+	// TEA-10 true
+	//  false
 }
 
 // A value with a TTL ends by itself; each Set or Update starts its time anew.

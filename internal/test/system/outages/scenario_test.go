@@ -54,8 +54,7 @@ const (
 	replicas = 3
 	visitors = 4
 	tabs     = 3
-	// pause is how long a visitor waits after an answer. Much shorter, and the
-	// visitors take all processor time for as long as things are broken.
+	// pause is how long a visitor waits after an answer.
 	pause = 15 * time.Millisecond
 )
 
