@@ -32,7 +32,7 @@ func ExampleManager_Attach() {
 		ctx, exchange := sessions.Attach(context.Background(), func() sojourn.RequestInfo {
 			return sojourn.RequestInfo{Header: header}
 		})
-		defer exchange.Finish()
+		defer func() { _ = exchange.Finish() }()
 		status := http.StatusOK
 		if err = handle(ctx); err != nil {
 			status = http.StatusInternalServerError

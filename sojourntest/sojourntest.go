@@ -135,7 +135,7 @@ func save(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo, f func(*sojo
 	t.Helper()
 	out := http.Header{}
 	x := attach(t, m, in)
-	defer x.Finish()
+	defer func() { _ = x.Finish() }()
 	f(load(t, m, x))
 	if err := x.Commit(http.StatusOK, out); err != nil {
 		t.Fatalf("sojourntest: saving the session: %v", err)

@@ -200,7 +200,7 @@ func (w *conversion) one(ctx context.Context, it stored) error {
 	}
 	n := &fate{}
 	ctx, x := w.m.Attach(context.WithValue(ctx, fateKey{}, n), func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: header} })
-	defer x.Finish()
+	defer func() { _ = x.Finish() }() // nothing was changed after a commit
 	s, err := w.m.Get(ctx)
 	switch {
 	case err != nil:

@@ -112,7 +112,7 @@ func Example_serviceWithoutMiddleware() {
 	in, out := http.Header{"Cookie": {pythonCookie(python)}}, http.Header{}
 	ctx := context.Background()
 	ctx, exchange := sessions.Attach(ctx, func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: in} })
-	defer exchange.Finish()
+	defer func() { _ = exchange.Finish() }()
 	session, err := sessions.Get(ctx)
 	if err != nil {
 		panic(err) // codes.Unavailable

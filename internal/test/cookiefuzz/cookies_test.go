@@ -169,7 +169,7 @@ func FuzzOpenCookies(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer x.Finish()
+			defer func() { _ = x.Finish() }()
 			if session.User() != "" || len(session.Flashes()) > 0 {
 				t.Error("a login or a message from nowhere")
 			}
@@ -250,7 +250,7 @@ func FuzzSealedCookies(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer x.Finish()
+		defer func() { _ = x.Finish() }()
 		_, _, _, _ = session.User(), session.Names(), session.Info(), session.Flashes()
 		text.Set(session, "new")
 		switch err := x.Commit(http.StatusOK, out); {
@@ -264,7 +264,7 @@ func FuzzSealedCookies(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer later.Finish()
+		defer func() { _ = later.Finish() }()
 		if got := text.Get(again); got != "new" {
 			t.Errorf("saved, and reads %q", got)
 		}

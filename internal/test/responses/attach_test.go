@@ -57,7 +57,7 @@ func TestInfoIsCalledOnceHoweverOftenALoadIsTried(t *testing.T) {
 		calls++
 		return sojourn.RequestInfo{Method: "GET", Header: http.Header{"Cookie": {v.Header()}}}
 	})
-	defer x.Finish()
+	defer func() { _ = x.Finish() }()
 	gaveUp, cancel := context.WithCancel(ctx)
 	cancel()
 	if _, err := s.Get(gaveUp); err == nil {
