@@ -68,9 +68,11 @@ func keepsValues(t *testing.T, lib library, large bool) {
 		{second, read, "1003", false},
 		{first, fill, "0", true},
 		{first, readPage, "1000", false},
+		{first, fillHuge, "0", true},
+		{first, readPage, "50000", false},
 		{first, read, "1002", false},
 	} {
-		if !large && (step.path == fill || step.path == readPage) {
+		if !large && (step.path == fill || step.path == fillHuge || step.path == readPage) {
 			continue
 		}
 		visit(t, step.who, step.path)

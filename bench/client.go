@@ -18,13 +18,15 @@ type workload struct {
 	prepare string // once, before
 	path    string
 	every   int // with every so many requests it counts up instead; 0 = never
+	size    int // of a page
 }
 
 var (
-	reads  = workload{"read one value", write, read, 0}
-	writes = workload{"change one value", write, read, 1}
-	mixed  = workload{"80 % reads, 20 % writes", "", read, 5}
-	pages  = workload{"20 KB: read one of 20 values, 1 in 50 requests changes one", fill, readPage, 50}
+	reads  = workload{"read one value", write, read, 0, 0}
+	writes = workload{"change one value", write, read, 1, 0}
+	mixed  = workload{"80 % reads, 20 % writes", "", read, 5, 0}
+	pages  = workload{"20 KB: read one of 20 values, 1 in 50 requests changes one", fill, readPage, 50, pageSize}
+	huge   = workload{"1 MB: read one of 20 values, 1 in 50 requests changes one", fillHuge, readPage, 50, hugeSize}
 )
 
 // client is a visitor over HTTP. It does little more than a benchmark needs,
@@ -73,7 +75,7 @@ func (c *client) next(i int) error {
 		c.count++
 		want = c.count
 	} else if path == readPage {
-		want = pageSize
+		want = c.size
 	}
 	body, err := c.get(path)
 	if err != nil {

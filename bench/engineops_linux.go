@@ -32,6 +32,12 @@ type engine interface {
 	work(ctx context.Context) (work, error)
 }
 
+// inProcess is an engine that is a part of the serving process, so that its work is
+// in the process's own.
+type inProcess struct{}
+
+func (inProcess) work(context.Context) (work, error) { return work{}, nil }
+
 type redisEngine struct {
 	*servers.Server
 	conn redigo.Conn

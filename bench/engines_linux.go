@@ -28,7 +28,7 @@ func benchEngines(ctx context.Context, args []string) error {
 	rounds := flags.Int("rounds", 0, "how many `rounds` (0 = 3, with -full 5)")
 	turn := flags.Duration("turn", 0, "how long each side has in a round (0 = 400ms, with -full 1s)")
 	visitors := flags.String("visitors", "", "how many at once, such as 1,64 (\"\" = 64, with -full 1,16,64,256)")
-	engine := flags.String("engine", "", "redis or postgres (\"\" = both)")
+	engine := flags.String("engine", "", "memory, sqlite, redis or postgres (\"\" = all)")
 	_ = flags.Parse(args) // ExitOnError
 
 	o := engineOptions{rounds: 3, turn: 400 * time.Millisecond, visitors: []int{64}, only: *engine}
@@ -77,10 +77,13 @@ func benchEngines(ctx context.Context, args []string) error {
 		defer one.stop()
 		sides = append(sides, one)
 	}
-	for _, w := range []workload{reads, writes, mixed, pages} {
+	for _, w := range []workload{reads, writes, mixed, pages, huge} {
 		fmt.Printf("\n%s:\n\n", w.name)
 		printEnginesHeader()
 		for _, n := range o.visitors {
+			if w.size == hugeSize && n > mostOfHuge {
+				continue // each side keeps a session of 1 MB for each of them
+			}
 			results, err := compare(ctx, sides, watched, w, n, o)
 			if err != nil {
 				return fmt.Errorf("%s, %d visitors: %w", w.name, n, err)
@@ -90,6 +93,9 @@ func benchEngines(ctx context.Context, args []string) error {
 	}
 	return nil
 }
+
+// mostOfHuge is how many visitors with huge sessions there are at most.
+const mostOfHuge = 16
 
 // startEngines starts Redis, with an append-only file that is synced every second,
 // and PostgreSQL as it comes (fsync and synchronous_commit are on), with
@@ -110,7 +116,7 @@ func startEngines(ctx context.Context) (e engines, watched map[string]engine, st
 	var r, p *servers.Server
 	if err := running.Try(func() {
 		r = servers.Redis(running, "--appendonly", "yes", "--appendfsync", "everysec")
-		p = servers.Postgres(running, "max_connections=300", "shared_preload_libraries=pg_stat_statements")
+		p = servers.Postgres(running, "fsync=on", "full_page_writes=on", "max_connections=300", "shared_preload_libraries=pg_stat_statements")
 	}); err != nil {
 		return e, nil, nil, err
 	}
@@ -124,7 +130,14 @@ func startEngines(ctx context.Context) (e engines, watched map[string]engine, st
 		return e, nil, nil, err
 	}
 	stops = append(stops, func() { _ = pw.conn.Close(context.WithoutCancel(ctx)) })
-	return engines{r.Addr, p.PostgresURL()}, map[string]engine{"redis": rw, "postgres": pw}, stop, nil
+	dir, err := os.MkdirTemp("", "sojourn-bench-")
+	if err != nil {
+		return e, nil, nil, err
+	}
+	stops = append(stops, func() { _ = os.RemoveAll(dir) })
+	return engines{r.Addr, p.PostgresURL(), dir}, map[string]engine{
+		"redis": rw, "postgres": pw, "memory": inProcess{}, "sqlite": inProcess{},
+	}, stop, nil
 }
 
 // turnResult is what became of one side in one round. All but load is per

@@ -4,19 +4,24 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/alexedwards/scs/goredisstore"
 	"github.com/alexedwards/scs/pgxstore"
 	"github.com/alexedwards/scs/redisstore"
+	"github.com/alexedwards/scs/sqlite3store"
+	"github.com/alexedwards/scs/v2/memstore"
 	"github.com/boj/redistore"
 	redigo "github.com/gomodule/redigo/redis"
 	"github.com/jackc/pgx/v5/pgxpool"
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
 	"github.com/sojourn-go/sojourn/store/postgres"
 	"github.com/sojourn-go/sojourn/store/redis"
+	"github.com/sojourn-go/sojourn/store/sqlite"
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
@@ -24,12 +29,13 @@ import (
 type engines struct {
 	Redis    string // host:port
 	Postgres string // URL
+	Dir      string // for files
 }
 
 // engineSide is a library on an engine.
 type engineSide struct {
 	name   string
-	engine string // "redis", "postgres", or "" for the bare handler
+	engine string // "redis", "postgres", "memory", "sqlite", or "" for the bare handler
 	shared string // the engine of a cache that replicas share; "" = there is none
 	ours   bool
 	cached bool // with a cache in the process
@@ -44,6 +50,35 @@ const connections = 32
 func engineSides() []engineSide {
 	return []engineSide{
 		{name: bare, open: func(context.Context, engines) (library, error) { return none{}, nil }},
+
+		{name: "Sojourn, in memory", engine: "memory", ours: true, open: func(context.Context, engines) (library, error) {
+			return newOurs(memory.New(), false)
+		}},
+		{name: "scs, memstore", engine: "memory", open: func(context.Context, engines) (library, error) {
+			return newSCS(memstore.NewWithCleanupInterval(0)), nil
+		}},
+
+		{name: "Sojourn, SQLite", engine: "sqlite", ours: true, open: func(_ context.Context, e engines) (library, error) {
+			db, err := sqlite.Open(filepath.Join(e.Dir, "ours.db"))
+			if err != nil {
+				return nil, err
+			}
+			return newOurs(db, false)
+		}},
+		{name: "Sojourn, SQLite, cache in the process", engine: "sqlite", ours: true, cached: true, open: func(_ context.Context, e engines) (library, error) {
+			db, err := sqlite.Open(filepath.Join(e.Dir, "cached.db"))
+			if err != nil {
+				return nil, err
+			}
+			return newOursCached(db, tiered.NewMemory(64<<20), db)
+		}},
+		{name: "scs, sqlite3store", engine: "sqlite", open: func(_ context.Context, e engines) (library, error) {
+			db, err := openForSCS(filepath.Join(e.Dir, "scs.db"))
+			if err != nil {
+				return nil, err
+			}
+			return newSCS(sqlite3store.NewWithCleanupInterval(db, 0), db), nil
+		}},
 
 		{name: "Sojourn, Redis", engine: "redis", ours: true, open: func(ctx context.Context, e engines) (library, error) {
 			db, err := redis.Open(ctx, redis.Options{Addrs: []string{e.Redis}})

@@ -63,13 +63,13 @@ func (g *gorillaSessions) page(_ http.ResponseWriter, r *http.Request, i int) (s
 	return text, nil
 }
 
-func (g *gorillaSessions) fill(w http.ResponseWriter, r *http.Request) error {
+func (g *gorillaSessions) fill(w http.ResponseWriter, r *http.Request, size int) error {
 	s, err := g.store.Get(r, "session")
 	if err != nil {
 		return err
 	}
 	for i := range pageCount {
-		s.Values[pageName(i)] = pageText(i)
+		s.Values[pageName(i)] = pageText(i, size)
 	}
 	return s.Save(r, w)
 }

@@ -16,16 +16,17 @@ type library interface {
 	wrap(http.Handler) http.Handler
 	visits(w http.ResponseWriter, r *http.Request) (int, error)
 	setVisits(w http.ResponseWriter, r *http.Request, n int) error
-	// page returns one of the values that fill sets: pageCount of them.
+	// page returns one of the values that fill sets: pageCount of them, of that size.
 	page(w http.ResponseWriter, r *http.Request, i int) (string, error)
-	fill(w http.ResponseWriter, r *http.Request) error
+	fill(w http.ResponseWriter, r *http.Request, size int) error
 	close() error
 }
 
-// The large session: 20 values of 1000 bytes.
+// The large sessions: 20 values of 1,000 or 50,000 bytes.
 const (
 	pageCount = 20
 	pageSize  = 1000
+	hugeSize  = 50_000
 	pageAsked = 7
 )
 
@@ -33,12 +34,12 @@ func pageName(i int) string { return "page" + strconv.Itoa(i) }
 
 // pageText returns the i-th page: text without repetition, as no two are equal
 // in real life.
-func pageText(i int) string {
-	b := make([]byte, 0, pageSize+16)
-	for n := i * pageSize; len(b) < pageSize; n++ {
+func pageText(i, size int) string {
+	b := make([]byte, 0, size+16)
+	for n := i * size; len(b) < size; n++ {
 		b = strconv.AppendInt(b, int64(n)*7919, 36)
 	}
-	return string(b[:pageSize])
+	return string(b[:size])
 }
 
 // What the handlers do, by the request's path.
@@ -48,6 +49,7 @@ const (
 	write     = "/write"     // sets one small value to something new
 	count     = "/count"     // reads that value and sets it to one more
 	fill      = "/fill"      // sets the pages
+	fillHuge  = "/fill/huge" // sets large ones
 	readPage  = "/page"      // reads one page
 )
 
@@ -72,7 +74,9 @@ func handlers(lib library) http.Handler {
 				err = lib.setVisits(w, r, n)
 			}
 		case fill:
-			err = lib.fill(w, r)
+			err = lib.fill(w, r, pageSize)
+		case fillHuge:
+			err = lib.fill(w, r, hugeSize)
 		case readPage:
 			var text string
 			text, err = lib.page(w, r, pageAsked)
@@ -96,7 +100,7 @@ func (none) wrap(h http.Handler) http.Handler                             { retu
 func (none) visits(http.ResponseWriter, *http.Request) (int, error)       { return 1, nil }
 func (none) setVisits(http.ResponseWriter, *http.Request, int) error      { return nil }
 func (none) page(http.ResponseWriter, *http.Request, int) (string, error) { return "", nil }
-func (none) fill(http.ResponseWriter, *http.Request) error                { return nil }
+func (none) fill(http.ResponseWriter, *http.Request, int) error           { return nil }
 func (none) close() error                                                 { return nil }
 
 // closeAll closes in order and returns every error.

@@ -36,9 +36,9 @@ func (s *scsSessions) page(_ http.ResponseWriter, r *http.Request, i int) (strin
 	return s.sessions.GetString(r.Context(), pageName(i)), nil
 }
 
-func (s *scsSessions) fill(_ http.ResponseWriter, r *http.Request) error {
+func (s *scsSessions) fill(_ http.ResponseWriter, r *http.Request, size int) error {
 	for i := range pageCount {
-		s.sessions.Put(r.Context(), pageName(i), pageText(i))
+		s.sessions.Put(r.Context(), pageName(i), pageText(i, size))
 	}
 	return nil
 }

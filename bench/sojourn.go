@@ -73,13 +73,13 @@ func (o *ours) page(_ http.ResponseWriter, r *http.Request, i int) (string, erro
 	return o.pages[i].Get(session), nil
 }
 
-func (o *ours) fill(_ http.ResponseWriter, r *http.Request) error {
+func (o *ours) fill(_ http.ResponseWriter, r *http.Request, size int) error {
 	session, err := o.sessions.Get(r.Context())
 	if err != nil {
 		return err
 	}
 	for i, key := range o.pages {
-		key.Set(session, pageText(i))
+		key.Set(session, pageText(i, size))
 	}
 	return nil
 }

@@ -226,11 +226,11 @@ func TestSessionsAreWrittenBackInEveryFormat(t *testing.T) {
 			}
 			visits.Set(s, 1)
 			s.Login("anna")
-			if err := x.Commit(http.StatusOK, out); err != nil {
+			if err := s.Save(ctx); err != nil {
 				t.Fatal(err)
 			}
 			visits.Set(s, 2)
-			if err := s.Save(ctx); err != nil {
+			if err := x.Commit(http.StatusOK, out); err != nil {
 				t.Fatal(err)
 			}
 			got, err := old.Read(ctx, legacytest.Header(out["Set-Cookie"]...), time.Now())

@@ -221,6 +221,11 @@ func (s *Server) signal(sig syscall.Signal, wait bool) {
 	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.t.Errorf("signal %s: %v", s.name, err)
 	}
+	if sig == syscall.SIGSTOP {
+		// It can start no more of them now. One that was started meanwhile, and is not
+		// frozen, would go on answering.
+		workers = children(cmd.Process.Pid)
+	}
 	if sig != syscall.SIGINT { // which the server passes on as it sees fit
 		for _, pid := range workers {
 			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
