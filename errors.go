@@ -216,7 +216,6 @@ var answers = [...]struct {
 	status int
 }{
 	{ErrTooLarge, http.StatusRequestEntityTooLarge},
-	{context.DeadlineExceeded, http.StatusServiceUnavailable}, // with ErrTooLate or ErrUnavailable
 	{errRefused, http.StatusUnauthorized},
 	{ErrEnded, http.StatusConflict},
 	{ErrExpired, http.StatusConflict},
@@ -238,7 +237,7 @@ var answers = [...]struct {
 // answer those.
 func IsError(err error) bool {
 	for _, a := range answers {
-		if a.err != context.DeadlineExceeded && errors.Is(err, a.err) {
+		if errors.Is(err, a.err) {
 			return true
 		}
 	}
@@ -250,6 +249,10 @@ func IsError(err error) bool {
 // is one or two English sentences without HTML, and says nothing about the cause.
 func ErrorStatus(err error) (status int, text string) {
 	status = http.StatusInternalServerError
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrTooLarge) {
+		// The request's, with ErrTooLate, or a store's.
+		return http.StatusServiceUnavailable, errorText(http.StatusServiceUnavailable, err)
+	}
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
 			status = a.status
