@@ -305,9 +305,8 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 	x.mu.Unlock()
 
 	x.checkNesting()
-	info := x.about()
-	s := newSession(x.m.of(&info))
-	s.ctx, s.req = x, request.Info(info)
+	s := newSession(x.m.of(x))
+	s.ctx, s.req = x, request.Info(x.about())
 	var err error
 	returned := false // or the store panics
 	defer func() {

@@ -124,14 +124,14 @@ func (m *Manager) in(ctx context.Context) (*core, error) {
 	if x == nil {
 		return nil, errNoTenant
 	}
-	info := x.about()
-	return m.of(&info), nil
+	return m.of(x), nil
 }
 
 // of returns the core of the tenant that a request belongs to.
-func (m *Manager) of(info *RequestInfo) *core {
+func (m *Manager) of(x *Exchange) *core {
 	if m.tenantOf == nil {
 		return m.core
 	}
-	return m.within(m.tenantOf(info))
+	info := x.about() // on the heap, because of the application's function
+	return m.within(m.tenantOf(&info))
 }
