@@ -16,7 +16,7 @@ import (
 func (s *Sessions) Edit(ctx context.Context, cur *State, f func(*State) (*draft.Draft, error)) error {
 	j := &job{Change: Change{Who: cur.Who, Base: cur}}
 	j.alone = func(ctx context.Context, known *State) (*State, error) {
-		return s.edit(ctx, newest(known, j), f)
+		return s.edit(ctx, s.WithVolatile(ctx, newest(known, j)), f)
 	}
 	s.queues.do(ctx, s, j)
 	return j.err
