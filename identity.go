@@ -352,7 +352,9 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 	}
 	undo := func() {}
 	if !s.jar.Token() {
-		if s.login == nil && s.base().Where != rules.Nowhere {
+		// One that this request has stored has no cookie in the browser yet.
+		made := s.last.Where == rules.Stored && s.last.ID != s.brought
+		if s.login == nil && s.base().Where != rules.Nowhere && !made {
 			return "", ErrHasCookie
 		}
 		before, useCookies := s.last, s.jar.UseToken()
@@ -369,6 +371,9 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 	if s.last.Where != rules.Stored {
 		undo()
 		return "", fmt.Errorf("%w: a session without values has no token", ErrNoValue)
+	}
+	if ref := referenceOf(s.last); !s.jar.Has(&ref) { // stored before it was to have a token
+		s.setReference(s.last, s.m.now())
 	}
 	s.keepAwake()
 	return s.jar.Issued()
