@@ -56,3 +56,16 @@ func TestASessionThatCameWithACookieHasNoTokenAfterASave(t *testing.T) {
 		})
 	}
 }
+
+// Adapters show clients the text of whatever is not.
+func TestMistakesOfTheProgramAreErrorsOfThisPackageToo(t *testing.T) {
+	s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
+	s.Do(v, func(session *sojourn.Session) {
+		if _, err := session.Token(t.Context()); !sojourn.IsError(err) {
+			t.Errorf("Token without Config.Bearer: %v", err)
+		}
+	})
+	if _, err := sitetest.NewLab(t, byHost).Sessions(t.Context(), "ada"); !sojourn.IsError(err) {
+		t.Errorf("Sessions without a tenant: %v", err)
+	}
+}
