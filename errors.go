@@ -231,6 +231,8 @@ var answers = [...]struct {
 	{ErrNoValue, http.StatusInternalServerError},
 	{ErrNoStore, http.StatusInternalServerError},
 	{ErrTooLate, http.StatusInternalServerError},
+	{errNoTenant, http.StatusInternalServerError},
+	{errNoBearer, http.StatusInternalServerError},
 }
 
 // IsError reports whether an error is one of this package's, for adapters that

@@ -304,11 +304,9 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 	x.loading = true
 	x.mu.Unlock()
 
-	x.checkNesting()
-	s := newSession(x.m.of(x))
-	s.ctx, s.req = x, request.Info(x.about())
+	var s *Session
 	var err error
-	returned := false // or the store panics
+	returned := false // or the store panics, or a function of the application
 	defer func() {
 		if !returned {
 			err = fault.Away("load", stored.ErrAborted)
@@ -332,6 +330,9 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 			x.loadErr = err
 		}
 	}()
+	x.checkNesting()
+	s = newSession(x.m.of(x))
+	s.ctx, s.req = x, request.Info(x.about())
 	err = loader{s.session}.load(ctx)
 	returned = true
 	if err != nil {

@@ -67,13 +67,16 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 	if err := s.check(ctx, check); err != nil {
 		return err
 	}
-	kept, ending, login, fresh := s.draft.Clone(), s.ending, s.login, s.fresh
+	kept, ending, login, fresh, before := s.draft.Clone(), s.ending, s.login, s.fresh, s.last
 	s.logIn(user, methods)
 	s.checks = func() error { return s.check(ctx, check) }
 	done := false
 	defer func() {
 		s.checks = nil
 		if !done { // check may have panicked
+			if s.last != before { // a Logout before this was kept
+				ending = nil
+			}
 			s.draft, s.ending, s.login, s.fresh, s.failed = kept, ending, login, fresh, nil
 		}
 	}()
@@ -209,6 +212,10 @@ func (s *session) commitLogin(ctx context.Context) error {
 	m.tell(ctx, s.event(EventLogin, st))
 	s.countMove(ctx, st)
 	s.keepStored(st, true)
+	if s.checks != nil { // it may have taken long
+		ctx, cancel = m.stored.Bounded(context.WithoutCancel(ctx))
+		defer cancel()
+	}
 	if err := s.endOthers(ctx); err != nil {
 		m.log.Warn("another session that a browser had could not be ended at its login", slog.Any("error", err))
 	}
@@ -345,10 +352,17 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 	}
 	undo := func() {}
 	if !s.jar.Token() {
-		if s.login == nil && s.base().Where != rules.Nowhere {
+		// One that this request has stored has no cookie in the browser yet.
+		made := s.last.Where == rules.Stored && s.last.ID != s.brought
+		if s.login == nil && s.base().Where != rules.Nowhere && !made {
 			return "", ErrHasCookie
 		}
-		undo = s.jar.UseToken()
+		before, useCookies := s.last, s.jar.UseToken()
+		undo = func() {
+			if useCookies(); s.last != before { // a Logout before this was kept
+				s.forget()
+			}
+		}
 	}
 	if err := s.commit(ctx, commitSave); err != nil {
 		undo()
@@ -357,6 +371,9 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 	if s.last.Where != rules.Stored {
 		undo()
 		return "", fmt.Errorf("%w: a session without values has no token", ErrNoValue)
+	}
+	if ref := referenceOf(s.last); !s.jar.Has(&ref) { // stored before it was to have a token
+		s.setReference(s.last, s.m.now())
 	}
 	s.keepAwake()
 	return s.jar.Issued()

@@ -56,6 +56,7 @@ func (s loader) load(ctx context.Context) error {
 			return err
 		}
 	}
+	s.brought = s.last.ID
 	s.draft.Start(&s.last.Rec)
 	return nil
 }

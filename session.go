@@ -19,6 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/stored"
 	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/internal/wire"
+	"github.com/sojourn-go/sojourn/store"
 )
 
 // Session is one visitor's state during one request. It comes from
@@ -65,6 +66,7 @@ type session struct {
 	others []wire.Reference // of other sessions that the request brought
 
 	jar      cookies.Jar // what the browser holds once it has the response's cookies
+	brought  store.ID    // the session that came with the request; zero if none
 	isNew    bool        // no live session came with the request
 	outdated bool        // of the credentials that were refused, one leads to a live session
 	lost     uint64      // the browser's floor, if the store fell behind it

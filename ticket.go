@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -64,11 +65,12 @@ func (t *ticket) issue(s *Session, from any) string {
 	}
 	var issued []record.Field
 	for _, f := range s.draft.View().Frames() {
-		if strings.HasPrefix(f.Name, t.prefix) {
+		// A name that goes on is that of another kind, such as "a.b" for "a".
+		if nonce, ok := strings.CutPrefix(f.Name, t.prefix); ok && !strings.Contains(nonce, ".") {
 			issued = append(issued, f)
 		}
 	}
-	slices.SortFunc(issued, func(a, b record.Field) int { return int(a.Expiry - b.Expiry) })
+	slices.SortFunc(issued, func(a, b record.Field) int { return cmp.Compare(a.Expiry, b.Expiry) })
 	for len(issued) >= mostTickets {
 		s.draft.Remove(issued[0].Name)
 		issued = issued[1:]

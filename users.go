@@ -189,7 +189,7 @@ func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*S
 	defer m.done()
 	ctx, cancel := c.stored.Bounded(ctx)
 	defer cancel()
-	err := c.stored.Edit(ctx, st, func(cur *stored.State) (*draft.Draft, error) {
+	edited, err := c.stored.Edit(ctx, st, func(cur *stored.State) (*draft.Draft, error) {
 		s := newDraft(c, cur)
 		if err := f(s); err != nil {
 			return nil, err
@@ -201,8 +201,11 @@ func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*S
 		}
 		return &s.draft, s.failed
 	})
-	if errors.Is(err, stored.ErrGone) {
+	switch {
+	case errors.Is(err, stored.ErrGone):
 		return ErrNotFound
+	case err == nil && edited.Meta.Shorten:
+		m.ends.Moved(edited.ID, edited.Meta.Deadline)
 	}
 	return err
 }

@@ -68,7 +68,7 @@ func Error(err error) error {
 	}
 	for _, own := range [...]error{
 		sojourn.ErrUnavailable, sojourn.ErrClosed, sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken,
-		sojourn.ErrCrossSite, sojourn.ErrTooManySessions, sojourn.ErrTooLarge, sojourn.ErrNotFound,
+		sojourn.ErrCrossSite, sojourn.ErrTooManySessions, sojourn.ErrHasCookie, sojourn.ErrTooLarge, sojourn.ErrNotFound,
 	} {
 		if errors.Is(err, own) {
 			status, text := sojourn.ErrorStatus(err)

@@ -269,9 +269,9 @@ type shop struct {
 	address string
 }
 
-func newShop(t *testing.T, do func(ctx context.Context, session *sojourn.Session) (string, error), watch func(session *sojourn.Session, stream grpc.ServerStream) error) *shop {
+func newShop(t *testing.T, do func(ctx context.Context, session *sojourn.Session) (string, error), watch func(session *sojourn.Session, stream grpc.ServerStream) error, configure ...func(*sojourn.Config)) *shop {
 	t.Helper()
-	s := &shop{Lab: sitetest.NewLab(t)}
+	s := &shop{Lab: sitetest.NewLab(t, configure...)}
 	s.address = serve(t, &service{
 		do: func(ctx context.Context, _ map[string]string) (string, error) {
 			session, err := s.Get(ctx)
@@ -806,5 +806,47 @@ func TestAJarIsAVisitor(t *testing.T) {
 	}
 	if text := fmt.Sprintf("%v %+v", &anna, struct{ jar *sojourngrpc.Jar }{&anna}); strings.Contains(text, "session") {
 		t.Errorf("a jar prints %s", text)
+	}
+}
+
+// A client with a token has no other way to learn of the next one.
+func TestARenewedTokenIsInTheHeaderOfTheAnswer(t *testing.T) {
+	for name, test := range map[string]struct {
+		then func(*sojourn.Session)
+		over bool
+	}{
+		"Rotate": {(*sojourn.Session).Rotate, false},
+		"Login":  {func(session *sojourn.Session) { session.Login("ada", "otp") }, false},
+		"Logout": {(*sojourn.Session).Logout, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			call := func(ctx context.Context, session *sojourn.Session) (string, error) {
+				session.Login("ada")
+				return session.Token(ctx)
+			}
+			s := newShop(t, func(ctx context.Context, session *sojourn.Session) (string, error) { return call(ctx, session) }, nil,
+				func(c *sojourn.Config) { c.Bearer = true })
+			conn := dial(t, s.address)
+			token, _, err := do(t.Context(), conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			with := func(token string) context.Context {
+				return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token)
+			}
+			call = func(_ context.Context, session *sojourn.Session) (string, error) {
+				test.then(session)
+				return "", nil
+			}
+			_, header, err := do(with(token), conn)
+			renewed := header.Get("sojourn-token")
+			if err != nil || len(renewed) != 1 || (renewed[0] == "") != test.over || renewed[0] == token || len(header.Get("set-cookie")) > 0 {
+				t.Fatalf("%d tokens, %v", len(renewed), err)
+			}
+			call = func(_ context.Context, session *sojourn.Session) (string, error) { return session.User(), nil }
+			if user, _, err := do(with(renewed[0]), conn); err != nil || (user == "ada") == test.over {
+				t.Errorf("with the new token: %q, %v", user, err)
+			}
+		})
 	}
 }

@@ -14,7 +14,9 @@
 //	}
 //
 // The session's cookies travel as metadata: "cookie" to the server, "set-cookie"
-// in the header of the answer. A client in Go can use [Jar].
+// in the header of the answer. A client in Go can use [Jar]. A client that has a
+// token (see [sojourn.Session.Token]) sends it as "authorization", and gets a
+// renewed one as "sojourn-token".
 //
 // A call's changes are kept once: before its header goes out, or when the handler
 // has returned. An error that the handler returns keeps nothing but a Logout. A
@@ -145,9 +147,11 @@ func (c *call) start(ok bool) error {
 	}
 	h := http.Header{}
 	err := c.exchange.Commit(code, h)
-	if lines := h["Set-Cookie"]; len(lines) > 0 {
-		if sent := c.transport.SetHeader(metadata.MD{setCookie: lines}); err == nil {
-			err = sent
+	for _, name := range [...]string{setCookie, "sojourn-token"} {
+		if lines := h[http.CanonicalHeaderKey(name)]; len(lines) > 0 {
+			if sent := c.transport.SetHeader(metadata.MD{name: lines}); err == nil {
+				err = sent
+			}
 		}
 	}
 	return err

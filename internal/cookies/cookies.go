@@ -284,7 +284,9 @@ func (c *Cookies) Seal(r record.Record, identifier []byte, known wire.Mark, chan
 	if h.Created == 0 {
 		h.Created = now.UnixMilli()
 	}
-	c.Limits.Renew(h, now)
+	if !quiet {
+		c.Limits.Renew(h, now)
+	}
 	h.Expires = c.Limits.LifetimeEnd(h).UnixMilli()
 	// Whatever belongs to a stored session only.
 	h.Generation, h.Presented, h.Rotated, h.OlderUntil, h.Suspected = 0, 0, 0, 0, 0

@@ -11,15 +11,17 @@ import (
 
 // Edit changes a session that its visitor may be using: f returns what is to be
 // done to a state, and is asked again whenever another save was faster, so that
-// what it has read is what it changes. An edit is no activity of the visitor's. The
-// error is f's, ErrGone, or it wraps fault.TooLarge or fault.Unavailable.
-func (s *Sessions) Edit(ctx context.Context, cur *State, f func(*State) (*draft.Draft, error)) error {
+// what it has read is what it changes. An edit is no activity of the visitor's. It
+// returns the session as it is then. The error is f's, ErrGone, or it wraps
+// fault.TooLarge or fault.Unavailable.
+func (s *Sessions) Edit(ctx context.Context, cur *State, f func(*State) (*draft.Draft, error)) (st *State, err error) {
 	j := &job{Change: Change{Who: cur.Who, Base: cur}}
 	j.alone = func(ctx context.Context, known *State) (*State, error) {
-		return s.edit(ctx, newest(known, j), f)
+		st, err = s.edit(ctx, s.WithVolatile(ctx, newest(known, j)), f)
+		return st, err
 	}
 	s.queues.do(ctx, s, j)
-	return j.err
+	return st, j.err
 }
 
 func (s *Sessions) edit(ctx context.Context, cur *State, f func(*State) (*draft.Draft, error)) (*State, error) {

@@ -41,6 +41,10 @@ func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
 		if err := run.checked(ctx); err != nil {
 			return nil, err
 		}
+		// Check may have taken long, and its time is not the store's.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), s.Timeout)
+		defer cancel()
 		defer func() {
 			if err == nil {
 				run.makeRoom(ctx)
@@ -82,7 +86,9 @@ func (m *mover) checked(ctx context.Context) (err error) {
 	defer func() {
 		m.Limit = limit
 		if !stays { // Check may have panicked, too
-			_ = m.takeBack(context.WithoutCancel(ctx), nil)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.s.Timeout)
+			defer cancel()
+			_ = m.takeBack(ctx, nil)
 		}
 	}()
 	if err := m.write(ctx, m.s.Now()); err != nil {

@@ -307,7 +307,9 @@ func (s *Sessions) seal(r record.Record, who Who, prev *State, minimum uint64, n
 	if h.Created == 0 {
 		h.Created = now.UnixMilli()
 	}
-	s.Limits.Renew(h, now)
+	if prev == nil || seen.After(prev.Meta.Seen) { // else nobody has used it
+		s.Limits.Renew(h, now)
+	}
 	rec := store.Record{
 		ID:      who.ID,
 		Version: 1,

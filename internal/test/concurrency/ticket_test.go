@@ -96,7 +96,9 @@ func TestASessionKeepsTheEightNewestTicketsOfAKind(t *testing.T) {
 		var nonces []string
 		for i := range 11 {
 			time.Sleep(time.Second)
-			s.Do(v, func(session *sojourn.Session) { nonces = append(nonces, flows.Issue(session, oauth{fmt.Sprint(i), "/"})) })
+			s.Do(v, func(session *sojourn.Session) {
+				nonces = append(nonces, flows.Issue(session, oauth{fmt.Sprint(i), "/"}))
+			})
 		}
 		s.Do(v, func(session *sojourn.Session) {
 			for i, nonce := range nonces {

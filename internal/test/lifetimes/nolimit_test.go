@@ -1,6 +1,7 @@
 package lifetimes_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -80,4 +81,38 @@ func TestALoginStartsTheTimeOfASessionWithoutALifetimeAnew(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestAChangeThatIsNoActivityDoesNotMoveTheEndOn(t *testing.T) {
+	edit := func(shop *sitetest.Site, handle string) error {
+		return shop.Manager.Edit(context.Background(), handle, func(s *sojourn.Session) error { sitetest.Visits.Set(s, 2); return nil })
+	}
+	poll := func(s *sojourn.Session) { s.Background(); sitetest.Visits.Set(s, 2) }
+	for name, change := range map[string]func(*testing.T, *sitetest.Browser, *sitetest.Site, string){
+		"Edit": func(t *testing.T, _ *sitetest.Browser, shop *sitetest.Site, handle string) {
+			if err := edit(shop, handle); err != nil {
+				t.Error(err)
+			}
+		},
+		"a poll": func(t *testing.T, anna *sitetest.Browser, shop *sitetest.Site, _ string) {
+			sitetest.Does(t, anna, shop, poll)
+		},
+	} {
+		sitetest.Days(t, sojourn.Config{IdleTimeout: sojourn.NoLimit, Lifetime: sojourn.NoLimit}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
+			anna := sitetest.NewBrowser()
+			var handle string
+			sitetest.Does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna"); handle = s.Handle() })
+			end := sitetest.Only(t, db).Expires
+			time.Sleep(399 * aDay)
+			change(t, anna, shop, handle)
+			if got := sitetest.Only(t, db).Expires; !got.Equal(end) {
+				t.Errorf("%s has moved the end from %v to %v", name, end, got)
+			}
+			sitetest.Look(t, anna, shop, func(s *sojourn.Session) {
+				if sitetest.Visits.Get(s) != 2 {
+					t.Errorf("%s: the change was lost", name)
+				}
+			})
+		})
+	}
 }
