@@ -58,6 +58,7 @@ var (
 	errNeedsCookie = fmt.Errorf("%w: the change needs a cookie, and the response has started", ErrTooLate)
 	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
 	errAnswered    = fmt.Errorf("%w: the response is an error or the handler has panicked, which keeps nothing but an earlier Logout", ErrTooLate)
+	errNoEdit      = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
 	errNoTenant    = errors.New("sojourn: Config.Tenant is set, and this is no request of a tenant: name one with WithTenant")
 	errNoBearer    = errors.New("sojourn: Config.Bearer is not set, so there are no tokens")
 	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)

@@ -180,8 +180,6 @@ func (m *Manager) EditUser(ctx context.Context, user string, f func(*Session) er
 	return n, err
 }
 
-var errNoEdit = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
-
 func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*Session) error) error {
 	if err := m.begin(); err != nil {
 		return err
