@@ -51,13 +51,13 @@ func who(m *sojourn.Manager) http.Handler {
 // connection without TLS, as a proxy does for all of its visitors.
 func overOneConnection(t *testing.T, address string) *http.Client {
 	t.Helper()
-	transport := &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(ctx context.Context, network, _ string, _ *tls.Config) (net.Conn, error) {
+	transport := &http2.Transport{ //nolint:staticcheck // deprecated, and what there is inside of handlers
+		AllowHTTP: true, //nolint:staticcheck // deprecated, and what there is inside of handlers
+		DialTLSContext: func(ctx context.Context, network, _ string, _ *tls.Config) (net.Conn, error) { //nolint:staticcheck // deprecated, and what there is inside of handlers
 			return new(net.Dialer).DialContext(ctx, network, strings.TrimPrefix(address, "http://"))
 		},
 	}
-	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(transport.CloseIdleConnections) //nolint:staticcheck // deprecated, and what there is inside of handlers
 	return &http.Client{Transport: transport}
 }
 
@@ -230,11 +230,11 @@ func TestNoRequestOfATunnelGetsTheSessionOfTheRequestThatOpenedIt(t *testing.T) 
 			go func() { _ = server.Serve(l) }()
 		},
 		"http2.Server": func(r *http.Request, conn net.Conn, h http.Handler) {
-			go new(http2.Server).ServeConn(conn, &http2.ServeConnOpts{Context: r.Context(), Handler: h})
+			go new(http2.Server).ServeConn(conn, &http2.ServeConnOpts{Context: r.Context(), Handler: h}) //nolint:staticcheck // deprecated, and what there is inside of handlers
 		},
 		"http2.Server with the outer server's settings": func(r *http.Request, conn net.Conn, h http.Handler) {
 			outer, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
-			go new(http2.Server).ServeConn(conn, &http2.ServeConnOpts{Context: r.Context(), Handler: h, BaseConfig: outer})
+			go new(http2.Server).ServeConn(conn, &http2.ServeConnOpts{Context: r.Context(), Handler: h, BaseConfig: outer}) //nolint:staticcheck // deprecated, and what there is inside of handlers
 		},
 	} {
 		for _, wrapped := range []bool{false, true} {
@@ -276,7 +276,7 @@ func TestNoRequestOfATunnelGetsTheSessionOfTheRequestThatOpenedIt(t *testing.T) 
 				tunnel := readAhead{conn, read}
 				var client *http.Client
 				if strings.HasPrefix(name, "http2") {
-					cc, err := (&http2.Transport{AllowHTTP: true}).NewClientConn(tunnel)
+					cc, err := (&http2.Transport{AllowHTTP: true}).NewClientConn(tunnel) //nolint:staticcheck // deprecated, and what there is inside of handlers
 					if err != nil {
 						t.Fatal(err)
 					}
