@@ -143,7 +143,8 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 // in it. f gets the session as it is now, and runs again if a request of the
 // visitor was faster: it must have no other effects. It reads, sets and deletes
 // values, and may call Flash, SetExpiry and Remember; it cannot log in or out,
-// rotate or save. An edit is no activity. The visitor's next request sees it,
+// rotate or save, and must not save a request's session of the same
+// handle, which waits for the edit. An edit is no activity. The visitor's next request sees it,
 // behind a cache of another process within its MaxStale. [ErrNotFound]: no live
 // session has that handle. An error of f is returned, and nothing is changed.
 func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) error) error {

@@ -66,14 +66,9 @@ func Error(err error) error {
 	if already := (*echo.HTTPError)(nil); errors.As(err, &already) {
 		return err
 	}
-	for _, own := range [...]error{
-		sojourn.ErrUnavailable, sojourn.ErrClosed, sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken,
-		sojourn.ErrCrossSite, sojourn.ErrTooManySessions, sojourn.ErrHasCookie, sojourn.ErrTooLarge, sojourn.ErrNotFound,
-	} {
-		if errors.Is(err, own) {
-			status, text := sojourn.ErrorStatus(err)
-			return echo.NewHTTPError(status, text).SetInternal(err)
-		}
+	status, text := sojourn.ErrorStatus(err)
+	if !sojourn.IsError(err) || status == http.StatusInternalServerError {
+		return err
 	}
-	return err
+	return echo.NewHTTPError(status, text).SetInternal(err)
 }

@@ -18,7 +18,6 @@
 package sojournecho
 
 import (
-	"errors"
 	"net/http"
 
 	"github.com/labstack/echo/v5"
@@ -66,14 +65,9 @@ func Error(err error) error {
 	if echo.StatusCode(err) != 0 {
 		return err
 	}
-	for _, own := range [...]error{
-		sojourn.ErrUnavailable, sojourn.ErrClosed, sojourn.ErrEnded, sojourn.ErrExpired, sojourn.ErrTaken,
-		sojourn.ErrCrossSite, sojourn.ErrTooManySessions, sojourn.ErrHasCookie, sojourn.ErrTooLarge, sojourn.ErrNotFound,
-	} {
-		if errors.Is(err, own) {
-			status, text := sojourn.ErrorStatus(err)
-			return echo.NewHTTPError(status, text).Wrap(err)
-		}
+	status, text := sojourn.ErrorStatus(err)
+	if !sojourn.IsError(err) || status == http.StatusInternalServerError {
+		return err
 	}
-	return err
+	return echo.NewHTTPError(status, text).Wrap(err)
 }
