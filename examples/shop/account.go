@@ -136,6 +136,12 @@ func (s *shop) enter(w http.ResponseWriter, r *http.Request, session *sojourn.Se
 // copy of its cookie. What follows is a new, anonymous session; theme and
 // language are no secrets, so they are handed over.
 func (s *shop) logout(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	operator, err := s.support.Get(r.Context())
+	if err != nil {
+		s.support.ServeError(w, r, err)
+		return
+	}
+	operator.Logout() // does nothing for everybody else
 	s.startOver(session)
 	session.Flash("info", s.pages.language(r, session).T("logout.done"))
 	s.seeOther(w, r, session, "/")

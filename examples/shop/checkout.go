@@ -130,17 +130,40 @@ func (s *shop) alreadyOrdered(w http.ResponseWriter, r *http.Request, session *s
 	}
 }
 
+// ordersPage and orderPage are the contents of pages that an operator may see as well.
+type ordersPage struct {
+	Customer customerShown
+	Acting   bool
+	Orders   []order
+}
+
+type orderPage struct {
+	Customer customerShown
+	Acting   bool
+	order
+}
+
 func (s *shop) orders(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-	orders, err := s.ledger.orders(r.Context(), session.User())
+	customer, acting, err := s.whose(r, session)
+	if err != nil {
+		s.support.ServeError(w, r, err)
+		return
+	}
+	orders, err := s.ledger.orders(r.Context(), customer.ID)
 	if err != nil {
 		s.broken(w, r, err)
 		return
 	}
-	s.show(w, r, session, http.StatusOK, "orders", orders)
+	s.show(w, r, session, http.StatusOK, "orders", ordersPage{customer, acting, orders})
 }
 
 func (s *shop) order(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-	order, err := s.ledger.order(r.Context(), session.User(), r.PathValue("number"))
+	customer, acting, err := s.whose(r, session)
+	if err != nil {
+		s.support.ServeError(w, r, err)
+		return
+	}
+	order, err := s.ledger.order(r.Context(), customer.ID, r.PathValue("number"))
 	if errors.Is(err, errNoOrder) {
 		s.notFound(w, r, session)
 		return
@@ -149,5 +172,5 @@ func (s *shop) order(w http.ResponseWriter, r *http.Request, session *sojourn.Se
 		s.broken(w, r, err)
 		return
 	}
-	s.show(w, r, session, http.StatusOK, "order", order)
+	s.show(w, r, session, http.StatusOK, "order", orderPage{customer, acting, order})
 }

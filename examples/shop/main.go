@@ -13,6 +13,7 @@
 //	wishes.go       a value that may, and so costs no row in the store
 //	account.go      what a session does at sign-up, login and logout
 //	security.go     a password entered once more, devices, the operators' pages
+//	support.go      an operator sees what a customer sees, and stays an operator
 //	checkout.go     a form that takes effect once
 //	pages.go        rendering, flash messages
 //	strip.go        how the numbers in the strip come about

@@ -124,7 +124,7 @@ func (s *shop) changePassword(w http.ResponseWriter, r *http.Request, session *s
 		s.broken(w, r, err)
 		return
 	}
-	ended, err := s.sessions.RevokeUser(r.Context(), session.User(), session.Handle())
+	ended, err := s.endSessions(r.Context(), session.User(), session.Handle())
 	if err != nil {
 		s.sessions.ServeError(w, r, err)
 		return

@@ -200,6 +200,14 @@ func TestAdminPagesAreFitToBeSeen(t *testing.T) {
 		tab.open(p.path)
 		t.Run(p.name, func(t *testing.T) { fitToBeSeen(t, tab.in(t), p.name, 5) })
 	}
+	tab.open("/support")
+	tab.fill("#email", "nobody@example.com")
+	tab.press(".stack button")
+	t.Run("support", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "support", 5) })
+	tab.open("/support")
+	tab.fill("#email", olga)
+	tab.press(".stack button")
+	t.Run("acting", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "acting", 5) })
 	// The table behind a chart opens without a script.
 	tab.open("/ops/?span=24h")
 	tab.do(chromedp.Click(chromedp.CSS("summary")))

@@ -32,6 +32,7 @@ type parts struct {
 
 type shop struct {
 	sessions *sojourn.Manager
+	support  *sojourn.Manager // of operators who act for customers
 	ledger   *ledger
 	pages    *pages
 	earlier  *costs
@@ -74,13 +75,16 @@ func newShop(p parts) (*shop, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.openSupport(p); err != nil {
+		return nil, err
+	}
 	if err := s.openAdmin(); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *shop) close() error { return s.sessions.Close() }
+func (s *shop) close() error { return errors.Join(s.sessions.Close(), s.support.Close()) }
 
 // handler is the whole shop: routes inside, protection outside.
 func (s *shop) handler() http.Handler {
@@ -117,6 +121,10 @@ func (s *shop) handler() http.Handler {
 	mux.Handle("/account/devices/", s.devices)
 	mux.Handle("/ops/", s.ops)
 
+	mux.Handle("GET /support", s.operatorsOnly(s.supportPage))
+	mux.Handle("POST /support", s.operatorsOnly(s.act))
+	with("POST /support/stop", s.customersOnly(s.stopActing))
+
 	with("GET /checkout", s.customersOnly(s.checkout))
 	with("POST /checkout", s.customersOnly(s.placeOrder))
 	with("GET /orders", s.customersOnly(s.orders))
@@ -134,7 +142,9 @@ func (s *shop) handler() http.Handler {
 	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.failure(w, r, http.StatusForbidden, "error.foreign")
 	}))
-	return secured(metered(sameOrigin.Handler(mux)))
+	// The sessions of the second manager are asked for on few pages; where they are
+	// not, this costs nothing.
+	return secured(metered(sameOrigin.Handler(s.support.Wrap(mux))))
 }
 
 // secured sets the headers that every answer carries, and bounds what a
