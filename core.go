@@ -209,3 +209,25 @@ func (m *core) comesBackUntil(h *record.Header, now time.Time) time.Time {
 // methods there. It does not follow pointers there either.
 
 func printText(f fmt.State, text string) { _, _ = io.WriteString(f, text) }
+
+// succession keeps a user's logins in order: those of one millisecond would
+// have none, and Config.Limit.Max would end any of them.
+type succession struct {
+	seed maphash.Seed
+	last [64]atomic.Int64 // by user, in Unix milliseconds
+}
+
+// next returns when a session of user that is made at now counts as created: at
+// now, or just after the one before it in this process.
+func (o *succession) next(user string, now int64) int64 {
+	last := &o.last[maphash.String(o.seed, user)%uint64(len(o.last))]
+	for {
+		before, at := last.Load(), now
+		if before >= now && before-now < 1000 { // else the clock was set back
+			at = before + 1
+		}
+		if last.CompareAndSwap(before, at) {
+			return at
+		}
+	}
+}

@@ -60,6 +60,7 @@ var (
 	errAnswered    = fmt.Errorf("%w: the response is an error or the handler has panicked, which keeps nothing but an earlier Logout", ErrTooLate)
 	errNoEdit      = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
 	errNoTenant    = errors.New("sojourn: Config.Tenant is set, and this is no request of a tenant: name one with WithTenant")
+	errNoLogin     = errors.New("sojourn: Link needs a Login in the same request, and there was none")
 	errNoBearer    = errors.New("sojourn: Config.Bearer is not set, so there are no tokens")
 	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)
 )
@@ -233,6 +234,7 @@ var answers = [...]struct {
 	{ErrNoStore, http.StatusInternalServerError},
 	{ErrTooLate, http.StatusInternalServerError},
 	{errNoTenant, http.StatusInternalServerError},
+	{errNoLogin, http.StatusInternalServerError},
 	{errNoBearer, http.StatusInternalServerError},
 }
 

@@ -36,6 +36,7 @@ type Move struct {
 // change is either in the new session, or meets the tombstone. An error takes the
 // new session back; another try needs another identifier.
 func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
+	m.Check = s.checkedLink(ctx, m.Login.LinkOf(&m.Base.Rec.Header), m.Check)
 	run := &mover{Move: m, s: s, ends: m.Ends}
 	if m.Check != nil {
 		if err := run.checked(ctx); err != nil {
@@ -223,6 +224,9 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	}
 	next, data, err := s.seal(rec, m.To, m.made, 0, now, now)
 	if err != nil {
+		return err
+	}
+	if err := s.keepLinked(ctx, m.made, next); err != nil {
 		return err
 	}
 	sent := withData(next, data)
