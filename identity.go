@@ -63,6 +63,7 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 		return s.failed
 	}
 	if err := s.check(ctx, check); err != nil {
+		s.link = "" // it was this login's
 		return err
 	}
 	kept, ending, login, fresh, before := s.draft.Clone(), s.ending, s.login, s.fresh, s.last

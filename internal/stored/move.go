@@ -36,7 +36,10 @@ type Move struct {
 // change is either in the new session, or meets the tombstone. An error takes the
 // new session back; another try needs another identifier.
 func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
-	m.Check = s.checkedLink(ctx, m.Login.LinkOf(&m.Base.Rec.Header), m.Check)
+	// The link stays, whatever else of the session before is left behind.
+	login := *m.Login
+	login.Link = login.LinkOf(&m.Base.Rec.Header)
+	m.Login, m.Check = &login, s.checkedLink(ctx, login.Link, m.Check)
 	run := &mover{Move: m, s: s, ends: m.Ends}
 	if m.Check != nil {
 		if err := run.checked(ctx); err != nil {
