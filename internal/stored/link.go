@@ -95,8 +95,11 @@ func (s *Sessions) linkOpen(ctx context.Context, link string) error {
 // CloseLink lets no further login with that link succeed, and returns the sessions
 // that have it and have not ended. It can be repeated.
 func (s *Sessions) CloseLink(ctx context.Context, link string) (all []Listed, err error) {
-	// The note is to outlast all sessions with the link: whoever has closed it may
-	// fail before they are ended, and try again.
+	if _, err := s.byHash(ctx, store.UserHash{}, ""); err != nil {
+		return nil, err
+	}
+	// The note outlasts all sessions with the link: the process that has written it may
+	// fail before it has ended them, and be asked again.
 	until := s.Now().Add(closedFor)
 	if err := s.Forget(ctx, closedNote(link), until); err != nil {
 		return nil, err
