@@ -68,7 +68,8 @@ type process struct {
 	logins  succession
 	ahead   time.Duration // of the clock; only tests set it
 
-	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
+	open      sync.RWMutex   // read-locked by work in flight, locked for good by Close
+	outlive   sync.WaitGroup // work that goes on after its request; Close waits for it
 	closing   sync.Once
 	stop      context.Context // ends with Close
 	stopNow   context.CancelFunc
@@ -150,10 +151,8 @@ func (m *core) apart(f func()) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
-	go func() {
-		defer m.done()
-		f()
-	}()
+	defer m.done()
+	m.outlive.Go(f)
 	return nil
 }
 
