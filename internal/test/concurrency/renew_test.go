@@ -731,3 +731,45 @@ func TestARenewalReadsTheStoreNotACopy(t *testing.T) {
 		})
 	})
 }
+
+// A process that was taken for dead comes back with what it has fetched.
+func TestAHolderThatWasTakenForDead(t *testing.T) {
+	for name, c := range map[string]struct {
+		back  time.Duration // when it reaches the store again
+		takes time.Duration // what the other one's fetch takes
+		err   error         // the other one's
+		got   int           // what it is answered, and what is kept
+	}{
+		"the other one has succeeded":   {15, time.Second, nil, 1},
+		"the other one has failed":      {15, time.Second, errors.New("away"), 99},
+		"the other one is at it":        {15, 7 * time.Second, nil, 1},
+		"the other one is at it, fails": {15, 7 * time.Second, errors.New("away"), 99},
+	} {
+		t.Run(name, func(t *testing.T) {
+			renewals(t, func(t *testing.T, r *team) {
+				r.takes, r.err = c.takes, c.err
+				mine := make(chan answered, 1)
+				go r.labs[0].Do(r.v.Copy(), func(s *sojourn.Session) {
+					g, err := grantKey.Renew(t.Context(), s, grant.stale, func(context.Context, grant) (grant, error) {
+						time.Sleep(20 * time.Second)
+						return grant{Refresh: 99, Expires: time.Now().Add(time.Hour)}, nil
+					})
+					mine <- answered{g, err}
+				})
+				time.Sleep(time.Second / 2)
+				r.own[0].Down.Store(true)
+				other := r.later(1)
+				time.Sleep(c.back * time.Second)
+				r.own[0].Down.Store(false)
+				<-other
+				if a := <-mine; a.err != nil && !errors.Is(a.err, sojourn.ErrUnavailable) || a.err == nil && a.Refresh != c.got {
+					t.Errorf("token %d, %v", a.Refresh, a.err)
+				}
+				time.Sleep(10 * time.Second)
+				if g := r.has(r.v); g.Refresh != c.got || r.asked != 1 {
+					t.Errorf("token %d is kept; the provider was asked %d times", g.Refresh, r.asked)
+				}
+			})
+		})
+	}
+}
