@@ -293,7 +293,6 @@ type holder struct {
 	old   []byte // what Fetch was given
 	seen  *State // the session, with somebody else's lease
 	fresh bool   // nothing had to be done
-	took  bool
 }
 
 var (
