@@ -119,10 +119,10 @@ func beginRenewal(t *testing.T, addr string, storeURL func(addr string) string) 
 
 	var others sync.WaitGroup
 	t.Cleanup(others.Wait)
-	others.Go(func() { r.ask(0, 0) }) // perhaps it fails
+	others.Go(func() { _, _ = r.ask(0, 0) }) // perhaps it fails
 	client.Eventually(t, "the token is sent", func() bool { return r.issue.count() > 0 })
 	for i := range replicas {
-		others.Go(func() { r.ask(i, 0) })
+		others.Go(func() { _, _ = r.ask(i, 0) })
 	}
 	return r
 }
