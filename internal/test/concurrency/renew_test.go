@@ -511,3 +511,15 @@ func TestARenewalReadsTheStoreNotACopy(t *testing.T) {
 		})
 	})
 }
+
+func TestRenewNeedsAStore(t *testing.T) {
+	s := sitetest.NewLab(t, sitetest.CookieOnly)
+	s.Do(sitetest.NewGuest(t), func(session *sojourn.Session) {
+		grantKey.Set(session, grant{})
+		_, err := grantKey.Renew(t.Context(), session, grant.stale, (&provider{}).refresh)
+		if !errors.Is(err, sojourn.ErrNoStore) {
+			t.Error(err)
+		}
+		session.Discard()
+	})
+}
