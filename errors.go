@@ -47,6 +47,9 @@ var (
 	ErrTooManySessions = fault.TooMany  // the user has Limit.Max sessions, and Limit.Refuse is set
 	ErrNotFound        = fault.NotFound // no live session has that handle, or it is not that user's
 	ErrNoValue         = fault.NoValue  // the session has no value of that name
+	// ErrRenewFailed: the function that [Key.Renew] was given has failed, in this
+	// process or in another one that was faster. The value is as it was.
+	ErrRenewFailed = fault.Renew
 	// ErrBadValue: a value does not decode into the requested type or would not come
 	// back as it is (see [NewKey]), or its name cannot be used. What wraps it names
 	// the key and the path to the part.
@@ -75,7 +78,7 @@ func notKept(err error) error {
 // Sec-Fetch-Mode: navigate, and 413 ([ErrTooLarge]), 409 ([ErrEnded],
 // [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions], [ErrHasCookie]), 401
 // ([ErrEnded], if the request brought a credential that is no longer good),
-// 404 ([ErrNotFound]), 503 ([ErrUnavailable], [ErrClosed]) or 500 (everything
+// 404 ([ErrNotFound]), 503 ([ErrUnavailable], [ErrRenewFailed], [ErrClosed]) or 500 (everything
 // else). It first removes Content-*, ETag,
 // Last-Modified, Location, Cache-Control and an upgrade from the header, and
 // drops the session's pending changes, except a Logout.
@@ -227,6 +230,7 @@ var answers = [...]struct {
 	{ErrHasCookie, http.StatusConflict},
 	{ErrNotFound, http.StatusNotFound},
 	{ErrUnavailable, http.StatusServiceUnavailable},
+	{ErrRenewFailed, http.StatusServiceUnavailable},
 	{ErrClosed, http.StatusServiceUnavailable},
 	{ErrNoMiddleware, http.StatusInternalServerError},
 	{ErrBadValue, http.StatusInternalServerError},
