@@ -214,6 +214,43 @@ func NoLostUpdate(t *testing.T, open Open) {
 			}
 		}
 	})
+	editsAreExact(t, sites)
+}
+
+// editsAreExact edits all sessions of a user from two replicas, while they are in
+// use on both.
+func editsAreExact(t *testing.T, sites []*sitetest.Site) {
+	if _, err := sites[0].Manager.Sessions(t.Context(), "fay"); errors.Is(err, errors.ErrUnsupported) {
+		return // EditUser cannot find them either
+	}
+	const sessions, rounds = 3, 6
+	var browsers []*sitetest.Browser
+	for range sessions {
+		b := sitetest.NewBrowser()
+		mustBe(t, 200, b.Visit(sites[0], func(s *sojourn.Session) { s.Login("fay"); count.Set(s, 0) }))
+		browsers = append(browsers, b)
+	}
+	sitetest.Together((sessions+1)*rounds, func(i int) {
+		site, who := sites[i%2], i/rounds
+		if who < sessions {
+			if a := browsers[who].Visit(site, func(s *sojourn.Session) { count.Update(s, increment) }); a.Status != 200 {
+				t.Errorf("an update got %d %s", a.Status, a.Body)
+			}
+			return
+		}
+		n, err := site.Manager.EditUser(t.Context(), "fay", func(s *sojourn.Session) error {
+			count.Set(s, count.Get(s)+100) // no Update: what was read is what is changed
+			return nil
+		})
+		if n != sessions || err != nil {
+			t.Errorf("EditUser: %d, %v", n, err)
+		}
+	})
+	for _, b := range browsers {
+		if got := read(t, b, sites[1]); got != rounds+100*rounds {
+			t.Errorf("the count is %d after %d updates and %d edits", got, rounds, rounds)
+		}
+	}
 }
 
 // LogoutIsFinal: promise 5. (A slow request saved over a logout, as reported in
