@@ -316,7 +316,7 @@ func Status(err error) int {
 }
 
 func (s *SignIn) showError(w http.ResponseWriter, r *http.Request, err error) {
-	if sojourn.IsError(err) {
+	if e := (*Error)(nil); !errors.As(err, &e) {
 		s.Sessions.ServeError(w, r, err)
 		return
 	}
