@@ -3,10 +3,17 @@ module github.com/sojourn-go/sojourn/oidc/internal/providers
 go 1.26.0
 
 require (
+	github.com/chromedp/chromedp v0.22.1
 	github.com/go-jose/go-jose/v4 v4.1.9
 	github.com/sojourn-go/sojourn v0.1.0
+	github.com/sojourn-go/sojourn/internal/test/realbrowser v0.1.0
 	github.com/sojourn-go/sojourn/oidc v0.1.0
 	github.com/zitadel/oidc/v3 v3.52.0
+)
+
+require (
+	github.com/chromedp/cdproto v0.159.0 // indirect
+	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 )
 
 require (

@@ -141,6 +141,10 @@ func app(sessions *sojourn.Manager, signIn *oidc.SignIn) http.Handler {
 	mux.Handle("/", sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		fmt.Fprintf(w, "%s for %q", r.URL.RequestURI(), session.User())
 	}))
+	mux.HandleFunc("/page", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, `<!doctype html><form method="post" action="/auth/logout"><button>Sign out</button></form>`)
+	})
 	mux.Handle("/sid", sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		_, _ = io.WriteString(w, name.Get(session))
 	}))
