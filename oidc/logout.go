@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"errors"
 	"mime"
 	"net/http"
@@ -67,16 +68,16 @@ func (s *SignIn) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 		refuse(w, "temporarily_unavailable", "the keys of the provider cannot be had")
 		return
 	}
-	token, err := p.verifier.VerifyLogout(s.with(r.Context()), raw)
-	if err != nil || token.IssuedAt.IsZero() || time.Until(token.IssuedAt) > clockSkew {
+	token, err := s.logoutToken(r.Context(), p, raw)
+	if err != nil {
 		refuse(w, "invalid_request", "the logout_token is not good")
 		return
 	}
-	if token.SessionID != "" {
-		_, err = s.Sessions.RevokeLinked(r.Context(), token.Issuer, token.SessionID)
+	if token.SID != "" {
+		_, err = s.Sessions.RevokeLinked(r.Context(), s.Issuer, token.SID)
 	} else {
 		var user string
-		if user, err = s.User(r.Context(), &Identity{Issuer: token.Issuer, Subject: token.Subject}); err == nil {
+		if user, err = s.User(r.Context(), &Identity{Issuer: s.Issuer, Subject: token.Subject}); err == nil {
 			_, err = s.Sessions.RevokeUser(r.Context(), user)
 		}
 	}
@@ -88,6 +89,43 @@ func (s *SignIn) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.WriteHeader(http.StatusOK)
 	}
+}
+
+// logoutToken is what a logout token says.
+type logoutToken struct {
+	ID      string  `json:"jti"`
+	Subject string  `json:"sub"`
+	SID     string  `json:"sid"`
+	Nonce   any     `json:"nonce"`
+	Issued  float64 `json:"iat"` // in seconds
+	Expiry  float64 `json:"exp"`
+	Events  struct {
+		Logout map[string]any `json:"http://schemas.openid.net/event/backchannel-logout"`
+	} `json:"events"`
+}
+
+var errNoLogout = errors.New("oidc: no logout token")
+
+// logoutToken checks a logout token: section 2.6. Providers that follow the drafts
+// before the final specification send no exp, which the drafts did not have. Such a
+// token is good for a few minutes.
+func (s *SignIn) logoutToken(ctx context.Context, p *provider, raw string) (t logoutToken, err error) {
+	verified, err := p.logout.Verify(s.with(ctx), raw) // signature, issuer, audience
+	if err == nil {
+		err = verified.Claims(&t)
+	}
+	now := float64(time.Now().Unix())
+	if t.Expiry == 0 {
+		t.Expiry = t.Issued + clockSkew.Seconds()
+	}
+	switch {
+	case err != nil:
+		return t, err
+	case t.ID == "", t.Subject == "" && t.SID == "", t.Nonce != nil, t.Events.Logout == nil,
+		t.Issued == 0, t.Issued > now+clockSkew.Seconds(), t.Expiry < now:
+		return t, errNoLogout
+	}
+	return t, nil
 }
 
 func refuse(w http.ResponseWriter, code, text string) {

@@ -184,6 +184,7 @@ func (s *SignIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type provider struct {
 	*oidc.Provider
 	verifier *oidc.IDTokenVerifier
+	logout   *oidc.IDTokenVerifier // of logout tokens, whose times are checked apart
 	oauth    oauth2.Config
 	also     struct {
 		EndSession string   `json:"end_session_endpoint"`
@@ -208,7 +209,11 @@ func (s *SignIn) provider(ctx context.Context) (*provider, error) {
 	if err := found.Claims(&p.also); err != nil {
 		return nil, failed(http.StatusBadGateway, "the provider's discovery document cannot be read", err)
 	}
-	p.verifier = found.VerifierContext(s.with(context.Background()), &oidc.Config{ClientID: s.ClientID, SupportedSigningAlgs: asymmetric(p.also.Algorithms)})
+	check := oidc.Config{ClientID: s.ClientID, SupportedSigningAlgs: asymmetric(p.also.Algorithms)}
+	p.verifier = found.VerifierContext(s.with(context.Background()), &check)
+	later := check
+	later.SkipExpiryCheck = true
+	p.logout = found.VerifierContext(s.with(context.Background()), &later)
 	p.oauth = oauth2.Config{
 		ClientID: s.ClientID, ClientSecret: s.ClientSecret, Endpoint: found.Endpoint(),
 		RedirectURL: s.URL + "/callback", Scopes: append([]string{oidc.ScopeOpenID}, s.Scopes...),

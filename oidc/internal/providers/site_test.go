@@ -28,7 +28,7 @@ import (
 
 const (
 	clientID = "shop"
-	secret   = "a secret of the shop's"
+	secret   = "a-secret-of-the-shop"
 	person   = "test-user2"
 	subject  = "id2"
 	password = "verysecure"
