@@ -230,7 +230,7 @@ func refusing(what string, errs ...error) (http.Handler, error) {
 type pager struct {
 	Page, Pages int
 	Total       int
-	First, Last int    // what is shown, counted from 1
+	First, Last int // what is shown, counted from 1
 	Text        *DevicesTexts
 	User        string // kept in the links to other pages, if not empty
 }

@@ -395,7 +395,7 @@ func (d *dashboard) takeNote(w http.ResponseWriter, r *http.Request) []message {
 	case ActionRevokeUser:
 		return []message{{"done", plural(n, "session") + " ended."}}
 	case ActionSweep:
-		return []message{{"done", "Swept: " + plural(n, "old record") + " removed."}}
+		return []message{{"done", "Cleaned up: " + plural(n, "old record") + " removed."}}
 	}
 	return nil
 }

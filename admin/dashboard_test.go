@@ -296,7 +296,7 @@ func TestSweepNow(t *testing.T) {
 		ops := s.operator("olga")
 		wants(t, ops.get("/ops/"), http.StatusOK, `<dt>Expired, not yet removed</dt><dd>1</dd>`)
 		goesTo(t, ops.post("/ops/sweep"), "./#sweep")
-		wants(t, ops.get("/ops/"), http.StatusOK, "Swept: 1 old record removed", `<dt>Expired, not yet removed</dt><dd>0</dd>`)
+		wants(t, ops.get("/ops/"), http.StatusOK, "Cleaned up: 1 old record removed", `<dt>Expired, not yet removed</dt><dd>0</dd>`)
 	})
 }
 
