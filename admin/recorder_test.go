@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,37 @@ func TestChart(t *testing.T) {
 		if s.bars*s.step > minutes {
 			t.Errorf("%s is longer than a recorder looks back", s.Name)
 		}
+	}
+}
+
+func TestChartsShareAxisAndScaleAndEndNow(t *testing.T) {
+	r := NewRecorder()
+	now := noon.Add(7*time.Minute + 20*time.Second) // in the middle of a step of 15 minutes
+	for range 3 {
+		r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: now})
+	}
+	r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogout, Time: now})
+	for _, s := range spans() {
+		c := draw(r, now, s)
+		last := fmt.Sprintf(`x="%d"`, (s.bars-1)*barPitch+1)
+		for i, height := range []string{`height="60"`, `height="20"`} {
+			if bars := string(c.Series[i].Bars); !strings.Contains(bars, last) || !strings.Contains(bars, height) {
+				t.Errorf("%s: %s are %s", s.Name, c.Series[i].Title, bars)
+			}
+		}
+		length := time.Duration(s.bars*s.step) * time.Minute
+		if got, want := c.Ticks[0], now.Add(-length).Format("15:04"); got != want {
+			t.Errorf("%s begins at %s, want %s", s.Name, got, want)
+		}
+		if from := c.Rows[0].From; from.After(now) || !from.Add(time.Duration(s.step)*time.Minute).Equal(noon.Add(8*time.Minute)) {
+			t.Errorf("%s: the last bar begins at %v", s.Name, from)
+		}
+	}
+}
+
+func TestEmptyChartsHaveNoScale(t *testing.T) {
+	if c := draw(NewRecorder(), noon, spans()[0]); c.Top != 0 || len(c.Rows) != 0 || len(c.Series) != len(chartKinds()) {
+		t.Errorf("%+v", c)
 	}
 }
 
