@@ -214,12 +214,34 @@ func TestAdminPagesAreFitToBeSeen(t *testing.T) {
 	tab.fill("#email", olga)
 	tab.press(".stack button")
 	t.Run("acting", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "acting", 5) })
+	shop.failACommit(t)
+	tab.open("/ops/")
+	if got := tab.text(".status"); !strings.Contains(got, "1 problem") || !strings.Contains(got, "Failed commits: 1") {
+		t.Errorf("after a failed commit the dashboard says %q", got)
+	}
+	t.Run("ops-problem", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "ops-problem", 4) })
 	// The table behind a chart opens without a script.
 	tab.open("/ops/?span=24h")
 	tab.do(chromedp.Click(chromedp.CSS("summary")))
 	if got := tab.text("details tbody th"); !strings.Contains(got, ":") {
 		t.Errorf("the table begins with %q", got)
 	}
+}
+
+// failACommit ends a customer's session while it is about to be saved.
+func (s *testShop) failACommit(t *testing.T) {
+	t.Helper()
+	tab := startChromium(t).visitor(s.url).tab()
+	tab.signUp("Ida", "ida@example.com")
+	tab.open("/")
+	gate := s.gates.hold(afterLoad, "POST /cart/add")
+	arrived := tab.pressSlowly(add("tea"))
+	gate.awaitArrival(t)
+	if _, err := s.shop.sessions.RevokeUser(t.Context(), s.userOf(t, "ida@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	gate.open()
+	arrived()
 }
 
 // userOf is the name that the session knows a customer by.
@@ -260,7 +282,6 @@ func (s *testShop) populate(t *testing.T) {
 			}
 		}
 	}
-	s.shop.recorder.Record(t.Context(), sojourn.Event{Kind: sojourn.EventTheftSuspected, Time: now.Add(-5 * time.Hour)})
 }
 
 // signInFrom signs olga in from an address that no test connects from.
