@@ -31,9 +31,9 @@ func statGroups(s ops.Stats) []statGroup {
 	return []statGroup{
 		{"Trouble", []stat{
 			alarming("FailedCommits", s.FailedCommits, "Failed commits", "Changes could not be saved; visitors got an error instead of the page",
-				"The log has the error of each one."),
+				"The log has the error of each one. Those that say that the session has ended are harmless."),
 			alarming("LateChanges", s.LateChanges, "Late changes", "Handlers changed a session after the response had started; these changes are lost",
-				"The log names the paths. Change the session before the first byte of the response."),
+				"The log has the error of each one. Change the session before the first byte of the response."),
 			alarming("UnreadableValue", s.UnreadableValue, "Unreadable values", "Values in sessions did not decode into the type of their key",
 				"The log names the keys. Usually a type has changed: give the new one a key with another name."),
 			alarming("DamagedRecords", s.DamagedRecords, "Damaged records", "Records in the store did not open although their key is there",
