@@ -1,14 +1,13 @@
 package servers
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-
-	"context"
 )
 
 // Glewlwyd starts an OpenID provider that is written in C. It is empty but for its

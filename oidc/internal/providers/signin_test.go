@@ -1,8 +1,12 @@
 package providers
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -164,6 +168,69 @@ func TestWhatIsNoLogin(t *testing.T) {
 		}
 		if text := heard.Error(); strings.Contains(text, secret) || strings.Contains(text, "code=") {
 			t.Errorf("%s: the error has a secret: %s", name, text)
+		}
+	}
+}
+
+// forging changes claims of the ID tokens that the provider sends, and signs them
+// with the provider's key.
+type forging struct {
+	t       *testing.T
+	p       *provider
+	instead claims // nil = the claim is left out
+}
+
+func (f forging) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil || !strings.HasSuffix(r.URL.Path, "/token") {
+		return res, err
+	}
+	defer res.Body.Close()
+	var answer map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+		return nil, err
+	}
+	token, _ := answer["id_token"].(string)
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err != nil {
+		return nil, err
+	}
+	var c claims
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return nil, err
+	}
+	for name, v := range f.instead {
+		if c[name] = v; v == nil {
+			delete(c, name)
+		}
+	}
+	answer["id_token"] = f.p.signed(f.t, c)
+	b, err := json.Marshal(answer)
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
+	return res, err
+}
+
+func TestAnIDTokenIsOfThisLoginAndThisClient(t *testing.T) {
+	p := startProvider(t)
+	for name, c := range map[string]struct {
+		instead claims
+		good    bool
+	}{
+		"as it is":                  {claims{}, true},
+		"another login's":           {claims{"nonce": "another"}, false},
+		"no login's":                {claims{"nonce": nil}, false},
+		"another client's":          {claims{"aud": "another"}, false},
+		"for another client":        {claims{"azp": "another"}, false},
+		"for nobody of two clients": {claims{"aud": []string{clientID, "another"}, "azp": nil}, false},
+		"for us of two clients":     {claims{"aud": []string{clientID, "another"}, "azp": clientID}, true},
+		"another issuer's":          {claims{"iss": "https://evil.example"}, false},
+		"of the past":               {claims{"exp": time.Now().Add(-time.Hour).Unix()}, false},
+		"with another access token": {claims{"at_hash": "77QmUPtjPfzWtF2AnpK9RQ"}, false},
+	} {
+		s := startSite(t, p, 1, func(cfg *oidc.Config) { cfg.Client = &http.Client{Transport: forging{t, p, c.instead}} })
+		v := s.visitor()
+		if got := v.signIn("/"); (got.status < 400) != c.good || (v.user() != "") != c.good {
+			t.Errorf("an ID token %s: %d, the user is %q", name, got.status, v.user())
 		}
 	}
 }
