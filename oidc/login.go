@@ -34,7 +34,7 @@ func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojou
 	flow, err := s.tickets.Redeem(r.Context(), session, state)
 	switch {
 	case errors.Is(err, sojourn.ErrTaken): // a second click, or the same page once more
-		http.Redirect(w, r, s.Home, http.StatusSeeOther)
+		http.Redirect(w, r, s.cfg.Home, http.StatusSeeOther)
 		return nil
 	case errors.Is(err, sojourn.ErrNoValue):
 		return failed(http.StatusBadRequest, "the login was not begun in this browser, or more than 30 minutes ago", nil)
@@ -46,7 +46,7 @@ func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojou
 		return err
 	}
 	// RFC 9207: another provider's answer.
-	if iss := query.Get("iss"); iss != s.Issuer && (iss != "" || p.also.SendsIss) {
+	if iss := query.Get("iss"); iss != s.cfg.Issuer && (iss != "" || p.also.SendsIss) {
 		return failed(http.StatusBadRequest, "the answer is another provider's", nil)
 	}
 	if query.Has("error") {
@@ -67,12 +67,12 @@ func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojou
 		return err
 	}
 	s.tokens.Set(session, token)
-	if s.LoggedIn != nil {
-		s.LoggedIn(session, id)
+	if s.cfg.LoggedIn != nil {
+		s.cfg.LoggedIn(session, id)
 	}
 	next := flow.Next
 	if next == "" {
-		next = s.Home
+		next = s.cfg.Home
 	}
 	http.Redirect(w, r, next, http.StatusSeeOther)
 	return nil
@@ -107,7 +107,7 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 	switch {
 	case subtle.ConstantTimeCompare([]byte(verified.Nonce), []byte(nonce)) != 1:
 		return nil, "", failed(http.StatusBadRequest, "the ID token is of another login", nil)
-	case claims.AZP != "" && claims.AZP != s.ClientID, claims.AZP == "" && len(verified.Audience) > 1 && !slices.Equal(slices.Compact(slices.Sorted(slices.Values(verified.Audience))), []string{s.ClientID}):
+	case claims.AZP != "" && claims.AZP != s.cfg.ClientID, claims.AZP == "" && len(verified.Audience) > 1 && !slices.Equal(slices.Compact(slices.Sorted(slices.Values(verified.Audience))), []string{s.cfg.ClientID}):
 		return nil, "", failed(http.StatusBadGateway, "the ID token is for another client", nil)
 	case verified.AccessTokenHash != "" && verified.VerifyAccessToken(token.AccessToken) != nil:
 		return nil, "", failed(http.StatusBadGateway, "the access token does not belong to the ID token", nil)
@@ -116,7 +116,7 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 }
 
 func (s *SignIn) logIn(ctx context.Context, session *sojourn.Session, id *Identity, sid string) error {
-	user, err := s.User(ctx, id)
+	user, err := s.cfg.User(ctx, id)
 	if err != nil {
 		return failed(http.StatusForbidden, "the application has refused the login", err)
 	}
@@ -124,10 +124,10 @@ func (s *SignIn) logIn(ctx context.Context, session *sojourn.Session, id *Identi
 		session.Link(id.Issuer, sid)
 	}
 	err = session.LoginIf(ctx, user, func(ctx context.Context) error {
-		if s.Check == nil {
+		if s.cfg.Check == nil {
 			return nil
 		}
-		if err := s.Check(ctx, user); err != nil {
+		if err := s.cfg.Check(ctx, user); err != nil {
 			return failed(http.StatusForbidden, "the application has refused the login", err)
 		}
 		return nil

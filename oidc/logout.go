@@ -16,7 +16,7 @@ import (
 func (s *SignIn) logout(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
 	token, err := s.tokens.Lookup(session)
 	session.Logout()
-	to := s.Home
+	to := s.cfg.Home
 	if err == nil {
 		if p, err := s.provider(r.Context()); err == nil { // otherwise it is enough to be signed out here
 			to = s.endSession(p, token)
@@ -29,13 +29,13 @@ func (s *SignIn) logout(w http.ResponseWriter, r *http.Request, session *sojourn
 func (s *SignIn) endSession(p *provider, token Token) string {
 	to, err := url.Parse(p.also.EndSession)
 	if p.also.EndSession == "" || err != nil {
-		return s.Home
+		return s.cfg.Home
 	}
 	query := to.Query()
-	query.Set("client_id", s.ClientID)
+	query.Set("client_id", s.cfg.ClientID)
 	query.Set("id_token_hint", token.IDToken)
-	if s.AfterLogout != "" {
-		query.Set("post_logout_redirect_uri", s.AfterLogout)
+	if s.cfg.AfterLogout != "" {
+		query.Set("post_logout_redirect_uri", s.cfg.AfterLogout)
 	}
 	to.RawQuery = query.Encode()
 	return to.String()
@@ -74,11 +74,11 @@ func (s *SignIn) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if token.SID != "" {
-		_, err = s.Sessions.RevokeLinked(r.Context(), s.Issuer, token.SID)
+		_, err = s.cfg.Sessions.RevokeLinked(r.Context(), s.cfg.Issuer, token.SID)
 	} else {
 		var user string
-		if user, err = s.User(r.Context(), &Identity{Issuer: s.Issuer, Subject: token.Subject}); err == nil {
-			_, err = s.Sessions.RevokeUser(r.Context(), user)
+		if user, err = s.cfg.User(r.Context(), &Identity{Issuer: s.cfg.Issuer, Subject: token.Subject}); err == nil {
+			_, err = s.cfg.Sessions.RevokeUser(r.Context(), user)
 		}
 	}
 	switch {
@@ -140,12 +140,12 @@ func refuse(w http.ResponseWriter, code, text string) {
 // else.
 func (s *SignIn) frontChannelLogout(w http.ResponseWriter, r *http.Request) {
 	iss, sid := r.FormValue("iss"), r.FormValue("sid")
-	if iss != s.Issuer || sid == "" {
+	if iss != s.cfg.Issuer || sid == "" {
 		http.Error(w, "The query has to name iss and sid.", http.StatusBadRequest)
 		return
 	}
-	if _, err := s.Sessions.RevokeLinked(r.Context(), iss, sid); err != nil {
-		s.Sessions.ServeError(w, r, err)
+	if _, err := s.cfg.Sessions.RevokeLinked(r.Context(), iss, sid); err != nil {
+		s.cfg.Sessions.ServeError(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -102,7 +102,7 @@ func (id *Identity) Claims(into any) error {
 
 // SignIn is the handler for one provider. Make one with [New].
 type SignIn struct {
-	Config
+	cfg     *Config
 	mux     *http.ServeMux
 	tickets sojourn.Ticket[started]
 	tokens  sojourn.Key[Token]
@@ -150,18 +150,18 @@ func New(cfg Config) (*SignIn, error) {
 		cfg.Client = &http.Client{Timeout: 10 * time.Second}
 	}
 	s := &SignIn{
-		Config: cfg, mux: http.NewServeMux(),
+		cfg: &cfg, mux: http.NewServeMux(),
 		tickets: sojourn.NewTicket[started]("oidc "+cfg.ClientID, flowTime),
 		tokens:  sojourn.NewKey[Token]("oidc "+cfg.ClientID, sojourn.ServerSide),
 	}
-	if s.ErrorHandler == nil {
-		s.ErrorHandler = s.showError
+	if s.cfg.ErrorHandler == nil {
+		s.cfg.ErrorHandler = s.showError
 	}
 	path := strings.TrimSuffix(base.Path, "/")
 	with := func(h func(http.ResponseWriter, *http.Request, *sojourn.Session) error) http.Handler {
 		return cfg.Sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 			if err := h(w, r, session); err != nil {
-				s.ErrorHandler(w, r, err)
+				s.cfg.ErrorHandler(w, r, err)
 			}
 		})
 	}
@@ -201,7 +201,7 @@ func (s *SignIn) provider(ctx context.Context) (*provider, error) {
 	if s.known != nil {
 		return s.known, nil
 	}
-	found, err := oidc.NewProvider(s.with(ctx), s.Issuer)
+	found, err := oidc.NewProvider(s.with(ctx), s.cfg.Issuer)
 	if err != nil {
 		return nil, failed(http.StatusBadGateway, "the provider's discovery document cannot be had", err)
 	}
@@ -209,14 +209,14 @@ func (s *SignIn) provider(ctx context.Context) (*provider, error) {
 	if err := found.Claims(&p.also); err != nil {
 		return nil, failed(http.StatusBadGateway, "the provider's discovery document cannot be read", err)
 	}
-	check := oidc.Config{ClientID: s.ClientID, SupportedSigningAlgs: asymmetric(p.also.Algorithms)}
+	check := oidc.Config{ClientID: s.cfg.ClientID, SupportedSigningAlgs: asymmetric(p.also.Algorithms)}
 	p.verifier = found.VerifierContext(s.with(context.Background()), &check)
 	later := check
 	later.SkipExpiryCheck = true
 	p.logout = found.VerifierContext(s.with(context.Background()), &later)
 	p.oauth = oauth2.Config{
-		ClientID: s.ClientID, ClientSecret: s.ClientSecret, Endpoint: found.Endpoint(),
-		RedirectURL: s.URL + "/callback", Scopes: append([]string{oidc.ScopeOpenID}, s.Scopes...),
+		ClientID: s.cfg.ClientID, ClientSecret: s.cfg.ClientSecret, Endpoint: found.Endpoint(),
+		RedirectURL: s.cfg.URL + "/callback", Scopes: append([]string{oidc.ScopeOpenID}, s.cfg.Scopes...),
 	}
 	s.known = p
 	return p, nil
@@ -237,7 +237,9 @@ func asymmetric(algorithms []string) (out []string) {
 }
 
 // with is ctx with the client that asks the provider, for both libraries.
-func (s *SignIn) with(ctx context.Context) context.Context { return oidc.ClientContext(ctx, s.Client) }
+func (s *SignIn) with(ctx context.Context) context.Context {
+	return oidc.ClientContext(ctx, s.cfg.Client)
+}
 
 // localPath returns path if it is one of this site, and "" otherwise: a link to
 // the login must not lead elsewhere afterwards.
@@ -296,7 +298,7 @@ func code(s string) string {
 	return s
 }
 
-func (e *Error) Error() string {
+func (e Error) Error() string {
 	text := "oidc: " + e.text
 	if e.Code != "" {
 		text += " (" + e.Code + ")"
@@ -308,7 +310,7 @@ func (e *Error) Error() string {
 }
 
 // Unwrap returns the cause, if there is one.
-func (e *Error) Unwrap() error { return e.err }
+func (e Error) Unwrap() error { return e.err }
 
 // Status returns the status that answers an error of this package or of sojourn.
 func Status(err error) int {
@@ -322,14 +324,14 @@ func Status(err error) int {
 
 func (s *SignIn) showError(w http.ResponseWriter, r *http.Request, err error) {
 	if e := (*Error)(nil); !errors.As(err, &e) {
-		s.Sessions.ServeError(w, r, err)
+		s.cfg.Sessions.ServeError(w, r, err)
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	w.WriteHeader(Status(err))
-	fmt.Fprintf(w, errorPage, s.URL)
+	fmt.Fprintf(w, errorPage, s.cfg.URL)
 }
 
 const errorPage = `<!doctype html>

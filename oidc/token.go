@@ -113,18 +113,18 @@ func (s *SignIn) revoke(ctx context.Context, token Token) {
 		return
 	}
 	form := url.Values{"token": {token.RefreshToken}, "token_type_hint": {"refresh_token"}}
-	if s.ClientSecret == "" {
-		form.Set("client_id", s.ClientID)
+	if s.cfg.ClientSecret == "" {
+		form.Set("client_id", s.cfg.ClientID)
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.also.Revocation, strings.NewReader(form.Encode()))
 	if err != nil {
 		return
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if s.ClientSecret != "" {
-		r.SetBasicAuth(url.QueryEscape(s.ClientID), url.QueryEscape(s.ClientSecret))
+	if s.cfg.ClientSecret != "" {
+		r.SetBasicAuth(url.QueryEscape(s.cfg.ClientID), url.QueryEscape(s.cfg.ClientSecret))
 	}
-	if res, err := s.Client.Do(r); err == nil {
+	if res, err := s.cfg.Client.Do(r); err == nil {
 		_ = res.Body.Close()
 	}
 }
