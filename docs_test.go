@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// TestTheSecurityModelNamesTestsThatExist keeps the tables of docs/security.md
+// TestTheSecurityModelNamesTestsThatExist keeps the tables of docs/run/security.md
 // honest: a test that is renamed or removed is one there, too.
 func TestTheSecurityModelNamesTestsThatExist(t *testing.T) {
-	text, err := os.ReadFile("docs/security.md")
+	text, err := os.ReadFile("docs/run/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestTheSecurityModelNamesTestsThatExist(t *testing.T) {
 	}
 	for _, n := range named {
 		if !exist[n[1]] {
-			t.Errorf("docs/security.md names %s, which does not exist", n[1])
+			t.Errorf("docs/run/security.md names %s, which does not exist", n[1])
 		}
 	}
 }
@@ -50,7 +50,7 @@ func TestTheSecurityModelNamesTestsThatExist(t *testing.T) {
 // TestTheSecurityModelHasEveryItem checks that no line of the two chapters is
 // missing, and that each is met by something or left to the application.
 func TestTheSecurityModelHasEveryItem(t *testing.T) {
-	text, err := os.ReadFile("docs/security.md")
+	text, err := os.ReadFile("docs/run/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
