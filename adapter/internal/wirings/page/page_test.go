@@ -48,6 +48,7 @@ var (
 	comments    = regexp.MustCompile(`//.*|"(?:[^"\\\n]|\\.)*"`)
 	function    = regexp.MustCompile(`(?m)^func `)
 	declaration = regexp.MustCompile(`^(?:(?:var|type|const|func)\b|//|[\s)}])`)
+	headers     = regexp.MustCompile(`(?m)^func .*[^{\n]$`)
 	result      = regexp.MustCompile(`(?m)^\s*return [^\n]`)
 	variables   = regexp.MustCompile(`(?m)^(\w+(?:, \w+)*) :=`)
 )
@@ -139,7 +140,7 @@ func programs(t *testing.T, page string) map[string]string {
 	all, before := map[string]string{}, ""
 	for _, at := range block.FindAllSubmatchIndex(text, -1) {
 		if at[4] >= 0 {
-			before = string(text[at[4]:at[5]])
+			before = headers.ReplaceAllString(string(text[at[4]:at[5]]), "$0 { panic(0) }")
 			continue
 		}
 		line := strings.Count(string(text[:at[0]]), "\n") + 1
