@@ -35,7 +35,7 @@
 //
 // Cookies and records are sealed with XAES-256-GCM under a [KeyRing]. Stores see
 // only a hash of the session identifier. Errors, logs and counters name sessions
-// by their handle, never by a secret. docs/security.md is the threat model,
+// by their handle, never by a secret. docs/run/security.md is the threat model,
 // docs/wire-format.md the bytes.
 //
 // Within a major version the names of this package, the cookies and the records

@@ -5,16 +5,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sojourn-go/sojourn"
 )
 
-// TestTheSecurityModelNamesTestsThatExist keeps the tables of docs/security.md
+// TestTheSecurityModelNamesTestsThatExist keeps the tables of docs/run/security.md
 // honest: a test that is renamed or removed is one there, too.
 func TestTheSecurityModelNamesTestsThatExist(t *testing.T) {
-	text, err := os.ReadFile("docs/security.md")
+	text, err := os.ReadFile("docs/run/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +45,7 @@ func TestTheSecurityModelNamesTestsThatExist(t *testing.T) {
 	}
 	for _, n := range named {
 		if !exist[n[1]] {
-			t.Errorf("docs/security.md names %s, which does not exist", n[1])
+			t.Errorf("docs/run/security.md names %s, which does not exist", n[1])
 		}
 	}
 }
@@ -50,7 +53,7 @@ func TestTheSecurityModelNamesTestsThatExist(t *testing.T) {
 // TestTheSecurityModelHasEveryItem checks that no line of the two chapters is
 // missing, and that each is met by something or left to the application.
 func TestTheSecurityModelHasEveryItem(t *testing.T) {
-	text, err := os.ReadFile("docs/security.md")
+	text, err := os.ReadFile("docs/run/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +102,79 @@ func TestEachPromiseOfTheReadmeHasATestOfItsName(t *testing.T) {
 	} {
 		if tested := find(file, pattern); !slices.Equal(tested, promised) {
 			t.Errorf("%s has\n%q, README.md promises\n%q", file, tested, promised)
+		}
+	}
+}
+
+// TestTheReferenceHasEveryFieldOfTheConfiguration keeps the table of docs/reference.md.
+func TestTheReferenceHasEveryFieldOfTheConfiguration(t *testing.T) {
+	text, err := os.ReadFile("docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written, want []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+\\.\\w+)` \\|(?: [^|]+ \\|){3}$").FindAllStringSubmatch(string(text), -1) {
+		written = append(written, m[1])
+	}
+	for _, v := range []any{sojourn.Config{}, sojourn.Cookie{}, sojourn.Limit{}, sojourn.Rotation{}} {
+		of := reflect.TypeOf(v)
+		for i := range of.NumField() {
+			want = append(want, of.Name()+"."+of.Field(i).Name)
+		}
+	}
+	if !slices.Equal(written, want) {
+		t.Errorf("docs/reference.md has\n%q, want\n%q", written, want)
+	}
+}
+
+// unwritten are pages that other pages link to before they exist.
+var unwritten = []string{"docs/build/oidc.md", "docs/build/renew.md"}
+
+// TestEveryLinkInAPageLeadsSomewhere follows the relative links of all Markdown
+// files, to files and to headings.
+func TestEveryLinkInAPageLeadsSomewhere(t *testing.T) {
+	texts := map[string]string{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules") {
+			return fs.SkipDir
+		}
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		texts[path] = regexp.MustCompile("(?ms)^```.*?^```$|`[^`\n]*\\]\\([^`\n]*`").ReplaceAllString(string(text), "")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	headings := map[string]map[string]bool{}
+	for name, text := range texts {
+		headings[name] = map[string]bool{}
+		for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+			heading := regexp.MustCompile(`\]\([^)]*\)`).ReplaceAllString(m[1], "")
+			heading = regexp.MustCompile(`[^\p{L}\p{N}_\- ]`).ReplaceAllString(strings.ToLower(heading), "")
+			headings[name][strings.ReplaceAll(heading, " ", "-")] = true
+		}
+	}
+	for name, text := range texts {
+		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(text, -1) {
+			path, heading, _ := strings.Cut(m[1], "#")
+			if strings.Contains(path, ":") {
+				continue
+			}
+			target := name
+			if path != "" {
+				target = filepath.Join(filepath.Dir(name), path)
+			}
+			if slices.Contains(unwritten, filepath.ToSlash(target)) {
+				continue
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: no file for %s", name, m[1])
+			} else if of, page := headings[target]; heading != "" && page && !of[heading] {
+				t.Errorf("%s: no heading for %s", name, m[1])
+			}
 		}
 	}
 }

@@ -34,7 +34,7 @@ Each run makes one pass over all sessions: it copies those that are new, replace
 
 To move without a stop, leave out step 2, switch the replicas one by one, and copy with --switched once the last one has changed over. What is lost then are changes that a visitor made in the old store after the last pass, if he came to the new one before the --switched pass did.
 
-Interrupted, run the same command again: it goes on where it was. The exit status is 1 if the store to copy from holds nothing at all at the first pass, or if a session was too large. Details are in docs/operations.md.
+Interrupted, run the same command again: it goes on where it was. The exit status is 1 if the store to copy from holds nothing at all at the first pass, or if a session was too large. Details are in docs/run/operations.md.
 
 Examples:
 

@@ -222,7 +222,7 @@ type keysAdd struct {
 }
 
 func (keysAdd) Help() string {
-	return `Adds a new key in state published: it opens, and seals nothing yet. This is the first step of a roll-out; docs/operations.md has all of them. The file keeps its mode, its owner and its comments, and is replaced all at once.
+	return `Adds a new key in state published: it opens, and seals nothing yet. This is the first step of a roll-out; docs/run/keys.md has all of them. The file keeps its mode, its owner and its comments, and is replaced all at once.
 
 Examples:
 

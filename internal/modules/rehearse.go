@@ -239,15 +239,15 @@ func (f zipFile) Open() (io.ReadCloser, error) { return os.Open(f.name) }
 var goBlock = regexp.MustCompile("(?s)```go\n(package main\n.*?)```")
 
 // firstProgram makes a module, gets the library and a store, and builds the first
-// program of the guide.
+// program of docs/start.md.
 func (reh *rehearsal) firstProgram(folder string) error {
-	guide, err := os.ReadFile(reh.abs("docs/guide.md"))
+	guide, err := os.ReadFile(reh.abs("docs/start.md"))
 	if err != nil {
 		return err
 	}
 	program := goBlock.FindSubmatch(guide)
 	if program == nil {
-		return errors.New("docs/guide.md has no program")
+		return errors.New("docs/start.md has no program")
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err

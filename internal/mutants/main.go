@@ -1,4 +1,4 @@
-// Command mutants shows that the table of ASVS rows in docs/security.md names
+// Command mutants shows that the table of ASVS rows in docs/run/security.md names
 // tests that prove them. For each row, mutants.txt has changes that break what
 // the row promises. Each is applied to a copy of one file (go test -overlay), and
 // the row's tests are run: every change must make one of them fail, and every
@@ -43,7 +43,7 @@ func main() {
 }
 
 func run(only []string, out io.Writer) error {
-	rows, err := readRows("docs/security.md")
+	rows, err := readRows("docs/run/security.md")
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // that no row is without one, is checked with every change.
 func TestEveryRowThatNamesTestsHasAMutantThatApplies(t *testing.T) {
 	t.Chdir("../..")
-	rows, err := readRows("docs/security.md")
+	rows, err := readRows("docs/run/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -318,7 +318,7 @@ func TestSuspectedTheft(t *testing.T) {
 }
 
 // TestAThiefWhoFollowsWithinTheGraceIsNotFound is a limit of what rotation can
-// do, as docs/security.md states it.
+// do, as docs/run/security.md states it.
 func TestAThiefWhoFollowsWithinTheGraceIsNotFound(t *testing.T) {
 	sitetest.Days(t, rotating(), func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna, _ := sitetest.LoginAs(t, shop, "anna")

@@ -19,7 +19,7 @@ import (
 )
 
 // In make soak these are ten thousand streams, each of a session of its own, at
-// one process; what they cost is logged. docs/scaling.md has the numbers.
+// one process; what they cost is logged. docs/run/scaling.md has the numbers.
 func TestAllStreamsOfAUserEndWithThem(t *testing.T) {
 	t.Parallel()
 	streams, pause := 300, time.Second

@@ -21,7 +21,7 @@ import (
 // nginxOfTheGuide runs the configuration that the guide shows.
 func nginxOfTheGuide(t *testing.T, behind string) (socket string) {
 	t.Helper()
-	guide, err := os.ReadFile("../../../../docs/guide.md")
+	guide, err := os.ReadFile("../../../../docs/run/proxies.md")
 	if err != nil {
 		t.Fatal(err)
 	}
