@@ -52,7 +52,7 @@ type Adopt struct {
 	Back *WriteBack
 }
 
-// WriteBack writes each session in a legacy format, too, after each commit
+// WriteBack writes each session in a legacy format, after each commit
 // that changed something. A failure is logged and counted, and fails no
 // request. A login gets a fresh legacy session. A legacy session that cannot be
 // read is not written over.
@@ -196,7 +196,7 @@ func (s *session) endLegacy(ctx context.Context, h *record.Header) error {
 	return err
 }
 
-// writesBack reports whether the pending changes are to be written to a legacy
+// writesBack reports whether the pending changes must be written to a legacy
 // format as well.
 func (s *session) writesBack() bool { return s.m.adoption.Back != nil && s.pending() }
 

@@ -301,7 +301,7 @@ func (s *session) commitToStore(ctx context.Context, now time.Time) error {
 }
 
 // mayStayVolatile reports whether changes of Volatile values alone may be kept in
-// a cache: nothing else is to be written, and the next request will look for them.
+// a cache: nothing else must be written, and the next request will look for them.
 func (s *session) mayStayVolatile() bool {
 	st := s.last
 	if st.Where != rules.Stored || s.jar.Token() || !s.m.stored.KeepsVolatile() || st.Mended || s.lost != 0 || s.presentDue ||
@@ -327,7 +327,7 @@ func (s *session) outgrown(ctx context.Context, err error, now time.Time) error 
 		s.tellRefused()
 		return errRefused
 	case ended:
-		// The visitor starts anew.
+		// The visitor starts again.
 		return s.commitAs(ctx, stored.Nothing)
 	}
 	// What the cookie holds goes on as a session of its own.
@@ -381,7 +381,7 @@ func (s *session) commitStored(ctx context.Context) error {
 	return nil
 }
 
-// rotate notes that the credential as it was last seen is to be replaced.
+// rotate notes that the credential as it was last seen must be replaced.
 func (s *session) rotate() {
 	s.draft.Rotate(s.last.Rec.Header.Generation, s.m.limits.OldFor())
 }

@@ -109,7 +109,7 @@ const (
 // Cookie says how the cookies are set. The zero value is the safest: Path=/,
 // HttpOnly, Secure, SameSite=Lax and the __Host- name prefix.
 type Cookie struct {
-	// Domain sends the cookies to subdomains, too. The prefix is then __Secure-,
+	// Domain sends the cookies to subdomains. The prefix is then __Secure-,
 	// and a sibling domain can set cookies of that name.
 	Domain         string
 	Path           string        // "" = "/"; any other also means __Secure-

@@ -15,7 +15,7 @@ import (
 )
 
 // TestTheSecurityModelNamesTestsThatExist keeps the tables of docs/run/security.md
-// honest: a test that is renamed or removed is one there, too.
+// honest: a test that is renamed or removed is one there.
 func TestTheSecurityModelNamesTestsThatExist(t *testing.T) {
 	text, err := os.ReadFile("docs/run/security.md")
 	if err != nil {

@@ -154,7 +154,7 @@ func errorPage(r *http.Request, status int, text string, err error) string {
 }
 
 // errorWriter is where an error answer is written to. An ErrorHandler may set
-// any header, and caches have to be told what holds for that answer, too.
+// any header, and caches have to be told what holds for that answer.
 type errorWriter struct {
 	http.ResponseWriter
 	m       *Manager

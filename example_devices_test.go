@@ -56,7 +56,7 @@ func ExampleManager_Sessions() {
 	// /devices 200 0 devices
 }
 
-// Who wants to change the password has to have signed in within the last ten
+// A user who wants to change the password has to have signed in within the last ten
 // minutes.
 func ExampleManager_RequireRecent() {
 	sessions := manager(sojourn.Config{})

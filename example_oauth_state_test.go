@@ -59,7 +59,7 @@ func ExampleKey_Pop() {
 	//  false
 }
 
-// A value with a TTL ends by itself; each Set or Update starts its time anew.
+// A value with a TTL ends by itself; each Set or Update starts its time again.
 func ExampleTTL() {
 	code := sojourn.NewKey[string]("code", sojourn.TTL(24*time.Hour))
 

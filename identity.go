@@ -20,7 +20,7 @@ import (
 // Login makes this the session of user, under a fresh identifier. An anonymous
 // visitor's values are kept; those of another user are dropped. The session
 // before is ended: requests still under way with it get [ErrEnded]. The
-// lifetime starts anew. An empty user fails the commit. With Config.Limit the
+// lifetime starts again. An empty user fails the commit. With Config.Limit the
 // user's oldest sessions beyond it are ended, or the commit fails with
 // [ErrTooManySessions].
 //
@@ -244,7 +244,7 @@ func (s *session) move(ctx context.Context) stored.Move {
 	return mv
 }
 
-// limitOf returns the limit of a user's sessions, and what is to be told of each
+// limitOf returns the limit of a user's sessions, and what must be told of each
 // session that it ends.
 func (m *core) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
 	limit := store.UserLimit{Max: m.limit.Max, Refuse: refuse, Until: m.adoption.EvictedUntil(m.now())}

@@ -128,7 +128,7 @@ func (s *session) choresDue() bool {
 	}
 }
 
-// renewalDue reports whether the end of a session without a lifetime is to be moved
+// renewalDue reports whether the end of a session without a lifetime must be moved
 // on, in a request that counts as activity.
 func (s *session) renewalDue(now time.Time) bool {
 	return !s.background && s.m.limits.RenewalDue(&s.last.Rec.Header, now)
@@ -191,7 +191,7 @@ func (s *session) waits() bool {
 	return s.stream.Load() || s.watch != nil || request.AsksForEvents(s.req.Header)
 }
 
-// activityDue reports whether the visitor's activity is to be noted at now.
+// activityDue reports whether the visitor's activity must be noted at now.
 func (s *session) activityDue(now time.Time) bool {
 	if s.background {
 		return false

@@ -279,7 +279,7 @@ func (s *session) visit() stored.Visit {
 }
 
 // seen reports whether the response to this request will be shown to a person,
-// as far as that is known by now. What is to be seen once, or must surely reach
+// as far as that is known by now. What must be seen once, or must surely reach
 // the browser, waits for another response otherwise.
 func (s *session) seen() bool {
 	return !s.background && !s.unshown && s.req.Method != http.MethodHead && !request.Speculative(s.req.Header)

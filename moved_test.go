@@ -289,7 +289,7 @@ func TestANoteThatALegacySessionWasAdoptedCannotBeReplacedByASession(t *testing.
 		}
 		i := slices.IndexFunc(all, func(r store.Record) bool { return r.IsEnd() })
 		j := slices.IndexFunc(all, func(r store.Record) bool { return !r.IsEnd() })
-		replaced := memory.New() // a tombstone takes no save, so the table is written anew
+		replaced := memory.New() // a tombstone takes no save, so the table is written again
 		session, note := all[j], all[j]
 		note.ID = all[i].ID
 		overwrite(t, replaced, session)
@@ -431,7 +431,7 @@ func TestWhatAClockAheadHasNotedIsWrittenAnew(t *testing.T) {
 						t.Errorf("after the next request, the record's %s is still %v ahead", name, d)
 					}
 				}
-				// The browser's cookie, too, knows the new end.
+				// The browser's cookie, knows the new end.
 				time.Sleep(23 * time.Hour)
 				if sitetest.IsNew(t, v, site) {
 					t.Error("it ended early")

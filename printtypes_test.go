@@ -202,7 +202,7 @@ type reach struct {
 
 // silent reports whether the type of a field keeps its secrets from the printer.
 // encoding/json always asks the methods of a field. fmt does not: behind a pointer
-// to the struct, with verbs such as %s. So the struct needs a printer, too.
+// to the struct, with verbs such as %s. So the struct needs a printer.
 func (r reach) silent(s *sourceType) bool {
 	if r.json {
 		_, text := s.methods["MarshalText"]

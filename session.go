@@ -48,8 +48,8 @@ type session struct {
 	// handed are the flash messages that were handed out and are still there: they
 	// are removed once it is known that the response is shown.
 	handed map[uint64]bool
-	ending *ending      // last is to be ended
-	login  *draft.Login // a fresh session is to be made for this user
+	ending *ending      // last must be ended
+	login  *draft.Login // a fresh session must be made for this user
 	checks func() error // of LoginIf, while it runs
 	link   string       // of Link, until its Login
 	fresh  *stored.Who  // identifier of a session that does not exist yet
@@ -100,7 +100,7 @@ const (
 	phaseDraft              // not of a request: what Config.Adopt gives to the application
 )
 
-// ending says that the session as it was loaded is to be ended.
+// ending says that the session as it was loaded must be ended.
 type ending struct {
 	carry bool        // its values go on in the session that a login makes
 	taken draft.Draft // what was taken from it before the Logout

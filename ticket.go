@@ -49,7 +49,7 @@ func NewTicket[T any](name string, ttl time.Duration) Ticket[T] {
 
 // Issue keeps v and returns the text that brings it back: 22 letters, digits, '-'
 // and '_' that cannot be guessed. A session keeps eight tickets of a kind; the
-// oldest one goes. What NewKey says of values that cannot be kept holds here, too.
+// oldest one goes. What NewKey says of values that cannot be kept holds here.
 func (t Ticket[T]) Issue(s *Session, v T) (nonce string) { return t.of.issue(s, &v) }
 
 func (t *ticket) issue(s *Session, from any) string {

@@ -16,7 +16,7 @@ import (
 
 // RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
 // that were issued up to now, or at an unknown time, and are not adopted yet.
-// RevokeUser and EraseUser do so, too. Call it where the old application ends
+// RevokeUser and EraseUser do so. Call it where the old application ends
 // all sessions of a user.
 func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 	c, err := m.in(ctx)

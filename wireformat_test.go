@@ -29,7 +29,7 @@ import (
 // bytes, made by a program in another language. The tests here hold the code to
 // both: it reads the vectors, and what it writes is what the vectors say.
 //
-// The vectors are never made anew. A format that differs is another version.
+// The vectors are never made again. A format that differs is another version.
 
 type hexBytes []byte
 

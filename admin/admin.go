@@ -191,7 +191,7 @@ func (p *pages) guard(w http.ResponseWriter, r *http.Request) {
 }
 
 // redirect answers with a redirect that is relative to the current page, so
-// that it is right behind a proxy, too.
+// that it is right behind a proxy.
 func redirect(w http.ResponseWriter, to string) {
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusSeeOther)

@@ -32,7 +32,7 @@ type DashboardOptions struct {
 	Operator func(*http.Request) string
 
 	// Audit hears of every action, right after it. nil = nobody but Logger, which
-	// gets a line for each, too. It is called from many goroutines at once.
+	// gets a line for each. It is called from many goroutines at once.
 	Audit func(context.Context, Action)
 
 	// Recorder is where the charts come from. It has to be among the manager's
@@ -44,7 +44,7 @@ type DashboardOptions struct {
 	StoreName string
 
 	// CountEvery is for how long the numbers of live sessions are shown again
-	// before the store counts anew: counting reads every record in some stores,
+	// before the store counts again: counting reads every record in some stores,
 	// and costs money in App Engine's. 0 = 10 seconds, negative = never count.
 	CountEvery time.Duration
 

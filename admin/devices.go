@@ -75,7 +75,7 @@ type devices struct {
 // the first use, the browser's and the system's name as the browser gave them,
 // the address, and a warning where a session's cookie may have been copied.
 //
-// Who asks is known by the session, and only that user's sessions are listed
+// The session says which user asks, and only that user's sessions are listed
 // and ended. It wraps itself in m; m needs a store with an index by user, as all
 // durable ones here have.
 //

@@ -107,7 +107,7 @@ func (d *dashboard) count(ctx context.Context, db store.Store) counted {
 	d.counting.Lock()
 	defer d.counting.Unlock()
 	if now := d.now(); d.counted.At.IsZero() || now.Sub(d.counted.At) >= d.o.CountEvery {
-		// Others wait for the result, too, so it goes on when this request ends.
+		// Others wait for the result, so it goes on when this request ends.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 		defer cancel()
 		c, err := counter.Count(ctx)
@@ -123,7 +123,7 @@ func (d *dashboard) count(ctx context.Context, db store.Store) counted {
 	return d.counted
 }
 
-// countAgain makes the next page count anew, because something was ended.
+// countAgain makes the next page count again, because something was ended.
 func (d *dashboard) countAgain() {
 	d.counting.Lock()
 	defer d.counting.Unlock()

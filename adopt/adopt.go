@@ -31,7 +31,7 @@ type Format interface {
 	// Find returns the session that a request's header leads to, verified and
 	// not expired at now, or nil if there is none. An error that wraps a
 	// [Refusal] says that there is one that cannot be accepted, and if it wraps
-	// [ErrUnreadable], too, that the library itself may well accept it; any other,
+	// [ErrUnreadable], that the library itself may well accept it; any other,
 	// that a server could not be asked.
 	Find(ctx context.Context, in http.Header, now time.Time) (*Session, error)
 

@@ -52,7 +52,7 @@ func interleave(ctx context.Context, subjects []subject, rounds int, turn time.D
 	return costs, nil
 }
 
-// calibrate returns how many operations take about that long. It warms up, too.
+// calibrate returns how many operations take about that long. It warms up.
 func calibrate(s subject, turn time.Duration) (int, error) {
 	for n := 1; ; n *= 4 {
 		start := time.Now()

@@ -15,12 +15,12 @@
 //
 // A text of several entries starts with their number, as entries:3 for three of
 // them. So a text that was cut short is an error, and never a smaller set of
-// keys: no proper prefix of a valid text is valid, unless it only lacks what
-// follows the last entry. The number counts the index entry too.
+// keys: no proper prefix of a valid text is valid, unless it is cut short after
+// the last entry. The number counts the index entry as well.
 //
 // The newest active key seals, all keys open. A published key only opens: every
 // process knows it before one of them seals with it. A retired key only opens,
-// too. What an older or a retired key sealed is sealed anew: a cookie when it is
+// too. What an older or a retired key sealed is sealed again: a cookie when it is
 // next used, a stored record when it is next saved.
 //
 // The index entry, of which there is at most one, is the key under which a

@@ -15,7 +15,7 @@ import (
 // none and its oldest key is another one. It was not taken on.
 var ErrIndexKey = errors.New("sojourn: the key that finds users' sessions has changed")
 
-// ErrSealingKey says that a new set of keys lacks the key that seals now. It was
+// ErrSealingKey says that a new set of keys does not have the key that seals now. It was
 // not taken on: whatever this process has sealed lately could not be opened any
 // more. A change of keys activates another key first, in a set that has both.
 var ErrSealingKey = errors.New("sojourn: the key that seals now is not among the new keys")

@@ -98,7 +98,7 @@ type Writer interface {
 	Write(ctx context.Context, s *Session, now time.Time) (setCookie []string, err error)
 }
 
-// Ender ends sessions for the old library, too.
+// Ender ends sessions for the old library.
 type Ender interface {
 	// End deletes the session's state on the server, and returns the
 	// Set-Cookie fields that remove its cookies; these are valid even with an

@@ -136,7 +136,7 @@ func refuse(w http.ResponseWriter, code, text string) {
 
 // frontChannelLogout is loaded in a frame of a page of the provider's, where the
 // browser withholds the session's cookie. So the query has to name the provider's
-// session: Front-Channel Logout 1.0. Whoever knows its sid can end it, and nothing
+// session: Front-Channel Logout 1.0. Anyone who knows its sid can end it, and nothing
 // else.
 func (s *SignIn) frontChannelLogout(w http.ResponseWriter, r *http.Request) {
 	iss, sid := r.FormValue("iss"), r.FormValue("sid")

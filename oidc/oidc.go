@@ -69,7 +69,7 @@ type Config struct {
 	// An error refuses the login. nil = the issuer and the subject, with a space
 	// between them: subjects are unique to their issuer only.
 	//
-	// A logout token without a session asks, too, with an Identity that has only
+	// A logout token without a session asks, with an Identity that has only
 	// Issuer and Subject. So the answer must not depend on anything else.
 	User func(ctx context.Context, id *Identity) (string, error)
 	// Check, if set, is the check of [sojourn.Session.LoginIf]: whether that user

@@ -21,7 +21,7 @@ type Stats struct {
 	Revoked         uint64 // sessions ended from elsewhere: Revoke, Config.Limit, Rotation.EndOnTheft
 	TheftsSuspected uint64 // sessions of which an outdated credential turned up
 	RejectedCookies uint64 // session cookies that were damaged, foreign or expired
-	UnknownKeys     uint64 // of those: sealed with a key that the key ring lacks
+	UnknownKeys     uint64 // of those: sealed with a key that the key ring does not have
 	StaleReferences uint64 // references to sessions that ended or expired, or of an old generation
 	DamagedRecords  uint64 // records that did not open although their key is known
 	LostVersions    uint64 // loads below the version that the browser had seen: the store lost writes

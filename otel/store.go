@@ -21,7 +21,7 @@ import (
 //
 // It can do what inner can do, and answers [errors.ErrUnsupported] from the
 // rest. In front of [tiered] it measures what the manager waits for; around the
-// store behind the caches, what gets past them. Whoever opened inner closes it.
+// store behind the caches, what gets past them. Anyone who opened inner closes it.
 func (t *Telemetry) Store(name string, inner store.Store) store.Store {
 	s := &measured{t: t, inner: inner, name: storeKey.String(name)}
 	// The manager treats a store with copies differently, so that only one that

@@ -47,7 +47,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// NewManager returns a manager for a test. What cfg lacks is filled in: Keys
+// NewManager returns a manager for a test. It fills in what cfg leaves out: Keys
 // are new ones, Store is a new store in memory (none for [sojourn.CookieOnly]),
 // and Logger writes to the test's log. The manager is closed when the test ends.
 // A mistake in cfg fails the test at once.

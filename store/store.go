@@ -15,9 +15,9 @@
 // Everything that not every engine can do is an optional interface: [Toucher],
 // [Sweeper], [UserIndex], [UserLimiter], [EndFeed], [Scanner], [Counter],
 // [CacheCounter], [FloorLoader], [VolatileKeeper]. The manager asks for them by type assertion
-// and does without where they are lacking. A store that wraps another one
+// and does without where they are missing. A store that wraps another one
 // has all methods, and answers [errors.ErrUnsupported] from those that the other
-// lacks.
+// does not have.
 //
 // The package storetest is the suite that every store passes, and the place to
 // start when writing a new one.
@@ -209,7 +209,7 @@ func ParseID(s string) (ID, error) {
 type UserHash [16]byte
 
 // Toucher is a store that can extend a session without rewriting it. The
-// manager falls back to a Save where it is lacking.
+// manager falls back to a Save where it is missing.
 type Toucher interface {
 	// Touch moves Seen and Deadline forward, never backwards, and changes
 	// neither version nor save IDs. It returns ErrNotFound when there is no record

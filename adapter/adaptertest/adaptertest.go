@@ -151,7 +151,7 @@ type Request struct {
 // Answer is what a [Client] receives.
 type Answer struct {
 	Failed bool        // the call failed: by an HTTP status from 400 on, or an error of RPC
-	Status int         // of HTTP; 0 if the wiring lacks the ability Statuses
+	Status int         // of HTTP; 0 if the wiring does not have the ability Statuses
 	Header http.Header // among others Set-Cookie; names in canonical form
 	Closes bool        // the server closes the connection, and said so
 	Body   io.ReadCloser

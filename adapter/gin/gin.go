@@ -37,7 +37,7 @@ import (
 // or above and an error in c.Errors, nothing of the session is kept but a Logout.
 // So it is if the handlers end with an error and without a response, which another
 // middleware is to write; if none does, the status is 500. With a status below 400
-// c.Errors is taken for what is to be logged, and the changes are kept.
+// c.Errors is taken for what must be logged, and the changes are kept.
 //
 // For that, c.AbortWithStatus and c.Writer.WriteHeaderNow do not send the
 // header at once, but with the first byte of the body, with a Flush, or when the
@@ -90,7 +90,7 @@ func (w *writer) again() {
 	c.Writer = w // Engine.HandleContext has put gin's own back
 	c.Next()
 	w.end()
-	w.send() // gin does so, too, and knows nothing of w
+	w.send() // gin does so, and knows nothing of w
 }
 
 // leave gives gin its writer back, for the middlewares outside.

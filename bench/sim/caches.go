@@ -81,7 +81,7 @@ func (l layer) put(now, asked clock, number, version int) {
 func (c *caches) oldest() clock { return 2 * c.shared.maxStale }
 
 // load answers from the nearest copy that is not below the floor. A copy from
-// the shared cache goes into the process, too.
+// the shared cache goes into the process.
 func (c *caches) load(now clock, replica, number, floor int) (version int, where place) {
 	if e, ok := c.process[replica].get(now, number); ok && e.version >= floor && c.current(now, replica, e) {
 		return e.version, inProcess
@@ -104,7 +104,7 @@ func (c *caches) current(now clock, replica int, e copied) bool {
 	return c.unheard >= c.process[replica].maxStale || now-known <= c.unheard
 }
 
-// ask begins a reading of the feed, if one is due. What it finds is to be given to
+// ask begins a reading of the feed, if one is due. What it finds must be given to
 // hear when the answer is there.
 func (c *caches) ask(now clock, replica int) (upto int, due bool) {
 	h := &c.hearing[replica]

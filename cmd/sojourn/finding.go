@@ -87,7 +87,7 @@ type value struct {
 	ServerSide bool      `json:"server_side"`
 	Volatile   bool      `json:"volatile"`
 	Expires    timestamp `json:"expires"`
-	// One of these, if values are to be shown: CBOR in diagnostic notation
+	// One of these, if values must be shown: CBOR in diagnostic notation
 	// (RFC 8949, section 8), or base64 of what is not CBOR.
 	CBOR string `json:"cbor,omitempty"`
 	Raw  string `json:"base64,omitempty"`

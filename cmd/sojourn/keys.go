@@ -28,7 +28,7 @@ func (f *keysFlags) unsealer(ring *seal.Ring) unsealer { return unsealer{ring, f
 // given reports whether there are keys, on the command line or in the environment.
 func (f *keysFlags) given() bool { return f.Keys != "" || os.Getenv(keysVariable) != "" }
 
-// read returns the text of the keys, and what it is to be called in an error.
+// read returns the text of the keys, and what it must be called in an error.
 // Unlike a service, it never makes a key file.
 func (f *keysFlags) read(term terminal) (text, name string, err error) {
 	if f.Keys == "" {

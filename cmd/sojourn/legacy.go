@@ -72,7 +72,7 @@ type legacyFinding struct {
 	Issued  timestamp       `json:"issued"`
 	Expires timestamp       `json:"expires"`
 	Values  []legacyValue   `json:"values"`
-	Data    json.RawMessage `json:"data,omitempty"` // tagged JSON, if values are to be shown
+	Data    json.RawMessage `json:"data,omitempty"` // tagged JSON, if values must be shown
 }
 
 type legacyValue struct {

@@ -340,7 +340,7 @@ func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 	if n := s.convert(t, o); n.Converted != 1 || n.Over != 1 || n.Unreadable != 0 {
 		t.Errorf("%+v", n)
 	}
-	for n := 1; n <= 2; n++ { // with the token before the newest, too
+	for n := 1; n <= 2; n++ { // with the token before the newest
 		session := s.finds(t, http.Header{"Cookie": {gaeutilities.DefaultName + "=" + token(1, n)}})
 		var visits int
 		if err := session.Get("count", &visits); err != nil || visits != 3 {

@@ -290,7 +290,7 @@ func (c *userRevoke) Run(ctx context.Context, term terminal) error {
 		n := 0
 		for _, rec := range l.live {
 			if err := l.shut[rec.ID]; !kept(rec) && (c.DryRun || err != nil && !errors.Is(err, seal.ErrUnknownKey)) {
-				n++ // RevokeUser ends damaged ones, too, and does not count them
+				n++ // RevokeUser ends damaged ones, and does not count them
 			}
 		}
 		if !c.DryRun {

@@ -72,7 +72,7 @@ func newShop(old legacy.Format, keys *sojourn.KeyRing, sessions store.Store) (*n
 	config.Adopt = &sojourn.Adopt{
 		From: []adopt.Format{formats.From(old)},
 		Map:  fromOld,
-		// The old shop's sessions never expire by themselves. Whoever has not come
+		// The old shop's sessions never expire by themselves. Anyone who has not come
 		// back by then has to log in again.
 		Until: time.Now().AddDate(0, 3, 0),
 	}

@@ -59,7 +59,7 @@ type recording struct {
 	File   []byte `json:"file"` // base64
 }
 
-// errMissing says that this machine lacks what an old shop needs.
+// errMissing says that this machine does not have what an old shop needs.
 var errMissing = errors.New("not on this machine")
 
 // startOld starts an old shop. With kind "" it is the first that this machine

@@ -161,7 +161,7 @@ func (v *visitor) logsIn() {
 	v.want.User = v.name
 }
 
-// logsOut ends the session: both shops forget the cart, too.
+// logsOut ends the session: both shops forget the cart.
 func (v *visitor) logsOut() {
 	v.post("/logout", "", "")
 	v.want = shown{Cart: map[string]int{}}

@@ -45,7 +45,7 @@ func openShop(t *testing.T) *testShop {
 	return openShopWith(t, parts{})
 }
 
-// openShopWith fills in the parts that are lacking.
+// openShopWith fills in the parts that are missing.
 func openShopWith(t *testing.T, p parts) *testShop {
 	t.Helper()
 	dir := t.TempDir()

@@ -538,7 +538,7 @@ func TestALogoutWhileASessionIsAdoptedWins(t *testing.T) {
 	})
 }
 
-// What cannot be read may have been a refusal of everything.
+// A note that cannot be read may have been a refusal of everything.
 func TestADamagedNoteRefusesAllOfItsUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)

@@ -110,7 +110,7 @@ func lastUsed(old *adopt.Session) time.Time {
 // Copied is what WriteBack has done.
 type Copied struct {
 	SetCookie []string // to be sent
-	// Link is to be kept with the session, if Linked is set.
+	// Link must be kept with the session, if Linked is set.
 	Link   string
 	Linked bool
 
@@ -204,7 +204,7 @@ func (a *Adoption) checkReadable(ctx context.Context, in http.Header) error {
 	return nil
 }
 
-// copyOf is what is to be written of a session; nil = nothing.
+// copyOf is what must be written of a session; nil = nothing.
 func (a *Adoption) copyOf(st *stored.State) (*adopt.Session, error) {
 	content, err := a.Values(st)
 	if err != nil || content == nil {

@@ -139,7 +139,7 @@ func (a *Adoption) forgetFormer(ctx context.Context, last *stored.State, l link,
 }
 
 // AfterEnd comes after the end of a session: it ends it in the library that it came
-// from, too, and returns the cookies that say so.
+// from, and returns the cookies that say so.
 func (a *Adoption) AfterEnd(ctx context.Context, h *record.Header) (setCookie []string, err error) {
 	l, ok := linkOf(h)
 	from := a.format(l.Source)

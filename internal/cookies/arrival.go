@@ -17,9 +17,9 @@ import (
 
 // Arrival is what a request's cookies say, opened. A browser may bring several
 // cookies of one name: after Domain, Path or Partitioned has changed, it keeps
-// the cookies of before beside the new ones.
+// the previous cookies beside the new ones.
 type Arrival struct {
-	References []Reference // one of each session, in the order in which they are to be tried
+	References []Reference // one of each session, in the order in which they must be tried
 	Inline     Inline      // the newest session that a cookie holds
 	HasInline  bool
 	// Foreign are the values of references that were sealed with an unknown key.
@@ -35,7 +35,7 @@ type Arrival struct {
 type Reference struct {
 	wire.Reference
 	Value string // of the cookie
-	stale bool   // to be set anew: sealed with an old key, or brought under a former name
+	stale bool   // to be set again: sealed with an old key, or brought under a former name
 }
 
 // Rejected is a cookie that is not used.

@@ -240,7 +240,7 @@ type Inline struct {
 	Rec    record.Record
 	Size   int // bytes of the cookies' names and values
 	Mended bool
-	value  string // of the cookie that is to be set; "" = it came with the request
+	value  string // of the cookie that must be set; "" = it came with the request
 }
 
 var errInlineLogin = errors.New("sojourn: a login in a cookie, where logins are stored")

@@ -266,7 +266,7 @@ func TestTheJarSetsOnlyWhatChanges(t *testing.T) {
 		must(t, j.SetFloor(step.floor, time.Hour))
 		wantSet(t, fmt.Sprint("step ", i), b.see(t, &j), step.want...)
 	}
-	// Sealed with an old key it is set anew.
+	// Sealed with an old key it is set again.
 	c2 := newCookies(func(o *Options) { o.Ring = ring(0, 1) })
 	a := b.read(c2)
 	a.Jar.Choose(&a.References[0])
@@ -750,7 +750,7 @@ func TestNumberedCookies(t *testing.T) {
 			t.Errorf("%d KiB: %d bytes of %d, counted %d", step.kib, len(text(&a.Inline.Rec)), len(large(step.kib)), a.Inline.Size)
 		}
 	}
-	// A part that is lacking, or an older one's.
+	// A part that is missing, or an older one's.
 	lost := browser{slices.Delete(slices.Clone(b.cookies), 1, 2)}
 	a := lost.read(c)
 	if wantRejected(t, "a part is lacking", a, wire.ErrFormat); a.HasInline {

@@ -27,7 +27,7 @@ type Jar struct {
 
 	reference      wire.Reference // of the session that was chosen
 	hasReference   bool           // one that opens came
-	referenceStale bool           // to be set anew
+	referenceStale bool           // to be set again
 
 	state      state
 	stateStale bool
@@ -38,7 +38,7 @@ type Jar struct {
 
 	token    bool   // the client keeps its credential as a token, and no cookies
 	issued   string // the newest token; "" = the session is over
-	tokenDue bool   // the client is to be told
+	tokenDue bool   // the client must be told
 }
 
 // state is what the state cookie holds.
@@ -90,7 +90,7 @@ func (j *Jar) Knows(credentials ...string) bool {
 }
 
 // TellRefused lets the browser know that its credentials were refused: a request
-// that says so began later, and may start anew. An inline session that it has
+// that says so began later, and may start again. An inline session that it has
 // stays. age is the cookie's Max-Age.
 func (j *Jar) TellRefused(inline *record.Record, age time.Duration) {
 	if j.token {
@@ -105,10 +105,10 @@ func (j *Jar) TellRefused(inline *record.Record, age time.Duration) {
 	}
 }
 
-// StateStale reports whether the state cookie is to be set anew.
+// StateStale reports whether the state cookie must be set again.
 func (j *Jar) StateStale() bool { return j.stateStale }
 
-// Outdated reports whether the browser's reference is to be set anew: it is one of
+// Outdated reports whether the browser's reference must be set again: it is one of
 // another generation than ref, or ends before it.
 func (j *Jar) Outdated(ref *wire.Reference) bool {
 	return j.referenceStale || j.reference.Generation != ref.Generation || j.reference.Expires < ref.Expires

@@ -134,7 +134,7 @@ func (d *Draft) Set(k Slot, raw []byte, fresh bool) (changed bool) {
 }
 
 // unchanged reports whether putting raw would change nothing. A value that
-// expires by itself starts anew with each Set, and what follows another change of
+// expires by itself starts again with each Set, and what follows another change of
 // this request may matter when both are done again to a newer state.
 func (d *Draft) unchanged(k Slot, raw []byte) bool {
 	f, ok := d.view.Find(k.Name)

@@ -93,7 +93,7 @@ func modelOf(r *record.Record) plain {
 }
 
 // again does to r what the request has done. Values keep the flags that they had
-// at the request, too.
+// at the request.
 func (p *property) again(r *record.Record, flags map[string]record.Flags) (out plain, taken bool) {
 	out = modelOf(r)
 	for name, value := range p.taken {

@@ -28,7 +28,7 @@ const (
 	idlePolls = int(30 * time.Second / feedInterval)
 
 	// feedFailures is after how many failed readings in a row the feed starts
-	// anew: its place may be gone with the server's data.
+	// again: its place may be gone with the server's data.
 	feedFailures = 5
 
 	// looksAtOnce is how many sessions are loaded at the same time, where the

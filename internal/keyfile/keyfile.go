@@ -46,7 +46,7 @@ func Read(path string) (text string, info fs.FileInfo, err error) {
 // Access returns why a service must not use a key file with those access
 // rights, or nil.
 //
-// Whoever reads the keys can forge sessions, and so can whoever writes them. So
+// Anyone who reads the keys can forge sessions, and so can whoever writes them. So
 // nobody but the file's owner and group may do either. The group may do both: it
 // is how an orchestrator hands a secret to a process that is not root (0440),
 // and Kubernetes gives a file in a volume with fsGroup the mode 0660 at each

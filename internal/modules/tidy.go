@@ -127,7 +127,7 @@ var complete = [][]string{
 	{"go", "mod", "graph"},
 }
 
-// workSums writes go.work.sum anew, so complete that no go command adds to it.
+// workSums writes go.work.sum again, so complete that no go command adds to it.
 func (r *repository) workSums() (err error) {
 	name := r.abs("go.work.sum")
 	old, err := readSums(name)

@@ -133,7 +133,7 @@ func (m *mutant) test(tests []string, where map[string]string) (red []string, er
 		cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=5m",
 			"-run", "^("+strings.Join(names, "|")+")$", ".")
 		cmd.Dir = folder
-		// Not as an argument: a test may build a program, which is to be broken too.
+		// Not as an argument: a test may build a program, which must be broken too.
 		cmd.Env = append(os.Environ(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlayFile))
 		cmd.Stderr = os.Stderr
 		printed, err := cmd.Output()

@@ -23,7 +23,7 @@ func TestALongListOfFieldsIsChangedAsAShortOneIs(t *testing.T) {
 			if r.Len() != len(want) {
 				t.Fatalf("Len is %d, want %d", r.Len(), len(want))
 			}
-			if random.IntN(2) == 0 { // changes go on before the list is read, too
+			if random.IntN(2) == 0 { // changes go on before the list is read
 				return
 			}
 			c := r.Clone()

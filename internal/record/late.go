@@ -228,7 +228,7 @@ func (r *Record) Whole() bool {
 	return whole
 }
 
-// AppendCut is [Record.Append] for a record that is to be sealed in chunks if it is
+// AppendCut is [Record.Append] for a record that must be sealed in chunks if it is
 // long: cuts are the offsets in plain at which the chunks after the first begin.
 // There are none in a record of up to ChunkSize bytes, whose layout is that of
 // Append. whole is what [Record.Whole] reports.

@@ -47,7 +47,7 @@ func (l *Limits) Judge(generation uint64, h *record.Header, now time.Time) Crede
 }
 
 // RotationDue reports whether the newest credential was in use for so long that
-// it is to be replaced. It never is before the one before it is worthless, so
+// it must be replaced. It never is before the one before it is worthless, so
 // that at most two are good at any time.
 func (l *Limits) RotationDue(h *record.Header, now time.Time) bool {
 	if l.RotateEvery <= 0 {

@@ -80,7 +80,7 @@ func (l *Limits) Place(before Where, r *record.Record, now time.Time) (Where, er
 	}
 }
 
-// LifetimeEnd is a session's absolute end. One without a lifetime has an end, too,
+// LifetimeEnd is a session's absolute end. One without a lifetime has an end,
 // so that its cookies, index entries and tombstones do not stay for ever.
 func (l *Limits) LifetimeEnd(h *record.Header) time.Time {
 	if l.endless(h) {
@@ -98,7 +98,7 @@ func (l *Limits) endless(h *record.Header) bool {
 	return h.Lifetime < 0 || h.Lifetime == 0 && l.Lifetime < 0
 }
 
-// RenewalDue reports whether the end of a session without a lifetime is to be moved
+// RenewalDue reports whether the end of a session without a lifetime must be moved
 // on: half of the time until then is over.
 func (l *Limits) RenewalDue(h *record.Header, now time.Time) bool {
 	return l.endless(h) && l.LifetimeEnd(h).Sub(now) <= MaxAge/2

@@ -44,7 +44,7 @@ const (
 const formatVersion = 1
 
 var (
-	// ErrUnknownKey says that the value names a key that the ring lacks: it is
+	// ErrUnknownKey says that the value names a key that the ring does not have: it is
 	// foreign, damaged, or older than the ring's oldest key.
 	ErrUnknownKey = errors.New("seal: the key is not in the ring")
 
@@ -75,7 +75,7 @@ type KeyState uint8
 const (
 	Published KeyState = iota // opens only, so that all processes know it before one seals with it
 	Active                    // the newest active key seals
-	Retired                   // opens only; what it sealed should be sealed anew
+	Retired                   // opens only; what it sealed should be sealed again
 
 	// userIndex is not a key's state: it marks the entry of the index secret in
 	// the text form of a ring.
@@ -141,7 +141,7 @@ type Ring struct {
 
 type ringKey struct {
 	Key
-	stale bool // its values should be sealed anew
+	stale bool // its values should be sealed again
 }
 
 // NewRing makes a ring of keys that come from NewKey. index is the secret
@@ -247,7 +247,7 @@ func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error
 	dst = append(dst, r.sealing.id[:]...)
 	dst = append(dst, s.prefix[:]...)
 
-	// Always asked for anew, never a counter and never from a buffer: a machine
+	// Always asked for again, never a counter and never from a buffer: a machine
 	// cloned from a snapshot would repeat both.
 	half := len(dst)
 	dst = dst[:half+nonceSize/2]
@@ -262,7 +262,7 @@ func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error
 // Open appends the plaintext of a sealed value to dst. It returns ErrUnknownKey
 // or ErrOpen when it cannot.
 //
-// stale says that the value should be sealed anew: its key is retired, or older
+// stale says that the value should be sealed again: its key is retired, or older
 // than the one that seals. A newer key never makes a value stale, or processes
 // that learn of a new key at different times would undo each other's work.
 //

@@ -241,7 +241,7 @@ func TestATextThatWasCutShortIsOfNoUse(t *testing.T) {
 					t.Errorf("the first %d of %d bytes are accepted", n, len(text))
 				}
 			}
-			for n := end; n <= len(text); n++ { // what lacks is no key
+			for n := end; n <= len(text); n++ { // what is missing is no key
 				if part, err := parseEntries(text[:n]); err != nil || !slices.Equal(part, entries) {
 					t.Errorf("the first %d of %d bytes are %d entries: %v", n, len(text), len(part), err)
 				}

@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Edit changes a session that its visitor may be using: f returns what is to be
+// Edit changes a session that its visitor may be using: f returns what must be
 // done to a state, and is asked again whenever another save was faster, so that
 // what it has read is what it changes. An edit is no activity of the visitor's. It
 // returns the session as it is then. The error is f's, ErrGone, or it wraps

@@ -146,7 +146,7 @@ func (ls *leases) sighted(k leaseKey, l lease, begin time.Time) {
 		*g = sighting{nonce: l.Nonce, beat: l.Beat}
 	default:
 		// Nobody has looked in a longer time, in which the store may have been
-		// away for the holder, too.
+		// away for the holder.
 		more := max(0, min(begin.Sub(g.at), l.ttl()/4))
 		g.quiet += more
 		if g.knock {
@@ -258,7 +258,7 @@ func (s *Sessions) awaitLeases(ctx context.Context, who Who, limit time.Time) *S
 }
 
 // knock writes into a lease that somebody waits. A store that takes this takes what
-// the holder writes, too.
+// the holder writes.
 func (s *Sessions) knock(ctx context.Context, k leaseKey, st *State) {
 	ctx, cancel := s.Bounded(ctx)
 	defer cancel()

@@ -23,7 +23,7 @@ import (
 //
 // Notes have the form of tombstones of sessions that never were: whatever counts,
 // lists or limits sessions passes over them, and whatever copies or sweeps
-// tombstones treats them right. They need no compare-and-set. Whoever changes a
+// tombstones treats them right. They need no compare-and-set. Anyone who changes a
 // note can end no session that has not the link in its own header.
 
 // maxLinked is how many users may have sessions with one link.

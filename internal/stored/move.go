@@ -105,7 +105,7 @@ func (m *mover) checked(ctx context.Context) (err error) {
 	stays := false
 	defer func() {
 		m.Limit = limit
-		if !stays { // Check may have panicked, too
+		if !stays { // Check may have panicked
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.s.Timeout)
 			defer cancel()
 			_ = m.takeBack(ctx, nil)
@@ -230,7 +230,7 @@ func sound(r *record.Record) record.Record {
 	return *r
 }
 
-// write writes the new session, or writes it anew.
+// write writes the new session, or writes it again.
 func (m *mover) write(ctx context.Context, now time.Time) error {
 	s := m.s
 	from := m.from()

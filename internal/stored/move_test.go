@@ -263,7 +263,7 @@ func TestANewSessionThatSomebodyEndsAtOnceIsOver(t *testing.T) {
 		m := login(st, "ada", nothing)
 		g.betweenWriteAndEnd(func() {
 			g.must(g.rows.Delete(t.Context(), m.To.ID, time.Now().Add(time.Hour)))
-			g.commit(st, set("p", "1")) // so that the new one is written anew
+			g.commit(st, set("p", "1")) // so that the new one is written again
 		})
 		if _, err := g.Move(g.ctx(), m); !errors.Is(err, fault.Ended) {
 			t.Errorf("got %v", err)

@@ -226,7 +226,7 @@ func newest(known *State, jobs ...*job) *State {
 
 // atLeast reports whether a job had better start from st than from known, another
 // state of the same session. Of equal ones it is the job's own, because its draft
-// was made on that; but not one that lacks the volatile values which the other has.
+// was made on that; but not one that does not have the volatile values which the other has.
 func (st *State) atLeast(known *State) bool {
 	if st.Meta.Base() == known.Meta.Base() {
 		return st.Volatile != 0 || known.Volatile == 0

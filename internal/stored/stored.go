@@ -79,7 +79,7 @@ func (s *Sessions) Within(scope string) *Sessions {
 	return &other
 }
 
-// Who is a session identifier and the row key it hashes to.
+// A Who is a session identifier and the row key it hashes to.
 type Who struct {
 	Identifier []byte // nil where only the row is known
 	ID         store.ID

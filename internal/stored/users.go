@@ -61,7 +61,7 @@ func (s *Sessions) byHash(ctx context.Context, hash store.UserHash, user string)
 // UserHash is the name of a user in the store's index.
 func (s *Sessions) UserHash(user string) store.UserHash { return s.Ring().UserHash(s.Scope, user) }
 
-// describeSealed describes a session whose key is lacking as far as the store
+// describeSealed describes a session whose key is missing as far as the store
 // knows it. What else may hold it is not known, so its tombstone stays the longest.
 func describeSealed(st *State, user string) {
 	st.Rec.Header = record.Header{

@@ -13,7 +13,7 @@ import (
 
 // SaveVolatile keeps the draft's changes in a cache, if they are changes of
 // Volatile values only, and the store has a cache that keeps them. A nil state
-// without an error says that they are to be written durably. The store is not
+// without an error says that they must be written durably. The store is not
 // asked: the session may have ended.
 func (s *Sessions) SaveVolatile(ctx context.Context, c Change) (*State, error) {
 	keeper, ok := s.Store.(store.VolatileKeeper)
@@ -96,7 +96,7 @@ func (s *Sessions) loadNewest(ctx context.Context, who Who) (*State, error) {
 }
 
 // sealVolatile seals the volatile values of st, all of them: one that is
-// lacking has been removed.
+// missing has been removed.
 func (s *Sessions) sealVolatile(st *State) ([]byte, error) {
 	var values record.Record
 	for _, f := range st.Rec.Fields() {

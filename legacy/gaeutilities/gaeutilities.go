@@ -66,7 +66,7 @@ type Config struct {
 
 	// TrustDataCookie lets the visitor's unsigned data cookie add values to
 	// the session and replace any that the server holds, as the Python code
-	// does. Whoever edits a cookie can then be any user.
+	// does. Anyone who edits a cookie can then be any user.
 	TrustDataCookie bool
 
 	Cookie cookies.Attributes // with which cookies are removed

@@ -4,7 +4,7 @@
 //
 // Values keep their Go types, because the old application asserts them: an int
 // stays an int. Types of the application must be registered with encoding/gob,
-// as gorilla demands, too.
+// as gorilla demands.
 package gorilla
 
 import (

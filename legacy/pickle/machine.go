@@ -260,7 +260,7 @@ func (m *machine) length(size int) (int, error) {
 	for i := size - 1; i >= 0; i-- {
 		n = n<<8 | uint64(b[i])
 	}
-	// Signed lengths that are negative are far beyond the input, too.
+	// Signed lengths that are negative are far beyond the input.
 	return int(min(n, uint64(len(m.in))+1)), nil
 }
 

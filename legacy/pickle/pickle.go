@@ -10,7 +10,7 @@
 //
 // The package exists because the maintained pickle reader for Go,
 // github.com/kisielk/og-rek v1.3.0, was tried on the 329 recorded pickles of
-// this module and cannot stand in for it: it refuses 18 valid ones (it lacks
+// this module and cannot stand in for it: it refuses 18 valid ones (it does not have
 // BUILD, NEWOBJ, LONG4, EMPTY_SET and items set on an OrderedDict), and accepts
 // 24 that must be refused, among them all four that expand without end, since
 // it has no limits and hands out shared and self-containing structures as they
@@ -62,7 +62,7 @@ func (l Limits) withDefaults() Limits {
 //
 // Python 2 byte strings become text if they are valid UTF-8, and []byte
 // otherwise; Python 3 bytes and both bytearrays always become []byte. Shared
-// references become copies. Dates and times (with a time zone, too, if it is an
+// references become copies. Dates and times (with a time zone, if it is an
 // offset or has an IANA name), decimals, UUIDs, complex numbers, sets and the
 // dictionaries of package collections have types of their own in package value.
 //

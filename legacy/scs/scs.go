@@ -2,7 +2,7 @@
 // with its default codec (gob) in any of its stores.
 //
 // Values keep their Go types, because the old application asserts them. Types
-// of the application must be registered with encoding/gob, as scs demands, too.
+// of the application must be registered with encoding/gob, as scs demands.
 package scs
 
 import (

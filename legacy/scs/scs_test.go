@@ -85,7 +85,7 @@ func TestSessionsAreReadWrittenAndEndedAsScsDoes(t *testing.T) {
 			}
 		})
 
-		// A new session of ours is one of scs, too.
+		// A new session of ours is one of scs.
 		d := value.NewDict()
 		d.Set("from", "go")
 		fresh := &legacy.Session{Data: d}

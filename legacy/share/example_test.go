@@ -10,7 +10,7 @@ import (
 )
 
 // A page that has moved to Go counts visits in the session that the pages in Python
-// count in, too.
+// count in.
 func Example() {
 	python, err := webapp2.New(webapp2.Config{Secret: []byte("the secret_key of the old application")})
 	if err != nil {

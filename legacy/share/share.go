@@ -93,7 +93,7 @@ type session struct {
 	isNew   bool
 	edits   []func(*legacy.Session) error
 	renew   bool
-	pending bool // something is to be written
+	pending bool // something must be written
 }
 
 // Open returns the session that a request's header leads to, or a new one if it
@@ -103,7 +103,7 @@ type session struct {
 //   - [sojourn.ErrUnavailable]: a store did not answer;
 //   - [reason.ErrUnreadable]: there is a session, and it cannot be read. A new one
 //     would take its place, so there is none; the old application may serve the
-//     request. The error wraps the reason, too.
+//     request. The error wraps the reason.
 func (s *Sessions) Open(ctx context.Context, in http.Header) (*Session, error) {
 	out := &Session{&session{of: s, in: http.Header{"Cookie": slices.Clone(in["Cookie"])}}}
 	ctx, cancel := context.WithTimeout(ctx, s.c.Timeout)
@@ -256,8 +256,8 @@ func (s *Session) Clear() {
 
 // Edit changes the session by a function, such as one that hands out webapp2's
 // flash messages. It is called now, and again by Save with the newest state, so it
-// must have no effects but on its argument and on what the later call sets anew.
-// An error of it is returned, and nothing is to be saved then.
+// must have no effects but on its argument and on what the later call sets again.
+// An error of it is returned, and nothing must be saved then.
 func (s *Session) Edit(f func(*legacy.Session) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

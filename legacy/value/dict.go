@@ -16,7 +16,7 @@ import (
 
 // ErrUnhashable says that a value cannot be the key of a [Dict] or a member of
 // a [Set]: it is a list, a dictionary or a set, or holds one, or is a tuple
-// nested over 16 levels deep (then it wraps reason.ResourceLimit, too).
+// nested over 16 levels deep (then it wraps reason.ResourceLimit).
 var ErrUnhashable = errors.New("value: not usable as a dictionary key")
 
 // Dict is a dictionary that keeps its order. Keys are compared as Python

@@ -307,7 +307,7 @@ func truthy(v any) bool {
 }
 
 // Write implements legacy.Writer. Like webapp2 it writes the cookie each time,
-// which also starts its MaxAge anew; call it only when something changed. The
+// which also starts its MaxAge again; call it only when something changed. The
 // last writer's values stand: neither back end can merge.
 func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	if f.c.Backend == SecureCookie {

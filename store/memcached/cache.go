@@ -29,7 +29,7 @@ func NewCache(servers []string, o Options) (*Cache, error) {
 }
 
 // Every entry starts with a random number, its token. memcached's own CAS ids
-// start anew with each restart, so one from before could name another entry.
+// start again with each restart, so one from before could name another entry.
 const tokenSize = 8
 
 func withToken(entry []byte) (value []byte, token uint64) {

@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Whoever imports this package can open its stores and caches by URL.
+// Anyone who imports this package can open its stores and caches by URL.
 func init() {
 	open.Register(open.Engine{
 		Schemes: []string{"memcached"},

@@ -16,7 +16,7 @@ import (
 
 // refusals are memcached's answers to add and cas that say that the item is as it
 // was, and what they mean here. (After a set that it has no memory for, memcached
-// drops the old item, too.) Any other answer leaves the outcome open.
+// drops the old item.) Any other answer leaves the outcome open.
 var refusals = []struct {
 	answer string // how it begins
 	means  error

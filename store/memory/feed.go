@@ -30,7 +30,7 @@ func (f *feed) add(id store.ID, until time.Time) {
 	f.ends = append(f.ends, store.End{ID: id, Until: until.Truncate(time.Millisecond).UTC()})
 }
 
-// page returns the ends behind the cursor. If ok is false, the answer is to be
+// page returns the ends behind the cursor. If ok is false, the answer must be
 // completed with every tombstone.
 func (f *feed) page(cursor string, limit int) (page store.EndPage, ok bool, err error) {
 	f.mu.Lock()

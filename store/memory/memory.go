@@ -132,7 +132,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 }
 
 // Touch extends a session, as store.Toucher says. A record past its deadline
-// that was not swept yet is extended, too.
+// that was not swept yet is extended.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("memory: touch: %w", err)

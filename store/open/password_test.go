@@ -86,7 +86,7 @@ func TestAPasswordThatCannotBeHadIsAnErrorWithoutSecrets(t *testing.T) {
 func TestACommandThatHangsIsKilledWithItsContext(t *testing.T) {
 	for _, query := range []url.Values{
 		{passwordCommand: {"exec sleep 600"}, "table": {"t"}},
-		{passwordCommand: {"sleep 20 & wait"}, "table": {"t"}}, // its child has the output, too
+		{passwordCommand: {"sleep 20 & wait"}, "table": {"t"}}, // its child has the output
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		if _, err := source(t, query)(ctx); !errors.Is(err, context.DeadlineExceeded) {

@@ -23,7 +23,7 @@ func longer(pause time.Duration) time.Duration {
 func jitter(pause time.Duration) time.Duration { return pause/2 + rand.N(pause/2+1) }
 
 // use does something on a connection of the pool. A connection that is of no more
-// use is closed, and the others that are idle, too: they lead to the same server.
+// use is closed, and the others that are idle: they lead to the same server.
 func (s *Store) use(ctx context.Context, do func(db querier) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

@@ -58,7 +58,7 @@ func describing(args []any) []any {
 // on the store names no statements. Both errors, and that about a result that
 // has changed, come before anything is carried out, so it is done again, a
 // transaction as a whole. After a changed result the connection prepares the
-// statement anew by itself.
+// statement again by itself.
 func (s *Store) named(do func(naming) error) error {
 	if !s.fallsBack || s.unnamed.Load() {
 		return do(naming(!s.unnamed.Load()))

@@ -112,7 +112,7 @@ func testBehindAPoolerTheStoreStopsNamingStatementsOnceAndLosesNothing(t *testin
 	if !s.unnamed.Load() {
 		t.Fatal("statements still have names")
 	}
-	// Only what was under way when the first one was refused can be refused, too:
+	// Only what was under way when the first one was refused can be refused:
 	// on each connection one batch.
 	const batch = 8
 	if n := seen.n.Load(); n == 0 || n > conns*batch {

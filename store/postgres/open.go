@@ -13,7 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Whoever imports this package can open its stores by URL.
+// Anyone who imports this package can open its stores by URL.
 func init() {
 	open.Register(open.Engine{
 		Schemes: []string{"postgres", "postgresql"},

@@ -65,7 +65,7 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// A database is an empty one on a server that others use, too.
+// A database is an empty one on a server that others use.
 type database struct {
 	server *servers.Server
 	name   string

@@ -38,7 +38,7 @@ var migrations = []string{
 	CREATE INDEX %[2]s_usr ON %[1]s (usr) WHERE usr IS NOT NULL AND ended = 0;`,
 
 	// The ends, for the feed. Triggers note them, so that a program of the
-	// version before does, too, while the replicas are replaced one by one. The
+	// version before does, while the replicas are replaced one by one. The
 	// number of the transaction tells who has seen its ends already, see Ends.
 	`CREATE TABLE %[1]s_ends (
 		txid  bigint NOT NULL DEFAULT txid_current(),

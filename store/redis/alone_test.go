@@ -53,7 +53,7 @@ func TestAConnectionThatEndedWhileItWasIdleCostsNoCall(t *testing.T) {
 	for range 5 {
 		server.RedisCommand("CLIENT", "KILL", "TYPE", "normal")
 		eventually(t, "the end is noticed", func() bool { return s.current.Load().alone.watched.Load() == 0 })
-		if _, err := s.Load(t.Context(), rec.ID); err != nil { // makes the shared one anew
+		if _, err := s.Load(t.Context(), rec.ID); err != nil { // makes the shared one again
 			t.Error(err)
 		}
 		for range 3 {

@@ -51,7 +51,7 @@ type client struct {
 type link struct {
 	rdb     valkey.Client
 	alone   *alone
-	due     atomic.Int64 // when it is to be replaced, in Unix nanoseconds
+	due     atomic.Int64 // when it must be replaced, in Unix nanoseconds
 	users   atomic.Int64 // calls under way
 	retired atomic.Bool
 	close   sync.Once
@@ -185,7 +185,7 @@ func (l *link) retire() {
 	}
 }
 
-// renew connects to one node anew, whatever its address leads to by now, and
+// renew connects to one node again, whatever its address leads to by now, and
 // replaces l. If that fails, l stays unless it must go, because it leads to the
 // wrong server. With Sentinel and in a Cluster, the library knows where to go. The
 // channel is closed when there is something to try.
@@ -304,7 +304,7 @@ func (c *client) greet(raw net.Conn, user, password string, isSentinel bool) err
 		if _, err := answer(in); err != nil {
 			v := later
 			if c.options.Credentials == nil && !isSentinel || c.options.SentinelCredentials == nil && isSentinel {
-				v = final // they will be wrong the next time, too
+				v = final // they will be wrong the next time
 			}
 			return &notConnected{loginFailed(err), v}
 		}

@@ -270,7 +270,7 @@ func parallelLogins(t testing.TB, stores []*Store, n int, limit store.UserLimit)
 }
 
 func TestTwoHundredParallelLoginsInAClusterLeaveExactlyThree(t *testing.T) {
-	// No node is to be given up because the machine is busy.
+	// No node must be given up because the machine is busy.
 	nodes := servers.RedisCluster(t, 3, "--cluster-node-timeout", "30000")
 	o := Options{Addrs: []string{nodes[0].Addr}, Cluster: true}
 	stores := []*Store{opened(t, o), opened(t, o), opened(t, o)} // as many replicas of the application

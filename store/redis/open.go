@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Whoever imports this package can open its stores and caches by URL. Opening a
+// Anyone who imports this package can open its stores and caches by URL. Opening a
 // store makes nothing: an empty database and a new one are the same.
 func init() {
 	open.Register(open.Engine{

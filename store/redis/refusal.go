@@ -33,7 +33,7 @@ const (
 // Those that a command within a script may meet come before the script's first
 // write, or not at all: a server looks at its role, memory, disk and replicas when a
 // script begins, or at its first write. An answer that is not listed leaves the
-// outcome open: ERR, too, is what becomes of a script that failed in the middle.
+// outcome open: ERR, is what becomes of a script that failed in the middle.
 var refusals = map[string]verdict{
 	"READONLY":    elsewhere, // a replica
 	"MASTERDOWN":  elsewhere, // a replica that has lost its master

@@ -119,12 +119,12 @@ func loaded(id store.ID, r reply, err error) (store.Record, error) {
 	return rec, nil
 }
 
-// What the scripts answer. A text of 16 bytes is a success, too, and names the
+// What the scripts answer. A text of 16 bytes is a success, and names the
 // user whose session it was about.
 const (
 	refused   = 0 // a conflict, or not found; nothing was written
 	succeeded = 1
-	unindexed = 2 // nothing was written: the user's index lacks the session
+	unindexed = 2 // nothing was written: the user's index does not have the session
 )
 
 var errAnswer = errors.New("the script's answer is none of those it has")
@@ -221,7 +221,7 @@ return 1
 // more than about 512 MiB.
 //
 // It takes one round trip. One that brings a session to a user takes another,
-// before it: so the user's index lacks no live session. One that ends a session
+// before it: so no live session is missing from the user's index. One that ends a session
 // takes another, after it: so no end is in the feed that did not happen.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := fits(len(rec.Data)); err != nil {

@@ -68,7 +68,7 @@ func certificate(t testing.TB) (certFile, keyFile string, authority *x509.CertPo
 	return certFile, keyFile, authority
 }
 
-// tlsServer starts a server that speaks TLS at another address, too.
+// tlsServer starts a server that speaks TLS at another address.
 func tlsServer(t testing.TB, certFile, keyFile string, args ...string) (server *servers.Server, addr string) {
 	t.Helper()
 	port := strconv.Itoa(servers.Port(t))

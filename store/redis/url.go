@@ -29,7 +29,7 @@ var ErrURL = errors.New("redis: not a URL of Redis servers")
 // replica_timeout, sentinel_username and sentinel_password are taken as they
 // are (times such as 500ms), and allow_eviction is true or false. In place of
 // PASSWORD, password-file=PATH or password-command=COMMAND says where the password
-// is; it is read anew for each connection, see open.PasswordSource.
+// is; it is read again for each connection, see open.PasswordSource.
 //
 // Errors wrap ErrURL and contain no part of the text that may be a password.
 func ParseURL(text string) (Options, error) {

@@ -3,7 +3,7 @@ package sqlite
 import "os"
 
 // lengthen makes the log's file long enough for that many pages, with zeros, which
-// SQLite takes for the end of the log. Whoever calls it holds the writer.
+// SQLite takes for the end of the log. Anyone who calls it holds the writer.
 //
 // A commit that overwrites a part of a file waits until the disk has that part. One
 // that lets the file grow also waits until the file system has noted where the new

@@ -48,7 +48,7 @@ func newReader(path string, o options) (*reader, error) {
 		// Whatever has another ID is no session's end.
 		&r.ends: `SELECT number, id, until FROM ends
 			WHERE number > ?1 AND number <= ?2 AND until >= ?3 AND length(id) = 16 ORDER BY number LIMIT ?4`,
-		// Those that were swept count, too, or numbers would seem to start anew.
+		// Those that were swept count, or numbers would seem to start again.
 		&r.lastEnd: `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'ends'`,
 	}.prepare(db)
 	if err != nil {

@@ -57,7 +57,7 @@ var migrations = []string{
 	CREATE INDEX sessions_sweep ON sessions(sweep);`,
 
 	// The ends in the order in which they happened. Triggers write them, so that
-	// a process of the release before does, too.
+	// a process of the release before does.
 	`CREATE TABLE ends (
 		number INTEGER PRIMARY KEY AUTOINCREMENT,
 		id     BLOB NOT NULL,

@@ -28,7 +28,7 @@ var endTests = []scenario{
 	}},
 
 	{"a tombstone can be inserted", func(h *harness) {
-		// A session that was only in its cookie can be ended, too.
+		// A session that was only in its cookie can be ended.
 		mark := ended(first(), time.Hour)
 		mark.Version = 1
 		h.holds(h.inserted(mark))

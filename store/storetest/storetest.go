@@ -105,7 +105,7 @@ func Emulated(s *settings) {
 }
 
 // Small makes the tests as small as they can be: 20 records, 4 parallel writers, one
-// random history. It is for an engine that passes the suite elsewhere, too, where
+// random history. It is for an engine that passes the suite elsewhere, where
 // calls are not so dear.
 func Small(s *settings) {
 	s.records, s.writers, s.histories, s.part, s.owned = min(s.records, 20), 4, 1, 5, 30

@@ -20,7 +20,7 @@ const (
 	// pollTimeout bounds a poll that nobody asked for.
 	pollTimeout = 2 * time.Second
 
-	// pollFailures is after how many failed polls in a row the feed starts anew:
+	// pollFailures is after how many failed polls in a row the feed starts again:
 	// its place may be gone with the server's data.
 	pollFailures = 5
 
@@ -143,8 +143,8 @@ func (h *hearing) failed(ctx context.Context, err error) {
 
 const never = int64(^uint64(0) >> 1)
 
-// lose starts the feed anew: what ends until the next poll is not heard. What is
-// known of before stays.
+// lose starts the feed again: what ends until the next poll is not heard. What is
+// known from before stays.
 func (h *hearing) lose() {
 	h.cursor, h.since, h.failures = store.FeedFromNow, time.Time{}, 0
 	h.mu.Lock()

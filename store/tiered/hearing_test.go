@@ -208,7 +208,7 @@ func TestEndsInAGapOfTheFeedAreNotHeard(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		n.live() // a copy that ends are heard for
 		n.origin.silent.Store(true)
-		for range 5 { // its place may be gone: it starts anew
+		for range 5 { // its place may be gone: it starts again
 			if poll(t.Context()) == nil {
 				t.Fatal("a silent feed has answered")
 			}
@@ -467,7 +467,7 @@ func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 					}
 				},
 				timeActor: func(ctx context.Context) {
-					for range times - 1 { // its start is one, too
+					for range times - 1 { // its start is one
 						st.step(ctx, "passes")
 					}
 				},

@@ -171,7 +171,7 @@ func TestAGapOfTheFeedMakesNobodyForget(t *testing.T) {
 }
 
 // While nothing answers, copies are all there is: for Unheard, because the feed is
-// silent, too.
+// silent.
 func TestInAnOutageOfTheStoreCopiesInTheProcessAnswerForUnheard(t *testing.T) {
 	for _, test := range []struct{ unheard, answers time.Duration }{{0, time.Second}, {5 * time.Second, 5 * time.Second}, {time.Minute, 30 * time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -328,7 +328,7 @@ func TestEveryReaderOfTheFeedHearsEverything(t *testing.T) {
 	})
 }
 
-// A cursor is refused after a gap. Whoever waits for ends begins anew then, and asks
+// A cursor is refused after a gap. Whoever waits for ends begins again then, and asks
 // for each session.
 func TestStreamsSurviveAGapOfTheFeed(t *testing.T) {
 	for _, outage := range []time.Duration{time.Second, 1700 * time.Millisecond, 2100 * time.Millisecond, 10 * time.Second, time.Minute} {

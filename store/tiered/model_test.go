@@ -93,7 +93,7 @@ func (s stagedStore) Touch(ctx context.Context, id store.ID, seen, deadline time
 // setting is what a scene starts from.
 type setting struct {
 	cached bool          // the caches hold the session when it begins
-	near   bool          // replica 0 has a cache in its process, too
+	near   bool          // replica 0 has a cache in its process
 	skew   time.Duration // replica 0's clock is ahead by that much, replica 1's behind
 	// volatile: the browsers know that there may be volatile values.
 	volatile bool
@@ -366,7 +366,7 @@ func (sc *scene) evictor(context.Context) {
 	_ = sc.shared.Delete(context.Background(), tiered.VolatileKey(sc.id))
 }
 
-// restart is replica 0 starting anew: what it had in its process is gone.
+// restart is replica 0 starting again: what it had in its process is gone.
 func (sc *scene) restart(context.Context) {
 	sc.st.uses("near"+string(sc.id[:]), writes)
 	_ = sc.inside.Delete(context.Background(), sc.id)

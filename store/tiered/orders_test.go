@@ -232,7 +232,7 @@ func (o *orders) did(used footprint) {
 	p.tried[p.pick] = used
 }
 
-// wake picks somebody who is to be tried, if there is anybody.
+// wake picks somebody who must be tried, if there is anybody.
 func (p *point) wake() bool {
 	for _, name := range p.options {
 		_, tried := p.tried[name]

@@ -18,7 +18,7 @@
 //     compare-and-swap, and deletes a lease. It never adds.
 //   - Whoever ends or touches a session deletes the entry, after the store.
 //   - Every copy lives for at most its layer's MaxStale, by the cache's own
-//     clock. That bounds what a cache answers that could not be told.
+//     clock. That bounds what a cache answers that missed a change.
 //   - A copy in the process is used only if no end of its session can have gone
 //     unheard for longer than the layer's Unheard: other processes tell of ends by
 //     the origin's feed, which is read while copies are in use.
@@ -37,7 +37,7 @@
 //
 // When the store fails, reads go on for as long as caches have copies that are
 // not below the request's version: for at most MaxStale, and for Unheard in a
-// cache in the process, because the store's feed of ends fails, too. See
+// cache in the process, because the store's feed of ends fails. See
 // Layer.RefuseInOutage. Writes fail. Nothing here repeats a call to the store.
 package tiered
 
@@ -59,7 +59,7 @@ import (
 // Layer is one cache and how it is used.
 type Layer struct {
 	Cache store.Cache
-	// MaxStale bounds the age of a copy that could not be told of a change; it
+	// MaxStale bounds the age of a copy that missed a change; it
 	// is the time to live of every entry. 0 = 30 s. A copy that was itself taken
 	// from a farther layer can be as old as both bounds together.
 	MaxStale time.Duration
@@ -82,7 +82,7 @@ type Layer struct {
 	// RefuseInOutage keeps copies from answering in place of a store that has
 	// failed: from its first failure until it answers again every load asks it,
 	// and fails with it. Otherwise copies go on answering until MaxStale, or
-	// Unheard if the feed of ends has failed, too.
+	// Unheard if the feed of ends has failed.
 	RefuseInOutage bool
 	// Name is for logs and Health. "" = the cache's type.
 	Name string
@@ -92,7 +92,7 @@ type Layer struct {
 }
 
 // Store is a store with caches in front. It implements every optional interface
-// of package store; those that its origin lacks answer [errors.ErrUnsupported].
+// of package store; those that its origin does not have answer [errors.ErrUnsupported].
 type Store struct {
 	origin store.Store
 	layers []*layer

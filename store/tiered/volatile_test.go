@@ -46,7 +46,7 @@ func newTown(t *testing.T, edit ...func(*tiered.Layer)) *town {
 		for _, f := range edit {
 			f(&layer)
 		}
-		// Copies in the process are to be over soon: the rest is about the shared ones.
+		// Copies in the process must be over soon: the rest is about the shared ones.
 		s, err := tiered.New(db, tiered.Layer{Cache: tiered.NewMemory(1 << 20), MaxStale: time.Second}, layer)
 		if err != nil {
 			t.Fatal(err)

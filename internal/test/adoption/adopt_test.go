@@ -848,7 +848,7 @@ func TestMarksOutliveACopyThatWasIssuedBeforeThem(t *testing.T) {
 			v := sitetest.Bring(t, "a")
 			s.Who(v)
 			time.Sleep(4 * time.Hour)
-			put() // the old application was used, too
+			put() // the old application was used
 			last := old.Sessions["a"]
 			end(s, v)
 			time.Sleep(4 * time.Hour)

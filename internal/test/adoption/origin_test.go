@@ -188,7 +188,7 @@ func TestARefusedLegacyCredentialReplacesNoNewerOne(t *testing.T) {
 					if user, cart, _ := s.Who(newest); user == "" || cart != 7 {
 						t.Errorf("the browser has lost its session: %q with %d", user, cart)
 					}
-					// Whoever has nothing better starts anew with the next request.
+					// Anyone who has nothing better starts again with the next request.
 					s.Do(late, write)
 					if user, cart, _ := s.Who(late); user != "" || cart != 1 {
 						t.Errorf("the new session is %q's, with %d", user, cart)

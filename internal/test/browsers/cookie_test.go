@@ -647,7 +647,7 @@ func TestKeysRotateWithoutLosingASession(t *testing.T) {
 			}), cookies...)
 		}
 		read(announced, 7)         // the new key only opens
-		read(both, 7, test.cookie) // sealed anew, once
+		read(both, 7, test.cookie) // sealed again, once
 		read(both, 7)
 		// A process that does not seal with the new key yet does not seal back.
 		read(announced, 7)
@@ -656,7 +656,7 @@ func TestKeysRotateWithoutLosingASession(t *testing.T) {
 		if test.cookie == sitetest.StateCookie {
 			read(only, 7)
 		}
-		// Who lacks the key sees a new visitor, and lets the session be.
+		// A process without the key sees a new visitor, and lets the session be.
 		read(before, 0)
 		if got := before.Stats().UnknownKeys; got != 1 {
 			t.Errorf("UnknownKeys is %d", got)

@@ -485,7 +485,7 @@ func TestAnOutdatedCredentialReplacesNoNewerOne(t *testing.T) {
 							t.Error("the browser has lost its session")
 						}
 					})
-					// Whoever has nothing better starts anew with the next request.
+					// Anyone who has nothing better starts again with the next request.
 					a.Arrive()
 					sitetest.Does(t, old, site, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })
 					sitetest.Look(t, old, site, func(s *sojourn.Session) {

@@ -241,7 +241,7 @@ func TestLogoutWithACredentialThatIsNewStartsNoSession(t *testing.T) {
 			anna := sitetest.NewBrowser()
 			sitetest.Does(t, anna, shop, func(s *sojourn.Session) { s.Login("anna") })
 			sitetest.Does(t, anna, shop, (*sojourn.Session).Rotate)
-			time.Sleep(48 * time.Hour) // so that activity is due, too
+			time.Sleep(48 * time.Hour) // so that activity is due
 			a := sitetest.Does(t, anna, shop, (*sojourn.Session).Logout)
 			if left := anna.Cookies(); len(left) != 0 {
 				t.Errorf("with a store %s, cookies are left: %v", what, a.SetCookies())

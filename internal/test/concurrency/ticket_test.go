@@ -110,7 +110,7 @@ func TestASessionKeepsTheEightNewestTicketsOfAKind(t *testing.T) {
 	})
 }
 
-// Whoever clicks twice on the provider's page comes back twice at once. One request
+// Anyone who clicks twice on the provider's page comes back twice at once. One request
 // gets the ticket and logs in; the others are told that it was redeemed, also those
 // whose session the login has replaced by then.
 func TestOfParallelCallbacksOneGetsTheTicket(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrLost is an answer that got lost, whatever happened to the request. A store
-// that is switched off answers it, too.
+// that is switched off answers it.
 var ErrLost = errors.New("faults: connection lost")
 
 // Store wraps another store. What that one cannot do is [errors.ErrUnsupported].

@@ -869,7 +869,7 @@ func (r *credRun) revokesHandle() bool {
 
 func (r *credRun) redeploy() bool {
 	if r.site == 1 && r.world.formerly.Domain == "" {
-		return false // the site of before does not know the cookies' new name
+		return false // the previous site does not know the cookies' new name
 	}
 	r.site = 1 - r.site
 	return len(r.visitor) > 0
@@ -1109,7 +1109,7 @@ func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 		if l.ended != "" && l.replaced && time.Since(l.endedAt) < store.MinTombstone && !expired {
 			return "a credential that " + l.ended + " has ended"
 		}
-		return "-" // may start anew
+		return "-" // may start again
 	}
 	for _, c := range jar {
 		var one string

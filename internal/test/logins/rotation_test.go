@@ -328,7 +328,7 @@ func TestAThiefWhoFollowsWithinTheGraceIsNotFound(t *testing.T) {
 			sitetest.Does(t, anna, shop, sitetest.Reads) // gets the next one
 			sitetest.Does(t, anna, shop, sitetest.Reads) // and presents it
 			time.Sleep(30 * time.Second)
-			sitetest.Does(t, thief, shop, sitetest.Reads) // gets it, too
+			sitetest.Does(t, thief, shop, sitetest.Reads) // gets it
 		}
 		if n := ops.For(shop.Manager).Stats(); n.TheftsSuspected != 0 || n.Rotations != 5 {
 			t.Errorf("%d thefts suspected after %d rotations, want 0 after 5", n.TheftsSuspected, n.Rotations)
@@ -401,7 +401,7 @@ func TestRotationWithUnreliableResponses(t *testing.T) {
 	})
 }
 
-// A slow request came with the credential of before, and the session is rotated
+// A slow request came with the previous credential, and the session is rotated
 // once more until it is answered.
 func TestASlowAnswerSetsTheNewestCredential(t *testing.T) {
 	for name, finish := range map[string]func(*sojourn.Session){

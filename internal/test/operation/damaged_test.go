@@ -14,7 +14,7 @@ import (
 )
 
 // A long session of which a part is damaged can be read where it is sound. The
-// first change finds the damage: it fails, and the visitor starts anew.
+// first change finds the damage: it fails, and the visitor starts again.
 func TestASessionWithADamagedPartEndsWithItsFirstChange(t *testing.T) {
 	site := sitetest.NewLab(t)
 	anna := sitetest.NewGuest(t)

@@ -509,7 +509,7 @@ func TestLackingKeyOfARecordIsAnOutageAndOverwritesNothing(t *testing.T) {
 	anna := sitetest.NewBrowser()
 	sitetest.Does(t, anna, before, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })
 	rec := sitetest.Only(t, db)
-	// The cookie is sealed anew with the second key; the record is not.
+	// The cookie is sealed again with the second key; the record is not.
 	both := site(sitetest.KeyText(sitetest.WithState(one, "retired"), two))
 	sitetest.Look(t, anna, both, func(*sojourn.Session) {})
 	lacking := site(two)

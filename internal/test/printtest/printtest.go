@@ -18,7 +18,7 @@ import (
 	"testing"
 )
 
-// A Secret is what must not come out, and what it is to be called when it does:
+// A Secret is what must not come out, and what it must be called when it does:
 // the test's output must not hold it either.
 type Secret struct {
 	Name  string

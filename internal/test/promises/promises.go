@@ -604,7 +604,7 @@ func TheStoresDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk = append(disk, rec.Data, []byte(strings.Join(log.All(), "\n"))) // a log is on a disk, too
+	disk = append(disk, rec.Data, []byte(strings.Join(log.All(), "\n"))) // a log is on a disk
 	for what, secret := range map[string][]byte{
 		"the identifier":        ref.Identifier,
 		"part of it":            ref.Identifier[8:16],

@@ -332,7 +332,7 @@ func TestALateCommitUnderAContextDeadlineAnswers503(t *testing.T) {
 		defer cancel()
 		limited := func(r *http.Request) { *r = *r.WithContext(ctx) }
 		sitetest.WantStatus(t, sitetest.NewGuest(t).Request(h, "GET", "https://shop.example/change", limited), http.StatusServiceUnavailable)
-		// Who only reads has nothing to lose.
+		// A handler that only reads has nothing to lose.
 		sitetest.WantStatus(t, sitetest.NewGuest(t).Request(h, "GET", "https://shop.example/read", limited), http.StatusOK)
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whoever lets the kernel choose does not get a port that a test has reserved, even
+// Anyone who lets the kernel choose does not get a port that a test has reserved, even
 // while the test's server is down; and the server gets it back.
 func TestAReservedPortIsNobodyElses(t *testing.T) {
 	const many = 400

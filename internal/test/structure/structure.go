@@ -138,7 +138,7 @@ func (p *Package) declare(fset *token.FileSet, files []*ast.File, info *types.In
 			}
 		}
 	}
-	// Whoever has a type has its methods.
+	// Anyone who has a type has its methods.
 	for _, d := range p.Declarations {
 		if d.Receiver == "" {
 			continue

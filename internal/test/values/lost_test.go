@@ -255,7 +255,7 @@ type (
 		sync.Mutex
 		N int
 	}
-	noted struct { // has a form of its own, although what it embeds has one, too
+	noted struct { // has a form of its own, although what it embeds has one
 		time.Time
 		Note string
 	}

@@ -574,7 +574,7 @@ func readsAsAnything(t *testing.T, k *keeper, b []byte) {
 	s.Discard()
 }
 
-// The wire format is deterministic CBOR, which another encoder knows, too.
+// The wire format is deterministic CBOR, which another encoder knows.
 func TestValuesAreWrittenAsAnotherEncoderWritesThem(t *testing.T) {
 	mode, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {

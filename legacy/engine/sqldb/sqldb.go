@@ -56,7 +56,7 @@ func (d Dialect) insert(rest string) string {
 }
 
 // stamp is a time as SQLAlchemy writes it where the database has no type for it;
-// the others read it, too.
+// the others read it.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000000") }
 
 // Beaker is the legacy.Store of Beaker's Database type: the table beaker_cache, or

@@ -12,7 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Whoever imports this package can open its stores by URL. That makes nothing:
+// Anyone who imports this package can open its stores by URL. That makes nothing:
 // kinds of entities come to be with their first one.
 func init() {
 	open.Register(open.Engine{

@@ -36,7 +36,7 @@ func (t tx) Transact(do func(entity.Tx) error, overtaken func() error) error {
 // rolls back. See [entity.Retry] for overtaken.
 //
 // datastore.BeginLater would save a call, but the client forgets a transaction
-// that began with a read which found nothing (or whose answer lacks its name):
+// that began with a read which found nothing (or whose answer does not have its name):
 // the commit is then no part of it, and its locks stay.
 func (t tx) transact(do func(tx) error, overtaken func() error) error {
 	return entity.Retry(t.ctx, func() error {
@@ -53,7 +53,7 @@ func (t tx) transact(do func(tx) error, overtaken func() error) error {
 }
 
 // commit commits a transaction. That the entity to update has just been swept,
-// or the one to insert just been made, is the work of others, too.
+// or the one to insert just been made, is the work of others.
 func commit(in *datastore.Transaction) error {
 	_, err := in.Commit()
 	if code := status.Code(err); code == codes.NotFound || code == codes.AlreadyExists {

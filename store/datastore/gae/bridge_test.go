@@ -14,7 +14,7 @@ import (
 )
 
 // bridged starts Google's Datastore emulator, and points the App Engine library
-// at a bridge to it: the emulator answers the bundled datastore's calls, too,
+// at a bridge to it: the emulator answers the bundled datastore's calls,
 // but only by gRPC. Other services it has not.
 func bridged(t *testing.T) *servers.Server {
 	t.Helper()

@@ -51,7 +51,7 @@ func begin(ctx context.Context, namespace, doing string) (context.Context, error
 	return ctx, failed(ctx, doing, err)
 }
 
-// inBackground makes ErrNoRequest say, too, that something is not supported: the
+// inBackground makes ErrNoRequest say, that something is not supported: the
 // session manager, which asks for it in the background, then does without.
 func inBackground(err error) error {
 	if errors.Is(err, ErrNoRequest) {

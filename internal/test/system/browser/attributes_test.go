@@ -8,8 +8,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// attributes are changes of Config.Cookie after which browsers keep the cookies
-// of before beside the new ones. Each is tried in both directions.
+// attributes are changes of Config.Cookie after which browsers keep the old
+// cookies beside the new ones. Each is tried in both directions.
 var attributes = map[string]struct {
 	one, other sojourn.Cookie
 	renamed    bool // the prefix of the name changes

@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// A tab of a session that was ended from elsewhere starts anew at once.
+// A tab of a session that was ended from elsewhere starts again at once.
 func revokedTabs(t *testing.T, browser context.Context) {
 	s := newSite(t, lax)
 	v, elsewhere := newVisitor(t, s, browser), newVisitor(t, s, browser)

@@ -18,7 +18,7 @@
 //   - a session that was ended stays ended, with copied cookies, at all replicas;
 //   - everything recovers without a restart of the replicas.
 //
-// What each engine loses where it may lose something is measured, too.
+// What each engine loses where it may lose something is measured.
 //
 // Two variables in the environment make the tests longer; see `make soak`.
 // FAULT_TIME is how long each scenario repeats its faults, such as 2m; without

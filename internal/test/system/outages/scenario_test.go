@@ -22,7 +22,7 @@ type scenario struct {
 	env []string
 	// fleet is used instead of new replicas, if it is not nil.
 	fleet *fleet
-	// lag is how long a cache that could not be told of a change may answer.
+	// lag is how long a cache that missed a change may answer.
 	lag time.Duration
 	// storeFails: the faults hit the store, so that requests may fail with 503
 	// from their beginning until every replica has written again. Otherwise no
@@ -60,7 +60,7 @@ const (
 
 // afterFailure is how long a visitor waits after that many failures in a row:
 // longer and longer, as people do. Each request whose outcome is unknown doubles
-// the work of the checker, too.
+// the work of the checker.
 func afterFailure(times int) time.Duration {
 	return min(200*time.Millisecond<<min(times-1, 10), 3*time.Second)
 }
@@ -359,7 +359,7 @@ func (r *round) counts(v *visitor) {
 	r.t.Helper()
 	for range r.fleet.replicas {
 		for _, key := range names {
-			// It is part of the history, too, though no cache can answer it.
+			// It is part of the history, though no cache can answer it.
 			b := v.first.withoutFloor()
 			sent := time.Since(r.begin)
 			op := operation{kind: read, key: key}
@@ -384,7 +384,7 @@ func (r *round) counts(v *visitor) {
 }
 
 // stayEnded makes sure that no replica knows the ended sessions any more, as soon
-// as all caches that could not be told must have forgotten them.
+// as all caches that missed them must have forgotten them.
 func (r *round) stayEnded(all []*visitor) {
 	r.t.Helper()
 	<-time.After(r.lag)

@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// Who is logged in where: one probe. Several at once are in identity_test.go.
+// Sessions of a user, with one probe. Several at once are in identity_test.go.
 
 func TestSessionsListsAUsersSessionsAndNobodyElses(t *testing.T) {
 	t.Parallel()
