@@ -1,0 +1,2 @@
+// Package prose checks the English of the guide against docs/style.md.
+package prose
