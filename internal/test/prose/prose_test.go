@@ -41,8 +41,8 @@ func TestTheGuideIsPlainEnglish(t *testing.T) {
 		}
 		plain := code.ReplaceAllString(string(text), "x")
 		for _, p := range patterns {
-			for _, found := range regexp.MustCompile("(?m).{0,40}(?:"+p+").{0,20}").FindAllString(plain, -1) {
-				t.Errorf("%s: %q matches %s", name, found, p)
+			for _, at := range regexp.MustCompile("(?m)"+p).FindAllStringIndex(plain, -1) {
+				t.Errorf("%s: …%s… matches %s", name, plain[max(at[0]-40, 0):at[1]], p)
 			}
 		}
 	}
