@@ -1,3 +1,2 @@
-// Package prose holds the pages and comments of all modules to the patterns of
-// docs/style.md.
+// Package prose checks the English of the guide against docs/style.md.
 package prose
