@@ -1,2 +1,3 @@
-// Package prose checks the English of the guide against docs/style.md.
+// Package prose holds the pages and comments of all modules to the patterns of
+// docs/style.md.
 package prose
