@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/url"
 	"os"
 
 	"github.com/sojourn-go/sojourn"
@@ -30,7 +31,7 @@ func Example() {
 	mux.Handle("/auth/", signIn)
 	mux.Handle("/", sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		if session.User() == "" {
-			http.Redirect(w, r, "/auth/login?next="+r.URL.Path, http.StatusSeeOther)
+			http.Redirect(w, r, "/auth/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 			return
 		}
 		fmt.Fprintf(w, "You are %s.\n", session.User())

@@ -2,7 +2,9 @@ package oidc
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"slices"
@@ -112,7 +114,16 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 	case verified.AccessTokenHash != "" && verified.VerifyAccessToken(token.AccessToken) != nil:
 		return nil, "", failed(http.StatusBadGateway, "the access token does not belong to the ID token", nil)
 	}
-	return &Identity{verified.Issuer, verified.Subject, verified}, claims.SID, nil
+	return &Identity{s.cfg.Issuer, verified.Subject, verified}, claims.SID, nil
+}
+
+// linkable is a sid as Link takes it: OpenID Connect sets no limit to its length.
+func linkable(sid string) string {
+	if len(sid) <= 255 {
+		return sid
+	}
+	sum := sha256.Sum256([]byte(sid))
+	return hex.EncodeToString(sum[:])
 }
 
 func (s *SignIn) logIn(ctx context.Context, session *sojourn.Session, id *Identity, sid string) error {
@@ -121,7 +132,7 @@ func (s *SignIn) logIn(ctx context.Context, session *sojourn.Session, id *Identi
 		return failed(http.StatusForbidden, "the application has refused the login", err)
 	}
 	if sid != "" {
-		session.Link(id.Issuer, sid)
+		session.Link(id.Issuer, linkable(sid))
 	}
 	err = session.LoginIf(ctx, user, func(ctx context.Context) error {
 		if s.cfg.Check == nil {

@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"mime"
 	"net/http"
@@ -18,7 +19,10 @@ func (s *SignIn) logout(w http.ResponseWriter, r *http.Request, session *sojourn
 	session.Logout()
 	to := s.cfg.Home
 	if err == nil {
-		if p, err := s.provider(r.Context()); err == nil { // otherwise it is enough to be signed out here
+		// The user need not wait long: to be signed out here is enough.
+		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+		defer cancel()
+		if p, err := s.provider(ctx); err == nil {
 			to = s.endSession(p, token)
 		}
 	}
@@ -74,7 +78,7 @@ func (s *SignIn) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if token.SID != "" {
-		_, err = s.cfg.Sessions.RevokeLinked(r.Context(), s.cfg.Issuer, token.SID)
+		_, err = s.cfg.Sessions.RevokeLinked(r.Context(), s.cfg.Issuer, linkable(token.SID))
 	} else {
 		var user string
 		if user, err = s.cfg.User(r.Context(), &Identity{Issuer: s.cfg.Issuer, Subject: token.Subject}); err == nil {
@@ -93,12 +97,12 @@ func (s *SignIn) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 
 // logoutToken is what a logout token says.
 type logoutToken struct {
-	ID      string  `json:"jti"`
-	Subject string  `json:"sub"`
-	SID     string  `json:"sid"`
-	Nonce   any     `json:"nonce"`
-	Issued  float64 `json:"iat"` // in seconds
-	Expiry  float64 `json:"exp"`
+	ID      string          `json:"jti"`
+	Subject string          `json:"sub"`
+	SID     string          `json:"sid"`
+	Nonce   json.RawMessage `json:"nonce"`
+	Issued  float64         `json:"iat"` // in seconds
+	Expiry  float64         `json:"exp"`
 	Events  struct {
 		Logout map[string]any `json:"http://schemas.openid.net/event/backchannel-logout"`
 	} `json:"events"`
@@ -144,7 +148,7 @@ func (s *SignIn) frontChannelLogout(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "The query has to name iss and sid.", http.StatusBadRequest)
 		return
 	}
-	if _, err := s.cfg.Sessions.RevokeLinked(r.Context(), iss, sid); err != nil {
+	if _, err := s.cfg.Sessions.RevokeLinked(r.Context(), iss, linkable(sid)); err != nil {
 		s.cfg.Sessions.ServeError(w, r, err)
 		return
 	}

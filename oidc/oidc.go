@@ -29,6 +29,8 @@ package oidc
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -107,8 +109,16 @@ type SignIn struct {
 	tickets sojourn.Ticket[started]
 	tokens  sojourn.Key[Token]
 
-	mu    sync.Mutex
-	known *provider
+	mu     sync.Mutex
+	known  *provider
+	asking *asking // nil = nobody asks the provider
+}
+
+// asking is a request for the discovery document, for all who wait for it.
+type asking struct {
+	done  chan struct{}
+	found *provider
+	err   error
 }
 
 // started is a login under way.
@@ -149,10 +159,14 @@ func New(cfg Config) (*SignIn, error) {
 	if cfg.Client == nil {
 		cfg.Client = &http.Client{Timeout: 10 * time.Second}
 	}
+	// A session may have tokens of several providers that know the application by
+	// the same name. None of them gets another's.
+	of := sha256.Sum256([]byte(cfg.Issuer + "\x00" + cfg.ClientID))
+	name := "oidc " + hex.EncodeToString(of[:8])
 	s := &SignIn{
 		cfg: &cfg, mux: http.NewServeMux(),
-		tickets: sojourn.NewTicket[started]("oidc "+cfg.ClientID, flowTime),
-		tokens:  sojourn.NewKey[Token]("oidc "+cfg.ClientID, sojourn.ServerSide),
+		tickets: sojourn.NewTicket[started](name, flowTime),
+		tokens:  sojourn.NewKey[Token](name, sojourn.ServerSide),
 	}
 	if s.cfg.ErrorHandler == nil {
 		s.cfg.ErrorHandler = s.showError
@@ -169,8 +183,9 @@ func New(cfg Config) (*SignIn, error) {
 	s.mux.Handle("GET "+path+"/callback", with(s.callback))
 	// Another site must not sign anybody out.
 	s.mux.Handle("POST "+path+"/logout", http.NewCrossOriginProtection().Handler(with(s.logout)))
-	s.mux.HandleFunc("POST "+path+"/backchannel-logout", s.backChannelLogout)
-	s.mux.HandleFunc("GET "+path+"/frontchannel-logout", s.frontChannelLogout)
+	// Within Wrap the request says which tenant it is about.
+	s.mux.Handle("POST "+path+"/backchannel-logout", cfg.Sessions.Wrap(http.HandlerFunc(s.backChannelLogout)))
+	s.mux.Handle("GET "+path+"/frontchannel-logout", cfg.Sessions.Wrap(http.HandlerFunc(s.frontChannelLogout)))
 	return s, nil
 }
 
@@ -194,13 +209,46 @@ type provider struct {
 	}
 }
 
-// provider asks for the discovery document, once it is there.
+// provider returns what the discovery document says. As long as it is not known, one
+// request at a time asks for it.
 func (s *SignIn) provider(ctx context.Context) (*provider, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.known != nil {
-		return s.known, nil
+	known, a := s.known, s.asking
+	if known == nil && a == nil {
+		a = &asking{done: make(chan struct{})}
+		s.asking = a
+		go s.ask(context.WithoutCancel(ctx), a)
 	}
+	s.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	select {
+	case <-a.done:
+		return a.found, a.err
+	case <-ctx.Done():
+		return nil, failed(http.StatusBadGateway, "the provider does not answer", ctx.Err())
+	}
+}
+
+// longestAsking bounds the wait for the discovery document with a client that does
+// not.
+const longestAsking = 30 * time.Second
+
+func (s *SignIn) ask(ctx context.Context, a *asking) {
+	ctx, cancel := context.WithTimeout(ctx, longestAsking)
+	defer cancel()
+	a.found, a.err = s.discover(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.err == nil {
+		s.known = a.found
+	}
+	s.asking = nil
+	close(a.done)
+}
+
+func (s *SignIn) discover(ctx context.Context) (*provider, error) {
 	found, err := oidc.NewProvider(s.with(ctx), s.cfg.Issuer)
 	if err != nil {
 		return nil, failed(http.StatusBadGateway, "the provider's discovery document cannot be had", err)
@@ -218,7 +266,6 @@ func (s *SignIn) provider(ctx context.Context) (*provider, error) {
 		ClientID: s.cfg.ClientID, ClientSecret: s.cfg.ClientSecret, Endpoint: found.Endpoint(),
 		RedirectURL: s.cfg.URL + "/callback", Scopes: append([]string{oidc.ScopeOpenID}, s.cfg.Scopes...),
 	}
-	s.known = p
 	return p, nil
 }
 
@@ -312,10 +359,14 @@ func (e Error) Error() string {
 // Unwrap returns the cause, if there is one.
 func (e Error) Unwrap() error { return e.err }
 
-// Status returns the status that answers an error of this package or of sojourn.
+// Status returns the status that answers an error of this package or of sojourn: 401
+// for [ErrSignInAgain].
 func Status(err error) int {
 	var e *Error
-	if errors.As(err, &e) {
+	switch {
+	case errors.Is(err, ErrSignInAgain):
+		return http.StatusUnauthorized
+	case errors.As(err, &e):
 		return e.Status
 	}
 	status, _ := sojourn.ErrorStatus(err)

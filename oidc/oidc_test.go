@@ -21,7 +21,7 @@ func TestTheClientsOwnSecretSignsNoToken(t *testing.T) {
 }
 
 func TestTokensPrintNoSecret(t *testing.T) {
-	token := Token{"canary-access", "Bearer", "canary-refresh", "canary-identity", time.Now()}
+	token := Token{"canary-access", "Bearer", "canary-refresh", "canary-identity", time.Now(), time.Now()}
 	printtest.Silent(t, []printtest.Secret{
 		{Name: "access token", Value: []byte(token.AccessToken)},
 		{Name: "refresh token", Value: []byte(token.RefreshToken)},

@@ -24,11 +24,12 @@ type Token struct {
 	RefreshToken string    `cbor:"r"` // "" = the provider gave none
 	IDToken      string    `cbor:"i"`
 	Expiry       time.Time `cbor:"e"` // of the access token; zero = unknown
+	Obtained     time.Time `cbor:"o"` // when the provider gave it
 }
 
 func tokenOf(t *oauth2.Token) Token {
 	id, _ := t.Extra("id_token").(string)
-	return Token{t.AccessToken, t.Type(), t.RefreshToken, id, t.Expiry}
+	return Token{t.AccessToken, t.Type(), t.RefreshToken, id, t.Expiry, time.Now()}
 }
 
 // OAuth2 returns the token for clients of package oauth2. It cannot refresh itself:
@@ -51,30 +52,45 @@ func (t Token) LogValue() slog.Value { return slog.StringValue(t.text()) }
 // MarshalText is what Format prints, so that JSON has no secrets either.
 func (t Token) MarshalText() ([]byte, error) { return []byte(t.text()), nil }
 
-// early is how long before its end an access token is refreshed.
+// early is how long before its end an access token is refreshed; for one that is good
+// for a short time, a quarter of that.
 const early = time.Minute
+
+func (t Token) stale() bool {
+	before := early
+	if whole := t.Expiry.Sub(t.Obtained); whole > 0 {
+		before = min(before, whole/4)
+	}
+	return t.RefreshToken != "" && !t.Expiry.IsZero() && time.Until(t.Expiry) < before
+}
+
+// live reports whether an access token can still be used.
+func (t Token) live() bool {
+	return t.AccessToken != "" && (t.Expiry.IsZero() || time.Until(t.Expiry) > 0)
+}
 
 // ErrSignInAgain says that the provider gives no more tokens for a login: the user
 // has to sign in again. Errors of [SignIn.Token] wrap it.
 var ErrSignInAgain = errors.New("oidc: the user has to sign in again")
 
-// Token returns the session's token, refreshed if it ends within a minute. Of all
+// Token returns the session's token, refreshed if it ends within a minute (or a
+// quarter of its time, if that is less). If the provider cannot be asked, a token that
+// is good for a while yet is returned without an error. Of all
 // requests of the session, on all replicas, one asks the provider; the others wait
 // for its answer, see [sojourn.Key.Renew]. A refresh that has begun is finished and
 // kept, even if the client leaves.
 //
 // The error wraps [sojourn.ErrNoValue] if the session has no token;
-// [ErrSignInAgain] if the provider refuses, or gave no refresh token and the access
-// token has ended; [sojourn.ErrRenewFailed] if the provider could not be asked; or
+// [ErrSignInAgain] if the provider refuses (on other replicas that waited for its
+// answer ErrRenewFailed), or gave no refresh token and the access token has ended; [sojourn.ErrRenewFailed] if the provider could not be asked; or
 // it is another one of Renew.
 func (s *SignIn) Token(ctx context.Context, session *sojourn.Session) (Token, error) {
-	stale := func(t Token) bool {
-		return t.RefreshToken != "" && !t.Expiry.IsZero() && time.Until(t.Expiry) < early
-	}
-	token, err := s.tokens.Renew(ctx, session, stale, s.refresh)
+	token, err := s.tokens.Renew(ctx, session, Token.stale, s.refresh)
 	switch {
-	case err == nil && token.RefreshToken == "" && !token.Expiry.IsZero() && time.Until(token.Expiry) <= 0:
+	case err == nil && token.RefreshToken == "" && !token.live():
 		return Token{}, ErrSignInAgain
+	case errors.Is(err, sojourn.ErrRenewFailed) && !errors.Is(err, ErrSignInAgain) && token.live():
+		return token, nil
 	case errors.Is(err, sojourn.ErrEnded) && token.RefreshToken != "":
 		s.revoke(context.WithoutCancel(ctx), token)
 		return Token{}, err

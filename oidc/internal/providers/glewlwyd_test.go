@@ -144,7 +144,7 @@ func TestAProviderThatIsNotGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	handler = app(sessions, signIn)
-	s := &site{Server: server, t: t, replicas: []*replica{{sessions: sessions}}}
+	s := &site{Server: server, t: t, issuer: g.issuer(), replicas: []*replica{{sessions: sessions}}}
 	v := visitor{s, g.http}
 
 	got := g.signIn("/auth/login?next=/who")

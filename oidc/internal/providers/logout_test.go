@@ -1,6 +1,8 @@
 package providers
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -153,6 +155,11 @@ func TestLogoutTokensThatAreNotGood(t *testing.T) {
 	for len(asSecret) < 64 {
 		asSecret = append(asSecret, 0)
 	}
+	another, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	null := p.signed(t, s.claims(claims{"sid": sid, "nonce": json.RawMessage("null")}))
 	good := p.signed(t, s.claims(claims{"sid": sid, "nonce": "n"}))
 	parts := strings.Split(good, ".")
 	for name, token := range map[string]string{
@@ -164,6 +171,7 @@ func TestLogoutTokensThatAreNotGood(t *testing.T) {
 		"too old":               p.signed(t, s.claims(claims{"sid": sid, "exp": time.Now().Add(-time.Minute).Unix()})),
 		"no end, and too old":   p.signed(t, s.claims(claims{"sid": sid, "exp": nil, "iat": time.Now().Add(-time.Hour).Unix()})),
 		"an event that is null": p.signed(t, s.claims(claims{"sid": sid, "events": map[string]any{event: nil}})),
+		"a nonce that is null":  null,
 		"an empty nonce":        p.signed(t, s.claims(claims{"sid": sid, "nonce": ""})),
 		"times that are texts":  p.signed(t, s.claims(claims{"sid": sid, "iat": "now"})),
 		"no time":               p.signed(t, s.claims(claims{"sid": sid, "iat": nil})),
@@ -175,7 +183,8 @@ func TestLogoutTokensThatAreNotGood(t *testing.T) {
 		"nobody":                p.signed(t, s.claims(nil)),
 		"the algorithm none":    "eyJhbGciOiJub25lIn0." + parts[1] + ".",
 		"signed by the client":  sign(t, jose.HS256, asSecret, s.claims(claims{"sid": sid})),
-		"signed by another key": sign(t, jose.HS256, []byte(secret+strings.Repeat("x", 64)), s.claims(claims{"sid": sid})),
+		"signed by a secret":    sign(t, jose.HS256, []byte(secret+strings.Repeat("x", 64)), s.claims(claims{"sid": sid})),
+		"signed by another key": sign(t, jose.RS256, jose.JSONWebKey{Key: another, KeyID: public[0].ID()}, s.claims(claims{"sid": sid})),
 		"changed":               parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])),
 		"too long":              good + strings.Repeat("x", 100<<10),
 	} {

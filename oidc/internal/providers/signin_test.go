@@ -3,11 +3,14 @@ package providers
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -28,8 +31,11 @@ func newKeys(t *testing.T) *sojourn.KeyRing {
 	return ring
 }
 
-// tokens is the key of package oidc, by which tests make a token old.
-var tokens = sojourn.NewKey[oidc.Token]("oidc "+clientID, sojourn.ServerSide)
+// tokens is the key of package oidc for an issuer, by which tests make a token old.
+func tokens(issuer string) sojourn.Key[oidc.Token] {
+	of := sha256.Sum256([]byte(issuer + "\x00" + clientID))
+	return sojourn.NewKey[oidc.Token]("oidc "+hex.EncodeToString(of[:8]), sojourn.ServerSide)
+}
 
 func TestSomebodySignsInAndOut(t *testing.T) {
 	s := startSite(t, startProvider(t), 2)
@@ -58,8 +64,8 @@ func TestSomebodySignsInAndOut(t *testing.T) {
 	if user := v.user(); user != "" {
 		t.Errorf("after the logout %q is signed in", user)
 	}
-	if !strings.HasSuffix(got.at.Path, "/goodbye") && !strings.HasPrefix(got.at.String(), s.provider.URL) {
-		t.Errorf("the logout leads to %s (%d)", got.at, got.status)
+	if got.at.String() != s.URL+"/goodbye" || got.status != http.StatusOK {
+		t.Errorf("the logout leads to %s (%d): %s", got.at, got.status, got.text)
 	}
 }
 
@@ -250,16 +256,60 @@ func TestAProviderThatIsAwayIsAskedAgain(t *testing.T) {
 }
 
 // makeOld makes the token of everybody's session end now.
-func (s *site) makeOld(user string) {
+func (s *site) makeOld(user string) { s.t.Helper(); s.leave(user, -time.Second) }
+
+// leave makes the tokens of a user's sessions end after that time.
+func (s *site) leave(user string, left time.Duration) {
 	s.t.Helper()
 	n, err := s.replicas[0].sessions.EditUser(s.t.Context(), user, func(session *sojourn.Session) error {
-		token := tokens.Get(session)
-		token.Expiry = time.Now().Add(-time.Second)
-		tokens.Set(session, token)
+		token := tokens(s.issuer).Get(session)
+		token.Expiry = time.Now().Add(left)
+		tokens(s.issuer).Set(session, token)
 		return nil
 	})
 	if n == 0 || err != nil {
 		s.t.Fatalf("%d tokens were made old, %v", n, err)
+	}
+}
+
+func TestAProviderThatHangsHoldsUpNobodyForLong(t *testing.T) {
+	p := startProvider(t)
+	p.hang = make(chan struct{})
+	defer sync.OnceFunc(func() { close(p.hang) })()
+	s := startSite(t, p, 1)
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			r := httptest.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/auth/login", nil)
+			w := httptest.NewRecorder()
+			s.replicas[0].handler.ServeHTTP(w, r)
+			if w.Code != http.StatusBadGateway {
+				t.Errorf("the login is answered %d", w.Code)
+			}
+		})
+	}
+	wg.Wait()
+	if n := p.discoveries.Load(); n != 1 {
+		t.Errorf("the provider was asked %d times in %v", n, time.Since(begin))
+	}
+}
+
+func TestTokensOfTwoProvidersAreApart(t *testing.T) {
+	a, b := startProvider(t), startProvider(t)
+	s := startSite(t, a, 1)
+	v := s.visitor()
+	v.signIn("/")
+	s.makeOld("user id2")
+	other, err := oidc.New(oidc.Config{Sessions: s.replicas[0].sessions, Issuer: b.URL, ClientID: clientID, ClientSecret: secret, URL: s.URL + "/other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.replicas[0].handler = app(s.replicas[0].sessions, other)
+	if got := v.get("/token"); got.status == http.StatusOK || b.refreshes.Load() > 0 || v.user() == "" {
+		t.Errorf("the other provider's token: %d %s, %d refreshes", got.status, got.text, b.refreshes.Load())
 	}
 }
 
@@ -311,6 +361,11 @@ func TestATokenThatTheProviderHasTakenBackNeedsALogin(t *testing.T) {
 	if got := v.get("/token"); got.status != http.StatusBadGateway {
 		t.Errorf("while the provider is away: %d %s", got.status, got.text)
 	}
+	s.leave("user id2", 30*time.Second)
+	if got := v.get("/token"); got.status != http.StatusOK {
+		t.Errorf("a token that is still good, while the provider is away: %d %s", got.status, got.text)
+	}
+	s.makeOld("user id2")
 	p.away.Store(false)
 	if got := v.get("/token"); got.status != http.StatusOK {
 		t.Errorf("once it is back: %d %s", got.status, got.text)

@@ -37,11 +37,13 @@ const (
 // provider is the example server of zitadel/oidc, with its own login page.
 type provider struct {
 	*httptest.Server
-	storage   *withSID
-	clients   map[string]*storage.Client
-	refreshes atomic.Int64
-	revoked   atomic.Int64
-	away      atomic.Bool
+	storage     *withSID
+	clients     map[string]*storage.Client
+	refreshes   atomic.Int64
+	revoked     atomic.Int64
+	away        atomic.Bool
+	hang        chan struct{} // nil = it answers
+	discoveries atomic.Int64
 }
 
 // withSID adds the session's name to ID tokens, which the example leaves out.
@@ -54,11 +56,32 @@ func (s *withSID) SetUserinfoFromRequest(ctx context.Context, info *liboidc.User
 	return s.Storage.SetUserinfoFromRequest(ctx, info, r, scopes)
 }
 
+// withAfter is a client that has registered where browsers go after a logout.
+type withAfter struct {
+	libop.Client
+	after string
+}
+
+func (c withAfter) PostLogoutRedirectURIs() []string { return []string{c.after} }
+
+func (s *withSID) GetClientByClientID(ctx context.Context, id string) (libop.Client, error) {
+	c, err := s.Storage.GetClientByClientID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return withAfter{c, strings.TrimSuffix(c.RedirectURIs()[0], "/auth/callback") + "/goodbye"}, nil
+}
+
 func startProvider(t *testing.T) *provider {
 	t.Helper()
 	p := &provider{clients: map[string]*storage.Client{}}
 	var handler http.Handler
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/.well-known/") {
+			if p.discoveries.Add(1); p.hang != nil {
+				<-p.hang
+			}
+		}
 		if p.away.Load() {
 			http.Error(w, "away", http.StatusServiceUnavailable)
 			return
@@ -87,6 +110,7 @@ type site struct {
 	t        *testing.T
 	provider *provider
 	replicas []*replica
+	issuer   string
 	store    store.Store
 	next     atomic.Int64
 }
@@ -101,7 +125,7 @@ var name = sojourn.NewKey[string]("name")
 
 func startSite(t *testing.T, p *provider, replicas int, edit ...func(*oidc.Config)) *site {
 	t.Helper()
-	s := &site{t: t, provider: p, store: memory.New()}
+	s := &site{t: t, provider: p, issuer: p.URL, store: memory.New()}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.replicas[int(s.next.Add(1))%len(s.replicas)].handler.ServeHTTP(w, r)
 	}))
