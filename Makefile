@@ -27,6 +27,7 @@ help: ## list what can be made
 
 .PHONY: demo
 demo: ## run the shop on http://localhost:8080 (DEMO_ADDR=host:port to change that)
+	@echo "Building the shop. The first time this takes a minute or two."
 	@$(GO) run ./examples/shop -listen $(DEMO_ADDR)
 
 .PHONY: test

@@ -143,7 +143,7 @@ func (s *session) keepOnlyLogout() {
 
 // pending reports whether there is anything that a commit must keep.
 func (s *session) pending() bool {
-	return s.ending != nil || s.login != nil || !s.draft.Empty()
+	return s.ending != nil || s.login != nil || s.link != "" || !s.draft.Empty()
 }
 
 // setsCookies reports whether the response can still set cookies.
@@ -197,6 +197,9 @@ func (s *session) keep(ctx context.Context, chores bool) error {
 	}
 	if !s.setsCookies() && s.needsCookie() {
 		return errNeedsCookie
+	}
+	if s.link != "" {
+		return errNoLogin
 	}
 	if s.login == nil && s.last.Where != rules.Stored {
 		if err := s.barred(false); err != nil {

@@ -46,7 +46,7 @@ type Config struct {
 	// cookie may take; a larger one moves to the store. 0 = 2048; at most 4096, the
 	// most that browsers keep (RFC 6265bis, section 5.6). With CookieOnly it is the
 	// sum over all numbered cookies, at most 15000; what does not fit is
-	// ErrTooLarge. Proxies limit header lines: see the table in docs/guide.md
+	// ErrTooLarge. Proxies limit header lines: see docs/run/proxies.md
 	// before you use more than 2048.
 	InlineLimit int
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"reflect"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +18,9 @@ import (
 	"github.com/sojourn-go/sojourn/internal/bridge"
 	"github.com/sojourn-go/sojourn/internal/caching"
 	"github.com/sojourn-go/sojourn/internal/cookies"
+	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/ends"
+	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/request"
 	"github.com/sojourn-go/sojourn/internal/rules"
@@ -64,7 +68,8 @@ type process struct {
 	logins  succession
 	ahead   time.Duration // of the clock; only tests set it
 
-	open      sync.RWMutex // read-locked by work in flight, locked for good by Close
+	open      sync.RWMutex   // read-locked by work in flight, locked for good by Close
+	outlive   sync.WaitGroup // work that goes on after its request; Close waits for it
 	closing   sync.Once
 	stop      context.Context // ends with Close
 	stopNow   context.CancelFunc
@@ -102,6 +107,7 @@ func newCore(cfg *Config) *core {
 	m.stored = stored.New(stored.Options{
 		Store: cfg.Store, Limits: &m.limits, Ring: m.ring, Scope: cfg.Name,
 		Observer: observer{m}, Timeout: cfg.Timeout, Now: m.now, Foreign: m.comesBackUntil, Carry: adoption.Carry,
+		Stop: m.stop, Go: m.apart,
 	})
 	m.adoption = adoption.New(m.adopting(m))
 	m.ends = ends.New(m.stop, ends.Options{Store: cfg.Store, Now: m.now, Read: m.readEnds})
@@ -139,6 +145,16 @@ func (m *core) begin() error {
 }
 
 func (m *core) done() { m.open.RUnlock() }
+
+// apart runs f in a goroutine that Close waits for.
+func (m *core) apart(f func()) error {
+	if err := m.begin(); err != nil {
+		return err
+	}
+	defer m.done()
+	m.outlive.Go(f)
+	return nil
+}
 
 const (
 	sweepInterval = 10 * time.Minute
@@ -209,3 +225,103 @@ func (m *core) comesBackUntil(h *record.Header, now time.Time) time.Time {
 // methods there. It does not follow pointers there either.
 
 func printText(f fmt.State, text string) { _, _ = io.WriteString(f, text) }
+
+// succession keeps a user's logins in order: those of one millisecond would
+// have none, and Config.Limit.Max would end any of them.
+type succession struct {
+	seed maphash.Seed
+	last [64]atomic.Int64 // by user, in Unix milliseconds
+}
+
+// next returns when a session of user that is made at now counts as created: at
+// now, or just after the one before it in this process.
+func (o *succession) next(user string, now int64) int64 {
+	last := &o.last[maphash.String(o.seed, user)%uint64(len(o.last))]
+	for {
+		before, at := last.Load(), now
+		if before >= now && before-now < 1000 { // else the clock was set back
+			at = before + 1
+		}
+		if last.CompareAndSwap(before, at) {
+			return at
+		}
+	}
+}
+
+// An Update function runs while its session is locked, and so do the codecs that
+// it needs. One that uses its session would wait for itself for ever, and two
+// that use each other's sessions would wait for each other: they are told so by
+// a panic. Nothing else that waits is: a session may be locked by an Update in
+// another goroutine, and using it from within another session's Update is fine.
+
+const (
+	stuckPause = time.Millisecond
+	stuckTries = 1000 // of that pause: a second at least
+)
+
+// lock locks mu.
+func (s *session) lock() {
+	if s.mu.TryLock() {
+		return
+	}
+	if s.updates.Load()%2 == 0 || !insideUpdate() {
+		s.mu.Lock()
+		return
+	}
+	// An Update of this session runs, and so does one in this goroutine. If they
+	// are the same, or wait for each other, then nothing will move.
+	before, still := s.updates.Load(), 0
+	for !s.mu.TryLock() {
+		if still++; still > stuckTries {
+			panic(fault.Reentry)
+		}
+		time.Sleep(stuckPause)
+		if now := s.updates.Load(); now != before || now%2 == 0 {
+			before, still = now, 0
+		}
+	}
+}
+
+// check calls the function that LoginIf was given, with mu held. Other goroutines
+// of the request wait meanwhile.
+func (s *session) check(ctx context.Context, f func(context.Context) error) (err error) {
+	_, _ = s.call(func([]byte, bool) ([]byte, error) {
+		err = f(ctx)
+		return nil, nil
+	}, nil, false)
+	return err
+}
+
+// call calls an Update function, with mu held by whoever waits for it.
+func (s *session) call(f draft.Update, raw []byte, ok bool) ([]byte, error) {
+	s.updates.Add(1)
+	defer s.updates.Add(1)
+	return callUpdate(f, raw, ok)
+}
+
+// callUpdate is what insideUpdate looks for on the stack.
+//
+//go:noinline
+func callUpdate(f draft.Update, raw []byte, ok bool) ([]byte, error) { return f(raw, ok) }
+
+// insideUpdate reports whether the calling goroutine is in callUpdate, which is
+// known by its address: names depend on how a program is built.
+func insideUpdate() bool {
+	pcs := make([]uintptr, 256)
+	n := runtime.Callers(2, pcs)
+	for n == len(pcs) {
+		pcs = make([]uintptr, 2*n)
+		n = runtime.Callers(2, pcs)
+	}
+	entry := reflect.ValueOf(callUpdate).Pointer()
+	frames := runtime.CallersFrames(pcs[:n])
+	for {
+		frame, more := frames.Next()
+		if frame.Entry == entry {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}

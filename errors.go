@@ -47,6 +47,9 @@ var (
 	ErrTooManySessions = fault.TooMany  // the user has Limit.Max sessions, and Limit.Refuse is set
 	ErrNotFound        = fault.NotFound // no live session has that handle, or it is not that user's
 	ErrNoValue         = fault.NoValue  // the session has no value of that name
+	// ErrRenewFailed: the function that [Key.Renew] was given has failed, in this
+	// process or in another one that was faster. The value is as it was.
+	ErrRenewFailed = fault.Renew
 	// ErrBadValue: a value does not decode into the requested type or would not come
 	// back as it is (see [NewKey]), or its name cannot be used. What wraps it names
 	// the key and the path to the part.
@@ -60,6 +63,7 @@ var (
 	errAnswered    = fmt.Errorf("%w: the response is an error or the handler has panicked, which keeps nothing but an earlier Logout", ErrTooLate)
 	errNoEdit      = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
 	errNoTenant    = errors.New("sojourn: Config.Tenant is set, and this is no request of a tenant: name one with WithTenant")
+	errNoLogin     = errors.New("sojourn: Link needs a Login in the same request, and there was none")
 	errNoBearer    = errors.New("sojourn: Config.Bearer is not set, so there are no tokens")
 	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)
 )
@@ -74,7 +78,7 @@ func notKept(err error) error {
 // Sec-Fetch-Mode: navigate, and 413 ([ErrTooLarge]), 409 ([ErrEnded],
 // [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions], [ErrHasCookie]), 401
 // ([ErrEnded], if the request brought a credential that is no longer good),
-// 404 ([ErrNotFound]), 503 ([ErrUnavailable], [ErrClosed]) or 500 (everything
+// 404 ([ErrNotFound]), 503 ([ErrUnavailable], [ErrRenewFailed], [ErrClosed]) or 500 (everything
 // else). It first removes Content-*, ETag,
 // Last-Modified, Location, Cache-Control and an upgrade from the header, and
 // drops the session's pending changes, except a Logout.
@@ -226,6 +230,7 @@ var answers = [...]struct {
 	{ErrHasCookie, http.StatusConflict},
 	{ErrNotFound, http.StatusNotFound},
 	{ErrUnavailable, http.StatusServiceUnavailable},
+	{ErrRenewFailed, http.StatusServiceUnavailable},
 	{ErrClosed, http.StatusServiceUnavailable},
 	{ErrNoMiddleware, http.StatusInternalServerError},
 	{ErrBadValue, http.StatusInternalServerError},
@@ -233,6 +238,7 @@ var answers = [...]struct {
 	{ErrNoStore, http.StatusInternalServerError},
 	{ErrTooLate, http.StatusInternalServerError},
 	{errNoTenant, http.StatusInternalServerError},
+	{errNoLogin, http.StatusInternalServerError},
 	{errNoBearer, http.StatusInternalServerError},
 }
 

@@ -3,11 +3,9 @@ package sojourn
 import (
 	"context"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/adoption"
@@ -65,6 +63,7 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 		return s.failed
 	}
 	if err := s.check(ctx, check); err != nil {
+		s.link = "" // it was this login's
 		return err
 	}
 	kept, ending, login, fresh, before := s.draft.Clone(), s.ending, s.login, s.fresh, s.last
@@ -77,7 +76,7 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 			if s.last != before { // a Logout before this was kept
 				ending = nil
 			}
-			s.draft, s.ending, s.login, s.fresh, s.failed = kept, ending, login, fresh, nil
+			s.draft, s.ending, s.login, s.fresh, s.failed, s.link = kept, ending, login, fresh, nil, ""
 		}
 	}()
 	if err := s.commit(ctx, commitSave); err != nil {
@@ -86,6 +85,33 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 	done = true
 	s.keepAwake()
 	return nil
+}
+
+// Link ties the login of this request to the session sid of an OpenID provider, so
+// that [Manager.RevokeLinked] ends what this login becomes. issuer and sid are the
+// claims iss and sid of the ID token: 1 to 255 bytes each. Call Link before Login or
+// LoginIf, or after Login; the commit fails without one. A session has one link, the
+// newest; it stays when the same user authenticates again.
+//
+// The commit fails with [ErrEnded] if the provider has ended sid already: its logout
+// can overtake the login. The error is [ErrNoStore] with [CookieOnly].
+//
+// Source: OpenID Connect Back-Channel Logout 1.0.
+func (s *Session) Link(issuer, sid string) {
+	s.lock()
+	defer s.mu.Unlock()
+	switch {
+	case min(len(issuer), len(sid)) == 0, max(len(issuer), len(sid)) > 255:
+		s.failLater(fmt.Errorf("%w: Link: issuer and sid have 1 to 255 bytes", ErrBadValue))
+		return
+	case s.m.store == nil:
+		s.failLater(ErrNoStore)
+		return
+	}
+	s.changing()
+	if s.link = s.m.stored.Link(issuer, sid); s.login != nil {
+		s.login.Link, s.link = s.link, ""
+	}
 }
 
 func (s *session) logIn(user string, methods []string) {
@@ -114,8 +140,10 @@ func (s *session) logIn(user string, methods []string) {
 		Methods: strings.Join(methods, " "),
 		At:      now,
 		Created: now.UnixMilli(),
+		Link:    s.link,
 		Drop:    drop || s.login != nil && s.login.Drop,
 	}
+	s.link = ""
 	if s.m.limit.Max > 0 {
 		s.login.Created = s.m.logins.next(user, s.login.Created)
 	}
@@ -127,28 +155,6 @@ func (s *session) logIn(user string, methods []string) {
 		adoption.Carry(&h, &view.Header)
 	}
 	s.draft.ShowLogin(h)
-}
-
-// succession keeps a user's logins in order: those of one millisecond would
-// have none, and Config.Limit.Max would end any of them.
-type succession struct {
-	seed maphash.Seed
-	last [64]atomic.Int64 // by user, in Unix milliseconds
-}
-
-// next returns when a session of user that is made at now counts as created: at
-// now, or just after the one before it in this process.
-func (o *succession) next(user string, now int64) int64 {
-	last := &o.last[maphash.String(o.seed, user)%uint64(len(o.last))]
-	for {
-		before, at := last.Load(), now
-		if before >= now && before-now < 1000 { // else the clock was set back
-			at = before + 1
-		}
-		if last.CompareAndSwap(before, at) {
-			return at
-		}
-	}
 }
 
 // Logout ends the session for good: a stored one leaves a tombstone, and the
@@ -170,7 +176,7 @@ func (s *session) logout() {
 	case s.ending == nil || s.ending.carry: // else there is nothing more to end
 		s.ending = &ending{taken: s.draft.Taken()}
 	}
-	s.handed, s.login, s.fresh, s.failed = nil, nil, nil, nil
+	s.handed, s.login, s.fresh, s.failed, s.link = nil, nil, nil, nil, ""
 	s.draft.Start(&stored.Nothing.Rec)
 }
 
@@ -212,10 +218,9 @@ func (s *session) commitLogin(ctx context.Context) error {
 	m.tell(ctx, s.event(EventLogin, st))
 	s.countMove(ctx, st)
 	s.keepStored(st, true)
-	if s.checks != nil { // it may have taken long
-		ctx, cancel = m.stored.Bounded(context.WithoutCancel(ctx))
-		defer cancel()
-	}
+	// A check may have taken long.
+	ctx, cancel = m.stored.Bounded(context.WithoutCancel(ctx))
+	defer cancel()
 	if err := s.endOthers(ctx); err != nil {
 		m.log.Warn("another session that a browser had could not be ended at its login", slog.Any("error", err))
 	}

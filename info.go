@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/sojourn-go/sojourn/internal/ends"
 	"github.com/sojourn-go/sojourn/internal/record"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
+	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -220,3 +223,49 @@ func (i RequestInfo) LogValue() slog.Value { return slog.StringValue(i.text()) }
 func (i RequestInfo) MarshalText() ([]byte, error) { return []byte(i.text()), nil }
 
 func (i RequestInfo) text() string { return "sojourn.RequestInfo(" + i.Method + ")" }
+
+// Export is a session with its values, for a user who asks what is kept about
+// them. It prints without them; as JSON it is complete.
+type Export struct {
+	Info
+	// Values by name, as any would decode them. One that is not CBOR (see
+	// NewKeyCodec) is given as its bytes.
+	Values map[string]any
+	// Flashes are the messages that wait for the visitor's next page, the oldest
+	// first. They stay.
+	Flashes []Flash
+}
+
+func (e Export) text() string {
+	return fmt.Sprintf("sojourn.Export(%s, %d values)", e.Handle, len(e.Values))
+}
+
+// Format prints the handle and the number of values, whatever the verb.
+func (e Export) Format(f fmt.State, _ rune) { printText(f, e.text()) }
+
+// LogValue is what Format prints.
+func (e Export) LogValue() slog.Value { return slog.StringValue(e.text()) }
+
+func (m *core) export(st *stored.State) Export {
+	out := Export{Info: m.describe(st), Values: map[string]any{}}
+	now := m.now().UnixMilli()
+	for _, f := range st.Rec.Fields() {
+		if !f.Live(now) || f.Value == nil { // damaged, as the observer has been told
+			continue
+		}
+		if f.Name == flashName {
+			for _, e := range decodeFlashes(f.Value, true) {
+				out.Flashes = append(out.Flashes, Flash{Level: e.Level, Text: e.Text})
+			}
+		}
+		if strings.HasPrefix(f.Name, "_") {
+			continue
+		}
+		var v any
+		if cbor.Wellformed(f.Value) != nil || values.Decode(f.Value, &v) != nil {
+			v = slices.Clone(f.Value)
+		}
+		out.Values[f.Name] = v
+	}
+	return out
+}

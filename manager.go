@@ -52,12 +52,14 @@ func (m *Manager) Get(ctx context.Context) (*Session, error) {
 }
 
 // Close ends the streams that wait for [Session.Done], waits for commits in
-// flight, and then refuses every load and commit. It does not close the store.
+// flight and for what [Key.Renew] is fetching, and then refuses every load and
+// commit. It does not close the store.
 func (m *Manager) Close() error {
 	m.closing.Do(func() {
 		m.stopNow()
 		m.ends.Close(ErrClosed)
 		m.open.Lock()
+		m.outlive.Wait()
 	})
 	return nil
 }

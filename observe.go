@@ -105,12 +105,13 @@ func (k EventKind) String() string {
 
 // Reasons of EventRevoked.
 const (
-	ReasonRevoked     = "revoked"      // Manager.Revoke, or an operator: see package ops
-	ReasonRevokedUser = "revoked_user" // Manager.RevokeUser
-	ReasonErased      = "erased"       // Manager.EraseUser
-	ReasonLimit       = "limit"        // Config.Limit: a newer login took its place
-	ReasonTheft       = "theft"        // Config.Rotation
-	ReasonLogout      = "logout"       // a login or logout in a browser that had this session as well
+	ReasonRevoked       = "revoked"        // Manager.Revoke, or an operator: see package ops
+	ReasonRevokedUser   = "revoked_user"   // Manager.RevokeUser
+	ReasonRevokedLinked = "revoked_linked" // Manager.RevokeLinked
+	ReasonErased        = "erased"         // Manager.EraseUser
+	ReasonLimit         = "limit"          // Config.Limit: a newer login took its place
+	ReasonTheft         = "theft"          // Config.Rotation
+	ReasonLogout        = "logout"         // a login or logout in a browser that had this session as well
 )
 
 // Event is something that happened to a session, for audit logs and metrics.

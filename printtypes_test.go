@@ -44,7 +44,7 @@ var printsPlainly = map[string]string{
 	"adapter/adaptertest.Request": "cookies of a test's own server", "adapter/adaptertest.Answer": "likewise", "adapter/adaptertest.Wiring": "reasons",
 	"adapter/adaptertest.Ability": "a name", "adapter/adaptertest.Failure": "what a test says",
 
-	"admin.DashboardOptions": "paths and texts", "admin.DevicesOptions": "paths and texts", "admin.Action": "what audit logs are for",
+	"admin.DashboardOptions": "paths and texts", "admin.DevicesOptions": "paths and texts", "admin.DevicesTexts": "texts", "admin.Action": "what audit logs are for",
 
 	"legacy.About":       "names",
 	"legacy/value.Tuple": "a value that the application gets", "legacy/value.Set": "likewise", "legacy/value.Decimal": "likewise",

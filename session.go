@@ -51,6 +51,7 @@ type session struct {
 	ending *ending      // last is to be ended
 	login  *draft.Login // a fresh session is to be made for this user
 	checks func() error // of LoginIf, while it runs
+	link   string       // of Link, until its Login
 	fresh  *stored.Who  // identifier of a session that does not exist yet
 	failed error        // why the next commit must fail
 
@@ -217,7 +218,7 @@ func (s *Session) Discard() {
 
 func (s *session) discard() {
 	s.handed = nil
-	s.ending, s.login, s.fresh, s.failed = nil, nil, nil, nil
+	s.ending, s.login, s.fresh, s.failed, s.link = nil, nil, nil, nil, ""
 	s.draft.Start(&s.last.Rec)
 }
 

@@ -3,19 +3,14 @@ package sojourn
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/fault"
 	"github.com/sojourn-go/sojourn/internal/rules"
 	"github.com/sojourn-go/sojourn/internal/stored"
-	"github.com/sojourn-go/sojourn/internal/values"
 	"github.com/sojourn-go/sojourn/store"
 )
 
@@ -34,16 +29,6 @@ func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 	defer m.done()
 	return c.adoption.Refuse(ctx, user)
 }
-
-func (e Export) text() string {
-	return fmt.Sprintf("sojourn.Export(%s, %d values)", e.Handle, len(e.Values))
-}
-
-// Format prints the handle and the number of values, whatever the verb.
-func (e Export) Format(f fmt.State, _ rune) { printText(f, e.text()) }
-
-// LogValue is what Format prints.
-func (e Export) LogValue() slog.Value { return slog.StringValue(e.text()) }
 
 // Sessions returns the live sessions of a user, the last used first; none for
 // "". With the context of a request whose session was asked for, that session
@@ -108,18 +93,6 @@ func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
 		return 0, err
 	}
 	return c.revokeUser(ctx, user, ReasonErased, nil)
-}
-
-// Export is a session with its values, for a user who asks what is kept about
-// them. It prints without them; as JSON it is complete.
-type Export struct {
-	Info
-	// Values by name, as any would decode them. One that is not CBOR (see
-	// NewKeyCodec) is given as its bytes.
-	Values map[string]any
-	// Flashes are the messages that wait for the visitor's next page, the oldest
-	// first. They stay.
-	Flashes []Flash
 }
 
 // ExportUser returns a user's live sessions with all values and flash messages.
@@ -195,7 +168,7 @@ func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*S
 		}
 		s.lock()
 		defer s.mu.Unlock()
-		if s.login != nil || s.ending != nil || s.draft.Rotates() {
+		if s.login != nil || s.ending != nil || s.link != "" || s.draft.Rotates() {
 			return nil, errNoEdit
 		}
 		return &s.draft, s.failed
@@ -207,6 +180,36 @@ func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*S
 		m.ends.Moved(edited.ID, edited.Meta.Deadline)
 	}
 	return err
+}
+
+// RevokeLinked ends all sessions that [Session.Link] has tied to the session sid of
+// an OpenID provider, and returns how many were live. Logins that are under way with
+// it fail, now and for a day; so does one that comes after its provider's logout. No
+// other sessions of the user are touched. It can be repeated: on an error, some may
+// have ended. The store needs an index by user, see [Manager.Sessions].
+//
+// Source: OpenID Connect Back-Channel Logout 1.0.
+func (m *Manager) RevokeLinked(ctx context.Context, issuer, sid string) (int, error) {
+	c, err := m.in(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return c.revokeLinked(ctx, issuer, sid)
+}
+
+func (m *core) revokeLinked(ctx context.Context, issuer, sid string) (int, error) {
+	if err := m.begin(); err != nil {
+		return 0, err
+	}
+	defer m.done()
+	if m.store == nil {
+		return 0, nil // see Link
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.timeout)
+	defer cancel()
+	linked, err := m.stored.CloseLink(closing, m.stored.Link(issuer, sid))
+	n, failed := m.revokeAll(ctx, linked, ReasonRevokedLinked)
+	return n, errors.Join(err, failed)
 }
 
 // userSessions returns the live sessions of a user.
@@ -373,28 +376,4 @@ func (m *core) revokeAll(ctx context.Context, all []stored.Listed, reason string
 	}
 	wg.Wait()
 	return n, err
-}
-
-func (m *core) export(st *stored.State) Export {
-	out := Export{Info: m.describe(st), Values: map[string]any{}}
-	now := m.now().UnixMilli()
-	for _, f := range st.Rec.Fields() {
-		if !f.Live(now) || f.Value == nil { // damaged, as the observer has been told
-			continue
-		}
-		if f.Name == flashName {
-			for _, e := range decodeFlashes(f.Value, true) {
-				out.Flashes = append(out.Flashes, Flash{Level: e.Level, Text: e.Text})
-			}
-		}
-		if strings.HasPrefix(f.Name, "_") {
-			continue
-		}
-		var v any
-		if cbor.Wellformed(f.Value) != nil || values.Decode(f.Value, &v) != nil {
-			v = slices.Clone(f.Value)
-		}
-		out.Values[f.Name] = v
-	}
-	return out
 }

@@ -56,6 +56,7 @@ type pages struct {
 	style     []byte
 	styleURL  string // relative to any page
 	sameSite  *http.CrossOriginProtection
+	problem   func(w http.ResponseWriter, r *http.Request, status int) // a page for 403, 404 and 405
 	path      string
 	logger    *slog.Logger
 	now       func() time.Time
@@ -106,24 +107,21 @@ func (p *pages) functions() template.FuncMap {
 
 // page is what the layout shows around a page's own content.
 type page struct {
+	Text     *DevicesTexts
 	Title    string
 	Site     string // name at the top, with a link to Home
 	Home     string
 	Style    string // URL
 	Messages []message
-	Wide     bool
-	Nav      []navItem
+	Look     string // URL of the application's stylesheet, "" = none
+	Wide     bool   // a page for operators
+	Overview bool   // it is the operators' first page
 	Content  any
 }
 
 type message struct {
 	Kind string // "done", "problem" or "note"
 	Text string
-}
-
-type navItem struct {
-	Label, URL string
-	Here       bool
 }
 
 // render answers with a page.
@@ -147,7 +145,7 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request, routes map[string]
 	p.guard(w, r)
 	rest, ok := strings.CutPrefix(r.URL.Path, p.path)
 	if !ok {
-		http.NotFound(w, r)
+		p.problem(w, r, http.StatusNotFound)
 		return
 	}
 	method := r.Method
@@ -162,7 +160,7 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request, routes map[string]
 	}
 	if h, ok := routes[method+" "+rest]; ok {
 		if err := p.sameSite.Check(r); err != nil {
-			http.Error(w, "This form comes from another site. Nothing was changed.", http.StatusForbidden)
+			p.problem(w, r, http.StatusForbidden)
 			return
 		}
 		h(w, r)
@@ -171,11 +169,11 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request, routes map[string]
 	for _, other := range []string{http.MethodGet, http.MethodPost} {
 		if _, ok := routes[other+" "+rest]; ok {
 			w.Header().Set("Allow", other)
-			http.Error(w, "This address does not answer to "+method+".", http.StatusMethodNotAllowed)
+			p.problem(w, r, http.StatusMethodNotAllowed)
 			return
 		}
 	}
-	http.NotFound(w, r)
+	p.problem(w, r, http.StatusNotFound)
 }
 
 // guard sets the headers of every answer and bounds what is read of the
@@ -232,7 +230,8 @@ func refusing(what string, errs ...error) (http.Handler, error) {
 type pager struct {
 	Page, Pages int
 	Total       int
-	First, Last int    // what is shown, counted from 1
+	First, Last int // what is shown, counted from 1
+	Text        *DevicesTexts
 	User        string // kept in the links to other pages, if not empty
 }
 

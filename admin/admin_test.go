@@ -410,7 +410,7 @@ func TestAStoreWithoutAnIndexIsSaidSo(t *testing.T) {
 	here, ops := s.login("ada", firefox, "192.0.2.1"), s.operator("olga")
 	wants(t, here.get("/account/devices/"), http.StatusNotImplemented, "Not available")
 	wants(t, ops.get("/ops/sessions?user=ada"), http.StatusNotImplemented, "no index by user")
-	wants(t, ops.get("/ops/"), http.StatusOK, "cannot count", "nothing to sweep")
+	wants(t, ops.get("/ops/"), http.StatusOK, "cannot count", "nothing to clean up")
 }
 
 func TestMistakesAreReportedAndTheHandlerIsClosed(t *testing.T) {

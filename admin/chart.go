@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,42 +16,53 @@ type span struct {
 	bars, step  int // how many bars, of how many minutes each
 }
 
-// coarser is the same stretch with half as many bars, for small charts.
-func (s span) coarser() span {
-	s.bars, s.step = s.bars/2, s.step*2
-	return s
-}
-
 // spans are the choices; the first one is shown unless another is asked for.
 func spans() []span {
 	return []span{
-		{"1h", "Hour", 60, 1},
-		{"6h", "6 hours", 72, 5},
-		{"24h", "24 hours", 96, 15},
+		{"1h", "Last hour", 60, 1},
+		{"6h", "Last 6 hours", 72, 5},
+		{"24h", "Last 24 hours", 96, 15},
 	}
 }
 
-// chart is a series of bars. Its labels are HTML around the drawing, so that
-// they keep their size when the drawing is stretched to the page.
-type chart struct {
+// charts are series of bars, one above the other. They share the axis of time,
+// which ends now, and the scale, so that bars can be compared.
+type charts struct {
+	Series []series
+	Top    int // what the full height stands for; 0 = nothing happened
+	Step   string
+	Width  int
+	Ticks  []string
+	Rows   []chartRow // the same as a table, without empty stretches
+}
+
+type series struct {
 	Title string
 	Total int
-	Top   int // what the full height stands for
 	Bars  template.HTML
-	Width int
-	Ticks []tick
-	Rows  []chartRow // the same as a table, without empty stretches
 	Alarm bool
 }
 
-type tick struct {
-	Time  time.Time
-	Label string
+type chartRow struct {
+	From   time.Time
+	Counts []int
 }
 
-type chartRow struct {
-	From  time.Time
-	Count int
+// chartKind is what one series counts.
+type chartKind struct {
+	kind  sojourn.EventKind
+	title string
+	alarm bool
+}
+
+func chartKinds() []chartKind {
+	return []chartKind{
+		{sojourn.EventLogin, "Logins", false},
+		{sojourn.EventLogout, "Logouts", false},
+		{sojourn.EventRevoked, "Revocations", false},
+		{sojourn.EventExpired, "Expired", false},
+		{sojourn.EventTheftSuspected, "Suspected thefts", true},
+	}
 }
 
 // Bars are drawn in a box of barPitch units each by chartHeight units.
@@ -60,44 +72,61 @@ const (
 	barWidth    = 7
 )
 
-// draw draws the events of a kind.
-func draw(r *Recorder, kind sojourn.EventKind, title string, now time.Time, s span) chart {
-	counts := r.series(kind, now, s.bars, s.step)
-	c := chart{Title: title, Width: s.bars * barPitch}
+// draw draws the events of every kind. The last bar holds the minute of now.
+func draw(r *Recorder, now time.Time, s span) charts {
+	c := charts{Width: s.bars * barPitch, Step: plural(s.step, "minute")}
+	kinds := chartKinds()
+	counts := make([][]int, len(kinds))
 	highest := 0
-	for _, n := range counts {
-		c.Total += n
-		highest = max(highest, n)
+	for i, k := range kinds {
+		counts[i] = r.series(k.kind, now, s.bars, s.step)
+		highest = max(highest, slices.Max(counts[i]))
 	}
 	c.Top = ceiling(highest)
-	end := time.Unix((lastMinute(now, s.step)+1)*60, 0).UTC()
-	start := end.Add(-time.Duration(s.bars*s.step) * time.Minute)
-	var bars strings.Builder
-	for i, n := range counts {
-		if n == 0 {
-			continue
+	length := time.Duration(s.bars*s.step) * time.Minute
+	start := now.UTC().Truncate(time.Minute).Add(time.Minute - length)
+	for i, k := range kinds {
+		drawn := series{Title: k.title}
+		var bars strings.Builder
+		for j, n := range counts[i] {
+			if n == 0 {
+				continue
+			}
+			drawn.Total += n
+			from := start.Add(time.Duration(j*s.step) * time.Minute)
+			h := max(4, n*chartHeight/c.Top)
+			fmt.Fprintf(&bars, `<rect class="bar" x="%d" y="%d" width="%d" height="%d"><title>%s: %d</title></rect>`,
+				j*barPitch+1, chartHeight-h, barWidth, h, from.Format("15:04"), n)
 		}
-		from := start.Add(time.Duration(i*s.step) * time.Minute)
-		h := max(3, n*chartHeight/c.Top)
-		fmt.Fprintf(&bars, `<rect class="bar" x="%d" y="%d" width="%d" height="%d"><title>%s: %d</title></rect>`,
-			i*barPitch+1, chartHeight-h, barWidth, h, from.Format("15:04"), n)
-		c.Rows = append(c.Rows, chartRow{from, n})
+		drawn.Bars = template.HTML(bars.String()) // made of numbers
+		drawn.Alarm = k.alarm && drawn.Total > 0
+		c.Series = append(c.Series, drawn)
 	}
-	c.Bars = template.HTML(bars.String()) // made of numbers
-	for i := range 5 {
-		at := start.Add(time.Duration(i*s.bars*s.step/4) * time.Minute)
-		c.Ticks = append(c.Ticks, tick{at, at.Format("15:04")})
+	for j := range s.bars {
+		row := chartRow{From: start.Add(time.Duration(j*s.step) * time.Minute)}
+		some := false
+		for i := range kinds {
+			row.Counts = append(row.Counts, counts[i][j])
+			some = some || counts[i][j] > 0
+		}
+		if some {
+			c.Rows = append(c.Rows, row)
+		}
 	}
+	for i := range 4 {
+		c.Ticks = append(c.Ticks, now.UTC().Add(-length+time.Duration(i)*length/4).Format("15:04"))
+	}
+	c.Ticks = append(c.Ticks, "now")
 	return c
 }
 
-// ceiling returns the least of 4, 10, 20, 50, 100, … that is not below n: what
-// a scale can end with.
+// ceiling returns the least of 0, 1, 2, 5, 10, 20, … that is not below n: what a
+// scale can end with.
 func ceiling(n int) int {
-	if n <= 4 {
-		return 4
+	if n == 0 {
+		return 0
 	}
-	for top := 10; ; top *= 10 {
+	for top := 1; ; top *= 10 {
 		for _, factor := range []int{1, 2, 5} {
 			if top*factor >= n {
 				return top * factor

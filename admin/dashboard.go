@@ -147,6 +147,13 @@ func Dashboard(m *sojourn.Manager, o DashboardOptions) (http.Handler, error) {
 		return refusing("Dashboard", errs...)
 	}
 	d := &dashboard{pages: pages, m: m, o: o}
+	pages.problem = func(w http.ResponseWriter, r *http.Request, status int) {
+		if status == http.StatusForbidden {
+			d.show(w, r, status, "message", "Nothing was changed", "The form came from another site.")
+			return
+		}
+		d.show(w, r, status, "message", "Page not found", "There is no page at this address.")
+	}
 	routes := map[string]http.HandlerFunc{
 		"GET ":             d.overview,
 		"GET search":       d.search,
@@ -230,6 +237,7 @@ func (d *dashboard) sessions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	content := sessionsPage{User: user, Pager: newPager(r, len(all), sessionsPerPage, user)}
+	content.Pager.Text = DevicesTexts{More: "More sessions"}.complete()
 	content.Sessions = cut(all, content.Pager)
 	d.show(w, r, http.StatusOK, "sessions", "Sessions of "+user, content)
 }
@@ -387,15 +395,15 @@ func (d *dashboard) takeNote(w http.ResponseWriter, r *http.Request) []message {
 	case ActionRevokeUser:
 		return []message{{"done", plural(n, "session") + " ended."}}
 	case ActionSweep:
-		return []message{{"done", "Swept: " + plural(n, "old record") + " removed."}}
+		return []message{{"done", "Cleaned up: " + plural(n, "old record") + " removed."}}
 	}
 	return nil
 }
 
 func (d *dashboard) show(w http.ResponseWriter, r *http.Request, status int, name, title string, content any) {
 	d.render(w, r, status, name, page{
-		Title: title, Site: d.o.Site, Home: d.o.Home, Wide: true, Content: content,
-		Nav:      []navItem{{"Overview", "./", name == "overview"}},
+		Text: DevicesTexts{More: "More sessions"}.complete(), Title: title, Site: d.o.Site, Home: d.o.Home, Wide: true, Content: content,
+		Overview: name == "overview",
 		Messages: d.takeNote(w, r),
 	})
 }

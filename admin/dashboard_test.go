@@ -258,7 +258,7 @@ func TestOverviewShowsACacheThatIsAway(t *testing.T) {
 	if err := ops.For(s.sessions).End(t.Context(), ada.handle()); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, olga.get("/ops/"), http.StatusOK, "passed over since a failure, 1 failed call", `badge-bad`, "answers")
+	wants(t, olga.get("/ops/"), http.StatusOK, "passed over since a failure, 1 failed call", `badge-bad`, "answers", "The cache “shared” cannot be reached", "1 problem<")
 }
 
 // silent is a store that answers nothing until the caller gives up.
@@ -270,6 +270,50 @@ func (silent) Load(ctx context.Context, _ store.ID) (store.Record, error) {
 }
 
 func (silent) Ping(context.Context) error { return nil }
+
+// status is what the overview says first.
+func status(w *httptest.ResponseRecorder) string {
+	_, rest, _ := strings.Cut(w.Body.String(), `<section class="status`)
+	text, _, _ := strings.Cut(rest, "</section>")
+	return text
+}
+
+func TestOverviewSaysFirstWhatIsWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, set{})
+		page := s.operator("olga").get("/ops/")
+		if got := status(page); !strings.Contains(got, "All is well") || strings.Index(page.Body.String(), got) > strings.Index(page.Body.String(), "<h2") {
+			t.Errorf("a healthy site: %q", got)
+		}
+		victim := s.login("ada", iphone, "192.0.2.2")
+		thief := s.browser(firefox, "203.0.113.66")
+		for name, value := range victim.cookies {
+			thief.cookies[name] = value
+		}
+		victim.post("/rotate")
+		victim.get("/handle")
+		time.Sleep(10 * time.Minute) // of the bubble's clock: beyond the grace
+		thief.get("/handle")
+		for name, c := range map[string]struct {
+			*site
+			says []string
+		}{
+			"a copied cookie":       {s, []string{"1 problem<", "Suspected thefts: 1", "change their passwords"}},
+			"a store that fails":    {open(t, set{config: func(c *sojourn.Config) { c.Store = unwell{memory.New()} }}), []string{"1 problem<", "fails", "Check that the store runs"}},
+			"a store without count": {open(t, set{config: func(c *sojourn.Config) { c.Store = broken{memory.New()} }}), []string{"1 problem<", "could not be counted", "CountEvery"}},
+		} {
+			got := status(c.operator("olga").get("/ops/"))
+			for _, text := range c.says {
+				if !strings.Contains(got, text) {
+					t.Errorf("%s: the status lacks %q: %s", name, text, got)
+				}
+			}
+			if strings.Contains(got, "All is well") {
+				t.Errorf("%s: all is well", name)
+			}
+		}
+	})
+}
 
 func TestOverviewDoesNotWaitForASilentStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -296,7 +340,7 @@ func TestSweepNow(t *testing.T) {
 		ops := s.operator("olga")
 		wants(t, ops.get("/ops/"), http.StatusOK, `<dt>Expired, not yet removed</dt><dd>1</dd>`)
 		goesTo(t, ops.post("/ops/sweep"), "./#sweep")
-		wants(t, ops.get("/ops/"), http.StatusOK, "Swept: 1 old record removed", `<dt>Expired, not yet removed</dt><dd>0</dd>`)
+		wants(t, ops.get("/ops/"), http.StatusOK, "Cleaned up: 1 old record removed", `<dt>Expired, not yet removed</dt><dd>0</dd>`)
 	})
 }
 

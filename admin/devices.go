@@ -41,6 +41,15 @@ type DevicesOptions struct {
 	// "" = no name. Home is a path on this site; "" = "/".
 	Site, Home string
 
+	// Stylesheet is a stylesheet of the application, on this site, such as
+	// "/static/devices.css". It comes after the page's own and sets that one's CSS
+	// variables, such as --accent; the README lists them. "" = none.
+	Stylesheet string
+
+	// Texts returns the texts of the page for a request. It may ask the manager
+	// for the request's session. nil = EnglishDevices.
+	Texts func(*http.Request) DevicesTexts
+
 	// Logger gets what fails. nil = slog.Default().
 	Logger *slog.Logger
 }
@@ -89,13 +98,16 @@ func Devices(m *sojourn.Manager, o DevicesOptions) (http.Handler, error) {
 	if o.Home == "" {
 		o.Home = "/"
 	}
-	for name, u := range map[string]string{"LoginURL": o.LoginURL, "ConfirmURL": o.ConfirmURL, "Home": o.Home} {
+	for name, u := range map[string]string{"LoginURL": o.LoginURL, "ConfirmURL": o.ConfirmURL, "Home": o.Home, "Stylesheet": o.Stylesheet} {
 		if u != "" && !localPath(u) {
 			errs = append(errs, fmt.Errorf("DevicesOptions.%s %q is not a path on this site", name, u))
 		}
 	}
 	if o.ReturnParameter == "" {
 		o.ReturnParameter = "next"
+	}
+	if o.Texts == nil {
+		o.Texts = func(*http.Request) DevicesTexts { return DevicesTexts{} }
 	}
 	if o.RecentWithin == 0 {
 		o.RecentWithin = defaultRecent
@@ -108,6 +120,14 @@ func Devices(m *sojourn.Manager, o DevicesOptions) (http.Handler, error) {
 		return refusing("Devices", errs...)
 	}
 	d := &devices{pages, m, o}
+	pages.problem = func(w http.ResponseWriter, r *http.Request, status int) {
+		t := d.texts(r)
+		if status == http.StatusForbidden {
+			d.say(w, r, status, t.OtherSite, t.OtherSiteText)
+			return
+		}
+		d.say(w, r, status, t.NotFound, t.NotFoundText)
+	}
 	routes := map[string]http.HandlerFunc{
 		"GET ":                 d.signedIn(d.list),
 		"POST sign-out":        d.signedIn(d.recently(d.signOut)),
@@ -120,11 +140,30 @@ func Devices(m *sojourn.Manager, o DevicesOptions) (http.Handler, error) {
 
 // devicesPage is what the list shows.
 type devicesPage struct {
-	This    sojourn.Info
-	Others  []sojourn.Info
+	This    device
+	Others  []device
 	Pager   pager
 	Confirm bool // signing out asks for a recent authentication first
 }
+
+// device is one of the user's sessions.
+type device struct {
+	sojourn.Info
+	Text            *DevicesTexts
+	Name, Icon, Ago string
+}
+
+func (d *devices) device(t *DevicesTexts, info sojourn.Info) device {
+	a := parseAgent(info.UserAgent)
+	shown := device{Info: info, Text: t, Name: t.Device(a.Browser, a.System), Icon: a.Icon, Ago: t.Unknown}
+	if !info.LastSeen.IsZero() {
+		shown.Ago = t.Ago(max(0, d.now().Sub(info.LastSeen)))
+	}
+	return shown
+}
+
+// texts are the texts of the page that answers a request.
+func (d *devices) texts(r *http.Request) *DevicesTexts { return d.o.Texts(r).complete() }
 
 // deviceHandler answers a request of somebody who is signed in.
 type deviceHandler func(http.ResponseWriter, *http.Request, *sojourn.Session)
@@ -141,7 +180,8 @@ func (d *devices) signedIn(next deviceHandler) http.HandlerFunc {
 		case d.o.LoginURL != "":
 			redirect(w, d.withReturn(d.o.LoginURL))
 		default:
-			d.say(w, r, http.StatusUnauthorized, "You are not signed in", "Sign in to see where you are signed in.")
+			t := d.texts(r)
+			d.say(w, r, http.StatusUnauthorized, t.NotSignedIn, t.NotSignedInText)
 		}
 	}
 }
@@ -181,19 +221,23 @@ func (d *devices) list(w http.ResponseWriter, r *http.Request, s *sojourn.Sessio
 		d.failed(w, r, "list", err)
 		return
 	}
-	content := devicesPage{This: s.Info(), Confirm: d.needsConfirmation(s)}
-	content.This.Current = true
+	t := d.texts(r)
+	this := s.Info()
+	this.Current = true
 	var others []sojourn.Info
 	for _, info := range all {
 		if info.Current {
-			content.This = info // a session in the cookie itself knows no device
+			this = info // a session in the cookie itself knows no device
 		} else {
 			others = append(others, info)
 		}
 	}
-	content.Pager = newPager(r, len(others), devicesPerPage, "")
-	content.Others = cut(others, content.Pager)
-	pg := d.page("Your devices", content)
+	content := devicesPage{This: d.device(t, this), Confirm: d.needsConfirmation(s), Pager: newPager(r, len(others), devicesPerPage, "")}
+	content.Pager.Text = t
+	for _, info := range cut(others, content.Pager) {
+		content.Others = append(content.Others, d.device(t, info))
+	}
+	pg := d.page(r, t.Title, content)
 	for _, f := range s.Flashes(flashDone, flashProblem) {
 		pg.Messages = append(pg.Messages, message{strings.TrimPrefix(f.Level, "sojourn."), f.Text})
 	}
@@ -203,51 +247,48 @@ func (d *devices) list(w http.ResponseWriter, r *http.Request, s *sojourn.Sessio
 func (d *devices) signOut(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
 	handle := r.PostFormValue("handle")
 	if handle == s.Handle() {
-		s.Flash(flashProblem, "This is the device that you are using. To leave it, sign out as usual.")
+		s.Flash(flashProblem, d.texts(r).NotThisDevice)
 		redirect(w, "./")
 		return
 	}
 	switch err := d.m.Revoke(r.Context(), s.User(), handle); {
 	case errors.Is(err, sojourn.ErrNotFound):
 		// Also what somebody else's handle gets: the answers must not differ.
-		s.Flash(flashProblem, "That device was signed out already.")
+		s.Flash(flashProblem, d.texts(r).AlreadySignedOut)
 	case err != nil:
 		d.failed(w, r, "sign out", err)
 		return
 	default:
-		s.Flash(flashDone, "The device is signed out.")
+		s.Flash(flashDone, d.texts(r).SignedOut)
 	}
 	redirect(w, "./")
 }
 
 func (d *devices) signOutOthers(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
 	n, err := d.m.RevokeUser(r.Context(), s.User(), s.Handle())
-	switch {
-	case err != nil:
+	if err != nil {
 		d.failed(w, r, "sign out all others", err)
 		return
-	case n == 0:
-		s.Flash(flashDone, "You are signed in nowhere else.")
-	default:
-		s.Flash(flashDone, "You are signed out of "+plural(n, "other device")+".")
 	}
+	s.Flash(flashDone, d.texts(r).OthersSignedOut(n))
 	redirect(w, "./")
 }
 
-func (d *devices) page(title string, content any) page {
-	return page{Title: title, Site: d.o.Site, Home: d.o.Home, Content: content}
+func (d *devices) page(r *http.Request, title string, content any) page {
+	return page{Text: d.texts(r), Title: title, Site: d.o.Site, Home: d.o.Home, Look: d.o.Stylesheet, Content: content}
 }
 
 func (d *devices) say(w http.ResponseWriter, r *http.Request, status int, title, text string) {
-	d.render(w, r, status, "message", d.page(title, text))
+	d.render(w, r, status, "message", d.page(r, title, text))
 }
 
 // failed answers when the store did not.
 func (d *devices) failed(w http.ResponseWriter, r *http.Request, doing string, err error) {
 	d.logger.ErrorContext(r.Context(), "your devices: "+doing, slog.Any("error", err))
+	t := d.texts(r)
 	if errors.Is(err, errors.ErrUnsupported) {
-		d.say(w, r, http.StatusNotImplemented, "Not available", "Sign-ins are kept here in a way that does not allow listing them.")
+		d.say(w, r, http.StatusNotImplemented, t.NotAvailable, t.NotAvailableText)
 		return
 	}
-	d.say(w, r, http.StatusServiceUnavailable, "Please try again", "Your sign-ins could not be looked up or changed just now.")
+	d.say(w, r, http.StatusServiceUnavailable, t.TryAgain, t.TryAgainText)
 }

@@ -49,7 +49,7 @@ func TestAllOtherDevicesAreSignedOut(t *testing.T) {
 	if n := s.live("ada"); n != 1 || here.user() != "ada" || ben.user() != "ben" {
 		t.Errorf("%d sessions are left; here %q, somebody else %q", n, here.user(), ben.user())
 	}
-	wants(t, here.get("/account/devices/"), http.StatusOK, "signed out of 3 other devices", "You are signed in nowhere else")
+	wants(t, here.get("/account/devices/"), http.StatusOK, "You signed 3 other devices out.", "No other device is signed in")
 }
 
 func TestHandlesOfOthersAreAsUnknownAsAnyText(t *testing.T) {

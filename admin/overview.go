@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/ops"
 	"github.com/sojourn-go/sojourn/store"
 	"github.com/sojourn-go/sojourn/store/tiered"
@@ -25,8 +24,9 @@ const probeTimeout = 2 * time.Second
 
 // overviewPage is how the sessions are doing.
 type overviewPage struct {
-	Manager string // Config.Name
-	Time    time.Time
+	Manager  string // Config.Name
+	Time     time.Time
+	Problems []problem // none: all is well
 
 	Stored  bool // there is a store
 	Counted counted
@@ -34,8 +34,7 @@ type overviewPage struct {
 	Recording bool
 	Span      string
 	Spans     []span
-	Logins    chart
-	Others    []chart
+	Charts    charts
 
 	Tiers []tier
 	Sweep sweepStatus
@@ -47,6 +46,7 @@ type tier struct {
 	Name, Role string
 	Good       bool
 	State      string
+	Problem    problem
 	Latency    string // of one call just now; "" = none was made
 }
 
@@ -78,22 +78,9 @@ func (d *dashboard) overview(w http.ResponseWriter, r *http.Request) {
 			chosen = p.Spans[i]
 		}
 		p.Span = chosen.Name
-		p.Logins = draw(rec, sojourn.EventLogin, "Logins", now, chosen)
-		for _, k := range []struct {
-			kind  sojourn.EventKind
-			title string
-			alarm bool
-		}{
-			{sojourn.EventLogout, "Logouts", false},
-			{sojourn.EventRevoked, "Revocations", false},
-			{sojourn.EventExpired, "Expired", false},
-			{sojourn.EventTheftSuspected, "Suspected thefts", true},
-		} {
-			c := draw(rec, k.kind, k.title, now, chosen.coarser())
-			c.Alarm = k.alarm && c.Total > 0
-			p.Others = append(p.Others, c)
-		}
+		p.Charts = draw(rec, now, chosen)
 	}
+	p.Problems = problems(p)
 	d.show(w, r, http.StatusOK, "overview", "Overview", p)
 }
 
@@ -102,6 +89,7 @@ type counted struct {
 	At      time.Time
 	Counts  store.Counts
 	Problem string // why there are no Counts; "" = there are
+	Failed  bool   // because the store did not answer
 }
 
 // Anonymous is how many of the live sessions belong to nobody.
@@ -128,7 +116,7 @@ func (d *dashboard) count(ctx context.Context, db store.Store) counted {
 		case errors.Is(err, errors.ErrUnsupported):
 			d.counted.Problem = "This store cannot count its records."
 		case err != nil:
-			d.counted.Problem = "The store did not answer in time."
+			d.counted.Problem, d.counted.Failed = "The store did not answer in time.", true
 			d.logger.WarnContext(ctx, "operators' dashboard: counting", slog.Any("error", err))
 		}
 	}
@@ -155,11 +143,15 @@ func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
 				age = h.Unheard
 			}
 			t := tier{Name: h.Name, Role: fmt.Sprintf("cache, copies up to %v old", age), Good: h.Reachable, State: "reachable"}
+			if h.Unheard > 0 && !h.Heard {
+				t.Problem = problem{"The cache “" + h.Name + "” does not learn of sessions that end elsewhere.", "Until it does, it keeps copies for " + age.String() + " only, and the store gets more reads.", "Check that the store's feed of ends works: the log has its errors."}
+			}
 			if age < h.MaxStale {
 				t.Role += ", because ends elsewhere are not heard"
 			}
 			if !h.Reachable {
 				t.State = "passed over since a failure"
+				t.Problem = problem{"The cache “" + h.Name + "” cannot be reached.", "Sessions are read from the store instead, which gets more reads.", "Check that the cache runs and that this process can connect to it."}
 			}
 			if h.Errors > 0 {
 				t.State += ", " + plural(int(h.Errors), "failed call")
@@ -195,6 +187,9 @@ func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
 		t.State = "did not answer within " + probeTimeout.String()
 	default:
 		t.State = "fails; the log says why"
+	}
+	if !t.Good {
+		t.Problem = problem{"The store “" + t.Name + "” " + t.State + ".", "Visitors with a session get errors.", "Check that the store runs and that this process can connect to it. The error is in the log, as “the store fails”."}
 	}
 	return append(tiers, t)
 }

@@ -57,10 +57,10 @@ func (r *Recorder) Record(_ context.Context, e sojourn.Event) {
 }
 
 // series returns n sums of a kind over step minutes each, the newest last: it
-// holds the minute of now. Each starts at a multiple of step.
+// ends with the minute of now.
 func (r *Recorder) series(kind sojourn.EventKind, now time.Time, n, step int) []int {
 	sums := make([]int, n)
-	last := lastMinute(now, step)
+	last := now.Unix() / 60
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range r.ring {
@@ -72,9 +72,4 @@ func (r *Recorder) series(kind sojourn.EventKind, now time.Time, n, step int) []
 		sums[n-1-int(age)/step] += int(b.counts[kind])
 	}
 	return sums
-}
-
-// lastMinute is the last minute of the step that now is in, in Unix time.
-func lastMinute(now time.Time, step int) int64 {
-	return now.Unix()/60/int64(step)*int64(step) + int64(step) - 1
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ func TestRecorderCountsByMinute(t *testing.T) {
 		{59 * time.Second, sojourn.EventLogin}, // the minute before
 		{10 * time.Minute, sojourn.EventLogin},
 		{10 * time.Minute, sojourn.EventLogout},
-		{24*time.Hour - time.Minute, sojourn.EventLogin}, // before the day's first step
+		{24*time.Hour - time.Minute, sojourn.EventLogin}, // the day's first minute
 	} {
 		r.Record(t.Context(), sojourn.Event{Kind: e.kind, Time: noon.Add(-e.ago)})
 	}
@@ -32,7 +33,7 @@ func TestRecorderCountsByMinute(t *testing.T) {
 	if hour[59] != 2 || hour[58] != 1 || hour[49] != 1 || sum(hour) != 4 {
 		t.Errorf("the last hour: %v", hour)
 	}
-	if day := r.series(sojourn.EventLogin, noon, 96, 15); day[95] != 2 || day[94] != 2 || day[0] != 0 || sum(day) != 4 {
+	if day := r.series(sojourn.EventLogin, noon, 96, 15); day[95] != 4 || day[0] != 1 || sum(day) != 5 {
 		t.Errorf("the last day: %v", day)
 	}
 	if out := r.series(sojourn.EventLogout, noon, 60, 1); sum(out) != 1 {
@@ -73,7 +74,7 @@ func TestRecorderHearsManyAtOnce(t *testing.T) {
 			for i := range 500 {
 				r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: noon.Add(-time.Duration(i%60) * time.Minute)})
 				if i%100 == 0 {
-					draw(r, sojourn.EventLogin, "Logins", noon, spans()[0])
+					draw(r, noon, spans()[0])
 				}
 			}
 		})
@@ -89,14 +90,15 @@ func TestChart(t *testing.T) {
 	for range 7 {
 		r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: noon})
 	}
-	c := draw(r, sojourn.EventLogin, "Logins", noon, spans()[0])
-	if c.Total != 7 || c.Top != 10 || strings.Count(string(c.Bars), "<rect") != 1 || !strings.Contains(string(c.Bars), `x="591" y="30" width="7" height="70"><title>12:00: 7</title>`) {
+	c := draw(r, noon, spans()[0])
+	logins := c.Series[0]
+	if logins.Total != 7 || c.Top != 10 || strings.Count(string(logins.Bars), "<rect") != 1 || !strings.Contains(string(logins.Bars), `x="591" y="30" width="7" height="70"><title>12:00: 7</title>`) {
 		t.Errorf("%+v", c)
 	}
-	if len(c.Rows) != 1 || !c.Rows[0].From.Equal(noon) || c.Ticks[0].Label != "11:01" || c.Ticks[4].Label != "12:01" {
+	if len(c.Rows) != 1 || !c.Rows[0].From.Equal(noon) || c.Ticks[0] != "11:00" || c.Ticks[2] != "11:30" || c.Ticks[4] != "now" {
 		t.Errorf("rows %v, ticks %v", c.Rows, c.Ticks)
 	}
-	for n, want := range map[int]int{0: 4, 4: 4, 5: 10, 10: 10, 11: 20, 21: 50, 51: 100, 101: 200, 4001: 5000} {
+	for n, want := range map[int]int{0: 0, 1: 1, 3: 5, 5: 5, 6: 10, 10: 10, 11: 20, 21: 50, 51: 100, 101: 200, 4001: 5000} {
 		if got := ceiling(n); got != want {
 			t.Errorf("the scale for %d ends with %d, want %d", n, got, want)
 		}
@@ -105,6 +107,37 @@ func TestChart(t *testing.T) {
 		if s.bars*s.step > minutes {
 			t.Errorf("%s is longer than a recorder looks back", s.Name)
 		}
+	}
+}
+
+func TestChartsShareAxisAndScaleAndEndNow(t *testing.T) {
+	r := NewRecorder()
+	now := noon.Add(7*time.Minute + 20*time.Second) // in the middle of a step of 15 minutes
+	for range 3 {
+		r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogin, Time: now})
+	}
+	r.Record(t.Context(), sojourn.Event{Kind: sojourn.EventLogout, Time: now})
+	for _, s := range spans() {
+		c := draw(r, now, s)
+		last := fmt.Sprintf(`x="%d"`, (s.bars-1)*barPitch+1)
+		for i, height := range []string{`height="60"`, `height="20"`} {
+			if bars := string(c.Series[i].Bars); !strings.Contains(bars, last) || !strings.Contains(bars, height) {
+				t.Errorf("%s: %s are %s", s.Name, c.Series[i].Title, bars)
+			}
+		}
+		length := time.Duration(s.bars*s.step) * time.Minute
+		if got, want := c.Ticks[0], now.Add(-length).Format("15:04"); got != want {
+			t.Errorf("%s begins at %s, want %s", s.Name, got, want)
+		}
+		if from := c.Rows[0].From; from.After(now) || !from.Add(time.Duration(s.step)*time.Minute).Equal(noon.Add(8*time.Minute)) {
+			t.Errorf("%s: the last bar begins at %v", s.Name, from)
+		}
+	}
+}
+
+func TestEmptyChartsHaveNoScale(t *testing.T) {
+	if c := draw(NewRecorder(), noon, spans()[0]); c.Top != 0 || len(c.Rows) != 0 || len(c.Series) != len(chartKinds()) {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"strings"
 	"sync"
 	"testing"
 
@@ -48,9 +47,12 @@ func (b *Browser) Get(target string) *http.Response {
 
 // PostForm sends a form to target, as Get requests one.
 func (b *Browser) PostForm(target string, form url.Values) *http.Response {
-	r := b.Request(http.MethodPost, target, strings.NewReader(form.Encode()))
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return b.Do(r)
+	return b.Post(target, Form(form))
+}
+
+// Post sends a body to target, such as one of [Form] or [JSON].
+func (b *Browser) Post(target string, body io.Reader) *http.Response {
+	return b.Do(b.Request(http.MethodPost, target, body))
 }
 
 // Follow requests the page that res redirects to. A response that is no
@@ -109,7 +111,7 @@ func (b *Browser) Session(m *sojourn.Manager) *sojourn.Session {
 func (b *Browser) Prepare(m *sojourn.Manager, f func(*sojourn.Session)) {
 	b.t.Helper()
 	page := b.current()
-	b.jar.SetCookies(page, save(b.t, m, sojourn.InfoOf(b.Request(http.MethodGet, page.String(), nil)), f))
+	b.jar.SetCookies(page, cookiesOf(save(b.t, m, sojourn.InfoOf(b.Request(http.MethodGet, page.String(), nil)), f)))
 }
 
 func (b *Browser) current() *url.URL {

@@ -12,6 +12,12 @@ func (b *Browser) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "sojour
 // LogValue is what Format prints.
 func (b *Browser) LogValue() slog.Value { return slog.StringValue("sojourntest.Browser") }
 
+// Format prints the type, whatever the verb, and no token.
+func (c Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "sojourntest.Client") }
+
+// LogValue is what Format prints.
+func (c Client) LogValue() slog.Value { return slog.StringValue("sojourntest.Client") }
+
 func (o Outcome) text() string {
 	status := 0
 	if o.Response != nil {

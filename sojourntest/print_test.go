@@ -2,6 +2,7 @@ package sojourntest_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/sojourn-go/sojourn"
@@ -9,8 +10,8 @@ import (
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
 
-func TestBrowsersAndOutcomesPrintNoCookie(t *testing.T) {
-	m := sojourntest.NewManager(t, sojourn.Config{})
+func TestBrowsersClientsAndOutcomesPrintNoCredential(t *testing.T) {
+	m := sojourntest.NewManager(t, sojourn.Config{Bearer: true})
 	handler := m.Handler(func(_ http.ResponseWriter, _ *http.Request, s *sojourn.Session) {
 		s.Login("ada")
 		s.Set("card", "canary-value")
@@ -27,5 +28,9 @@ func TestBrowsersAndOutcomesPrintNoCookie(t *testing.T) {
 			secrets = append(secrets, printtest.Secret{Name: "cookie", Value: []byte(c.Value)})
 		}
 	}
-	printtest.Silent(t, secrets, map[string]any{"a browser": b, "an outcome": o, "its value": *o, "its session": o.Session})
+	c := sojourntest.NewClient(t, handler)
+	c.Prepare(m, func(s *sojourn.Session) { s.Login("ada") })
+	token, _ := strings.CutPrefix(c.Request(http.MethodGet, "/", nil).Header.Get("Authorization"), "Bearer ")
+	secrets = append(secrets, printtest.Secret{Name: "token", Value: []byte(token)})
+	printtest.Silent(t, secrets, map[string]any{"a browser": b, "a client": c, "an outcome": o, "its value": *o, "its session": o.Session})
 }

@@ -22,8 +22,9 @@
 // whom, where, and whether anything was saved at all. [LoggedIn] makes a
 // logged-in visitor's request. [Events] remembers what happened to sessions.
 //
-// A [Browser] does the same over several requests: it keeps cookies as a
-// browser does, and calls the handler directly, without a network.
+// A [Browser] does the same over several requests: it keeps cookies as a browser
+// does, and calls the handler directly, without a network. A [Client] is one for an
+// API: it keeps a token. [Form] and [JSON] are bodies with their Content-Type.
 //
 // Everything works with each placement, with several managers, and with the
 // service's own manager instead of one from [NewManager]. It works within
@@ -87,7 +88,7 @@ func Request(t testing.TB, m *sojourn.Manager, method, target string, body io.Re
 	t.Helper()
 	r := newRequest(method, target, body)
 	if prepare != nil {
-		setCookies(r.Header, nil, save(t, m, sojourn.InfoOf(r), prepare))
+		setCookies(r.Header, nil, cookiesOf(save(t, m, sojourn.InfoOf(r), prepare)))
 	}
 	return r
 }
@@ -107,6 +108,11 @@ func Session(t testing.TB, m *sojourn.Manager, r *http.Request, res *http.Respon
 	if r != nil {
 		sent, next = r.Cookies(), sojourn.InfoOf(r)
 		next.Header = http.Header{}
+		setToken(next.Header, tokenOf(r.Header))
+	}
+	if renewed, ok := res.Header[tokenField]; ok {
+		next.Header.Del("Authorization")
+		setToken(next.Header, renewed[0])
 	}
 	setCookies(next.Header, sent, res.Cookies())
 	return look(t, m, next)
@@ -129,9 +135,9 @@ func setCookies(header http.Header, sent, set []*http.Cookie) {
 	}
 }
 
-// save lets f change the session that a request brings, saves it,
-// and returns the cookies that a response would set.
-func save(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo, f func(*sojourn.Session)) []*http.Cookie {
+// save lets f change the session that a request brings, saves it, and returns the
+// header that a response would have.
+func save(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo, f func(*sojourn.Session)) http.Header {
 	t.Helper()
 	out := http.Header{}
 	x := attach(t, m, in)
@@ -140,7 +146,11 @@ func save(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo, f func(*sojo
 	if err := x.Commit(http.StatusOK, out); err != nil {
 		t.Fatalf("sojourntest: saving the session: %v", err)
 	}
-	return (&http.Response{Header: out}).Cookies()
+	return out
+}
+
+func cookiesOf(header http.Header) []*http.Cookie {
+	return (&http.Response{Header: header}).Cookies()
 }
 
 // look returns the session that a request brings, until the test ends.
@@ -166,9 +176,17 @@ func load(t testing.TB, m *sojourn.Manager, x *sojourn.Exchange) *sojourn.Sessio
 	return s
 }
 
-// newRequest is httptest.NewRequest, over HTTPS if target is a path.
+// newRequest is httptest.NewRequest, over HTTPS if target is a path, and with the
+// type of its body if that says one.
 func newRequest(method, target string, body io.Reader) *http.Request {
+	typed, _ := body.(typedBody)
+	if typed.Reader != nil {
+		body = typed.Reader // httptest knows how long it is
+	}
 	r := httptest.NewRequest(method, target, body)
+	if typed.contentType != "" {
+		r.Header.Set("Content-Type", typed.contentType)
+	}
 	if r.URL.Host == "" {
 		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: r.Host}
 	}

@@ -541,9 +541,10 @@ func (v *visitor) dial(p map[string]string) (status int, opened *socket) {
 func chat(call *Call, session *sojourn.Session) error {
 	theme.Set(session, "dark")
 	return call.WebSocket(func(socket Socket) {
-		over := make(chan struct{})
-		defer close(over)
+		over, left := make(chan struct{}), make(chan struct{})
+		defer func() { close(over); <-left }() // the connection is the server's again
 		go func() {
+			defer close(left)
 			select {
 			case <-session.Done():
 				_ = socket.Close() // so that Receive returns

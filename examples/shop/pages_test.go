@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/chromedp"
+
+	"github.com/sojourn-go/sojourn/internal/test/realbrowser"
 )
 
 // TestEveryPageIsFitToBeSeen walks through the shop, in every state that a page
@@ -39,6 +42,7 @@ func fitToBeSeen(t *testing.T, tab *tab, name string, least int) {
 			tab.prefer(scheme)
 			checkWidth(t, tab, screen.width)
 			checkContrast(t, tab, screen.name+", "+scheme)
+			checkAccessibility(t, tab, screen.name, scheme)
 			tab.photograph(name + "-" + screen.name + "-" + scheme + ".png")
 		}
 	}
@@ -149,6 +153,10 @@ func (tb *tab) photograph(name string) {
 	folder := os.Getenv("SCREENSHOTS")
 	if folder == "" {
 		return
+	}
+	if strings.Contains(name, "-phone-") {
+		tb.showAll(390) // more common than 360, which is harder and checked
+		defer tb.showAll(360)
 	}
 	err := os.MkdirAll(folder, 0o755)
 	if err == nil {
@@ -277,6 +285,24 @@ func checkContrast(t *testing.T, tab *tab, where string) {
 	t.Helper()
 	for _, text := range eval[[]string](tab, contrast) {
 		t.Errorf("%s: too little contrast: %s", where, text)
+	}
+}
+
+// checkAccessibility runs axe-core. In the dark scheme only colors differ.
+func checkAccessibility(t *testing.T, tab *tab, screen, scheme string) {
+	t.Helper()
+	var rules []string
+	if scheme == "dark" {
+		rules = []string{"color-contrast"}
+	}
+	ctx, cancel := context.WithTimeout(tab.ctx, stuck)
+	defer cancel()
+	findings, err := realbrowser.Accessibility(ctx, rules...)
+	if err != nil {
+		t.Fatalf("axe-core: %v", err)
+	}
+	for _, f := range findings {
+		t.Errorf("%s, %s: %s", screen, scheme, f)
 	}
 }
 

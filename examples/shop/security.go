@@ -23,6 +23,7 @@ func (s *shop) openAdmin() (err error) {
 		RecentWithin: s.recent,
 		Site:         "Fernweg",
 		Home:         "/account",
+		Stylesheet:   "/static/" + s.pages.build + "/devices.css",
 		Logger:       s.logger,
 	})
 	if err != nil {

@@ -56,7 +56,7 @@ func TestACustomerSignsAnotherDeviceOut(t *testing.T) {
 	}
 	here.press(`form[action="sign-out-others"] button`)
 	third.open("/orders")
-	if third.path() != "/login" || here.text(".messages") != "You are signed out of 1 other device." {
+	if third.path() != "/login" || here.text(".messages") != "You signed 1 other device out." {
 		t.Errorf("the third device is on %s, the page says %q", third.path(), here.text(".messages"))
 	}
 	here.open("/")
@@ -95,8 +95,8 @@ func TestAnOperatorEndsASession(t *testing.T) {
 	}
 	ops.open("/ops/")
 	ops.press(`form[action="sweep"] button`)
-	if got := ops.text(".messages"); !strings.HasPrefix(got, "Swept:") {
-		t.Errorf("after the sweep: %q", got)
+	if got := ops.text(".messages"); !strings.HasPrefix(got, "Cleaned up:") {
+		t.Errorf("after the cleanup: %q", got)
 	}
 }
 
@@ -196,9 +196,15 @@ func TestAdminPagesAreFitToBeSeen(t *testing.T) {
 		{"ops-confirm", "/ops/revoke-user?user=" + url.QueryEscape(user)},
 		{"ops-nothing", "/ops/session?handle=nothing"},
 		{"ops-nobody", "/ops/sessions?user=nobody"},
+		{"ops-not-found", "/ops/nowhere"},
+		{"devices-not-found", "/account/devices/nowhere"},
 	} {
 		tab.open(p.path)
-		t.Run(p.name, func(t *testing.T) { fitToBeSeen(t, tab.in(t), p.name, 5) })
+		least := 4
+		if p.name == "devices-not-found" {
+			least = 2 // the links to the content and home
+		}
+		t.Run(p.name, func(t *testing.T) { fitToBeSeen(t, tab.in(t), p.name, least) })
 	}
 	tab.open("/support")
 	tab.fill("#email", "nobody@example.com")
@@ -208,12 +214,34 @@ func TestAdminPagesAreFitToBeSeen(t *testing.T) {
 	tab.fill("#email", olga)
 	tab.press(".stack button")
 	t.Run("acting", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "acting", 5) })
+	shop.failACommit(t)
+	tab.open("/ops/")
+	if got := tab.text(".status"); !strings.Contains(got, "1 problem") || !strings.Contains(got, "Failed commits: 1") {
+		t.Errorf("after a failed commit the dashboard says %q", got)
+	}
+	t.Run("ops-problem", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "ops-problem", 4) })
 	// The table behind a chart opens without a script.
 	tab.open("/ops/?span=24h")
 	tab.do(chromedp.Click(chromedp.CSS("summary")))
-	if got := tab.text("details td"); !strings.Contains(got, ":") {
+	if got := tab.text("details tbody th"); !strings.Contains(got, ":") {
 		t.Errorf("the table begins with %q", got)
 	}
+}
+
+// failACommit ends a customer's session while it is about to be saved.
+func (s *testShop) failACommit(t *testing.T) {
+	t.Helper()
+	tab := startChromium(t).visitor(s.url).tab()
+	tab.signUp("Ida", "ida@example.com")
+	tab.open("/")
+	gate := s.gates.hold(afterLoad, "POST /cart/add")
+	arrived := tab.pressSlowly(add("tea"))
+	gate.awaitArrival(t)
+	if _, err := s.shop.sessions.RevokeUser(t.Context(), s.userOf(t, "ida@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	gate.open()
+	arrived()
 }
 
 // userOf is the name that the session knows a customer by.
@@ -254,7 +282,6 @@ func (s *testShop) populate(t *testing.T) {
 			}
 		}
 	}
-	s.shop.recorder.Record(t.Context(), sojourn.Event{Kind: sojourn.EventTheftSuspected, Time: now.Add(-5 * time.Hour)})
 }
 
 // signInFrom signs olga in from an address that no test connects from.

@@ -105,6 +105,9 @@ type Login struct {
 	Methods string // names without white space, separated by it
 	At      time.Time
 	Created int64 // Unix milliseconds: the start of the lifetime
+	// Link is what the session is linked to from now on; "" = what it was linked to
+	// before, unless the user is another one.
+	Link string
 	// Drop: the values are those of another user.
 	Drop bool
 }
@@ -122,7 +125,16 @@ func (l *Login) Header(before *record.Header, userAgent, ip string) record.Heade
 		Lifetime:  before.Lifetime,
 		Persist:   before.Persist,
 		Unknown:   before.Unknown,
+		Link:      l.LinkOf(before),
 	}
+}
+
+// LinkOf is the link of that session.
+func (l *Login) LinkOf(before *record.Header) string {
+	if l.Link == "" && !l.Drop {
+		return before.Link
+	}
+	return l.Link
 }
 
 // ShowLogin makes the view's header that of the login. It is no change: the login

@@ -19,6 +19,7 @@ var (
 	NoStore     = errors.New("sojourn: this value needs a store, and the manager has none")
 	NotFound    = errors.New("sojourn: no such session")
 	NoValue     = errors.New("sojourn: no such value")
+	Renew       = errors.New("sojourn: the value could not be renewed")
 	BadValue    = errors.New("sojourn: unusable value")
 )
 

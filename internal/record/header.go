@@ -38,6 +38,9 @@ type Header struct {
 	// Legacy is where an adopted session comes from, in a form of the manager's.
 	Legacy string
 
+	// Link stands for the session of an OpenID provider that this one ends with.
+	Link string
+
 	// Unknown holds entries of newer versions, as they were read.
 	Unknown []byte
 }
@@ -77,6 +80,7 @@ const (
 	tagLegacy
 	tagPromoted
 	tagRenewed
+	tagLink
 	tagFirstUnknown
 )
 
@@ -128,6 +132,7 @@ func (h *Header) append(dst []byte) []byte {
 	text(tagLegacy, h.Legacy)
 	number(tagPromoted, uint64(h.Promoted))
 	number(tagRenewed, uint64(h.Renewed))
+	text(tagLink, h.Link)
 	return append(dst, h.Unknown...)
 }
 
@@ -204,6 +209,8 @@ func (h *Header) parse(b []byte) bool {
 			h.Promoted = e.millis()
 		case tagRenewed:
 			h.Renewed = e.millis()
+		case tagLink:
+			h.Link = e.text()
 		}
 		if e.bad || len(e.b) > 0 {
 			return false

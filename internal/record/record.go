@@ -254,7 +254,7 @@ func (r *Record) appendField(dst []byte, f *Field) []byte {
 func (r *Record) Size() int {
 	r.merge()
 	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Methods)
-	n += len(r.Header.Identifier) + len(r.Header.Legacy) + len(r.Header.Unknown) + 21*8
+	n += len(r.Header.Identifier) + len(r.Header.Legacy) + len(r.Header.Link) + len(r.Header.Unknown) + 22*8
 	fields := r.list()
 	for i := range fields {
 		n += len(fields[i].Name) + r.size(&fields[i]) + 32

@@ -20,7 +20,7 @@ func full() Record {
 		Identifier: bytes.Repeat([]byte{7}, IdentifierSize), Counter: 3, Created: 1, Seen: 2, Expires: math.MaxInt32,
 		Generation: 5, Presented: 6, User: "anna", AuthTime: 7, UserAgent: "browser/1", IP: "192.0.2.1",
 		Idle: -1, Lifetime: 3_600_000, Persist: PersistBrowser, PromotedAt: 9, InlineUntil: 10,
-		Methods: "pwd otp", Rotated: 11, OlderUntil: 12, Suspected: 4, Legacy: "\x8a\xff",
+		Methods: "pwd otp", Rotated: 11, OlderUntil: 12, Suspected: 4, Legacy: "\x8a\xff", Link: "\x01link",
 	}}
 	r.Put(Field{Name: "b", Flags: ServerSide | Volatile, Stamp: 2, Expiry: 99, Value: []byte{1}})
 	r.Put(Field{Name: "a", Value: []byte{}})

@@ -335,6 +335,13 @@ func (r *Ring) UserHash(name, user string) store.UserHash {
 // stays the same while keys come and go, as that of the user index does.
 func (r *Ring) Legacy(parts ...string) []byte { return hashParts(r.legacy, parts...) }
 
+// Link returns what stands for a session of an OpenID provider, for the sessions of
+// one name that are linked to it: HMAC-SHA256 of the parts, each with its length in
+// front, under the key of the user index.
+func (r *Ring) Link(name, issuer, sid string) []byte {
+	return hashParts(r.index, "link", name, issuer, sid)
+}
+
 func hashParts(key *[SecretSize]byte, parts ...string) []byte {
 	var text []byte
 	for _, s := range parts {

@@ -44,6 +44,9 @@ func (s *Sessions) edit(ctx context.Context, cur *State, f func(*State) (*draft.
 		if err != nil {
 			return cur, err
 		}
+		if err := s.keepLinked(ctx, cur, next); err != nil {
+			return cur, err
+		}
 		err = s.send(ctx, withData(next, data), cur.Meta.Base())
 		switch {
 		case err == nil:

@@ -33,10 +33,15 @@ type Move struct {
 // Move writes the new record first and then ends the old one by compare-and-set
 // against the version that the new one was made from; if that has changed, the new
 // record is rewritten from it. Only then does it return: a parallel request's
-// change is either in the new session, or meets the tombstone. An error takes the
-// new session back; another try needs another identifier.
+// change is either in the new session, or meets the tombstone. It waits a while for
+// somebody who is renewing a value that goes along. An error takes the new session
+// back; another try needs another identifier.
 func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
-	run := &mover{Move: m, s: s, ends: m.Ends}
+	// The link stays, whatever else of the session before is left behind.
+	login := *m.Login
+	login.Link = login.LinkOf(&m.Base.Rec.Header)
+	m.Login, m.Check = &login, s.checkedLink(ctx, login.Link, m.Check)
+	run := &mover{Move: m, s: s, ends: m.Ends, patient: true, waited: Nothing}
 	if m.Check != nil {
 		if err := run.checked(ctx); err != nil {
 			return nil, err
@@ -54,25 +59,40 @@ func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
 	if m.Base.Where == rules.Nowhere {
 		return run.do(ctx) // nobody else knows this session
 	}
-	j := &job{Change: m.Change}
-	j.alone = func(ctx context.Context, known *State) (*State, error) {
-		run.old = newest(known, j)
-		st, err = run.do(ctx)
-		return nil, err
+	limit := time.Now().Add(s.leaseTTL())
+	for {
+		j := &job{Change: m.Change}
+		j.alone = func(ctx context.Context, known *State) (*State, error) {
+			run.old = newest(newest(known, j), &job{Change: Change{Base: run.waited}})
+			st, err = run.do(ctx)
+			return nil, err
+		}
+		s.queues.do(ctx, s, j)
+		if !errors.Is(j.err, errLeased) {
+			return st, j.err
+		}
+		if st := s.awaitLeases(ctx, m.Base.Who, limit); st != nil {
+			run.waited = st
+		} else {
+			run.patient = false
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), s.Timeout)
+		defer cancel()
 	}
-	s.queues.do(ctx, s, j)
-	return st, j.err
 }
 
 // mover is a Move under way.
 type mover struct {
 	Move
-	s    *Sessions
-	ends bool   // the old session is still to be ended
-	old  *State // as it is in the store; nil = it is not known to be there
-	made *State // the new session as it was written last
-	of   uint64 // the old session's version that it was made from
-	sent bool   // the new session may be in the store
+	s       *Sessions
+	ends    bool   // the old session is still to be ended
+	patient bool   // it may wait for a lease
+	waited  *State // the old session as it was when the wait was over
+	old     *State // as it is in the store; nil = it is not known to be there
+	made    *State // the new session as it was written last
+	of      uint64 // the old session's version that it was made from
+	sent    bool   // the new session may be in the store
 }
 
 // checked writes the new session and asks Check whether it may stay. It ends no
@@ -149,6 +169,9 @@ func (m *mover) do(ctx context.Context) (*State, error) {
 		m.old = nil
 	}
 	for attempt := 0; ; attempt++ {
+		if m.mustWait() {
+			return nil, errLeased
+		}
 		now := s.Now()
 		if attempt > 0 || m.made == nil || m.of != m.version() {
 			if err := m.write(ctx, now); err != nil {
@@ -215,6 +238,7 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	dropLeases(&rec)
 	rec.Settle()
 	before := rec.Header
 	rec.Header = m.Login.Header(&before, m.Visit.UserAgent, m.Visit.IP)
@@ -223,6 +247,9 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	}
 	next, data, err := s.seal(rec, m.To, m.made, 0, now, now)
 	if err != nil {
+		return err
+	}
+	if err := s.keepLinked(ctx, m.made, next); err != nil {
 		return err
 	}
 	sent := withData(next, data)

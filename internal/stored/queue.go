@@ -291,6 +291,9 @@ func (s *Sessions) saveOnce(ctx context.Context, jobs []*job, cur *State, floor 
 	}
 	next, data, err := s.seal(rec, in[0].Who, cur, max(minimum, floor), now, seen)
 	if err == nil {
+		err = s.keepLinked(ctx, cur, next)
+	}
+	if err == nil {
 		err = s.send(ctx, withData(next, data), base)
 	}
 	return next, in, err

@@ -52,6 +52,11 @@ type Options struct {
 	// Carry takes over into a login's header what belongs to the session before
 	// and is not of its values.
 	Carry func(to, from *record.Header)
+	// Stop ends when the process is about to; nil = never.
+	Stop context.Context
+	// Go runs a function in a goroutine that the process waits for before it ends, or
+	// returns fault.Closed; nil = it waits for none.
+	Go func(func()) error
 }
 
 // Sessions are the sessions in one store. It is safe for concurrent use.
@@ -59,11 +64,12 @@ type Sessions struct {
 	Options
 	bound  []byte // additional data of everything that is sealed
 	queues *queues
+	leases *leases
 }
 
 // New returns the sessions of a store.
 func New(o Options) *Sessions {
-	return &Sessions{Options: o, bound: wire.Bind(o.Scope), queues: new(queues)}
+	return &Sessions{Options: o, bound: wire.Bind(o.Scope), queues: new(queues), leases: new(leases)}
 }
 
 // Within returns the sessions of another scope in the same store.

@@ -20,12 +20,16 @@ type Listed struct {
 // ByUser returns the records of a user that have not ended, also those whose time
 // is over by this process's clock. Without an index by user the error wraps
 // errors.ErrUnsupported.
-func (s *Sessions) ByUser(ctx context.Context, user string) (all []Listed, err error) {
+func (s *Sessions) ByUser(ctx context.Context, user string) ([]Listed, error) {
+	return s.byHash(ctx, s.UserHash(user), user)
+}
+
+// byHash is ByUser for a user whose name is not known, where it is "".
+func (s *Sessions) byHash(ctx context.Context, hash store.UserHash, user string) (all []Listed, err error) {
 	index, ok := s.Store.(store.UserIndex)
 	if !ok {
 		return nil, fmt.Errorf("sojourn: list a user's sessions: the store cannot: %w", errors.ErrUnsupported)
 	}
-	hash := s.UserHash(user)
 	recs, err := index.ByUser(ctx, hash)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):

@@ -3,7 +3,6 @@ package logins_test
 import (
 	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,44 +92,6 @@ func TestWhatAnEditCannotDo(t *testing.T) {
 
 // An edit and the visitor's requests change the same value, and an edit decides by
 // what it has read.
-func TestEditsAreExactWhileTheSessionsAreInUse(t *testing.T) {
-	sites := sitetest.Replicas(t, 3, sojourn.Config{Store: sitetest.NewLab(t).Store})
-	const sessions, rounds = 3, 8
-	var browsers []*sitetest.Browser
-	for range sessions {
-		b := sitetest.NewBrowser()
-		b.Visit(sites[0], func(s *sojourn.Session) { s.Login("ada"); sitetest.CartKey.Set(s, 0) })
-		browsers = append(browsers, b)
-	}
-	var wg sync.WaitGroup
-	for _, b := range browsers {
-		for i := range rounds {
-			wg.Go(func() {
-				b.Visit(sites[i%3], func(s *sojourn.Session) { sitetest.CartKey.Update(s, sitetest.AddOne) })
-			})
-		}
-	}
-	for i := range rounds {
-		wg.Go(func() {
-			n, err := sites[i%3].Manager.EditUser(t.Context(), "ada", func(s *sojourn.Session) error {
-				sitetest.CartKey.Set(s, sitetest.CartKey.Get(s)+100) // no Update: what was read is what is changed
-				return nil
-			})
-			if n != sessions || err != nil {
-				t.Errorf("EditUser: %d, %v", n, err)
-			}
-		})
-	}
-	wg.Wait()
-	for _, b := range browsers {
-		b.Visit(sites[1], func(s *sojourn.Session) {
-			if got := sitetest.CartKey.Get(s); got != rounds+100*rounds {
-				t.Errorf("the cart is %d, want %d", got, rounds+100*rounds)
-			}
-		})
-	}
-}
-
 func TestAnEditIsNoActivity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, v := sitetest.NewLab(t, func(c *sojourn.Config) { c.IdleTimeout = time.Hour }), sitetest.NewGuest(t)

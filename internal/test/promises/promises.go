@@ -214,6 +214,43 @@ func NoLostUpdate(t *testing.T, open Open) {
 			}
 		}
 	})
+	editsAreExact(t, sites)
+}
+
+// editsAreExact edits all sessions of a user from two replicas, while they are in
+// use on both.
+func editsAreExact(t *testing.T, sites []*sitetest.Site) {
+	if _, err := sites[0].Manager.Sessions(t.Context(), "fay"); errors.Is(err, errors.ErrUnsupported) {
+		return // EditUser cannot find them either
+	}
+	const sessions, rounds = 3, 6
+	var browsers []*sitetest.Browser
+	for range sessions {
+		b := sitetest.NewBrowser()
+		mustBe(t, 200, b.Visit(sites[0], func(s *sojourn.Session) { s.Login("fay"); count.Set(s, 0) }))
+		browsers = append(browsers, b)
+	}
+	sitetest.Together((sessions+1)*rounds, func(i int) {
+		site, who := sites[i%2], i/rounds
+		if who < sessions {
+			if a := browsers[who].Visit(site, func(s *sojourn.Session) { count.Update(s, increment) }); a.Status != 200 {
+				t.Errorf("an update got %d %s", a.Status, a.Body)
+			}
+			return
+		}
+		n, err := site.Manager.EditUser(t.Context(), "fay", func(s *sojourn.Session) error {
+			count.Set(s, count.Get(s)+100) // no Update: what was read is what is changed
+			return nil
+		})
+		if n != sessions || err != nil {
+			t.Errorf("EditUser: %d, %v", n, err)
+		}
+	})
+	for _, b := range browsers {
+		if got := read(t, b, sites[1]); got != rounds+100*rounds {
+			t.Errorf("the count is %d after %d updates and %d edits", got, rounds, rounds)
+		}
+	}
 }
 
 // LogoutIsFinal: promise 5. (A slow request saved over a logout, as reported in
@@ -257,14 +294,15 @@ func LogoutIsFinal(t *testing.T, open Open) {
 	if a := thief.Visit(sites[1], func(s *sojourn.Session) { count.Set(s, 2) }); a.Status == 200 {
 		t.Errorf("right after the end, the old reference started a new stored session: %v", a.SetCookies())
 	}
-	noLoginOutlivesAPasswordChange(t, open)
+	replicas := sitetest.Replicas(t, 3, sojourn.Config{Store: open(t), Timeout: time.Minute})
+	noLoginOutlivesAPasswordChange(t, replicas)
+	aProvidersLogoutIsFinal(t, replicas)
 }
 
 // noLoginOutlivesAPasswordChange holds logins on three replicas open while the
 // password changes and all of the user's sessions are revoked: at the first of
 // their checks, which has read the old password, or at the second.
-func noLoginOutlivesAPasswordChange(t *testing.T, open Open) {
-	sites := sitetest.Replicas(t, 3, sojourn.Config{Store: open(t), Timeout: time.Minute})
+func noLoginOutlivesAPasswordChange(t *testing.T, sites []*sitetest.Site) {
 	if _, err := sites[0].Manager.RevokeUser(t.Context(), "dora"); errors.Is(err, errors.ErrUnsupported) {
 		return // such a store cannot end what it cannot list
 	}
@@ -313,6 +351,77 @@ func noLoginOutlivesAPasswordChange(t *testing.T, open Open) {
 	if left, err := sites[2].Manager.Sessions(t.Context(), "dora"); err != nil || len(left) > 0 {
 		t.Errorf("%d sessions are left, %v", len(left), err)
 	}
+}
+
+// aProvidersLogoutIsFinal: logins of one session of an OpenID provider are under way
+// on three replicas while the provider ends it.
+func aProvidersLogoutIsFinal(t *testing.T, sites []*sitetest.Site) {
+	const issuer, sid = "https://login.example", "s-1"
+	if _, err := sites[0].Manager.RevokeLinked(t.Context(), issuer, "no such"); errors.Is(err, errors.ErrUnsupported) {
+		return // such a store cannot end what it cannot list
+	}
+	logIn := func(s *sojourn.Session, user, sid string) {
+		count.Set(s, 1)
+		s.Link(issuer, sid)
+		s.Login(user)
+	}
+	browser, other := sitetest.NewBrowser(), sitetest.NewBrowser()
+	mustBe(t, 200, browser.Visit(sites[0], func(s *sojourn.Session) { logIn(s, "emma", sid) }))
+	mustBe(t, 200, other.Visit(sites[1], func(s *sojourn.Session) { logIn(s, "emma", "s-2") }))
+	browsers := make([]*sitetest.Browser, 24)
+	var over sync.WaitGroup
+	for i := range browsers {
+		if browsers[i] = sitetest.NewBrowser(); i < 6 {
+			browsers[i] = browser.Steal() // authenticates again, all at once
+		}
+		over.Go(func() {
+			browsers[i].Visit(sites[i%3], func(s *sojourn.Session) {
+				switch {
+				case i >= 6:
+					logIn(s, "emma", sid)
+				case s.User() == "emma": // the session has not ended yet
+					count.Set(s, i)
+					s.Login("emma")
+				}
+			})
+		})
+	}
+	n, err := sites[1].Manager.RevokeLinked(t.Context(), issuer, sid)
+	if err != nil || n == 0 {
+		t.Errorf("RevokeLinked: %d sessions, %v", n, err)
+	}
+	over.Wait()
+	for i, browser := range append(browsers, browser) {
+		browser.Visit(sites[(i+1)%3], func(s *sojourn.Session) {
+			if s.User() != "" {
+				t.Errorf("login %d has outlived its provider's session", i)
+			}
+		})
+	}
+	if left, err := sites[2].Manager.Sessions(t.Context(), "emma"); err != nil || len(left) != 1 {
+		t.Errorf("%d sessions are left, %v, want that of another session of the provider", len(left), err)
+	}
+	if n, err := sites[0].Manager.RevokeLinked(t.Context(), issuer, sid); n != 0 || err != nil {
+		t.Errorf("RevokeLinked once more: %d sessions, %v", n, err)
+	}
+	other.Visit(sites[0], func(s *sojourn.Session) {
+		if s.User() != "emma" {
+			t.Error("another session of the provider has ended")
+		}
+	})
+	// The logout overtakes the login.
+	if n, err := sites[0].Manager.RevokeLinked(t.Context(), issuer, "s-3"); n != 0 || err != nil {
+		t.Errorf("RevokeLinked before the login: %d sessions, %v", n, err)
+	}
+	late := sitetest.NewBrowser()
+	if a := late.Visit(sites[1], func(s *sojourn.Session) { logIn(s, "emma", "s-3") }); a.Status != http.StatusConflict {
+		t.Errorf("a login after its provider's logout got %d", a.Status)
+	}
+	late.Visit(sites[2], func(s *sojourn.Session) {
+		if s.User() != "" {
+			t.Error("a login has come after its provider's logout")
+		}
+	})
 }
 
 // ALoginChangesTheIdentifier: promise 6. (It did not, as reported in

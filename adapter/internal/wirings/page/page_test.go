@@ -24,7 +24,7 @@ var packages = map[string]string{
 	"slog": "log/slog", "http": "net/http", "httptest": "net/http/httptest", "httputil": "net/http/httputil", "url": "net/url",
 	"os": "os", "signal": "os/signal", "strings": "strings", "syscall": "syscall", "testing": "testing", "synctest": "testing/synctest",
 	"time":    "time",
-	"sojourn": ours, "admin": ours + "/admin", "keys": ours + "/keys", "ops": ours + "/ops", "sojourntest": ours + "/sojourntest",
+	"sojourn": ours, "oidc": ours + "/oidc", "admin": ours + "/admin", "keys": ours + "/keys", "ops": ours + "/ops", "sojourntest": ours + "/sojourntest",
 	"store": ours + "/store", "storetest": ours + "/store/storetest", "memcached": ours + "/store/memcached",
 	"postgres": ours + "/store/postgres", "sqlite": ours + "/store/sqlite", "tiered": ours + "/store/tiered",
 }

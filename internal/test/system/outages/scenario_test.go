@@ -55,7 +55,7 @@ const (
 	visitors = 4
 	tabs     = 3
 	// pause is how long a visitor waits after an answer.
-	pause = 15 * time.Millisecond
+	pause = 25 * time.Millisecond
 )
 
 // afterFailure is how long a visitor waits after that many failures in a row:

@@ -49,6 +49,7 @@ func (p *probe) handler() http.Handler {
 	post("/pop", p.pop)
 	post("/delete", p.delete)
 	post("/clear", p.clear)
+	post("/renew", p.renew)
 
 	post("/flash", p.flash)
 	get("/flashes", p.flashes)

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 
 	"github.com/sojourn-go/sojourn"
 )
@@ -136,4 +139,38 @@ func (p *probe) delete(w http.ResponseWriter, r *http.Request, session *sojourn.
 func (p *probe) clear(w http.ResponseWriter, _ *http.Request, session *sojourn.Session) error {
 	session.Clear()
 	return answer(w, ok{true})
+}
+
+// renew replaces a string that equals the parameter stale by what the server at
+// from answers to it.
+func (p *probe) renew(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
+	name, err := key(r)
+	if err != nil {
+		return err
+	}
+	stale, from := r.Form.Get("stale"), r.Form.Get("from")
+	value, err := sojourn.NewKey[string](name, sojourn.ServerSide).Renew(r.Context(), session,
+		func(value string) bool { return value == stale },
+		func(ctx context.Context, old string) (string, error) { return exchange(ctx, from, old) })
+	if err != nil {
+		return err
+	}
+	return answer(w, map[string]string{"value": value})
+}
+
+func exchange(ctx context.Context, from, old string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, from, strings.NewReader(old))
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("it answers %s", resp.Status)
+	}
+	return string(body), err
 }

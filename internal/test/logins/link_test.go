@@ -1,0 +1,330 @@
+package logins_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sojourn-go/sojourn"
+	"github.com/sojourn-go/sojourn/internal/test/faults"
+	"github.com/sojourn-go/sojourn/internal/test/sitetest"
+	"github.com/sojourn-go/sojourn/store"
+	"github.com/sojourn-go/sojourn/store/memory"
+)
+
+const issuer = "https://login.example"
+
+// linkedLogin logs ada in with a session of a provider.
+func linkedLogin(s *sojourn.Session, sid string) {
+	s.Link(issuer, sid)
+	s.Login("ada")
+}
+
+func TestOnlyLinkedSessionsEndWithTheProvidersSession(t *testing.T) {
+	s := sitetest.NewLab(t)
+	guests := map[string]*sitetest.Guest{}
+	for name, f := range map[string]func(*sojourn.Session){
+		"linked":                   func(s *sojourn.Session) { linkedLogin(s, "1") },
+		"linked after Login":       func(s *sojourn.Session) { s.Login("ada"); s.Link(issuer, "1") },
+		"another user, linked":     func(s *sojourn.Session) { s.Link(issuer, "1"); s.Login("bob") },
+		"another sid":              func(s *sojourn.Session) { linkedLogin(s, "2") },
+		"another issuer":           func(s *sojourn.Session) { s.Link("https://other.example", "1"); s.Login("ada") },
+		"parts that join the same": func(s *sojourn.Session) { s.Link(issuer+"1", "1"); s.Login("ada") },
+		"no link":                  func(s *sojourn.Session) { s.Login("ada") },
+		"anonymous":                func(s *sojourn.Session) { sitetest.CartKey.Set(s, 1) },
+	} {
+		guests[name] = sitetest.NewGuest(t)
+		s.Do(guests[name], f)
+	}
+	if n, err := s.RevokeLinked(t.Context(), issuer, "1"); n != 3 || err != nil {
+		t.Errorf("RevokeLinked: %d sessions, %v", n, err)
+	}
+	for name, v := range guests {
+		s.Do(v, func(session *sojourn.Session) {
+			if want := strings.Contains(name, "linked"); session.IsNew() != want {
+				t.Errorf("%s: ended is %v", name, session.IsNew())
+			}
+		})
+	}
+}
+
+func TestALinkStaysWithItsUser(t *testing.T) {
+	for name, c := range map[string]struct {
+		then  func(*sojourn.Session)
+		sid   string
+		ended bool
+	}{
+		"the same user authenticates again":          {func(s *sojourn.Session) { s.Login("ada", "otp") }, "1", true},
+		"in another provider session":                {func(s *sojourn.Session) { linkedLogin(s, "2") }, "2", true},
+		"whose link is the newest":                   {func(s *sojourn.Session) { linkedLogin(s, "2") }, "1", false},
+		"another user logs in":                       {func(s *sojourn.Session) { s.Login("bob") }, "1", false},
+		"values and credentials change":              {func(s *sojourn.Session) { sitetest.CartKey.Set(s, 2); s.Rotate() }, "1", true},
+		"a login that comes to nothing changes none": {func(s *sojourn.Session) { refusedLogin(t, s) }, "1", true},
+	} {
+		s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
+		s.Do(v, func(s *sojourn.Session) { linkedLogin(s, "1") })
+		s.Do(v, c.then)
+		if _, err := s.RevokeLinked(t.Context(), issuer, c.sid); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		s.Do(v, func(session *sojourn.Session) {
+			if session.IsNew() != c.ended {
+				t.Errorf("%s: ended is %v", name, session.IsNew())
+			}
+		})
+	}
+}
+
+func refusedLogin(t *testing.T, s *sojourn.Session) {
+	s.Link(issuer, "2")
+	if err := s.LoginIf(t.Context(), "ada", func(context.Context) error { return errWrong }); !errors.Is(err, errWrong) {
+		t.Errorf("LoginIf: %v", err)
+	}
+}
+
+func TestWhatALinkCannotBe(t *testing.T) {
+	long := strings.Repeat("x", 256)
+	for name, c := range map[string]struct {
+		f    func(*sojourn.Session)
+		want error
+	}{
+		"no issuer":           {func(s *sojourn.Session) { s.Link("", "1"); s.Login("ada") }, sojourn.ErrBadValue},
+		"no sid":              {func(s *sojourn.Session) { s.Link(issuer, ""); s.Login("ada") }, sojourn.ErrBadValue},
+		"a long sid":          {func(s *sojourn.Session) { s.Link(issuer, long); s.Login("ada") }, sojourn.ErrBadValue},
+		"a long issuer":       {func(s *sojourn.Session) { s.Link(long, "1"); s.Login("ada") }, sojourn.ErrBadValue},
+		"without a Login":     {func(s *sojourn.Session) { s.Link(issuer, "1") }, nil},
+		"of a user who is in": {func(s *sojourn.Session) { sitetest.CartKey.Set(s, 1); s.Link(issuer, "1") }, nil},
+	} {
+		s := sitetest.NewLab(t)
+		s.Do(sitetest.NewGuest(t), func(session *sojourn.Session) {
+			c.f(session)
+			err := session.Save(t.Context())
+			if err == nil || c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+			session.Discard()
+		})
+		if rows := sitetest.Rows(t, s.Store); rows != 0 {
+			t.Errorf("%s: %d rows", name, rows)
+		}
+	}
+	s := sitetest.NewLab(t, func(c *sojourn.Config) { c.Mode, c.Store = sojourn.CookieOnly, nil })
+	s.Do(sitetest.NewGuest(t), func(session *sojourn.Session) {
+		linkedLogin(session, "1")
+		if err := session.Save(t.Context()); !errors.Is(err, sojourn.ErrNoStore) {
+			t.Errorf("CookieOnly: %v", err)
+		}
+		session.Discard()
+	})
+}
+
+func TestNotesOfLinksAreNoSessions(t *testing.T) {
+	s := sitetest.NewLab(t, func(c *sojourn.Config) { c.Limit.Max = 2 })
+	for _, sid := range []string{"1", "2"} {
+		s.Do(sitetest.NewGuest(t), func(session *sojourn.Session) { linkedLogin(session, sid) })
+	}
+	if _, err := s.RevokeLinked(t.Context(), issuer, "3"); err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := s.Sessions(t.Context(), "ada")
+	counter, ok := s.Store.Inner.(store.Counter)
+	if !ok {
+		t.Fatal("the store cannot count")
+	}
+	counts, failed := counter.Count(t.Context())
+	if len(sessions) != 2 || err != nil || failed != nil || counts.Live != 2 || counts.LoggedIn != 2 {
+		t.Errorf("listed: %d, %v; counted: %+v, %v", len(sessions), err, counts, failed)
+	}
+	if exported, err := s.ExportUser(t.Context(), "ada"); len(exported) != 2 || err != nil {
+		t.Errorf("exported: %d, %v", len(exported), err)
+	}
+}
+
+func TestALinkLastsAsLongAsItsSessions(t *testing.T) {
+	for name, c := range map[string]struct {
+		lifetime time.Duration
+		visit    func(*sojourn.Session)
+		days     int
+	}{
+		"a month":            {0, func(*sojourn.Session) {}, 29},
+		"a year, from login": {0, func(s *sojourn.Session) { s.SetExpiry(365*24*time.Hour, 365*24*time.Hour) }, 360},
+		"without a limit":    {sojourn.NoLimit, func(*sojourn.Session) {}, 800},
+		"a year, by an edit": {0, nil, 360},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, v := sitetest.NewLab(t, func(cfg *sojourn.Config) { cfg.IdleTimeout, cfg.Lifetime = 30*24*time.Hour, c.lifetime }), sitetest.NewGuest(t)
+			var handle string
+			s.Do(v, func(session *sojourn.Session) { linkedLogin(session, "1"); handle = session.Handle() })
+			if c.visit == nil {
+				err := s.Edit(t.Context(), handle, func(s *sojourn.Session) error { s.SetExpiry(365*24*time.Hour, 365*24*time.Hour); return nil })
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			} else {
+				s.Do(v, c.visit)
+			}
+			for range c.days {
+				time.Sleep(24 * time.Hour)
+				s.Do(v, func(session *sojourn.Session) { sitetest.CartKey.Update(session, func(n int) int { return n + 1 }) })
+				if _, err := s.Sweep(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n, err := s.RevokeLinked(t.Context(), issuer, "1"); n != 1 || err != nil {
+				t.Errorf("%s: %d sessions ended, %v", name, n, err)
+			}
+		})
+	}
+}
+
+// steps is a store whose calls go on one after the other, as a schedule says.
+type steps struct {
+	asks, turns chan struct{}
+	crashed     bool // every call fails
+}
+
+var errCrashed = errors.New("the process has been killed")
+
+func (s *steps) wrap(inner store.Store) *faults.Store {
+	f := faults.Wrap(inner)
+	step := func() error {
+		s.asks <- struct{}{}
+		<-s.turns
+		if s.crashed {
+			return errCrashed
+		}
+		return nil
+	}
+	f.OnLoad = func(ctx context.Context, id store.ID) (store.Record, error) {
+		if err := step(); err != nil {
+			return store.Record{}, err
+		}
+		return inner.Load(ctx, id)
+	}
+	f.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
+		if err := step(); err != nil {
+			return err
+		}
+		return inner.Save(ctx, rec, base)
+	}
+	f.OnDelete = func(ctx context.Context, id store.ID, until time.Time) error {
+		if err := step(); err != nil {
+			return err
+		}
+		return inner.Delete(ctx, id, until)
+	}
+	return f
+}
+
+// TestNoInterleavingLeavesALinkedSession lets a login and RevokeLinked take turns at
+// the store in every order, with the process of RevokeLinked killed after each of
+// its steps or not at all. Once RevokeLinked has succeeded, then or when the
+// provider tries again, nobody is logged in.
+func TestNoInterleavingLeavesALinkedSession(t *testing.T) {
+	runs := 0
+	for name, before := range map[string]bool{"a first login": false, "authenticating again": true} {
+		for killed := -1; killed < 6; killed++ {
+			// A schedule is a number: bit i says who has turn i.
+			bits := 8
+			if killed >= 0 {
+				bits = 6
+			}
+			for schedule := range 1 << bits {
+				runs++
+				if msg := interleave(t, before, killed, schedule); msg != "" {
+					t.Fatalf("%s, killed %d, schedule %08b: %s", name, killed, schedule, msg)
+				}
+			}
+		}
+	}
+	t.Logf("%d interleavings", runs)
+}
+
+func interleave(t *testing.T, before bool, killed, schedule int) (msg string) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := memory.New()
+		keys := sitetest.Keys(t)
+		replica := func(st store.Store) *sitetest.Lab {
+			return sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys, c.Store = keys, st })
+		}
+		calm := replica(faults.Wrap(shared))
+		v := sitetest.NewGuest(t)
+		if before {
+			calm.Do(v, func(s *sojourn.Session) { linkedLogin(s, "1") })
+		}
+		actors := [2]*steps{{asks: make(chan struct{}), turns: make(chan struct{})}, {asks: make(chan struct{}), turns: make(chan struct{})}}
+		logins, revokes := replica(actors[0].wrap(shared)), replica(actors[1].wrap(shared))
+		var status int
+		var revoked error
+		var over [2]chan struct{}
+		for i := range over {
+			over[i] = make(chan struct{})
+		}
+		go func() {
+			defer close(over[0])
+			resp := logins.Serve(v, func(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
+				if before && s.User() != "" {
+					s.Login("ada")
+				} else if !before {
+					linkedLogin(s, "1")
+				}
+			})
+			status = resp.StatusCode
+		}()
+		go func() {
+			defer close(over[1])
+			_, revoked = revokes.RevokeLinked(t.Context(), issuer, "1")
+		}()
+		var waits, done [2]bool
+		for turn, taken := 0, 0; !done[0] || !done[1]; turn++ {
+			synctest.Wait()
+			for i, a := range actors {
+				if !waits[i] && !done[i] {
+					select {
+					case <-a.asks:
+						waits[i] = true
+					case <-over[i]:
+						done[i] = true
+					default:
+						time.Sleep(time.Millisecond) // it waits for something else
+					}
+				}
+			}
+			who := schedule >> (turn % 8) & 1
+			if !waits[who] {
+				who = 1 - who
+			}
+			if !waits[who] {
+				continue
+			}
+			if who == 1 {
+				actors[1].crashed = actors[1].crashed || taken == killed
+				taken++
+			}
+			waits[who] = false
+			actors[who].turns <- struct{}{}
+		}
+		if revoked != nil {
+			if killed < 0 {
+				msg = fmt.Sprintf("RevokeLinked: %v", revoked)
+			}
+			if _, err := calm.RevokeLinked(t.Context(), issuer, "1"); err != nil {
+				msg = fmt.Sprintf("RevokeLinked once more: %v", err)
+			}
+		}
+		calm.Do(v, func(s *sojourn.Session) {
+			if s.User() != "" {
+				msg = fmt.Sprintf("the login, answered with %d, has stayed", status)
+			}
+		})
+		if left, err := calm.Sessions(t.Context(), "ada"); err != nil || len(left) != 0 {
+			msg += fmt.Sprintf(" %d sessions are left, %v", len(left), err)
+		}
+	})
+	return msg
+}

@@ -1,0 +1,346 @@
+// Package oidc signs users in with an OpenID Connect provider and keeps what that
+// takes in their sessions: the flow's state in a ticket, the tokens in a value that
+// never leaves the server, and a link by which the provider can end the session.
+//
+//	signIn, err := oidc.New(oidc.Config{
+//		Sessions: sessions, // of type *sojourn.Manager
+//		Issuer:   "https://login.example",
+//		ClientID: "shop", ClientSecret: os.Getenv("CLIENT_SECRET"),
+//		URL: "https://shop.example/auth",
+//	})
+//	…
+//	mux.Handle("/auth/", signIn)
+//
+// The handler answers, below the path of URL:
+//
+//	GET  /login?next=/orders      sends the browser to the provider
+//	GET  /callback                takes its answer, and logs the user in
+//	POST /logout                  ends the session here and at the provider
+//	POST /backchannel-logout      takes the provider's word that a session is over
+//	GET  /frontchannel-logout     likewise, in a frame of the browser's
+//
+// Register the callback with the provider as the redirect URI, and the two logout
+// URLs if it offers that. Mount the handler inside or outside of
+// [sojourn.Manager.Wrap]; it works either way.
+//
+// Sources: OpenID Connect Core 1.0, RP-Initiated Logout 1.0, Back-Channel Logout 1.0,
+// Front-Channel Logout 1.0; RFC 6749, RFC 7009, RFC 7636, RFC 9207.
+package oidc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// Config says who the provider is and what the application does.
+type Config struct {
+	// Sessions has the users' sessions. It needs a store; for logouts by the
+	// provider, one that can list a user's sessions.
+	Sessions *sojourn.Manager
+	// Issuer is the provider's URL, as in its discovery document.
+	Issuer string
+	// ClientID and ClientSecret are what the provider knows the application by. A
+	// public client has no secret; PKCE is used in any case.
+	ClientID, ClientSecret string
+	// URL is where the handler is mounted, as browsers see it: an absolute URL
+	// without a query, such as "https://shop.example/auth".
+	URL string
+	// Scopes are asked for beside "openid". nil = "profile" and "email". Ask for
+	// "offline_access" where the provider gives refresh tokens for that only.
+	Scopes []string
+	// Home is the page after a login that no page has asked for, and after a
+	// logout: a path of the application, such as "/". "" = "/". AfterLogout is the
+	// absolute URL that the provider sends the browser to after a logout; register
+	// it there. "" = the provider shows a page of its own.
+	Home, AfterLogout string
+
+	// User returns the application's name of a user, for [sojourn.Session.Login].
+	// An error refuses the login. nil = the issuer and the subject, with a space
+	// between them: subjects are unique to their issuer only.
+	//
+	// A logout token without a session asks, too, with an Identity that has only
+	// Issuer and Subject. So the answer must not depend on anything else.
+	User func(ctx context.Context, id *Identity) (string, error)
+	// Check, if set, is the check of [sojourn.Session.LoginIf]: whether that user
+	// may log in still, such as one whose account is being closed.
+	Check func(ctx context.Context, user string) error
+	// LoggedIn, if set, is called after the login, to set what the session should
+	// know of the user.
+	LoggedIn func(session *sojourn.Session, id *Identity)
+	// ErrorHandler answers what went wrong; [Status] has the status for an error.
+	// nil = a short page with a link to try again.
+	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+	// Client asks the provider. nil = one that waits 10 seconds for an answer.
+	Client *http.Client
+}
+
+// Identity is who the provider says that somebody is.
+type Identity struct {
+	Issuer  string
+	Subject string // the claim sub
+	token   *oidc.IDToken
+}
+
+// Claims decodes the claims of the ID token into a struct with json tags.
+func (id *Identity) Claims(into any) error {
+	if id.token == nil {
+		return errors.New("oidc: a logout token has no claims of an identity")
+	}
+	return id.token.Claims(into)
+}
+
+// SignIn is the handler for one provider. Make one with [New].
+type SignIn struct {
+	cfg     *Config
+	mux     *http.ServeMux
+	tickets sojourn.Ticket[started]
+	tokens  sojourn.Key[Token]
+
+	mu    sync.Mutex
+	known *provider
+}
+
+// started is a login under way.
+type started struct {
+	Verifier string `cbor:"v"` // of PKCE, RFC 7636
+	Next     string `cbor:"p"`
+}
+
+// flowTime is how long a user may take at the provider.
+const flowTime = 30 * time.Minute
+
+// New checks the configuration. It does not ask the provider: that is done when
+// somebody wants to sign in, and again until it has answered. So a service starts
+// while its provider is away.
+func New(cfg Config) (*SignIn, error) {
+	base, err := url.Parse(cfg.URL)
+	switch {
+	case cfg.Sessions == nil:
+		return nil, errors.New("oidc: Config.Sessions is not set")
+	case cfg.Issuer == "" || cfg.ClientID == "":
+		return nil, errors.New("oidc: Config.Issuer and Config.ClientID have to be set")
+	case err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.RawQuery != "" || base.Fragment != "":
+		return nil, errors.New(`oidc: Config.URL has to be an absolute URL without a query, such as "https://shop.example/auth"`)
+	}
+	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
+	if cfg.Scopes == nil {
+		cfg.Scopes = []string{"profile", "email"}
+	}
+	if cfg.Home == "" {
+		cfg.Home = "/"
+	}
+	if localPath(cfg.Home) == "" {
+		return nil, errors.New(`oidc: Config.Home has to be a path, such as "/"`)
+	}
+	if cfg.User == nil {
+		cfg.User = func(_ context.Context, id *Identity) (string, error) { return id.Issuer + " " + id.Subject, nil }
+	}
+	if cfg.Client == nil {
+		cfg.Client = &http.Client{Timeout: 10 * time.Second}
+	}
+	s := &SignIn{
+		cfg: &cfg, mux: http.NewServeMux(),
+		tickets: sojourn.NewTicket[started]("oidc "+cfg.ClientID, flowTime),
+		tokens:  sojourn.NewKey[Token]("oidc "+cfg.ClientID, sojourn.ServerSide),
+	}
+	if s.cfg.ErrorHandler == nil {
+		s.cfg.ErrorHandler = s.showError
+	}
+	path := strings.TrimSuffix(base.Path, "/")
+	with := func(h func(http.ResponseWriter, *http.Request, *sojourn.Session) error) http.Handler {
+		return cfg.Sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+			if err := h(w, r, session); err != nil {
+				s.cfg.ErrorHandler(w, r, err)
+			}
+		})
+	}
+	s.mux.Handle("GET "+path+"/login", with(s.login))
+	s.mux.Handle("GET "+path+"/callback", with(s.callback))
+	// Another site must not sign anybody out.
+	s.mux.Handle("POST "+path+"/logout", http.NewCrossOriginProtection().Handler(with(s.logout)))
+	s.mux.HandleFunc("POST "+path+"/backchannel-logout", s.backChannelLogout)
+	s.mux.HandleFunc("GET "+path+"/frontchannel-logout", s.frontChannelLogout)
+	return s, nil
+}
+
+// ServeHTTP answers requests for the pages that the package names.
+func (s *SignIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	s.mux.ServeHTTP(w, r)
+}
+
+// provider is what the discovery document says.
+type provider struct {
+	*oidc.Provider
+	verifier *oidc.IDTokenVerifier
+	logout   *oidc.IDTokenVerifier // of logout tokens, whose times are checked apart
+	oauth    oauth2.Config
+	also     struct {
+		EndSession string   `json:"end_session_endpoint"`
+		Revocation string   `json:"revocation_endpoint"`
+		Algorithms []string `json:"id_token_signing_alg_values_supported"`
+		SendsIss   bool     `json:"authorization_response_iss_parameter_supported"`
+	}
+}
+
+// provider asks for the discovery document, once it is there.
+func (s *SignIn) provider(ctx context.Context) (*provider, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known != nil {
+		return s.known, nil
+	}
+	found, err := oidc.NewProvider(s.with(ctx), s.cfg.Issuer)
+	if err != nil {
+		return nil, failed(http.StatusBadGateway, "the provider's discovery document cannot be had", err)
+	}
+	p := &provider{Provider: found}
+	if err := found.Claims(&p.also); err != nil {
+		return nil, failed(http.StatusBadGateway, "the provider's discovery document cannot be read", err)
+	}
+	check := oidc.Config{ClientID: s.cfg.ClientID, SupportedSigningAlgs: asymmetric(p.also.Algorithms)}
+	p.verifier = found.VerifierContext(s.with(context.Background()), &check)
+	later := check
+	later.SkipExpiryCheck = true
+	p.logout = found.VerifierContext(s.with(context.Background()), &later)
+	p.oauth = oauth2.Config{
+		ClientID: s.cfg.ClientID, ClientSecret: s.cfg.ClientSecret, Endpoint: found.Endpoint(),
+		RedirectURL: s.cfg.URL + "/callback", Scopes: append([]string{oidc.ScopeOpenID}, s.cfg.Scopes...),
+	}
+	s.known = p
+	return p, nil
+}
+
+// asymmetric leaves out algorithms that the application itself could sign with, and
+// "none". Without a list there is RS256, which every provider has.
+func asymmetric(algorithms []string) (out []string) {
+	for _, a := range algorithms {
+		if a != "none" && !strings.HasPrefix(a, "HS") {
+			out = append(out, a)
+		}
+	}
+	if len(out) == 0 {
+		out = []string{oidc.RS256}
+	}
+	return out
+}
+
+// with is ctx with the client that asks the provider, for both libraries.
+func (s *SignIn) with(ctx context.Context) context.Context {
+	return oidc.ClientContext(ctx, s.cfg.Client)
+}
+
+// localPath returns path if it is one of this site, and "" otherwise: a link to
+// the login must not lead elsewhere afterwards.
+func localPath(path string) string {
+	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || len(path) > 2000 {
+		return ""
+	}
+	for _, c := range path {
+		if c < ' ' || c == '\\' || c == 0x7f {
+			return ""
+		}
+	}
+	u, err := url.Parse(path)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil {
+		return ""
+	}
+	return path
+}
+
+// Error is what went wrong while somebody signed in or out. Its text holds no
+// credential.
+type Error struct {
+	// Status is for the answer: 400 for what the browser brought, 403 where the
+	// provider or the application refuses, 502 where the provider cannot be asked.
+	Status int
+	// Code is the provider's word for it, such as "access_denied" or
+	// "invalid_grant"; "" = it gave none.
+	Code string
+	text string
+	err  error
+}
+
+func failed(status int, text string, err error) *Error {
+	e := &Error{Status: status, text: text}
+	var refused *oauth2.RetrieveError
+	if errors.As(err, &refused) {
+		// Its text has the provider's whole answer.
+		e.Code = code(refused.ErrorCode)
+		return e
+	}
+	e.err = err
+	return e
+}
+
+// code returns a provider's error code if it has the form of one: RFC 6749,
+// section 5.2, allows few characters, and pages and logs show it.
+func code(s string) string {
+	for _, c := range s {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return ""
+		}
+	}
+	if len(s) > 64 {
+		return ""
+	}
+	return s
+}
+
+func (e Error) Error() string {
+	text := "oidc: " + e.text
+	if e.Code != "" {
+		text += " (" + e.Code + ")"
+	}
+	if e.err != nil {
+		text += ": " + e.err.Error()
+	}
+	return text
+}
+
+// Unwrap returns the cause, if there is one.
+func (e Error) Unwrap() error { return e.err }
+
+// Status returns the status that answers an error of this package or of sojourn.
+func Status(err error) int {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Status
+	}
+	status, _ := sojourn.ErrorStatus(err)
+	return status
+}
+
+func (s *SignIn) showError(w http.ResponseWriter, r *http.Request, err error) {
+	if e := (*Error)(nil); !errors.As(err, &e) {
+		s.cfg.Sessions.ServeError(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	w.WriteHeader(Status(err))
+	fmt.Fprintf(w, errorPage, s.cfg.URL)
+}
+
+const errorPage = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>You are not signed in</title>
+<h1>You are not signed in</h1>
+<p>The sign-in was interrupted, is too old, or was refused.</p>
+<p><a href="%s/login">Try again</a></p>
+</html>
+`

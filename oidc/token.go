@@ -1,0 +1,130 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/sojourn-go/sojourn"
+)
+
+// Token is what a provider gives for a login. Unlike [oauth2.Token] it keeps the ID
+// token when it is stored. It prints without its secrets.
+type Token struct {
+	AccessToken  string    `cbor:"a"`
+	Type         string    `cbor:"t"` // of the access token, such as "Bearer"
+	RefreshToken string    `cbor:"r"` // "" = the provider gave none
+	IDToken      string    `cbor:"i"`
+	Expiry       time.Time `cbor:"e"` // of the access token; zero = unknown
+}
+
+func tokenOf(t *oauth2.Token) Token {
+	id, _ := t.Extra("id_token").(string)
+	return Token{t.AccessToken, t.Type(), t.RefreshToken, id, t.Expiry}
+}
+
+// OAuth2 returns the token for clients of package oauth2. It cannot refresh itself:
+// [SignIn.Token] does, once for all requests.
+func (t Token) OAuth2() *oauth2.Token {
+	return &oauth2.Token{AccessToken: t.AccessToken, TokenType: t.Type, Expiry: t.Expiry}
+}
+
+// SetAuthHeader gives a request to an API the access token.
+func (t Token) SetAuthHeader(r *http.Request) { t.OAuth2().SetAuthHeader(r) }
+
+func (t Token) text() string { return "oidc.Token(good until " + t.Expiry.Format(time.RFC3339) + ")" }
+
+// Format prints until when the token is good, whatever the verb.
+func (t Token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.text()) }
+
+// LogValue is what Format prints.
+func (t Token) LogValue() slog.Value { return slog.StringValue(t.text()) }
+
+// MarshalText is what Format prints, so that JSON has no secrets either.
+func (t Token) MarshalText() ([]byte, error) { return []byte(t.text()), nil }
+
+// early is how long before its end an access token is refreshed.
+const early = time.Minute
+
+// ErrSignInAgain says that the provider gives no more tokens for a login: the user
+// has to sign in again. Errors of [SignIn.Token] wrap it.
+var ErrSignInAgain = errors.New("oidc: the user has to sign in again")
+
+// Token returns the session's token, refreshed if it ends within a minute. Of all
+// requests of the session, on all replicas, one asks the provider; the others wait
+// for its answer, see [sojourn.Key.Renew]. A refresh that has begun is finished and
+// kept, even if the client leaves.
+//
+// The error wraps [sojourn.ErrNoValue] if the session has no token;
+// [ErrSignInAgain] if the provider refuses, or gave no refresh token and the access
+// token has ended; [sojourn.ErrRenewFailed] if the provider could not be asked; or
+// it is another one of Renew.
+func (s *SignIn) Token(ctx context.Context, session *sojourn.Session) (Token, error) {
+	stale := func(t Token) bool {
+		return t.RefreshToken != "" && !t.Expiry.IsZero() && time.Until(t.Expiry) < early
+	}
+	token, err := s.tokens.Renew(ctx, session, stale, s.refresh)
+	switch {
+	case err == nil && token.RefreshToken == "" && !token.Expiry.IsZero() && time.Until(token.Expiry) <= 0:
+		return Token{}, ErrSignInAgain
+	case errors.Is(err, sojourn.ErrEnded) && token.RefreshToken != "":
+		s.revoke(context.WithoutCancel(ctx), token)
+		return Token{}, err
+	}
+	return token, err
+}
+
+func (s *SignIn) refresh(ctx context.Context, old Token) (Token, error) {
+	p, err := s.provider(ctx)
+	if err != nil {
+		return Token{}, err
+	}
+	answer, err := p.oauth.TokenSource(s.with(ctx), &oauth2.Token{RefreshToken: old.RefreshToken}).Token()
+	if err != nil {
+		e := refusedOr(err, "the provider does not refresh the token")
+		if e.Code == "invalid_grant" {
+			return Token{}, fmt.Errorf("%w: %w", ErrSignInAgain, e)
+		}
+		return Token{}, e
+	}
+	token := tokenOf(answer)
+	if token.RefreshToken == "" {
+		token.RefreshToken = old.RefreshToken
+	}
+	if token.IDToken == "" {
+		token.IDToken = old.IDToken
+	}
+	return token, nil
+}
+
+// revoke tells the provider that nobody has a token any more: RFC 7009. If it does
+// not hear that, the token ends by itself.
+func (s *SignIn) revoke(ctx context.Context, token Token) {
+	p, err := s.provider(ctx)
+	if err != nil || p.also.Revocation == "" {
+		return
+	}
+	form := url.Values{"token": {token.RefreshToken}, "token_type_hint": {"refresh_token"}}
+	if s.cfg.ClientSecret == "" {
+		form.Set("client_id", s.cfg.ClientID)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.also.Revocation, strings.NewReader(form.Encode()))
+	if err != nil {
+		return
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if s.cfg.ClientSecret != "" {
+		r.SetBasicAuth(url.QueryEscape(s.cfg.ClientID), url.QueryEscape(s.cfg.ClientSecret))
+	}
+	if res, err := s.cfg.Client.Do(r); err == nil {
+		_ = res.Body.Close()
+	}
+}
