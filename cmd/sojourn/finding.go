@@ -176,7 +176,7 @@ func (f finding) print(w io.Writer, now time.Time) {
 			list.line("version", f.Version)
 		}
 		if f.Kind != kindFloor {
-			list.line("over in any case", f.Expires.at(now))
+			list.line("expires at the latest", f.Expires.at(now))
 		}
 		list.line("sealed with key", f.Key)
 		list.Flush()

@@ -75,8 +75,8 @@ func (r row) print(w io.Writer, now time.Time) {
 		list.line("tombstone kept until", r.Deadline.at(now))
 		return
 	}
-	list.line("over unless used", r.Deadline.at(now))
-	list.line("over in any case", r.Expires.at(now))
+	list.line("expires if idle", r.Deadline.at(now))
+	list.line("expires at the latest", r.Expires.at(now))
 	list.line("bytes", r.Bytes)
 	list.line("sealed with key", r.Key)
 }
