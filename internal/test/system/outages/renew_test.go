@@ -40,6 +40,8 @@ func brokenRenewals(t *testing.T, addr string, url func(addr string) string) {
 	for name, play := range map[string]func(r *renewal){
 		"killed before the token is spent": func(r *renewal) {
 			r.holder.Kill()
+			// Before, its request would still spend the token.
+			client.Eventually(r.t, "the provider knows that the holder is dead", func() bool { return r.issue.left() == 1 })
 			r.issue.let(nil)
 			r.all(1, 1, 2)
 		},
@@ -158,6 +160,7 @@ func (r *renewal) all(token int, replicas ...int) {
 type issuer struct {
 	mu     sync.Mutex
 	sent   int // requests so far
+	gone   int // of those: whoever has sent it died before it was decided
 	latest int
 	may    func(n int) bool // which requests are decided; nil = none
 	change chan struct{}    // closed when may changes
@@ -183,6 +186,12 @@ func (p *issuer) count() int {
 	return p.sent
 }
 
+func (p *issuer) left() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gone
+}
+
 func (p *issuer) last() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -200,6 +209,9 @@ func (p *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-change:
 		case <-r.Context().Done(): // whoever has sent it is dead
+			p.mu.Lock()
+			p.gone++
+			p.mu.Unlock()
 			return
 		}
 		p.mu.Lock()
