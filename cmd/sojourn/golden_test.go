@@ -62,7 +62,7 @@ func TestWhatTheCommandSaysIsReviewed(t *testing.T) {
 			continue
 		}
 		seen = append(seen, command)
-		show(command+" --help", append(words(c.args), "--help")...)
+		show(command+" --help", append(slices.Clone(words(c.args)), "--help")...)
 	}
 
 	s := newService(t, sojourn.Config{})
