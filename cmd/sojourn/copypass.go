@@ -253,6 +253,9 @@ func (p *pass) try(ctx context.Context, rec store.Record) error {
 			p.counted(&p.count.Unchanged)
 			return nil
 		}
+		if missing {
+			return p.insertEnd(ctx, rec)
+		}
 		return p.end(ctx, rec.ID, rec.Deadline)
 	case rec.Expired(now):
 		p.counted(&p.count.Over)
@@ -326,11 +329,27 @@ func (p *pass) extend(ctx context.Context, rec, there store.Record) error {
 	return nil
 }
 
+// insertEnd copies a tombstone whole: that of a link's note names a user, which
+// Delete would leave out.
+func (p *pass) insertEnd(ctx context.Context, rec store.Record) error {
+	rec.Deadline = endUntil(rec.Deadline)
+	if rec.Expires.Before(rec.Deadline) {
+		rec.Expires = rec.Deadline
+	}
+	return p.write(ctx, &p.count.Ended, rec, store.Base{})
+}
+
+// endUntil is until when a tombstone is kept that the old store keeps until then.
+func endUntil(until time.Time) time.Time {
+	if least := time.Now().Add(store.MinTombstone); until.Before(least) {
+		return least
+	}
+	return until
+}
+
 // end ends a session in the new store.
 func (p *pass) end(ctx context.Context, id store.ID, until time.Time) error {
-	if least := time.Now().Add(store.MinTombstone); until.Before(least) {
-		until = least
-	}
+	until = endUntil(until)
 	if !p.dry {
 		if err := p.to.Delete(ctx, id, until); err != nil {
 			return err
