@@ -108,7 +108,7 @@ func (s *Sessions) CloseLink(ctx context.Context, link string) (all []Listed, er
 		note, err := s.Ask(ctx, linkedNote(link, n), 0)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			return all, nil
+			continue // it was never written, or is over: one after it may last longer
 		case err != nil:
 			return all, err
 		case note.Meta.Deadline.After(until):

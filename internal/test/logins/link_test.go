@@ -182,6 +182,32 @@ func TestALinkLastsAsLongAsItsSessions(t *testing.T) {
 	}
 }
 
+// TestALinkOfTwoUsersEndsTheSecondOnceTheFirstIsOver: the note of the first user is
+// swept long before that of the second.
+func TestALinkOfTwoUsersEndsTheSecondOnceTheFirstIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
+		s.Do(sitetest.NewGuest(t), func(s *sojourn.Session) { linkedLogin(s, "1") })
+		time.Sleep(20 * 24 * time.Hour)
+		s.Do(v, func(s *sojourn.Session) { s.Link(issuer, "1"); s.Login("bob") })
+		for range 12 {
+			time.Sleep(24 * time.Hour)
+			s.Do(v, func(s *sojourn.Session) { sitetest.CartKey.Update(s, func(n int) int { return n + 1 }) })
+		}
+		if _, err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s.RevokeLinked(t.Context(), issuer, "1"); n != 1 || err != nil {
+			t.Errorf("RevokeLinked: %d sessions, %v", n, err)
+		}
+		s.Do(v, func(s *sojourn.Session) {
+			if s.User() != "" {
+				t.Error("the session has outlived its provider's")
+			}
+		})
+	})
+}
+
 // steps is a store whose calls go on one after the other, as a schedule says.
 type steps struct {
 	asks, turns chan struct{}
@@ -221,14 +247,18 @@ func (s *steps) wrap(inner store.Store) *faults.Store {
 	return f
 }
 
+// revokeSteps is how often RevokeLinked asks the store: it closes the link, reads the
+// notes of eight users, makes the first note last, and ends two sessions.
+const revokeSteps = 12
+
 // TestNoInterleavingLeavesALinkedSession lets a login and RevokeLinked take turns at
 // the store in every order, with the process of RevokeLinked killed after each of
 // its steps or not at all. Once RevokeLinked has succeeded, then or when the
 // provider tries again, nobody is logged in.
 func TestNoInterleavingLeavesALinkedSession(t *testing.T) {
-	runs := 0
+	runs, most := 0, 0
 	for name, before := range map[string]bool{"a first login": false, "authenticating again": true} {
-		for killed := -1; killed < 6; killed++ {
+		for killed := -1; killed < revokeSteps; killed++ {
 			// A schedule is a number: bit i says who has turn i.
 			bits := 8
 			if killed >= 0 {
@@ -236,16 +266,21 @@ func TestNoInterleavingLeavesALinkedSession(t *testing.T) {
 			}
 			for schedule := range 1 << bits {
 				runs++
-				if msg := interleave(t, before, killed, schedule); msg != "" {
+				msg, taken := interleave(t, before, killed, schedule)
+				most = max(most, taken)
+				if msg != "" {
 					t.Fatalf("%s, killed %d, schedule %08b: %s", name, killed, schedule, msg)
 				}
 			}
 		}
 	}
+	if most != revokeSteps {
+		t.Errorf("RevokeLinked takes %d steps at most, and is killed after %d", most, revokeSteps)
+	}
 	t.Logf("%d interleavings", runs)
 }
 
-func interleave(t *testing.T, before bool, killed, schedule int) (msg string) {
+func interleave(t *testing.T, before bool, killed, schedule int) (msg string, taken int) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := memory.New()
 		keys := sitetest.Keys(t)
@@ -281,7 +316,7 @@ func interleave(t *testing.T, before bool, killed, schedule int) (msg string) {
 			_, revoked = revokes.RevokeLinked(t.Context(), issuer, "1")
 		}()
 		var waits, done [2]bool
-		for turn, taken := 0, 0; !done[0] || !done[1]; turn++ {
+		for turn := 0; !done[0] || !done[1]; turn++ {
 			synctest.Wait()
 			for i, a := range actors {
 				if !waits[i] && !done[i] {
@@ -326,5 +361,49 @@ func interleave(t *testing.T, before bool, killed, schedule int) (msg string) {
 			msg += fmt.Sprintf(" %d sessions are left, %v", len(left), err)
 		}
 	})
-	return msg
+	return msg, taken
+}
+
+// TestALoginThatIsKilledLeavesNoLinkedSession kills the process of a login before
+// each of its calls of the store. Its provider's logout finds what it has written.
+func TestALoginThatIsKilledLeavesNoLinkedSession(t *testing.T) {
+	const loginSteps = 8 // at least as many as a login takes
+	for name, before := range map[string]bool{"a first login": false, "authenticating again": true} {
+		for killed := range loginSteps {
+			synctest.Test(t, func(t *testing.T) {
+				shared, keys := memory.New(), sitetest.Keys(t)
+				replica := func(st store.Store) *sitetest.Lab {
+					return sitetest.NewLab(t, func(c *sojourn.Config) { c.Keys, c.Store = keys, st })
+				}
+				calm, v := replica(faults.Wrap(shared)), sitetest.NewGuest(t)
+				if before {
+					calm.Do(v, func(s *sojourn.Session) { linkedLogin(s, "1") })
+				}
+				actor := &steps{asks: make(chan struct{}), turns: make(chan struct{})}
+				over := make(chan struct{})
+				go func() {
+					defer close(over)
+					replica(actor.wrap(shared)).Serve(v, func(_ http.ResponseWriter, _ *http.Request, s *sojourn.Session) {
+						linkedLogin(s, "1")
+					})
+				}()
+				for taken, done := 0, false; !done; {
+					select {
+					case <-actor.asks:
+						actor.crashed = actor.crashed || taken == killed
+						taken++
+						actor.turns <- struct{}{}
+					case <-over:
+						done = true
+					}
+				}
+				if _, err := calm.RevokeLinked(t.Context(), issuer, "1"); err != nil {
+					t.Errorf("%s, killed %d: RevokeLinked: %v", name, killed, err)
+				}
+				if left, err := calm.Sessions(t.Context(), "ada"); err != nil || len(left) != 0 {
+					t.Errorf("%s, killed %d: %d sessions are left, %v", name, killed, len(left), err)
+				}
+			})
+		}
+	}
 }
