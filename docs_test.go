@@ -174,3 +174,24 @@ func TestEveryLinkInAPageLeadsSomewhere(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryErrorIsInTheTable compares the table of errors with what errors.go exports.
+func TestEveryErrorIsInTheTable(t *testing.T) {
+	source, err := os.ReadFile("errors.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("docs/build/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := regexp.MustCompile(`(?m)^\t(Err\w+) += `).FindAllSubmatch(source, -1)
+	if len(exported) < 10 {
+		t.Fatalf("errors.go exports %d errors", len(exported))
+	}
+	for _, m := range exported {
+		if !strings.Contains(string(page), "\n| `"+string(m[1])+"` |") {
+			t.Errorf("the table in docs/build/http.md has no row for %s", m[1])
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"slices"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -109,7 +108,7 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 	switch {
 	case subtle.ConstantTimeCompare([]byte(verified.Nonce), []byte(nonce)) != 1:
 		return nil, "", failed(http.StatusBadRequest, "the ID token is of another login", nil)
-	case claims.AZP != "" && claims.AZP != s.cfg.ClientID, claims.AZP == "" && len(verified.Audience) > 1 && !slices.Equal(slices.Compact(slices.Sorted(slices.Values(verified.Audience))), []string{s.cfg.ClientID}):
+	case claims.AZP != s.cfg.ClientID && (claims.AZP != "" || len(verified.Audience) > 1):
 		return nil, "", failed(http.StatusBadGateway, "the ID token is for another client", nil)
 	case verified.AccessTokenHash != "" && verified.VerifyAccessToken(token.AccessToken) != nil:
 		return nil, "", failed(http.StatusBadGateway, "the access token does not belong to the ID token", nil)

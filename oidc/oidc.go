@@ -16,8 +16,8 @@
 //	GET  /login?next=/orders      sends the browser to the provider
 //	GET  /callback                takes its answer, and logs the user in
 //	POST /logout                  ends the session here and at the provider
-//	POST /backchannel-logout      takes the provider's word that a session is over
-//	GET  /frontchannel-logout     likewise, in a frame of the browser's
+//	POST /backchannel-logout      the provider ends a session, or all of a user
+//	GET  /frontchannel-logout     the provider ends a session, from a frame in the browser
 //
 // Register the callback with the provider as the redirect URI, and the two logout
 // URLs if it offers that. Mount the handler inside or outside of
@@ -33,6 +33,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"net/url"
 	"strings"
@@ -71,8 +72,8 @@ type Config struct {
 	// An error refuses the login. nil = the issuer and the subject, with a space
 	// between them: subjects are unique to their issuer only.
 	//
-	// A logout token without a session asks, with an Identity that has only
-	// Issuer and Subject. So the answer must not depend on anything else.
+	// For a logout token that names no session, User is called with an Identity that
+	// has only Issuer and Subject. So the answer must not depend on anything else.
 	User func(ctx context.Context, id *Identity) (string, error)
 	// Check, if set, is the check of [sojourn.Session.LoginIf]: whether that user
 	// may log in still, such as one whose account is being closed.
@@ -312,7 +313,7 @@ type Error struct {
 	// Status is for the answer: 400 for what the browser brought, 403 where the
 	// provider or the application refuses, 502 where the provider cannot be asked.
 	Status int
-	// Code is the provider's word for it, such as "access_denied" or
+	// Code is the provider's error code, such as "access_denied" or
 	// "invalid_grant"; "" = it gave none.
 	Code string
 	text string
@@ -382,7 +383,7 @@ func (s *SignIn) showError(w http.ResponseWriter, r *http.Request, err error) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	w.WriteHeader(Status(err))
-	fmt.Fprintf(w, errorPage, s.cfg.URL)
+	fmt.Fprintf(w, errorPage, html.EscapeString(s.cfg.URL))
 }
 
 const errorPage = `<!doctype html>

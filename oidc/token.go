@@ -73,17 +73,20 @@ func (t Token) live() bool {
 // has to sign in again. Errors of [SignIn.Token] wrap it.
 var ErrSignInAgain = errors.New("oidc: the user has to sign in again")
 
-// Token returns the session's token, refreshed if it ends within a minute (or a
-// quarter of its time, if that is less). If the provider cannot be asked, a token that
-// is good for a while yet is returned without an error. Of all
-// requests of the session, on all replicas, one asks the provider; the others wait
-// for its answer, see [sojourn.Key.Renew]. A refresh that has begun is finished and
-// kept, even if the client leaves.
+// Token returns the session's token, refreshed if it expires within a minute, or
+// within a quarter of its lifetime if that is less. Of all requests of the session, on
+// all replicas, one asks the provider; the others wait for its answer, see
+// [sojourn.Key.Renew]. A refresh that has begun is finished and kept, even if the
+// client leaves. If a refresh fails, and the provider has not refused it, Token returns
+// the old token without an error until that expires.
 //
-// The error wraps [sojourn.ErrNoValue] if the session has no token;
-// [ErrSignInAgain] if the provider refuses (on other replicas that waited for its
-// answer ErrRenewFailed), or gave no refresh token and the access token has ended; [sojourn.ErrRenewFailed] if the provider could not be asked; or
-// it is another one of Renew.
+// The error wraps one of these, or is another one of Renew:
+//
+//   - [sojourn.ErrNoValue]: the session has no token;
+//   - [ErrSignInAgain]: the provider refuses, or the token has expired and the provider
+//     gave no refresh token;
+//   - [sojourn.ErrRenewFailed]: the refresh has failed. Requests on other replicas that
+//     have waited for a refresh get this one also if the provider has refused.
 func (s *SignIn) Token(ctx context.Context, session *sojourn.Session) (Token, error) {
 	token, err := s.tokens.Renew(ctx, session, Token.stale, s.refresh)
 	switch {

@@ -98,12 +98,11 @@ type Store interface {
 	// documented to survive. Data is shared: neither side changes it afterwards.
 	Save(ctx context.Context, rec Record, base Base) error
 
-	// Delete ends the session whatever its version, and leaves a tombstone
-	// until the given time; an ID that was never seen gets a mark too. The mark
-	// keeps the record's version and save IDs, so that a save from before the end
-	// is still recognised when it is sent again. A mark that is already there
-	// keeps its Ended time, and the later of both deadlines. Delete is
-	// idempotent.
+	// Delete ends the session whatever its version, and leaves a tombstone until
+	// the given time, also for an ID that was never seen. The tombstone keeps the
+	// record's user, and its version and save IDs, so that a save from before the end
+	// is still recognized when it is sent again. A tombstone that is already there
+	// keeps its Ended time and the later of both deadlines. Delete is idempotent.
 	Delete(ctx context.Context, id ID, until time.Time) error
 }
 

@@ -12,19 +12,19 @@ import (
 
 // A session is linked to a session of an OpenID provider by a link: a keyed hash
 // of the provider and its session. The link is in the session's sealed header.
-// What the store knows beside it are two notes:
+// Beside it the store has two kinds of notes:
 //
 //   - that a user has sessions with the link, written before the first of them;
 //   - that the link is closed, written before any of them is ended.
 //
-// A login writes its session between the first note and its look at the second
-// one, and whoever closes a link lists the user's sessions afterwards. So each
+// A login writes its session after the first note and before it reads the second
+// one. A process that closes a link lists the user's sessions afterwards. So each
 // linked session is listed, or its login finds the link closed.
 //
-// Notes have the form of tombstones of sessions that never were: whatever counts,
-// lists or limits sessions passes over them, and whatever copies or sweeps
-// tombstones treats them right. They need no compare-and-set. Anyone who changes a
-// note can end no session that has not the link in its own header.
+// Notes are tombstones of sessions that never existed. Code that counts, lists or
+// limits sessions passes over them, and code that copies or sweeps tombstones needs
+// no case for them. They need no compare-and-set. An attacker who changes a note
+// cannot end a session that does not have the link in its own header.
 
 // maxLinked is how many users may have sessions with one link.
 const maxLinked = 8
@@ -44,7 +44,9 @@ func linkedNote(link string, n int) store.ID {
 
 func closedNote(link string) store.ID { return linkedNote(link, maxLinked) }
 
-// noteLinked notes that a user has sessions with a link, until that time.
+// noteLinked notes that a user has sessions with a link, until that time. A note that
+// has just expired when it is made to last longer comes back as a tombstone of nobody,
+// so it is read again, and the next number is used.
 func (s *Sessions) noteLinked(ctx context.Context, link string, user store.UserHash, until time.Time) error {
 	until = until.Add(store.MinTombstone)
 	for n := range maxLinked {
@@ -58,15 +60,18 @@ func (s *Sessions) noteLinked(ctx context.Context, link string, user store.UserH
 			return err
 		}
 		note, err := s.Ask(ctx, id, 0)
+		if err == nil && note.Meta.User == user && note.Meta.Deadline.Before(until) {
+			if err := s.Forget(ctx, id, until); err != nil {
+				return err
+			}
+			note, err = s.Ask(ctx, id, 0)
+		}
 		switch {
 		case err != nil:
 			return fault.Away("link a session", err)
-		case note.Meta.User != user:
-			continue
-		case note.Meta.Deadline.Before(until):
-			return s.Forget(ctx, id, until)
+		case note.Meta.User == user:
+			return nil
 		}
-		return nil
 	}
 	return fmt.Errorf("%w: Link: %d users have sessions with it", fault.BadValue, maxLinked)
 }
@@ -98,8 +103,8 @@ func (s *Sessions) CloseLink(ctx context.Context, link string) (all []Listed, er
 	if _, err := s.byHash(ctx, store.UserHash{}, ""); err != nil {
 		return nil, err
 	}
-	// The note outlasts all sessions with the link: the process that has written it may
-	// fail before it has ended them, and be asked again.
+	// The note outlasts all sessions with the link: if this process fails before it has
+	// ended them, the provider may ask again much later.
 	until := s.Now().Add(closedFor)
 	if err := s.Forget(ctx, closedNote(link), until); err != nil {
 		return nil, err
@@ -130,7 +135,7 @@ func (s *Sessions) CloseLink(ctx context.Context, link string) (all []Listed, er
 	return all, nil
 }
 
-// checkedLink returns check with the question whether a link is open after it.
+// checkedLink returns check, followed by a check that the link is open.
 func (s *Sessions) checkedLink(ctx context.Context, link string, check func() error) func() error {
 	if link == "" {
 		return check

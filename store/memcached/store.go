@@ -151,7 +151,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 			return unwritten(err)
 		}
 		now := time.Now().UTC()
-		mark := store.Record{ID: id, Version: have.Version, SaveIDs: have.SaveIDs, Created: have.Created, Ended: now}
+		mark := store.Record{ID: id, Version: have.Version, SaveIDs: have.SaveIDs, User: have.User, Created: have.Created, Ended: now}
 		if err != nil {
 			mark.Created = now
 		}

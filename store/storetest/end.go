@@ -108,7 +108,9 @@ var endTests = []scenario{
 	}},
 
 	{"Delete again changes nothing but a later deadline", func(h *harness) {
-		rec := h.inserted(first())
+		rec := first()
+		rec.User = store.UserHash{1, 2, 3}
+		rec = h.inserted(rec)
 		mark := h.saved(ended(rec, time.Hour), rec.Base())
 		for _, c := range []struct{ until, want time.Time }{
 			{mark.Deadline, mark.Deadline},
@@ -120,6 +122,9 @@ var endTests = []scenario{
 			got := h.load(rec.ID)
 			if !got.Deadline.Equal(c.want) {
 				h.Errorf("Delete until %v: the mark's deadline is %v, want %v, the later one", c.until, got.Deadline, c.want)
+			}
+			if got.User != rec.User {
+				h.Errorf("Delete again: the mark's user is %x, want %x", got.User, rec.User)
 			}
 			if !got.Ended.Equal(mark.Ended) {
 				h.Errorf("Delete again: the mark's Ended moved from %v to %v, want it unchanged", mark.Ended, got.Ended)

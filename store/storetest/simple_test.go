@@ -299,6 +299,9 @@ func (s *simple) end(id store.ID, until time.Time) {
 		if s.is("Delete again moves Ended") {
 			mark.Ended = time.Now().Add(time.Second)
 		}
+		if s.is("Delete again forgets the user") {
+			mark.User = store.UserHash{}
+		}
 		if !s.is("Delete again moves the deadline back") {
 			until = latest(until, mark.Deadline)
 		}

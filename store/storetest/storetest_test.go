@@ -87,6 +87,7 @@ var faults = []struct{ name, noticedBy string }{
 	{"Delete keeps the deadline", "End/Delete_leaves_a_tombstone_until_the_given_time"},
 	{"Delete of nothing leaves no mark", "End/Delete_of_an_unknown_ID_leaves_a_mark_that_refuses_an_insert"},
 	{"Delete again moves Ended", "End/Delete_again_changes_nothing_but_a_later_deadline"},
+	{"Delete again forgets the user", "End/Delete_again_changes_nothing_but_a_later_deadline"},
 	{"Delete again moves the deadline back", "End/Delete_again_changes_nothing_but_a_later_deadline"},
 	{"context ignored", "Context/a_call_whose_context_is_over_fails_and_changes_nothing_for_good"},
 	{"cancelled saves get another save ID", "Context/saves_cancelled_half-way_are_settled_by_sending_them_again"},

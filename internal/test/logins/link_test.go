@@ -53,6 +53,56 @@ func TestOnlyLinkedSessionsEndWithTheProvidersSession(t *testing.T) {
 	}
 }
 
+func TestAProvidersSessionIsOfOneTenant(t *testing.T) {
+	s := sitetest.NewLab(t, byHost)
+	guests := map[string]*sitetest.Guest{}
+	for _, tenant := range []string{"acme", "globex"} {
+		guests[tenant] = sitetest.NewGuest(t)
+		at(s, guests[tenant], tenant, func(_ *http.Request, session *sojourn.Session) { linkedLogin(session, "1") })
+	}
+	if n, err := s.RevokeLinked(sojourn.WithTenant(t.Context(), "acme"), issuer, "1"); n != 1 || err != nil {
+		t.Errorf("RevokeLinked: %d sessions, %v", n, err)
+	}
+	if _, err := s.RevokeLinked(t.Context(), issuer, "1"); err == nil {
+		t.Error("RevokeLinked without a tenant succeeds")
+	}
+	if resp := at(s, sitetest.NewGuest(t), "globex", func(_ *http.Request, session *sojourn.Session) { linkedLogin(session, "1") }); resp.StatusCode != http.StatusOK {
+		t.Errorf("a login of the other tenant is answered %d", resp.StatusCode)
+	}
+	for tenant, user := range map[string]string{"acme": "", "globex": "ada"} {
+		at(s, guests[tenant], tenant, func(_ *http.Request, session *sojourn.Session) {
+			if session.User() != user {
+				t.Errorf("%s: the user is %q, want %q", tenant, session.User(), user)
+			}
+		})
+	}
+}
+
+// A note may expire after a login has found it and before the login makes it last.
+func TestANoteThatExpiresMeanwhileStillNamesItsUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sitetest.NewLab(t)
+		s.Do(sitetest.NewGuest(t), func(session *sojourn.Session) { linkedLogin(session, "1") })
+		// The next Delete finds nothing, as after a sweep.
+		s.Store.OnDelete = func(ctx context.Context, id store.ID, until time.Time) error {
+			s.Store.OnDelete = nil
+			if _, err := s.Store.Inner.(store.Sweeper).Sweep(ctx, -365*24*time.Hour, 1000); err != nil {
+				return err
+			}
+			return s.Store.Inner.Delete(ctx, id, until)
+		}
+		v := sitetest.NewGuest(t)
+		time.Sleep(time.Hour)
+		s.Do(v, func(session *sojourn.Session) { linkedLogin(session, "1") })
+		if s.Store.OnDelete != nil {
+			t.Error("the note was not made to last longer")
+		}
+		if n, err := s.RevokeLinked(t.Context(), issuer, "1"); n != 1 || err != nil {
+			t.Errorf("RevokeLinked: %d sessions, %v", n, err)
+		}
+	})
+}
+
 func TestALinkStaysWithItsUser(t *testing.T) {
 	for name, c := range map[string]struct {
 		then  func(*sojourn.Session)
@@ -212,37 +262,39 @@ func TestALinkOfTwoUsersEndsTheSecondOnceTheFirstIsOver(t *testing.T) {
 type steps struct {
 	asks, turns chan struct{}
 	crashed     bool // every call fails
+	lost        bool // the first of them is carried out
 }
 
 var errCrashed = errors.New("the process has been killed")
 
 func (s *steps) wrap(inner store.Store) *faults.Store {
 	f := faults.Wrap(inner)
-	step := func() error {
+	// step carries out a call in its turn, and returns what the process hears of it.
+	step := func(call func() error) error {
 		s.asks <- struct{}{}
 		<-s.turns
-		if s.crashed {
-			return errCrashed
+		if !s.crashed {
+			return call()
 		}
-		return nil
+		if s.lost {
+			s.lost = false
+			_ = call()
+		}
+		return errCrashed
 	}
 	f.OnLoad = func(ctx context.Context, id store.ID) (store.Record, error) {
-		if err := step(); err != nil {
-			return store.Record{}, err
-		}
-		return inner.Load(ctx, id)
+		var rec store.Record
+		err := step(func() (err error) {
+			rec, err = inner.Load(ctx, id)
+			return err
+		})
+		return rec, err
 	}
 	f.OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {
-		if err := step(); err != nil {
-			return err
-		}
-		return inner.Save(ctx, rec, base)
+		return step(func() error { return inner.Save(ctx, rec, base) })
 	}
 	f.OnDelete = func(ctx context.Context, id store.ID, until time.Time) error {
-		if err := step(); err != nil {
-			return err
-		}
-		return inner.Delete(ctx, id, until)
+		return step(func() error { return inner.Delete(ctx, id, until) })
 	}
 	return f
 }
@@ -252,8 +304,8 @@ func (s *steps) wrap(inner store.Store) *faults.Store {
 const revokeSteps = 12
 
 // TestNoInterleavingLeavesALinkedSession lets a login and RevokeLinked take turns at
-// the store in every order, with the process of RevokeLinked killed after each of
-// its steps or not at all. Once RevokeLinked has succeeded, then or when the
+// the store in every order, with the process of RevokeLinked killed before each of
+// its steps, or before the answer to it, or not at all. Once RevokeLinked has succeeded, then or when the
 // provider tries again, nobody is logged in.
 func TestNoInterleavingLeavesALinkedSession(t *testing.T) {
 	runs, most := 0, 0
@@ -265,11 +317,16 @@ func TestNoInterleavingLeavesALinkedSession(t *testing.T) {
 				bits = 6
 			}
 			for schedule := range 1 << bits {
-				runs++
-				msg, taken := interleave(t, before, killed, schedule)
-				most = max(most, taken)
-				if msg != "" {
-					t.Fatalf("%s, killed %d, schedule %08b: %s", name, killed, schedule, msg)
+				for _, lost := range []bool{false, true} {
+					if lost && killed < 0 {
+						continue
+					}
+					runs++
+					msg, taken := interleave(t, before, killed, lost, schedule)
+					most = max(most, taken)
+					if msg != "" {
+						t.Fatalf("%s, killed %d, its answer lost %v, schedule %08b: %s", name, killed, lost, schedule, msg)
+					}
 				}
 			}
 		}
@@ -280,7 +337,7 @@ func TestNoInterleavingLeavesALinkedSession(t *testing.T) {
 	t.Logf("%d interleavings", runs)
 }
 
-func interleave(t *testing.T, before bool, killed, schedule int) (msg string, taken int) {
+func interleave(t *testing.T, before bool, killed int, lost bool, schedule int) (msg string, taken int) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := memory.New()
 		keys := sitetest.Keys(t)
@@ -338,7 +395,9 @@ func interleave(t *testing.T, before bool, killed, schedule int) (msg string, ta
 				continue
 			}
 			if who == 1 {
-				actors[1].crashed = actors[1].crashed || taken == killed
+				if taken == killed {
+					actors[1].crashed, actors[1].lost = true, lost
+				}
 				taken++
 			}
 			waits[who] = false
@@ -365,11 +424,11 @@ func interleave(t *testing.T, before bool, killed, schedule int) (msg string, ta
 }
 
 // TestALoginThatIsKilledLeavesNoLinkedSession kills the process of a login before
-// each of its calls of the store. Its provider's logout finds what it has written.
+// each of its calls of the store, and before the answer to each. Its provider's logout finds what it has written.
 func TestALoginThatIsKilledLeavesNoLinkedSession(t *testing.T) {
 	const loginSteps = 8 // at least as many as a login takes
 	for name, before := range map[string]bool{"a first login": false, "authenticating again": true} {
-		for killed := range loginSteps {
+		for killed := range 2 * loginSteps {
 			synctest.Test(t, func(t *testing.T) {
 				shared, keys := memory.New(), sitetest.Keys(t)
 				replica := func(st store.Store) *sitetest.Lab {
@@ -390,7 +449,9 @@ func TestALoginThatIsKilledLeavesNoLinkedSession(t *testing.T) {
 				for taken, done := 0, false; !done; {
 					select {
 					case <-actor.asks:
-						actor.crashed = actor.crashed || taken == killed
+						if taken == killed/2 {
+							actor.crashed, actor.lost = true, killed%2 == 1
+						}
 						taken++
 						actor.turns <- struct{}{}
 					case <-over:
