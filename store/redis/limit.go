@@ -13,12 +13,16 @@ import (
 
 // reserveScript lists a session that is about to be saved, and answers which
 // others have to end to make room for it, the oldest first. They stay listed
-// until they have ended, so that whoever comes in between waits for their end,
-// too. Or it refuses.
+// until they have ended, so that the next caller waits for their end as well. Or
+// it refuses.
+//
+// The choice is kept: the entries of sessions that have to end get 0 as their time
+// of creation, so every later call takes the same ones first. Without that, two
+// calls could choose each other's sessions, and one session too many would end.
 //
 // A caller that has reserved its place before, and starts over, has had its turn:
-// others have counted it since. It may be among those that have to go, in the order
-// of all; and if its place is gone, somebody has ended it, and it has to look again.
+// others have counted it since. It may be among those that have to go; and if its
+// place is gone, another call has ended it, and it has to look again.
 //
 // Its arguments are the new session's entry, how many others may stay, whether
 // to refuse, the one that is replaced, whether the caller has found its own entry,
@@ -39,13 +43,13 @@ local all = redis.call('HGETALL', key)
 for i = 1, #all, 2 do
 	local other = all[i]
 	if other ~= replaced and (again or other ~= id) then
-		local written, _, born = struct.unpack('>I6I6I6', all[i + 1])
+		local written, over, born = struct.unpack('>I6I6I6', all[i + 1])
 		local old = written + 60000 < now
 		local late = why[other] == 'l'
 		if other == id then
-			table.insert(others, {id = other, born = born})
+			table.insert(others, {id = other, born = born, written = written, over = over})
 		elseif not why[other] or late or why[other] == 'a' and not old then
-			table.insert(others, {id = other, born = born, late = late})
+			table.insert(others, {id = other, born = born, written = written, over = over, late = late})
 			if not late then live = live + 1 end
 		elseif why[other] ~= 'x' and old then
 			redis.call('HDEL', key, other)
@@ -64,7 +68,11 @@ redis.call('HSET', key, id, struct.pack('>I6I6I6', now, expires, created))
 local ttl = redis.call('PTTL', key)
 if ttl < 0 or now + ttl < expires + 60000 then redis.call('PEXPIREAT', key, expires + 60000) end
 local victims = {}
-for i = 1, #others - room do victims[i] = others[i].id end
+for i = 1, #others - room do
+	local o = others[i]
+	victims[i] = o.id
+	redis.call('HSET', key, o.id, struct.pack('>I6I6I6', o.written, o.over, 0))
+end
 return victims
 `)
 

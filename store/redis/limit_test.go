@@ -52,13 +52,15 @@ func limited(t testing.TB, s *Store, rec store.Record, limit store.UserLimit, wa
 	}
 }
 
-// reserved is a login that stopped after it had reserved its place.
-func reserved(t testing.TB, s *Store, rec store.Record, limit store.UserLimit) {
+// reserved is a login that stopped after it had reserved its place. It returns
+// the sessions that it would have ended.
+func reserved(t testing.TB, s *Store, rec store.Record, limit store.UserLimit) []store.ID {
 	t.Helper()
 	found, err := s.look(t.Context(), &rec)
 	must(t, err)
-	_, err = s.reserve(t.Context(), &rec, limit, found)
+	victims, err := s.reserve(t.Context(), &rec, limit, found)
 	must(t, err)
+	return victims
 }
 
 func live(t testing.TB, s *Store, ids ...store.ID) (n int) {
@@ -122,6 +124,31 @@ func TestASessionThatLosesItsPlaceBeforeItIsSavedStaysEnded(t *testing.T) {
 		t.Errorf("its save: %v, want ErrConflict", err)
 	}
 	has(t, s, ann, fast.ID)
+}
+
+// Two logins that are under way at once must not end each other: the first one has
+// reserved its place, the second one takes that place, and then the first one starts
+// over, because an answer was lost.
+func TestTwoLoginsDoNotEndEachOther(t *testing.T) {
+	_, s := single(t)
+	ids := logins(t, s, ann, 2)
+	first, second := session(ann), session(ann)
+	first.Created = first.Created.Add(-time.Minute)
+	second.Created = first.Created.Add(-time.Second)
+	if victims := reserved(t, s, first, upTo(3)); len(victims) != 0 {
+		t.Fatalf("the first login ends %d sessions", len(victims))
+	}
+	victims := reserved(t, s, second, upTo(3))
+	if len(victims) != 1 || victims[0] != first.ID {
+		t.Fatalf("the second login ends %d sessions, want the first one's", len(victims))
+	}
+	if _, err := s.SaveLimited(t.Context(), first, upTo(3)); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the first login: %v, want ErrConflict", err)
+	}
+	_, err := s.evict(t.Context(), ann, victims, time.Now().Add(time.Hour))
+	must(t, err)
+	limited(t, s, second, upTo(3))
+	has(t, s, ann, ids[0], ids[1], second.ID)
 }
 
 func TestARefusedLoginReservesNothing(t *testing.T) {
