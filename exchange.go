@@ -28,7 +28,7 @@ type ResponseHeader interface {
 // an [http.ResponseWriter]. It is also the context that [Manager.Attach]
 // returns. A context has it under the key of its *Manager, and has the
 // innermost exchange under (*Exchange)(nil). An Exchange is safe for concurrent
-// use.
+// use, and prints without the request's header and the session.
 type Exchange struct {
 	context.Context
 	m    *Manager
