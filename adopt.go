@@ -19,51 +19,39 @@ import (
 )
 
 // Adopt lets visitors keep their sessions of another library. If a request has
-// no live session of the manager and has a valid legacy session, loading adopts
-// that one: Map turns its values into a new session, once, on any replica. The
-// new session lives no longer than the legacy session would have, and no longer
-// than Config allows. After its end, the legacy session does not restore it. If
-// a legacy session is refused, the visitor is new; the refusal is logged at
-// debug level and counted in ops.AdoptStats. docs/migrate/README.md describes
-// logins, logouts, and copied cookies.
+// a valid legacy session, but no live session of the manager, loading adopts
+// it: Map turns it into a new session, once, on any replica. The new session
+// lives no longer than the legacy session would have, and no longer than Config
+// allows. After its end, the legacy session does not restore it. A refused
+// legacy session is logged at debug level and counted in ops.AdoptStats. See
+// docs/migrate/README.md for logins, logouts, and copies.
 type Adopt struct {
-	// From are the formats to look for, in order; the first acceptable session is
-	// adopted. Package github.com/sojourn-go/sojourn/legacy/formats has them.
-	// Required.
+	// From are the formats to look for, in order: see package legacy/formats. The first
+	// acceptable session is adopted. Required.
 	From []adopt.Format
-	// Map fills s from a legacy session. It sets values and flash messages, and may
-	// call Login (which counts as no authentication: Info.LoggedIn stays zero),
-	// SetExpiry, and Remember. It cannot save. If it returns an error or sets
-	// nothing, nothing is adopted. Required.
+	// Map sets the values and flash messages of s, and may call Login (which leaves
+	// Info.LoggedIn zero), SetExpiry, and Remember. It cannot save. If it returns an error
+	// or sets nothing, nothing is adopted. Required.
 	Map func(old *adopt.Session, s *Session) error
-	// Until ends the adopting; adopted sessions continue. Required if the sessions
-	// of a format never expire. Zero = no end.
+	// Until ends the adopting, but not adopted sessions. Zero = no end; required if the
+	// sessions of a format never expire.
 	Until time.Time
-	// Keep leaves the legacy cookies in the browser, for an old application that
-	// still serves some requests. After the idle timeout has ended an adopted
-	// session, the legacy session can be adopted again, up to Config.Lifetime after
-	// the first time.
-	Keep bool
-	// SkipOutages treats a visitor as new if the store of the legacy sessions is
-	// unavailable. Otherwise the request fails with [ErrUnavailable].
-	SkipOutages bool
-	// Back also writes sessions in a legacy format, so that you can roll back. It
-	// implies Keep. nil = no.
-	Back *WriteBack
+	// Keep leaves the legacy cookies in the browser, for an old application that still
+	// serves some requests. If the idle timeout ends an adopted session, the legacy one
+	// can be adopted again, up to Config.Lifetime after the first time.
+	Keep        bool
+	SkipOutages bool       // if the legacy store fails, the visitor is new; otherwise it is ErrUnavailable
+	Back        *WriteBack // also write sessions in a legacy format, for a rollback; implies Keep
 }
 
 // WriteBack writes a session in a legacy format after each commit that changed
-// it. A failure is logged and counted, and does not fail the request. A login
-// creates a new legacy session. A legacy session that cannot be read is not
-// overwritten.
+// it. A failure is logged and counted, and fails no request. A login creates a
+// new legacy session. A legacy session that cannot be read is not overwritten.
 type WriteBack struct {
-	// To is the format to write. Add it to Adopt.From to adopt such sessions as
-	// well.
-	To adopt.Writer
-	// Values returns the complete content of the legacy session; nil = write
-	// nothing. It must not change s. The manager adds the value "_sojourn", which
-	// marks its own copies: a copy is adopted again only if the idle timeout ended
-	// its session.
+	To adopt.Writer // add the format to Adopt.From to adopt such sessions as well
+	// Values returns the complete content of the legacy session; nil = write nothing. It
+	// must not change s. The manager adds "_sojourn" to mark its copies: one is adopted
+	// again only if the idle timeout ended its session.
 	Values func(s *Session) (map[string]any, error)
 }
 

@@ -19,99 +19,82 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// NoLimit turns off Config.IdleTimeout or Config.Lifetime, also as an argument
-// of [Session.SetExpiry]. A session without a lifetime ends only by inactivity.
-// A session with neither limit ends 200 to 400 days after its last use, when
-// its cookie expires.
+// NoLimit turns off Config.IdleTimeout or Config.Lifetime, also in
+// [Session.SetExpiry]. A session without a lifetime ends only by inactivity;
+// without both, it ends 200 to 400 days after its last use, when its cookie
+// expires.
 const NoLimit time.Duration = -1
 
 // Config configures a [Manager]. Keys and Store are required. Every other zero
 // value is a safe default. A Config prints without secrets.
 type Config struct {
-	// Name is the cookie name without its prefix: 1 to 64 letters, digits, "-", and
-	// "_". Sealed data is bound to it, so managers with different names never
-	// accept each other's sessions. "" = "session".
+	// Name is the cookie name without its prefix: 1 to 64 letters, digits, "-", and "_".
+	// "" = "session". Managers with different names do not accept each other's sessions.
 	Name string
-
-	// Tenant returns the tenant of a request, such as the customer for a host name.
-	// Sealed data and the user index are bound to it: a session is valid in its own
-	// tenant only, and the same user name in two tenants means two users. nil = one
-	// tenant, "". Outside of requests, use [WithTenant].
+	// Tenant returns the tenant of a request, such as the customer for a host name. A
+	// session is valid in its own tenant only, and a user name means another user in each
+	// tenant. nil = one tenant, "". Outside of requests, use [WithTenant].
 	Tenant func(*RequestInfo) string
 
 	Keys  *KeyRing    // required
 	Store store.Store // required unless Mode is CookieOnly; the caller closes it
 	Mode  Mode        // where sessions live; 0 = Auto
 
-	// InlineLimit is the most bytes of cookie name and value for a session in the
-	// cookie; a larger session moves to the store. 0 = 2048; at most 4096, the
-	// browsers' limit (RFC 6265bis, section 5.6). With CookieOnly it limits the sum
-	// of all numbered cookies, at most 15000; a larger session is ErrTooLarge.
-	// Proxies limit header lines: see docs/run/proxies.md before you set more than
-	// 2048.
+	// InlineLimit is the most bytes of cookie name and value for a session in the cookie;
+	// a larger session moves to the store. 0 = 2048; at most 4096, as in browsers (RFC
+	// 6265bis, section 5.6). With CookieOnly: the sum of all numbered cookies, at most
+	// 15000; a larger session is ErrTooLarge. Proxies limit header lines: see
+	// docs/run/proxies.md before you set more than 2048.
 	InlineLimit int
-
-	MaxSize int // most bytes of a session before sealing; 0 = 1 MiB
-
+	MaxSize     int // most bytes of a session before sealing; 0 = 1 MiB
 	// IdleTimeout ends a session after this much inactivity, or earlier by up to a
 	// twentieth of it (at most an hour). 0 = 7 days. [NoLimit] = none.
 	IdleTimeout time.Duration
-
-	// Lifetime ends a session this long after its start or its last login. 0 = 30
-	// days; at most 400 days (RFC 6265bis, section 5.6). [NoLimit] = none. A
-	// shorter lifetime applies to existing sessions at once, a longer one from
-	// their next save.
+	// Lifetime ends a session this long after its start or last login. 0 = 30 days; at
+	// most 400 days (RFC 6265bis, section 5.6). [NoLimit] = none. A shorter lifetime
+	// applies to existing sessions at once, a longer one from their next save.
 	Lifetime time.Duration
 
 	Cookie Cookie
-	// FormerCookies are earlier settings of Cookie. Cookies with these settings are
-	// read, and expire when the manager next sets a cookie. Keep an entry for
-	// Lifetime. A sibling domain can set a cookie whose name has no __Host- prefix.
+	// FormerCookies are earlier settings of Cookie. Cookies with these settings are read,
+	// and expire when the manager next sets a cookie. Keep an entry for Lifetime. A
+	// sibling domain can set a cookie whose name has no __Host- prefix.
 	FormerCookies []Cookie
 	Limit         Limit
-	// Bearer accepts "Authorization: Bearer" with a token of [Session.Token], for
-	// clients without cookies.
-	Bearer   bool
-	Rotation Rotation
+	Bearer        bool // accept tokens of [Session.Token] in "Authorization: Bearer"
+	Rotation      Rotation
 
-	// Timeout limits one load and one commit, including retries. A commit continues
-	// even if the client disconnects. 0 = 5 seconds.
+	// Timeout limits one load and one commit, including retries. A commit continues even
+	// if the client disconnects. 0 = 5 seconds.
 	Timeout time.Duration
-
-	// ErrorHandler writes the complete response, including the status, when a
-	// session could not be loaded or saved. It may call ServeError, which then
-	// writes its default response. nil = that response; see [Manager.ServeError].
+	// ErrorHandler writes the complete response when a session could not be loaded or
+	// saved. It can call ServeError for the default response. nil = that response.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
-
-	// Events is called for each event, in the process that caused it. Calls are
-	// concurrent and often hold the session's lock: the function must be fast and
-	// must not use the session. See [AuditLog]. nil = none.
+	// Events is called for each event, in the process that caused it. Calls are concurrent
+	// and often hold the session's lock: the function must be fast and must not use the
+	// session. See [AuditLog]. nil = none.
 	Events func(context.Context, Event)
-
 	Logger *slog.Logger // nil = slog.Default()
 	Adopt  *Adopt       // sessions of other libraries; nil = none
 }
 
-// Mode says where sessions live.
+// Mode is where sessions live. With CookieOnly, logins cannot be revoked,
+// concurrent responses overwrite each other, and a ServerSide value is
+// [ErrNoStore].
 type Mode uint8
 
 const (
-	// Auto keeps a session in the cookie while it is anonymous, has no [ServerSide]
-	// value, and fits Config.InlineLimit. Otherwise the session moves to the store
-	// and stays there.
-	Auto Mode = iota
-	// StoredOnly keeps every session in the store.
-	StoredOnly
-	// CookieOnly keeps every session in cookies. Logins cannot be revoked,
-	// concurrent responses overwrite each other, and ServerSide values fail with
-	// ErrNoStore.
-	CookieOnly
+	// Auto keeps a session in the cookie until a login, a [ServerSide] value, or
+	// Config.InlineLimit moves it to the store for good.
+	Auto       Mode = iota
+	StoredOnly      // every session in the store
+	CookieOnly      // every session in cookies
 )
 
 // Cookie sets the cookie attributes. The zero value is the safest: Path=/,
 // HttpOnly, Secure, SameSite=Lax, and the name prefix __Host-.
 type Cookie struct {
-	// Domain sends the cookies to subdomains. The name prefix is then __Secure-,
+	// Domain sends the cookies to subdomains as well. The name prefix is then __Secure-,
 	// and a sibling domain can set cookies of that name.
 	Domain         string
 	Path           string        // "" = "/"; any other path also means __Secure-
@@ -130,16 +113,14 @@ type Limit struct {
 
 // Rotation replaces the credential (the reference cookie) of a stored session.
 type Rotation struct {
-	// Every is how long a credential is used before it is replaced. No replacement
-	// starts before the previous Grace has passed. 0 = only by [Session.Rotate] and
-	// [Session.Login].
+	// Every is the age at which a credential is replaced, but not before the Grace of the
+	// previous one is over. 0 = only by [Session.Rotate] and [Session.Login].
 	Every time.Duration
-	// Grace is how long the previous credential stays valid after the first use of
-	// the new one. A use more than a minute after that is reported as suspected
-	// theft. 0 = 1 minute; at most 24 hours.
-	Grace time.Duration
-	// EndOnTheft ends the session when theft is suspected.
-	EndOnTheft bool
+	// Grace is how long the previous credential stays valid after the first use of the new
+	// one. A use more than a minute after that is reported as suspected theft. 0 = 1
+	// minute; at most 24 hours.
+	Grace      time.Duration
+	EndOnTheft bool // end the session when theft is suspected
 }
 
 // KeyRing holds the keys that seal cookies and records. Package keys documents
@@ -147,8 +128,7 @@ type Rotation struct {
 type KeyRing = keys.Ring
 
 // LoadKeyFile reads a key file, and creates it with new keys if it does not
-// exist. See [keys.LoadFile], and [keys.WatchFile] for a ring that follows the
-// file.
+// exist. See [keys.LoadFile], and [keys.WatchFile], which also follows changes.
 func LoadKeyFile(path string) (*KeyRing, error) { return keys.LoadFile(path) }
 
 // ParseKeys reads keys from text, such as an environment variable: see

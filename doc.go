@@ -1,8 +1,8 @@
 // Package sojourn keeps a visitor's state between HTTP requests.
 //
-// A small anonymous session is sealed in the visitor's cookie. A session moves
-// to a [store.Store] when it outgrows the cookie, holds a [ServerSide] value,
-// or belongs to a logged-in user. In the store, concurrent requests never lose
+// A small anonymous session is sealed in the visitor's cookie. It moves to a
+// [store.Store] when it outgrows the cookie, holds a [ServerSide] value, or
+// belongs to a logged-in user. In the store, concurrent requests never lose
 // each other's changes, and a logout is final.
 //
 //	keys, err := sojourn.LoadKeyFile("data/session.keys")
@@ -14,34 +14,28 @@
 //
 //	var cart = sojourn.NewKey[Cart]("cart", sojourn.ServerSide)
 //
-//	func add(w http.ResponseWriter, r *http.Request) {
-//		session, err := sessions.Get(r.Context())
-//		if err != nil {
-//			sessions.ServeError(w, r, err)
-//			return
-//		}
-//		cart.Update(session, func(c Cart) Cart { return c.With(item) })
-//		session.Flash("success", "Added to your cart")
+//	sessions.Handler(func(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
+//		cart.Update(s, func(c Cart) Cart { return c.With(item) })
+//		s.Flash("success", "Added to your cart")
 //		http.Redirect(w, r, "/cart", http.StatusSeeOther)
-//	}
+//	})
 //
 // The changes of a request are saved once, right before the first byte of its
-// response. If that fails, the visitor gets an error instead of the response.
-// See [Manager.Wrap], and [Session.Save] for streams and for handlers that need
-// the result earlier.
+// response, or the visitor gets an error instead: see [Manager.Wrap]. Streams,
+// and handlers that need the result earlier, call [Session.Save].
 //
 // Changes to a stored session are merged key by key: Set is last-writer-wins,
 // [Key.Update] is an exact read-modify-write, and [Key.Pop] has one winner. A
 // session in the cookie cannot be merged: the last response wins.
 //
-// Cookies and records are sealed with XAES-256-GCM under a [KeyRing]. A store
-// sees only a hash of the session identifier. Errors, logs, and counters name a
-// session by its handle, which is not a secret. See docs/run/security.md for
-// the threat model and docs/wire-format.md for the formats.
+// Cookies and records are sealed with XAES-256-GCM under a [KeyRing]. Stores
+// see a hash of the session identifier. Errors, logs, and counters name a
+// session by its handle, which is no secret. See docs/run/security.md for the
+// threat model and docs/wire-format.md for the formats.
 //
 // Within a major version, the API is stable, and cookies and records stay
 // readable. The changelog says when a release starts to write a newer format.
 //
-// Package keys manages keys, package ops is for operators, and package adopt is
-// the interface to sessions of other libraries.
+// See package keys for keys, ops for operators, and adopt for sessions of other
+// libraries.
 package sojourn

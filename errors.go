@@ -17,41 +17,29 @@ import (
 // Errors that callers test for with [errors.Is]. A wrapping error says what was
 // being done. No error contains an identifier, a key, or a value.
 var (
-	// ErrNoMiddleware: the context is not of a request inside [Manager.Wrap], and
-	// not from [Manager.Attach].
 	ErrNoMiddleware = errors.New("sojourn: no session in this context: wrap the handler with Manager.Wrap")
 	ErrUnavailable  = fault.Unavailable // the store failed or did not answer in time
-	// ErrEnded: the session ended (logout, login, revocation) during this request, or
-	// the request's credential is no longer valid. The changes were dropped.
+	// ErrEnded: the session ended during this request (logout, login, revocation), or the
+	// request's credential is no longer valid. The changes were dropped.
 	ErrEnded   = fault.Ended
 	ErrExpired = fault.Expired // the session reached its idle timeout or its lifetime
 	ErrClosed  = fault.Closed  // the Manager was closed
-	// ErrTaken: another request had already taken a value that this one popped. None
-	// of this request's changes was saved.
-	ErrTaken = fault.Taken
-	// ErrTooLarge: the session would exceed Config.MaxSize, the capacity of the
-	// cookies without a store, or a limit of the store. The session is unchanged.
+	ErrTaken   = fault.Taken   // another request took a popped value first; nothing was saved
+	// ErrTooLarge: the session would exceed Config.MaxSize, the cookies without a store,
+	// or a limit of the store. The session is unchanged.
 	ErrTooLarge = fault.TooLarge
-	// ErrTooLate: the change needs a cookie and the response has started, or the
-	// handler has returned or sent an error response; see [Session.Save].
-	ErrTooLate = errors.New("sojourn: too late to change the session")
-	// ErrCrossSite: the browser withheld the session cookies because another site
-	// started the request (SameSite), and the handler changed the session. A new
-	// cookie would replace the visitor's own, so only a login is saved.
-	ErrCrossSite = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
-	// ErrHasCookie: the session has a cookie, so it cannot also have a token. A new
-	// login can have one.
+	ErrTooLate  = errors.New("sojourn: too late to change the session") // see [Session.Save]
+	// ErrCrossSite: only a login is saved, because another new cookie would replace the
+	// visitor's own.
+	ErrCrossSite       = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
 	ErrHasCookie       = errors.New("sojourn: the session has a cookie and so cannot have a token; log in to make a session with a token")
 	ErrNoStore         = fault.NoStore  // a value must be stored on the server, and Mode is CookieOnly
 	ErrTooManySessions = fault.TooMany  // the user has Limit.Max sessions, and Limit.Refuse is set
 	ErrNotFound        = fault.NotFound // no live session has that handle, or it belongs to another user
 	ErrNoValue         = fault.NoValue  // the session has no value of that name
-	// ErrRenewFailed: the fetch function of [Key.Renew] failed, in this process or in
-	// another one. The value is unchanged.
-	ErrRenewFailed = fault.Renew
-	// ErrBadValue: a value does not decode into the requested type, cannot be restored
-	// unchanged (see [NewKey]), or has an invalid name. The wrapping error names the
-	// key and the path to the faulty part.
+	ErrRenewFailed     = fault.Renew    // the fetch of [Key.Renew] failed; the value is unchanged
+	// ErrBadValue: a value does not decode into the type or cannot be restored unchanged
+	// (see [NewKey]), or a name is invalid. The text names the key and the part.
 	ErrBadValue = fault.BadValue
 )
 
@@ -73,17 +61,15 @@ func notKept(err error) error {
 }
 
 // ServeError responds to a request whose session could not be loaded or saved.
-// It calls Config.ErrorHandler, or else sends a short text, as HTML if the
-// request has Sec-Fetch-Mode: navigate. The status is 413 for [ErrTooLarge];
-// 409 for [ErrEnded], [ErrExpired], [ErrTaken], [ErrCrossSite],
-// [ErrTooManySessions], and [ErrHasCookie]; 401 for an [ErrEnded] because of
-// the request's credential; 404 for [ErrNotFound]; 503 for [ErrUnavailable],
-// [ErrRenewFailed], [ErrClosed], and an exceeded deadline; and 500 for every
-// other error.
-//
-// Before that, ServeError drops the session's pending changes, except a Logout,
-// and removes Content-*, ETag, Last-Modified, Location, Cache-Control, and an
-// upgrade from the response header.
+// It calls Config.ErrorHandler, or else sends a short text, as HTML for
+// Sec-Fetch-Mode: navigate. The status is 413 for [ErrTooLarge]; 409 for
+// [ErrEnded], [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions],
+// and [ErrHasCookie]; 401 for an [ErrEnded] because of the request's
+// credential; 404 for [ErrNotFound]; 503 for [ErrUnavailable],
+// [ErrRenewFailed], [ErrClosed], and an exceeded deadline; 500 for all others.
+// Before that, it drops the pending changes, except a Logout, and removes
+// Content-*, ETag, Last-Modified, Location, Cache-Control, and an upgrade from
+// the header.
 func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
 	if x := m.request(r.Context()); x != nil {
 		x.Fail()
@@ -255,10 +241,9 @@ func IsError(err error) bool {
 	return false
 }
 
-// ErrorStatus returns the HTTP status and the public text for an error, as
-// [Manager.ServeError] sends them: 500 for an error of another package. The
-// text is one or two English sentences without HTML, and does not reveal the
-// cause.
+// ErrorStatus returns the HTTP status and the public text for an error, as in
+// [Manager.ServeError]. The text is one or two English sentences without HTML,
+// and does not reveal the cause.
 func ErrorStatus(err error) (status int, text string) {
 	status = http.StatusInternalServerError
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrTooLarge) {

@@ -25,10 +25,10 @@ type ResponseHeader interface {
 }
 
 // Exchange is one request and its response, for servers and frameworks without
-// an [http.ResponseWriter]. It is also the context that [Manager.Attach]
-// returns. A context has it under the key of its *Manager, and has the
-// innermost exchange under (*Exchange)(nil). An Exchange is safe for concurrent
-// use, and prints without the request's header and the session.
+// an [http.ResponseWriter]. It is safe for concurrent use. It is also the
+// context that [Manager.Attach] returns, with its *Manager as a key and, for
+// the innermost exchange, (*Exchange)(nil). It prints without header and
+// session.
 type Exchange struct {
 	context.Context
 	m    *Manager
@@ -59,11 +59,10 @@ type Exchange struct {
 	flushed  atomic.Bool // the handler has called Flush: the response is a stream
 }
 
-// Attach returns a context in which [Manager.Get] finds the request's session.
-// The first Get loads the session and calls info, once. The result of info must
-// stay valid until Finish: a server that reuses its buffers, such as fasthttp,
-// must copy them. The server calls Commit before it sends the header, and
-// always calls Finish:
+// Attach returns a context for [Manager.Get]. The first Get loads the session
+// and calls info, once. The result of info must stay valid until Finish, so a
+// server that reuses buffers, such as fasthttp, copies them. The server calls
+// Commit before it sends the header, and always calls Finish:
 //
 //	ctx, exchange := sessions.Attach(ctx, info)
 //	defer exchange.Finish()
@@ -76,13 +75,13 @@ func (m *Manager) Attach(ctx context.Context, info func() RequestInfo) (context.
 
 // Commit saves the session's changes and adds cookies, Vary, and Cache-Control
 // to h. On an error, nothing was saved except a Logout, whose cookies are in h;
-// the server then sends [ErrorStatus].
+// the server then sends [ErrorStatus]. Later calls return the first result.
 //
 // With a status of 500 or above, or after Fail, only a Logout is saved. RPC
-// servers pass 200 or 500. With status 304, flash messages stay in the session.
-// With status 101 or the Content-Type text/event-stream, the credential is not
-// rotated. A nil h means that the header has been sent, and a change that needs
-// a cookie fails with [ErrTooLate]. Later calls return the result of the first.
+// servers pass 200 or 500. Status 304 keeps flash messages; status 101 and the
+// Content-Type text/event-stream prevent a rotation. A nil h means that the
+// header has been sent: a change that needs a cookie then fails with
+// [ErrTooLate].
 func (x *Exchange) Commit(status int, h ResponseHeader) error {
 	x.commit.Do(func() {
 		fields, ok := h.(http.Header)
@@ -176,10 +175,10 @@ func (x *Exchange) Hold() (release func()) {
 	})
 }
 
-// Finish saves what a stored session changed after Commit, and releases the
-// channels of [Session.Done]. On an error, these changes were lost; the error
-// was logged and counted. Without an earlier Commit, as after a panic, Finish
-// saves only a Logout. Later calls do nothing.
+// Finish saves what a stored session changed after Commit, and releases
+// [Session.Done]. An error, which was logged and counted, means that these
+// changes were lost. Without an earlier Commit, only a Logout is saved. Later
+// calls do nothing.
 func (x *Exchange) Finish() error {
 	x.mu.Lock()
 	waits := x.finished || x.holds > 0
@@ -224,9 +223,9 @@ func (x *Exchange) close(why error) *Session {
 
 // Fail marks the request as failed, whatever its status will be: the sessions
 // of all managers in ctx drop their unsaved changes, except a Logout. Adapters
-// call it if a handler returns an error that the HTTP status does not show. It
-// loads nothing and can be called at any time, more than once. It reports
-// whether ctx belongs to a request of any manager.
+// call it for an error that the HTTP status does not show. It loads nothing,
+// can be called at any time and more than once, and reports whether ctx belongs
+// to a request of any manager.
 func Fail(ctx context.Context) bool {
 	found := false
 	for x := range exchanges(ctx) {
@@ -237,9 +236,8 @@ func Fail(ctx context.Context) bool {
 }
 
 // Commit saves the loaded sessions of all managers in ctx before the response
-// is rendered, so that a framework can render the error itself; see
-// [ErrorStatus]. An error also marks the request as failed, like [Fail]. Commit
-// loads nothing, and does nothing after a Fail.
+// is rendered, so that a framework can render the error: see [ErrorStatus]. An
+// error also acts like [Fail]. After a Fail, Commit does nothing.
 func Commit(ctx context.Context) error {
 	for x := range exchanges(ctx) {
 		s := x.ready()

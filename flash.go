@@ -66,14 +66,12 @@ func (s *Session) Flash(level, text string) {
 }
 
 // Flashes returns the messages of the given levels, or all of them, oldest
-// first, and removes them. In a stored session, concurrent requests lose no
-// message, but may return the same one.
-//
-// Flashes returns nothing in a request without a reader: HEAD, prefetch,
-// prerender (by Sec-Purpose and similar headers), and [Session.Background].
-// Messages also stay if the browser does not show the response (204, 205, 304,
-// a redirect) or if it saves nothing. Call Flashes before the first byte: for a
-// session in the cookie, it returns nothing afterwards.
+// first, and removes them. In a stored session, concurrent requests lose none,
+// but may return the same one. Call it before the first byte: later it returns
+// nothing for a session in the cookie. It also returns nothing for HEAD,
+// prefetch, and prerender requests (by Sec-Purpose and similar headers) and
+// after [Session.Background]. Messages stay if the browser does not show the
+// response (204, 205, 304, a redirect), or if it saves nothing.
 func (s *Session) Flashes(levels ...string) []Flash {
 	s.lock()
 	defer s.mu.Unlock()

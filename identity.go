@@ -18,36 +18,33 @@ import (
 )
 
 // Login makes this the session of user and gives it a new identifier. An
-// anonymous visitor's values are kept; the values of another user are dropped.
-// The previous session ends: requests that still use it get [ErrEnded]. The
+// anonymous visitor's values are kept; those of another user are dropped. The
+// previous session ends: requests that still use it get [ErrEnded]. The
 // lifetime restarts. Beyond Config.Limit, the user's oldest sessions end, or
-// the commit fails with [ErrTooManySessions]. An empty user fails the commit
-// with [ErrBadValue].
+// the commit fails with [ErrTooManySessions]. It fails for an empty user.
 //
-// Call Login on every authentication, also of the same user (step-up): the
-// values stay, and Info.LoggedIn and Info.Methods are updated. methods says how
-// the user authenticated, as words without white space of at most 64 bytes,
-// such as "pwd", "otp", and "hwk" of RFC 8176.
+// Call Login on every authentication, also of the same user (step-up): it
+// updates Info.LoggedIn and Info.Methods. methods are words of at most 64 bytes
+// for how the user authenticated, such as "pwd", "otp", and "hwk" (RFC 8176).
 func (s *Session) Login(user string, methods ...string) {
 	s.lock()
 	defer s.mu.Unlock()
 	s.logIn(user, methods)
 }
 
-// LoginIf is Login and Save with a check of, for example, a password. It calls
+// LoginIf is Login and Save with a check, for example of a password. It calls
 // check before it does anything, and again after it has written the new session
 // and its entry in the user index. Only then does it end the previous session
 // and apply Config.Limit. So after a change of the password and
-// [Manager.RevokeUser], no login with the old password remains, however slow it
-// was.
+// [Manager.RevokeUser], no slow login with the old password remains.
 //
 //	err := session.LoginIf(ctx, user.ID, func(ctx context.Context) error {
 //		return passwords.Check(ctx, user.ID, r.FormValue("password"))
 //	}, "pwd")
 //
 // check must read the primary database, not a replica or a cache, and must not
-// use the session. If check or Save fails, nobody is logged in and the session
-// is unchanged. With [CookieOnly], nothing can be revoked, and check runs once.
+// use the session. After an error of check or Save, the session is unchanged.
+// With [CookieOnly], nothing can be revoked, and check runs once.
 func (s *Session) LoginIf(ctx context.Context, user string, check func(context.Context) error, methods ...string) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -88,14 +85,12 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 
 // Link ties the login of this request to the session sid of an OpenID provider,
 // for [Manager.RevokeLinked]. issuer and sid are the claims iss and sid of the
-// ID token, 1 to 255 bytes each. Call Link before Login or LoginIf, or after
+// ID token, 1 to 255 bytes each. Call it before Login or LoginIf, or after
 // Login; without a login, the commit fails. A session has one link, the newest,
-// and keeps it when the same user authenticates again.
+// and keeps it when its user authenticates again.
 //
-// The commit fails with [ErrEnded] if the provider has already ended sid,
-// because its logout can overtake the login. With [CookieOnly] it fails with
-// [ErrNoStore].
-//
+// The commit fails with [ErrEnded] if the provider has already ended sid, since
+// its logout can overtake the login, and with [ErrNoStore] with [CookieOnly].
 // Source: OpenID Connect Back-Channel Logout 1.0.
 func (s *Session) Link(issuer, sid string) {
 	s.lock()
@@ -158,10 +153,10 @@ func (s *session) logIn(user string, methods []string) {
 }
 
 // Logout ends the session for good: a stored session leaves a tombstone, and
-// the browser's cookies expire. Values that are set afterwards start a new,
-// anonymous session. A Logout before the first byte is saved even if the
-// response is an error. A copied cookie can restore the anonymous values in it:
-// use [ServerSide] where that matters.
+// the browser's cookies expire. Values set afterwards start a new, anonymous
+// session. A Logout before the first byte is saved even if the response is an
+// error. A copied cookie can restore the anonymous values in it: use
+// [ServerSide] where that matters.
 func (s *Session) Logout() {
 	s.lock()
 	defer s.mu.Unlock()
@@ -330,18 +325,17 @@ func (s *Session) Recent(maxAge time.Duration) bool {
 }
 
 // Token commits and returns the session's credential for a client that stores
-// it itself, such as a mobile app. The client sends it as "Authorization:
-// Bearer sjn_…". Config.Bearer must be set. A session has a cookie or a token,
-// never both: Token is for a new session, for one that a Login of this request
-// has made (the browser's cookies then expire), and for one that has a token.
-// For any other session it returns [ErrHasCookie].
+// it itself, such as a mobile app, and sends it as "Authorization: Bearer
+// sjn_…". Config.Bearer must be set. A session has a cookie or a token: Token
+// is for a new session, for one that a Login of this request has made (the
+// browser's cookies then expire), and for one that has a token. For others it
+// returns [ErrHasCookie]. Call it before the first byte. Errors are those of
+// Save, and [ErrNoValue] for a session without values.
 //
 // A request with a token reads and sets no cookies, is never cross-site, and
-// bypasses the caches of the store. Its session is always stored. A renewed
-// token (see [Rotation]) is in the response header Sojourn-Token, and the
-// client must use it from then on; an empty one means that the session has
-// ended. Call Token before the first byte. Errors are those of Save, and
-// [ErrNoValue] for a session without values.
+// bypasses caches. Its session is always stored. A renewed token (see
+// [Rotation]) is in the response header Sojourn-Token; the client must use it
+// from then on. An empty one means that the session has ended.
 func (s *Session) Token(ctx context.Context) (string, error) {
 	s.lock()
 	defer s.mu.Unlock()
@@ -385,6 +379,5 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 }
 
 // Strip removes the manager's cookies, also those of FormerCookies, from the
-// header of a request to an upstream server. It keeps other cookies and their
-// order.
+// header of a request to an upstream server. Other cookies keep their order.
 func (m *Manager) Strip(h http.Header) { m.cookies.Strip(h) }

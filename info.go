@@ -80,9 +80,8 @@ func (m *core) describe(st *stored.State) Info {
 	return info
 }
 
-// Remember overrides Config.Cookie.BrowserSession for this session. With true,
-// the browser keeps the session until it expires; with false, until the browser
-// closes.
+// Remember overrides Config.Cookie.BrowserSession for this session: with true,
+// the browser keeps it until it expires; with false, until the browser closes.
 func (s *Session) Remember(persistent bool) {
 	p := record.PersistBrowser
 	if persistent {
@@ -95,7 +94,7 @@ func (s *Session) Remember(persistent bool) {
 	}
 }
 
-// SetExpiry overrides the idle timeout and the lifetime of this session: 0 = as
+// SetExpiry overrides the idle timeout and the lifetime of this session. 0 = as
 // in [Config], [NoLimit] = none. A lifetime that has already passed ends the
 // session.
 func (s *Session) SetExpiry(idle, lifetime time.Duration) {
@@ -107,13 +106,12 @@ func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	}
 }
 
-// Done returns a channel that is closed when the session ends by a logout, a
-// login, a revocation, or expiry (within a second, if on another replica with
-// the same store), or by [Manager.Close]. [Session.Err] returns the reason.
-// Waiting is no activity. For an anonymous session in the cookie, only its
-// absolute expiry and Close close the channel. The end of the request releases
-// it: a first call of Done after that returns a closed channel, and Err returns
-// [ErrTooLate].
+// Done returns a channel that is closed when the session ends by logout, login,
+// revocation, or expiry (within a second, if on another replica), or by
+// [Manager.Close]; see [Session.Err]. Waiting is no activity. For an anonymous
+// session in the cookie, only the absolute expiry and Close close it. The
+// channel is released when the request ends. A first call of Done after that
+// returns a closed channel, and Err returns [ErrTooLate].
 func (s *Session) Done() <-chan struct{} {
 	s.lock()
 	defer s.mu.Unlock()
@@ -227,11 +225,8 @@ func (i RequestInfo) text() string { return "sojourn.RequestInfo(" + i.Method + 
 // prints the handle and the number of values; its JSON form is complete.
 type Export struct {
 	Info
-	// Values are decoded as any. A value that is not CBOR (see NewKeyCodec) is a
-	// []byte.
-	Values map[string]any
-	// Flashes are the pending messages, oldest first. They stay in the session.
-	Flashes []Flash
+	Values  map[string]any // decoded as any; a value that is not CBOR (see NewKeyCodec) is a []byte
+	Flashes []Flash        // pending messages, oldest first; they stay in the session
 }
 
 func (e Export) text() string {

@@ -13,13 +13,13 @@ import (
 )
 
 // Key is the name and the type of a session value. Make keys once, as package
-// variables. A Key is immutable and safe for concurrent use. Values are copied
-// when they are set and when they are read.
+// variables. A Key is immutable and safe for concurrent use. Setting and
+// reading copy the value.
 //
-// A name belongs to one type. A struct type may gain and lose fields, as in
-// encoding/json; fields follow `cbor:"…"` tags, or else `json:"…"` tags. Any
-// other change of the type needs a new name: [Key.Lookup] reports an old value
-// that does not decode, and the value stays until it is set.
+// A name belongs to one type. A struct may gain and lose fields, as in
+// encoding/json; fields follow `cbor:"…"` tags, or else `json:"…"` tags. After
+// any other change of the type, use a new name: an old value that does not
+// decode stays until it is set.
 type Key[T any] struct{ of *key }
 
 // key is a Key without its type parameter. All work is done here, because
@@ -48,19 +48,19 @@ type keyOptions struct {
 }
 
 // ServerSide keeps a value out of the cookie. A session that holds one is in
-// the store, where concurrent requests cannot overwrite each other's changes
-// and a replayed cookie cannot restore an old value. Use it for counters,
-// collections, and values that can be used once.
+// the store, where concurrent requests do not overwrite each other and a
+// replayed cookie restores no old value. Use it for counters, collections, and
+// values that can be used once.
 func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
 
 // Volatile marks values that may be lost, such as the last page seen. If all
 // replicas share a cache in front of the store, a request that changes only
-// Volatile values of a stored session keeps the changes in that cache until the
-// next durable write: it does not write to the store, and the version stays. A
-// change, also a Delete or a Pop, is lost if the cache fails or evicts it, or
-// if another request saves the session at the same moment. So do not mark a
-// value that can be used once; Update is exact only while the cache keeps the
-// value. Without such a cache, and in the cookie, Volatile has no effect.
+// such values of a stored session writes them to the cache instead of the
+// store, until the next durable write. A change, also a Delete or Pop, is lost
+// if the cache fails or evicts it, or if another request saves at the same
+// moment. So do not mark a value that can be used once; Update is exact only
+// while the cache keeps the value. Without such a cache, and in the cookie,
+// Volatile has no effect.
 func Volatile(o *keyOptions) { o.flags |= record.Volatile }
 
 // TTL ends a value this long after it was last set or updated, and at the
@@ -73,28 +73,23 @@ func TTL(d time.Duration) KeyOption {
 }
 
 // NewKey returns a key whose values are stored as CBOR. It panics if name is
-// empty, is longer than 255 bytes, or starts with "_", and if values of type T
-// cannot be restored unchanged. These types cannot be stored, nor types that
+// empty, is longer than 255 bytes, or starts with "_", or if values of type T
+// cannot be restored unchanged. That excludes these types, and types that
 // contain them:
 //
 //   - funcs, chans, complex numbers, uintptrs, interfaces with methods;
-//   - structs without exported fields, such as a sync.Mutex or a big.Rat, and
-//     structs in which two fields have the same name;
+//   - structs without exported fields, or with two fields of one name;
+//   - embedded pointers to unexported structs, and maps with pointers as keys;
 //   - types with a MarshalCBOR or MarshalBinary method but no matching unmarshal
-//     method, and structs that promote it from one of several fields;
-//   - embedded pointers to unexported structs;
-//   - maps whose keys are pointers.
+//     method, and structs that promote it from one of several fields.
 //
 // Unexported fields and fields tagged `cbor:"-"` are not stored. nil and empty
-// are different values. Times keep their instant, to the nanosecond, and their
-// offset from UTC if it is whole minutes. A value in an interface is restored
-// in the widest type of its kind: int64 or big.Int, float64, []any,
-// map[string]any.
-//
-// Other values that cannot be restored unchanged fail the commit with
-// ErrBadValue: in an interface, a struct, a type with its own encoding, or a
-// pointer to nil; a time before the year 0 or after 9999; a map key that would
-// be restored as another one (NaN); more than 10,000 levels of nesting.
+// stay different. Times keep their instant to the nanosecond, and their offset
+// from UTC if it is whole minutes. An interface gets the widest type of the
+// kind: int64 or big.Int, float64, []any, map[string]any. These values fail the
+// commit with ErrBadValue: in an interface, a struct, a type with its own
+// encoding, or a pointer to nil; a time before the year 0 or after 9999; a map
+// key such as NaN; more than 10,000 levels of nesting.
 func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 	typ := reflect.TypeFor[T]()
 	f, err := values.FormOf(typ)
@@ -108,9 +103,8 @@ func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 }
 
 // NewKeyCodec returns a key whose values are stored as c encodes them. It
-// panics if c is nil or NewKey would refuse the name. If Encode fails or
-// panics, the commit fails with ErrBadValue; if Decode does, the value is
-// unreadable.
+// panics if c is nil or name is not one for NewKey. If Encode fails or panics,
+// the commit fails with ErrBadValue; if Decode does, the value is unreadable.
 func NewKeyCodec[T any](name string, c Codec[T], opts ...KeyOption) Key[T] {
 	if c == nil {
 		panic(fmt.Sprintf("sojourn: NewKeyCodec(%q): the codec is nil", name))
@@ -142,12 +136,10 @@ func checkName(name string) error {
 	return nil
 }
 
-// Name returns the name of the key.
 func (k Key[T]) Name() string { return k.of.Name }
 
 // Get returns a copy of the value, or the zero T if there is none or it does
-// not decode into T. A value that does not decode is counted, and logged once
-// per key.
+// not decode into T. The latter is counted, and logged once per key.
 func (k Key[T]) Get(s *Session) T {
 	var v T
 	if err := k.of.lookup(s, &v); err == nil {
@@ -196,13 +188,12 @@ func (k *key) set(s *Session, from any) {
 }
 
 // Update replaces the value v with f(v) and returns the result. If there is no
-// value, or it does not decode, v is the zero T.
-//
-// In a stored session Update is exact: if another request changed the value
-// first, f runs again on its result, so f must have no side effects. Update
-// returns this request's view; after [Session.Save], Get returns the committed
-// value. If f or a Codec uses the session, it panics after a second. In the
-// cookie, the last response wins: use ServerSide for counters.
+// value, or it does not decode, v is the zero T. In a stored session Update is
+// exact: if another request changed the value first, f runs again on its
+// result, so f must have no side effects. Update returns this request's view;
+// after [Session.Save], Get returns the committed value. If f or a Codec uses
+// the session, it panics after a second. In the cookie, the last response wins:
+// use ServerSide for counters.
 func (k Key[T]) Update(s *Session, f func(T) T) T {
 	v := new(T)
 	if !k.of.update(s, v, func(v any) {
@@ -251,12 +242,11 @@ func (k *key) update(s *Session, to any, f func(v any)) bool {
 	return err == nil
 }
 
-// Pop removes the value and returns it with true. If there is none, or it does
-// not decode, Pop returns the zero T and false. In a stored session there is
+// Pop removes the value and returns it with true, or returns the zero T and
+// false if there is none or it does not decode. In a stored session there is
 // one winner: if another request took or changed the value first, the commit
-// fails with [ErrTaken]. So do nothing irrevocable with the value before
-// [Session.Save] has succeeded. In the cookie, a replayed cookie restores the
-// value: use ServerSide.
+// fails with [ErrTaken]. So do nothing irrevocable with it before
+// [Session.Save]. A replayed cookie restores a value: use ServerSide.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	v := new(T)
 	ok := k.of.pop(s, v)

@@ -105,8 +105,8 @@ func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) fu
 type tenantKey struct{}
 
 // WithTenant sets the tenant for methods of [Manager] and package ops that take
-// a user or a handle, outside of a request or for another tenant than the
-// request's. "" is the tenant without Config.Tenant. It does not change which
+// a user or a handle, outside of a request or for another tenant. Managers
+// without Config.Tenant have the tenant "". WithTenant does not change which
 // session [Manager.Get] returns.
 func WithTenant(ctx context.Context, tenant string) context.Context {
 	return context.WithValue(ctx, tenantKey{}, tenant)

@@ -127,10 +127,9 @@ type Event struct {
 	IP        string // of the request, if there is one
 }
 
-// AuditLog returns a function for Config.Events that logs one line per event,
-// with handle, user, address, and user agent. The level is info; a suspected
-// theft is a warning, and a rejected cookie is a debug line. nil =
-// slog.Default().
+// AuditLog returns a function for Config.Events that logs a line for each
+// event, with handle, user, address, and user agent: suspected theft as a
+// warning, rejected cookies as debug lines. nil = slog.Default().
 func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 	if logger == nil {
 		logger = slog.Default()

@@ -14,42 +14,39 @@ import (
 	"github.com/sojourn-go/sojourn/internal/stored"
 )
 
-// Renew returns the value, and first replaces it with the result of fetch if
-// stale returns true: for example, an access token that is about to expire, by
-// a refresh token that can be used once. Of all requests of the session, on all
-// replicas, only one at a time runs fetch. The others wait for its result, or
-// until their ctx is done. Renew panics unless the key is [ServerSide] and not
-// [Volatile].
+// Renew returns the value, after replacing it with the result of fetch if stale
+// returns true: for example an access token, by a refresh token that can be
+// used once. Of all requests of the session, on all replicas, one at a time
+// runs fetch; the others wait for its result, or until their ctx is done. Renew
+// panics unless the key is [ServerSide] and not [Volatile].
 //
-// The context of fetch has the values of ctx, a deadline of 30 seconds, and no
-// cancellation: a started refresh is completed and saved even if the client
-// disconnects. fetch must not use the response or change the session. Its
-// result is saved at once, with retries while the store is unavailable, and
-// without the request's other changes. stale must depend on its argument only,
-// which is the value in the store. A value that this request has set, or that
-// was in the cookie until now, is saved first, as by [Session.Save].
+// fetch gets the values of ctx but not its cancellation, and has 30 seconds, so
+// a started refresh is completed even if the client disconnects. It must not
+// use the response or change the session. Its result is saved at once, with
+// retries while the store is unavailable, and without the request's other
+// changes. stale must depend only on its argument, the value in the store. A
+// value that this request has set, or that was in the cookie, is saved first,
+// as by [Session.Save].
 //
-// After an error, the returned value is the newest saved one. The errors are:
+// On an error, the returned value is the newest saved one. The errors are:
 //
 //   - [ErrNoValue]: there is no value.
 //   - [ErrRenewFailed]: fetch failed. In the process that ran it, the error wraps that
 //     of fetch. All waiting calls return it; the next call tries again.
 //   - [ErrEnded]: the session has ended. If it ended during fetch, the returned value is
-//     the result of fetch, so that you can revoke it; likewise with ErrNoValue if the
-//     value was removed during fetch, and with ErrTooLarge. To receive it even if ctx is
-//     canceled, pass [context.WithoutCancel].
+//     the result of fetch, for you to revoke; also with ErrNoValue and ErrTooLarge. To
+//     receive it even if ctx is canceled, pass [context.WithoutCancel].
 //   - The error of ctx, or one of [Session.Save]. After [ErrUnavailable], the result may
 //     still be saved later.
 //
-// If another request sets the value during fetch, and that value is not stale,
-// it stays. Login waits for a running refresh, at most twice Config.Timeout;
-// Logout and revocation do not. [Manager.Close] waits for fetch, and then at
-// most Config.Timeout for the save.
+// A value that another request sets during fetch stays if it is not stale.
+// Login waits for a refresh, at most twice Config.Timeout; Logout and
+// revocation do not. [Manager.Close] waits for fetch, and then at most
+// Config.Timeout for the save.
 //
-// If the process that runs fetch dies or cannot reach the store, another one
-// takes over after twice Config.Timeout (10 seconds by default). A process that
-// was suspended for longer is indistinguishable from a dead one: then fetch
-// runs twice with one value.
+// If the process that runs fetch dies, loses the store, or is suspended,
+// another one takes over after twice Config.Timeout. A suspended process may
+// then run fetch with the same value.
 func (k Key[T]) Renew(ctx context.Context, s *Session, stale func(T) bool, fetch func(ctx context.Context, old T) (T, error)) (T, error) {
 	v := new(T)
 	err := k.of.renew(ctx, s, v,

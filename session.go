@@ -134,9 +134,9 @@ func (s *Session) IsNew() bool {
 	return s.isNew
 }
 
-// Handle returns the session's public name for logs and admin pages: 26 letters
-// and digits, which are not a secret. Login and Logout change it, Rotate does
-// not. Before the first save, it is the handle that the session will have.
+// Handle returns the session's public name, for logs and admin pages: 26
+// letters and digits. Login and Logout change it, Rotate does not. Before the
+// first save, it is the handle that the session will have.
 func (s *Session) Handle() string {
 	s.lock()
 	defer s.mu.Unlock()
@@ -165,21 +165,18 @@ func (s *Session) User() string {
 
 // Save commits now. Afterwards Get returns the committed values, and popped
 // values belong to this request. On an error, nothing was saved and the changes
-// stay pending, except if the store does not answer within Config.Timeout: then
-// the outcome is unknown, Save returns [ErrUnavailable], and if the changes
-// include an Update or a Pop, so does every later commit of the request until
-// Discard. Cookies are set with the response.
+// stay pending. If the store does not answer within Config.Timeout, the outcome
+// is unknown: Save returns [ErrUnavailable] and, if the changes include an
+// Update or a Pop, so does every later commit until Discard. Cookies are set
+// with the response. After the first byte, Save also counts as activity: a
+// WebSocket handler calls it for each message.
 //
-// Before the response's first byte, every change can be saved. After it (also
-// after a Hijack), and until the handler returns: changes that need no cookie,
-// which are values, flash messages, and a Logout of a session that was stored
-// when the response started. After the handler has returned or panicked, after
-// a status of 500 or above, and after a failed commit: nothing. Other changes
-// fail with [ErrTooLate], and are logged and counted even without a Save. The
-// handler must wait for its goroutines that change the session.
-//
-// After the first byte, Save also counts as activity: a WebSocket handler calls
-// it when it receives a message.
+// Before the first byte, every change can be saved. After it (also after a
+// Hijack), until the handler returns, only values, flash messages, and a Logout
+// of a session that was stored when the response started. After a return, a
+// panic, a status of 500 or above, or a failed commit, nothing can be saved.
+// Such a change is [ErrTooLate], and is logged and counted even without a Save.
+// The handler must wait for its goroutines that change the session.
 func (s *Session) Save(ctx context.Context) error {
 	s.lock()
 	defer s.mu.Unlock()

@@ -18,8 +18,8 @@ import (
 
 // Ticket is a kind of value that leaves the site and comes back once, in the
 // same session: the state of an OAuth login with its PKCE verifier, or a
-// WebAuthn challenge. Tickets are always in the store, so each has one winner,
-// and tabs do not disturb each other. Make kinds once, as package variables.
+// WebAuthn challenge. Tickets are always in the store, and each can be redeemed
+// once. Make kinds once, as package variables.
 //
 // Do not use tickets for forms, or for links in e-mails, which another browser
 // may open. A provider must return by GET: with form_post, or under
@@ -47,9 +47,9 @@ func NewTicket[T any](name string, ttl time.Duration) Ticket[T] {
 	return Ticket[T]{&ticket{k, "_ticket." + name + "."}}
 }
 
-// Issue stores v and returns the nonce for it: 22 letters, digits, '-', and '_'
-// that cannot be guessed. A session holds eight tickets of a kind; another one
-// replaces the oldest. A value that NewKey excludes fails the commit.
+// Issue stores v and returns the nonce for it: 22 letters, digits, '-', and
+// '_'. A session holds eight tickets of a kind; another one replaces the
+// oldest. A value that cannot be stored (see NewKey) fails the commit.
 func (t Ticket[T]) Issue(s *Session, v T) (nonce string) { return t.of.issue(s, &v) }
 
 func (t *ticket) issue(s *Session, from any) string {
@@ -90,14 +90,14 @@ func (t Ticket[T]) Lookup(s *Session, nonce string) (v T, err error) {
 	return v, err
 }
 
-// Redeem takes a ticket's value. It saves at once, with other pending changes,
-// so that only one of several requests gets the value. Call it before
-// [Session.Login], which replaces the session.
+// Redeem takes a ticket's value and saves at once, with other pending changes.
+// Only one of several requests gets the value. Call it before [Session.Login],
+// which replaces the session.
 //
 // [ErrTaken] means that another request has redeemed the ticket, for example
-// after a second click on the provider's page: redirect the visitor (303) as
-// the winner does. [ErrNoValue] means that this session never had the ticket,
-// or that it has expired. With an error of Save, the ticket stays valid.
+// after a second click: redirect the visitor (303) as the winner does.
+// [ErrNoValue] means that this session never had the ticket, or that it has
+// expired. After an error of Save, it is still valid.
 func (t Ticket[T]) Redeem(ctx context.Context, s *Session, nonce string) (T, error) {
 	v := new(T)
 	if err := t.of.redeem(ctx, s, nonce, v); err != nil {

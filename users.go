@@ -30,9 +30,9 @@ func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 }
 
 // Sessions returns the live sessions of a user, the last used first; none for
-// "". If ctx belongs to a request that has loaded its session, that session is
-// marked Current. If the store has no index by user (all durable stores here
-// have one), the error is [errors.ErrUnsupported].
+// "". If the request of ctx has loaded its session, that one is marked Current.
+// If the store has no index by user (all durable stores here have one), the
+// error is [errors.ErrUnsupported].
 func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -52,10 +52,10 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 	return infos, nil
 }
 
-// Revoke ends one session of a user on every replica. A replica whose cache
-// missed the invalidation follows later; see docs/run/caches.md. The error is
-// [ErrNotFound] if no live session of that user has this handle. Handles are
-// public: take user from the session of the request.
+// Revoke ends one session of a user on every replica, or returns [ErrNotFound]
+// if the user has no live session of this handle. A cache may miss that for a
+// while: see docs/run/caches.md. Handles are public, so take user from the
+// session of the request.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -72,10 +72,9 @@ func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 }
 
 // RevokeUser ends all sessions of a user, except those with a handle in keep,
-// and returns how many were live. It includes sessions that another replica's
-// clock may consider live, and refuses legacy sessions that are not yet
-// adopted. After an error, some may have ended. A login during the call can
-// come before or after it; see [Session.LoginIf].
+// and returns how many were live. It also refuses legacy sessions that are not
+// yet adopted. After an error, some may have ended. A login during the call can
+// come before or after it: see [Session.LoginIf].
 func (m *Manager) RevokeUser(ctx context.Context, user string, keep ...string) (int, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -112,15 +111,14 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 	return out, nil
 }
 
-// Edit changes a live session that other requests may be using, for example its
-// roles. f gets the current session, and runs again if a request changed the
-// session first: it must have no side effects. f may read, set, and delete
-// values, and call Flash, SetExpiry, and Remember. It cannot log in or out,
-// rotate, or save, and must not save a request's session of the same handle,
-// which waits for the edit. An edit is no activity. The visitor's next request
-// sees it; through a cache of another process, within the cache's MaxStale. The
-// error is [ErrNotFound] if no live session has that handle. After an error of
-// f, nothing is changed.
+// Edit changes a live session, for example its roles. f gets the current
+// session, and runs again if a request changed the session first: it must have
+// no side effects. f may read, set, and delete values, and call Flash,
+// SetExpiry, and Remember. It cannot log in or out, rotate, or save, and saving
+// a request's session of the same handle in f is a deadlock. An edit is no
+// activity. The visitor's next request sees it, or, through a cache of another
+// process, within the cache's MaxStale. If no live session has that handle, the
+// error is [ErrNotFound]. If f returns an error, nothing is changed.
 func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) error) error {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -133,10 +131,9 @@ func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) erro
 	return m.edit(ctx, c, st, f)
 }
 
-// EditUser calls Edit for each live session of a user, and returns how many it
-// changed. It skips sessions that end meanwhile, and may miss one that begins
-// meanwhile: first change the data that a login reads. After an error, it
-// continues with the other sessions.
+// EditUser is Edit for each live session of a user, and returns how many it
+// changed. It may miss a session that begins meanwhile: first change the data
+// that a login reads. After an error, it continues with the other sessions.
 func (m *Manager) EditUser(ctx context.Context, user string, f func(*Session) error) (int, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -183,13 +180,11 @@ func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*S
 	return err
 }
 
-// RevokeLinked ends all sessions that [Session.Link] has tied to the session
+// RevokeLinked ends the sessions that [Session.Link] has tied to the session
 // sid of an OpenID provider, and returns how many were live. Logins with that
-// sid, also those in progress, fail for a day. The user's other sessions
-// continue. After an error, some may have ended; call it again. The store needs
-// an index by user, see [Manager.Sessions].
-//
-// Source: OpenID Connect Back-Channel Logout 1.0.
+// sid, also those in progress, fail for a day. After an error, some may have
+// ended; call it again. The store needs an index by user: see
+// [Manager.Sessions]. Source: OpenID Connect Back-Channel Logout 1.0.
 func (m *Manager) RevokeLinked(ctx context.Context, issuer, sid string) (int, error) {
 	c, err := m.in(ctx)
 	if err != nil {

@@ -26,15 +26,14 @@ type writer struct {
 
 // Wrap returns a handler that makes sessions available to next. If a request
 // gets its session, its changes are committed once: right before the first byte
-// of the response or, if nothing is written, when next returns. If that fails,
-// the visitor gets an error instead of the response (see [Manager.ServeError]).
-// A status of 500 or above, a panic, and a first byte after the deadline of the
-// request's context save nothing, except a Logout.
+// of the response or, without one, when next returns. If that fails, the
+// visitor gets an error instead: see [Manager.ServeError]. A status of 500 or
+// above, a panic, and a first byte after the deadline of the request's context
+// save nothing except a Logout.
 //
-// Several managers may wrap one handler; each commits for itself, the inner one
-// first. A second Wrap by the same manager has no effect, except for a request
-// with other cookies, or one from a hijacked connection: those have a session
-// of their own.
+// Several managers may wrap one handler; the inner one commits first. A second
+// Wrap by the same manager has no effect, except for a request with other
+// cookies, or from a hijacked connection: those have a session of their own.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(inner http.ResponseWriter, r *http.Request) {
 		if x, _ := r.Context().Value(m).(*Exchange); x != nil && x.passes(r) {
@@ -210,7 +209,6 @@ func (w *writer) Push(target string, options *http.PushOptions) error {
 // tunnel) derives the contexts of its requests from the handler's context. Each of
 // those requests may be of another visitor.
 
-// Value implements [context.Context]; see [Exchange].
 func (x *Exchange) Value(key any) any {
 	switch k := key.(type) {
 	case *Manager:
