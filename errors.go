@@ -47,7 +47,7 @@ var (
 var (
 	errNeedsCookie = fmt.Errorf("%w: the change needs a cookie, and the response has started", ErrTooLate)
 	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
-	errAnswered    = fmt.Errorf("%w: after an error response or a panic, only an earlier Logout is kept", ErrTooLate)
+	errAnswered    = fmt.Errorf("%w: the response is an error or the handler has panicked, so only an earlier Logout is kept", ErrTooLate)
 	errNoEdit      = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
 	errNoTenant    = errors.New("sojourn: Config.Tenant is set, and the context belongs to no request: name the tenant with WithTenant")
 	errNoLogin     = errors.New("sojourn: Link needs a Login in the same request, and there was none")
