@@ -21,8 +21,7 @@ import (
 
 // NoLimit turns off Config.IdleTimeout or Config.Lifetime, also in
 // [Session.SetExpiry]. A session without a lifetime ends only by inactivity;
-// without both, it ends 200 to 400 days after its last use, when its cookie
-// expires.
+// without both, 200 to 400 days after its last use, with its cookie.
 const NoLimit time.Duration = -1
 
 // Config configures a [Manager]. Keys and Store are required. Every other zero
@@ -78,8 +77,8 @@ type Config struct {
 	Adopt  *Adopt       // sessions of other libraries; nil = none
 }
 
-// Mode is where sessions live. With CookieOnly, logins cannot be revoked,
-// concurrent responses overwrite each other, and a ServerSide value is
+// Mode is where sessions live. With CookieOnly, logins cannot be revoked, and
+// concurrent responses overwrite each other. A ServerSide value is then
 // [ErrNoStore].
 type Mode uint8
 
@@ -116,8 +115,8 @@ type Rotation struct {
 	// Every is the age at which a credential is replaced, but not before the Grace of the
 	// previous one is over. 0 = only by [Session.Rotate] and [Session.Login].
 	Every time.Duration
-	// Grace is how long the previous credential stays valid after the first use of the new
-	// one. A use more than a minute after that is reported as suspected theft. 0 = 1
+	// Grace is how long the previous credential stays valid after the first use of
+	// the new one. A use over a minute later is reported as suspected theft. 0 = 1
 	// minute; at most 24 hours.
 	Grace      time.Duration
 	EndOnTheft bool // end the session when theft is suspected
@@ -131,7 +130,7 @@ type KeyRing = keys.Ring
 // exist. See [keys.LoadFile], and [keys.WatchFile], which also follows changes.
 func LoadKeyFile(path string) (*KeyRing, error) { return keys.LoadFile(path) }
 
-// ParseKeys reads keys from text, such as an environment variable: see
+// ParseKeys reads keys from text, such as an environment variable. See
 // [keys.Parse].
 func ParseKeys(text string) (*KeyRing, error) { return keys.Parse(text) }
 

@@ -25,12 +25,12 @@ var (
 	ErrExpired = fault.Expired // the session reached its idle timeout or its lifetime
 	ErrClosed  = fault.Closed  // the Manager was closed
 	ErrTaken   = fault.Taken   // another request took a popped value first; nothing was saved
-	// ErrTooLarge: the session would exceed Config.MaxSize, the cookies without a store,
-	// or a limit of the store. The session is unchanged.
+	// ErrTooLarge: the session would exceed Config.MaxSize, the space in cookies
+	// (without a store), or a limit of the store. The session is unchanged.
 	ErrTooLarge = fault.TooLarge
 	ErrTooLate  = errors.New("sojourn: too late to change the session") // see [Session.Save]
-	// ErrCrossSite: only a login is saved, because another new cookie would replace the
-	// visitor's own.
+	// ErrCrossSite: only a login is saved, since a new cookie would replace the
+	// visitor's.
 	ErrCrossSite       = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
 	ErrHasCookie       = errors.New("sojourn: the session has a cookie and so cannot have a token; log in to make a session with a token")
 	ErrNoStore         = fault.NoStore  // a value must be stored on the server, and Mode is CookieOnly
@@ -230,8 +230,7 @@ var answers = [...]struct {
 	{errNoBearer, http.StatusInternalServerError},
 }
 
-// IsError reports whether err is an error of this package, for adapters that
-// respond to those.
+// IsError reports whether err is an error of this package.
 func IsError(err error) bool {
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
@@ -242,8 +241,8 @@ func IsError(err error) bool {
 }
 
 // ErrorStatus returns the HTTP status and the public text for an error, as in
-// [Manager.ServeError]. The text is one or two English sentences without HTML,
-// and does not reveal the cause.
+// [Manager.ServeError]: one or two English sentences without HTML and without
+// the cause.
 func ErrorStatus(err error) (status int, text string) {
 	status = http.StatusInternalServerError
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrTooLarge) {

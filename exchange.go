@@ -25,10 +25,10 @@ type ResponseHeader interface {
 }
 
 // Exchange is one request and its response, for servers and frameworks without
-// an [http.ResponseWriter]. It is safe for concurrent use. It is also the
-// context that [Manager.Attach] returns, with its *Manager as a key and, for
-// the innermost exchange, (*Exchange)(nil). It prints without header and
-// session.
+// an [http.ResponseWriter]. It is safe for concurrent use, and prints without
+// header and session. It is also the context that [Manager.Attach] returns. A
+// context holds it under the key of its *Manager, and holds the innermost
+// exchange under (*Exchange)(nil).
 type Exchange struct {
 	context.Context
 	m    *Manager
@@ -80,8 +80,7 @@ func (m *Manager) Attach(ctx context.Context, info func() RequestInfo) (context.
 // With a status of 500 or above, or after Fail, only a Logout is saved. RPC
 // servers pass 200 or 500. Status 304 keeps flash messages; status 101 and the
 // Content-Type text/event-stream prevent a rotation. A nil h means that the
-// header has been sent: a change that needs a cookie then fails with
-// [ErrTooLate].
+// header has been sent: a change that needs a cookie is then [ErrTooLate].
 func (x *Exchange) Commit(status int, h ResponseHeader) error {
 	x.commit.Do(func() {
 		fields, ok := h.(http.Header)
@@ -176,9 +175,9 @@ func (x *Exchange) Hold() (release func()) {
 }
 
 // Finish saves what a stored session changed after Commit, and releases
-// [Session.Done]. An error, which was logged and counted, means that these
-// changes were lost. Without an earlier Commit, only a Logout is saved. Later
-// calls do nothing.
+// [Session.Done]. An error means that these changes were lost; it was logged
+// and counted. Without an earlier Commit, it saves only a Logout. Later calls
+// do nothing.
 func (x *Exchange) Finish() error {
 	x.mu.Lock()
 	waits := x.finished || x.holds > 0

@@ -35,8 +35,8 @@ type flashEntry struct {
 
 // Flash adds a message for the visitor's next page, with a level such as "info"
 // or "error". A message that [Session.Flashes] has returned in this request is
-// kept instead of added again. A session holds 100 messages; another one
-// replaces the oldest.
+// kept instead of added again. Of more than 100 messages, the oldest is
+// dropped.
 func (s *Session) Flash(level, text string) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails

@@ -25,7 +25,7 @@ import (
 //
 // Call Login on every authentication, also of the same user (step-up): it
 // updates Info.LoggedIn and Info.Methods. methods are words of at most 64 bytes
-// for how the user authenticated, such as "pwd", "otp", and "hwk" (RFC 8176).
+// for how the user authenticated, such as "pwd" and "otp" of RFC 8176.
 func (s *Session) Login(user string, methods ...string) {
 	s.lock()
 	defer s.mu.Unlock()

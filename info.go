@@ -19,8 +19,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Info describes a session as it was last loaded or saved. A zero time means
-// unknown or unlimited.
+// Info describes a session as last loaded or saved. Zero times are unknown or
+// unlimited.
 type Info struct {
 	Handle      string // public name; see [Session.Handle]
 	Placement   Placement
@@ -94,8 +94,8 @@ func (s *Session) Remember(persistent bool) {
 	}
 }
 
-// SetExpiry overrides the idle timeout and the lifetime of this session. 0 = as
-// in [Config], [NoLimit] = none. A lifetime that has already passed ends the
+// SetExpiry overrides idle timeout and lifetime of this session. 0 = as in
+// [Config], [NoLimit] = none. A lifetime that has already passed ends the
 // session.
 func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	i, l := rules.Millis(idle), rules.Millis(min(lifetime, rules.MaxAge))

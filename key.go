@@ -13,13 +13,13 @@ import (
 )
 
 // Key is the name and the type of a session value. Make keys once, as package
-// variables. A Key is immutable and safe for concurrent use. Setting and
-// reading copy the value.
+// variables. A Key is immutable, safe for concurrent use, and copies values
+// when it sets and reads them.
 //
 // A name belongs to one type. A struct may gain and lose fields, as in
-// encoding/json; fields follow `cbor:"…"` tags, or else `json:"…"` tags. After
-// any other change of the type, use a new name: an old value that does not
-// decode stays until it is set.
+// encoding/json; fields follow `cbor:"…"` tags, or else `json:"…"` tags. Any
+// other change of the type needs a new name: an old value that does not decode
+// stays until it is set.
 type Key[T any] struct{ of *key }
 
 // key is a Key without its type parameter. All work is done here, because
@@ -50,7 +50,7 @@ type keyOptions struct {
 // ServerSide keeps a value out of the cookie. A session that holds one is in
 // the store, where concurrent requests do not overwrite each other and a
 // replayed cookie restores no old value. Use it for counters, collections, and
-// values that can be used once.
+// one-time values.
 func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
 
 // Volatile marks values that may be lost, such as the last page seen. If all
@@ -58,9 +58,9 @@ func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
 // such values of a stored session writes them to the cache instead of the
 // store, until the next durable write. A change, also a Delete or Pop, is lost
 // if the cache fails or evicts it, or if another request saves at the same
-// moment. So do not mark a value that can be used once; Update is exact only
-// while the cache keeps the value. Without such a cache, and in the cookie,
-// Volatile has no effect.
+// moment. So do not mark one-time values; Update is exact only while the cache
+// keeps the value. Without such a cache, and in the cookie, Volatile has no
+// effect.
 func Volatile(o *keyOptions) { o.flags |= record.Volatile }
 
 // TTL ends a value this long after it was last set or updated, and at the
@@ -73,15 +73,14 @@ func TTL(d time.Duration) KeyOption {
 }
 
 // NewKey returns a key whose values are stored as CBOR. It panics if name is
-// empty, is longer than 255 bytes, or starts with "_", or if values of type T
-// cannot be restored unchanged. That excludes these types, and types that
-// contain them:
+// empty, is longer than 255 bytes, or starts with "_", or if T cannot be
+// restored unchanged. That excludes these types, and types that contain them:
 //
 //   - funcs, chans, complex numbers, uintptrs, interfaces with methods;
 //   - structs without exported fields, or with two fields of one name;
 //   - embedded pointers to unexported structs, and maps with pointers as keys;
 //   - types with a MarshalCBOR or MarshalBinary method but no matching unmarshal
-//     method, and structs that promote it from one of several fields.
+//     method, and structs that promote it and have other fields.
 //
 // Unexported fields and fields tagged `cbor:"-"` are not stored. nil and empty
 // stay different. Times keep their instant to the nanosecond, and their offset

@@ -17,8 +17,8 @@ type Manager struct {
 	tenantOf     func(*RequestInfo) string                       // nil: one tenant
 }
 
-// New returns a manager. Its error lists every mistake in cfg. New starts no
-// goroutine and does no I/O.
+// New returns a manager. An error lists every mistake in cfg. New does no I/O
+// and starts no goroutine.
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -105,9 +105,8 @@ func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) fu
 type tenantKey struct{}
 
 // WithTenant sets the tenant for methods of [Manager] and package ops that take
-// a user or a handle, outside of a request or for another tenant. Managers
-// without Config.Tenant have the tenant "". WithTenant does not change which
-// session [Manager.Get] returns.
+// a user or a handle, outside of a request or for another tenant. "" is the
+// tenant of managers without Config.Tenant. [Manager.Get] does not use it.
 func WithTenant(ctx context.Context, tenant string) context.Context {
 	return context.WithValue(ctx, tenantKey{}, tenant)
 }

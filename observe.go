@@ -80,7 +80,7 @@ const (
 	EventLogin                               // a user logged in; Session is the new handle
 	EventLogout                              // Session.Logout ended it
 	EventRotated                             // its credential was replaced
-	EventRevoked                             // something else than its own request ended it; see Reason
+	EventRevoked                             // another request, a limit, or an operator ended it; see Reason
 	EventExpired                             // a request came after its idle timeout or lifetime
 	EventTheftSuspected                      // an outdated credential was used
 	EventCookieRejected                      // a session cookie was damaged, foreign, or expired; see Reason
@@ -113,8 +113,8 @@ const (
 	ReasonLogout        = "logout"         // a login or logout in a browser that also had this session
 )
 
-// Event describes what happened to a session, for audit logs and metrics. It
-// holds no secret.
+// Event describes what happened to a session, without secrets, for audit logs
+// and metrics.
 type Event struct {
 	Kind      EventKind
 	Time      time.Time

@@ -26,7 +26,7 @@ import (
 // retries while the store is unavailable, and without the request's other
 // changes. stale must depend only on its argument, the value in the store. A
 // value that this request has set, or that was in the cookie, is saved first,
-// as by [Session.Save].
+// as by Save.
 //
 // On an error, the returned value is the newest saved one. The errors are:
 //
@@ -34,14 +34,14 @@ import (
 //   - [ErrRenewFailed]: fetch failed. In the process that ran it, the error wraps that
 //     of fetch. All waiting calls return it; the next call tries again.
 //   - [ErrEnded]: the session has ended. If it ended during fetch, the returned value is
-//     the result of fetch, for you to revoke; also with ErrNoValue and ErrTooLarge. To
-//     receive it even if ctx is canceled, pass [context.WithoutCancel].
+//     the result of fetch, for you to revoke; also with ErrNoValue and ErrTooLarge. With
+//     a canceled ctx you do not get it; [context.WithoutCancel] waits.
 //   - The error of ctx, or one of [Session.Save]. After [ErrUnavailable], the result may
 //     still be saved later.
 //
 // A value that another request sets during fetch stays if it is not stale.
 // Login waits for a refresh, at most twice Config.Timeout; Logout and
-// revocation do not. [Manager.Close] waits for fetch, and then at most
+// revocation do not. [Manager.Close] waits for fetch, and at most
 // Config.Timeout for the save.
 //
 // If the process that runs fetch dies, loses the store, or is suspended,

@@ -176,7 +176,7 @@ func (s *Session) User() string {
 // of a session that was stored when the response started. After a return, a
 // panic, a status of 500 or above, or a failed commit, nothing can be saved.
 // Such a change is [ErrTooLate], and is logged and counted even without a Save.
-// The handler must wait for its goroutines that change the session.
+// The handler must wait for its goroutines that use the session.
 func (s *Session) Save(ctx context.Context) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -243,8 +243,8 @@ func (s *Session) Get(name string, into any) error {
 }
 
 // Set changes the value of that name. It is encoded now, as its dynamic type. A
-// value that cannot be restored unchanged (see [NewKey]), or an invalid name
-// (empty, over 255 bytes, or starting with "_"), fails the commit with
+// value that cannot be restored unchanged (see [NewKey]), or a name that is
+// empty, over 255 bytes, or starts with "_", fails the commit with
 // [ErrBadValue].
 func (s *Session) Set(name string, value any) {
 	raw, err := encodeNamed(name, value)

@@ -91,8 +91,8 @@ func (t Ticket[T]) Lookup(s *Session, nonce string) (v T, err error) {
 }
 
 // Redeem takes a ticket's value and saves at once, with other pending changes.
-// Only one of several requests gets the value. Call it before [Session.Login],
-// which replaces the session.
+// Only one of several requests gets the value. Call it before Login, which
+// replaces the session.
 //
 // [ErrTaken] means that another request has redeemed the ticket, for example
 // after a second click: redirect the visitor (303) as the winner does.

@@ -54,8 +54,8 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 
 // Revoke ends one session of a user on every replica, or returns [ErrNotFound]
 // if the user has no live session of this handle. A cache may miss that for a
-// while: see docs/run/caches.md. Handles are public, so take user from the
-// session of the request.
+// while: see docs/run/caches.md. Handles are public: take user from the session
+// of the request.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -94,7 +94,8 @@ func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
 	return c.revokeUser(ctx, user, ReasonErased, nil)
 }
 
-// ExportUser returns a user's live sessions with all values and flash messages.
+// ExportUser returns a user's live sessions with their values and flash
+// messages.
 func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error) {
 	c, err := m.in(ctx)
 	if err != nil {
