@@ -283,7 +283,7 @@ func (c *Cookie) setDefaults() {
 
 func (c *Cookie) check(found *mistakes) {
 	if c.Path[0] != '/' || !validAttribute(c.Path) {
-		found.add("Path %.80q: it starts with '/', has no ';' or control characters, and at most %d bytes", c.Path, maxAttribute)
+		found.add("Path %.80q: use a '/' first, no ';' or control characters, and at most %d bytes", c.Path, maxAttribute)
 	}
 	if !validAttribute(c.Domain) || strings.ContainsAny(c.Domain, " /:") || c.Domain == "." || len(c.Domain) > 253 {
 		found.add("Domain %.80q is not a host name", c.Domain)

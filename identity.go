@@ -116,7 +116,7 @@ func (s *session) logIn(user string, methods []string) {
 	}
 	for _, method := range methods {
 		if len(strings.Fields(method)) != 1 || strings.TrimSpace(method) != method || len(method) > 64 {
-			s.failLater(fmt.Errorf("%w: Login with the method %.40q: a method is a word", ErrBadValue, method))
+			s.failLater(fmt.Errorf("%w: Login with the method %.40q: use one word of at most 64 bytes", ErrBadValue, method))
 			return
 		}
 	}

@@ -105,7 +105,7 @@ func (s loader) rejected(r cookies.Rejected) {
 	if errors.Is(err, seal.ErrUnknownKey) {
 		m.count.unknownKeys.Add(1)
 		m.log.ReportMany(slog.LevelWarn, "session cookies were sealed with keys that this process does not have; "+
-			"all replicas need the same keys, so compare their key files (sojourn key list), and keep retired keys for as long as sessions last",
+			"all replicas need the same keys, so compare their key files (sojourn keys list), and keep retired keys for as long as sessions last",
 			slog.String("name", m.name))
 	}
 	m.log.Debug("session cookie rejected", slog.String("cookie", r.Kind), slog.Any("error", err))
