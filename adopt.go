@@ -24,7 +24,7 @@ import (
 // lives no longer than the legacy session would have, and no longer than Config
 // allows. After its end, the legacy session does not restore it. A refused
 // legacy session is logged at debug level and counted in ops.AdoptStats. See
-// docs/migrate/README.md for logins, logouts, and copies.
+// docs/migrate/README.md for logins, logouts, and copied cookies.
 type Adopt struct {
 	// From are the formats to look for, in order: see package legacy/formats. The first
 	// acceptable session is adopted. Required.

@@ -31,8 +31,8 @@ type Config struct {
 	// "" = "session". Managers with different names do not accept each other's sessions.
 	Name string
 	// Tenant returns the tenant of a request, such as the customer for a host name. A
-	// session is valid in its own tenant only, and a user name means another user in each
-	// tenant. nil = one tenant, "". Outside of requests, use [WithTenant].
+	// session is valid in its own tenant only, and a user name means different users in
+	// different tenants. nil = one tenant, "". Outside of requests, use [WithTenant].
 	Tenant func(*RequestInfo) string
 
 	Keys  *KeyRing    // required
@@ -40,9 +40,9 @@ type Config struct {
 	Mode  Mode        // where sessions live; 0 = Auto
 
 	// InlineLimit is the most bytes of cookie name and value for a session in the cookie;
-	// a larger session moves to the store. 0 = 2048; at most 4096, as in browsers (RFC
-	// 6265bis, section 5.6). With CookieOnly: the sum of all numbered cookies, at most
-	// 15000; a larger session is ErrTooLarge. Proxies limit header lines: see
+	// a larger session moves to the store. 0 = 2048; at most 4096, the limit of browsers
+	// (RFC 6265bis, section 5.6). With CookieOnly: the sum of all numbered cookies, at
+	// most 15000; a larger session is ErrTooLarge. Proxies limit header lines: see
 	// docs/run/proxies.md before you set more than 2048.
 	InlineLimit int
 	MaxSize     int // most bytes of a session before sealing; 0 = 1 MiB
@@ -115,9 +115,9 @@ type Rotation struct {
 	// Every is the age at which a credential is replaced, but not before the Grace of the
 	// previous one is over. 0 = only by [Session.Rotate] and [Session.Login].
 	Every time.Duration
-	// Grace is how long the previous credential stays valid after the first use of
-	// the new one. A use over a minute later is reported as suspected theft. 0 = 1
-	// minute; at most 24 hours.
+	// Grace is how long the previous credential stays valid after the first use of the new
+	// one. A use over a minute later is reported as suspected theft. 0 = 1 minute; at most
+	// 24 hours.
 	Grace      time.Duration
 	EndOnTheft bool // end the session when theft is suspected
 }
@@ -283,7 +283,7 @@ func (c *Cookie) setDefaults() {
 
 func (c *Cookie) check(found *mistakes) {
 	if c.Path[0] != '/' || !validAttribute(c.Path) {
-		found.add("Path %.80q: use a '/' first, no ';' or control characters, and at most %d bytes", c.Path, maxAttribute)
+		found.add("Path %.80q: it must start with '/' and have no ';', no control characters, and at most %d bytes", c.Path, maxAttribute)
 	}
 	if !validAttribute(c.Domain) || strings.ContainsAny(c.Domain, " /:") || c.Domain == "." || len(c.Domain) > 253 {
 		found.add("Domain %.80q is not a host name", c.Domain)

@@ -25,12 +25,11 @@ var (
 	ErrExpired = fault.Expired // the session reached its idle timeout or its lifetime
 	ErrClosed  = fault.Closed  // the Manager was closed
 	ErrTaken   = fault.Taken   // another request took a popped value first; nothing was saved
-	// ErrTooLarge: the session would exceed Config.MaxSize, the space in cookies
-	// (without a store), or a limit of the store. The session is unchanged.
+	// ErrTooLarge: the session would exceed Config.MaxSize, the space in cookies (without
+	// a store), or a limit of the store. The session is unchanged.
 	ErrTooLarge = fault.TooLarge
 	ErrTooLate  = errors.New("sojourn: too late to change the session") // see [Session.Save]
-	// ErrCrossSite: only a login is saved, since a new cookie would replace the
-	// visitor's.
+	// ErrCrossSite: only a login is saved, since a new cookie would replace the visitor's.
 	ErrCrossSite       = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
 	ErrHasCookie       = errors.New("sojourn: the session has a cookie and so cannot have a token; log in to make a session with a token")
 	ErrNoStore         = fault.NoStore  // a value must be stored on the server, and Mode is CookieOnly

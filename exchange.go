@@ -235,8 +235,9 @@ func Fail(ctx context.Context) bool {
 }
 
 // Commit saves the loaded sessions of all managers in ctx before the response
-// is rendered, so that a framework can render the error: see [ErrorStatus]. An
-// error also acts like [Fail]. After a Fail, Commit does nothing.
+// is rendered, so that a framework can render the error: see [ErrorStatus].
+// After an error, the request has failed, as after [Fail]. After a Fail, Commit
+// does nothing.
 func Commit(ctx context.Context) error {
 	for x := range exchanges(ctx) {
 		s := x.ready()

@@ -21,7 +21,7 @@ import (
 // anonymous visitor's values are kept; those of another user are dropped. The
 // previous session ends: requests that still use it get [ErrEnded]. The
 // lifetime restarts. Beyond Config.Limit, the user's oldest sessions end, or
-// the commit fails with [ErrTooManySessions]. It fails for an empty user.
+// the commit fails with [ErrTooManySessions]. An empty user fails the commit.
 //
 // Call Login on every authentication, also of the same user (step-up): it
 // updates Info.LoggedIn and Info.Methods. methods are words of at most 64 bytes

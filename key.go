@@ -84,11 +84,12 @@ func TTL(d time.Duration) KeyOption {
 //
 // Unexported fields and fields tagged `cbor:"-"` are not stored. nil and empty
 // stay different. Times keep their instant to the nanosecond, and their offset
-// from UTC if it is whole minutes. An interface gets the widest type of the
-// kind: int64 or big.Int, float64, []any, map[string]any. These values fail the
-// commit with ErrBadValue: in an interface, a struct, a type with its own
-// encoding, or a pointer to nil; a time before the year 0 or after 9999; a map
-// key such as NaN; more than 10,000 levels of nesting.
+// from UTC if it is whole minutes. A value in an interface is restored in the
+// widest type of its kind: int64 or big.Int, float64, []any, map[string]any.
+//
+// These values fail the commit with ErrBadValue: in an interface, a struct, a
+// type with its own encoding, or a pointer to nil; a time before the year 0 or
+// after 9999; a map key such as NaN; more than 10,000 levels of nesting.
 func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 	typ := reflect.TypeFor[T]()
 	f, err := values.FormOf(typ)
@@ -244,8 +245,8 @@ func (k *key) update(s *Session, to any, f func(v any)) bool {
 // Pop removes the value and returns it with true, or returns the zero T and
 // false if there is none or it does not decode. In a stored session there is
 // one winner: if another request took or changed the value first, the commit
-// fails with [ErrTaken]. So do nothing irrevocable with it before
-// [Session.Save]. A replayed cookie restores a value: use ServerSide.
+// fails with [ErrTaken]. So do nothing irrevocable with the value before
+// [Session.Save]. In the cookie, a replay restores it: use ServerSide.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	v := new(T)
 	ok := k.of.pop(s, v)

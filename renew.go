@@ -34,8 +34,9 @@ import (
 //   - [ErrRenewFailed]: fetch failed. In the process that ran it, the error wraps that
 //     of fetch. All waiting calls return it; the next call tries again.
 //   - [ErrEnded]: the session has ended. If it ended during fetch, the returned value is
-//     the result of fetch, for you to revoke; also with ErrNoValue and ErrTooLarge. With
-//     a canceled ctx you do not get it; [context.WithoutCancel] waits.
+//     the result of fetch, so that you can revoke it; likewise for ErrNoValue (it was
+//     removed) and ErrTooLarge. A call with a canceled ctx does not return it: pass
+//     [context.WithoutCancel].
 //   - The error of ctx, or one of [Session.Save]. After [ErrUnavailable], the result may
 //     still be saved later.
 //
@@ -44,9 +45,9 @@ import (
 // revocation do not. [Manager.Close] waits for fetch, and at most
 // Config.Timeout for the save.
 //
-// If the process that runs fetch dies, loses the store, or is suspended,
-// another one takes over after twice Config.Timeout. A suspended process may
-// then run fetch with the same value.
+// If the process that runs fetch dies, is suspended, or cannot reach the store,
+// another one takes over after twice Config.Timeout. After a suspension, fetch
+// may run with the same value.
 func (k Key[T]) Renew(ctx context.Context, s *Session, stale func(T) bool, fetch func(ctx context.Context, old T) (T, error)) (T, error) {
 	v := new(T)
 	err := k.of.renew(ctx, s, v,

@@ -53,7 +53,7 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 }
 
 // Revoke ends one session of a user on every replica, or returns [ErrNotFound]
-// if the user has no live session of this handle. A cache may miss that for a
+// if the user has no live session of this handle. A cached copy may live for a
 // while: see docs/run/caches.md. Handles are public: take user from the session
 // of the request.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
@@ -117,9 +117,9 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 // no side effects. f may read, set, and delete values, and call Flash,
 // SetExpiry, and Remember. It cannot log in or out, rotate, or save, and saving
 // a request's session of the same handle in f is a deadlock. An edit is no
-// activity. The visitor's next request sees it, or, through a cache of another
-// process, within the cache's MaxStale. If no live session has that handle, the
-// error is [ErrNotFound]. If f returns an error, nothing is changed.
+// activity. The visitor's next request sees it; with a cache in another
+// process, within its MaxStale. If no live session has that handle, the error
+// is [ErrNotFound]. If f returns an error, nothing is changed.
 func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) error) error {
 	c, err := m.in(ctx)
 	if err != nil {
