@@ -18,58 +18,46 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Adopt lets visitors keep the sessions that another library gave them. A
-// request that asks for its session, brings no live one of the manager, and
-// brings a valid one of a legacy format has that one adopted as a part of the
-// load: Map turns its values into a session of the manager's own, once, on any
-// replica. It lives no longer than the legacy one would have, nor than Config
-// allows; when it has ended, the legacy one does not bring it back. A legacy
-// session that is refused is a new visitor, a debug log line and a count in
-// ops.AdoptStats. docs/migrate/README.md says what holds for logins, logouts
-// and copied cookies.
+// Adopt lets visitors keep their sessions of another library. If a request has
+// a valid legacy session, but no live session of the manager, loading adopts
+// it: Map turns it into a new session, once, on any replica. The new session
+// lives no longer than the legacy session would have, and no longer than Config
+// allows. After its end, the legacy session does not restore it. A refused
+// legacy session is logged at debug level and counted in ops.AdoptStats. See
+// docs/migrate/README.md for logins, logouts, and copied cookies.
 type Adopt struct {
-	// From are the formats to look for, in order; the first that finds an
-	// acceptable session wins. Package
-	// github.com/sojourn-go/sojourn/legacy/formats makes them. Required.
+	// From are the formats to look for, in order: see package legacy/formats. The first
+	// acceptable session is adopted. Required.
 	From []adopt.Format
-	// Map fills a session from a legacy one: it sets values and flash messages,
-	// and may call Login (which is no authentication: Info.LoggedIn is zero),
-	// SetExpiry and Remember. It does not save. With an error, or if it sets
-	// nothing, nothing is adopted. Required.
+	// Map sets the values and flash messages of s, and may call Login (which leaves
+	// Info.LoggedIn zero), SetExpiry, and Remember. It cannot save. If it returns an error
+	// or sets nothing, nothing is adopted. Required.
 	Map func(old *adopt.Session, s *Session) error
-	// Until is when adopting ends; it does not shorten adopted sessions.
-	// Required if a format's sessions never expire. Zero = no end.
+	// Until ends the adopting, but not adopted sessions. Zero = no end; required if the
+	// sessions of a format never expire.
 	Until time.Time
-	// Keep leaves the legacy cookies in the browser, for an old application that
-	// still answers some requests. A session that was idle for too long here is
-	// then adopted again, up to Config.Lifetime since it first was.
-	Keep bool
-	// SkipOutages treats a visitor whose legacy session cannot be asked for as a
-	// new one. Otherwise that is [ErrUnavailable].
-	SkipOutages bool
-	// Back also writes sessions in a legacy format, for a roll-back. It implies
-	// Keep. nil = no.
-	Back *WriteBack
+	// Keep leaves the legacy cookies in the browser, for an old application that still
+	// serves some requests. If the idle timeout ends an adopted session, the legacy one
+	// can be adopted again, up to Config.Lifetime after the first time.
+	Keep        bool
+	SkipOutages bool       // if the legacy store fails, the visitor is new; otherwise it is ErrUnavailable
+	Back        *WriteBack // also write sessions in a legacy format, for a rollback; implies Keep
 }
 
-// WriteBack writes each session in a legacy format, after each commit
-// that changed something. A failure is logged and counted, and fails no
-// request. A login gets a fresh legacy session. A legacy session that cannot be
-// read is not written over.
+// WriteBack writes a session in a legacy format after each commit that changed
+// it. A failure is logged and counted, and fails no request. A login creates a
+// new legacy session. A legacy session that cannot be read is not overwritten.
 type WriteBack struct {
-	// To is the format to write. Its sessions are adopted only if it is among
-	// Adopt.From as well.
-	To adopt.Writer
-	// Values returns the whole content of the legacy session; nil writes
-	// nothing. It only reads from s. The manager adds the value "_sojourn", by
-	// which it knows its own copies: one is adopted again only if its session
-	// was merely idle here.
+	To adopt.Writer // add the format to Adopt.From to adopt such sessions as well
+	// Values returns the complete content of the legacy session; nil = write nothing. It
+	// must not change s. The manager adds "_sojourn" to mark its copies: one is adopted
+	// again only if the idle timeout ended its session.
 	Values func(s *Session) (map[string]any, error)
 }
 
 func (a *Adopt) check(c *Config, found *mistakes) {
 	if c.Mode == CookieOnly {
-		found.add(" needs a Store: adopting once, and for good, is kept there")
+		found.add(" needs a Store, which records that a session was adopted")
 	}
 	if len(a.From) == 0 {
 		found.add(".From is empty")
@@ -92,7 +80,7 @@ func (a *Adopt) check(c *Config, found *mistakes) {
 		}
 		names = append(names, name)
 		if !f.Expires() && a.Until.IsZero() {
-			found.add(".Until is missing: sessions of %q never expire, and a mark that one has ended cannot be kept for ever", name)
+			found.add(".Until is missing: sessions of %q never expire, and the record of an ended one cannot be kept without limit", name)
 		}
 	}
 	if b := a.Back; b != nil && (b.To == nil || b.Values == nil) {
@@ -133,8 +121,8 @@ func (s loader) adopt(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// newDraft returns a session that is not of a request, for the application's own
-// functions.
+// newDraft returns a session that belongs to no request, as an argument of the
+// application's functions.
 func newDraft(m *core, st *stored.State) *Session {
 	s := newSession(m)
 	s.last, s.phase, s.isNew = st, phaseDraft, st.Where == rules.Nowhere
@@ -144,8 +132,8 @@ func newDraft(m *core, st *stored.State) *Session {
 
 var errMapPanicked = errors.New("sojourn: Adopt.Map panicked")
 
-// adopting returns what the adoption of each core stands on. Without Config.Adopt,
-// only sessions that another manager has adopted are known as such.
+// adopting returns the options of a core's adoption. Without Config.Adopt, the
+// adoption only recognizes sessions that another manager has adopted.
 func adopting(a *Adopt) func(*core) adoption.Options {
 	return func(m *core) adoption.Options {
 		o := adoption.Options{
@@ -159,7 +147,7 @@ func adopting(a *Adopt) func(*core) adoption.Options {
 		}
 		o.From, o.Until, o.Keep, o.SkipOutages = a.From, a.Until, a.Keep, a.SkipOutages
 		o.Limit = func(ctx context.Context, user string) (store.UserLimit, func(store.ID)) {
-			// Nobody has authenticated, and the login may be older than all others.
+			// This is no new authentication: the login may be older than all others.
 			return m.limitOf(ctx, user, true)
 		}
 		if b := a.Back; b != nil {
@@ -170,8 +158,8 @@ func adopting(a *Adopt) func(*core) adoption.Options {
 	}
 }
 
-// mapLegacy runs the application's function. What another library's data make of
-// it is not to fail requests.
+// mapLegacy runs the application's function. A panic on the data of another
+// library must not fail the request.
 func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Session, req *request.Info) (rec record.Record, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -187,7 +175,7 @@ func mapLegacy(m *core, f func(*adopt.Session, *Session) error, old *adopt.Sessi
 	return made.draft.View().Clone(), nil
 }
 
-// endLegacy ends a session in the library that it came from, and its cookies.
+// endLegacy ends the legacy session that h came from, and expires its cookies.
 func (s *session) endLegacy(ctx context.Context, h *record.Header) error {
 	setCookie, err := s.m.adoption.AfterEnd(ctx, h)
 	if s.setsCookies() {
@@ -196,12 +184,12 @@ func (s *session) endLegacy(ctx context.Context, h *record.Header) error {
 	return err
 }
 
-// writesBack reports whether the pending changes must be written to a legacy
-// format as well.
+// writesBack reports whether the pending changes must also be written in a
+// legacy format.
 func (s *session) writesBack() bool { return s.m.adoption.Back != nil && s.pending() }
 
-// writeBack writes the legacy form of the session as it was just kept. Nothing
-// here fails a request. fresh and before are as in [adoption.Adoption.WriteBack].
+// writeBack writes the saved session in the legacy format. It never fails the
+// request. fresh and before are as in [adoption.Adoption.WriteBack].
 func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Header) {
 	if s.last.Where == rules.Nowhere {
 		return
@@ -210,8 +198,8 @@ func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Head
 	if s.setsCookies() {
 		s.jar.SetForeign(done.SetCookie)
 	}
-	// The session may have ended in another request meanwhile, whose end could not
-	// know of what is written only now.
+	// Another request may have ended the session meanwhile, and did not end the
+	// legacy session that is written only now.
 	if done.Linked {
 		s.draft.SetLegacy(done.Link)
 		if err := s.commitChanges(ctx); err != nil {
@@ -224,7 +212,7 @@ func (s *session) writeBack(ctx context.Context, fresh bool, before *record.Head
 	}
 }
 
-// takeBack ends the legacy form that was just written.
+// takeBack ends the legacy session that was just written.
 func (s *session) takeBack(ctx context.Context, done adoption.Copied) {
 	if setCookie := s.m.adoption.TakeBack(ctx, done); s.setsCookies() {
 		s.jar.SetForeign(setCookie)
@@ -233,16 +221,12 @@ func (s *session) takeBack(ctx context.Context, done adoption.Copied) {
 
 func (a Adopt) text() string { return fmt.Sprintf("sojourn.Adopt(%d formats)", len(a.From)) }
 
-// Format prints how many formats there are, whatever the verb.
 func (a Adopt) Format(f fmt.State, _ rune) { printText(f, a.text()) }
 
-// LogValue is what Format prints.
 func (a Adopt) LogValue() slog.Value { return slog.StringValue(a.text()) }
 
 func (b WriteBack) text() string { return fmt.Sprintf("sojourn.WriteBack(%T)", b.To) }
 
-// Format prints the type of the format, whatever the verb.
 func (b WriteBack) Format(f fmt.State, _ rune) { printText(f, b.text()) }
 
-// LogValue is what Format prints.
 func (b WriteBack) LogValue() slog.Value { return slog.StringValue(b.text()) }

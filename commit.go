@@ -16,19 +16,19 @@ import (
 	"github.com/sojourn-go/sojourn/internal/wire"
 )
 
-// commitMode says who asks for a commit.
+// commitMode is the occasion of a commit.
 type commitMode uint8
 
 const (
 	commitSave   commitMode = iota // Session.Save
-	commitAnswer                   // the first byte is about to go out
-	commitLogout                   // likewise, of an error answer: only a Logout is left
+	commitAnswer                   // before the first byte
+	commitLogout                   // before the first byte of an error: only a Logout
 	commitEnd                      // the handler has returned, after the first byte
 )
 
-// answer commits before the first byte and puts the cookies into h, which is nil
-// if the header has been sent. With phaseOver as the next phase, only a Logout is
-// kept.
+// answer commits before the first byte and puts the cookies into h, which is
+// nil if the header has been sent. If next is phaseOver, it saves only a
+// Logout.
 func (s *session) answer(ctx context.Context, h http.Header, status int, next phase) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -52,7 +52,7 @@ func (s *session) answer(ctx context.Context, h http.Header, status int, next ph
 	}
 	if status == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
 		s.stream.Store(true)
-		s.rotateDue = false // it may be long until the browser keeps the cookie
+		s.rotateDue = false // the browser may store the cookie much later
 	}
 	err := s.commit(ctx, mode)
 	if err != nil {
@@ -68,8 +68,8 @@ func (s *session) answer(ctx context.Context, h http.Header, status int, next ph
 	return err
 }
 
-// finish keeps what a stored session changed after the first byte; only a Logout,
-// if the handler failed since.
+// finish saves what a stored session changed after the first byte or, if the
+// handler has failed since, only a Logout.
 func (s *session) finish(ctx context.Context, failed bool) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -92,8 +92,9 @@ func (s *session) finish(ctx context.Context, failed bool) error {
 	return err
 }
 
-// logoutAnyway keeps a Logout although the commit that it was part of has
-// failed: somebody wants to leave this browser. At the least the browser forgets.
+// logoutAnyway saves a Logout although its commit failed, because the visitor
+// wants to leave this browser. If that also fails, the browser's cookies
+// expire.
 func (s *session) logoutAnyway(ctx context.Context, err error) {
 	if s.ending == nil || s.ending.carry {
 		return
@@ -107,8 +108,8 @@ func (s *session) logoutAnyway(ctx context.Context, err error) {
 	s.forget()
 }
 
-// release is called when the request is over, in any case; why is the reason if
-// nothing else has ended it before.
+// release always runs at the end of a request. why is the reason for
+// ErrTooLate, unless there is an earlier one.
 func (s *session) release(why error) {
 	s.lock()
 	defer s.mu.Unlock()
@@ -121,8 +122,8 @@ func (s *session) release(why error) {
 	}
 }
 
-// changing is called by whatever changes the session, with mu held. What comes
-// after the last commit is lost, whether or not somebody calls Save.
+// changing is called on each change of the session, with mu held. A change
+// after the last commit is lost, and is logged even without a call of Save.
 func (s *session) changing() {
 	if s.phase != phaseOver {
 		return
@@ -132,7 +133,7 @@ func (s *session) changing() {
 		slog.String("session", s.identity().ID.String()), slog.Any("error", s.late))
 }
 
-// keepOnlyLogout drops every change but a Logout, for error answers.
+// keepOnlyLogout drops every change except a Logout, for an error response.
 func (s *session) keepOnlyLogout() {
 	leaving := s.ending != nil && !s.ending.carry
 	s.discard()
@@ -141,7 +142,7 @@ func (s *session) keepOnlyLogout() {
 	}
 }
 
-// pending reports whether there is anything that a commit must keep.
+// pending reports whether there are changes to commit.
 func (s *session) pending() bool {
 	return s.ending != nil || s.login != nil || s.link != "" || !s.draft.Empty()
 }
@@ -151,7 +152,7 @@ func (s *session) setsCookies() bool {
 	return s.phase == phaseOpen
 }
 
-// commit keeps the pending changes. Where it fails they stay pending.
+// commit saves the pending changes. If it fails, they stay pending.
 func (s *session) commit(ctx context.Context, mode commitMode) error {
 	if s.failed != nil {
 		return s.failed
@@ -161,7 +162,7 @@ func (s *session) commit(ctx context.Context, mode commitMode) error {
 		return nil
 	}
 	if s.phase == phaseOpen && (s.login != nil || !s.draft.Empty()) && errors.Is(s.ctx.Err(), context.DeadlineExceeded) {
-		// Whoever set the deadline has answered by now, as http.TimeoutHandler does.
+		// After the deadline, http.TimeoutHandler and the like have sent a response.
 		return fmt.Errorf("%w: %w", ErrTooLate, context.DeadlineExceeded)
 	}
 	if err := s.m.begin(); err != nil {
@@ -171,7 +172,7 @@ func (s *session) commit(ctx context.Context, mode commitMode) error {
 		return err
 	}
 	defer s.m.done()
-	// What the handler decided is kept even if the client has gone away.
+	// The handler's changes are saved even if the client has disconnected.
 	ctx = context.WithoutCancel(ctx)
 	back, fresh, before := s.writesBack(), s.login != nil, s.last
 	if err := s.keep(ctx, chores); err != nil {
@@ -183,8 +184,8 @@ func (s *session) commit(ctx context.Context, mode commitMode) error {
 	return nil
 }
 
-// keep ends, makes and saves what is pending, in that order; chores say that a
-// request which changed nothing has something to do as well.
+// keep applies the pending Logout, login, and changes, in that order. With
+// chores, a request without changes also has something to save.
 func (s *session) keep(ctx context.Context, chores bool) error {
 	if s.ending != nil && !s.ending.carry && (s.setsCookies() || s.last.Where == rules.Stored) {
 		var cancel context.CancelFunc
@@ -193,7 +194,7 @@ func (s *session) keep(ctx context.Context, chores bool) error {
 		if err := s.endLast(ctx); err != nil {
 			return err
 		}
-		chores = false // of the session that is over now
+		chores = false // they were for the session that has ended
 	}
 	if !s.setsCookies() && s.needsCookie() {
 		return errNeedsCookie
@@ -221,15 +222,14 @@ func (s *session) keep(ctx context.Context, chores bool) error {
 	return nil
 }
 
-// needsCookie reports whether the pending changes cannot be kept without
-// setting a cookie.
+// needsCookie reports whether the pending changes need a new cookie.
 func (s *session) needsCookie() bool {
 	return s.login != nil || s.draft.NeedsCookie() ||
 		s.ending != nil || // of an inline session
 		!s.draft.Empty() && s.base().Where != rules.Stored
 }
 
-// commitChanges keeps changed values, in the place where the session lives then.
+// commitChanges saves changed values where the session will be.
 func (s *session) commitChanges(ctx context.Context) error {
 	now := s.m.now()
 	where, err := s.m.limits.Place(s.last.Where, s.draft.View(), now)
@@ -253,19 +253,19 @@ func (s *session) commitChanges(ctx context.Context) error {
 		if s.m.mode == CookieOnly || !errors.Is(err, ErrTooLarge) {
 			return err
 		}
-		// It has outgrown the cookie.
+		// The session has outgrown the cookie.
 	}
 	return s.commitToStore(ctx, now)
 }
 
-// commitToStore keeps changed values in the store, or, if they may be lost, in a
+// commitToStore saves changed values in the store or, if they may be lost, in a
 // cache.
 func (s *session) commitToStore(ctx context.Context, now time.Time) error {
 	if s.mayStayVolatile() {
 		st, err := s.m.stored.SaveVolatile(ctx, s.change())
 		if st != nil {
 			s.keepStored(st, false)
-			// The store was not asked: the session may have ended.
+			// The store was not read: the session may have ended.
 			s.unproven = s.jar.SetsReference()
 		}
 		if st != nil || err != nil {
@@ -300,8 +300,8 @@ func (s *session) commitToStore(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// mayStayVolatile reports whether changes of Volatile values alone may be kept in
-// a cache: nothing else must be written, and the next request will look for them.
+// mayStayVolatile reports whether a cache may hold the changes: only Volatile
+// values have changed, and the next request will read them.
 func (s *session) mayStayVolatile() bool {
 	st := s.last
 	if st.Where != rules.Stored || s.jar.Token() || !s.m.stored.KeepsVolatile() || st.Mended || s.lost != 0 || s.presentDue ||
@@ -312,9 +312,9 @@ func (s *session) mayStayVolatile() bool {
 	return s.setsCookies() || s.jar.Floor() == told
 }
 
-// outgrown goes on after err, with which a session in a cookie was stored. If
-// that is because it had been stored before, and has ended since or moved on
-// without this cookie, then the cookie is a credential that is not good any more.
+// outgrown handles err, the result of the first save of a session from a
+// cookie. If the session had been stored before, and has ended or changed
+// since, then the cookie is no longer a valid credential.
 func (s *session) outgrown(ctx context.Context, err error, now time.Time) error {
 	var gone *stored.Gone
 	ended := errors.As(err, &gone)
@@ -322,7 +322,7 @@ func (s *session) outgrown(ctx context.Context, err error, now time.Time) error 
 	case !ended && !errors.Is(err, stored.ErrMovedOn):
 		return err
 	case ended && !s.loaded.After(gone.Ended):
-		return ErrEnded // while the request was under way
+		return ErrEnded // during this request
 	case (!ended || gone.ToldOf(now)) && s.jar.Refuse(string(s.last.Identifier)):
 		s.tellRefused()
 		return errRefused
@@ -330,14 +330,14 @@ func (s *session) outgrown(ctx context.Context, err error, now time.Time) error 
 		// The visitor starts again.
 		return s.commitAs(ctx, stored.Nothing)
 	}
-	// What the cookie holds goes on as a session of its own.
+	// The values of the cookie become a session of their own.
 	apart := *s.last
 	apart.Who = stored.NewWho()
 	return s.commitAs(ctx, &apart)
 }
 
-// commitAs saves the pending changes on top of another state than the one that
-// the request came with.
+// commitAs saves the pending changes on top of a state other than the loaded
+// one.
 func (s *session) commitAs(ctx context.Context, from *stored.State) error {
 	s.last, s.fresh = from, nil
 	if err := s.draft.Rebase(&from.Rec); err != nil {
@@ -346,7 +346,7 @@ func (s *session) commitAs(ctx context.Context, from *stored.State) error {
 	return s.commitStored(ctx)
 }
 
-// change is the request's part in a commit.
+// change describes the request's part of a commit.
 func (s *session) change() stored.Change {
 	c := stored.Change{
 		Who: s.identity(), Base: s.last, Draft: &s.draft,
@@ -358,7 +358,7 @@ func (s *session) change() stored.Change {
 	return c
 }
 
-// commitStored saves a session that lives in the store, or moves there.
+// commitStored saves a session that is in the store or moves there.
 func (s *session) commitStored(ctx context.Context) error {
 	rotates := s.draft.Rotates()
 	res, err := s.m.stored.Save(ctx, s.change())
@@ -381,7 +381,8 @@ func (s *session) commitStored(ctx context.Context) error {
 	return nil
 }
 
-// rotate notes that the credential as it was last seen must be replaced.
+// rotate records that the credential must be replaced, if it is still the
+// loaded one.
 func (s *session) rotate() {
 	s.draft.Rotate(s.last.Rec.Header.Generation, s.m.limits.OldFor())
 }

@@ -19,135 +19,118 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// NoLimit switches off Config.IdleTimeout or Config.Lifetime, and likewise in
-// [Session.SetExpiry]. A session without a lifetime ends by inactivity only; one
-// without either ends 200 to 400 days after its last use, as its cookie does.
+// NoLimit turns off Config.IdleTimeout or Config.Lifetime, also in
+// [Session.SetExpiry]. A session without a lifetime ends only by inactivity;
+// without both, 200 to 400 days after its last use, with its cookie.
 const NoLimit time.Duration = -1
 
-// Config configures a [Manager]. Keys and Store are required; every other zero
-// value is a safe default.
+// Config configures a [Manager]. Keys and Store are required. Every other zero
+// value is a safe default. A Config prints without secrets.
 type Config struct {
-	// Name is the cookie name without its prefix: 1 to 64 letters, digits, "-" and
-	// "_". It is bound into all sealed data: managers of different names never
-	// accept each other's sessions. "" = "session".
+	// Name is the cookie name without its prefix: 1 to 64 letters, digits, "-", and "_".
+	// "" = "session". Managers with different names do not accept each other's sessions.
 	Name string
-
-	// Tenant returns the tenant that a request belongs to, such as the customer of
-	// a host name. Like Name, it is bound into everything that is sealed and
-	// indexed: a session is nobody's in another tenant, and users of one name are
-	// different users. nil = one tenant, "". Outside of requests, see [WithTenant].
+	// Tenant returns the tenant of a request, such as the customer for a host name. A
+	// session is valid in its own tenant only, and a user name means different users in
+	// different tenants. nil = one tenant, "". Outside of requests, use [WithTenant].
 	Tenant func(*RequestInfo) string
 
 	Keys  *KeyRing    // required
 	Store store.Store // required unless Mode is CookieOnly; the caller closes it
 	Mode  Mode        // where sessions live; 0 = Auto
 
-	// InlineLimit is the most bytes of cookie name and value that a session in the
-	// cookie may take; a larger one moves to the store. 0 = 2048; at most 4096, the
-	// most that browsers keep (RFC 6265bis, section 5.6). With CookieOnly it is the
-	// sum over all numbered cookies, at most 15000; what does not fit is
-	// ErrTooLarge. Proxies limit header lines: see docs/run/proxies.md
-	// before you use more than 2048.
+	// InlineLimit is the most bytes of cookie name and value for a session in the cookie;
+	// a larger session moves to the store. 0 = 2048; at most 4096, the limit of browsers
+	// (RFC 6265bis, section 5.6). With CookieOnly: the sum of all numbered cookies, at
+	// most 15000; a larger session is ErrTooLarge. Proxies limit header lines: see
+	// docs/run/proxies.md before you set more than 2048.
 	InlineLimit int
-
-	MaxSize int // bytes of a session before sealing; 0 = 1 MiB
-
-	// IdleTimeout ends a session that was not used for that long, to within a
-	// twentieth of itself (at most an hour). 0 = 7 days, or [NoLimit].
+	MaxSize     int // most bytes of a session before sealing; 0 = 1 MiB
+	// IdleTimeout ends a session after this much inactivity, or earlier by up to a
+	// twentieth of it (at most an hour). 0 = 7 days. [NoLimit] = none.
 	IdleTimeout time.Duration
-
-	// Lifetime ends a session that long after it began or after its last login.
-	// 0 = 30 days, at most 400 days (RFC 6265bis, section 5.6), or [NoLimit]. A
-	// shorter one applies to existing sessions at once, a longer one from their
-	// next save.
+	// Lifetime ends a session this long after its start or last login. 0 = 30 days; at
+	// most 400 days (RFC 6265bis, section 5.6). [NoLimit] = none. A shorter lifetime
+	// applies to existing sessions at once, a longer one from their next save.
 	Lifetime time.Duration
 
 	Cookie Cookie
-	// FormerCookies are attributes that Cookie had before: cookies set with them
-	// are read, and expire when the manager next sets one. Keep an entry for
-	// Lifetime. A name without the __Host- prefix can be set by a sibling domain.
+	// FormerCookies are earlier settings of Cookie. Cookies with these settings are read,
+	// and expire when the manager next sets a cookie. Keep an entry for Lifetime. A
+	// sibling domain can set a cookie whose name has no __Host- prefix.
 	FormerCookies []Cookie
 	Limit         Limit
-	// Bearer accepts "Authorization: Bearer" with a token that [Session.Token] has
-	// returned, for clients that keep no cookies.
-	Bearer   bool
-	Rotation Rotation
+	Bearer        bool // accept tokens of [Session.Token] in "Authorization: Bearer"
+	Rotation      Rotation
 
-	// Timeout limits one load and one commit, retries included. A commit goes on
-	// that long even if the client has gone. 0 = 5 seconds.
+	// Timeout limits one load and one commit, including retries. A commit continues even
+	// if the client disconnects. 0 = 5 seconds.
 	Timeout time.Duration
-
-	// ErrorHandler writes the whole response, status included, when a session
-	// could not be loaded or kept, or calls ServeError. nil: see
-	// [Manager.ServeError].
+	// ErrorHandler writes the complete response when a session could not be loaded or
+	// saved. It can call ServeError for the default response. nil = that response.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
-
-	// Events is called for each event, from many goroutines, often while the
-	// session is locked: it must be quick and must not use the session. Each event
-	// is reported in the process that caused it. See [AuditLog]. nil = none.
+	// Events is called for each event, in the process that caused it. Calls are concurrent
+	// and often hold the session's lock: the function must be fast and must not use the
+	// session. See [AuditLog]. nil = none.
 	Events func(context.Context, Event)
-
 	Logger *slog.Logger // nil = slog.Default()
 	Adopt  *Adopt       // sessions of other libraries; nil = none
 }
 
-// Mode says where sessions live.
+// Mode is where sessions live. With CookieOnly, logins cannot be revoked, and
+// concurrent responses overwrite each other. A ServerSide value is then
+// [ErrNoStore].
 type Mode uint8
 
 const (
-	// Auto keeps a session in the cookie while nobody is logged in, it has no
-	// [ServerSide] value, and it fits Config.InlineLimit. Otherwise it moves to the
-	// store and stays there.
-	Auto Mode = iota
-	// StoredOnly keeps every session in the store.
-	StoredOnly
-	// CookieOnly keeps every session in cookies. Logins then cannot be revoked,
-	// parallel responses overwrite each other, and ServerSide values are ErrNoStore.
-	CookieOnly
+	// Auto keeps a session in the cookie until a login, a [ServerSide] value, or
+	// Config.InlineLimit moves it to the store for good.
+	Auto       Mode = iota
+	StoredOnly      // every session in the store
+	CookieOnly      // every session in cookies
 )
 
-// Cookie says how the cookies are set. The zero value is the safest: Path=/,
-// HttpOnly, Secure, SameSite=Lax and the __Host- name prefix.
+// Cookie sets the cookie attributes. The zero value is the safest: Path=/,
+// HttpOnly, Secure, SameSite=Lax, and the name prefix __Host-.
 type Cookie struct {
-	// Domain sends the cookies to subdomains. The prefix is then __Secure-,
+	// Domain sends the cookies to subdomains as well. The name prefix is then __Secure-,
 	// and a sibling domain can set cookies of that name.
 	Domain         string
-	Path           string        // "" = "/"; any other also means __Secure-
+	Path           string        // "" = "/"; any other path also means __Secure-
 	SameSite       http.SameSite // 0 = Lax; None needs Secure
 	Insecure       bool          // no Secure, no prefix: tests only
-	BrowserSession bool          // dropped when the browser is closed; see [Session.Remember]
-	Partitioned    bool          // by top-level site (CHIPS), for embedded use
+	BrowserSession bool          // the browser drops them when it closes; see [Session.Remember]
+	Partitioned    bool          // one set per top-level site (CHIPS), for embedded pages
 }
 
-// Limit bounds the live sessions of a user, exactly, on all replicas. It needs
-// a [store.UserLimiter]. Config.Adopt takes over no session beyond it.
+// Limit limits the live sessions of a user, exactly, across all replicas. It
+// needs a [store.UserLimiter]. Config.Adopt adopts no session beyond the limit.
 type Limit struct {
-	Max    int  // 0 = any number; a login beyond it ends the oldest sessions
-	Refuse bool // fail the login with ErrTooManySessions instead
+	Max    int  // 0 = no limit; a login beyond it ends the user's oldest sessions
+	Refuse bool // a login beyond Max fails with ErrTooManySessions instead
 }
 
 // Rotation replaces the credential (the reference cookie) of a stored session.
 type Rotation struct {
-	// Every is how long a credential is used before it is replaced, but never
-	// before Grace is over. 0 = only by [Session.Rotate] and [Session.Login].
+	// Every is the age at which a credential is replaced, but not before the Grace of the
+	// previous one is over. 0 = only by [Session.Rotate] and [Session.Login].
 	Every time.Duration
-	// Grace is how long the previous credential stays valid after the first use of
-	// the new one. One that arrives more than a minute later is reported as
-	// suspected theft. 0 = 1 minute, at most 24 hours.
-	Grace time.Duration
-	// EndOnTheft ends a session when theft is suspected.
-	EndOnTheft bool
+	// Grace is how long the previous credential stays valid after the first use of the new
+	// one. A use over a minute later is reported as suspected theft. 0 = 1 minute; at most
+	// 24 hours.
+	Grace      time.Duration
+	EndOnTheft bool // end the session when theft is suspected
 }
 
-// KeyRing holds the keys that seal cookies and records. Package keys has its
-// methods, how keys change, and the form of a text of keys.
+// KeyRing holds the keys that seal cookies and records. Package keys documents
+// its methods, key changes, and the text format of keys.
 type KeyRing = keys.Ring
 
-// LoadKeyFile reads the keys in a file, and makes it with new keys if it is
-// missing: see [keys.LoadFile]. keys.WatchFile also notices changes.
+// LoadKeyFile reads a key file, and creates it with new keys if it does not
+// exist. See [keys.LoadFile], and [keys.WatchFile], which also follows changes.
 func LoadKeyFile(path string) (*KeyRing, error) { return keys.LoadFile(path) }
 
-// ParseKeys reads keys from a text, such as an environment variable: see
+// ParseKeys reads keys from text, such as an environment variable. See
 // [keys.Parse].
 func ParseKeys(text string) (*KeyRing, error) { return keys.Parse(text) }
 
@@ -183,9 +166,9 @@ func (c *Config) complete() error {
 	return errors.Join(found.errs...)
 }
 
-// mistakes are what is wrong with a configuration.
+// mistakes collects the mistakes in a configuration.
 type mistakes struct {
-	in   string // the field that is looked at, with what joins its fields' names
+	in   string // the field being checked, with the separator before its own fields
 	errs []error
 }
 
@@ -193,8 +176,8 @@ func (m *mistakes) add(format string, args ...any) {
 	m.errs = append(m.errs, fmt.Errorf("sojourn: Config."+m.in+format, args...))
 }
 
-// setDefaults replaces zero values by what they stand for. What the caller has
-// passed is not changed by it.
+// setDefaults replaces zero values with their defaults. It does not change what
+// the caller's pointers and slices refer to.
 func (c *Config) setDefaults() {
 	c.Name = cmp.Or(c.Name, defaultName)
 	c.InlineLimit = cmp.Or(c.InlineLimit, defaultInlineLimit)
@@ -218,13 +201,14 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// check reports what is wrong with c, apart from the fields that check themselves.
+// check reports the mistakes in c, except in fields that have a check of their
+// own.
 func (c *Config) check(found *mistakes) {
 	if !validName(c.Name) {
 		found.add("Name %q: use 1 to 64 letters, digits, '-' and '_'", c.Name)
 	}
 	if likeState(c.Name) {
-		found.add("Name %q is how the state cookie of another manager may be called", c.Name)
+		found.add("Name %q can be the name of another manager's state cookie", c.Name)
 	}
 	if c.Keys == nil || len(c.Keys.Keys()) == 0 {
 		found.add("Keys is missing: use LoadKeyFile or ParseKeys")
@@ -265,7 +249,7 @@ func (c *Config) check(found *mistakes) {
 		found.add("Limit.Max %d is negative: use 0 for any number", c.Limit.Max)
 	}
 	if _, ok := c.Store.(store.UserLimiter); c.Limit.Max > 0 && !ok {
-		found.add("Limit needs a store that can hold users to a number of sessions (store.UserLimiter); %T cannot", c.Store)
+		found.add("Limit needs a store that can limit a user's sessions (store.UserLimiter); %T cannot", c.Store)
 	}
 	if c.Limit.Refuse && c.Limit.Max == 0 {
 		found.add("Limit.Refuse is set without Limit.Max")
@@ -278,12 +262,13 @@ func (c *Config) check(found *mistakes) {
 	}
 	for i := range c.FormerCookies {
 		if c.FormerCookies[i].place() == c.Cookie.place() {
-			found.add("FormerCookies[%d] is where Cookie is set, too: the same Domain, Path, Partitioned and name", i)
+			found.add("FormerCookies[%d] is the same cookie as Cookie: both have the same Domain, Path, Partitioned and name", i)
 		}
 	}
 }
 
-// place is what a browser tells cookies of one manager apart by.
+// place returns the properties by which a browser distinguishes the cookies of
+// one manager.
 func (c *Cookie) place() [4]any { return [4]any{c.prefix(), c.Domain, c.Path, c.Partitioned} }
 
 func (c *Cookie) setDefaults() {
@@ -298,7 +283,7 @@ func (c *Cookie) setDefaults() {
 
 func (c *Cookie) check(found *mistakes) {
 	if c.Path[0] != '/' || !validAttribute(c.Path) {
-		found.add("Path %.80q: it starts with '/', has no ';' or control characters, and at most %d bytes", c.Path, maxAttribute)
+		found.add("Path %.80q: it must start with '/' and have no ';', no control characters, and at most %d bytes", c.Path, maxAttribute)
 	}
 	if !validAttribute(c.Domain) || strings.ContainsAny(c.Domain, " /:") || c.Domain == "." || len(c.Domain) > 253 {
 		found.add("Domain %.80q is not a host name", c.Domain)
@@ -317,7 +302,7 @@ func (c *Cookie) check(found *mistakes) {
 	}
 }
 
-// attributes are what package cookies needs of a Cookie.
+// attributes converts c for package cookies.
 func (c *Cookie) attributes() cookies.Attributes {
 	return cookies.Attributes{
 		Prefix: c.prefix(), Domain: c.Domain, Path: c.Path, SameSite: c.SameSite, Insecure: c.Insecure, Partitioned: c.Partitioned,
@@ -337,8 +322,8 @@ func (c *Cookie) prefix() string {
 	}
 }
 
-// likeState reports whether a name ends with what package cookies puts behind
-// the name of a manager.
+// likeState reports whether a name ends with a suffix that package cookies
+// appends to the name of a manager.
 func likeState(s string) bool {
 	rest := strings.TrimRight(s, "0123456789")
 	return strings.HasSuffix(s, "-state") || rest != s && strings.HasSuffix(rest, "-state-")
@@ -359,8 +344,8 @@ func validName(s string) bool {
 	return !strings.HasPrefix(s, "__")
 }
 
-// maxAttribute is the longest attribute value that browsers heed (RFC 6265bis,
-// section 5.6).
+// maxAttribute is the longest attribute value that browsers accept (RFC
+// 6265bis, section 5.6).
 const maxAttribute = 1024
 
 func validAttribute(s string) bool {
@@ -392,9 +377,6 @@ func (c Config) text() string {
 	return fmt.Sprintf("sojourn.Config(name %q, store %T, %v)", c.Name, c.Store, c.Keys)
 }
 
-// Format prints the name, the type of the store and the key ring, whatever the
-// verb.
 func (c Config) Format(f fmt.State, _ rune) { printText(f, c.text()) }
 
-// LogValue is what Format prints.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.text()) }

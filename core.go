@@ -31,9 +31,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// core is what sessions stand on: the packages below, what the configuration says,
-// and counters. It knows no session and no request, so that those who have one use
-// it and never the other way round. Each tenant has one of its own.
+// core has the configuration, the counters, and the packages that sessions
+// need. It knows no session and no request: sessions and requests depend on it,
+// and not the other way round. Each tenant has a core of its own.
 type core struct {
 	*process
 	tenant   string
@@ -51,25 +51,25 @@ type process struct {
 	limit      Limit
 	timeout    time.Duration
 	endOnTheft bool
-	events     func(context.Context, Event) // nil = nobody hears them
-	// adopting returns what a core's adoption stands on; mapLegacy runs Adopt.Map
-	// for a legacy session that a request brought.
+	events     func(context.Context, Event) // nil = none
+	// adopting returns the options of a core's adoption; mapLegacy runs Adopt.Map for
+	// the legacy session of a request.
 	adopting  func(*core) adoption.Options
 	mapLegacy func(m *core, old *adopt.Session, req *request.Info) (record.Record, error)
 
 	log     *trouble.Log
 	count   counters
-	expired onceSet // sessions whose expiry was told
+	expired onceSet // sessions whose expiry was reported
 	limits  rules.Limits
 	varies  caching.On
 	ring    func() *seal.Ring // the keys that Config.Keys holds now
-	caches  bool              // the store has copies: browsers are told which version they have seen
+	caches  bool              // the store has copies: a cookie has the version that the browser has seen
 	ends    *ends.Feed
 	logins  succession
 	ahead   time.Duration // of the clock; only tests set it
 
-	open      sync.RWMutex   // read-locked by work in flight, locked for good by Close
-	outlive   sync.WaitGroup // work that goes on after its request; Close waits for it
+	open      sync.RWMutex   // read-locked by work in progress, locked for good by Close
+	outlive   sync.WaitGroup // work that continues after its request; Close waits for it
 	closing   sync.Once
 	stop      context.Context // ends with Close
 	stopNow   context.CancelFunc
@@ -77,7 +77,7 @@ type process struct {
 	nextSweep atomic.Int64 // nanoseconds after started, by the monotonic clock
 }
 
-// newCore returns the core of a configuration that is complete.
+// newCore returns the core for a complete configuration.
 func newCore(cfg *Config) *core {
 	m := &core{process: &process{
 		name: cfg.Name, mode: cfg.Mode, store: cfg.Store, cookie: cfg.Cookie, limit: cfg.Limit,
@@ -121,8 +121,8 @@ func newCore(cfg *Config) *core {
 	return m
 }
 
-// within returns the core of a tenant: what it seals, indexes and finds is that
-// tenant's alone.
+// within returns the core of a tenant, which seals, indexes, and finds the
+// tenant's sessions only.
 func (m *core) within(tenant string) *core {
 	if tenant == m.tenant {
 		return m
@@ -133,12 +133,12 @@ func (m *core) within(tenant string) *core {
 	return t
 }
 
-// now is the time in the precision that is stored.
+// now is the time, truncated to the precision of the formats.
 func (m *core) now() time.Time { return time.Now().Add(m.ahead).UTC().Truncate(time.Millisecond) }
 
 // begin registers work that Close waits for, until the caller calls done.
 func (m *core) begin() error {
-	if !m.open.TryRLock() { // Close has it, or waits for it
+	if !m.open.TryRLock() { // Close holds it or waits for it
 		return ErrClosed
 	}
 	return nil
@@ -162,7 +162,8 @@ const (
 	sweepBatch    = 500
 )
 
-// sweep removes what was over for more than an hour, and returns how many.
+// sweep removes records that expired more than an hour ago, and returns their
+// number.
 func (m *core) sweep(ctx context.Context) (int, error) {
 	sweeper, ok := m.store.(store.Sweeper)
 	if !ok {
@@ -189,9 +190,9 @@ func (m *core) sweep(ctx context.Context) (int, error) {
 	}
 }
 
-// scheduleSweep plans the next sweep. now is the time since started.
+// scheduleSweep sets the time of the next sweep. now is the time since started.
 func (m *core) scheduleSweep(now time.Duration) {
-	// Spread over replicas that started together.
+	// Random, because replicas may have started at the same time.
 	var b [1]byte
 	_, _ = rand.Read(b[:]) // never fails
 	wait := sweepInterval + sweepInterval*time.Duration(b[0])/1024
@@ -205,36 +206,36 @@ func (m *core) sweepNowAndThen() {
 		return
 	}
 	m.scheduleSweep(now)
-	// A failure is logged there; the next try is in about ten minutes.
+	// sweep logs a failure; the next attempt is in about ten minutes.
 	go func() { _, _ = m.sweep(m.stop) }()
 }
 
-// comesBackUntil is until when another library's credential could bring a session
-// back.
+// comesBackUntil returns until when a credential of another library could
+// restore a session.
 func (m *core) comesBackUntil(h *record.Header, now time.Time) time.Time {
 	return m.adoption.ComesBackUntil(h, now)
 }
 
-// Types that reach a secret (a cookie, an identifier, a key, a session's values)
-// have a Format method here, which fmt asks whatever the verb, and LogValue for
-// log/slog. Those whose exported fields hold one have MarshalText too, which
-// encoding/json and the handlers of log/slog use. Receivers are values where the
-// type is used by value: a method of the pointer is not found in a copy.
+// Types that lead to a secret (a cookie, an identifier, a key, a session's values) have
+// a Format method, which fmt calls for every verb, and LogValue for log/slog. Types with
+// a secret in an exported field also have MarshalText, for encoding/json and the handlers
+// of log/slog. The receiver is a value if the type is used by value, because a copy does
+// not have the methods of the pointer.
 //
-// A method cannot help a value in somebody's unexported field: fmt calls no
+// Methods do not protect a value in an unexported field of another type: fmt calls no
 // methods there. It does not follow pointers there either.
 
 func printText(f fmt.State, text string) { _, _ = io.WriteString(f, text) }
 
-// succession keeps a user's logins in order: those of one millisecond would
-// have none, and Config.Limit.Max would end any of them.
+// succession orders a user's logins. Logins in the same millisecond would have
+// no order, and Config.Limit.Max could end any of them.
 type succession struct {
 	seed maphash.Seed
 	last [64]atomic.Int64 // by user, in Unix milliseconds
 }
 
-// next returns when a session of user that is made at now counts as created: at
-// now, or just after the one before it in this process.
+// next returns the creation time of a session of user that is made at now: now,
+// or just after the previous one in this process.
 func (o *succession) next(user string, now int64) int64 {
 	last := &o.last[maphash.String(o.seed, user)%uint64(len(o.last))]
 	for {
@@ -248,15 +249,14 @@ func (o *succession) next(user string, now int64) int64 {
 	}
 }
 
-// An Update function runs while its session is locked, and so do the codecs that
-// it needs. One that uses its session would wait for itself for ever, and two
-// that use each other's sessions would wait for each other: they are told so by
-// a panic. Nothing else that waits is: a session may be locked by an Update in
-// another goroutine, and using it from within another session's Update is fine.
+// An Update function runs while its session is locked, and so do its codecs. If it uses
+// its own session, or if two of them use each other's sessions, they deadlock: then lock
+// panics. Other waits are correct: an Update in another goroutine may hold the lock of a
+// session, and an Update may use another session.
 
 const (
 	stuckPause = time.Millisecond
-	stuckTries = 1000 // of that pause: a second at least
+	stuckTries = 1000 // pauses: at least a second
 )
 
 // lock locks mu.
@@ -268,8 +268,8 @@ func (s *session) lock() {
 		s.mu.Lock()
 		return
 	}
-	// An Update of this session runs, and so does one in this goroutine. If they
-	// are the same, or wait for each other, then nothing will move.
+	// An Update of this session is running, and so is one in this goroutine. If they are
+	// the same or wait for each other, this is a deadlock.
 	before, still := s.updates.Load(), 0
 	for !s.mu.TryLock() {
 		if still++; still > stuckTries {
@@ -282,8 +282,8 @@ func (s *session) lock() {
 	}
 }
 
-// check calls the function that LoginIf was given, with mu held. Other goroutines
-// of the request wait meanwhile.
+// check calls the function of LoginIf, with mu held. Other goroutines of the
+// request wait.
 func (s *session) check(ctx context.Context, f func(context.Context) error) (err error) {
 	_, _ = s.call(func([]byte, bool) ([]byte, error) {
 		err = f(ctx)
@@ -292,20 +292,20 @@ func (s *session) check(ctx context.Context, f func(context.Context) error) (err
 	return err
 }
 
-// call calls an Update function, with mu held by whoever waits for it.
+// call calls an Update function, with mu held.
 func (s *session) call(f draft.Update, raw []byte, ok bool) ([]byte, error) {
 	s.updates.Add(1)
 	defer s.updates.Add(1)
 	return callUpdate(f, raw, ok)
 }
 
-// callUpdate is what insideUpdate looks for on the stack.
+// callUpdate marks an Update function on the stack, for insideUpdate.
 //
 //go:noinline
 func callUpdate(f draft.Update, raw []byte, ok bool) ([]byte, error) { return f(raw, ok) }
 
-// insideUpdate reports whether the calling goroutine is in callUpdate, which is
-// known by its address: names depend on how a program is built.
+// insideUpdate reports whether the calling goroutine is in callUpdate. It
+// compares addresses, because function names depend on how a program is built.
 func insideUpdate() bool {
 	pcs := make([]uintptr, 256)
 	n := runtime.Callers(2, pcs)

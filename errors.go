@@ -14,85 +14,72 @@ import (
 	"github.com/sojourn-go/sojourn/internal/request"
 )
 
-// Errors that callers test for with [errors.Is]. What wraps them says what was
-// being done; none of them contains an identifier, a key or a value.
+// Errors that callers test for with [errors.Is]. A wrapping error says what was
+// being done. No error contains an identifier, a key, or a value.
 var (
-	// ErrNoMiddleware: the context comes from no request inside [Manager.Wrap], nor
-	// from [Manager.Attach].
 	ErrNoMiddleware = errors.New("sojourn: no session in this context: wrap the handler with Manager.Wrap")
-	ErrUnavailable  = fault.Unavailable // the store could not answer, or not in time
-	// ErrEnded: the session ended (logout, login, revocation) while this request was
-	// under way, or the request's credential is no longer good for it. The changes
-	// were dropped.
+	ErrUnavailable  = fault.Unavailable // the store failed or did not answer in time
+	// ErrEnded: the session ended during this request (logout, login, revocation), or the
+	// request's credential is no longer valid. The changes were dropped.
 	ErrEnded   = fault.Ended
 	ErrExpired = fault.Expired // the session reached its idle timeout or its lifetime
 	ErrClosed  = fault.Closed  // the Manager was closed
-	// ErrTaken: another request had already taken a value that this one popped. None
-	// of this request's changes was kept.
-	ErrTaken = fault.Taken
-	// ErrTooLarge: the session would exceed Config.MaxSize, what a cookie can hold
-	// where there is no store, or what the store can keep. The session is as it was.
+	ErrTaken   = fault.Taken   // another request took a popped value first; nothing was saved
+	// ErrTooLarge: the session would exceed Config.MaxSize, the space in cookies (without
+	// a store), or a limit of the store. The session is unchanged.
 	ErrTooLarge = fault.TooLarge
-	// ErrTooLate: the change needs a cookie and the response has started, or the
-	// handler has returned, or has answered with an error; see [Session.Save].
-	ErrTooLate = errors.New("sojourn: too late to change the session")
-	// ErrCrossSite: the browser withheld the session cookies because another site
-	// started the request (SameSite), and the handler changed the session. A new
-	// cookie would replace the visitor's own, so only a login is kept.
-	ErrCrossSite = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
-	// ErrHasCookie: the session came with a cookie, so it cannot have a token as well.
-	// Log in again for one.
-	ErrHasCookie       = errors.New("sojourn: the session has a cookie, and no token beside it; log in to make a session with a token")
-	ErrNoStore         = fault.NoStore  // a value has to be kept on the server, and Mode is CookieOnly
+	ErrTooLate  = errors.New("sojourn: too late to change the session") // see [Session.Save]
+	// ErrCrossSite: only a login is saved, since a new cookie would replace the visitor's.
+	ErrCrossSite       = errors.New("sojourn: the browser withheld the session cookies from a cross-site request, so its changes cannot be kept")
+	ErrHasCookie       = errors.New("sojourn: the session has a cookie and so cannot have a token; log in to make a session with a token")
+	ErrNoStore         = fault.NoStore  // a value must be stored on the server, and Mode is CookieOnly
 	ErrTooManySessions = fault.TooMany  // the user has Limit.Max sessions, and Limit.Refuse is set
-	ErrNotFound        = fault.NotFound // no live session has that handle, or it is not that user's
+	ErrNotFound        = fault.NotFound // no live session has that handle, or it belongs to another user
 	ErrNoValue         = fault.NoValue  // the session has no value of that name
-	// ErrRenewFailed: the function that [Key.Renew] was given has failed, in this
-	// process or in another one that was faster. The value is as it was.
-	ErrRenewFailed = fault.Renew
-	// ErrBadValue: a value does not decode into the requested type or would not come
-	// back as it is (see [NewKey]), or its name cannot be used. What wraps it names
-	// the key and the path to the part.
+	ErrRenewFailed     = fault.Renew    // the fetch of [Key.Renew] failed; the value is unchanged
+	// ErrBadValue: a value does not decode into the type or cannot be restored unchanged
+	// (see [NewKey]), or a name is invalid. The text names the key and the part.
 	ErrBadValue = fault.BadValue
 )
 
-// Why it is too late.
+// Details of ErrTooLate, and mistakes of the program.
 var (
 	errNeedsCookie = fmt.Errorf("%w: the change needs a cookie, and the response has started", ErrTooLate)
 	errReturned    = fmt.Errorf("%w: the handler has returned", ErrTooLate)
-	errAnswered    = fmt.Errorf("%w: the response is an error or the handler has panicked, which keeps nothing but an earlier Logout", ErrTooLate)
+	errAnswered    = fmt.Errorf("%w: the response is an error or the handler has panicked, so only an earlier Logout is kept", ErrTooLate)
 	errNoEdit      = fmt.Errorf("%w: Edit cannot log in, log out or rotate", errDraft)
-	errNoTenant    = errors.New("sojourn: Config.Tenant is set, and this is no request of a tenant: name one with WithTenant")
+	errNoTenant    = errors.New("sojourn: Config.Tenant is set, and the context belongs to no request: name the tenant with WithTenant")
 	errNoLogin     = errors.New("sojourn: Link needs a Login in the same request, and there was none")
 	errNoBearer    = errors.New("sojourn: Config.Bearer is not set, so there are no tokens")
-	errDraft       = fmt.Errorf("%w: it is not that of a request", ErrTooLate)
+	errDraft       = fmt.Errorf("%w: it belongs to no request", ErrTooLate)
 )
 
-// notKept says that nothing is kept any more because a commit has failed.
+// notKept returns the reason why nothing is saved after a failed commit.
 func notKept(err error) error {
 	return fmt.Errorf("%w: the commit has failed: %w", ErrTooLate, err)
 }
 
-// ServeError answers a request whose session could not be loaded or kept:
-// through Config.ErrorHandler, or with a short text, as HTML for
-// Sec-Fetch-Mode: navigate, and 413 ([ErrTooLarge]), 409 ([ErrEnded],
-// [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions], [ErrHasCookie]), 401
-// ([ErrEnded], if the request brought a credential that is no longer good),
-// 404 ([ErrNotFound]), 503 ([ErrUnavailable], [ErrRenewFailed], [ErrClosed]) or 500 (everything
-// else). It first removes Content-*, ETag,
-// Last-Modified, Location, Cache-Control and an upgrade from the header, and
-// drops the session's pending changes, except a Logout.
+// ServeError responds to a request whose session could not be loaded or saved.
+// It calls Config.ErrorHandler, or else sends a short text, as HTML for
+// Sec-Fetch-Mode: navigate. The status is 413 for [ErrTooLarge]; 409 for
+// [ErrEnded], [ErrExpired], [ErrTaken], [ErrCrossSite], [ErrTooManySessions],
+// and [ErrHasCookie]; 401 for an [ErrEnded] because of the request's
+// credential; 404 for [ErrNotFound]; 503 for [ErrUnavailable],
+// [ErrRenewFailed], [ErrClosed], and an exceeded deadline; 500 for all others.
+// Before that, it drops the pending changes, except a Logout, and removes
+// Content-*, ETag, Last-Modified, Location, Cache-Control, and an upgrade from
+// the header.
 func (m *Manager) ServeError(w http.ResponseWriter, r *http.Request, err error) {
 	if x := m.request(r.Context()); x != nil {
 		x.Fail()
 	}
-	// A compressor between here and the connection is still at work: its
+	// A compressor outside of this handler also compresses the error: its
 	// Content-Encoding stays.
 	m.answerError(w, r, err, w.Header()["Content-Encoding"])
 }
 
-// answering is the context key that says that a manager's ErrorHandler is at
-// work: when it calls ServeError, it wants the plain answer.
+// answering is the context key for a running ErrorHandler of a manager. If that
+// calls ServeError, it gets the default response.
 type answering struct{ m *Manager }
 
 // answerError writes the answer for err. The response keeps encoding as its
@@ -123,11 +110,11 @@ func (m *Manager) answerError(w http.ResponseWriter, r *http.Request, err error,
 	}
 }
 
-// errorPage is the answer that somebody sees, on a screen of any width.
+// errorPage is the error as a page, for a screen of any width.
 //
-// It lets a browser that followed a link from another site ask for the page again,
-// this time from our own, so that it sends SameSite=Strict cookies. Nothing was
-// kept of the first request, whose method is a safe one.
+// After a link from another site, it makes the browser request the page again
+// from our own site, so that the browser sends SameSite=Strict cookies. Nothing
+// was saved for the first request, and its method is a safe one.
 func errorPage(r *http.Request, status int, text string, err error) string {
 	info := request.Info(InfoOf(r))
 	const head = `<!doctype html>
@@ -153,8 +140,8 @@ func errorPage(r *http.Request, status int, text string, err error) string {
 	}
 }
 
-// errorWriter is where an error answer is written to. An ErrorHandler may set
-// any header, and caches have to be told what holds for that answer.
+// errorWriter is the response writer for an error. An ErrorHandler may set any
+// header, so the cache headers are set last.
 type errorWriter struct {
 	http.ResponseWriter
 	m       *Manager
@@ -172,7 +159,7 @@ func (w *errorWriter) start() {
 	}
 }
 
-// WriteHeader tells caches first, unless status is informational.
+// WriteHeader sets the cache headers, unless status is informational.
 func (w *errorWriter) WriteHeader(status int) {
 	if status >= 200 {
 		w.start()
@@ -180,13 +167,13 @@ func (w *errorWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Write tells caches before the first byte.
+// Write sets the cache headers before the first byte.
 func (w *errorWriter) Write(b []byte) (int, error) {
 	w.start()
 	return w.ResponseWriter.Write(b)
 }
 
-// Flush tells caches, and sends what was written.
+// Flush sets the cache headers and sends the buffered data.
 func (w *errorWriter) Flush() { _ = w.FlushError() }
 
 // FlushError is Flush for [http.ResponseController].
@@ -195,7 +182,7 @@ func (w *errorWriter) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// clearPageHeaders removes what describes a page that will not be sent.
+// clearPageHeaders removes the headers of the page that the error replaces.
 func clearPageHeaders(h http.Header) {
 	for name := range h {
 		switch name {
@@ -214,8 +201,8 @@ func clearPageHeaders(h http.Header) {
 	}
 }
 
-// answers are the errors of this package, with the status that answers each. The
-// first that matches counts.
+// answers has the errors of this package and the status of each. The first
+// match counts.
 var answers = [...]struct {
 	err    error
 	status int
@@ -242,8 +229,7 @@ var answers = [...]struct {
 	{errNoBearer, http.StatusInternalServerError},
 }
 
-// IsError reports whether an error is one of this package's, for adapters that
-// answer those.
+// IsError reports whether err is an error of this package.
 func IsError(err error) bool {
 	for _, a := range answers {
 		if errors.Is(err, a.err) {
@@ -253,13 +239,13 @@ func IsError(err error) bool {
 	return false
 }
 
-// ErrorStatus returns the HTTP status and the public text that answer an error,
-// as [Manager.ServeError] does: 500 for one that is not of this package. The text
-// is one or two English sentences without HTML, and says nothing about the cause.
+// ErrorStatus returns the HTTP status and the public text for an error, as in
+// [Manager.ServeError]: one or two English sentences without HTML and without
+// the cause.
 func ErrorStatus(err error) (status int, text string) {
 	status = http.StatusInternalServerError
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrTooLarge) {
-		// The request's, with ErrTooLate, or a store's.
+		// The deadline of the request, with ErrTooLate, or of a store.
 		return http.StatusServiceUnavailable, errorText(http.StatusServiceUnavailable, err)
 	}
 	for _, a := range answers {
@@ -271,11 +257,11 @@ func ErrorStatus(err error) (status int, text string) {
 	return status, errorText(status, err)
 }
 
-// errorText is what people are told. It has no characters that mean something in
+// errorText is the text for visitors. It has no characters that are special in
 // HTML.
 func errorText(status int, err error) string {
 	if errors.Is(err, ErrCrossSite) {
-		return "Another site has sent this, so it was not kept. Please do it again on our own pages."
+		return "This request came from another site, so it was not saved. Please repeat it on our own pages."
 	}
 	switch status {
 	case http.StatusRequestEntityTooLarge:
@@ -297,16 +283,17 @@ func (m *Manager) commitFailed(s *Session, err error) {
 	m.count.failed.Add(1)
 	level := slog.LevelError
 	if errors.Is(err, ErrEnded) || errors.Is(err, ErrExpired) || errors.Is(err, ErrTaken) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCrossSite) || errors.Is(err, ErrTooManySessions) {
-		level = slog.LevelInfo // the visitor's doing, not a fault
+		level = slog.LevelInfo // caused by the visitor, not by a fault
 	}
 	m.log.Log(context.Background(), level, "the session could not be kept; the response was replaced by an error",
 		slog.String("session", s.Handle()), slog.Any("error", err))
 }
 
-// limitCaching tells caches that a response depends on the session.
+// limitCaching sets Vary and Cache-Control for a response that depends on the
+// session.
 func (m *core) limitCaching(h http.Header, pattern string) {
 	if caching.Limit(h, m.varies) {
 		m.log.Once(slog.LevelWarn, "a response that depends on the session allows shared caches to keep it (Cache-Control: public or s-maxage); "+
-			"one that does not heed Vary: Cookie shows one visitor's page to another", slog.String("pattern", pattern))
+			"a cache that ignores Vary: Cookie shows one visitor's page to another", slog.String("pattern", pattern))
 	}
 }

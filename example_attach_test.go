@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// newVisitor returns the session of a request that brought none.
+// newVisitor returns the session of a request without cookies.
 func newVisitor() *sojourn.Session {
 	sessions := manager(sojourn.Config{})
 	ctx, _ := sessions.Attach(context.Background(), func() sojourn.RequestInfo { return sojourn.RequestInfo{} })
@@ -21,8 +21,8 @@ func newVisitor() *sojourn.Session {
 }
 
 // Attach is for servers without an http.ResponseWriter. The session comes from
-// the header of a call, handlers find it in their context, and Commit puts what
-// it sets into the header that travels back. A handler that fails keeps nothing.
+// the header of a call, handlers get it from their context, and Commit writes
+// its cookies to the header of the response. A call that fails saves nothing.
 func ExampleManager_Attach() {
 	sessions := manager(sojourn.Config{})
 	calls := sojourn.NewKey[int]("calls", sojourn.ServerSide)

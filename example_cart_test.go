@@ -8,8 +8,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Update is exact when requests of one visitor run at once: its function is
-// called again on the result of whoever was faster.
+// Update is exact for concurrent requests of a visitor: if another request
+// changed the value first, the function runs again on its result.
 func ExampleKey_Update() {
 	// ServerSide: from the first item on, the session lives in the store.
 	cart := sojourn.NewKey[[]string]("cart", sojourn.ServerSide)

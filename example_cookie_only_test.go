@@ -7,8 +7,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Without a store, sessions live in the visitors' browsers alone, sealed. There
-// a logout cannot be final against somebody who copied the cookie.
+// Without a store, sessions are only in the visitors' browsers, sealed. A
+// logout then does not end a copy of the cookie.
 func ExampleConfig_cookieOnly() {
 	language := sojourn.NewKey[string]("language")
 	sessions := manager(sojourn.Config{Mode: sojourn.CookieOnly})

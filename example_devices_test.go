@@ -11,8 +11,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// A page that lists a user's devices, and signs all others out after a change
-// of password.
+// A page lists a user's devices. A change of the password signs out all other
+// devices.
 func ExampleManager_Sessions() {
 	sessions := manager(sojourn.Config{})
 	mux := http.NewServeMux()
@@ -56,8 +56,7 @@ func ExampleManager_Sessions() {
 	// /devices 200 0 devices
 }
 
-// A user who wants to change the password has to have signed in within the last ten
-// minutes.
+// A user can change the password only within ten minutes of an authentication.
 func ExampleManager_RequireRecent() {
 	sessions := manager(sojourn.Config{})
 	askAgain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -84,8 +83,8 @@ func ExampleManager_RequireRecent() {
 	// /password 200 the form
 }
 
-// A line for each event; here without its time, the session's handle, the
-// address and the user agent.
+// AuditLog writes a line for each event. This output omits the time, the
+// session's handle, the address, and the user agent.
 func ExampleAuditLog() {
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -115,7 +114,7 @@ func ExampleAuditLog() {
 	// /logout 200 goodbye
 }
 
-// Alarms, beside the audit log.
+// An application can send its own notifications in addition to the audit log.
 func ExampleEvent() {
 	audit := sojourn.AuditLog(slog.New(slog.DiscardHandler))
 	events := func(ctx context.Context, e sojourn.Event) { // for Config.Events

@@ -7,8 +7,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// The dictionary is for names that are not known when the program is compiled,
-// such as the fields of a form.
+// Set and Get are for names that are not known at compile time, such as the
+// fields of a form.
 func ExampleSession_Set() {
 	session := newVisitor()
 	session.Set("draft.title", "Tea")

@@ -10,8 +10,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// A service answers in its own words when a session could not be loaded or
-// kept. None of the handler's response was sent yet.
+// A service sends its own error responses when a session could not be loaded or
+// saved. Nothing of the handler's response has been sent then.
 func ExampleConfig_errorHandler() {
 	essay := sojourn.NewKey[string]("essay")
 	sessions := manager(sojourn.Config{

@@ -8,8 +8,8 @@ import (
 	"github.com/sojourn-go/sojourn/keys"
 )
 
-// Keys come from a file, or from a text such as an environment variable. To
-// change them, publish the new one everywhere first, then activate it, and
+// Keys come from a file or from text, such as an environment variable. To
+// change keys, publish the new key everywhere, then activate it, and then
 // retire the old one.
 func ExampleParseKeys() {
 	secret := func(key string) string { return key[strings.LastIndex(key, ":"):] }

@@ -8,8 +8,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Login gives the visitor a fresh identifier; what was in the cart stays. A
-// flash message waits for the next page, also after the Logout.
+// Login gives the visitor a new identifier and keeps the cart. A flash message
+// waits for the next page, also after a Logout.
 func ExampleSession_Login() {
 	sessions := manager(sojourn.Config{})
 	mux := http.NewServeMux()
@@ -25,7 +25,7 @@ func ExampleSession_Login() {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 	}))
 	mux.Handle("/", sessions.Handler(func(w http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
-		// Before the first byte, so that they are surely handed out only once.
+		// Before the first byte, so that the messages can be removed.
 		messages := session.Flashes()
 		fmt.Fprintf(w, "user %q", session.User())
 		for _, m := range messages {
@@ -47,8 +47,9 @@ func ExampleSession_Login() {
 	// / 200 user "", info: You are signed out
 }
 
-// A visitor who ticked "remember me" stays for ninety days, also when the
-// browser is closed; everybody else until then, or for eight hours.
+// A visitor who ticks "remember me" stays signed in for ninety days, even if
+// the browser closes. Other visitors stay signed in until the browser closes,
+// for at most eight hours.
 func ExampleSession_Remember() {
 	sessions := manager(sojourn.Config{
 		Lifetime: 8 * time.Hour,

@@ -8,8 +8,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// A shop's visitors and its staff have sessions of their own: other cookies,
-// other lifetimes, other stores if need be. A handler asks for the one it needs.
+// A shop has separate sessions for visitors and for staff, with different
+// cookies and lifetimes. A handler gets the one it needs.
 func ExampleManager_Wrap_namedSessions() {
 	visitors := manager(sojourn.Config{})
 	staff := manager(sojourn.Config{

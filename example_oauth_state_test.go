@@ -10,8 +10,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// The state of an OAuth flow comes back once. Redeem settles who has it, if two
-// requests bring it at once.
+// A ticket holds the state of an OAuth flow, which comes back once. If two
+// requests bring it at the same time, Redeem returns it to one of them.
 func ExampleTicket() {
 	type login struct{ Verifier, Next string }
 	logins := sojourn.NewTicket[login]("oauth", 10*time.Minute)
@@ -47,7 +47,8 @@ func ExampleTicket() {
 	// /callback 303 to /account
 }
 
-// Pop takes a value that may be used once. Save settles who had it.
+// Pop takes a value that can be used once. Of concurrent requests, Save
+// succeeds for one.
 func ExampleKey_Pop() {
 	voucher := sojourn.NewKey[string]("voucher", sojourn.ServerSide)
 	session := newVisitor()
@@ -59,7 +60,7 @@ func ExampleKey_Pop() {
 	//  false
 }
 
-// A value with a TTL ends by itself; each Set or Update starts its time again.
+// A value with a TTL expires. Each Set or Update restarts its time.
 func ExampleTTL() {
 	code := sojourn.NewKey[string]("code", sojourn.TTL(24*time.Hour))
 

@@ -10,8 +10,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// The visitor's session decides what a proxy lets through. The server behind it
-// has no use for the credential, and gets the other cookies only.
+// The visitor's session decides which requests a proxy forwards. The upstream
+// server gets the other cookies, but not the session's credential.
 func ExampleManager_Strip() {
 	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Header["Cookie"])

@@ -9,9 +9,9 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// An access token that is about to expire is replaced once, however many requests
-// need it at the same time, on however many replicas. Many providers end a login
-// whose refresh token is used twice.
+// An access token that is about to expire is replaced once, even if many
+// requests on several replicas need it at the same time. Many providers end a
+// login if its refresh token is used twice.
 func ExampleKey_Renew() {
 	type token struct {
 		Access, Refresh string

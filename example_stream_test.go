@@ -10,8 +10,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// A stream of server-sent events that ends when its session does, on whatever
-// replica that happens.
+// A stream of server-sent events ends when its session ends, on any replica.
 func ExampleSession_Done() {
 	sessions := manager(sojourn.Config{Cookie: sojourn.Cookie{Insecure: true}})
 	prices := make(chan int, 1)
@@ -22,7 +21,7 @@ func ExampleSession_Done() {
 	mux.Handle("/prices", sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
+		w.Header().Set("X-Accel-Buffering", "no") // nginx would buffer the events
 		alive := time.NewTicker(15 * time.Second)
 		defer alive.Stop()
 		flush := http.NewResponseController(w).Flush
@@ -33,12 +32,12 @@ func ExampleSession_Done() {
 			select {
 			case p := <-prices:
 				fmt.Fprintf(w, "data: %d\n\n", p)
-			case <-alive.C: // proxies cut what is silent for long
+			case <-alive.C: // proxies close idle connections
 				fmt.Fprint(w, ": still here\n\n")
 			case <-session.Done():
 				fmt.Fprintf(w, "event: ended\ndata: %v\n\n", session.Err())
 				return
-			case <-r.Context().Done(): // the visitor has gone
+			case <-r.Context().Done(): // the visitor has disconnected
 				return
 			}
 			if err := flush(); err != nil {

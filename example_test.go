@@ -13,8 +13,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// A handler that remembers its visitors. The examples use the store in memory;
-// a service opens one that lasts, such as the one of package sqlite.
+// A handler remembers its visitors. The examples use the store in memory; a
+// service uses a durable one, such as package sqlite.
 func Example() {
 	keys, err := sojourn.ParseKeys(keys.Generate()) // or LoadKeyFile
 	if err != nil {
@@ -51,7 +51,7 @@ func Example() {
 }
 
 // manager returns a manager for an example. It panics where a program would
-// report the error.
+// report an error.
 func manager(cfg sojourn.Config) *sojourn.Manager {
 	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {
@@ -68,8 +68,8 @@ func manager(cfg sojourn.Config) *sojourn.Manager {
 	return m
 }
 
-// browse returns a function that visits a page of the site, with the cookies of
-// the visits before, and prints the answer.
+// browse returns a function that requests a page of the site, with the cookies
+// of earlier responses, and prints the response.
 func browse(site http.Handler) func(path string) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// apiClient is an http.RoundTripper for a client of an API that keeps its token
-// itself: it sends the token that it has, and keeps the renewed ones.
+// apiClient is an http.RoundTripper for an API client that stores its token
+// itself: it sends the token and stores a renewed one.
 type apiClient struct {
 	base http.RoundTripper
 
@@ -23,7 +23,7 @@ func (c *apiClient) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.mu.Lock()
 	sent := c.token
 	c.mu.Unlock()
-	r = r.Clone(r.Context()) // a RoundTripper leaves its argument alone
+	r = r.Clone(r.Context()) // a RoundTripper must not change its argument
 	if sent != "" {
 		r.Header.Set("Authorization", "Bearer "+sent)
 	}
@@ -31,7 +31,7 @@ func (c *apiClient) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if renewed, ok := resp.Header["Sojourn-Token"]; ok { // empty: the session is over
+	if renewed, ok := resp.Header["Sojourn-Token"]; ok { // empty: the session has ended
 		c.mu.Lock()
 		if c.token == sent { // else another request was faster
 			c.token = renewed[0]
@@ -41,9 +41,9 @@ func (c *apiClient) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// A client without cookies, such as a mobile app, logs in for a token, sends it as
-// "Authorization: Bearer", and takes a renewed one from the response's field
-// Sojourn-Token. The handlers are those of browsers.
+// A client without cookies, such as a mobile app, gets a token when it logs in,
+// sends it as "Authorization: Bearer", and stores a renewed token from the
+// response header Sojourn-Token. The handlers are the same as for browsers.
 func ExampleSession_Token() {
 	sessions := manager(sojourn.Config{Bearer: true})
 	mux := http.NewServeMux()

@@ -8,8 +8,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Keys give session values a name and a type. Make each once, as a package
-// variable.
+// A Key is the name and the type of a session value. Make each key once, as a
+// package variable.
 func ExampleKey() {
 	type Address struct{ Street, City string }
 	var (
@@ -32,7 +32,7 @@ func ExampleKey() {
 	// true
 }
 
-// jsonCodec keeps values as JSON, for programs in other languages.
+// jsonCodec stores values as JSON, for programs in other languages.
 type jsonCodec[T any] struct{}
 
 func (jsonCodec[T]) Encode(v T) ([]byte, error) { return json.Marshal(v) }
@@ -42,7 +42,7 @@ func (jsonCodec[T]) Decode(b []byte) (v T, err error) {
 	return v, err
 }
 
-// A codec of one's own decides how a key's values are kept.
+// A custom codec determines how a key's values are stored.
 func ExampleNewKeyCodec() {
 	type Cart struct{ Items []string }
 	cart := sojourn.NewKeyCodec("cart", sojourn.Codec[Cart](jsonCodec[Cart]{}), sojourn.ServerSide)

@@ -24,11 +24,11 @@ type ResponseHeader interface {
 	Del(name string)
 }
 
-// Exchange is one request and its response, for servers and frameworks that
-// have no [http.ResponseWriter]. [Manager.Wrap] uses one for net/http. It is
-// also the context that [Manager.Attach] returns, and is safe for concurrent
-// use. It is found under two keys of a context: its *Manager, and, the innermost
-// one, (*Exchange)(nil).
+// Exchange is one request and its response, for servers and frameworks without
+// an [http.ResponseWriter]. It is safe for concurrent use, and prints without
+// header and session. It is also the context that [Manager.Attach] returns. A
+// context holds it under the key of its *Manager, and holds the innermost
+// exchange under (*Exchange)(nil).
 type Exchange struct {
 	context.Context
 	m    *Manager
@@ -38,33 +38,31 @@ type Exchange struct {
 	commit sync.Once
 	result error // of the commit
 
-	mu      sync.Mutex // guards what follows; never held during I/O
+	mu      sync.Mutex // guards the fields below; never held during I/O
 	s       *Session
 	loadErr error
-	loaded  chan struct{} // closed when loading ends; nil if nobody waits for that
+	loaded  chan struct{} // closed when loading ends; nil without a waiting goroutine
 	loading bool
 	phase   phase
-	late    error // why nothing is kept any more, once phase is phaseOver
-	// read: the response depends on the session, because somebody asked for it,
+	late    error // in phaseOver: why nothing is saved any more
+	// read: the response depends on the session, because the handler called Get,
 	// with or without success.
 	read bool
 	// exposed: the response has started, and shared caches may keep it.
 	exposed  bool
-	failed   bool // nothing is kept but a Logout
+	failed   bool // only a Logout is saved
 	finished bool // Finish was called
-	holds    int  // by Hold, not released yet
+	holds    int  // calls of Hold without release
 
-	asked    atomic.Bool // anything but a plain pass-through is needed
+	asked    atomic.Bool // the request needs more than a plain pass-through
 	hijacked atomic.Bool
-	flushed  atomic.Bool // by the handler: it sends something now, and more later
+	flushed  atomic.Bool // the handler has called Flush: the response is a stream
 }
 
-// Attach returns a context in which [Manager.Get] finds the request's session.
-// The session is loaded by the first Get, which calls info, once. What info
-// returns must stay valid until Finish: a server that reuses its buffers, such
-// as fasthttp, has to copy them.
-//
-// The server calls Commit before it sends the header, and Finish in any case:
+// Attach returns a context for [Manager.Get]. The first Get loads the session
+// and calls info, once. The result of info must stay valid until Finish, so a
+// server that reuses buffers, such as fasthttp, copies them. The server calls
+// Commit before it sends the header, and always calls Finish:
 //
 //	ctx, exchange := sessions.Attach(ctx, info)
 //	defer exchange.Finish()
@@ -75,15 +73,14 @@ func (m *Manager) Attach(ctx context.Context, info func() RequestInfo) (context.
 	return x, x
 }
 
-// Commit keeps the session's changes and puts cookies, Vary and Cache-Control
-// into h. An error means that nothing was kept, except a Logout, whose cookies
-// are in h nevertheless; the server answers with [ErrorStatus].
+// Commit saves the session's changes and adds cookies, Vary, and Cache-Control
+// to h. On an error, nothing was saved except a Logout, whose cookies are in h;
+// the server then sends [ErrorStatus]. Later calls return the first result.
 //
-// A status of 500 or above, or Fail before, keeps only a Logout. RPC servers
-// pass 200 or 500. A status of 304 leaves flash messages in the session; 101 and
-// a Content-Type of text/event-stream rotate no credential. A nil h says that
-// the header has been sent: then a change that needs a cookie is [ErrTooLate].
-// Later calls return the result of the first.
+// With a status of 500 or above, or after Fail, only a Logout is saved. RPC
+// servers pass 200 or 500. Status 304 keeps flash messages; status 101 and the
+// Content-Type text/event-stream prevent a rotation. A nil h means that the
+// header has been sent: a change that needs a cookie is then [ErrTooLate].
 func (x *Exchange) Commit(status int, h ResponseHeader) error {
 	x.commit.Do(func() {
 		fields, ok := h.(http.Header)
@@ -97,10 +94,10 @@ func (x *Exchange) Commit(status int, h ResponseHeader) error {
 	return x.result
 }
 
-// start is Commit, once.
+// start is the first call of Commit.
 func (x *Exchange) start(status int, h http.Header) error {
 	x.mu.Lock()
-	if x.phase == phaseOver { // a goroutine that the handler left behind
+	if x.phase == phaseOver { // called from a goroutine that outlived the handler
 		x.mu.Unlock()
 		return nil
 	}
@@ -127,7 +124,8 @@ func (x *Exchange) start(status int, h http.Header) error {
 	return err
 }
 
-// limitCaching tells caches that the response depends on the session.
+// limitCaching sets the cache headers of a response that depends on the
+// session.
 func (x *Exchange) limitCaching(h http.Header) {
 	if h != nil && (x.r != nil || x.info().Method != "") {
 		x.m.limitCaching(h, x.pattern())
@@ -155,8 +153,8 @@ func (x *Exchange) hasFailed() bool {
 	return x.failed
 }
 
-// Hold keeps the exchange open after its Finish, for a stream or a connection
-// that outlives the handler, until release is called.
+// Hold keeps the exchange open after Finish until release is called, for a
+// stream or a connection that outlives the handler.
 func (x *Exchange) Hold() (release func()) {
 	x.flushed.Store(true)
 	if s := x.ready(); s != nil {
@@ -171,15 +169,15 @@ func (x *Exchange) Hold() (release func()) {
 		over := x.finished && x.holds == 0
 		x.mu.Unlock()
 		if over {
-			_ = x.end() // an error was logged
+			_ = x.end() // logs its error
 		}
 	})
 }
 
-// Finish says that the response is over: what a stored session changed since
-// Commit is saved, and the channels of [Session.Done] are released. An error
-// says that these changes were lost; it was logged and counted. Without a Commit
-// before, as after a panic, only a Logout is kept. Later calls do nothing.
+// Finish saves what a stored session changed after Commit, and releases
+// [Session.Done]. An error means that these changes were lost; it was logged
+// and counted. Without an earlier Commit, it saves only a Logout. Later calls
+// do nothing.
 func (x *Exchange) Finish() error {
 	x.mu.Lock()
 	waits := x.finished || x.holds > 0
@@ -210,8 +208,9 @@ func (x *Exchange) end() error {
 	return err
 }
 
-// close ends the request for its session, which is returned if it was asked for:
-// from now on nothing is kept, for that reason, unless there was one before.
+// close ends the request for its session, and returns the session if it was
+// loaded. From now on nothing is saved. why is the reason, unless there is an
+// earlier one.
 func (x *Exchange) close(why error) *Session {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -221,11 +220,11 @@ func (x *Exchange) close(why error) *Session {
 	return x.s
 }
 
-// Fail says that the request has failed, whatever its status will be: nothing
-// that was not saved is kept, except a Logout, in the sessions of all managers
-// in ctx. Adapters call it where a handler returns an error that is not visible
-// in the HTTP status. It loads nothing and may be called at any time, more than
-// once. It reports whether ctx belongs to a request of any manager.
+// Fail marks the request as failed, whatever its status will be: the sessions
+// of all managers in ctx drop their unsaved changes, except a Logout. Adapters
+// call it for an error that the HTTP status does not show. It loads nothing,
+// can be called at any time and more than once, and reports whether ctx belongs
+// to a request of any manager.
 func Fail(ctx context.Context) bool {
 	found := false
 	for x := range exchanges(ctx) {
@@ -235,10 +234,10 @@ func Fail(ctx context.Context) bool {
 	return found
 }
 
-// Commit saves the sessions of all managers in ctx that were asked for, before
-// the response is rendered, so that a framework can render the error itself. An
-// error means that the request has failed, as by [Fail]; [ErrorStatus] has the
-// answer. After a Fail it does nothing. It loads nothing.
+// Commit saves the loaded sessions of all managers in ctx before the response
+// is rendered, so that a framework can render the error: see [ErrorStatus].
+// After an error, the request has failed, as after [Fail]. After a Fail, Commit
+// does nothing.
 func Commit(ctx context.Context) error {
 	for x := range exchanges(ctx) {
 		s := x.ready()
@@ -254,11 +253,12 @@ func Commit(ctx context.Context) error {
 	return nil
 }
 
-// innermost is the context key of the innermost request of any manager. Adapters
-// whose contexts hide values, such as fiber's, set the key themselves.
+// innermost is the context key of the innermost request of any manager.
+// Adapters for contexts that hide values, such as fiber's, set the key
+// themselves.
 var innermost = (*Exchange)(nil)
 
-// exchanges are those of all managers that ctx belongs to, the innermost first.
+// exchanges returns the exchanges of all managers in ctx, the innermost first.
 func exchanges(ctx context.Context) iter.Seq[*Exchange] {
 	return func(yield func(*Exchange) bool) {
 		x, _ := ctx.Value(innermost).(*Exchange)
@@ -270,8 +270,8 @@ func exchanges(ctx context.Context) iter.Seq[*Exchange] {
 	}
 }
 
-// request returns the manager's request that ctx belongs to, or nil: none, or
-// one that only lends its context to ctx's own.
+// request returns the manager's request that ctx belongs to. It returns nil if
+// there is none, or if ctx belongs to another request that was derived from it.
 func (m *Manager) request(ctx context.Context) *Exchange {
 	x, _ := ctx.Value(m).(*Exchange)
 	if x == nil || x.foreign(ctx) {
@@ -280,7 +280,7 @@ func (m *Manager) request(ctx context.Context) *Exchange {
 	return x
 }
 
-// session loads the request's session once, however many goroutines ask.
+// session loads the request's session once for all goroutines that call Get.
 func (x *Exchange) session(ctx context.Context) (*Session, error) {
 	x.noteRead()
 	x.mu.Lock()
@@ -306,7 +306,7 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 
 	var s *Session
 	var err error
-	returned := false // or the store panics, or a function of the application
+	returned := false // stays false if the store or a function of the application panics
 	defer func() {
 		if !returned {
 			err = fault.Away("load", stored.ErrAborted)
@@ -326,7 +326,7 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 			s.keepAwake()
 			s.mu.Unlock()
 			x.s = s
-		case ctx.Err() == nil || x.Context.Err() != nil: // else only this caller gave up
+		case ctx.Err() == nil || x.Context.Err() != nil: // else only this call was canceled
 			x.loadErr = err
 		}
 	}()
@@ -341,7 +341,7 @@ func (x *Exchange) session(ctx context.Context) (*Session, error) {
 	return s, nil
 }
 
-// about says what the session needs to know of the request.
+// about returns the request's description.
 func (x *Exchange) about() RequestInfo {
 	if x.r != nil {
 		return InfoOf(x.r)
@@ -349,7 +349,7 @@ func (x *Exchange) about() RequestInfo {
 	return x.info()
 }
 
-// noteRead notes that the response depends on the session from now on.
+// noteRead records that the response depends on the session from now on.
 func (x *Exchange) noteRead() {
 	x.mu.Lock()
 	late := x.exposed && !x.read
@@ -357,26 +357,26 @@ func (x *Exchange) noteRead() {
 	x.mu.Unlock()
 	x.asked.Store(true)
 	if x.r == nil {
-		// A response that comes from inside Wrap depends on what it has read.
+		// The outer response, of Wrap, then depends on this session as well.
 		if outer := x.m.request(x.Context); outer != nil {
 			outer.noteRead()
 		}
 	}
 	if late {
-		x.m.log.Once(slog.LevelWarn, "a session was asked for after the response had started, so caches were not told that the response depends on it; "+
+		x.m.log.Once(slog.LevelWarn, "Get was called after the response had started, so the response has no Vary and Cache-Control for its session; "+
 			"call Get before the first byte, or set Cache-Control: private", slog.String("pattern", x.pattern()))
 	}
 }
 
-// ready returns the session if it was loaded.
+// ready returns the session if it was loaded, and otherwise nil.
 func (x *Exchange) ready() *Session {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.s
 }
 
-// checkNesting reports two nested managers of one name: they would overwrite
-// each other's cookies.
+// checkNesting logs an error for two nested managers with one name, because
+// they would overwrite each other's cookies.
 func (x *Exchange) checkNesting() {
 	for outer := range exchanges(x.Context) {
 		if outer.m != x.m && outer.m.cookies.ReferenceName() == x.m.cookies.ReferenceName() {
@@ -386,9 +386,6 @@ func (x *Exchange) checkNesting() {
 	}
 }
 
-// Format keeps the request's header, and the session, out of what prints the
-// context or the response writer of a request.
 func (x *Exchange) Format(f fmt.State, _ rune) { printText(f, "sojourn request of "+x.m.text()) }
 
-// LogValue is what Format prints.
 func (x *Exchange) LogValue() slog.Value { return slog.StringValue("sojourn request of " + x.m.text()) }

@@ -19,12 +19,13 @@ type Flash struct {
 
 const (
 	flashName = "_flash"
-	// maxFlashes is how many messages wait for a page that shows them.
+	// maxFlashes is the largest number of pending messages.
 	maxFlashes = 100
 )
 
-// flashEntry is a kept message. Its random ID lets two requests that read and
-// add messages at once remove exactly those that were handed out.
+// flashEntry is a stored message. By its random ID, a request removes exactly
+// the messages that it has returned, also while other requests add and remove
+// messages.
 type flashEntry struct {
 	_     struct{} `cbor:",toarray"`
 	ID    uint64
@@ -32,10 +33,10 @@ type flashEntry struct {
 	Text  string
 }
 
-// Flash adds a message for the visitor's next page, with a level such as
-// "info" or "error". One that [Session.Flashes] has returned in this request
-// is kept instead of added again. At most 100 messages wait: another one
-// replaces the oldest.
+// Flash adds a message for the visitor's next page, with a level such as "info"
+// or "error". A message that [Session.Flashes] has returned in this request is
+// kept instead of added again. Of more than 100 messages, the oldest is
+// dropped.
 func (s *Session) Flash(level, text string) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -65,14 +66,12 @@ func (s *Session) Flash(level, text string) {
 }
 
 // Flashes returns the messages of the given levels, or all of them, oldest
-// first, and removes them: each is handed out once. In a stored session two
-// requests at once lose no message; each may see one that the other saw too.
-//
-// It returns nothing, and the messages wait, in a request that nobody sees:
-// HEAD, prefetch and prerender (Sec-Purpose and its like), the background.
-// Messages also stay if the response is not shown (204, 205, 304, a redirect)
-// or keeps nothing. Call it before the first byte: in the cookie, it returns
-// nothing after that.
+// first, and removes them. In a stored session, concurrent requests lose none,
+// but may return the same one. Call it before the first byte: later it returns
+// nothing for a session in the cookie. It also returns nothing for HEAD,
+// prefetch, and prerender requests (by Sec-Purpose and similar headers) and
+// after [Session.Background]. Messages stay if the browser does not show the
+// response (204, 205, 304, a redirect), or if it saves nothing.
 func (s *Session) Flashes(levels ...string) []Flash {
 	s.lock()
 	defer s.mu.Unlock()
@@ -81,7 +80,7 @@ func (s *Session) Flashes(levels ...string) []Flash {
 		return nil
 	}
 	if s.phase == phaseOver || s.phase == phaseDraft || s.phase == phaseBody && s.last.Where != rules.Stored {
-		s.m.log.Warn("flash messages were asked for after the response had started; they wait for the next page",
+		s.m.log.Warn("Flashes was called after the response had started; the messages stay for the next page",
 			slog.String("session", s.identity().ID.String()))
 		return nil
 	}
@@ -98,8 +97,8 @@ func (s *Session) Flashes(levels ...string) []Flash {
 	return out
 }
 
-// removeHanded removes the messages that were handed out, if the response is
-// shown.
+// removeHanded removes the messages that Flashes has returned, if the browser
+// shows the response.
 func (s *session) removeHanded() {
 	handed := s.handed
 	s.handed = nil
@@ -118,8 +117,8 @@ func (s *session) removeHanded() {
 	}
 }
 
-// decodeFlashes reads the kept list. One that does not decode, which only a
-// newer version could have written, counts as empty.
+// decodeFlashes decodes the stored list. A list that does not decode, which
+// only a newer version can have written, counts as empty.
 func decodeFlashes(raw []byte, ok bool) []flashEntry {
 	var list []flashEntry
 	if !ok || values.Decode(raw, &list) != nil {

@@ -17,38 +17,34 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Login makes this the session of user, under a fresh identifier. An anonymous
-// visitor's values are kept; those of another user are dropped. The session
-// before is ended: requests still under way with it get [ErrEnded]. The
-// lifetime starts again. An empty user fails the commit. With Config.Limit the
-// user's oldest sessions beyond it are ended, or the commit fails with
-// [ErrTooManySessions].
+// Login makes this the session of user and gives it a new identifier. An
+// anonymous visitor's values are kept; those of another user are dropped. The
+// previous session ends: requests that still use it get [ErrEnded]. The
+// lifetime restarts. Beyond Config.Limit, the user's oldest sessions end, or
+// the commit fails with [ErrTooManySessions]. An empty user fails the commit.
 //
-// Call it on every authentication, also of the same user (step-up): the values
-// stay, Info.LoggedIn and Info.Methods are the new ones. methods says how the
-// user authenticated: names without white space, such as "pwd", "otp" and
-// "hwk" of RFC 8176.
+// Call Login on every authentication, also of the same user (step-up): it
+// updates Info.LoggedIn and Info.Methods. methods are words of at most 64 bytes
+// for how the user authenticated, such as "pwd" and "otp" of RFC 8176.
 func (s *Session) Login(user string, methods ...string) {
 	s.lock()
 	defer s.mu.Unlock()
 	s.logIn(user, methods)
 }
 
-// LoginIf is Login and Save with check in between, for passwords, tokens and
-// whatever else may be taken back while the user logs in. check runs before
-// anything is done, and again once the new session and its entry in the user
-// index are written. Only then is the session before ended and Config.Limit
-// applied. So once a password has been changed and [Manager.RevokeUser] has
-// returned, no login with the old one is left, however slow it was.
+// LoginIf is Login and Save with a check, for example of a password. It calls
+// check before it does anything, and again after it has written the new session
+// and its entry in the user index. Only then does it end the previous session
+// and apply Config.Limit. So after a change of the password and
+// [Manager.RevokeUser], no slow login with the old password remains.
 //
 //	err := session.LoginIf(ctx, user.ID, func(ctx context.Context) error {
 //		return passwords.Check(ctx, user.ID, r.FormValue("password"))
 //	}, "pwd")
 //
-// check has to read the primary database, not a replica or a cache, and must not
-// use the session. On an error, check's own or one of Save's, nobody is logged in
-// and the session is as it was. With [CookieOnly] nothing can be revoked, and
-// check runs once.
+// check must read the primary database, not a replica or a cache, and must not
+// use the session. After an error of check or Save, the session is unchanged.
+// With [CookieOnly], nothing can be revoked, and check runs once.
 func (s *Session) LoginIf(ctx context.Context, user string, check func(context.Context) error, methods ...string) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -63,7 +59,7 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 		return s.failed
 	}
 	if err := s.check(ctx, check); err != nil {
-		s.link = "" // it was this login's
+		s.link = "" // it belongs to this login
 		return err
 	}
 	kept, ending, login, fresh, before := s.draft.Clone(), s.ending, s.login, s.fresh, s.last
@@ -73,7 +69,7 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 	defer func() {
 		s.checks = nil
 		if !done { // check may have panicked
-			if s.last != before { // a Logout before this was kept
+			if s.last != before { // an earlier Logout was saved
 				ending = nil
 			}
 			s.draft, s.ending, s.login, s.fresh, s.failed, s.link = kept, ending, login, fresh, nil, ""
@@ -87,15 +83,14 @@ func (s *Session) LoginIf(ctx context.Context, user string, check func(context.C
 	return nil
 }
 
-// Link ties the login of this request to the session sid of an OpenID provider, so
-// that [Manager.RevokeLinked] ends what this login becomes. issuer and sid are the
-// claims iss and sid of the ID token: 1 to 255 bytes each. Call Link before Login or
-// LoginIf, or after Login; the commit fails without one. A session has one link, the
-// newest; it stays when the same user authenticates again.
+// Link ties the login of this request to the session sid of an OpenID provider,
+// for [Manager.RevokeLinked]. issuer and sid are the claims iss and sid of the
+// ID token, 1 to 255 bytes each. Call it before Login or LoginIf, or after
+// Login; without a login, the commit fails. A session has one link, the newest,
+// and keeps it when its user authenticates again.
 //
-// The commit fails with [ErrEnded] if the provider has ended sid already: its logout
-// can overtake the login. The error is [ErrNoStore] with [CookieOnly].
-//
+// The commit fails with [ErrEnded] if the provider has already ended sid, since
+// its logout can overtake the login, and with [ErrNoStore] with [CookieOnly].
 // Source: OpenID Connect Back-Channel Logout 1.0.
 func (s *Session) Link(issuer, sid string) {
 	s.lock()
@@ -121,7 +116,7 @@ func (s *session) logIn(user string, methods []string) {
 	}
 	for _, method := range methods {
 		if len(strings.Fields(method)) != 1 || strings.TrimSpace(method) != method || len(method) > 64 {
-			s.failLater(fmt.Errorf("%w: Login with the method %.40q: a method is a word", ErrBadValue, method))
+			s.failLater(fmt.Errorf("%w: Login with the method %.40q: use one word of at most 64 bytes", ErrBadValue, method))
 			return
 		}
 	}
@@ -157,11 +152,11 @@ func (s *session) logIn(user string, methods []string) {
 	s.draft.ShowLogin(h)
 }
 
-// Logout ends the session for good: a stored one leaves a tombstone, and the
-// browser's cookies expire. What is set afterwards starts a new, anonymous
-// session. A Logout before the first byte is kept even if the response is an
-// error. A copy of a session in the cookie can bring its anonymous values
-// back: use [ServerSide] where that matters.
+// Logout ends the session for good: a stored session leaves a tombstone, and
+// the browser's cookies expire. Values set afterwards start a new, anonymous
+// session. A Logout before the first byte is saved even if the response is an
+// error. A copied cookie can restore the anonymous values in it: use
+// [ServerSide] where that matters.
 func (s *Session) Logout() {
 	s.lock()
 	defer s.mu.Unlock()
@@ -173,17 +168,17 @@ func (s *session) logout() {
 	switch {
 	case s.last.Where == rules.Nowhere:
 		s.ending = nil
-	case s.ending == nil || s.ending.carry: // else there is nothing more to end
+	case s.ending == nil || s.ending.carry: // else a Logout is already pending
 		s.ending = &ending{taken: s.draft.Taken()}
 	}
 	s.handed, s.login, s.fresh, s.failed, s.link = nil, nil, nil, nil, ""
 	s.draft.Start(&stored.Nothing.Rec)
 }
 
-// Rotate gives the session a fresh credential: same session, handle and
-// values, new cookie. The credential before stays good for Rotation.Grace
-// after the new one was first used; until then the next Rotate hands out the
-// same one again. To make an old credential worthless at once, use Login.
+// Rotate gives the session a new credential; handle and values stay. The
+// previous credential stays valid for Rotation.Grace after the first use of the
+// new one. Until that first use, Rotate returns the same new credential again.
+// To invalidate a credential at once, use Login.
 func (s *Session) Rotate() {
 	s.lock()
 	defer s.mu.Unlock()
@@ -191,7 +186,7 @@ func (s *Session) Rotate() {
 	s.rotate()
 }
 
-// commitLogin makes the session of the login and ends the one before.
+// commitLogin saves the session of the login and ends the previous one.
 func (s *session) commitLogin(ctx context.Context) error {
 	m := s.m
 	if m.mode == CookieOnly {
@@ -207,7 +202,7 @@ func (s *session) commitLogin(ctx context.Context) error {
 	}
 	st, err := m.stored.Move(ctx, s.move(ctx))
 	if err != nil {
-		id := stored.NewWho() // another try must not meet what is left of this one
+		id := stored.NewWho() // a retry must not find the remains of this attempt
 		s.fresh = &id
 		return err
 	}
@@ -218,11 +213,11 @@ func (s *session) commitLogin(ctx context.Context) error {
 	m.tell(ctx, s.event(EventLogin, st))
 	s.countMove(ctx, st)
 	s.keepStored(st, true)
-	// A check may have taken long.
+	// A new time limit, because check may have taken long.
 	ctx, cancel = m.stored.Bounded(context.WithoutCancel(ctx))
 	defer cancel()
 	if err := s.endOthers(ctx); err != nil {
-		m.log.Warn("another session that a browser had could not be ended at its login", slog.Any("error", err))
+		m.log.Warn("could not end another session of the browser at its login", slog.Any("error", err))
 	}
 	if other {
 		_ = s.endLegacy(ctx, &before.Rec.Header) // logged; the login stands
@@ -230,7 +225,7 @@ func (s *session) commitLogin(ctx context.Context) error {
 	return nil
 }
 
-// move is what the store has to do for the pending login.
+// move returns the change of the store for the pending login.
 func (s *session) move(ctx context.Context) stored.Move {
 	m := s.m
 	mv := stored.Move{Change: s.change(), To: s.identity(), Login: s.login, Ends: s.ending != nil && s.ending.carry}
@@ -244,13 +239,13 @@ func (s *session) move(ctx context.Context) stored.Move {
 	return mv
 }
 
-// limitOf returns the limit of a user's sessions, and what must be told of each
-// session that it ends.
+// limitOf returns the limit of a user's sessions, and a function to call for
+// each session that the limit ends.
 func (m *core) limitOf(ctx context.Context, user string, refuse bool) (store.UserLimit, func(store.ID)) {
 	limit := store.UserLimit{Max: m.limit.Max, Refuse: refuse, Until: m.adoption.EvictedUntil(m.now())}
 	var linked map[store.ID]*stored.State
 	if limit.Max > 0 && !refuse {
-		// What has ended does not tell any more where it came from.
+		// Read now: a tombstone has no link to its legacy session.
 		linked = m.adoption.LinkedTo(ctx, user)
 	}
 	return limit, func(id store.ID) {
@@ -280,7 +275,7 @@ func (s *session) commitLoginInline() error {
 	return nil
 }
 
-// countMove counts a session that is about to settle in the store.
+// countMove counts a session that is about to move to the store.
 func (s *session) countMove(ctx context.Context, st *stored.State) {
 	switch s.last.Where {
 	case rules.Nowhere:
@@ -292,7 +287,7 @@ func (s *session) countMove(ctx context.Context, st *stored.State) {
 	}
 }
 
-// endLast keeps a Logout: it ends the session as it was loaded.
+// endLast saves a Logout: it ends the session that was loaded.
 func (s *session) endLast(ctx context.Context) error {
 	m := s.m
 	before := s.last
@@ -317,8 +312,8 @@ func (s *session) endLast(ctx context.Context) error {
 	return s.endLegacy(ctx, &before.Rec.Header)
 }
 
-// Recent reports whether the user has authenticated (see [Session.Login])
-// within the last maxAge. It is false for an anonymous visitor.
+// Recent reports whether the user authenticated (see [Session.Login]) within
+// the last maxAge. It is false for an anonymous visitor.
 func (s *Session) Recent(maxAge time.Duration) bool {
 	s.lock()
 	defer s.mu.Unlock()
@@ -329,19 +324,18 @@ func (s *Session) Recent(maxAge time.Duration) bool {
 	return s.m.now().Sub(record.Time(h.AuthTime)) <= maxAge
 }
 
-// Token commits, and returns the session's credential for a client that keeps it
-// itself, such as a mobile app: the client sends it as "Authorization: Bearer
-// sjn_…". Config.Bearer has to be set. A session has a cookie or a token, never
-// both: Token gives one to a session that is new, that a Login of this request
-// has just made (the browser's cookies expire then), or that came with a token.
-// For any other it returns [ErrHasCookie].
+// Token commits and returns the session's credential for a client that stores
+// it itself, such as a mobile app, and sends it as "Authorization: Bearer
+// sjn_…". Config.Bearer must be set. A session has a cookie or a token: Token
+// is for a new session, for one that a Login of this request has made (the
+// browser's cookies then expire), and for one that has a token. For others it
+// returns [ErrHasCookie]. Call it before the first byte. Errors are those of
+// Save, and [ErrNoValue] for a session without values.
 //
-// A request with a token neither reads nor sets cookies, is no cross-site request
-// whoever sends it, and asks the store itself, not a cache. The session is always
-// in the store. A renewed token (see [Rotation]) is in the response's field
-// Sojourn-Token, and the client has to use it from then on; an empty one says
-// that the session is over. Call Token before the first byte. Errors are those of
-// Save, and [ErrNoValue] if the session holds nothing.
+// A request with a token reads and sets no cookies, is never cross-site, and
+// bypasses caches. Its session is always stored. A renewed token (see
+// [Rotation]) is in the response header Sojourn-Token; the client must use it
+// from then on. An empty one means that the session has ended.
 func (s *Session) Token(ctx context.Context) (string, error) {
 	s.lock()
 	defer s.mu.Unlock()
@@ -357,14 +351,14 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 	}
 	undo := func() {}
 	if !s.jar.Token() {
-		// One that this request has stored has no cookie in the browser yet.
+		// If this request has stored the session, the browser has no cookie for it yet.
 		made := s.last.Where == rules.Stored && s.last.ID != s.brought
 		if s.login == nil && s.base().Where != rules.Nowhere && !made {
 			return "", ErrHasCookie
 		}
 		before, useCookies := s.last, s.jar.UseToken()
 		undo = func() {
-			if useCookies(); s.last != before { // a Logout before this was kept
+			if useCookies(); s.last != before { // an earlier Logout was saved
 				s.forget()
 			}
 		}
@@ -377,13 +371,13 @@ func (s *Session) Token(ctx context.Context) (string, error) {
 		undo()
 		return "", fmt.Errorf("%w: a session without values has no token", ErrNoValue)
 	}
-	if ref := referenceOf(s.last); !s.jar.Has(&ref) { // stored before it was to have a token
+	if ref := referenceOf(s.last); !s.jar.Has(&ref) { // it was stored before the call of Token
 		s.setReference(s.last, s.m.now())
 	}
 	s.keepAwake()
 	return s.jar.Issued()
 }
 
-// Strip removes the manager's cookies, former ones included, from the header
-// of a request that goes upstream. Other cookies stay, in their order.
+// Strip removes the manager's cookies, also those of FormerCookies, from the
+// header of a request to an upstream server. Other cookies keep their order.
 func (m *Manager) Strip(h http.Header) { m.cookies.Strip(h) }

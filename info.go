@@ -19,25 +19,25 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Info describes a session as it was last loaded or saved. Zero times are
-// unknown or unlimited.
+// Info describes a session as last loaded or saved. Zero times are unknown or
+// unlimited.
 type Info struct {
 	Handle      string // public name; see [Session.Handle]
 	Placement   Placement
 	Version     uint64 // of a stored session; 0 otherwise
-	Size        int    // bytes: of the cookie's name and value, or of the sealed record
+	Size        int    // bytes of the cookie's name and value, or of the sealed record
 	User        string
 	Created     time.Time // start of the lifetime: first value, or login
-	LastSeen    time.Time // last activity that was noted
-	IdleExpires time.Time // when it ends without further activity
-	Expires     time.Time // when it ends in any case
-	LoggedIn    time.Time // when the user logged in, last
-	Methods     []string  // how: what Session.Login was given
+	LastSeen    time.Time // last recorded activity
+	IdleExpires time.Time // expires then without further activity
+	Expires     time.Time // expires then at the latest
+	LoggedIn    time.Time // last login
+	Methods     []string  // of the last login; see Session.Login
 	UserAgent   string    // of the request that stored the session or logged in
-	IP          string    // likewise: the request's RemoteAddr
-	Persistent  bool      // the browser keeps it when it is closed
-	Suspected   bool      // an outdated credential of it turned up: somebody may have copied the cookie
-	Current     bool      // in the list of Manager.Sessions: the session of the request that asks
+	IP          string    // RemoteAddr of that request
+	Persistent  bool      // the browser keeps the session when it closes
+	Suspected   bool      // an outdated credential was used: the cookie may have been copied
+	Current     bool      // set by Manager.Sessions: the session of the request in ctx
 }
 
 // Info returns the session's description, as it was last loaded or saved.
@@ -46,11 +46,11 @@ func (s *Session) Info() Info {
 	defer s.mu.Unlock()
 	st := s.base()
 	info := s.m.describe(st)
-	info.Handle = s.identity().ID.String() // after Login, the new one
+	info.Handle = s.identity().ID.String() // after Login, the new handle
 	return info
 }
 
-// describe makes the Info of a state.
+// describe returns the Info of a state.
 func (m *core) describe(st *stored.State) Info {
 	h := &st.Rec.Header
 	info := Info{
@@ -80,8 +80,8 @@ func (m *core) describe(st *stored.State) Info {
 	return info
 }
 
-// Remember overrides Config.Cookie.BrowserSession for this session: with true
-// the browser keeps it until its absolute end, with false until it is closed.
+// Remember overrides Config.Cookie.BrowserSession for this session: with true,
+// the browser keeps it until it expires; with false, until the browser closes.
 func (s *Session) Remember(persistent bool) {
 	p := record.PersistBrowser
 	if persistent {
@@ -94,9 +94,9 @@ func (s *Session) Remember(persistent bool) {
 	}
 }
 
-// SetExpiry overrides the idle timeout and lifetime for this session, as in
-// [Config]: 0 = as configured, [NoLimit] = none. A lifetime that is already over
-// ends the session.
+// SetExpiry overrides idle timeout and lifetime of this session. 0 = as in
+// [Config], [NoLimit] = none. A lifetime that has already passed ends the
+// session.
 func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	i, l := rules.Millis(idle), rules.Millis(min(lifetime, rules.MaxAge))
 	s.lock()
@@ -106,12 +106,12 @@ func (s *Session) SetExpiry(idle, lifetime time.Duration) {
 	}
 }
 
-// Done returns a channel that is closed when the session ends: by a logout, a
-// login, a revocation or its expiry, here or, within a second, on any replica
-// with the same store, or by [Manager.Close]. [Session.Err] says why. Waiting
-// is no activity. The channel is released when the request ends; asked for only
-// then, it is closed, and Err returns [ErrTooLate]. That of an anonymous session in the cookie is closed
-// by its absolute expiry and by Close only.
+// Done returns a channel that is closed when the session ends by logout, login,
+// revocation, or expiry (within a second, if on another replica), or by
+// [Manager.Close]; see [Session.Err]. Waiting is no activity. For an anonymous
+// session in the cookie, only the absolute expiry and Close close it. The
+// channel is released when the request ends. A first call of Done after that
+// returns a closed channel, and Err returns [ErrTooLate].
 func (s *Session) Done() <-chan struct{} {
 	s.lock()
 	defer s.mu.Unlock()
@@ -138,7 +138,7 @@ func (s *session) watchEnd() *ends.Watch {
 }
 
 // Err returns nil while the channel of [Session.Done] is open, and then
-// [ErrEnded], [ErrExpired] or [ErrClosed].
+// [ErrEnded], [ErrExpired], or [ErrClosed].
 func (s *Session) Err() error {
 	s.lock()
 	w := s.watch
@@ -155,8 +155,8 @@ func (s *session) unwatch() {
 	}
 }
 
-// whatBecameOf is what the feed of ends asks about a session that somebody waits
-// for.
+// whatBecameOf returns the idle deadline of a session with a waiting
+// [Session.Done], or the reason of its end.
 func (m *core) whatBecameOf(ctx context.Context, id store.ID) (deadline time.Time, err error) {
 	if err := m.begin(); err != nil {
 		return deadline, err
@@ -189,19 +189,19 @@ func (m *core) readEnds(ctx context.Context, feed store.EndFeed, cursor string, 
 	return page, err
 }
 
-// Background says that this request, such as polling, is no activity: it
-// extends no idle timeout, takes no flash messages, and rotates no credential.
-// A request can say so itself, with the header "Sojourn-Background: 1".
+// Background marks this request as no activity, for example polling: it extends
+// no idle timeout, gets no flash messages, and rotates no credential. The
+// request header "Sojourn-Background: 1" does the same.
 func (s *Session) Background() {
 	s.lock()
 	defer s.mu.Unlock()
 	s.background, s.rotateDue = true, false
 }
 
-// RequestInfo is what a session needs to know about its request, for servers
-// that do not use [http.Request].
+// RequestInfo describes a request, for servers that do not use [http.Request].
+// It prints only the method, because the header holds cookies.
 type RequestInfo struct {
-	Header     http.Header // names in canonical form; it is never modified
+	Header     http.Header // names in canonical form; never modified
 	Method     string      // "" = not HTTP: no cross-site checks, no Vary, no Cache-Control
 	Host       string
 	RemoteAddr string // "ip:port" or "ip"; "" = unknown
@@ -213,44 +213,35 @@ func InfoOf(r *http.Request) RequestInfo {
 	return RequestInfo{Header: r.Header, Method: r.Method, Host: r.Host, RemoteAddr: r.RemoteAddr, Encrypted: r.TLS != nil}
 }
 
-// Format prints the method, whatever the verb: the header holds cookies.
 func (i RequestInfo) Format(f fmt.State, _ rune) { printText(f, i.text()) }
 
-// LogValue is what Format prints.
 func (i RequestInfo) LogValue() slog.Value { return slog.StringValue(i.text()) }
 
-// MarshalText is for encoding/json: what Format prints.
 func (i RequestInfo) MarshalText() ([]byte, error) { return []byte(i.text()), nil }
 
 func (i RequestInfo) text() string { return "sojourn.RequestInfo(" + i.Method + ")" }
 
-// Export is a session with its values, for a user who asks what is kept about
-// them. It prints without them; as JSON it is complete.
+// Export is a session with its values, for a user who requests their data. It
+// prints the handle and the number of values; its JSON form is complete.
 type Export struct {
 	Info
-	// Values by name, as any would decode them. One that is not CBOR (see
-	// NewKeyCodec) is given as its bytes.
-	Values map[string]any
-	// Flashes are the messages that wait for the visitor's next page, the oldest
-	// first. They stay.
-	Flashes []Flash
+	Values  map[string]any // decoded as any; a value that is not CBOR (see NewKeyCodec) is a []byte
+	Flashes []Flash        // pending messages, oldest first; they stay in the session
 }
 
 func (e Export) text() string {
 	return fmt.Sprintf("sojourn.Export(%s, %d values)", e.Handle, len(e.Values))
 }
 
-// Format prints the handle and the number of values, whatever the verb.
 func (e Export) Format(f fmt.State, _ rune) { printText(f, e.text()) }
 
-// LogValue is what Format prints.
 func (e Export) LogValue() slog.Value { return slog.StringValue(e.text()) }
 
 func (m *core) export(st *stored.State) Export {
 	out := Export{Info: m.describe(st), Values: map[string]any{}}
 	now := m.now().UnixMilli()
 	for _, f := range st.Rec.Fields() {
-		if !f.Live(now) || f.Value == nil { // damaged, as the observer has been told
+		if !f.Live(now) || f.Value == nil { // nil: damaged, and already reported to the observer
 			continue
 		}
 		if f.Name == flashName {

@@ -15,7 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/wire"
 )
 
-// settle makes st the session's last kept state.
+// settle makes st the last saved state of the session.
 func (s *session) settle(st *stored.State) {
 	s.last = st
 	s.draft.Start(&st.Rec)
@@ -23,7 +23,7 @@ func (s *session) settle(st *stored.State) {
 	s.presentDue, s.rotateDue, s.noted = false, false, time.Time{}
 }
 
-// keepInline settles a session that lives in the cookie.
+// keepInline settles a session that is in the cookie.
 func (s *session) keepInline(in *cookies.Inline, now time.Time) {
 	st := inlineState(in)
 	if s.last.Where == rules.Nowhere {
@@ -35,8 +35,8 @@ func (s *session) keepInline(in *cookies.Inline, now time.Time) {
 	s.settle(st)
 }
 
-// keepStored settles a session that lives in the store. renew sets the
-// reference even if it is the one that the browser has.
+// keepStored settles a session that is in the store. With renew, it sets the
+// reference even if the browser already has it.
 func (s *session) keepStored(st *stored.State, renew bool) {
 	m := s.m
 	now := m.now()
@@ -64,7 +64,7 @@ func referenceOf(st *stored.State) wire.Reference {
 	return wire.Reference{Identifier: st.Identifier, Generation: st.Rec.Header.Generation, Expires: st.Meta.Expires.UnixMilli()}
 }
 
-// setReference sets the cookie that names a stored session.
+// setReference sets the cookie with the reference to a stored session.
 func (s *session) setReference(st *stored.State, now time.Time) {
 	ref := referenceOf(st)
 	if err := s.jar.SetReference(&ref, s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
@@ -73,7 +73,7 @@ func (s *session) setReference(st *stored.State, now time.Time) {
 	s.unproven = true
 }
 
-// setFloor tells the browser which version it has seen.
+// setFloor sets the floor: the version that the browser has seen.
 func (s *session) setFloor(st *stored.State, now time.Time) {
 	if err := s.jar.SetFloor(st.Floor(), s.m.limits.CookieAge(&st.Rec.Header, st.Meta.Expires, now)); err != nil {
 		s.failLater(err)
@@ -86,8 +86,8 @@ func (s *session) forget() {
 	s.unproven = false
 }
 
-// flushTo moves the pending cookies into a response header, which is then left
-// to limitCaching.
+// flushTo moves the pending cookies into a response header. The caller then
+// calls limitCaching.
 func (s *session) flushTo(h http.Header) {
 	if s.jar.Pending() && !s.m.cookie.Insecure && request.PlainHTTP(&s.req) {
 		s.m.log.Once(slog.LevelWarn, "a Secure session cookie was set over plain HTTP, where browsers ignore it; "+
@@ -96,9 +96,9 @@ func (s *session) flushTo(h http.Header) {
 	s.jar.Flush(h)
 }
 
-// takeBackReference drops a reference that was not made by this very commit if
-// another request, such as a login, has ended its session in the meantime:
-// setting it now would undo the login in the browser.
+// takeBackReference drops a reference that this commit did not make, if another
+// request, such as a login, has ended its session meanwhile. To set it now
+// would undo that login in the browser.
 func (s *session) takeBackReference(ctx context.Context) {
 	if !s.unproven || s.last.Where != rules.Stored || s.m.begin() != nil {
 		return
@@ -128,14 +128,14 @@ func (s *session) choresDue() bool {
 	}
 }
 
-// renewalDue reports whether the end of a session without a lifetime must be moved
-// on, in a request that counts as activity.
+// renewalDue reports whether this request, as activity, must extend the end of
+// a session without a lifetime.
 func (s *session) renewalDue(now time.Time) bool {
 	return !s.background && s.m.limits.RenewalDue(&s.last.Rec.Header, now)
 }
 
-// doChores refreshes what a request that changed nothing may leave as it is.
-// Nothing here fails a request.
+// doChores refreshes cookies and timestamps after a request that changed
+// nothing. A failure does not fail the request.
 func (s *session) doChores(ctx context.Context) {
 	m := s.m
 	now := m.now()
@@ -150,7 +150,7 @@ func (s *session) doChores(ctx context.Context) {
 	}
 	h := &s.last.Rec.Header
 	if ref := referenceOf(s.last); s.jar.Outdated(&ref) && now.Sub(s.loaded) <= longRequest {
-		s.setReference(s.last, now) // later, the browser may have a newer one
+		s.setReference(s.last, now) // after a long request, the browser may have a newer one
 	}
 	save := s.presentDue || s.rotateDue || s.last.Mended || s.renewalDue(now)
 	if !save && !s.activityDue(now) {
@@ -173,25 +173,24 @@ func (s *session) doChores(ctx context.Context) {
 	}
 }
 
-// A request is its visitor's activity for as long as it lasts: somebody who
-// uploads for an hour is there for an hour. A stored session is touched while
-// its request is under way, always before its deadline, because nothing brings
-// it back after that. Requests that declare themselves to be in the background
-// are no activity at all, and of those that wait for what the server will send
-// (event streams, WebSockets, responses that the handler flushes, whoever waits
-// for Session.Done) only their start is, and each Save.
+// A request counts as activity for as long as it lasts: during an upload of an
+// hour, the visitor is active for an hour. A stored session is touched while its
+// request runs, always before its deadline, because nothing restores the session
+// after that. Background requests are no activity. Of a request that waits for data
+// from the server (an event stream, a WebSocket, a response with Flush, a wait for
+// Session.Done), only its start and each Save are activity.
 
-// longRequest is how long a request lasts before what it has loaded may be out
-// of date.
+// longRequest is the age of a request from which on its loaded state may be out of
+// date.
 const longRequest = time.Minute
 
-// waits reports whether the request lasts for as long as a page is open,
-// whatever its visitor does.
+// waits reports whether the request lasts as long as a page is open, even if
+// the visitor is inactive.
 func (s *session) waits() bool {
 	return s.stream.Load() || s.watch != nil || request.AsksForEvents(s.req.Header)
 }
 
-// activityDue reports whether the visitor's activity must be noted at now.
+// activityDue reports whether the visitor's activity must be recorded at now.
 func (s *session) activityDue(now time.Time) bool {
 	if s.background {
 		return false
@@ -207,8 +206,8 @@ func (s *session) activityDue(now time.Time) bool {
 	case rules.Inline:
 		seen := record.Time(h.Seen)
 		if at.Sub(s.loaded) > longRequest {
-			// Other responses may have changed the cookie since, and this one would
-			// change it back. So not before the session is in danger.
+			// Other responses may have changed the cookie meanwhile, and this one would
+			// revert it. So only if the session may soon expire.
 			return m.limits.IdleTimeout(h) > 0 && at.Sub(seen) >= m.limits.IdleTimeout(h)/2
 		}
 		return m.limits.TouchDue(h, seen, at)
@@ -217,12 +216,11 @@ func (s *session) activityDue(now time.Time) bool {
 	}
 }
 
-// noteActivity extends the idle deadline of the session if that is due. It
-// returns errors.ErrUnsupported if that takes a save, which is then up to the
-// caller.
+// noteActivity extends the idle deadline of the session. It returns
+// errors.ErrUnsupported if that needs a save, which is left to the caller.
 func (s *session) noteActivity(ctx context.Context, now time.Time) error {
 	st := s.last
-	s.noted = now // whether or not that works: the next request will see
+	s.noted = now // also after a failure: the next request tries again
 	if now.Sub(s.loaded) > longRequest {
 		_, _, err := s.m.stored.StayAlive(ctx, st.Who, now)
 		return err
@@ -244,17 +242,15 @@ func (s *session) noteLate(ctx context.Context, now time.Time) {
 	}
 }
 
-// keepAwake sees to it that the session does not reach its idle deadline while
-// its request is under way, which costs nothing but a timer for most requests. It
-// is called with mu held.
+// keepAwake starts a timer that keeps a stored session from reaching its idle
+// deadline while its request runs. It is called with mu held.
 func (s *session) keepAwake() {
 	if s.awake == nil && s.mayOutlive() {
 		s.awake = time.AfterFunc(halfUntil(s.last.Meta.Deadline, s.m.now()), s.wake)
 	}
 }
 
-// mayOutlive reports whether the request is one that keeps its session from
-// ending.
+// mayOutlive reports whether the request keeps its session from expiring.
 func (s *session) mayOutlive() bool {
 	return (s.phase == phaseOpen || s.phase == phaseBody) && !s.background && !s.waits() &&
 		s.last.Where == rules.Stored && s.m.limits.IdleTimeout(&s.last.Rec.Header) > 0
@@ -264,8 +260,8 @@ func halfUntil(deadline, now time.Time) time.Duration {
 	return max(deadline.Sub(now)/2, 10*time.Millisecond)
 }
 
-// wake runs when half of the time until the deadline is over. It does not hold
-// the session's lock while it asks the store.
+// wake runs when half of the time until the deadline has passed. It does not
+// hold the session's lock during the call of the store.
 func (s *session) wake() {
 	s.aside(func() {
 		st, live := s.last, s.mayOutlive()
@@ -275,7 +271,7 @@ func (s *session) wake() {
 	})
 }
 
-// ask notes the activity, and sets the timer again.
+// ask records the activity in the store, and sets the timer again.
 func (s *session) ask(st *stored.State) {
 	m := s.m
 	if m.begin() != nil {
@@ -298,16 +294,17 @@ func (s *session) ask(st *stored.State) {
 			next.Meta.Seen, next.Meta.Deadline = rules.Later(next.Meta.Seen, seen), rules.Later(next.Meta.Deadline, deadline)
 			s.last, s.noted = &next, now
 		}
-		// After a failure, it is tried again in half of the time that is left.
+		// After a failure, the timer runs again after half of the remaining time.
 		if now := m.now(); !now.After(s.last.Meta.Deadline) {
 			s.awake.Reset(halfUntil(s.last.Meta.Deadline, now))
 		}
 	})
 }
 
-// aside runs f with mu held, for the timer: at once, or when whoever has mu, such
-// as a commit that waits for its next try, has let it go. Nothing waits meanwhile
-// but another timer, so that a request's end never meets a goroutine of this kind.
+// aside runs f for the timer, with mu held: at once, or after the holder of mu,
+// such as a commit that waits for a retry, has released it. Until then only a
+// timer waits, and no goroutine, so that no goroutine of this kind is left at
+// the end of a request.
 func (s *session) aside(f func()) {
 	if !s.mu.TryLock() {
 		time.AfterFunc(time.Millisecond, func() { s.aside(f) })

@@ -12,19 +12,19 @@ import (
 	"github.com/sojourn-go/sojourn/internal/values"
 )
 
-// Key is a session value's name and type. Make keys once, as package
-// variables; a Key is immutable and safe for concurrent use. Values are copied
-// on their way in and out.
+// Key is the name and the type of a session value. Make keys once, as package
+// variables. A Key is immutable, safe for concurrent use, and copies values
+// when it sets and reads them.
 //
-// The type belongs to the name. Struct types may gain and lose fields, as in
-// encoding/json; fields follow `cbor:"…"` tags, and `json:"…"` tags where
-// there are none. Any other change of a type needs a new name: an old value
-// that does not decode is reported by [Key.Lookup] and left alone until it is
-// set.
+// A name belongs to one type. A struct may gain and lose fields, as in
+// encoding/json; fields follow `cbor:"…"` tags, or else `json:"…"` tags. Any
+// other change of the type needs a new name: an old value that does not decode
+// stays until it is set.
 type Key[T any] struct{ of *key }
 
-// key is a Key without its type: what is generic is compiled again for every
-// type, so all work is done here. Values are passed as pointers to T.
+// key is a Key without its type parameter. All work is done here, because
+// generic code is compiled again for each type. Values are passed as pointers
+// to T.
 type key struct {
 	draft.Slot
 	typ    reflect.Type
@@ -32,14 +32,14 @@ type key struct {
 	decode func(b []byte, to any) error
 }
 
-// Codec turns values into bytes and back. Its methods must be safe for
-// concurrent use; what Decode returns must share nothing with its argument.
+// Codec encodes and decodes values. Its methods must be safe for concurrent
+// use. The result of Decode must share no memory with its argument.
 type Codec[T any] interface {
 	Encode(T) ([]byte, error)
 	Decode([]byte) (T, error)
 }
 
-// KeyOption changes how a key's values are kept.
+// KeyOption is an option of [NewKey] and [NewKeyCodec].
 type KeyOption func(*keyOptions)
 
 type keyOptions struct {
@@ -47,25 +47,24 @@ type keyOptions struct {
 	ttl   time.Duration
 }
 
-// ServerSide keeps a value out of the cookie: a session that holds one lives
-// in the store, where parallel requests cannot overwrite each other and a
-// replayed cookie cannot bring an old value back. Use it for what is counted,
-// collected, or used once.
+// ServerSide keeps a value out of the cookie. A session that holds one is in
+// the store, where concurrent requests do not overwrite each other and a
+// replayed cookie restores no old value. Use it for counters, collections, and
+// one-time values.
 func ServerSide(o *keyOptions) { o.flags |= record.ServerSide }
 
-// Volatile marks values whose loss would not matter, such as the last page
-// seen. If the store has a cache that all replicas share, a request that
-// changes nothing else in a stored session keeps the change in that cache
-// until the next durable write: no write to the store, no new version. The
-// change, also a Delete or a Pop, is lost if the cache fails or evicts it
-// before, or if another request is saving the session just then. So a Volatile
-// value must not be one that may be used only once, and its Update is exact
-// only as long as the cache keeps it. Without such a cache, and in the cookie,
-// Volatile has no effect.
+// Volatile marks values that may be lost, such as the last page seen. If all
+// replicas share a cache in front of the store, a request that changes only
+// such values of a stored session writes them to the cache instead of the
+// store, until the next durable write. A change, also a Delete or Pop, is lost
+// if the cache fails or evicts it, or if another request saves at the same
+// moment. So do not mark one-time values; Update is exact only while the cache
+// keeps the value. Without such a cache, and in the cookie, Volatile has no
+// effect.
 func Volatile(o *keyOptions) { o.flags |= record.Volatile }
 
-// TTL ends a value that long after it was last set or updated; it never
-// outlives the session. It panics unless d is at least a millisecond.
+// TTL ends a value this long after it was last set or updated, and at the
+// latest with its session. It panics if d is less than a millisecond.
 func TTL(d time.Duration) KeyOption {
 	if d < time.Millisecond {
 		panic(fmt.Sprintf("sojourn: TTL(%v): use at least a millisecond", d))
@@ -73,30 +72,24 @@ func TTL(d time.Duration) KeyOption {
 	return func(o *keyOptions) { o.ttl = d }
 }
 
-// NewKey returns a key whose values are kept as CBOR. It panics if name is
-// empty, longer than 255 bytes or starts with "_", and if values of type T
-// would not come back as they were. These types cannot be kept, nor types that
-// contain them:
+// NewKey returns a key whose values are stored as CBOR. It panics if name is
+// empty, is longer than 255 bytes, or starts with "_", or if T cannot be
+// restored unchanged. That excludes these types, and types that contain them:
 //
 //   - funcs, chans, complex numbers, uintptrs, interfaces with methods;
-//   - structs without exported fields, such as a sync.Mutex or a big.Rat, and
-//     structs of which two fields have the same name;
-//   - types with a MarshalCBOR or MarshalBinary method that have no
-//     counterpart to read it, or that have it from an embedded field, beside
-//     other fields;
-//   - pointers to unexported structs, embedded;
-//   - maps whose keys are pointers.
+//   - structs without exported fields, or with two fields of one name;
+//   - embedded pointers to unexported structs, and maps with pointers as keys;
+//   - types with a MarshalCBOR or MarshalBinary method but no matching unmarshal
+//     method, and structs that promote it and have other fields.
 //
-// Unexported fields are not kept, nor those tagged `cbor:"-"`. What is nil stays
-// nil, and what is empty empty. Times keep their instant, to the nanosecond, and
-// their offset from UTC if it is whole minutes. What an interface holds comes
-// back in the widest type of its kind: int64 or big.Int, float64, []any,
-// map[string]any.
+// Unexported fields and fields tagged `cbor:"-"` are not stored. nil and empty
+// stay different. Times keep their instant to the nanosecond, and their offset
+// from UTC if it is whole minutes. A value in an interface is restored in the
+// widest type of its kind: int64 or big.Int, float64, []any, map[string]any.
 //
-// A value that cannot come back fails the commit with ErrBadValue: a struct or
-// a type with a form of its own in an interface, a time before the year 0 or
-// after 9999, a pointer to nil there, a map key that would come back as
-// another (NaN), more than 10,000 levels of nesting.
+// These values fail the commit with ErrBadValue: in an interface, a struct, a
+// type with its own encoding, or a pointer to nil; a time before the year 0 or
+// after 9999; a map key such as NaN; more than 10,000 levels of nesting.
 func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 	typ := reflect.TypeFor[T]()
 	f, err := values.FormOf(typ)
@@ -109,9 +102,9 @@ func NewKey[T any](name string, opts ...KeyOption) Key[T] {
 	return Key[T]{k}
 }
 
-// NewKeyCodec returns a key whose values are kept as c writes them. It panics
-// if c is nil, or for a name that NewKey refuses. An error or panic of Encode
-// fails the commit with ErrBadValue; one of Decode makes the value unreadable.
+// NewKeyCodec returns a key whose values are stored as c encodes them. It
+// panics if c is nil or name is not one for NewKey. If Encode fails or panics,
+// the commit fails with ErrBadValue; if Decode does, the value is unreadable.
 func NewKeyCodec[T any](name string, c Codec[T], opts ...KeyOption) Key[T] {
 	if c == nil {
 		panic(fmt.Sprintf("sojourn: NewKeyCodec(%q): the codec is nil", name))
@@ -143,11 +136,10 @@ func checkName(name string) error {
 	return nil
 }
 
-// Name returns the key's name.
 func (k Key[T]) Name() string { return k.of.Name }
 
 // Get returns a copy of the value, or the zero T if there is none or it does
-// not decode into T. The latter is logged, once per key, and counted.
+// not decode into T. The latter is counted, and logged once per key.
 func (k Key[T]) Get(s *Session) T {
 	var v T
 	if err := k.of.lookup(s, &v); err == nil {
@@ -159,8 +151,8 @@ func (k Key[T]) Get(s *Session) T {
 	return zero
 }
 
-// Lookup returns the value; [ErrNoValue] if there is none, or [ErrBadValue] if
-// it does not decode into T.
+// Lookup returns the value. It returns [ErrNoValue] if there is none, and
+// [ErrBadValue] if it does not decode into T.
 func (k Key[T]) Lookup(s *Session) (T, error) {
 	var v T
 	if err := k.of.lookup(s, &v); err != nil {
@@ -180,8 +172,8 @@ func (k *key) lookup(s *Session, to any) error {
 	return k.read(raw, to)
 }
 
-// Set changes the value: last writer wins, key by key. v is encoded now; a
-// value that cannot be encoded fails the commit with [ErrBadValue].
+// Set changes the value. For each key, the last writer wins. v is encoded now;
+// a value that cannot be encoded fails the commit with [ErrBadValue].
 func (k Key[T]) Set(s *Session, v T) { k.of.set(s, &v) }
 
 func (k *key) set(s *Session, from any) {
@@ -195,15 +187,13 @@ func (k *key) set(s *Session, from any) {
 	s.put(k.Slot, raw)
 }
 
-// Update replaces the value by what f returns for it (for the zero T, if there
-// is none or it does not decode) and returns the new value.
-//
-// In a stored session Update is exact: if another request was faster, f is
-// called again with its result, so it must have no effects of its own. What
-// Update returns is this request's view; after [Session.Save], Get returns
-// what was committed. Neither f nor a Codec may use the session: that panics,
-// after a second. In the cookie the last response wins: use ServerSide for
-// what you count.
+// Update replaces the value v with f(v) and returns the result. If there is no
+// value, or it does not decode, v is the zero T. In a stored session Update is
+// exact: if another request changed the value first, f runs again on its
+// result, so f must have no side effects. Update returns this request's view;
+// after [Session.Save], Get returns the committed value. If f or a Codec uses
+// the session, it panics after a second. In the cookie, the last response wins:
+// use ServerSide for counters.
 func (k Key[T]) Update(s *Session, f func(T) T) T {
 	v := new(T)
 	if !k.of.update(s, v, func(v any) {
@@ -215,7 +205,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 	return *v
 }
 
-// update returns false if it has failed, and the commit will.
+// update returns false if it failed; then the commit fails as well.
 func (k *key) update(s *Session, to any, f func(v any)) bool {
 	step := func(raw []byte, ok bool) ([]byte, error) {
 		v := reflect.New(k.typ).Interface()
@@ -241,7 +231,7 @@ func (k *key) update(s *Session, to any, f func(v any)) bool {
 		return s.update(k.Slot, step)
 	}()
 	if err == nil {
-		// Decoded afresh, so that it shares nothing with what f kept hold of.
+		// Decoded again, so that it shares no memory with values that f has kept.
 		err = k.read(raw, to)
 	}
 	if err != nil {
@@ -252,12 +242,11 @@ func (k *key) update(s *Session, to any, f func(v any)) bool {
 	return err == nil
 }
 
-// Pop removes the value and returns it and true, or the zero T and false if
-// there is none or it does not decode. In a stored session there is one
-// winner: if another request took or changed the value first, the commit fails
-// with [ErrTaken]. So act on a popped value after [Session.Save], or by
-// writing to the session only. In the cookie a replay brings the value back:
-// use ServerSide.
+// Pop removes the value and returns it with true, or returns the zero T and
+// false if there is none or it does not decode. In a stored session there is
+// one winner: if another request took or changed the value first, the commit
+// fails with [ErrTaken]. So do nothing irrevocable with the value before
+// [Session.Save]. In the cookie, a replay restores it: use ServerSide.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	v := new(T)
 	ok := k.of.pop(s, v)
@@ -275,8 +264,8 @@ func (k *key) pop(s *Session, to any) bool {
 		if !ok {
 			return false
 		}
-		// Unlocked, because codecs are the application's. Zeroed, because decoding
-		// the value again may leave what is not in it.
+		// Unlocked, because a codec is code of the application. Zeroed, because
+		// decoding leaves fields as they are that the value does not have.
 		reflect.ValueOf(to).Elem().SetZero()
 		if err := k.read(raw, to); err != nil {
 			s.m.unreadable(k.Name, err)

@@ -18,11 +18,10 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// loader is a session that is being loaded: what happens once, before anybody has
-// it.
+// loader has the methods that load a session, before other code has it.
 type loader struct{ *session }
 
-// load finds the session that the request brings.
+// load finds the session of the request.
 func (s loader) load(ctx context.Context) error {
 	m := s.m
 	if err := m.begin(); err != nil {
@@ -47,7 +46,7 @@ func (s loader) load(ctx context.Context) error {
 		s.last, s.isNew = st, false
 	case a.HasInline:
 		s.last, s.isNew = inlineState(&a.Inline), false
-		if s.jar.HasMarks() { // else nothing to make a text for
+		if s.jar.HasMarks() {
 			s.jar.Knows(string(s.last.Identifier))
 		}
 	}
@@ -68,9 +67,9 @@ func inlineState(in *cookies.Inline) *stored.State {
 	}
 }
 
-// choose returns the first live session that the references lead to, or nil.
-// Only a session that is definitely over, or a credential that is not good for
-// it any more, is passed over.
+// choose returns the first live session of the references, or nil. It skips
+// only sessions that have ended and credentials that are no longer valid; other
+// errors are returned.
 func (s loader) choose(ctx context.Context, a *cookies.Arrival, now time.Time) (chosen *stored.State, err error) {
 	refused := a.Foreign
 	for i := range a.References {
@@ -98,15 +97,15 @@ func (s loader) choose(ctx context.Context, a *cookies.Arrival, now time.Time) (
 	return chosen, nil
 }
 
-// rejected counts and logs a cookie that is not used. Why it is not is of no
-// use to whoever sent it, so the response never tells.
+// rejected counts and logs a cookie that is not used. The response never has
+// the reason.
 func (s loader) rejected(r cookies.Rejected) {
 	m, err := s.m, r.Err
 	m.count.rejected.Add(1)
 	if errors.Is(err, seal.ErrUnknownKey) {
 		m.count.unknownKeys.Add(1)
 		m.log.ReportMany(slog.LevelWarn, "session cookies were sealed with keys that this process does not have; "+
-			"all replicas need the same keys, so compare their key files (sojourn key list), and keep retired keys for as long as sessions last",
+			"all replicas need the same keys, so compare their key files (sojourn keys list), and keep retired keys for as long as sessions last",
 			slog.String("name", m.name))
 	}
 	m.log.Debug("session cookie rejected", slog.String("cookie", r.Kind), slog.Any("error", err))
@@ -117,7 +116,7 @@ func (s loader) rejected(r cookies.Rejected) {
 	}
 }
 
-// rejectReason says in a word why a cookie is not used.
+// rejectReason returns the reason in one word.
 func rejectReason(err error) string {
 	switch {
 	case errors.Is(err, seal.ErrUnknownKey):
@@ -129,18 +128,18 @@ func rejectReason(err error) string {
 	}
 }
 
-// errRefused says that a request's credential does not lead to its session,
-// although a newer one in the same browser may. So the response must not take
-// that one's place: only Login sets a reference then.
+// errRefused means that a request's credential is not valid, although the browser may
+// have a newer one. The response must not replace that one, so only Login sets a
+// reference.
 var (
-	errRefused  = fmt.Errorf("%w: the request brought a credential that is not good any more", ErrEnded)
-	errOutdated = fmt.Errorf("%w: the session has a newer one", errRefused)
+	errRefused  = fmt.Errorf("%w: the request's credential is no longer valid", ErrEnded)
+	errOutdated = fmt.Errorf("%w: the session has a newer one", errRefused) // the session is live
 )
 
-// loadStored asks the store for the session that a reference of that generation
-// names. The error is stored.ErrGone if that session is over, and errRefused if the
-// reference is not good for it any more; errOutdated, which is one, if the session
-// is live.
+// loadStored loads the session of a reference with that generation from the
+// store. The error is stored.ErrGone if the session has ended, errRefused if
+// the reference is no longer valid, and errOutdated, which wraps errRefused, if
+// the session is live.
 func (s loader) loadStored(ctx context.Context, who stored.Who, generation uint64, seen wire.Floor, now time.Time) (*stored.State, error) {
 	m := s.m
 	minimum := seen.Version
@@ -158,7 +157,7 @@ func (s loader) loadStored(ctx context.Context, who stored.Who, generation uint6
 	case rules.Newest:
 		s.presentDue = h.Generation > 0 && h.Presented == 0
 		s.rotateDue = m.limits.RotationDue(h, now) && s.mayRotate()
-	case rules.Previous: // a slower request of the same visitor: it gets the newest credential
+	case rules.Previous: // a slower request of the same visitor gets the newest credential
 	case rules.Ahead:
 		observer{m}.LostWrites(who.ID) // the store has lost the rotation
 	default:
@@ -175,15 +174,14 @@ func (s loader) loadStored(ctx context.Context, who stored.Who, generation uint6
 	return st, nil
 }
 
-// goneReference notes that a reference leads to a session that is over, and
-// returns stored.ErrGone, or errRefused if the browser may have its successor: a login
-// or a logout ended it a moment ago, so its cookie may just have been replaced.
-// Nobody has told the browser of any other end, so there is nothing to
-// overwrite.
+// goneReference records that the session of a reference has ended, and returns
+// stored.ErrGone. It returns errRefused if a login or a logout has just ended
+// the session: its response may have replaced the browser's cookie. After any
+// other end, there is no newer cookie to protect.
 func (s loader) goneReference(ctx context.Context, err error, id store.ID, now time.Time) error {
 	m := s.m
 	m.count.staleRefs.Add(1)
-	m.log.Debug("reference to a session that is over", slog.String("session", id.String()))
+	m.log.Debug("reference to a session that has ended", slog.String("session", id.String()))
 	var gone *stored.Gone
 	if !errors.As(err, &gone) {
 		return stored.ErrGone
@@ -205,7 +203,7 @@ func (s loader) refuseOutdated(ctx context.Context, st *stored.State, worth rule
 		return
 	}
 	m.count.thefts.Add(1)
-	m.log.Warn("an outdated session credential turned up: somebody may have copied the cookie",
+	m.log.Warn("an outdated session credential was used: the cookie may have been copied",
 		slog.String("session", st.ID.String()))
 	m.tell(ctx, s.event(EventTheftSuspected, st))
 	if !m.endOnTheft {
@@ -218,11 +216,11 @@ func (s loader) refuseOutdated(ctx context.Context, st *stored.State, worth rule
 	}
 }
 
-// barred returns why this request must not keep anything in a cookie, except by
-// a login, or nil: the browser may have a better cookie, which the request did
-// not bring. A reference would take that one's place. Values in the cookie only
-// matter as long as there is no live session, and one whose outdated credential
-// came is alive.
+// barred returns why this request must not set a cookie, except by a login, or
+// nil. The browser may have a better cookie that the request does not have: a
+// new reference would replace it. A session in the cookie is used only without
+// a live stored session, so it must not be saved if the outdated credential
+// belongs to one.
 func (s *session) barred(reference bool) error {
 	switch {
 	case s.outdated, reference && s.jar.Refused():
@@ -234,7 +232,7 @@ func (s *session) barred(reference bool) error {
 	}
 }
 
-// tellRefused lets the browser know that its credential was refused.
+// tellRefused marks in a cookie that the browser's credential was refused.
 func (s *session) tellRefused() {
 	if !s.jar.Refused() || s.phase == phaseBody || s.phase == phaseOver {
 		return
@@ -254,8 +252,8 @@ func (s *session) tellRefused() {
 	s.jar.TellRefused(nil, age)
 }
 
-// endOthers ends the sessions that the request brought beside its own: whoever
-// logs in or out does so in this browser, whatever cookies it has.
+// endOthers ends the other sessions of the request's cookies: a login or a
+// logout applies to the whole browser.
 func (s *session) endOthers(ctx context.Context) error {
 	for len(s.others) > 0 {
 		ref := s.others[0]
@@ -273,21 +271,21 @@ func (s *session) endOthers(ctx context.Context) error {
 	return nil
 }
 
-// visit is what the request says about its visitor.
+// visit returns the request's data about its visitor.
 func (s *session) visit() stored.Visit {
 	return stored.Visit{UserAgent: request.UserAgent(s.req.Header), IP: request.Peer(&s.req)}
 }
 
-// seen reports whether the response to this request will be shown to a person,
-// as far as that is known by now. What must be seen once, or must surely reach
-// the browser, waits for another response otherwise.
+// seen reports whether a person will see the response, as far as is known.
+// Otherwise flash messages, and cookies that must reach the browser, wait for
+// another response.
 func (s *session) seen() bool {
 	return !s.background && !s.unshown && s.req.Method != http.MethodHead && !request.Speculative(s.req.Header)
 }
 
-// mayRotate reports whether the response of this request will surely leave its
-// cookies in the browser, as far as that can be known: those of upgrades,
-// event streams and of what nobody looks at may not.
+// mayRotate reports whether the browser will surely store the response's
+// cookies. Upgrades, event streams, and responses that no person sees may not
+// be stored.
 func (s *session) mayRotate() bool {
 	return s.seen() && s.req.Header.Get("Upgrade") == "" && !request.AsksForEvents(s.req.Header)
 }

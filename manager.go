@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// Manager loads and keeps the sessions of one cookie name. It is safe for
-// concurrent use and prints as its name. Make one with [New] for each kind of
-// session, and wrap the application's handler with each of them.
+// Manager loads and saves the sessions of one cookie name. Make one with [New]
+// for each kind of session, and wrap the application's handler with each. A
+// Manager is safe for concurrent use and prints as its name.
 type Manager struct {
 	*core
-	errorHandler func(http.ResponseWriter, *http.Request, error) // nil: ServeError's own answer
-	tenantOf     func(*RequestInfo) string                       // nil: there is one tenant
+	errorHandler func(http.ResponseWriter, *http.Request, error) // nil: the default response of ServeError
+	tenantOf     func(*RequestInfo) string                       // nil: one tenant
 }
 
-// New checks the configuration, reports every mistake in it at once, and
-// returns a manager. It starts no goroutine and does no I/O.
+// New returns a manager. An error lists every mistake in cfg. New does no I/O
+// and starts no goroutine.
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -26,8 +26,8 @@ func New(cfg Config) (*Manager, error) {
 	return &Manager{core: newCore(&cfg), errorHandler: cfg.ErrorHandler, tenantOf: cfg.Tenant}, nil
 }
 
-// Handler returns a handler that calls f with the request's session: Wrap, Get
-// and ServeError in one.
+// Handler returns a handler that calls f with the request's session. It
+// combines Wrap, Get, and ServeError.
 func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) http.Handler {
 	return m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, err := m.Get(r.Context())
@@ -40,9 +40,9 @@ func (m *Manager) Handler(f func(http.ResponseWriter, *http.Request, *Session)) 
 }
 
 // Get returns the session of the request that ctx belongs to. The first call
-// of a request loads it, and may fail with [ErrUnavailable] or [ErrClosed].
-// Without [Manager.Wrap] or [Manager.Attach] it returns [ErrNoMiddleware], also where a server
-// inside the wrapped handler has read the request, as h2c does.
+// loads it, and may fail with [ErrUnavailable] or [ErrClosed]. Get returns
+// [ErrNoMiddleware] without [Manager.Wrap] or [Manager.Attach], and for a
+// request that a server inside the wrapped handler has read, such as h2c.
 func (m *Manager) Get(ctx context.Context) (*Session, error) {
 	x := m.request(ctx)
 	if x == nil {
@@ -51,9 +51,9 @@ func (m *Manager) Get(ctx context.Context) (*Session, error) {
 	return x.session(ctx)
 }
 
-// Close ends the streams that wait for [Session.Done], waits for commits in
-// flight and for what [Key.Renew] is fetching, and then refuses every load and
-// commit. It does not close the store.
+// Close ends the streams that wait for [Session.Done], waits for running
+// commits and [Key.Renew] calls, and then makes every load and commit fail with
+// [ErrClosed]. It does not close the store.
 func (m *Manager) Close() error {
 	m.closing.Do(func() {
 		m.stopNow()
@@ -71,16 +71,14 @@ func (m *Manager) text() string {
 	return "sojourn.Manager(" + m.name + ")"
 }
 
-// Format prints the manager's name, whatever the verb.
 func (m *Manager) Format(f fmt.State, _ rune) { printText(f, m.text()) }
 
-// LogValue is what Format prints.
 func (m *Manager) LogValue() slog.Value { return slog.StringValue(m.text()) }
 
-// RequireRecent returns a middleware, for use inside [Manager.Wrap]: it calls
-// the handler it wraps if the user has authenticated within the last maxAge,
-// and otherwise the one given here, which asks for a new [Session.Login]; nil
-// answers 401.
+// RequireRecent returns a middleware for use inside [Manager.Wrap]. It calls
+// the next handler if the user authenticated within the last maxAge. Else it
+// calls otherwise, which should ask for a new [Session.Login]; nil = a 401
+// response.
 func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) func(http.Handler) http.Handler {
 	if otherwise == nil {
 		otherwise = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -106,15 +104,14 @@ func (m *Manager) RequireRecent(maxAge time.Duration, otherwise http.Handler) fu
 // tenantKey is the context key of WithTenant.
 type tenantKey struct{}
 
-// WithTenant names the tenant for methods of a [Manager], and of package ops, that
-// are called outside of a request or for another tenant than the request's: those
-// that take a user or a handle. "" is the tenant of managers without
-// Config.Tenant. It does not change whose session [Manager.Get] returns.
+// WithTenant sets the tenant for methods of [Manager] and package ops that take
+// a user or a handle, outside of a request or for another tenant. "" is the
+// tenant of managers without Config.Tenant. [Manager.Get] does not use it.
 func WithTenant(ctx context.Context, tenant string) context.Context {
 	return context.WithValue(ctx, tenantKey{}, tenant)
 }
 
-// in returns the core of the tenant that ctx names, or of its request's.
+// in returns the core of the tenant in ctx, or else of the request's tenant.
 func (m *Manager) in(ctx context.Context) (*core, error) {
 	if tenant, ok := ctx.Value(tenantKey{}).(string); ok {
 		return m.within(tenant), nil
@@ -129,11 +126,11 @@ func (m *Manager) in(ctx context.Context) (*core, error) {
 	return m.of(x), nil
 }
 
-// of returns the core of the tenant that a request belongs to.
+// of returns the core of the request's tenant.
 func (m *Manager) of(x *Exchange) *core {
 	if m.tenantOf == nil {
 		return m.core
 	}
-	info := x.about() // on the heap, because of the application's function
+	info := x.about() // escapes to the heap through the application's function
 	return m.within(m.tenantOf(&info))
 }

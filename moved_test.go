@@ -28,7 +28,7 @@ func idOf(t *testing.T, handle string) store.ID {
 	return id
 }
 
-// overwrite puts rec into a store as whoever can write to its table does.
+// overwrite puts rec into a store, as a process with write access to its table can.
 func overwrite(t *testing.T, db store.Store, rec store.Record) {
 	t.Helper()
 	have, err := db.Load(t.Context(), rec.ID)
@@ -53,8 +53,8 @@ func recordOf(t *testing.T, db store.Store, handle string) store.Record {
 	return rec
 }
 
-// In a table, whoever copies a row gives it another ID: nothing but the seal says
-// that it is not that session's.
+// A copy of a row in a table has another ID: only the seal shows that the record does
+// not belong to that session.
 func TestARowCopiedUnderAnotherKeyIsNobodysSession(t *testing.T) {
 	db := memory.New()
 	site := sitetest.Serve(t, sitetest.Manager(t, sojourn.Config{Store: db}))
@@ -267,7 +267,7 @@ func TestANoteOfAnotherUserIsNoLeaveToAdopt(t *testing.T) {
 		if s.Stats().DamagedRecords == 0 {
 			t.Error("nothing was counted")
 		}
-		// And it can be refused again: no 503 for ever.
+		// And it can be refused again, without a permanent 503.
 		if err := s.RefuseLegacy(t.Context(), "anna"); err != nil {
 			t.Error(err)
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// observer counts and logs what happens in the store. It is a type of its own, so
-// that its methods are none of the Manager's.
+// observer counts and logs the events of the store. It is a separate type so
+// that Manager does not have its methods.
 type observer struct{ m *core }
 
 func (o observer) Loaded() { o.m.count.loads.Add(1) }
@@ -38,32 +38,31 @@ func (o observer) StoreFailed(ctx context.Context, doing string, err error) erro
 
 func (o observer) Damaged(id store.ID, err error) {
 	o.m.count.damaged.Add(1)
-	o.m.log.Report(slog.LevelError, "a stored session does not open: its record was damaged or moved",
+	o.m.log.Report(slog.LevelError, "a stored session cannot be opened: its record was damaged or moved",
 		slog.String("session", id.String()), slog.Any("error", err))
 }
 
 func (o observer) KeyLacking(id store.ID) {
-	o.m.log.Report(slog.LevelError, "a stored session cannot be opened: the key ring lacks its key",
+	o.m.log.Report(slog.LevelError, "a stored session cannot be opened: the key ring does not have its key",
 		slog.String("session", id.String()))
 }
 
 func (o observer) LostWrites(id store.ID) {
 	o.m.count.lost.Add(1)
-	o.m.log.Error("the store answered with an older version of a session than was seen before: it has lost writes",
+	o.m.log.Error("the store returned an older version of a session than before: it has lost writes",
 		slog.String("session", id.String()))
 }
 
 func (o observer) Mended() {
-	o.m.log.Report(slog.LevelWarn, "a session was used or created in the future: the clock of a machine is wrong, or was; the session's lifetime begins now")
+	o.m.log.Report(slog.LevelWarn, "a session has timestamps in the future: the clock of a machine is or was wrong; the session's lifetime starts now")
 }
 
-// gaveUp reports whether a call failed because its caller waits no longer: a
-// client that left, or Close.
+// gaveUp reports whether a call failed because it was canceled: the client
+// disconnected, or Close was called.
 func gaveUp(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
-// storeFailed counts and logs that the store could not do something, and returns
-// the error for it. A caller that gave up says nothing about the store; one
-// whose deadline has passed does.
+// storeFailed counts and logs a failure of the store, and returns the error for
+// it. A canceled call does not count as a failure; an exceeded deadline does.
 func (m *core) storeFailed(ctx context.Context, doing string, err error) error {
 	if !gaveUp(ctx) {
 		m.count.storeErrors.Add(1)
@@ -72,7 +71,7 @@ func (m *core) storeFailed(ctx context.Context, doing string, err error) error {
 	return fault.Away(doing, err)
 }
 
-// EventKind says what has happened to a session.
+// EventKind says what happened to a session.
 type EventKind uint8
 
 const (
@@ -81,11 +80,11 @@ const (
 	EventLogin                               // a user logged in; Session is the new handle
 	EventLogout                              // Session.Logout ended it
 	EventRotated                             // its credential was replaced
-	EventRevoked                             // it was ended from elsewhere; see Reason
-	EventExpired                             // it was found to be past its idle timeout or lifetime
-	EventTheftSuspected                      // an outdated credential of it turned up
-	EventCookieRejected                      // a session cookie was damaged, foreign or expired; see Reason
-	EventAdopted                             // it was made of a legacy session; see Config.Adopt
+	EventRevoked                             // another request, a limit, or an operator ended it; see Reason
+	EventExpired                             // a request came after its idle timeout or lifetime
+	EventTheftSuspected                      // an outdated credential was used
+	EventCookieRejected                      // a session cookie was damaged, foreign, or expired; see Reason
+	EventAdopted                             // it was made from a legacy session; see Config.Adopt
 )
 
 var eventNames = [...]string{
@@ -109,27 +108,27 @@ const (
 	ReasonRevokedUser   = "revoked_user"   // Manager.RevokeUser
 	ReasonRevokedLinked = "revoked_linked" // Manager.RevokeLinked
 	ReasonErased        = "erased"         // Manager.EraseUser
-	ReasonLimit         = "limit"          // Config.Limit: a newer login took its place
+	ReasonLimit         = "limit"          // Config.Limit: a newer login replaced it
 	ReasonTheft         = "theft"          // Config.Rotation
-	ReasonLogout        = "logout"         // a login or logout in a browser that had this session as well
+	ReasonLogout        = "logout"         // a login or logout in a browser that also had this session
 )
 
-// Event is something that happened to a session, for audit logs and metrics.
-// It holds no secret: a session is named by its handle.
+// Event describes what happened to a session, without secrets, for audit logs
+// and metrics.
 type Event struct {
 	Kind      EventKind
 	Time      time.Time
 	Manager   string // Config.Name
 	Tenant    string // see Config.Tenant
 	Session   string // handle; "" for EventCookieRejected
-	User      string // "" = anonymous, or not known here
-	Reason    string // of EventRevoked and EventCookieRejected
+	User      string // "" = anonymous or unknown
+	Reason    string // for EventRevoked and EventCookieRejected
 	UserAgent string // of the request, if there is one
-	IP        string // likewise
+	IP        string // of the request, if there is one
 }
 
-// AuditLog returns a function for Config.Events that writes one line per
-// event, with handle, user, address and user agent: suspected theft as a
+// AuditLog returns a function for Config.Events that logs a line for each
+// event, with handle, user, address, and user agent: suspected theft as a
 // warning, rejected cookies as debug lines. nil = slog.Default().
 func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 	if logger == nil {
@@ -164,7 +163,7 @@ func AuditLog(logger *slog.Logger) func(context.Context, Event) {
 	}
 }
 
-// tell tells Config.Events, if there is one.
+// tell calls Config.Events.
 func (m *core) tell(ctx context.Context, e Event) {
 	if m.events == nil {
 		return
@@ -194,8 +193,8 @@ func (s *session) context() context.Context {
 	return s.ctx
 }
 
-// onceSet remembers some thousand sessions, so that what their dead cookies do
-// in every request is told once.
+// onceSet holds the last few thousand sessions, so that an expiry is reported
+// once although the browser sends its dead cookie with every request.
 type onceSet struct {
 	mu       sync.Mutex
 	now, old map[store.ID]struct{}
@@ -220,8 +219,7 @@ func (o *onceSet) first(id store.ID) bool {
 
 func init() { bridge.Operator = func(m any) any { return operator{m.(*Manager)} } }
 
-// operator has the methods of a manager that package ops makes public, and
-// documents.
+// operator has the methods that package ops exports and documents.
 type operator struct{ m *Manager }
 
 func (o operator) Name() string { return o.m.name }
@@ -266,7 +264,7 @@ func (o operator) SweepDue() time.Time {
 
 func (o operator) AdoptStats() map[string]adopt.Stats { return o.m.adoption.Stats() }
 
-// counters are what bridge.Stats tells.
+// counters are the source of bridge.Stats.
 type counters struct {
 	loads, saves, conflicts, retries, touches, storeErrors      atomic.Uint64
 	created, promoted, logins, logouts, rotations               atomic.Uint64
@@ -313,7 +311,7 @@ func (o operator) Stats() bridge.Stats {
 func (m *core) unreadable(name string, err error) {
 	m.count.unreadable.Add(1)
 	if m.log.First("value " + name) {
-		m.log.Warn("a session value does not decode into its key's type; it is left as it is until it is set",
+		m.log.Warn("a session value does not decode into its key's type; it stays unchanged until it is set",
 			slog.String("key", name), slog.Any("error", err))
 	}
 }

@@ -14,40 +14,40 @@ import (
 	"github.com/sojourn-go/sojourn/internal/stored"
 )
 
-// Renew returns the value, replaced first if stale says so: an access token that
-// is about to expire, with a refresh token that is good once. Of all requests of
-// the session, on all replicas, one at a time runs fetch; the others wait for its
-// result, until their ctx is done. The key has to be [ServerSide] and must not be
-// [Volatile], or Renew panics.
+// Renew returns the value, after replacing it with the result of fetch if stale
+// returns true: for example an access token, by a refresh token that can be
+// used once. Of all requests of the session, on all replicas, one at a time
+// runs fetch; the others wait for its result, or until their ctx is done. Renew
+// panics unless the key is [ServerSide] and not [Volatile].
 //
-// fetch gets ctx's values, but not its cancellation, and 30 seconds: a refresh that
-// has begun is finished and kept even if the client leaves. It must not use the
-// response or change the session. The result is saved at once, again and again
-// while the store is away, and without the request's other changes. stale must
-// depend on its argument only; it is asked about the value as the store has it now.
-// A value that this request has set, or that was kept in the cookie until now, is
-// saved first, as by [Session.Save].
+// fetch gets the values of ctx but not its cancellation, and has 30 seconds, so
+// a started refresh is completed even if the client disconnects. It must not
+// use the response or change the session. Its result is saved at once, with
+// retries while the store is unavailable, and without the request's other
+// changes. stale must depend only on its argument, the value in the store. A
+// value that this request has set, or that was in the cookie, is saved first,
+// as by Save.
 //
-// With an error the value is the newest that is kept, and errors are:
+// On an error, the returned value is the newest saved one. The errors are:
 //
-//   - [ErrNoValue], if there is none;
-//   - [ErrRenewFailed], if fetch has failed, here or in another process. Its own
-//     error is wrapped in the process that it has failed in. All that waited get
-//     it; the next call tries again;
-//   - [ErrEnded], if the session has ended. When that was during fetch, or the value
-//     was removed (ErrNoValue) or has no room (ErrTooLarge), the value is what fetch
-//     has returned, so that it can be revoked. A caller whose ctx is done is not
-//     told of that: use [context.WithoutCancel] to wait for it;
-//   - ctx's, or one of [Session.Save]. After [ErrUnavailable] the result may still be
-//     kept later.
+//   - [ErrNoValue]: there is no value.
+//   - [ErrRenewFailed]: fetch failed. In the process that ran it, the error wraps that
+//     of fetch. All waiting calls return it; the next call tries again.
+//   - [ErrEnded]: the session has ended. If it ended during fetch, the returned value is
+//     the result of fetch, so that you can revoke it; likewise for ErrNoValue (it was
+//     removed) and ErrTooLarge. A call with a canceled ctx does not return it: pass
+//     [context.WithoutCancel].
+//   - The error of ctx, or one of [Session.Save]. After [ErrUnavailable], the result may
+//     still be saved later.
 //
-// A value that somebody else has set meanwhile stays if it is not stale. Login waits
-// for a refresh, for twice Config.Timeout at most; Logout and revocation do not.
-// [Manager.Close] waits until what was fetched is kept, or once more for Config.Timeout.
+// A value that another request sets during fetch stays if it is not stale.
+// Login waits for a refresh, at most twice Config.Timeout; Logout and
+// revocation do not. [Manager.Close] waits for fetch, and at most
+// Config.Timeout for the save.
 //
-// If a process dies while fetch runs, or cannot reach the store, others take over
-// after twice Config.Timeout (10 seconds by default). They cannot tell a process that
-// was stopped for longer from a dead one: then fetch runs twice with one value.
+// If the process that runs fetch dies, is suspended, or cannot reach the store,
+// another one takes over after twice Config.Timeout. After a suspension, fetch
+// may run with the same value.
 func (k Key[T]) Renew(ctx context.Context, s *Session, stale func(T) bool, fetch func(ctx context.Context, old T) (T, error)) (T, error) {
 	v := new(T)
 	err := k.of.renew(ctx, s, v,
@@ -110,8 +110,8 @@ func (k *key) renew(ctx context.Context, s *Session, to any, stale func(v any) b
 	return err
 }
 
-// toRenew returns the session as the store has it, together with the value that
-// the request sees.
+// toRenew returns the session as it is in the store, together with the value
+// that the request sees.
 func (s *session) toRenew(ctx context.Context, k draft.Slot) (*stored.State, error) {
 	s.lock()
 	defer s.mu.Unlock()
@@ -136,8 +136,8 @@ func (s *session) toRenew(ctx context.Context, k draft.Slot) (*stored.State, err
 	return s.last, nil
 }
 
-// keptInStore reports whether a value that the request sees is in the store, in the
-// session that the request goes on with.
+// keptInStore reports whether the value that the request sees is in the store,
+// in the session that the request will have after its commit.
 func (s *session) keptInStore(name string, raw []byte) bool {
 	if s.last.Where != rules.Stored || s.login != nil || s.ending != nil {
 		return false
@@ -146,7 +146,7 @@ func (s *session) keptInStore(name string, raw []byte) bool {
 	return ok && f.Flags&record.ServerSide != 0 && bytes.Equal(f.Value, raw)
 }
 
-// goOnFrom lays the request's pending changes on top of a newer state.
+// goOnFrom applies the request's pending changes to a newer state.
 func (s *session) goOnFrom(st *stored.State) {
 	s.lock()
 	defer s.mu.Unlock()
@@ -155,10 +155,10 @@ func (s *session) goOnFrom(st *stored.State) {
 		return
 	}
 	if s.draft.Rebase(&st.Rec) != nil {
-		return // the commit will say why
+		return // the commit will return the error
 	}
 	if last.Rec.Header.Generation != st.Rec.Header.Generation {
-		s.presentDue, s.rotateDue = false, false // that was said of another credential
+		s.presentDue, s.rotateDue = false, false // they were true of another credential
 	}
 	s.last = st
 	if s.m.caches && s.setsCookies() {
@@ -166,12 +166,12 @@ func (s *session) goOnFrom(st *stored.State) {
 	}
 }
 
-// renewUnheard logs that a refresh has come to nothing after its request. The
-// provider's error may hold secrets, and so may what a function panics with.
+// renewUnheard logs that a refresh failed after its request had ended. The
+// provider's error, or the value of a panic, may contain secrets.
 func (m *core) renewUnheard(st *stored.State, err error) {
 	if errors.Is(err, ErrRenewFailed) {
 		err = ErrRenewFailed
 	}
-	m.log.Report(slog.LevelError, "a value that was renewed for a request which has gone could not be kept",
+	m.log.Report(slog.LevelError, "a renewed value could not be saved after its request had ended",
 		slog.String("session", st.ID.String()), slog.Any("error", err))
 }

@@ -22,14 +22,14 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Session is one visitor's state during one request. It comes from
-// [Manager.Get] and is safe for concurrent use. Reading and
-// changing values does no I/O; changes are kept by the commit before the
-// response's first byte, or by Save. It prints as its handle.
+// Session is the state of one visitor during one request. It comes from
+// [Manager.Get], is safe for concurrent use, and prints as its handle. Reading
+// and changing values does no I/O. Changes are saved by the commit before the
+// response's first byte, or by Save.
 type Session struct {
-	// Behind a pointer: a struct that has a *Session in an unexported field may
-	// be printed with %s, and then fmt asks no method and prints the fields that
-	// the pointer leads to, but follows no second one.
+	// Behind a pointer: if a struct has a *Session in an unexported field and is
+	// printed with %s, fmt calls no methods and prints the fields behind the first
+	// pointer. It does not follow a second pointer.
 	*session
 }
 
@@ -39,17 +39,17 @@ type session struct {
 	ctx context.Context // of the request; nil in a draft
 
 	mu sync.Mutex
-	// updates counts the beginnings and the ends of Update functions: it is odd
-	// while one runs. See lock.
+	// updates counts the starts and the ends of Update functions: it is odd while one
+	// runs. See lock.
 	updates atomic.Uint64
 
 	last  *stored.State // as loaded or last saved
-	draft draft.Draft   // what the request does to it
-	// handed are the flash messages that were handed out and are still there: they
-	// are removed once it is known that the response is shown.
+	draft draft.Draft   // the request's changes
+	// handed are the flash messages that Flashes has returned. They are removed when
+	// it is known that the browser shows the response.
 	handed map[uint64]bool
-	ending *ending      // last must be ended
-	login  *draft.Login // a fresh session must be made for this user
+	ending *ending      // the pending end of last
+	login  *draft.Login // the pending login
 	checks func() error // of LoginIf, while it runs
 	link   string       // of Link, until its Login
 	fresh  *stored.Who  // identifier of a session that does not exist yet
@@ -60,23 +60,23 @@ type session struct {
 	background bool // the request does not count as activity
 	unshown    bool // the response has started, and browsers do not show it
 	loaded     time.Time
-	noted      time.Time   // when activity was noted, or tried to, since the last save
+	noted      time.Time   // last attempt to record activity since the last save
 	awake      *time.Timer // calls wake
-	stream     atomic.Bool // the request lasts for as long as a page is open; see waits
+	stream     atomic.Bool // the request lasts as long as a page is open; see waits
 
 	others []wire.Reference // of other sessions that the request brought
 
-	jar      cookies.Jar // what the browser holds once it has the response's cookies
+	jar      cookies.Jar // the browser's cookies after the response
 	brought  store.ID    // the session that came with the request; zero if none
 	isNew    bool        // no live session came with the request
-	outdated bool        // of the credentials that were refused, one leads to a live session
-	lost     uint64      // the browser's floor, if the store fell behind it
+	outdated bool        // a refused credential belongs to a live session
+	lost     uint64      // the browser's floor, if the store has an older version
 	// unproven: the jar sets a reference, and its session may have ended since it
 	// was last loaded or saved.
 	unproven bool
 
 	phase phase
-	late  error       // why nothing is kept any more, in phaseOver
+	late  error       // in phaseOver: why nothing is saved any more
 	watch *ends.Watch // of Done
 }
 
@@ -90,20 +90,20 @@ func newSession(m *core) *Session {
 	return &s.Session
 }
 
-// phase is how far the response is.
+// phase is the state of the response.
 type phase uint8
 
 const (
 	phaseOpen  phase = iota // the header can still be changed
-	phaseBody               // the first byte is out: no cookies any more
-	phaseOver               // failed or finished: nothing is kept any more
-	phaseDraft              // not of a request: what Config.Adopt gives to the application
+	phaseBody               // the first byte was sent: no more cookies
+	phaseOver               // failed or finished: nothing more is saved
+	phaseDraft              // no request: an argument of a function of the application
 )
 
-// ending says that the session as it was loaded must be ended.
+// ending is the pending end of the session that was loaded.
 type ending struct {
-	carry bool        // its values go on in the session that a login makes
-	taken draft.Draft // what was taken from it before the Logout
+	carry bool        // a login moves its values into a new session
+	taken draft.Draft // the values popped before the Logout
 }
 
 // Placement is where a session lives.
@@ -127,23 +127,24 @@ func (p Placement) String() string {
 	}
 }
 
-// IsNew reports whether the request brought no live session.
+// IsNew reports whether the request had no live session.
 func (s *Session) IsNew() bool {
 	s.lock()
 	defer s.mu.Unlock()
 	return s.isNew
 }
 
-// Handle returns the session's public name: 26 letters and digits, no secret,
-// for logs and admin pages. It stays the same across Rotate, and is new after
-// Login and Logout. A session that is never saved never uses it.
+// Handle returns the session's public name, for logs and admin pages: 26
+// letters and digits. Login and Logout change it, Rotate does not. Before the
+// first save, it is the handle that the session will have.
 func (s *Session) Handle() string {
 	s.lock()
 	defer s.mu.Unlock()
 	return s.identity().ID.String()
 }
 
-// identity returns the identifier that the session has, or will have.
+// identity returns the session's identifier, or the one that a new session will
+// have.
 func (s *session) identity() stored.Who {
 	if s.fresh == nil {
 		if s.base().Where != rules.Nowhere {
@@ -155,30 +156,27 @@ func (s *session) identity() stored.Who {
 	return *s.fresh
 }
 
-// User returns the name that Login was given, or "" for an anonymous visitor.
+// User returns the user of the last Login, or "" for an anonymous visitor.
 func (s *Session) User() string {
 	s.lock()
 	defer s.mu.Unlock()
 	return s.draft.View().Header.User
 }
 
-// Save commits now: afterwards Get returns what was committed, and popped
-// values are this request's. On an error nothing was kept and the changes stay
-// pending; but if the store's answers stay away for all of Config.Timeout,
-// that is not known: then Save returns [ErrUnavailable], and so does every
-// later commit of the request if an Update or a Pop is among the changes,
-// until Discard. Cookies are set with the response.
+// Save commits now. Afterwards Get returns the committed values, and popped
+// values belong to this request. On an error, nothing was saved and the changes
+// stay pending. If the store does not answer within Config.Timeout, the outcome
+// is unknown: Save returns [ErrUnavailable] and, if the changes include an
+// Update or a Pop, so does every later commit until Discard. Cookies are set
+// with the response. After the first byte, Save also counts as activity: a
+// WebSocket handler calls it for each message.
 //
-// Before the response's first byte everything can be kept. Between it and the
-// handler's return, also after a Hijack, what needs no cookie: values, flash
-// messages and a Logout of a session that was stored when the response
-// started. After the handler has returned or panicked, after a status of 500
-// or above and after a failed commit: nothing. The rest is [ErrTooLate], and
-// is logged and counted even if nobody calls Save. A goroutine that changes
-// the session has to be waited for by the handler.
-//
-// After the first byte, Save also counts as activity: a WebSocket handler
-// calls it when a message has come in.
+// Before the first byte, every change can be saved. After it (also after a
+// Hijack), until the handler returns, only values, flash messages, and a Logout
+// of a session that was stored when the response started. After a return, a
+// panic, a status of 500 or above, or a failed commit, nothing can be saved.
+// Such a change is [ErrTooLate], and is logged and counted even without a Save.
+// The handler must wait for its goroutines that use the session.
 func (s *Session) Save(ctx context.Context) error {
 	s.lock()
 	defer s.mu.Unlock()
@@ -190,11 +188,11 @@ func (s *session) save(ctx context.Context) error {
 	case s.phase == phaseDraft:
 		return errDraft
 	case s.phase == phaseOver && errors.Is(s.late, errReturned) && !s.pending():
-		return nil // the last commit has kept everything
+		return nil // the last commit has saved everything
 	case s.phase == phaseOver:
 		return s.late
 	}
-	if s.phase != phaseOpen { // else nobody knows yet whether the page will be shown
+	if s.phase != phaseOpen { // else it is not yet known whether the browser shows the page
 		s.removeHanded()
 	}
 	err := s.commit(ctx, commitSave)
@@ -209,7 +207,7 @@ func (s *session) save(ctx context.Context) error {
 	return err
 }
 
-// Discard drops every change that was not saved, Login and Logout included.
+// Discard drops all unsaved changes, including Login and Logout.
 func (s *Session) Discard() {
 	s.lock()
 	defer s.mu.Unlock()
@@ -222,7 +220,8 @@ func (s *session) discard() {
 	s.draft.Start(&s.last.Rec)
 }
 
-// base is the state that the pending changes apply to: nothing, after Logout.
+// base returns the state that the pending changes apply to, which is empty
+// after Logout.
 func (s *session) base() *stored.State {
 	if s.ending != nil && !s.ending.carry {
 		return stored.Nothing
@@ -231,8 +230,8 @@ func (s *session) base() *stored.State {
 }
 
 // Get decodes the value of that name into the variable that into points to, of
-// a type that [NewKey] takes; for names known at compile time use a [Key]. It
-// returns [ErrNoValue] or [ErrBadValue], and leaves the variable alone then.
+// a type that [NewKey] accepts. On an error ([ErrNoValue] or [ErrBadValue]) it
+// does not change the variable. For names known at compile time, use a [Key].
 func (s *Session) Get(name string, into any) error {
 	s.lock()
 	raw, ok := s.raw(name)
@@ -243,10 +242,10 @@ func (s *Session) Get(name string, into any) error {
 	return values.Into(name, raw, into)
 }
 
-// Set changes the value of that name. It is encoded now, in the form of its
-// own type. A value that would not come back as it is (see [NewKey]), or a
-// name that cannot be used (empty, over 255 bytes, or starting with "_"),
-// fails the commit with [ErrBadValue].
+// Set changes the value of that name. It is encoded now, as its dynamic type. A
+// value that cannot be restored unchanged (see [NewKey]), or a name that is
+// empty, over 255 bytes, or starts with "_", fails the commit with
+// [ErrBadValue].
 func (s *Session) Set(name string, value any) {
 	raw, err := encodeNamed(name, value)
 	s.lock()
@@ -314,19 +313,20 @@ func (s *Session) Clear() {
 	}
 }
 
-// The methods below are called with mu held.
+// The methods below are called with mu held, except takeIf.
 
 // raw returns the current bytes of a value.
 func (s *session) raw(name string) ([]byte, bool) { return s.draft.Get(name) }
 
-// put changes a value. After a Login it may have to start from nothing.
+// put changes a value. After a Login, the new value may have to replace
+// everything.
 func (s *session) put(k draft.Slot, raw []byte) {
 	if s.draft.Set(k, raw, s.login != nil) {
 		s.changing()
 	}
 }
 
-// takeIf takes a value, unless it has changed from what raw says.
+// takeIf removes a value, unless it differs from raw.
 func (s *session) takeIf(name string, raw []byte) bool {
 	s.lock()
 	defer s.mu.Unlock()
@@ -348,16 +348,16 @@ func (s *session) update(k draft.Slot, f draft.Update) ([]byte, error) {
 	return raw, err
 }
 
-// failLater makes the next commit fail: its changes would not be all there. The
-// first reason is told.
+// failLater makes the next commit fail, because a change is missing from it.
+// The commit returns the first such error.
 func (s *session) failLater(err error) {
 	if s.failed == nil {
 		s.failed = err
 	}
 }
 
-// handleOf returns the session's handle, or "in use" where somebody is changing
-// the session, perhaps the caller: printing never waits.
+// handleOf returns the session's handle, or "in use" while the session is
+// locked, perhaps by the caller: printing never waits.
 func handleOf(s *Session) string {
 	if s == nil || s.session == nil {
 		return "none"
@@ -372,9 +372,6 @@ func handleOf(s *Session) string {
 	return s.identity().ID.String()
 }
 
-// Format prints the handle, or "in use" while it is being changed, whatever
-// the verb.
 func (s *Session) Format(f fmt.State, _ rune) { printText(f, "sojourn.Session("+handleOf(s)+")") }
 
-// LogValue is the session's handle, as Format prints it.
 func (s *Session) LogValue() slog.Value { return slog.StringValue(handleOf(s)) }

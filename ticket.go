@@ -16,14 +16,14 @@ import (
 	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// Ticket is a kind of value that is sent out and comes back once in the same
-// session: the state of an OAuth login with its PKCE verifier, a WebAuthn
-// challenge. Tickets are always in the store, so each has one winner, and tabs do
-// not disturb each other. Make kinds once, as package variables.
+// Ticket is a kind of value that leaves the site and comes back once, in the
+// same session: the state of an OAuth login with its PKCE verifier, or a
+// WebAuthn challenge. Tickets are always in the store, and each can be redeemed
+// once. Make kinds once, as package variables.
 //
-// They are not for links in e-mails, which other browsers open, nor for forms. A
-// provider has to come back by GET: with form_post, and under SameSite=Strict, the
-// browser withholds the session's cookie.
+// Do not use tickets for forms, or for links in e-mails, which another browser
+// may open. A provider must return by GET: with form_post, or under
+// SameSite=Strict, the browser withholds the session's cookie.
 type Ticket[T any] struct{ of *ticket }
 
 type ticket struct {
@@ -36,9 +36,9 @@ const (
 	nonceSize   = 16
 )
 
-// NewTicket returns a kind of ticket. A ticket is good for ttl, and not longer
-// than its session. NewTicket panics where [NewKey] would, and for a name of more
-// than 200 bytes.
+// NewTicket returns a kind of ticket. A ticket is valid for ttl, but not longer
+// than its session. NewTicket panics where [NewKey] and [TTL] would, and for a
+// name of more than 200 bytes.
 func NewTicket[T any](name string, ttl time.Duration) Ticket[T] {
 	if len(name) > 200 {
 		panic(fmt.Sprintf("sojourn: NewTicket(%.40q…): use at most 200 bytes", name))
@@ -47,9 +47,9 @@ func NewTicket[T any](name string, ttl time.Duration) Ticket[T] {
 	return Ticket[T]{&ticket{k, "_ticket." + name + "."}}
 }
 
-// Issue keeps v and returns the text that brings it back: 22 letters, digits, '-'
-// and '_' that cannot be guessed. A session keeps eight tickets of a kind; the
-// oldest one goes. What NewKey says of values that cannot be kept holds here.
+// Issue stores v and returns the nonce for it: 22 letters, digits, '-', and
+// '_'. A session holds eight tickets of a kind; another one replaces the
+// oldest. A value that cannot be stored (see NewKey) fails the commit.
 func (t Ticket[T]) Issue(s *Session, v T) (nonce string) { return t.of.issue(s, &v) }
 
 func (t *ticket) issue(s *Session, from any) string {
@@ -65,7 +65,7 @@ func (t *ticket) issue(s *Session, from any) string {
 	}
 	var issued []record.Field
 	for _, f := range s.draft.View().Frames() {
-		// A name that goes on is that of another kind, such as "a.b" for "a".
+		// A longer name belongs to another kind, such as "a.b" for "a".
 		if nonce, ok := strings.CutPrefix(f.Name, t.prefix); ok && !strings.Contains(nonce, ".") {
 			issued = append(issued, f)
 		}
@@ -83,21 +83,21 @@ func (t *ticket) slot(nonce string) draft.Slot {
 	return draft.Slot{Name: t.prefix + nonce, Flags: t.Flags, TTL: t.TTL}
 }
 
-// Lookup returns a ticket's value without taking it, for a page that asks first.
-// Errors are those of Redeem.
+// Lookup returns a ticket's value and leaves the ticket valid, for a page that
+// asks for confirmation. Errors are those of Redeem.
 func (t Ticket[T]) Lookup(s *Session, nonce string) (v T, err error) {
 	_, err = t.of.find(s, nonce, &v)
 	return v, err
 }
 
-// Redeem takes a ticket's value. It saves at once, so that of all requests that
-// bring the ticket one gets it. Call it before [Session.Login], which replaces the
-// session. Other pending changes are saved with it.
+// Redeem takes a ticket's value and saves at once, with other pending changes.
+// Only one of several requests gets the value. Call it before Login, which
+// replaces the session.
 //
-// [ErrTaken]: another request has redeemed it, such as a second click on the
-// provider's page; send the visitor on (303) as the winner does. [ErrNoValue]: this
-// session never had it, or it has expired. Otherwise errors are those of Save, and
-// the ticket stays good.
+// [ErrTaken] means that another request has redeemed the ticket, for example
+// after a second click: redirect the visitor (303) as the winner does.
+// [ErrNoValue] means that this session never had the ticket, or that it has
+// expired. After an error of Save, it is still valid.
 func (t Ticket[T]) Redeem(ctx context.Context, s *Session, nonce string) (T, error) {
 	v := new(T)
 	if err := t.of.redeem(ctx, s, nonce, v); err != nil {
@@ -119,7 +119,7 @@ func (t *ticket) redeem(ctx context.Context, s *Session, nonce string, to any) e
 		return t.taken()
 	}
 	s.changing()
-	s.put(t.slot(nonce), redeemed) // what is left says to whoever comes later that it was
+	s.put(t.slot(nonce), redeemed) // so that a later request gets ErrTaken
 	if err := s.save(ctx); err != nil {
 		s.draft = kept
 		if errors.Is(err, ErrTaken) {
@@ -130,28 +130,28 @@ func (t *ticket) redeem(ctx context.Context, s *Session, nonce string, to any) e
 	return nil
 }
 
-// redeemed is the value of a ticket that was. No value is encoded as nothing.
+// redeemed is the value of a redeemed ticket. No value has an empty encoding.
 var redeemed = []byte{}
 
 func (t *ticket) taken() error {
 	return fmt.Errorf("%w: the ticket %q was redeemed already", ErrTaken, t.Name)
 }
 
-// find returns a ticket's bytes, and its value in to.
+// find returns a ticket's encoded value, and decodes it into to.
 func (t *ticket) find(s *Session, nonce string, to any) ([]byte, error) {
 	if b, err := base64.RawURLEncoding.Strict().DecodeString(nonce); err != nil || len(b) != nonceSize {
-		return nil, fmt.Errorf("%w: no ticket %q of that text", ErrNoValue, t.Name)
+		return nil, fmt.Errorf("%w: no ticket %q with this nonce", ErrNoValue, t.Name)
 	}
 	s.lock()
 	raw, ok := s.raw(t.prefix + nonce)
-	// The winner of a login has replaced the session that this request brought.
+	// A login by the winner has replaced the session of this request's cookie.
 	replaced := s.jar.Refused()
 	s.mu.Unlock()
 	switch {
 	case !ok && replaced, ok && raw != nil && len(raw) == 0:
 		return nil, t.taken()
 	case !ok:
-		return nil, fmt.Errorf("%w: no ticket %q of that text", ErrNoValue, t.Name)
+		return nil, fmt.Errorf("%w: no ticket %q with this nonce", ErrNoValue, t.Name)
 	}
 	reflect.ValueOf(to).Elem().SetZero()
 	return raw, t.read(raw, to)

@@ -14,10 +14,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// RefuseLegacy makes legacy sessions of that user worthless for [Adopt]: those
-// that were issued up to now, or at an unknown time, and are not adopted yet.
-// RevokeUser and EraseUser do so. Call it where the old application ends
-// all sessions of a user.
+// RefuseLegacy makes [Adopt] refuse legacy sessions of a user that were issued
+// until now, or at an unknown time. RevokeUser and EraseUser include it. Call
+// it where the old application ends all sessions of a user.
 func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 	c, err := m.in(ctx)
 	if err != nil || len(m.adoption.From) == 0 || user == "" {
@@ -31,9 +30,9 @@ func (m *Manager) RefuseLegacy(ctx context.Context, user string) error {
 }
 
 // Sessions returns the live sessions of a user, the last used first; none for
-// "". With the context of a request whose session was asked for, that session
-// is marked Current. If the store has no index by user (all durable stores
-// here have one), the error is [errors.ErrUnsupported].
+// "". If the request of ctx has loaded its session, that one is marked Current.
+// If the store has no index by user (all durable stores here have one), the
+// error is [errors.ErrUnsupported].
 func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -53,9 +52,10 @@ func (m *Manager) Sessions(ctx context.Context, user string) ([]Info, error) {
 	return infos, nil
 }
 
-// Revoke ends one session of a user, on every replica, at once wherever the
-// caches can be told; [ErrNotFound] if no live session of that user has this
-// handle. Handles are public: take user from the session of whoever asks.
+// Revoke ends one session of a user on every replica, or returns [ErrNotFound]
+// if the user has no live session of this handle. A cached copy may live for a
+// while: see docs/run/caches.md. Handles are public: take user from the session
+// of the request.
 func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -71,11 +71,10 @@ func (m *Manager) Revoke(ctx context.Context, user, handle string) error {
 	return c.revokeWithin(ctx, st, ReasonRevoked)
 }
 
-// RevokeUser ends all sessions of a user but those whose handles are in keep,
-// and returns how many were live. It also ends those that are over by the
-// clock of this process, and refuses legacy sessions that were not adopted
-// yet. On an error, some may have ended. A login that has not been answered
-// when it is called may come before it or after it.
+// RevokeUser ends all sessions of a user, except those with a handle in keep,
+// and returns how many were live. It also refuses legacy sessions that are not
+// yet adopted. After an error, some may have ended. A login during the call can
+// come before or after it: see [Session.LoginIf].
 func (m *Manager) RevokeUser(ctx context.Context, user string, keep ...string) (int, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -85,8 +84,8 @@ func (m *Manager) RevokeUser(ctx context.Context, user string, keep ...string) (
 }
 
 // EraseUser ends all sessions of a user, removes their values from the store,
-// and returns how many there were. Until the next sweep, about an hour,
-// tombstones stay, with a keyed hash of the user's name.
+// and returns how many were live. Tombstones, with a keyed hash of the user's
+// name, stay until a sweep about an hour later.
 func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -95,7 +94,8 @@ func (m *Manager) EraseUser(ctx context.Context, user string) (int, error) {
 	return c.revokeUser(ctx, user, ReasonErased, nil)
 }
 
-// ExportUser returns a user's live sessions with all values and flash messages.
+// ExportUser returns a user's live sessions with their values and flash
+// messages.
 func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -112,14 +112,14 @@ func (m *Manager) ExportUser(ctx context.Context, user string) ([]Export, error)
 	return out, nil
 }
 
-// Edit changes a live session that somebody else may be using, such as the roles
-// in it. f gets the session as it is now, and runs again if a request of the
-// visitor was faster: it must have no other effects. It reads, sets and deletes
-// values, and may call Flash, SetExpiry and Remember; it cannot log in or out,
-// rotate or save, and must not save a request's session of the same
-// handle, which waits for the edit. An edit is no activity. The visitor's next request sees it,
-// behind a cache of another process within its MaxStale. [ErrNotFound]: no live
-// session has that handle. An error of f is returned, and nothing is changed.
+// Edit changes a live session, for example its roles. f gets the current
+// session, and runs again if a request changed the session first: it must have
+// no side effects. f may read, set, and delete values, and call Flash,
+// SetExpiry, and Remember. It cannot log in or out, rotate, or save, and saving
+// a request's session of the same handle in f is a deadlock. An edit is no
+// activity. The visitor's next request sees it; with a cache in another
+// process, within its MaxStale. If no live session has that handle, the error
+// is [ErrNotFound]. If f returns an error, nothing is changed.
 func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) error) error {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -132,10 +132,9 @@ func (m *Manager) Edit(ctx context.Context, handle string, f func(*Session) erro
 	return m.edit(ctx, c, st, f)
 }
 
-// EditUser is Edit for each of a user's live sessions, and returns how many there
-// were. Sessions that end meanwhile are passed over; one that begins meanwhile may
-// not be among them, so change first what a login reads. After an error the
-// others are edited all the same.
+// EditUser is Edit for each live session of a user, and returns how many it
+// changed. It may miss a session that begins meanwhile: first change the data
+// that a login reads. After an error, it continues with the other sessions.
 func (m *Manager) EditUser(ctx context.Context, user string, f func(*Session) error) (int, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -182,13 +181,11 @@ func (m *Manager) edit(ctx context.Context, c *core, st *stored.State, f func(*S
 	return err
 }
 
-// RevokeLinked ends all sessions that [Session.Link] has tied to the session sid of
-// an OpenID provider, and returns how many were live. Logins that are under way with
-// it fail, now and for a day; so does one that comes after its provider's logout. No
-// other sessions of the user are touched. It can be repeated: on an error, some may
-// have ended. The store needs an index by user, see [Manager.Sessions].
-//
-// Source: OpenID Connect Back-Channel Logout 1.0.
+// RevokeLinked ends the sessions that [Session.Link] has tied to the session
+// sid of an OpenID provider, and returns how many were live. Logins with that
+// sid, also those in progress, fail for a day. After an error, some may have
+// ended; call it again. The store needs an index by user: see
+// [Manager.Sessions]. Source: OpenID Connect Back-Channel Logout 1.0.
 func (m *Manager) RevokeLinked(ctx context.Context, issuer, sid string) (int, error) {
 	c, err := m.in(ctx)
 	if err != nil {
@@ -234,7 +231,7 @@ func (m *core) userSessions(ctx context.Context, user string) ([]*stored.State, 
 	return sessions, err
 }
 
-// findHandle returns the live stored session with that handle, or one that was
+// findHandle returns the stored session with that handle if it is live, or was
 // live until skew ago.
 func (m *core) findHandle(ctx context.Context, handle string, skew time.Duration) (*stored.State, error) {
 	if err := m.begin(); err != nil {
@@ -249,8 +246,8 @@ func (m *core) findHandle(ctx context.Context, handle string, skew time.Duration
 	return m.stored.ByHandle(ctx, handle, skew)
 }
 
-// currentHandle returns the handle of the session of the request that ctx
-// belongs to, if it was asked for.
+// currentHandle returns the handle of the request's session, or "" if that was
+// not loaded.
 func (m *Manager) currentHandle(ctx context.Context) string {
 	q := m.request(ctx)
 	if q == nil {
@@ -279,7 +276,7 @@ func (m *core) revoke(ctx context.Context, st *stored.State, reason string) erro
 		return err
 	}
 	end := m.stored.Delete
-	if reason == ReasonLogout { // or a login: the browser that has it is told
+	if reason == ReasonLogout { // or a login: the response changes the browser's cookie
 		end = m.stored.Replace
 	}
 	if err := end(ctx, st); err != nil {
@@ -290,14 +287,14 @@ func (m *core) revoke(ctx context.Context, st *stored.State, reason string) erro
 	return err
 }
 
-// ended tells everybody here that a session was ended from elsewhere.
+// ended reports the end of a session by something else than its own request.
 func (m *core) ended(ctx context.Context, id store.ID, user, reason string) {
 	m.count.revoked.Add(1)
 	m.ends.Tell(id, ErrEnded)
 	m.tell(ctx, Event{Kind: EventRevoked, Session: id.String(), User: user, Reason: reason})
 }
 
-// revokeAtOnce is how many sessions are ended at the same time.
+// revokeAtOnce is how many sessions are ended concurrently.
 const revokeAtOnce = 16
 
 func (m *core) revokeUser(ctx context.Context, user, reason string, keep []string) (int, error) {
@@ -312,8 +309,8 @@ func (m *core) revokeUser(ctx context.Context, user, reason string, keep []strin
 		return 0, err
 	}
 	total := 0
-	// Again, for logins that were under way while the first ones were ended. An
-	// index that lags behind may go on listing those that have ended.
+	// Several rounds, for logins that were in progress during the previous one. A
+	// delayed index may still list sessions that have ended.
 	ended := map[store.ID]bool{}
 	for range revokeRounds {
 		listing, cancel := context.WithTimeout(ctx, m.timeout)
@@ -339,8 +336,8 @@ func (m *core) revokeUser(ctx context.Context, user, reason string, keep []strin
 	return total, fault.Away("end all sessions of a user", errKeepsLoggingIn)
 }
 
-// revokeRounds is how often a user's sessions are listed and ended before
-// RevokeUser gives up: logins come in faster than they are ended.
+// revokeRounds is how often RevokeUser lists and ends a user's sessions. After
+// that, new logins come in faster than they are ended, and RevokeUser fails.
 const revokeRounds = 20
 
 var errKeepsLoggingIn = errors.New("the user keeps logging in")
@@ -359,7 +356,7 @@ func (m *core) revokeAll(ctx context.Context, all []stored.Listed, reason string
 			defer cancel()
 			var one error
 			if l.Damaged {
-				// Whatever it is, it must not be listed as this user's.
+				// A damaged record must no longer be listed as this user's.
 				one = m.stored.Forget(ctx, l.ID, m.now().Add(store.MinTombstone))
 			} else {
 				one = m.revoke(ctx, l.State, reason)
@@ -369,7 +366,7 @@ func (m *core) revokeAll(ctx context.Context, all []stored.Listed, reason string
 			switch {
 			case one != nil:
 				err = one
-			case !l.Damaged && !l.Meta.Expired(live): // else it only may have been
+			case !l.Damaged && !l.Meta.Expired(live): // else it was not surely live
 				n++
 			}
 		})

@@ -10,30 +10,30 @@ import (
 	"strings"
 )
 
-// writer is the response writer of a request inside Wrap, and through its
-// Exchange the request's context, so that an untouched request costs two
-// allocations. It is never reused: handlers leak response writers into goroutines.
+// writer is the response writer of a request inside Wrap. Its Exchange is the
+// request's context, so that a request that does not use its session costs two
+// allocations. A writer is never reused, because handlers may leave one in a
+// goroutine.
 type writer struct {
 	Exchange
 	inner http.ResponseWriter
-	// encoding is the Content-Encoding that was set outside Wrap, by a
-	// compressor that an error answer passes through as well.
+	// encoding is the Content-Encoding that was set outside of Wrap, by a compressor
+	// that also compresses an error response.
 	encoding []string
-	started  bool  // the header is on its way; used by the response's goroutine only
-	failed   error // the commit failed: the handler's writes reach nobody
+	started  bool  // the header was sent; used by the response's goroutine only
+	failed   error // the commit failed: writes of the handler are dropped
 }
 
-// Wrap returns a handler that makes sessions available to next. A request that
-// asks for its session commits its changes once, right before the first byte
-// of the response or, if nothing is written, when next returns; if that fails
-// the visitor gets an error instead of the response (see
-// [Manager.ServeError]). A status of 500 or above, a panic, and a first byte
-// after the deadline of the request's context keep nothing, except a Logout.
+// Wrap returns a handler that makes sessions available to next. If a request
+// gets its session, its changes are committed once: right before the first byte
+// of the response or, without one, when next returns. If that fails, the
+// visitor gets an error instead: see [Manager.ServeError]. A status of 500 or
+// above, a panic, and a first byte after the deadline of the request's context
+// save nothing except a Logout.
 //
-// Several managers may wrap one handler; each commits for itself, the inner
-// one first. Wrapping twice with the same manager is as good as once, unless
-// the inner one gets a request with other cookies, or one that was read from a
-// hijacked connection: that has a session of its own.
+// Several managers may wrap one handler; the inner one commits first. A second
+// Wrap by the same manager has no effect, except for a request with other
+// cookies, or from a hijacked connection: those have a session of their own.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(inner http.ResponseWriter, r *http.Request) {
 		if x, _ := r.Context().Value(m).(*Exchange); x != nil && x.passes(r) {
@@ -55,12 +55,13 @@ func (w *writer) finish() {
 		w.close(errReturned)
 		return
 	}
-	_ = w.start(http.StatusOK) // a failure was answered
-	_ = w.Finish()             // likewise, logged
+	_ = w.start(http.StatusOK) // sends a response for its error
+	_ = w.Finish()             // logs its error
 }
 
-// release is called in any case. If the handler has panicked, only a Logout is
-// kept, whose cookies are in the header: a middleware outside may still answer.
+// release always runs. After a panic of the handler, only a Logout is saved,
+// and its cookies are in the header: a middleware outside of Wrap may still
+// send a response.
 func (w *writer) release() {
 	if !w.started {
 		_ = w.Commit(http.StatusInternalServerError, w.inner.Header())
@@ -69,8 +70,8 @@ func (w *writer) release() {
 	_ = w.Finish() // does nothing after finish
 }
 
-// start commits before the response's first byte. It returns an error if the
-// response was replaced by an error answer.
+// start commits before the response's first byte. It returns an error if it has
+// sent an error response instead.
 func (w *writer) start(status int) error {
 	if w.started {
 		return w.failed
@@ -83,8 +84,8 @@ func (w *writer) start(status int) error {
 		return err
 	}
 	if status == http.StatusRequestEntityTooLarge && w.r.ProtoMajor == 1 {
-		// http.MaxBytesReader does this only with net/http's own writer: what is
-		// left of the body is not read.
+		// http.MaxBytesReader does this only with net/http's own writer. The rest of the
+		// body is not read.
 		h.Set("Connection", "close")
 	}
 	return nil
@@ -147,7 +148,7 @@ func (w *writer) FlushError() error {
 			s.stream.Store(true)
 		}
 	}
-	// Also if that was answered with an error: who calls Flush may go on for long.
+	// Also after an error response: the handler may run for a long time after Flush.
 	flushed := http.NewResponseController(w.inner).Flush()
 	if err != nil {
 		return err
@@ -155,10 +156,10 @@ func (w *writer) FlushError() error {
 	return flushed
 }
 
-// Hijack commits the session and hands over the connection. The cookies are in
-// Header then, for whoever writes the response by hand.
+// Hijack commits the session and hands over the connection. Header then has the
+// cookies, for a handler that writes the response itself.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	// Committing first and failing then would leave nothing to answer with.
+	// Checked first: after the commit, no error response could be sent.
 	if !canHijack(w.inner) {
 		return nil, nil, http.ErrNotSupported
 	}
@@ -175,7 +176,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func canHijack(w http.ResponseWriter) bool {
 	for {
 		switch t := w.(type) {
-		case *writer: // is a Hijacker whatever is below
+		case *writer: // always has a Hijack method
 			w = t.inner
 		case http.Hijacker:
 			return true
@@ -187,15 +188,15 @@ func canHijack(w http.ResponseWriter) bool {
 	}
 }
 
-// CloseNotify is the method of http.CloseNotifier, which some frameworks still
-// ask for: the channel gets a value when the request's context ends.
+// CloseNotify implements http.CloseNotifier, which some frameworks still need.
+// The channel receives a value when the request's context ends.
 func (w *writer) CloseNotify() <-chan bool {
 	gone := make(chan bool, 1)
 	context.AfterFunc(w.Context, func() { gone <- true })
 	return gone
 }
 
-// Push is that of [http.Pusher], if the connection has it.
+// Push implements [http.Pusher], if the connection supports it.
 func (w *writer) Push(target string, options *http.PushOptions) error {
 	if p, ok := w.inner.(http.Pusher); ok {
 		return p.Push(target, options)
@@ -203,12 +204,11 @@ func (w *writer) Push(target string, options *http.PushOptions) error {
 	return http.ErrNotSupported
 }
 
-// A context that leads to a request is not yet that request's own. Servers that
-// run inside a handler derive the requests that they read from its context: h2c,
-// and whatever speaks HTTP over a hijacked connection or a CONNECT tunnel. Each
-// of those is another visitor's.
+// A context that is derived from a request may belong to another request. A server
+// that runs inside a handler (h2c, or HTTP over a hijacked connection or a CONNECT
+// tunnel) derives the contexts of its requests from the handler's context. Each of
+// those requests may be of another visitor.
 
-// Value makes the request findable, by its manager or as the innermost one.
 func (x *Exchange) Value(key any) any {
 	switch k := key.(type) {
 	case *Manager:
@@ -225,10 +225,10 @@ func (x *Exchange) Value(key any) any {
 	return x.Context.Value(key)
 }
 
-// foreign reports whether ctx is that of another request than x, derived from
-// x's by a server inside x's handler. Such a server sets its own
+// foreign reports whether ctx belongs to another request than x, derived from
+// x's context by a server inside x's handler. Such a server sets its own
 // http.ServerContextKey, or at least http.LocalAddrContextKey, which x shadows
-// for what is below it.
+// for contexts derived from it.
 func (x *Exchange) foreign(ctx context.Context) bool {
 	if ctx.Value(http.ServerContextKey) != x.Context.Value(http.ServerContextKey) {
 		return true
@@ -249,8 +249,8 @@ func (x *Exchange) tunnels() bool {
 	return x.hijacked.Load() || x.r != nil && x.r.Method == http.MethodConnect
 }
 
-// offersHTTP2 reports whether a request is how HTTP/2 begins on a connection
-// without TLS (RFC 9113, section 3.4, and RFC 7540, section 3.2).
+// offersHTTP2 reports whether a request starts HTTP/2 on a connection without
+// TLS (RFC 9113, section 3.4, and RFC 7540, section 3.2).
 func offersHTTP2(r *http.Request) bool {
 	return r.Method == "PRI" || strings.EqualFold(r.Header.Get("Upgrade"), "h2c")
 }
@@ -283,18 +283,17 @@ func (x *Exchange) header() http.Header {
 }
 
 // passes reports whether r, which arrives at another Wrap of the same manager,
-// is x's own request, so that it has its session already. A request with other
-// cookies of ours, such as a clone for a part of a page, has a session of its
-// own.
+// is x's own request and so has its session. A request with other cookies of
+// the manager, such as a clone for a part of a page, has a session of its own.
 func (x *Exchange) passes(r *http.Request) bool {
 	return !x.foreign(r.Context()) && !x.tunnels() && x.m.cookies.Same(x.header(), r.Header)
 }
 
-// noMiddleware returns ErrNoMiddleware, and tells the operator where a server
-// inside a handler is the reason for it.
+// noMiddleware returns ErrNoMiddleware. If a server inside a handler is the
+// cause, it logs that.
 func (m *Manager) noMiddleware(ctx context.Context) error {
 	if ctx.Value(m) != nil {
-		m.log.Once(slog.LevelError, "a request was read by a server that runs inside Manager.Wrap, such as h2c or a tunnel, so it has no session; "+
+		m.log.Once(slog.LevelError, "a server that runs inside Manager.Wrap, such as h2c or a tunnel, read a request, which therefore has no session; "+
 			"put Wrap around the handler of the inner server: h2c.NewHandler(sessions.Wrap(mux), …), not sessions.Wrap(h2c.NewHandler(mux, …))")
 	}
 	return ErrNoMiddleware

@@ -219,7 +219,7 @@ var errAway = errors.New("away")
 
 func TestOverviewShowsTheHealthOfEachTier(t *testing.T) {
 	for _, heard := range []bool{true, false} {
-		text := "cache, copies up to 1s old, because ends elsewhere are not heard"
+		text := "cache, copies up to 1s old, because it does not learn of ends elsewhere"
 		if heard {
 			text = "cache, copies up to 30s old<"
 		}

@@ -147,7 +147,7 @@ func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
 				t.Problem = problem{"The cache “" + h.Name + "” does not learn of sessions that end elsewhere.", "Until it does, it keeps copies for " + age.String() + " only, and the store gets more reads.", "Check that the store's feed of ends works: the log has its errors."}
 			}
 			if age < h.MaxStale {
-				t.Role += ", because ends elsewhere are not heard"
+				t.Role += ", because it does not learn of ends elsewhere"
 			}
 			if !h.Reachable {
 				t.State = "passed over since a failure"

@@ -65,7 +65,7 @@ func statGroups(s ops.Stats) []statGroup {
 		}},
 		{"Cookies", []stat{
 			counter("RejectedCookies", s.RejectedCookies, "Rejected", "damaged, foreign or expired; a jump means that somebody guesses, or that a key is missing"),
-			counter("UnknownKeys", s.UnknownKeys, "Unknown keys", "of those, sealed with a key that the key ring lacks"),
+			counter("UnknownKeys", s.UnknownKeys, "Unknown keys", "of those, sealed with a key that is not in the key ring"),
 			counter("StaleReferences", s.StaleReferences, "Stale", "of sessions that ended or expired, or outdated"),
 			alarming("TheftsSuspected", s.TheftsSuspected, "Suspected thefts", "Outdated cookies of sessions turned up, as they do when somebody has copied them",
 				"Find the sessions in the audit log (Config.Events), end them, and ask their users to change their passwords."),

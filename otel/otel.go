@@ -139,7 +139,7 @@ var counters = []struct {
 	{"sojourn.session.revoked", "{session}", "Sessions ended from elsewhere.", func(s *ops.Stats) uint64 { return s.Revoked }},
 	{"sojourn.session.thefts_suspected", "{session}", "Sessions of which an outdated credential turned up.", func(s *ops.Stats) uint64 { return s.TheftsSuspected }},
 	{"sojourn.cookie.rejected", "{cookie}", "Session cookies that were damaged, foreign or expired.", func(s *ops.Stats) uint64 { return s.RejectedCookies }},
-	{"sojourn.cookie.unknown_key", "{cookie}", "Of the rejected cookies: sealed with a key that the ring lacks.", func(s *ops.Stats) uint64 { return s.UnknownKeys }},
+	{"sojourn.cookie.unknown_key", "{cookie}", "Of the rejected cookies: sealed with a key that is not in the key ring.", func(s *ops.Stats) uint64 { return s.UnknownKeys }},
 	{"sojourn.cookie.stale", "{cookie}", "References to sessions that are over, or of an old generation.", func(s *ops.Stats) uint64 { return s.StaleReferences }},
 	{"sojourn.value.unreadable", "{value}", "Values that did not decode into their key's type.", func(s *ops.Stats) uint64 { return s.UnreadableValue }},
 	{"sojourn.commit.failed", "{commit}", "Commits that were answered with an error.", func(s *ops.Stats) uint64 { return s.FailedCommits }},

@@ -30,7 +30,7 @@ var checks = []check{
 	{"visitors who share connections are not mixed up", nil, manyVisitors},
 	{"64 parallel updates of one session are exact", nil, parallel},
 	{"what a session notes of its request stays as it was", nil, noted},
-	{"caches are told that a response depends on its session", []Ability{Caching}, cached},
+	{"a response that depends on its session limits caching", []Ability{Caching}, cached},
 	{"a commit that fails is answered with an error", nil, commitFails},
 	{"a session that cannot be loaded is an error", nil, loadFails},
 	{"a logout is final against a slower request", nil, logoutIsFinal},
@@ -105,7 +105,7 @@ func kept(t *suite) {
 	before := v.copy()
 	v.does("login", "user", "ada")
 	v.has(state{"ada", 1, "dark"}, "after a login")
-	before.has(state{}, "with the cookies of before the login")
+	before.has(state{}, "with the cookies from before the login")
 	v.does("logout")
 	if len(v.cookies) > 0 {
 		t.Error("the logout leaves a cookie in the browser")
@@ -244,7 +244,7 @@ func logoutIsFinal(t *suite) {
 		t.Fatal("the slow request is not answered")
 	}
 	for why, v := range map[string]*visitor{
-		"the browser after its logout": v, "the cookies of before": old, "the cookies of the slow answer": slow,
+		"the browser after its logout": v, "the previous cookies": old, "the cookies of the slow answer": slow,
 	} {
 		v.has(state{}, why)
 	}

@@ -27,7 +27,7 @@ func main() {
 	flag.Float64Var(&p.logouts, "logouts", 0.01, "`share` of the page views that are a logout; somebody who copied the cookie goes on with it")
 	flag.DurationVar(&p.local, "local", 30*time.Second, "MaxStale of the cache in each process; 0 = there is none")
 	flag.DurationVar(&p.unheard, "unheard", 0, "Unheard of the cache in each process; 0 = the default, a second")
-	flag.BoolVar(&p.noFeed, "no-feed", false, "the store's feed of ends is not heard")
+	flag.BoolVar(&p.noFeed, "no-feed", false, "no process reads the store's feed of ends")
 	flag.DurationVar(&p.feedDelay, "feed-delay", 20*time.Millisecond, "`time` until the feed's answer is there")
 	flag.DurationVar(&p.shared, "shared", 30*time.Second, "MaxStale of the cache that they share; 0 = there is none")
 	flag.Float64Var(&p.deaf, "deaf", 0, "`share` of the logouts that the shared cache cannot be told of")

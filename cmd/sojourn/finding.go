@@ -182,7 +182,7 @@ func (f finding) print(w io.Writer, now time.Time) {
 		list.Flush()
 	}
 	if f.Stale {
-		fmt.Fprintln(w, "this key does not seal any more: the next response seals it anew")
+		fmt.Fprintln(w, "this key no longer seals: the next response seals the cookie again")
 	}
 	if f.Session != nil {
 		f.Session.print(w, now)

@@ -19,7 +19,7 @@ type inspect struct {
 	storeFlag
 	keysFlags
 	File   string `placeholder:"PATH" help:"Read the cookie from this file."`
-	Values bool   `help:"Show the values, too. They may be personal data or secrets."`
+	Values bool   `help:"Also show the values. They may be personal data or secrets."`
 	JSON   bool   `name:"json" help:"Print JSON."`
 	Handle string `arg:"" optional:"" help:"The handle of a stored session. Without it, a cookie is read from standard input."`
 }
@@ -27,7 +27,7 @@ type inspect struct {
 func (inspect) Help() string {
 	return `Opens what the keys have sealed, and prints its header and the names and sizes of its values. The identifier, which is the visitor's credential, is never printed.
 
-A cookie is given as its value, as a Cookie or Set-Cookie header line, or as several of them, on standard input or in a file; a token (sjn_…) likewise, alone or as an Authorization header line. Both are secrets, so they are never arguments, which end up in the shell's history and in the list of processes. With --store, the stored session that a cookie names is opened, too.
+Pass a cookie on standard input or in a file: its value, or one or several Cookie or Set-Cookie header lines. Pass a token (sjn_…) in the same way, alone or as an Authorization header line. Both are secrets, so they are never arguments, which the shell's history and the list of processes would show. With --store, the stored session of the cookie is also opened.
 
 Examples:
 

@@ -357,7 +357,7 @@ func TestInspectSaysThatAKeyIsOutdated(t *testing.T) {
 	if f := open1(t, call{stdin: cookies}, "--keys", s.keys); !f.Stale {
 		t.Errorf("got %+v", f)
 	}
-	if r := (call{stdin: cookies}).run(t, "inspect", "--keys", s.keys).ok(t); !strings.Contains(r.stdout, "does not seal any more") {
+	if r := (call{stdin: cookies}).run(t, "inspect", "--keys", s.keys).ok(t); !strings.Contains(r.stdout, "no longer seals") {
 		t.Errorf("as text: %s", r.stdout)
 	}
 }

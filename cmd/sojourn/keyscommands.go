@@ -315,7 +315,7 @@ type keysRetire struct {
 }
 
 func (keysRetire) Help() string {
-	return `Marks the active keys that do not seal any more as retired. They still open, and what they sealed is sealed anew when it is used. From then on the time counts after which they can be removed. It is refused as long as a service may not have read the file since the next key became active (see --reload): that service still seals with the old one.
+	return `Marks the active keys that no longer seal as retired. They still open, and data that they sealed is sealed again when it is used. They can be removed a lifetime of a session later. The command refuses to retire a key as long as a service may not have read the file since the next key became active (see --reload), because that service still seals with the old key.
 
 Examples:
 
@@ -387,7 +387,7 @@ type keysRemove struct {
 }
 
 func (keysRemove) Help() string {
-	return `Removes retired keys, once a session's whole lifetime has gone by since they were retired: what they sealed is either sealed anew by then or over. A key whose time has not come is refused. When a key was retired is noted in the file; where it is not, the time of the file's last change counts.
+	return `Removes retired keys, after a session's whole lifetime since they were retired: by then, every session that they sealed has been sealed again or has ended. The command refuses to remove a key earlier. The file records when a key was retired; without that record, the time of the file's last change counts.
 
 Examples:
 

@@ -25,7 +25,7 @@ import (
 type legacyCommands struct {
 	Inspect legacyInspect `cmd:"" help:"Decode one session of another library."`
 	Check   legacyCheck   `cmd:"" help:"Run recorded sessions through the readers."`
-	Write   legacyWrite   `cmd:"" help:"Write recorded sessions anew, for the old libraries to read."`
+	Write   legacyWrite   `cmd:"" help:"Write recorded sessions again, for the old libraries to read."`
 	Count   legacyCount   `cmd:"" help:"Count what is left in another library's store."`
 	Convert legacyConvert `cmd:"" help:"Turn another library's sessions into Sojourn's, all at once."`
 }
@@ -35,7 +35,7 @@ type legacyInspect struct {
 	Config string    `required:"" placeholder:"FILE" help:"The old application's configuration: a file with a JSON object. It holds a secret, so it is no argument itself."`
 	File   string    `placeholder:"PATH" help:"Read the cookie from this file instead of standard input."`
 	At     time.Time `placeholder:"TIME" help:"Read it as of this time, such as 2026-11-20T15:00:00Z; now if not given."`
-	Values bool      `help:"Show the values, too. They may be personal data or secrets."`
+	Values bool      `help:"Also show the values. They may be personal data or secrets."`
 	JSON   bool      `name:"json" help:"Print JSON."`
 }
 
@@ -261,7 +261,7 @@ type legacyCheck struct {
 }
 
 func (legacyCheck) Help() string {
-	return `Reads every case of files in the recorded-session format, and prints one line of JSON for each: {"name","valid","data","sid","reason"}, with the data in tagged JSON. The exit status is 0 whatever the verdicts are, and 1 if a file cannot be read or is none of recorded sessions; the other files are checked all the same.
+	return `Reads every case of files in the recorded-session format, and prints one line of JSON for each: {"name","valid","data","sid","reason"}, with the data in tagged JSON. The exit status is 0 for any results, and 1 if a file cannot be read or has no recorded sessions; the other files are still checked.
 
 Examples:
 
@@ -279,7 +279,7 @@ type legacyWrite struct {
 }
 
 func (legacyWrite) Help() string {
-	return `Prints, for every valid case of a system whose sessions are shared, what this module's writer makes of its data, as one line of JSON: {"name","system","config","now","set_cookie","storage"}, in the fields of the recorded-session format. A case that cannot be written has "error", too. The lines hold the secrets of the configurations and the data of the sessions.
+	return `Prints, for every valid case of a system whose sessions are shared, what this module's writer makes of its data, as one line of JSON: {"name","system","config","now","set_cookie","storage"}, in the fields of the recorded-session format. A case that cannot be written also has "error". The lines hold the secrets of the configurations and the data of the sessions.
 
 Examples:
 

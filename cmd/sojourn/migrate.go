@@ -15,7 +15,7 @@ type migrate struct {
 }
 
 func (migrate) Help() string {
-	return `Brings the schema of a store up to date: for PostgreSQL it makes the table where there is none yet, too. A service does the same when it opens its store; this is for services that may not change schemas themselves, and for doing it before the new release is rolled out. The release before goes on working. Redis, memcached and Cloud Datastore have no schema.
+	return `Brings the schema of a store up to date; for PostgreSQL it also creates a missing table. A service does the same when it opens its store. Use this command for services without the permission to change schemas, or before the roll-out of a new release. The previous release keeps working. Redis, memcached and Cloud Datastore have no schema.
 
 Examples:
 

@@ -18,7 +18,7 @@ type restored struct {
 }
 
 func (restored) Help() string {
-	return `Ends all logged-in sessions of a store, to be run after a backup of it was restored. A backup knows nothing of the logouts and revocations after it was made: restored, it brings those sessions back, and with them whoever has copied a cookie. So everybody logs in again. Anonymous visitors keep their sessions.
+	return `Ends all logged-in sessions of a store. Run it after you have restored the store from a backup. A backup does not have the logouts and revocations that came after it, so those sessions are live again, also for a thief of a cookie. With this command, every user logs in again. Anonymous visitors keep their sessions.
 
 Run it before the service is started on the restored store, or, if it runs already, with the time of the restore as --before. It can be run again; interrupted, it keeps what it has done. The exit status is 1 if there was no session to end.
 

@@ -263,9 +263,9 @@ type userRevoke struct {
 }
 
 func (userRevoke) Help() string {
-	return `Ends a user's live sessions on every replica: after a stolen password, say. Services with streams hear of it within a second; a service with caches in its process serves a copy for as long as their Unheard, a second by default.
+	return `Ends a user's live sessions on every replica, for example after a stolen password. Streams end within a second. A service with caches in its process may serve a copy for as long as their Unheard, a second by default.
 
-The exit status is 1, with the reason, if no session has ended: the user has none, the key file or the name is not that of these sessions, or all are kept. With --keep nothing ends unless all that is to be kept is there.
+The exit status is 1, with the reason, if no session has ended: the user has none, the key file or the name is not that of these sessions, or all are kept. With --keep, nothing ends unless all sessions to keep exist.
 
 Examples:
 
@@ -284,7 +284,7 @@ func (c *userRevoke) Run(ctx context.Context, term terminal) error {
 		kept := func(rec store.Record) bool { return slices.Contains(c.Keep, rec.ID.String()) }
 		for _, handle := range c.Keep {
 			if len(l.live) > 0 && !slices.ContainsFunc(l.live, func(rec store.Record) bool { return rec.ID.String() == handle }) {
-				return fmt.Errorf("no session was ended: %s, which is to be kept, is no live session of that user", handle)
+				return fmt.Errorf("no session was ended: %s, given with --keep, is not a live session of that user", handle)
 			}
 		}
 		n := 0

@@ -317,7 +317,7 @@ func (t *tour) switchOff() {
 	t.stranger.sees("/", answeredByGo)
 	t.count()
 
-	t.say("\n9. The old shop is switched off, and nothing is adopted any more. Who was here stays.")
+	t.say("\n9. The old shop is switched off, and nothing is adopted any more. Adopted visitors stay.")
 	if t.failed == nil {
 		t.failed = t.shop.front.next(alone)
 	}

@@ -66,7 +66,7 @@ func Access(path string, info fs.FileInfo) error {
 			"in Compose, mode: 0400 and the uid of the process for the secret, or chmod on the host if the secret comes from a file. "+
 			"Replace the keys if somebody may have read them", path, mode)
 	case mode&0o060 == 0o020:
-		return fmt.Errorf("the group of the key file %s may write it and not read it (mode %#o), and whoever writes it can forge sessions: run chmod g= %[1]s, or chmod g=r %[1]s if the service reads it as a member of the group", path, mode)
+		return fmt.Errorf("the group of the key file %s may write it and not read it (mode %#o), and with that permission a process can forge sessions: run chmod g= %[1]s, or chmod g=r %[1]s if the service reads it as a member of the group", path, mode)
 	}
 	return nil
 }

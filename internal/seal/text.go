@@ -65,9 +65,9 @@ func Count(n int) string { return countName + strconv.Itoa(n) }
 // IsCount reports whether a field is meant as the number of entries.
 func IsCount(field string) bool { return strings.HasPrefix(field, countName) }
 
-const keyFile = `# Sojourn session keys. Whoever has them can read and forge your visitors'
-# sessions, and without them nobody can: keep this file secret, keep a backup,
-# and never commit it to version control.
+const keyFile = `# Sojourn session keys. With them, anyone can read and forge your visitors'
+# sessions. Without them, no session can be read: keep this file secret, keep a
+# backup, and never commit it to version control.
 #
 # One entry per line, STATE:CREATED:SECRET. The states:
 #   active     opens, and the newest active key seals

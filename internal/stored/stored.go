@@ -141,7 +141,7 @@ var (
 	ErrDamaged = errors.New("sojourn: a record was damaged or moved")
 
 	// ErrKeyLacking says that a record is sealed with an unknown key.
-	ErrKeyLacking = fmt.Errorf("%w: the key ring lacks the key of a stored session", fault.Unavailable)
+	ErrKeyLacking = fmt.Errorf("%w: the key ring does not have the key of a stored session", fault.Unavailable)
 )
 
 // Ask returns what the store has under an ID: its own record, or a copy of at

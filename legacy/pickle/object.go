@@ -227,11 +227,11 @@ func (m *machine) reduce() error {
 	}
 	if class == "functools.partial" {
 		if _, ok := o.newOf(); !ok {
-			return hostile("a call that is to be done later")
+			return hostile("a deferred call")
 		}
 	}
 	if class == "builtins.type" && len(args.items) != 1 {
-		return hostile("a class that is to be made")
+		return hostile("a class to create")
 	}
 	return m.push(o)
 }

@@ -235,7 +235,7 @@ func statementsFor(table string) statements {
 		ends: r.Replace(`SELECT pg_is_in_recovery(), at.upto::text, e.txid, e.id, e.until FROM (
 				SELECT coalesce($2::text::txid_snapshot, txid_current_snapshot()) AS upto,
 					-- A cursor from the future was handed out before the database was
-					-- replaced by a copy of it: its reader hears everything again.
+					-- replaced by a copy of it: its reader gets everything again.
 					CASE WHEN txid_snapshot_xmax($1::text::txid_snapshot) <= txid_snapshot_xmax(txid_current_snapshot())
 						THEN $1::text::txid_snapshot ELSE '1:1:' END AS since) at
 			LEFT JOIN LATERAL (SELECT txid, id, until FROM TABLE_ends

@@ -199,7 +199,7 @@ if not (update and wasLive and sub(have, 49, 64) == base) then
 	if update or now <= wasDeadline then return 0 end
 end
 if live and user ~= NOBODY and not indexed then
-	-- An entry lives as long as the session may, 0 being for ever.
+	-- An entry lives as long as the session may, and 0 means no limit.
 	local covered = expires <= wasExpires and (expires ~= 0 or wasExpires == 0)
 	if user ~= wasUser or not covered then return 2 end
 end
@@ -211,7 +211,7 @@ end
 -- script: ending a session always works.
 if not live then redis.call('DEL', key) end
 redis.call('SET', key, new, 'PXAT', deadline + 60000)
--- One that is gone at once has ended, too, as far as the index goes.
+-- A session that expires at once has ended as well for the index.
 local listed = live and user ~= NOBODY and deadline + 60000 >= now
 if not listed and wasLive and wasUser ~= NOBODY then return wasUser end
 return 1

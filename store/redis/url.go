@@ -115,7 +115,7 @@ func parseURL(text string) (o Options, err error) {
 	switch {
 	case kind == "redissentinel":
 		if o.Master = path; path == "" {
-			return o, errors.New("the name of the master is lacking after the sentinels")
+			return o, errors.New("the name of the master is missing after the sentinels")
 		}
 	case path == "":
 	case o.Cluster || query.Has("db"):

@@ -244,7 +244,7 @@ var cacheTests = []cacheScenario{
 				h.Fatalf("Get: %v", err)
 			}
 			if time.Now().After(deadline) {
-				h.Fatal("an entry for one second is still there after 30: what a cache cannot be told of would be used for ever")
+				h.Fatal("an entry for one second is still there after 30: an entry that cannot be deleted would be used forever")
 			}
 			<-time.After(20 * time.Millisecond)
 		}

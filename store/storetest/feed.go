@@ -32,7 +32,7 @@ func (f *follower) read(limit int) map[store.ID]time.Time {
 			f.Fatalf("Ends: %v", err)
 		}
 		if page.Cursor == "" {
-			f.Fatalf("Ends returned an empty cursor, which would start anew")
+			f.Fatalf("Ends returned an empty cursor, which would restart")
 		}
 		if len(page.Ends) > 4*limit+4096 {
 			f.Fatalf("Ends returned %d ends for a limit of %d", len(page.Ends), limit)
@@ -55,7 +55,7 @@ func (f *follower) hears(ids ...store.ID) {
 	heard := f.read(100)
 	for _, id := range ids {
 		if _, ok := heard[id]; !ok {
-			f.Fatalf("the feed returned %d ends and lacks one of the %d that happened: a stream of that session would go on", len(heard), len(ids))
+			f.Fatalf("the feed returned %d ends, without one of the %d that happened: a stream of that session would go on", len(heard), len(ids))
 		}
 	}
 }
@@ -112,7 +112,7 @@ var feedTests = []scenario{
 		}
 	}},
 
-	{"a reader that starts now hears what follows", func(h *harness) {
+	{"a reader that starts now gets the later ends", func(h *harness) {
 		before := h.inserted(first())
 		h.deleted(before.ID, now().Add(time.Hour))
 		f := h.follow(store.FeedFromNow)
@@ -132,7 +132,7 @@ var feedTests = []scenario{
 		f.hears(rec.ID)
 	}},
 
-	{"a reader from the start hears every mark that is still kept", func(h *harness) {
+	{"a reader from the start gets every tombstone that is still kept", func(h *harness) {
 		var want []store.ID
 		for range 5 {
 			rec := h.inserted(first())
@@ -146,7 +146,7 @@ var feedTests = []scenario{
 		heard := f.read(2)
 		for _, id := range want {
 			if _, ok := heard[id]; !ok {
-				h.Fatalf("a reader from the start heard %d ends and lacks one of the %d that are kept", len(heard), len(want))
+				h.Fatalf("a reader from the start got %d ends, without one of the %d that are kept", len(heard), len(want))
 			}
 		}
 		rec := h.inserted(first())

@@ -178,7 +178,7 @@ var limitTests = []scenario{
 		}
 	}},
 
-	{"goes by what is stored last", func(h *harness) {
+	{"uses the last stored values", func(h *harness) {
 		ann := newUser()
 		moved, shortened, late := h.logins(ann, 1)[0], h.logins(ann, 1)[0], expired()
 		other := next(moved)

@@ -52,7 +52,7 @@ var saveTests = []scenario{
 			rec.Data = data
 			h.inserted(rec)
 			if got := h.load(rec.ID); !bytes.Equal(got.Data, data) {
-				h.Errorf("data %q: got %d bytes, want %d, all the same", name, len(got.Data), len(data))
+				h.Errorf("data %q: got %d bytes, want the same %d bytes", name, len(got.Data), len(data))
 			}
 			shrunk := next(rec)
 			shrunk.Data = data[:len(data)/2]

@@ -83,7 +83,7 @@ var sweepTests = []scenario{
 		h.holds(keep)
 	}},
 
-	{"goes by the newest deadline", func(h *harness) {
+	{"uses the newest deadline", func(h *harness) {
 		revived := h.inserted(over(2 * time.Hour))
 		later := next(revived)
 		later.Seen, later.Deadline = now(), now().Add(time.Hour)

@@ -23,7 +23,7 @@ func (h *harness) userHas(user store.UserHash, want ...store.Record) {
 	for _, rec := range want {
 		found, ok := listed[rec.ID]
 		if !ok {
-			h.Fatalf("ByUser lists %d records and lacks one of the %d wanted: revoking the user's sessions would leave it live", len(got), len(want))
+			h.Fatalf("ByUser lists %d records, without one of the %d wanted: revoking the user's sessions would leave it live", len(got), len(want))
 		}
 		h.same(found, rec)
 	}

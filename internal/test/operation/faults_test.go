@@ -519,7 +519,7 @@ func TestLackingKeyOfARecordIsAnOutageAndOverwritesNothing(t *testing.T) {
 			t.Errorf("got %d and cookies %v, want 503 and none", a.Status, a.SetCookies())
 		}
 	}
-	if got := log.With("ERROR"); len(got) != 1 || !strings.Contains(got[0], "key ring lacks its key") {
+	if got := log.With("ERROR"); len(got) != 1 || !strings.Contains(got[0], "key ring does not have its key") {
 		t.Errorf("logged: %q", got)
 	}
 	if now := sitetest.Only(t, db); now.Version != rec.Version || !slices.Equal(now.SaveIDs, rec.SaveIDs) {

@@ -1,3 +1,4 @@
-// Package prose holds the pages and comments of all modules to the patterns of
+// Package prose checks the texts of all modules (pages, comments, error and help
+// texts, templates, translations) for the patterns of
 // docs/style.md.
 package prose

@@ -395,7 +395,7 @@ func TestTwoManagersTellCachesOnce(t *testing.T) {
 }
 
 func TestASessionThatIsAskedForTooLateForCachesIsWarnedAboutOnce(t *testing.T) {
-	const warning = "WARN a session was asked for after the response had started"
+	const warning = "WARN Get was called after the response had started"
 	late := func(t *testing.T, method string, before func(http.ResponseWriter), more func(*sitetest.Lab, *http.Request)) *sitetest.Lab {
 		t.Helper()
 		s := sitetest.NewLab(t)
