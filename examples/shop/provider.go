@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/zitadel/oidc/v3/example/server/exampleop"
+	"github.com/zitadel/oidc/v3/example/server/storage"
+	"github.com/zitadel/oidc/v3/pkg/op"
+)
+
+// startProvider starts the example server of zitadel/oidc as a provider that knows
+// the shop and one user. If the address is in use it takes another port. What it
+// holds is gone when it stops.
+func startProvider(address, shopURL string, logger *slog.Logger) (p provider, stop func() error, err error) {
+	listener, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		listener, err = net.Listen("tcp", "localhost:0")
+	}
+	if err != nil {
+		return p, nil, err
+	}
+	p = provider{urlOf(listener.Addr()), "shop", rand.Text()}
+	clients := map[string]*storage.Client{p.clientID: storage.WebClient(p.clientID, p.secret, shopURL+"/auth/callback")}
+	handler := exampleop.SetupServer(p.issuer, &registered{storage.NewStorageWithClients(users{}, clients), shopURL + "/"}, logger, false)
+	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Its keys change at each start, so it cannot check a hint from before.
+		query := r.URL.Query()
+		query.Del("id_token_hint")
+		r.URL.RawQuery = query.Encode()
+		handler.ServeHTTP(w, r)
+	})}
+	go func() { _ = server.Serve(listener) }() // until stop
+	return p, server.Close, nil
+}
+
+// users is everybody whom the provider knows.
+type users struct{}
+
+func ada() *storage.User {
+	return &storage.User{
+		ID: "1815", Username: "ada", Password: "engine",
+		FirstName: "Ada", LastName: "Lovelace", Email: "ada@example.com", EmailVerified: true,
+	}
+}
+
+func (users) ExampleClientID() string { return storage.ServiceUserID }
+
+func (users) GetUserByID(id string) *storage.User {
+	if u := ada(); u.ID == id {
+		return u
+	}
+	return nil
+}
+
+func (users) GetUserByUsername(name string) *storage.User {
+	if u := ada(); u.Username == name {
+		return u
+	}
+	return nil
+}
+
+// registered says of the shop what the example leaves out: where browsers go after
+// a logout, and that name and address belong into the ID token.
+type registered struct {
+	*storage.Storage
+	after string
+}
+
+func (s *registered) GetClientByClientID(ctx context.Context, id string) (op.Client, error) {
+	c, err := s.Storage.GetClientByClientID(ctx, id)
+	return client{c, s.after}, err
+}
+
+type client struct {
+	op.Client
+	after string
+}
+
+func (c client) PostLogoutRedirectURIs() []string     { return []string{c.after} }
+func (c client) IDTokenUserinfoClaimsAssertion() bool { return true }
