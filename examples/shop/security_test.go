@@ -56,7 +56,7 @@ func TestACustomerSignsAnotherDeviceOut(t *testing.T) {
 	}
 	here.press(`form[action="sign-out-others"] button`)
 	third.open("/orders")
-	if third.path() != "/login" || here.text(".messages") != "You signed 1 other device out." {
+	if third.path() != "/login" || here.text(".messages") != "Other devices signed out: 1." {
 		t.Errorf("the third device is on %s, the page says %q", third.path(), here.text(".messages"))
 	}
 	here.open("/")
