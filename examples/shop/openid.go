@@ -20,8 +20,11 @@ type provider struct{ issuer, clientID, secret string }
 // openSignIn mounts package oidc, if there is a provider.
 func (s *shop) openSignIn(p provider, shopURL string) (err error) {
 	issuer, err := url.Parse(p.issuer)
-	if err != nil || p.issuer == "" {
+	switch {
+	case err != nil || p.issuer == "":
 		return err
+	case issuer.Host == "":
+		return errors.New("the issuer has to be a URL, such as https://login.example")
 	}
 	s.providerOrigin = issuer.Scheme + "://" + issuer.Host
 	s.signIn, err = oidc.New(oidc.Config{

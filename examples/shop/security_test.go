@@ -206,6 +206,16 @@ func TestAdminPagesAreFitToBeSeen(t *testing.T) {
 		}
 		t.Run(p.name, func(t *testing.T) { fitToBeSeen(t, tab.in(t), p.name, least) })
 	}
+	tab.open("/")
+	tab.press(`button[name="language"][value="de"]`)
+	tab.open("/account/devices/")
+	t.Run("devices-german", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "devices-german", 4) })
+	tab.press(`form[action="sign-out-others"] button`)
+	if got := tab.text(".messages") + " " + tab.attribute("html", "lang"); got != "Andere Geräte abgemeldet: 5. de" {
+		t.Errorf("the page says %q", got)
+	}
+	tab.open("/")
+	tab.press(`button[name="language"][value="en"]`)
 	tab.open("/support")
 	tab.fill("#email", "nobody@example.com")
 	tab.press(".stack button")
