@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -16,13 +19,10 @@ import (
 )
 
 // startProvider starts the example server of zitadel/oidc as a provider that knows
-// the shop and one user. If the address is in use it takes another port. What it
-// holds is gone when it stops.
+// the shop and one user. What it holds is gone when it stops. Its logger becomes that
+// of the process.
 func startProvider(address, shopURL string, logger *slog.Logger) (p provider, stop func() error, err error) {
-	listener, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		listener, err = net.Listen("tcp", "localhost:0")
-	}
+	listener, err := listenNear(address)
 	if err != nil {
 		return p, nil, err
 	}
@@ -38,6 +38,24 @@ func startProvider(address, shopURL string, logger *slog.Logger) (p provider, st
 	})}
 	go func() { _ = server.Serve(listener) }() // until stop
 	return p, server.Close, nil
+}
+
+// listenNear takes the next port if one is in use. A random port would be another
+// issuer at each start, and its user another person.
+func listenNear(address string) (listener net.Listener, err error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	first, err := net.LookupPort("tcp", port)
+	for n := first; err == nil && n < first+20; n++ {
+		listener, err = net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(n)))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return listener, err
+		}
+		err = nil
+	}
+	return nil, cmp.Or(err, fmt.Errorf("%s and the ports after it are in use", address))
 }
 
 // users is everybody whom the provider knows.

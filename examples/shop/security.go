@@ -61,7 +61,8 @@ func (s *shop) account(w http.ResponseWriter, r *http.Request, session *sojourn.
 }
 
 // recently lets those through who entered their password, or signed in with the
-// provider, a few minutes ago.
+// provider, a few minutes ago. Whether the provider asks for a password then is up to
+// the provider.
 func (s *shop) recently(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) http.Handler {
 	ask := s.sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		page := "/confirm"
