@@ -9,6 +9,7 @@ ALL      = $(addsuffix /...,$(MODULES))
 TOOL     = GO="$(GO)" GOWORK=off $(GO) run -C internal/modules .
 
 DEMO_ADDR ?= localhost:8080
+DEMO_PROVIDER ?= localhost:8081
 FUZZTIME  ?= 30s
 SOAKTIME  ?= 1m
 SOAKROUNDS ?= 10
@@ -26,9 +27,9 @@ help: ## list what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## run the shop on http://localhost:8080 (DEMO_ADDR=host:port to change that)
+demo: ## run the shop on http://localhost:8080, with a provider to sign in with (DEMO_ADDR=host:port to change that)
 	@echo "Building the shop. The first time this takes a minute or two."
-	@$(GO) run ./examples/shop -listen $(DEMO_ADDR)
+	@$(GO) run ./examples/shop -listen $(DEMO_ADDR) -provider $(DEMO_PROVIDER)
 
 .PHONY: test
 test: $(BIN)/gotestsum ## install what the tests need and run all of them, with the race detector

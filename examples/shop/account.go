@@ -25,7 +25,8 @@ type Customer struct {
 // accountPage is the content of the sign-up and the login form.
 type accountPage struct {
 	formPage
-	Next string // where to go afterwards
+	Next   string // where to go afterwards
+	OpenID bool   // there is a provider to sign in with
 }
 
 func (s *shop) signUpPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -42,7 +43,7 @@ func (s *shop) accountForm(w http.ResponseWriter, r *http.Request, session *sojo
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
-	s.show(w, r, session, http.StatusOK, name, accountPage{formPage{takeDraft(session, name)}, next})
+	s.show(w, r, session, http.StatusOK, name, accountPage{formPage{takeDraft(session, name)}, next, s.signIn != nil})
 }
 
 func (s *shop) signUp(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -142,20 +143,24 @@ func (s *shop) logout(w http.ResponseWriter, r *http.Request, session *sojourn.S
 		return
 	}
 	operator.Logout() // does nothing for everybody else
-	s.startOver(session)
+	restore := looks(session)
+	session.Logout()
+	restore()
 	session.Flash("info", s.pages.language(r, session).T("logout.done"))
 	s.seeOther(w, r, session, "/")
 }
 
-func (s *shop) startOver(session *sojourn.Session) {
+// looks returns a function that gives the session theme and language back.
+func looks(session *sojourn.Session) (restore func()) {
 	theme, themeErr := themeKey.Lookup(session)
 	language, languageErr := languageKey.Lookup(session)
-	session.Logout()
-	if themeErr == nil {
-		themeKey.Set(session, theme)
-	}
-	if languageErr == nil {
-		languageKey.Set(session, language)
+	return func() {
+		if themeErr == nil {
+			themeKey.Set(session, theme)
+		}
+		if languageErr == nil {
+			languageKey.Set(session, language)
+		}
 	}
 }
 

@@ -28,7 +28,13 @@ CREATE TABLE IF NOT EXISTS customers (
 	id       TEXT PRIMARY KEY,
 	email    TEXT NOT NULL UNIQUE,
 	name     TEXT NOT NULL,
-	password TEXT NOT NULL
+	password TEXT NOT NULL         -- hash; '' = signs in with OpenID Connect
+) STRICT;
+CREATE TABLE IF NOT EXISTS identities (
+	issuer   TEXT NOT NULL,        -- of OpenID Connect; a subject is unique to it
+	subject  TEXT NOT NULL,
+	customer TEXT NOT NULL UNIQUE REFERENCES customers(id),
+	PRIMARY KEY (issuer, subject)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS orders (
 	number   TEXT PRIMARY KEY,
@@ -88,6 +94,57 @@ func (l *ledger) addCustomer(ctx context.Context, name, email, passwordHash stri
 		return "", errors.Join(err, errEmailTaken)
 	}
 	return id, nil
+}
+
+// customerOf returns the id of a provider's user, or errNoCustomer.
+func (l *ledger) customerOf(ctx context.Context, issuer, subject string) (id string, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT customer FROM identities WHERE issuer = ? AND subject = ?`, issuer, subject).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", errNoCustomer
+	}
+	if err != nil {
+		return "", fmt.Errorf("finding a customer: %w", err)
+	}
+	return id, nil
+}
+
+// addCustomerOf returns the id of a provider's user, who becomes a customer without
+// a password unless another request was faster; or errEmailTaken.
+func (l *ledger) addCustomerOf(ctx context.Context, issuer, subject, name, email string) (id string, err error) {
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return "", fmt.Errorf("adding a customer: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // after a Commit it does nothing
+	err = tx.QueryRowContext(ctx, `SELECT customer FROM identities WHERE issuer = ? AND subject = ?`, issuer, subject).Scan(&id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	id = rand.Text()
+	res, err := tx.ExecContext(ctx,
+		`INSERT INTO customers (id, email, name, password) VALUES (?, ?, ?, '') ON CONFLICT (email) DO NOTHING`, id, email, name)
+	if err != nil {
+		return "", fmt.Errorf("adding a customer: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return "", errors.Join(err, errEmailTaken)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO identities (issuer, subject, customer) VALUES (?, ?, ?)`, issuer, subject, id); err != nil {
+		return "", fmt.Errorf("adding a customer: %w", err)
+	}
+	if err := tx.Commit(); err != nil {
+		return "", fmt.Errorf("adding a customer: %w", err)
+	}
+	return id, nil
+}
+
+// issuerOf returns the provider that a customer signs in with; "" = a password.
+func (l *ledger) issuerOf(ctx context.Context, customer string) (issuer string, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT issuer FROM identities WHERE customer = ?`, customer).Scan(&issuer)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("finding a customer's provider: %w", err)
+	}
+	return issuer, nil
 }
 
 // customerByEmail returns errNoCustomer, and an empty hash, if there is none.

@@ -71,6 +71,7 @@ type page struct {
 	Here      string // path of this page, for forms that come back to it
 	Theme     string
 	User      bool
+	There     bool // the user signed in with the provider
 	Customer  Customer
 	CartCount int
 	WishCount int
@@ -101,6 +102,10 @@ func newField(p page, name, kind, label, complete string, hint ...string) field 
 	return f
 }
 
+// greeting is the level of a message that is a customer's name. The page makes a
+// sentence of it, in the visitor's language.
+const greeting = "greeting"
+
 // message is the content of a page that only says something.
 type message struct{ Title, Text string }
 
@@ -115,11 +120,17 @@ func (s *shop) show(w http.ResponseWriter, r *http.Request, session *sojourn.Ses
 		Here:      r.URL.RequestURI(),
 		Theme:     theme(session),
 		User:      session.User() != "",
+		There:     s.signedInThere(session),
 		Customer:  customerKey.Get(session),
 		CartCount: cartKey.Get(session).count(),
 		WishCount: len(wishesKey.Get(session)),
 		Flashes:   session.Flashes(), // hands them out once: reading them is a change
 		Content:   content,
+	}
+	for i, f := range p.Flashes {
+		if f.Level == greeting {
+			p.Flashes[i] = sojourn.Flash{Level: "success", Text: p.T("login.welcome", f.Text)}
+		}
 	}
 	start(w, status, p)
 	p.Strip = &strip{Info: session.Info(), Page: costOf(r.Context()).soFar(time.Now()), Form: s.earlier.take(session.Handle())}

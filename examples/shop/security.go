@@ -13,22 +13,9 @@ import (
 // not entered recently: somebody may have left a browser open. The session knows
 // when its user authenticated last; Login says that it happened again.
 
-// openAdmin makes the two handlers of package admin: customers see where they
-// are signed in, and whoever runs the shop sees how the sessions are doing.
-func (s *shop) openAdmin() (err error) {
-	s.devices, err = admin.Devices(s.sessions, admin.DevicesOptions{
-		Path:         "/account/devices/",
-		LoginURL:     "/login",
-		ConfirmURL:   "/confirm",
-		RecentWithin: s.recent,
-		Site:         "Fernweg",
-		Home:         "/account",
-		Stylesheet:   "/static/" + s.pages.build + "/devices.css",
-		Logger:       s.logger,
-	})
-	if err != nil {
-		return err
-	}
+// openOps makes the pages on which whoever runs the shop sees how the sessions are
+// doing.
+func (s *shop) openOps() (err error) {
 	s.ops, err = admin.Dashboard(s.sessions, admin.DashboardOptions{
 		Path:      "/ops/",
 		Authorize: s.isOperator,
@@ -59,22 +46,40 @@ func (s *shop) customerEmail(r *http.Request) string {
 }
 
 // accountLinks is the content of the account page.
-type accountLinks struct{ Operator bool }
-
-func (s *shop) account(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-	s.show(w, r, session, http.StatusOK, "account", accountLinks{s.isOperator(r)})
+type accountLinks struct {
+	Operator bool
+	Issuer   string // where the customer signs in; "" = with a password
 }
 
-// recently lets those through who entered their password a few minutes ago.
+func (s *shop) account(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+	issuer, err := s.ledger.issuerOf(r.Context(), session.User())
+	if err != nil {
+		s.broken(w, r, err)
+		return
+	}
+	s.show(w, r, session, http.StatusOK, "account", accountLinks{s.isOperator(r), issuer})
+}
+
+// recently lets those through who entered their password, or signed in with the
+// provider, a few minutes ago. Whether the provider asks for a password then is up to
+// the provider.
 func (s *shop) recently(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) http.Handler {
-	ask := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, "/confirm?next="+url.QueryEscape(r.URL.Path), http.StatusSeeOther)
+	ask := s.sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		page := "/confirm"
+		if s.signedInThere(session) {
+			page = "/auth/login"
+		}
+		http.Redirect(w, r, page+"?next="+url.QueryEscape(r.URL.Path), http.StatusSeeOther)
 	})
 	return s.sessions.Wrap(s.sessions.RequireRecent(s.recent, ask)(s.sessions.Handler(s.customersOnly(next))))
 }
 
+// confirmPage asks for the password, or leads to the provider. The devices page sends
+// forms here, and its Content-Security-Policy lets none of them go on to another
+// site; a link may.
 func (s *shop) confirmPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-	s.show(w, r, session, http.StatusOK, "confirm", accountPage{formPage{takeDraft(session, "confirm")}, localPath(r.FormValue("next"), "/account")})
+	next := localPath(r.FormValue("next"), "/account")
+	s.show(w, r, session, http.StatusOK, "confirm", accountPage{formPage{takeDraft(session, "confirm")}, next, s.signedInThere(session)})
 }
 
 func (s *shop) confirm(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -101,6 +106,22 @@ func (s *shop) confirm(w http.ResponseWriter, r *http.Request, session *sojourn.
 	session.Remember(persistent)
 	session.Flash("success", s.pages.language(r, session).T("confirm.done"))
 	s.seeOther(w, r, session, next)
+}
+
+// withPassword sends customers away who have no password.
+func (s *shop) withPassword(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) func(http.ResponseWriter, *http.Request, *sojourn.Session) {
+	return func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
+		issuer, err := s.ledger.issuerOf(r.Context(), session.User())
+		switch {
+		case err != nil:
+			s.broken(w, r, err)
+		case issuer != "":
+			session.Flash("info", s.pages.language(r, session).T("openid.nopassword"))
+			s.seeOther(w, r, session, "/account")
+		default:
+			next(w, r, session)
+		}
+	}
 }
 
 func (s *shop) passwordPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {

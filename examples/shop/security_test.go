@@ -56,7 +56,7 @@ func TestACustomerSignsAnotherDeviceOut(t *testing.T) {
 	}
 	here.press(`form[action="sign-out-others"] button`)
 	third.open("/orders")
-	if third.path() != "/login" || here.text(".messages") != "You signed 1 other device out." {
+	if third.path() != "/login" || here.text(".messages") != "Other devices signed out: 1." {
 		t.Errorf("the third device is on %s, the page says %q", third.path(), here.text(".messages"))
 	}
 	here.open("/")
@@ -206,6 +206,16 @@ func TestAdminPagesAreFitToBeSeen(t *testing.T) {
 		}
 		t.Run(p.name, func(t *testing.T) { fitToBeSeen(t, tab.in(t), p.name, least) })
 	}
+	tab.open("/")
+	tab.press(`button[name="language"][value="de"]`)
+	tab.open("/account/devices/")
+	t.Run("devices-german", func(t *testing.T) { fitToBeSeen(t, tab.in(t), "devices-german", 4) })
+	tab.press(`form[action="sign-out-others"] button`)
+	if got := tab.text(".messages") + " " + tab.attribute("html", "lang"); got != "Andere Geräte abgemeldet: 5. de" {
+		t.Errorf("the page says %q", got)
+	}
+	tab.open("/")
+	tab.press(`button[name="language"][value="en"]`)
 	tab.open("/support")
 	tab.fill("#email", "nobody@example.com")
 	tab.press(".stack button")

@@ -45,6 +45,9 @@ func openShop(t *testing.T) *testShop {
 	return openShopWith(t, parts{})
 }
 
+// ours is the issuer in parts for a test with the shop's own provider.
+const ours = "the shop's own"
+
 // openShopWith fills in the parts that are missing.
 func openShopWith(t *testing.T, p parts) *testShop {
 	t.Helper()
@@ -62,12 +65,22 @@ func openShopWith(t *testing.T, p parts) *testShop {
 		t.Fatal(err)
 	}
 	gates := &gates{}
+	server := httptest.NewUnstartedServer(nil)
+	p.url = urlOf(server.Listener.Addr())
+	if p.provider.issuer == ours {
+		var stop func() error
+		if p.provider, stop, err = startProvider("localhost:0", p.url, nil); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = stop() })
+	}
 	p.keys, p.store, p.ledger, p.logger = keys, gatedStore{db}, ledger, slog.New(slog.NewTextHandler(t.Output(), nil))
 	shop, err := newShop(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(gates.handler(shop.handler()))
+	server.Config.Handler = gates.handler(shop.handler())
+	server.Start()
 	t.Cleanup(func() {
 		gates.openAll()
 		server.CloseClientConnections()
@@ -78,8 +91,7 @@ func openShopWith(t *testing.T, p parts) *testShop {
 			}
 		}
 	})
-	// Secure cookies work over plain HTTP on localhost, by that name.
-	return &testShop{strings.Replace(server.URL, "127.0.0.1", "localhost", 1), db, ledger, gates, shop}
+	return &testShop{p.url, db, ledger, gates, shop}
 }
 
 // rows is how many sessions the store holds, ended ones included.
@@ -210,9 +222,9 @@ type shopProcess struct {
 }
 
 // startProcess runs the shop and returns when it says that it is open.
-func startProcess(t *testing.T, listen, data string) *shopProcess {
+func startProcess(t *testing.T, listen, data string, more ...string) *shopProcess {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-listen", listen, "-data", data)
+	cmd := exec.Command(os.Args[0], append([]string{"-listen", listen, "-data", data}, more...)...)
 	cmd.Env = append(os.Environ(), "SHOP_TEST_PROCESS=1")
 	cmd.Stderr = t.Output()
 	stdout, err := cmd.StdoutPipe()

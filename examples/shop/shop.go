@@ -10,6 +10,7 @@ import (
 
 	"github.com/sojourn-go/sojourn"
 	"github.com/sojourn-go/sojourn/admin"
+	"github.com/sojourn-go/sojourn/oidc"
 )
 
 //go:embed static templates texts
@@ -22,7 +23,9 @@ type parts struct {
 	store    sessionStore
 	ledger   *ledger
 	logger   *slog.Logger
-	insecure bool // cookies without Secure: never where it matters
+	url      string   // of the shop, as browsers see it; for the provider
+	provider provider // whose users may sign in; without issuer: none
+	insecure bool     // cookies without Secure: never where it matters
 	// operator is the e-mail address of the customer who may use /ops/; "" =
 	// nobody may. An example: this shop confirms no addresses.
 	operator string
@@ -31,17 +34,19 @@ type parts struct {
 }
 
 type shop struct {
-	sessions *sojourn.Manager
-	support  *sojourn.Manager // of operators who act for customers
-	ledger   *ledger
-	pages    *pages
-	earlier  *costs
-	logger   *slog.Logger
-	recorder *admin.Recorder // of events, for the charts of /ops/
-	operator string
-	recent   time.Duration
-	devices  http.Handler
-	ops      http.Handler
+	sessions       *sojourn.Manager
+	support        *sojourn.Manager // of operators who act for customers
+	ledger         *ledger
+	pages          *pages
+	earlier        *costs
+	logger         *slog.Logger
+	recorder       *admin.Recorder // of events, for the charts of /ops/
+	operator       string
+	recent         time.Duration
+	devices        map[string]http.Handler // by theme
+	ops            http.Handler
+	signIn         *oidc.SignIn // nil without a provider
+	providerOrigin string       // scheme and host
 }
 
 func newShop(p parts) (*shop, error) {
@@ -78,7 +83,13 @@ func newShop(p parts) (*shop, error) {
 	if err := s.openSupport(p); err != nil {
 		return nil, err
 	}
-	if err := s.openAdmin(); err != nil {
+	if err := s.openDevices(); err != nil {
+		return nil, err
+	}
+	if err := s.openOps(); err != nil {
+		return nil, err
+	}
+	if err := s.openSignIn(p.provider, p.url); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -113,12 +124,17 @@ func (s *shop) handler() http.Handler {
 	with("POST /login", s.login)
 	with("POST /logout", s.logout)
 
+	if s.signIn != nil {
+		mux.Handle("/auth/", s.signIn)
+		with("POST /auth/logout", s.signOutThere)
+	}
+
 	with("GET /account", s.customersOnly(s.account))
 	with("GET /confirm", s.customersOnly(s.confirmPage))
 	with("POST /confirm", s.customersOnly(s.confirm))
-	mux.Handle("GET /account/password", s.recently(s.passwordPage))
-	mux.Handle("POST /account/password", s.recently(s.changePassword))
-	mux.Handle("/account/devices/", s.devices)
+	mux.Handle("GET /account/password", s.recently(s.withPassword(s.passwordPage)))
+	mux.Handle("POST /account/password", s.recently(s.withPassword(s.changePassword)))
+	with("/account/devices/", s.showDevices)
 	mux.Handle("/ops/", s.ops)
 
 	mux.Handle("GET /support", s.operatorsOnly(s.supportPage))
@@ -144,13 +160,15 @@ func (s *shop) handler() http.Handler {
 	}))
 	// The sessions of the second manager are asked for on few pages; where they are
 	// not, this costs nothing.
-	return secured(metered(sameOrigin.Handler(s.support.Wrap(mux))))
+	return s.secured(metered(sameOrigin.Handler(s.support.Wrap(mux))))
 }
 
 // secured sets the headers that every answer carries, and bounds what a
 // visitor may send.
-func secured(next http.Handler) http.Handler {
-	const policy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+func (s *shop) secured(next http.Handler) http.Handler {
+	// Chromium applies form-action to redirects as well, and a logout leads to the
+	// provider.
+	policy := "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self' " + s.providerOrigin + "; base-uri 'none'; frame-ancestors 'none'"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)

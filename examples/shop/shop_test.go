@@ -201,6 +201,9 @@ func TestCommandLine(t *testing.T) {
 		{"an unknown flag", []string{"-port", "1"}, 2, "flag provided but not defined: -port"},
 		{"an argument too many", []string{"8080"}, 2, `unexpected argument "8080"`},
 		{"a port that is taken", []string{"-listen", taken.Addr().String(), "-data", t.TempDir()}, 1, "is in use by another program; stop that one, or choose another port: -listen"},
+		{"a provider without a name", []string{"-issuer", "https://login.example"}, 2, "give -issuer and -client-id together"},
+		{"two providers", []string{"-issuer", "https://login.example", "-client-id", "shop", "-provider", "localhost:0"}, 2, "not with -provider"},
+		{"an issuer that is no URL", []string{"-issuer", "login.example", "-client-id", "shop", "-listen", "localhost:0", "-data", t.TempDir()}, 1, "the issuer has to be a URL"},
 		{"no address", []string{"-listen", "nonsense", "-data", t.TempDir()}, 1, "missing port"},
 	} {
 		status, _, stderr := runShop(context.Background(), c.args...)

@@ -92,7 +92,7 @@ func (s *shop) act(w http.ResponseWriter, r *http.Request, session *sojourn.Sess
 		s.support.ServeError(w, r, err)
 		return
 	}
-	operator.Login(session.User(), "pwd")
+	operator.Login(session.User(), session.Info().Methods...)
 	customerShownKey.Set(operator, customerShown{id, name})
 	s.logger.Info("an operator acts for a customer", "operator", session.User(), "customer", id)
 	s.seeOther(w, r, session, "/orders")
