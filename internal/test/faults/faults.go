@@ -5,6 +5,7 @@ package faults
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 // ErrLost is an answer that got lost, whatever happened to the request. A store
 // that is switched off answers it.
 var ErrLost = errors.New("faults: connection lost")
+
+var errRefused = fmt.Errorf("%w: %w", store.ErrRefused, ErrLost)
 
 // Store wraps another store. What that one cannot do is [errors.ErrUnsupported].
 // Set the functions before, or while no request is under way; each is called
@@ -27,7 +30,7 @@ type Store struct {
 	Polls   atomic.Int64 // of the feed of ends
 
 	Down     atomic.Bool // every call fails
-	SaveDown atomic.Bool // every Save fails
+	SaveDown atomic.Bool // every Save is refused, so nobody has to try again to find out
 
 	OnLoad   func(ctx context.Context, id store.ID) (store.Record, error)
 	OnSave   func(ctx context.Context, rec store.Record, base store.Base) error
@@ -91,8 +94,11 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	} else {
 		s.Saves.Add(1)
 	}
-	if s.Down.Load() || s.SaveDown.Load() {
+	if s.Down.Load() {
 		return ErrLost
+	}
+	if s.SaveDown.Load() {
+		return errRefused
 	}
 	if s.OnSave != nil {
 		return s.OnSave(ctx, rec, base)
@@ -141,7 +147,10 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 // SaveLimited implements store.UserLimiter. It counts as a Save.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	s.Saves.Add(1)
-	if s.Down.Load() || s.SaveDown.Load() {
+	if s.SaveDown.Load() {
+		return nil, errRefused
+	}
+	if s.Down.Load() {
 		return nil, ErrLost
 	}
 	if s.OnSaveLimited != nil {
