@@ -10,7 +10,7 @@
 //     only when base is not, and never does one in place of the other.
 //   - A Save that is sent twice with the same save ID is saved once.
 //   - A session that ended stays ended: its tombstone refuses every Save until
-//     the mark's own deadline.
+//     the tombstone's own deadline.
 //
 // Features that not every engine has are optional interfaces: [Toucher],
 // [Sweeper], [UserIndex], [UserLimiter], [EndFeed], [Scanner], [Counter],

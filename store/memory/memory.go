@@ -1,10 +1,10 @@
 // Package memory keeps sessions in this process's memory: for development,
-// tests, and services that can lose every session when they stop.
+// tests, and services that may lose every session when they stop.
 //
 //	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: memory.New()})
 //
-// It does everything that a store can do, starts no goroutines, and needs no
-// closing. Records go when they are swept, which the session manager sees to.
+// It has every store feature, starts no goroutines, and needs no Close. The
+// session manager sweeps old records.
 package memory
 
 import (
@@ -47,20 +47,18 @@ var (
 	_ store.Counter     = (*Store)(nil)
 )
 
-// Option changes what New makes.
+// Option is an option of New.
 type Option func(*Store)
 
-// MaxBytes bounds the memory that records take, to about n bytes: their Data
-// and a flat estimate for the rest of each. A Save that does not fit into what
-// is left evicts other records, roughly in this order: those past their
-// deadline, then the sessions that were idle for longest (that is, whose
-// deadline is next), and only when no session is left, tombstones.
+// MaxBytes limits the memory of the records to about n bytes: their Data and a
+// fixed estimate for the rest of each. A Save that does not fit evicts other
+// records, roughly in this order: records past their deadline, then sessions
+// with the nearest deadline, and only when no session is left, tombstones.
 //
-// An evicted session is lost: its visitor is logged out. So bound a store only
+// An evicted session is lost: its visitor is logged out. So limit a store only
 // where that is acceptable. An evicted tombstone no longer refuses the insert
-// of a session that ended. A record that alone is larger than n is refused
-// with store.ErrTooLarge. Without this option, or with n <= 0, nothing is
-// evicted.
+// of a session that ended. A record larger than n is refused with
+// store.ErrTooLarge. Without this option, or with n <= 0, nothing is evicted.
 func MaxBytes(n int64) Option {
 	return func(s *Store) { s.limit = max(n, 0) }
 }
@@ -131,8 +129,8 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return nil
 }
 
-// Touch extends a session, as store.Toucher says. A record past its deadline
-// that was not swept yet is extended.
+// Touch extends a session, as store.Toucher says. It extends a record past its
+// deadline that was not swept yet.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("memory: touch: %w", err)
@@ -273,8 +271,8 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, "", nil
 }
 
-// Count counts the records, as store.Counter says. It looks at those that are
-// past their deadline; the others cost nothing.
+// Count counts the records, as store.Counter says. Its cost grows only with the
+// number of records past their deadline.
 func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Counts{}, fmt.Errorf("memory: count: %w", err)
@@ -290,8 +288,8 @@ func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	return c, nil
 }
 
-// grow notes that the record with that ID takes n bytes more, and evicts others
-// if the store is now over its limit.
+// grow adds n bytes to the used memory for the record with that ID, and evicts
+// other records if the store is now over its limit.
 //
 // Each round takes at most one record from each shard, starting with the one
 // that grew: together the shards' next victims are close to the store's.
