@@ -42,8 +42,8 @@ func Failed(ctx context.Context, doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, hushed{err})
 }
 
-// hushed is an error of the service without its text, which quotes the keys of
-// entities, and so handles.
+// hushed is an error of the service without the handles in its text: the
+// service quotes the keys of entities.
 type hushed struct{ err error }
 
 var handles = regexp.MustCompile(`[a-z2-7]{26}`)
