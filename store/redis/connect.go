@@ -34,7 +34,7 @@ const (
 	lifetime = 10 * time.Second
 )
 
-// client is what store and cache have in common.
+// client is the shared part of Store and Cache.
 type client struct {
 	options  *Options // behind a pointer, which printers do not follow
 	patience time.Duration

@@ -23,10 +23,10 @@ import (
 // at least. The script repeats it.
 const feedTime = time.Hour
 
-// tellScript adds ends. Its arguments are the marks' deadline and the IDs. Its
-// first write is a ZREM, because a full server refuses ZADD, but neither ZREM
-// nor commands after it in a script. An end that is there already gets a new
-// number and the later of both deadlines.
+// tellScript adds ends. Its arguments are the tombstones' deadline and the IDs.
+// Its first write is a ZREM, because a full server refuses ZADD, but neither
+// ZREM nor commands after it in a script. An end that is there already gets a
+// new number and the later of both deadlines.
 var tellScript = newScript(`
 local key, deadline = KEYS[1], tonumber(ARGV[1])
 local t = redis.call('TIME')

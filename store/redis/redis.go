@@ -21,7 +21,7 @@
 //	u:HASH    hash        a user's sessions: ID to when the entry was written, when
 //	                      the session expires at the latest, when it was created
 //	ends      sorted set  the feed of ends: each twice, by its number and by its
-//	                      mark's deadline
+//	                      tombstone's deadline
 //	c:HANDLE  string      a copy in a cache
 //
 // The durability of a Save depends on the servers' configuration. Redis
