@@ -19,9 +19,9 @@
 //   - A process that ends or touches a session deletes the entry, after the store.
 //   - Every copy lives for at most its layer's MaxStale, by the cache's own
 //     clock. That bounds the age of a copy that missed a change.
-//   - A copy in the process is used only if the feed of ends was read within the
-//     layer's Unheard: other processes report ends through that feed of the
-//     origin, which is polled while copies are in use.
+//   - A copy in the process is used only until the layer's Unheard has passed
+//     since its load, or since the last poll of the feed of ends, in which other
+//     processes report ends. The feed is polled while copies are in use.
 //   - A process that failed to update a cache does not use that entry from it
 //     until it has deleted it.
 //
@@ -37,7 +37,7 @@
 //
 // When the store fails, writes fail, and reads succeed while caches have copies
 // of at least the request's version: for at most MaxStale, or Unheard in a
-// cache in the process, because the feed of ends fails too. See
+// cache in the process, because the feed of ends also fails. See
 // Layer.RefuseInOutage. This package does not repeat calls to the store.
 package tiered
 

@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 )
 
-// Store is a legacy.Store in memory. Its zero value is empty and ready.
+// Store is a legacy.Store in memory. The zero value is empty.
 type Store struct {
 	mu      sync.Mutex
 	entries map[string]legacy.Entry
@@ -88,7 +88,7 @@ func (s *Store) Len() int {
 }
 
 // Memcache is an appengine.Memcache in memory, without a clock of its own:
-// entries expire when Now is past their time. Its zero value is empty and
+// entries expire when Now is past their time. The zero value is empty.
 // ready.
 type Memcache struct {
 	Store
@@ -112,7 +112,7 @@ func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) err
 	return m.Store.Set(ctx, key, item)
 }
 
-// Datastore is an appengine.Datastore in memory. Its zero value is empty and
+// Datastore is an appengine.Datastore in memory. The zero value is empty.
 // ready.
 type Datastore struct {
 	mu       sync.Mutex
