@@ -1,6 +1,6 @@
-// Package fault has the errors that applications tell apart, so that every
-// package returns them. The root re-exports them under the names of its
-// documentation; their texts are theirs.
+// Package fault has the errors that applications distinguish, so that every
+// package can return them. The root package re-exports them under its public
+// names, which are also in their texts.
 package fault
 
 import (
@@ -23,20 +23,20 @@ var (
 	BadValue    = errors.New("sojourn: unusable value")
 )
 
-// ErrUnknown says that the store may or may not have applied a save: its answers
-// stayed away until the deadline. It comes wrapped together with Unavailable.
+// ErrUnknown means that the store may or may not have applied a save: it did
+// not answer before the deadline. It is wrapped together with Unavailable.
 var ErrUnknown = errors.New("it is not known whether it was saved")
 
-// Away wraps what kept the store from doing something.
+// Away wraps an error of the store in Unavailable.
 func Away(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %w", Unavailable, doing, err)
 }
 
-// Size says that something takes n bytes where most are allowed.
+// Size returns the error for a size of n bytes above the limit most.
 func Size(n, most int) error {
 	return fmt.Errorf("%w: %d bytes, at most %d", TooLarge, n, most)
 }
 
-// Reentry is the value of the panic that an Update function meets which uses its
-// session. Nothing that turns panics into errors may take it for one of its own.
+// Reentry is the panic value when an Update function uses its session. Code
+// that turns panics into errors must not catch it.
 const Reentry = "sojourn: an Update function, and the check of LoginIf, must not use the session: an Update gets the value as its argument and returns the new one"

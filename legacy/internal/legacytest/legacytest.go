@@ -89,7 +89,6 @@ func (s *Store) Len() int {
 
 // Memcache is an appengine.Memcache in memory, without a clock of its own:
 // entries expire when Now is past their time. The zero value is empty.
-// ready.
 type Memcache struct {
 	Store
 	Now time.Time
@@ -113,7 +112,6 @@ func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) err
 }
 
 // Datastore is an appengine.Datastore in memory. The zero value is empty.
-// ready.
 type Datastore struct {
 	mu       sync.Mutex
 	entities map[string]appengine.Entity
