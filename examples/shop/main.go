@@ -4,22 +4,22 @@
 //
 //	go run ./examples/shop
 //
-// It is written to be copied from. A good order to read it in:
+// You can copy from it. A good order to read it in:
 //
 //	main.go         how the parts are put together, started and stopped
 //	shop.go         routes and middleware
 //	preferences.go  values that may live in the visitor's cookie
 //	cart.go         values that must not be lost when two tabs write at once
-//	wishes.go       a value that may, and so costs no row in the store
+//	wishes.go       a value that may, and so needs no row in the store
 //	account.go      what a session does at sign-up, login and logout
 //	security.go     a password entered once more, devices, the operators' pages
-//	support.go      an operator sees what a customer sees, and stays an operator
+//	support.go      an operator views a customer's pages, but stays an operator
 //	checkout.go     a form that takes effect once
 //	pages.go        rendering, flash messages
-//	strip.go        how the numbers in the strip come about
+//	strip.go        how the numbers in the strip are measured
 //
 // A shop that sells something also needs, outside of its sessions: confirmed
-// addresses, a limit on login attempts, and somebody to take the money.
+// addresses, a limit on login attempts, and payments.
 package main
 
 import (
@@ -108,7 +108,7 @@ func serve(ctx context.Context, listen, data string, insecure bool, operator str
 	if err != nil {
 		return err
 	}
-	// The manager goes first: it waits for the saves that are under way.
+	// Close the manager first: it waits for the saves that are under way.
 	defer func() { err = errors.Join(err, shop.close()) }()
 
 	server := &http.Server{
@@ -137,11 +137,11 @@ func serve(ctx context.Context, listen, data string, insecure bool, operator str
 	return nil
 }
 
-// welcome prints where the shop is and what to try.
+// welcome prints the shop's address and what to try.
 func welcome(w io.Writer, addr *net.TCPAddr, data string, insecure bool) {
 	host := addr.IP.String()
 	if addr.IP.IsLoopback() || addr.IP.IsUnspecified() {
-		// Browsers keep Secure cookies without HTTPS only for localhost.
+		// Without HTTPS, browsers keep Secure cookies only for localhost.
 		host = "localhost"
 	}
 	fmt.Fprintf(w, `The shop is open: http://%s   (Ctrl+C closes it)
