@@ -21,8 +21,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/sqlite"
 )
 
-// TestMain lets the test binary play the shop, so that a test can stop and
-// start it as a process of its own.
+// TestMain lets the test binary run the shop, so that a test can start and stop
+// it as a separate process.
 func TestMain(m *testing.M) {
 	if os.Getenv("SHOP_TEST_PROCESS") != "" {
 		main()
@@ -92,7 +92,7 @@ func (s *testShop) rows(t *testing.T) int {
 	return len(recs)
 }
 
-// gates hold requests back at chosen points, so that others can overtake them.
+// gates delay requests at chosen points, so that others can overtake them.
 type gates struct {
 	mu      sync.Mutex
 	waiting []*gate
@@ -148,7 +148,7 @@ func (g *gates) pass(r *http.Request) *gate {
 	return nil
 }
 
-// awaitArrival returns when a request stands at the gate.
+// awaitArrival returns when a request waits at the gate.
 func (g *gate) awaitArrival(t *testing.T) {
 	t.Helper()
 	select {
@@ -209,7 +209,7 @@ type shopProcess struct {
 	err chan error
 }
 
-// startProcess runs the shop and returns when it says that it is open.
+// startProcess runs the shop and returns when it has printed that it is open.
 func startProcess(t *testing.T, listen, data string) *shopProcess {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-listen", listen, "-data", data)
@@ -246,7 +246,7 @@ func startProcess(t *testing.T, listen, data string) *shopProcess {
 	return p
 }
 
-// stop asks the shop to close, and fails the test unless it does so in order.
+// stop asks the shop to close, and fails the test unless it exits cleanly.
 func (p *shopProcess) stop(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {

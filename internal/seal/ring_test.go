@@ -70,8 +70,8 @@ func wantRefused(t testing.TB, r *Ring, p Purpose, sealed []byte, aad string, re
 	}
 }
 
-// vectors are values made by an independent implementation, for everybody who
-// writes another.
+// vectors are values from an independent implementation, for authors of further
+// ones.
 type vectors struct {
 	Text   string   // of the ring
 	Keys   []string // ids
@@ -309,8 +309,8 @@ func TestOnlyWhatAnOlderOrRetiredKeySealedIsStale(t *testing.T) {
 }
 
 // A new key goes through published, active, retired and out, one process after
-// the other. Whatever any process sealed opens in every other at each step, and
-// no two processes ever both find the other's values stale.
+// the other. At each step every process opens the values of every other, and no
+// two processes both find the other's values stale.
 func TestAStagedRolloutOpensEverywhereAndSettles(t *testing.T) {
 	old, next := newKey(t, 1, Active), newKey(t, 2, Active)
 	steps := []*Ring{
@@ -623,7 +623,7 @@ func TestPrintingShowsNoSecrets(t *testing.T) {
 	}
 }
 
-// FuzzOpen looks for a value that opens though it was not sealed.
+// FuzzOpen looks for a value that opens although it was not sealed.
 func FuzzOpen(f *testing.F) {
 	v := readVectors(f)
 	r, err := ParseKeys(v.Text)

@@ -249,8 +249,8 @@ func TestNothingIsWrittenBackOverWhatCannotBeRead(t *testing.T) {
 			before := b.contents()
 			old := d.legacyOnly()
 
-			// By the session that it is the legacy form of, with and without its cookie;
-			// and by one that does not know it.
+			// By its own session, with and without its cookie, and by a session
+			// without a link to it.
 			d.do(func(s *sojourn.Session) { visits.Set(s, 2) })
 			own := map[string]string{}
 			for name, raw := range d.jar {

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// patterns are what docs/style.md rules out, with what to write.
+// patterns are the patterns that docs/style.md rules out, with replacements.
 var patterns = []struct {
 	pattern *regexp.Regexp
 	instead string
@@ -27,10 +27,10 @@ var patterns = []struct {
 	{regexp.MustCompile(`\bcould not be told\b`), "missed the invalidation"},
 }
 
-// spared are files whose words are not ours, or about the patterns.
+// spared are files with foreign text, or about the patterns.
 var spared = []string{"docs/style.md", "LICENSE"}
 
-// check returns what is wrong with a line.
+// check returns the problems of a line.
 func check(line string) (wrong []string) {
 	for _, p := range patterns {
 		if m := p.pattern.FindString(line); m != "" {

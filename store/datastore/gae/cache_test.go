@@ -80,7 +80,7 @@ func testCacheLimits(t *testing.T) {
 	})
 }
 
-// What memcache is told, for the API server would forgive mistakes.
+// Checks the sent values, because the API server tolerates mistakes.
 func TestCacheSendsTimesToLiveThatMemcacheUnderstands(t *testing.T) {
 	c := openCache(t, gae.CacheOptions{})
 	told := regexp.MustCompile(`expiration_time: *(\d+)`)

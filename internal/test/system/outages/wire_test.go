@@ -19,7 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// wire is a connection between two programs that can be made bad.
+// wire is a connection between two programs that can be disturbed.
 type wire struct {
 	Addr  string
 	t     testing.TB
@@ -47,8 +47,8 @@ const (
 	fromServer = "downstream"
 )
 
-// poison makes the wire bad in one direction, and returns what makes it good
-// again.
+// poison disturbs the wire in one direction, and returns the function that
+// repairs it.
 func (w *wire) poison(kind, direction string, a attributes) (heal func()) {
 	w.t.Helper()
 	w.last++

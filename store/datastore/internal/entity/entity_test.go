@@ -71,7 +71,7 @@ func TestAPropertyOfAnotherTypeIsAnError(t *testing.T) {
 	}
 }
 
-// The feed in memory: what a query for the property answers.
+// A feed in memory: the results of a query for the property.
 type index []string
 
 func (x index) query(after string, limit int) ([]string, error) {
