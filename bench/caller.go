@@ -20,7 +20,7 @@ type caller struct {
 }
 
 // newCaller returns a visitor without cookies. Like a server's, ctx can be
-// cancelled.
+// canceled.
 func newCaller(ctx context.Context, h http.Handler) *caller {
 	c := &caller{h: h, jar: jar{}}
 	c.request = *(&http.Request{

@@ -82,7 +82,7 @@ func serveSide(ctx context.Context, args []string) error {
 	return fmt.Errorf("serve: no side is called %q", args[0])
 }
 
-// served is a side in a process of its own.
+// served is a side in a separate process.
 type served struct {
 	engineSide
 	addr string

@@ -7,7 +7,7 @@
 //	cart.Update(session, func(c *shoppb.Cart) *shoppb.Cart { … })
 //
 // Fields that this program does not know, because a newer one has written them,
-// are kept when the message is changed and set again. It is a module of its own
+// are kept when the message is changed and set again. It is a separate module
 // so that sojourn itself does not depend on protocol buffers.
 package protokey
 

@@ -464,7 +464,7 @@ func TestLegacyInspectPrintsNoSecretAndNoIdentifier(t *testing.T) {
 	}
 }
 
-// secretsOf returns what nobody may see: keys, cookie values, identifiers.
+// secretsOf returns the secrets: keys, cookie values, identifiers.
 func secretsOf(t *testing.T, c *vectors.Case) []string {
 	t.Helper()
 	var out []string

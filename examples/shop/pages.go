@@ -85,7 +85,7 @@ type item struct {
 	Of   any
 }
 
-// field is a labelled input.
+// field is a labeled input.
 type field struct {
 	Page                              page
 	Name, Type, Label, Complete, Hint string

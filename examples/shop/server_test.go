@@ -202,7 +202,7 @@ func (s gatedStore) Load(ctx context.Context, id store.ID) (store.Record, error)
 	return rec, err
 }
 
-// shopProcess is the shop as a process of its own.
+// shopProcess is the shop as a separate process.
 type shopProcess struct {
 	url string
 	cmd *exec.Cmd

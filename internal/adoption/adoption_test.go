@@ -241,7 +241,7 @@ func TestALegacySessionIsAdopted(t *testing.T) {
 			}
 			if h := f.State.Rec.Header; h.User != "ada" || h.AuthTime != 0 || h.UserAgent != "agent" || h.IP != "::1" || h.Created != time.Now().UnixMilli() ||
 				!g.Limits.LifetimeEnd(&h).Equal(time.Now().Add(24*time.Hour)) || text(&f.State.Rec) != "cart=3" ||
-				h.InlineUntil != time.Now().Add(24*time.Hour).UnixMilli() { // for whoever ends it and adopts nothing
+				h.InlineUntil != time.Now().Add(24*time.Hour).UnixMilli() { // for a manager that ends it but does not adopt
 				t.Errorf("%+v", h)
 			}
 			if forgotten := []string{"old=; Max-Age=0"}; !kept && !slices.Equal(f.SetCookie, forgotten) || kept && f.SetCookie != nil {
@@ -632,7 +632,7 @@ func TestUntilWhenALegacyCredentialMayComeBack(t *testing.T) {
 		ms := func(d time.Duration) int64 { return now.Add(d).UnixMilli() }
 		for name, test := range map[string]struct {
 			l     link
-			until time.Duration // of the adoption; 0 = for ever
+			until time.Duration // of the adoption; 0 = no limit
 			want  time.Duration
 		}{
 			"it expires":                      {link{Expires: ms(time.Hour)}, 0, time.Hour},

@@ -167,7 +167,7 @@ func (p *property) run() {
 	}
 }
 
-// keptBy is the part of kept that the draft goes by: of names that it has changed.
+// keptBy is the part of kept for names that the draft has changed.
 func (p *property) keptBy(kept map[string]record.Flags) map[string]record.Flags {
 	out := map[string]record.Flags{}
 	for i := range p.d.keys {

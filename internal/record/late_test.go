@@ -149,7 +149,7 @@ func TestALongRecordCanBeChanged(t *testing.T) {
 		r.Put(Field{Name: "long04x", Value: []byte("more")})
 		r.Put(Field{Name: "none"})
 		r.Remove("long05")
-		r.Expire(100) // "b" is over
+		r.Expire(100) // "b" has expired
 		r.Settle()
 	}
 	c := got.Clone()

@@ -420,8 +420,8 @@ func cacheLen(k *purposeKey) (n int) {
 	return n
 }
 
-// sealedElsewhere returns a value with a prefix of its own, as from a process
-// that has just started.
+// sealedElsewhere returns a value with a new prefix, as from a process that has
+// just started.
 func sealedElsewhere(t testing.TB, plaintext string) []byte {
 	t.Helper()
 	return mustSeal(t, newRing(t, newKey(t, 1, Active)), State, plaintext, "")
@@ -471,7 +471,7 @@ func TestAPrefixIsCachedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // as when several requests meet a new prefix at once
+	for range 3 { // as with several concurrent requests with a new prefix
 		k.remember(&derived{d.prefix, d.aead})
 	}
 	if n := cacheLen(k); n != 1 {

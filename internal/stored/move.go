@@ -264,7 +264,7 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	}
 	m.sent = true
 	if errors.Is(err, store.ErrConflict) {
-		return fault.Ended // somebody revoked it already
+		return fault.Ended // it was already revoked
 	}
 	m.made, m.of = next, m.version()
 	return err

@@ -24,7 +24,7 @@ func TestALoginMovesASession(t *testing.T) {
 		do     func(*draft.Draft)
 		ends   bool
 		want   string // in the new session
-		old    string // how the old one is over; "" = it was nowhere
+		old    string // how the old one has ended; "" = it was not stored
 	}{
 		"from nowhere":       {func(*rig) *State { return Nothing }, set("a", "1"), false, "a=1", ""},
 		"from the store":     {func(g *rig) *State { return g.put("", "a=1 b=2") }, set("a", "9"), true, "a=9 b=2", "over: replaced"},

@@ -180,7 +180,7 @@ func TestEveryEndOfASessionEndsItsLegacyForm(t *testing.T) {
 					b.w.memcache.Now = time.Now()
 
 					found, err := b.old.Read(t.Context(), before, time.Now())
-					timed := strings.HasPrefix(end, "its ") // then nobody is there to end it
+					timed := strings.HasPrefix(end, "its ") // then no request ends it
 					if !timed && err == nil && !found.Copies {
 						t.Errorf("the old application still finds %s", value.MarshalTagged(found.Data))
 					}

@@ -97,7 +97,7 @@ func TestANewSessionGetsAnIdentifierAndACookie(t *testing.T) {
 	f := format(t, memcache, "a", "b")
 	d := value.NewDict()
 	d.Set("a", "x")
-	d.Set("b", nil) // cannot be told from absent
+	d.Set("b", nil) // indistinguishable from absent
 	s := &legacy.Session{Data: d}
 	fields, err := f.Write(ctx, s, moment)
 	if err != nil || len(fields) != 1 || !memcachevars.StandardID(s.ID) || memcache.Len() != 1 {

@@ -30,7 +30,7 @@ type Time struct {
 	Zone *time.Location
 }
 
-// TimeDelta is a span of time, normalised as Python does it: Seconds is 0 to
+// TimeDelta is a span of time, normalized as Python does it: Seconds is 0 to
 // 86399 and Microseconds 0 to 999999; only Days may be negative.
 type TimeDelta struct{ Days, Seconds, Microseconds int64 }
 
@@ -115,7 +115,7 @@ func (t Time) String() string {
 // maxDays is the range of Python's timedelta.
 const maxDays = 999_999_999
 
-// NewTimeDelta returns the normalised span, and whether it is in the range of
+// NewTimeDelta returns the normalized span, and whether it is in the range of
 // Python's timedelta.
 func NewTimeDelta(days, seconds, microseconds int64) (TimeDelta, bool) {
 	const limit = 1 << 60 // keeps the carries below from overflowing

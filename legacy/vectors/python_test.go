@@ -81,8 +81,8 @@ func (p python) command(args ...string) *exec.Cmd {
 // can reports whether the interpreter runs these statements.
 func (p python) can(statements string) bool { return p.command("-c", statements).Run() == nil }
 
-// find returns the first interpreter that runs the statements, or skips the
-// test with a message.
+// find returns the first interpreter that runs the statements. If there is
+// none, it logs what was not tested.
 func find(t *testing.T, what, statements string) python {
 	t.Helper()
 	for _, p := range candidates() {

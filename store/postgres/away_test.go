@@ -52,7 +52,7 @@ func waitsFor(t *testing.T, s *Store, says string, breaks, repairs func()) {
 	t.Helper()
 	writes := writesOf(t, s)
 	breaks()
-	s.pool.Reset() // whoever met a connection that breaks could not know
+	s.pool.Reset() // a write on a connection that breaks would have an unknown outcome
 	var wg sync.WaitGroup
 	for what, write := range writes {
 		wg.Go(func() {

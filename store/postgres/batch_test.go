@@ -31,7 +31,7 @@ func departure[Q request, A any](t *testing.T, l *lane[Q, A], calls ...func()) (
 		if l.flying > 0 {
 			return false
 		}
-		l.flying++ // with nobody on board
+		l.flying++ // an empty flight
 		l.crowd = math.MaxInt
 		return true
 	})

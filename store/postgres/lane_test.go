@@ -34,7 +34,7 @@ type flights struct {
 }
 
 // laneFor returns a lane that notes its flights; each takes as long as its
-// slowest errand, or until it is cancelled.
+// slowest errand, or until it is canceled.
 func laneFor(limit int, exclusive bool) (*lane[errand, string], *flights) {
 	seen := &flights{}
 	l := &lane[errand, string]{

@@ -201,7 +201,7 @@ func TestASaveThatTooFewReplicasHaveIsAnErrorHoweverOftenItIsSent(t *testing.T) 
 	if err := s.Save(t.Context(), next(rec), store.Base{Version: 9, SaveID: 9}); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a conflict is one whatever the replicas do: %v", err)
 	}
-	must(t, s.Touch(t.Context(), rec.ID, rec.Seen, rec.Deadline)) // waits for nobody
+	must(t, s.Touch(t.Context(), rec.ID, rec.Seen, rec.Deadline)) // does not wait for replicas
 	replica.Resume()
 	settled(t, s, two, rec.Base())
 	eventually(t, "the end is kept", func() bool { return s.Delete(t.Context(), rec.ID, time.Now().Add(time.Hour)) == nil })

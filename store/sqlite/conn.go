@@ -75,7 +75,7 @@ type statements map[**sql.Stmt]string
 func (all statements) prepare(db *sql.DB) error {
 	for to, query := range all {
 		var err error
-		//nolint:sqlclosecheck // whoever holds the statements closes them
+		//nolint:sqlclosecheck // the holder of the statements closes them
 		if *to, err = db.Prepare(query); err != nil {
 			return err
 		}

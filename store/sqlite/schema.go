@@ -33,7 +33,7 @@ const applicationID = 0x536a726e
 //     alone whose bytes an UPDATE does not change, so that a touch writes the
 //     one page with the times on it, however long the data.
 //   - Nothing that a save or touch usually changes is in an index, or each
-//     would write one or two more pages. So the index by deadline goes by a
+//     would write one or two more pages. So the index by deadline uses a
 //     column that may lag behind it: sweep is when to look at the row, at the
 //     deadline or before. Sweeping moves it on (see sweep).
 //   - row is named, or a VACUUM could change it under a scan.

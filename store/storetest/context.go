@@ -93,7 +93,7 @@ var contextTests = []scenario{
 }
 
 // cancelledIncrement adds one to the counter in a session's Data. Each save is
-// first sent with a context that is cancelled at a random moment.
+// first sent with a context that is canceled at a random moment.
 func cancelledIncrement(h *harness, id store.ID) error {
 	for {
 		stored, err := h.store.Load(h.Context(), id)

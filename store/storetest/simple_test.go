@@ -157,7 +157,7 @@ func (s *simple) Save(ctx context.Context, rec store.Record, base store.Base) er
 	if err := s.over(ctx); err != nil {
 		return err
 	}
-	var lost error // of a save that is applied and cannot be recognised
+	var lost error // of a save that is applied and cannot be recognized
 	if s.is("cancelled saves get another save ID") {
 		for range 200 {
 			runtime.Gosched()

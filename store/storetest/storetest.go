@@ -137,7 +137,7 @@ type group struct {
 	scenarios []scenario
 }
 
-// A scenario checks one behaviour on a store of its own.
+// A scenario checks one behavior on a store of its own.
 type scenario struct {
 	name string
 	run  func(h *harness)

@@ -263,7 +263,7 @@ func TestAnEndThatWasHeardCountsMoreThanASharedCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t, tiered.Layer{Cache: newCache(), Logger: quiet})
 		n.asks(3 * time.Second)
-		within(t, n.goesOn(), time.Second) // nobody tells the shared cache
+		within(t, n.goesOn(), time.Second) // the shared cache misses the end
 		for range 400 {
 			time.Sleep(100 * time.Millisecond)
 			if n.live() {
@@ -275,7 +275,7 @@ func TestAnEndThatWasHeardCountsMoreThanASharedCopy(t *testing.T) {
 		shared := newCache()
 		n := newNearby(t, tiered.Layer{Cache: shared, Logger: quiet})
 		n.live()
-		other := newNearby(t, tiered.Layer{Cache: shared, Logger: quiet}) // with its own origin, which nobody asks
+		other := newNearby(t, tiered.Layer{Cache: shared, Logger: quiet}) // with its own, unused origin
 		if err := n.origin.Delete(t.Context(), n.id, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}

@@ -156,7 +156,7 @@ func TestAGapOfTheFeedMakesNobodyForget(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNearby(t, tiered.Layer{Cache: newCache(), MaxStale: time.Minute, Logger: quiet})
 			n.asks(3 * time.Second)
-			within(t, n.goesOn(), time.Second) // nobody tells the shared cache
+			within(t, n.goesOn(), time.Second) // the shared cache misses the end
 			n.origin.silent.Store(true)
 			for start := time.Now(); time.Since(start) < 2*gap; time.Sleep(100 * time.Millisecond) {
 				if time.Since(start) > gap {

@@ -165,7 +165,7 @@ func TestVolatileChanges(t *testing.T) {
 				tn.Error("more than the volatile value is lost")
 			}
 		})
-		time.Sleep(2 * time.Second) // until the copies in the processes are gone, nobody fills the shared cache
+		time.Sleep(2 * time.Second) // until the copies in the processes expire, no request fills the shared cache
 		tn.looks()
 		tn.durably(0, "another page", func() { tn.does(1, func(s *sojourn.Session) { page.Set(s, "/b") }) })
 		tn.wantPage("/b")

@@ -206,7 +206,7 @@ type credLife struct {
 
 	ended    string // by what; "" = it was not
 	endedAt  time.Time
-	replaced bool // its browser was told
+	replaced bool // its browser has learned of it
 	maybe    bool // it may have ended
 	busy     int  // requests with it that are under way, which is activity
 }
@@ -548,7 +548,7 @@ func earliest(a, b time.Time) time.Time {
 func (r *credRun) arrives(l *credLife, v credView, credential string) {
 	r.stats.adopted++
 	if l.own && (!l.stored || r.world.kind == "copies") {
-		// Each copy of a cookie of the old application's own is a session of its own.
+		// Each copy of the old application's own cookie becomes a separate session.
 		l.end = earliest(l.created.Add(r.old.lasts()), time.Now().Add(credLifetime))
 	}
 	r.handles[v.handle] = &credHandle{label: v.label, promoted: time.Now(), used: time.Now(), shown: map[int]time.Time{}}
@@ -1127,7 +1127,7 @@ func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 			}
 		case isState:
 			if state.handle == "" || time.Since(state.at) > credIdle {
-				return "" // it says that it knows, or is over itself
+				return "" // it has the mark, or has itself expired
 			}
 			h := r.handles[state.handle]
 			if h == nil {

@@ -662,7 +662,7 @@ func TestASessionTooLargeForTheStoreIsRefusedAndLeftAsItWas(t *testing.T) {
 	})
 }
 
-// A client that went away cancelled the save, as reported in flamego/session#64 and
+// A client that went away canceled the save, as reported in flamego/session#64 and
 // aspnet/Session#193.
 func TestCommitOutlivesTheClientAndStopsAtTheTimeout(t *testing.T) {
 	sitetest.Days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {

@@ -1,3 +1,3 @@
-// Package prose holds the pages and comments of all modules to the patterns of
-// docs/style.md.
+// Package prose checks the pages and comments of all modules for the patterns
+// of docs/style.md.
 package prose

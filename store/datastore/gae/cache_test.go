@@ -85,7 +85,7 @@ func TestCacheSendsTimesToLiveThatMemcacheUnderstands(t *testing.T) {
 	c := openCache(t, gae.CacheOptions{})
 	told := regexp.MustCompile(`expiration_time: *(\d+)`)
 	for ttl, want := range map[time.Duration]string{
-		0:                          "1", // 0 would be for ever
+		0:                          "1", // 0 would mean no limit
 		time.Nanosecond:            "1",
 		1500 * time.Millisecond:    "2",
 		30 * time.Second:           "30",

@@ -142,7 +142,7 @@ var engines = []engine{
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The cache is told the address of the store, which fails just the same.
+			// The cache has the address of the store, which fails in the same way.
 			c, err := memcached.NewCache([]string{addr}, memcached.Options{Timeout: callTime})
 			if err != nil {
 				t.Fatal(err)

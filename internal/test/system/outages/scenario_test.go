@@ -65,7 +65,7 @@ func afterFailure(times int) time.Duration {
 	return min(200*time.Millisecond<<min(times-1, 10), 3*time.Second)
 }
 
-// run plays the rounds. In `make soak` it starts again until the time is over.
+// run runs the rounds. In `make soak` it repeats them until the time has passed.
 func (s scenario) run(t *testing.T) {
 	t.Helper()
 	if s.fleet == nil {
@@ -143,7 +143,7 @@ func (s scenario) play(t *testing.T, f fault) {
 		r.breakAt = time.Since(r.begin)
 		close(r.broken)
 	})
-	defer func() { // also where the test gives up: nobody reports to a test that is over
+	defer func() { // also when the test fails: goroutines must not report to a finished test
 		stop()
 		breaks()
 		busy.Wait()
@@ -293,7 +293,7 @@ func anything(text string) operation {
 
 // leaves ends the session once the fault has begun, however often that takes.
 // The cookies are copied each time: a logout that fails takes them away. Slow
-// requests are under way meanwhile, and save when it is over.
+// requests are under way meanwhile, and save after the end.
 func (r *round) leaves(v *visitor, b *browser) {
 	<-r.broken
 	var slow sync.WaitGroup
