@@ -7,7 +7,7 @@ import (
 	"github.com/mileusna/useragent"
 )
 
-// agent is what a User-Agent header says about a device. It is unverified: a
+// agent is the device information of a User-Agent header. It is unverified: a
 // client may send anything.
 type agent struct {
 	Browser string // with the major version; "" = not known

@@ -16,7 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/ops"
 )
 
-// DashboardOptions says how [Dashboard] fits into an application.
+// DashboardOptions are the options of [Dashboard].
 type DashboardOptions struct {
 	// Path is where the handler is mounted, such as "/ops/", with a slash at
 	// both ends. Required. Do not strip it (http.StripPrefix).
@@ -48,8 +48,8 @@ type DashboardOptions struct {
 	// in App Engine's. 0 = 10 seconds, negative = never count.
 	CountEvery time.Duration
 
-	// ShowValues shows the values of a session that an operator looks at. They
-	// are the visitor's private data: leave it off unless operators need them.
+	// ShowValues shows the values of a viewed session. They are the visitor's
+	// private data: leave it off unless operators need them.
 	ShowValues bool
 
 	// Site is the service's name, shown at the top with a link to Home. "" =

@@ -12,15 +12,15 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// DevicesOptions says how [Devices] fits into an application.
+// DevicesOptions are the options of [Devices].
 type DevicesOptions struct {
 	// Path is where the handler is mounted, such as "/account/devices/", with a
 	// slash at both ends. Required. Do not strip it (http.StripPrefix).
 	Path string
 
 	// LoginURL is the application's page to sign in, on this site: a path such
-	// as "/login". Visitors who are not signed in are sent there, with a
-	// parameter that says where to return to. "" = they get status 401.
+	// as "/login". Visitors who are not signed in are redirected there, with a
+	// parameter for the return path. "" = they get status 401.
 	LoginURL string
 
 	// ConfirmURL is the application's page, on this site, where a signed-in

@@ -40,10 +40,10 @@ type Session struct {
 	// never nil.
 	Data *value.Dict
 
-	// User is the identifier of the logged-in user where the library itself
-	// knows about users (only webapp2's auth sessions do), as text. Empty for
-	// a visitor who is not logged in, and for all other libraries: their
-	// applications know which key of Data it is.
+	// User is the logged-in user's identifier, as text, if the format has users
+	// (only webapp2's auth sessions do). It is empty for a visitor who is not
+	// logged in, and for other formats, where the user is one of the values in
+	// Data.
 	User string
 
 	// Began is when the session began; zero if unknown.

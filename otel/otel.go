@@ -45,7 +45,7 @@ const (
 	sessionKey   = attribute.Key("sojourn.session.handle")  // of spans only
 )
 
-// Config says where telemetry goes. The zero value is the global providers.
+// Config has the OpenTelemetry providers. The zero value means the global providers.
 type Config struct {
 	TracerProvider trace.TracerProvider // nil = otel.GetTracerProvider()
 	MeterProvider  metric.MeterProvider // nil = otel.GetMeterProvider()

@@ -6,9 +6,9 @@
 //	c := cart.Get(session)
 //	cart.Update(session, func(c *shoppb.Cart) *shoppb.Cart { … })
 //
-// Fields that this program does not know, because a newer one has written them,
-// are kept when the message is changed and set again. It is a separate module
-// so that sojourn itself does not depend on protocol buffers.
+// Unknown fields, which a newer program has written, are kept when the message
+// is changed and set again. It is a separate module so that sojourn itself does
+// not depend on protocol buffers.
 package protokey
 
 import (

@@ -332,7 +332,7 @@ type Counts struct {
 type FloorLoader interface {
 	Store
 	// LoadFrom is Load, but answers from a copy only if the copy's version is
-	// at least floor. With floor 0 it asks the origin.
+	// at least floor. With floor 0 it loads from the origin.
 	LoadFrom(ctx context.Context, id ID, floor uint64) (Record, error)
 }
 

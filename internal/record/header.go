@@ -45,7 +45,7 @@ type Header struct {
 	Unknown []byte
 }
 
-// Persist says how long the browser is asked to keep the session's cookies.
+// Persist is how long the browser keeps the session's cookies.
 type Persist uint8
 
 const (

@@ -211,7 +211,7 @@ type Attributes struct {
 }
 
 // At returns the attributes with Expires filled in from MaxAge, for a cookie
-// that is written at now. Old browsers know only Expires.
+// that is written at now. Old browsers support only Expires.
 func (a Attributes) At(now time.Time) Attributes {
 	if a.MaxAge > 0 && a.Expires.IsZero() {
 		a.Expires = now.Add(time.Duration(a.MaxAge) * time.Second)

@@ -77,7 +77,7 @@ func New(opts ...Option) *Store {
 
 func (s *Store) shard(id store.ID) *shard { return &s.shards[id[0]%shardCount] }
 
-// Load returns a record, as store.Store says.
+// Load returns a record; see [store.Store].
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Record{}, fmt.Errorf("memory: load: %w", err)
@@ -94,7 +94,7 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return r.record(), nil
 }
 
-// Save stores a record, as store.Store says. It returns store.ErrTooLarge only
+// Save stores a record; see [store.Store]. It returns store.ErrTooLarge only
 // if the store is bounded by MaxBytes.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := ctx.Err(); err != nil {
@@ -115,7 +115,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	return err
 }
 
-// Delete ends a session, as store.Store says.
+// Delete ends a session; see [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("memory: delete: %w", err)
@@ -129,7 +129,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return nil
 }
 
-// Touch extends a session, as store.Toucher says. It extends a record past its
+// Touch extends a session; see [store.Toucher]. It extends a record past its
 // deadline that was not swept yet.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	if err := ctx.Err(); err != nil {
@@ -141,7 +141,7 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	return sh.touch(id, seen.UnixMilli(), deadline.UnixMilli())
 }
 
-// Sweep removes old records, as store.Sweeper says. It locks one shard of the
+// Sweep removes old records; see [store.Sweeper]. It locks one shard of the
 // store at a time.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
 	before := time.Now().Add(-age).UnixMilli()
@@ -160,7 +160,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 	return removed, nil
 }
 
-// ByUser returns a user's records, as store.UserIndex says.
+// ByUser returns a user's records; see [store.UserIndex].
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("memory: list a user's sessions: %w", err)
@@ -177,7 +177,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return recs, nil
 }
 
-// SaveLimited stores a user's new session, as store.UserLimiter says.
+// SaveLimited stores a user's new session; see [store.UserLimiter].
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
 	mu := &s.limiting[rec.User[0]%shardCount]
 	mu.Lock()
@@ -211,7 +211,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return ended, s.Save(ctx, rec, store.Base{})
 }
 
-// Ends returns what has ended, as store.EndFeed says.
+// Ends returns the ends of sessions; see [store.EndFeed].
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	if err := ctx.Err(); err != nil {
 		return store.EndPage{}, fmt.Errorf("memory: read the feed of ends: %w", err)
@@ -236,7 +236,7 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 
 var errCursor = errors.New("memory: not a cursor of this store")
 
-// Scan returns the next records, as store.Scanner says. A record that stays is
+// Scan returns the next records; see [store.Scanner]. A record that stays is
 // returned exactly once.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
 	shard, slot := 0, 0
@@ -271,7 +271,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, "", nil
 }
 
-// Count counts the records, as store.Counter says. Its cost grows only with the
+// Count counts the records; see [store.Counter]. Its cost grows only with the
 // number of records past their deadline.
 func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	if err := ctx.Err(); err != nil {

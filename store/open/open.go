@@ -41,7 +41,7 @@
 //     DATASTORE_EMULATOR_HOST names an emulator.
 //   - postgres, redis and their relatives: password-file=PATH, the file that the
 //     password is in, or password-command=COMMAND, a command that writes it to
-//     its standard output. Both are asked for each new connection, so the
+//     its standard output. Both are used for each new connection, so the
 //     password may change; see [PasswordSource].
 //   - memcached: prefix, timeout (such as 250ms) and max_item (bytes), as in
 //     Options of store/memcached. The default port is 11211.

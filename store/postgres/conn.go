@@ -40,8 +40,7 @@ func (s *Store) use(ctx context.Context, do func(db querier) error) error {
 	return err
 }
 
-// repetition says whether a statement whose outcome is unknown may be sent
-// again.
+// repetition is whether a statement with an unknown outcome may be sent again.
 type repetition bool
 
 const (

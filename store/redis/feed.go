@@ -96,8 +96,8 @@ return answer
 // ErrFeedCursor means that a text is not a cursor that Ends returned.
 var ErrFeedCursor = errors.New("redis: not a cursor of the feed of ends")
 
-// Ends returns what has ended, as store.EndFeed says, in one round trip, and at
-// most a thousand ends at a time.
+// Ends returns the ends of sessions in one round trip, at most a thousand at a
+// time; see [store.EndFeed].
 //
 // An end stays in the feed until an hour after its tombstone's deadline, so a
 // cursor is valid for at least an hour. The package documentation says what a

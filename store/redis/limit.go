@@ -92,7 +92,7 @@ var (
 	errLookAgain = errors.New("the place that was reserved is gone")
 )
 
-// SaveLimited stores a user's new session, as store.UserLimiter says. It takes
+// SaveLimited stores a user's new session; see [store.UserLimiter]. It takes
 // six round trips, and three more to end others.
 //
 // The index by user, which decides, and the sessions may be on different

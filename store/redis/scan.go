@@ -69,7 +69,7 @@ func infoField(text, name string) string {
 // began. Start the scan again.
 var ErrScanCursor = errors.New("redis: the cursor is of no use with these servers")
 
-// Scan returns the next records, as store.Scanner says. It runs SCAN on one
+// Scan returns the next records; see [store.Scanner]. It runs SCAN on one
 // master after the other, which visits all keys of the database, including
 // those of other programs. If a server restarts or fails over during a scan,
 // the scan ends with ErrScanCursor. A record that a Cluster moves to another

@@ -19,8 +19,8 @@ func newScript(text string) script {
 	return script{text, hex.EncodeToString(sum[:])}
 }
 
-// call calls a script by its digest or, for a server that does not know it yet,
-// with its text, which the server then caches.
+// call calls a script by its digest, or with its text, which the server then
+// caches.
 func (c *client) call(s script, known bool, key string, args []string) valkey.Completed {
 	if known {
 		return c.build.Evalsha().Sha1(s.digest).Numkeys(1).Key(key).Arg(args...).Build()

@@ -94,7 +94,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Load returns a record, as store.Store says.
+// Load returns a record; see [store.Store].
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	r, err := s.ask(ctx, func() valkey.Completed { return s.build.Get().Key(s.key(id)).Build() })
 	return loaded(id, r, err)
@@ -215,7 +215,7 @@ if not listed and wasLive and wasUser ~= NOBODY then return wasUser end
 return 1
 `)
 
-// Save stores a record, as store.Store says. It returns store.ErrTooLarge for
+// Save stores a record; see [store.Store]. It returns store.ErrTooLarge for
 // more than about 512 MiB.
 //
 // It takes one round trip. The first save for a user takes another round trip
@@ -296,7 +296,7 @@ if user ~= NOBODY then return user end
 return 1
 `)
 
-// Delete ends a session, as store.Store says. It takes two round trips.
+// Delete ends a session; see [store.Store]. It takes two round trips.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	was, err := s.end(ctx, id, until)
 	if err != nil {
@@ -346,7 +346,7 @@ if user ~= string.rep('\0', 16) then return string.sub(have, 15, 26) .. user end
 return 1
 `)
 
-// Touch extends a session, as store.Toucher says. It does not rewrite the Data,
+// Touch extends a session; see [store.Toucher]. It does not rewrite the Data,
 // neither in memory, in the append-only file, nor on the replicas, and does not
 // wait for replicas. For a user's session it takes two round trips.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {

@@ -111,7 +111,7 @@ func (s *Store) entries(ctx context.Context, user store.UserHash) ([]store.ID, e
 	return ids, nil
 }
 
-// ByUser returns a user's records, as store.UserIndex says. It takes two round
+// ByUser returns a user's records; see [store.UserIndex]. It takes two round
 // trips, and a third one if it finds entries to remove.
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
 	if err := ctx.Err(); err != nil {
@@ -154,7 +154,7 @@ func (s *Store) prune(ctx context.Context, user store.UserHash, stray map[store.
 	_, _ = s.run(ctx, pruneScript, s.userKey(user), args[:min(len(args), pageSize)]...)
 }
 
-// pageSize is how many records are asked for at once.
+// pageSize is how many records are read at once.
 const pageSize = 500
 
 // loadAll returns the records with those IDs, without those that do not exist or

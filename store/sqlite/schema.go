@@ -34,8 +34,8 @@ const applicationID = 0x536a726e
 //     one page with the times on it, however long the data.
 //   - Nothing that a save or touch usually changes is in an index, or each
 //     would write one or two more pages. So the index by deadline uses a
-//     column that may lag behind it: sweep is when to look at the row, at the
-//     deadline or before. Sweeping moves it on (see sweep).
+//     column that may be earlier: sweep is when to check the row, at the
+//     deadline or before. A sweep updates it (see sweep).
 //   - row is named, or a VACUUM could change it under a scan.
 var migrations = []string{
 	`CREATE TABLE sessions (

@@ -232,7 +232,7 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// Load returns a record, as store.Store says. Once started, it ignores its
+// Load returns a record; see [store.Store]. Once started, it ignores its
 // context, because interrupting it would take longer.
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err := ctx.Err(); err != nil {
@@ -249,7 +249,7 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 // slightly higher.
 const maxData = 999_000_000
 
-// Save stores a record, as store.Store says. It returns store.ErrTooLarge for
+// Save stores a record; see [store.Store]. It returns store.ErrTooLarge for
 // more than 999,000,000 bytes of Data.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if len(rec.Data) > maxData {
@@ -263,7 +263,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	return s.wrap("save", err)
 }
 
-// SaveLimited stores a user's new session, as store.UserLimiter says.
+// SaveLimited stores a user's new session; see [store.UserLimiter].
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	if len(rec.Data) > maxData {
 		return nil, store.ErrTooLarge
@@ -285,7 +285,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return <-ended, nil
 }
 
-// Delete ends a session, as store.Store says.
+// Delete ends a session; see [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	err := s.writer.do(ctx, 0, func(tx *transaction) error {
 		return tx.end(id, until)
@@ -293,7 +293,7 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return s.wrap("delete", err)
 }
 
-// Touch extends a session, as store.Toucher says. It extends a record past its
+// Touch extends a session; see [store.Toucher]. It extends a record past its
 // deadline that was not swept yet.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	err := s.writer.do(ctx, 0,
@@ -306,7 +306,7 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 // between.
 const sweepStep = 100
 
-// Sweep removes old records, as store.Sweeper says. Saves can run after every
+// Sweep removes old records; see [store.Sweeper]. Saves can run after every
 // hundred records. The file does not shrink; the space is reused.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (removed int, err error) {
 	before := time.Now().Add(-age)
@@ -328,7 +328,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (remove
 	return removed, nil
 }
 
-// ByUser returns a user's records, as store.UserIndex says.
+// ByUser returns a user's records; see [store.UserIndex].
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
 	if err := s.file.inPlace(); err != nil {
 		return nil, s.wrap("list a user's sessions", err)
@@ -340,7 +340,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 
 var errCursor = errors.New("not a cursor of this store")
 
-// Ends returns what has ended, as store.EndFeed says.
+// Ends returns the ends of sessions; see [store.EndFeed].
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	page, err := s.ends(ctx, cursor, max(limit, 1))
 	return page, s.wrap("read the feed of ends", err)
@@ -385,7 +385,7 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 	return page, rows.Err()
 }
 
-// Scan returns the next records, as store.Scanner says. A record that stays is
+// Scan returns the next records; see [store.Scanner]. A record that stays is
 // returned exactly once, and one that is added during the scan is not returned.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
 	if err := s.file.inPlace(); err != nil {
@@ -423,7 +423,7 @@ func parseScan(cursor string) (after, end int64, err error) {
 	return after, end, nil
 }
 
-// Count counts the records, as store.Counter says. It reads the whole table
+// Count counts the records; see [store.Counter]. It reads the whole table
 // except long data: about a second for a million sessions.
 func (s *Store) Count(ctx context.Context) (c store.Counts, err error) {
 	if err := s.file.inPlace(); err != nil {

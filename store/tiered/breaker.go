@@ -65,7 +65,7 @@ func (b *breaker) report(now time.Time, p pass, ok bool) (changed bool) {
 	return changed
 }
 
-// unknown ends a call whose result says nothing about the cache.
+// unknown ends a call with a result that is unrelated to the cache's state.
 func (b *breaker) unknown(p pass) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -70,7 +70,7 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-// Edit replaces the value of every entry, behind the back of whoever uses the store.
+// Edit replaces the value of every entry, like another program.
 func (s *Store) Edit(f func(key string, v []byte) []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +172,7 @@ func (d *Datastore) Delete(_ context.Context, kind, name string) error {
 	return nil
 }
 
-// Edit replaces every property of bytes, behind the back of whoever uses the store.
+// Edit replaces every property of bytes, like another program.
 func (d *Datastore) Edit(f func(key string, v []byte) []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -19,7 +19,7 @@ const (
 	// maxMutations is how many entities one commit may change.
 	maxMutations = 500
 
-	// maxEvicted is how many sessions one transaction ends, besides what it saves.
+	// maxEvicted is how many sessions one transaction ends, besides its save.
 	maxEvicted = maxMutations - 100
 )
 

@@ -38,8 +38,8 @@ const (
 	// entity group of its own.
 	maxGroups = 25
 
-	// maxEvicted is how many sessions one transaction ends, besides the user and
-	// what it saves.
+	// maxEvicted is how many sessions one transaction ends, besides the user
+	// and its save.
 	maxEvicted = maxGroups - 5
 )
 

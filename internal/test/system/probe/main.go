@@ -94,7 +94,7 @@ func serve(ctx context.Context, opts options, stdout io.Writer, logger *slog.Log
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
 		Protocols:         new(http.Protocols),
 	}
-	// HTTP/2 without TLS, for clients that know beforehand.
+	// HTTP/2 without TLS, for clients with prior knowledge.
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	// Streams would block Shutdown; nothing else must be interrupted.
