@@ -81,7 +81,7 @@ const (
 	// promptly is how long after the reservation a place may be taken. After a
 	// minute it does not count.
 	promptly = clockSkew / 2
-	// limitTries is how often SaveLimited looks at most. Normally it looks
+	// limitTries is the maximum number of looks of SaveLimited. Normally it looks
 	// twice, the second time to check the result; more often after a failover
 	// or a long pause.
 	limitTries = 8
