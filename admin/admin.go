@@ -1,6 +1,6 @@
 // Package admin has two handlers to mount in an application: [Devices], where
-// users see where they are signed in and sign other devices out, and
-// [Dashboard], where operators see how the sessions are doing and end some.
+// users see their signed-in devices and sign them out, and [Dashboard], where
+// operators see the state of the sessions and end some.
 //
 //	devices, err := admin.Devices(sessions, admin.DevicesOptions{
 //		Path:     "/account/devices/",
@@ -17,11 +17,11 @@
 //	mux.Handle("/ops/", ops)
 //
 // The pages are rendered on the server. They need no script, load nothing from
-// elsewhere, and set their own headers, a strict Content-Security-Policy among
-// them. Forms are refused when they come from another site
-// ([http.CrossOriginProtection]); they change nothing unless sent by POST.
-// Sessions are named by their handles, which are public. Identifiers, cookies
-// and keys are not within reach of this package.
+// other sites, and set their own headers, including a strict
+// Content-Security-Policy. Forms from another site are refused
+// ([http.CrossOriginProtection]), and only POST requests change anything.
+// Sessions are identified by their public handles. This package has no access
+// to identifiers, cookies or keys.
 package admin
 
 import (
@@ -47,7 +47,7 @@ var files embed.FS
 // policy is the pages' Content-Security-Policy.
 const policy = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
-// maxBody bounds what a form may send, in bytes: a handle and a user's name.
+// maxBody bounds a form, which has a handle and a user's name, in bytes.
 const maxBody = 16 << 10
 
 // pages renders the templates of one handler and serves its stylesheet.
@@ -105,7 +105,7 @@ func (p *pages) functions() template.FuncMap {
 	}
 }
 
-// page is what the layout shows around a page's own content.
+// page is the data of the layout around a page's own content.
 type page struct {
 	Text     *DevicesTexts
 	Title    string
@@ -115,7 +115,7 @@ type page struct {
 	Messages []message
 	Look     string // URL of the application's stylesheet, "" = none
 	Wide     bool   // a page for operators
-	Overview bool   // it is the operators' first page
+	Overview bool   // the first page of the dashboard
 	Content  any
 }
 
@@ -135,12 +135,12 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, status int, name 
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = html.WriteTo(w) // whoever left does not miss it
+	_, _ = html.WriteTo(w) // the client may have left
 }
 
-// serve does for every request what is the same for both handlers: headers,
-// the way to the right page, the stylesheet, and the protection of forms.
-// routes are by method and path below the mount, such as "GET session".
+// serve does what both handlers share: headers, routing, the stylesheet, and
+// the protection of forms. routes are by method and path below the mount, such
+// as "GET session".
 func (p *pages) serve(w http.ResponseWriter, r *http.Request, routes map[string]http.HandlerFunc) {
 	p.guard(w, r)
 	rest, ok := strings.CutPrefix(r.URL.Path, p.path)
@@ -176,8 +176,7 @@ func (p *pages) serve(w http.ResponseWriter, r *http.Request, routes map[string]
 	p.problem(w, r, http.StatusNotFound)
 }
 
-// guard sets the headers of every answer and bounds what is read of the
-// request.
+// guard sets the headers of every response and limits the size of the request.
 func (p *pages) guard(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
@@ -206,8 +205,9 @@ func checkPath(path string) error {
 	return nil
 }
 
-// localPath reports whether a URL leads to a page of this site: it starts with
-// one slash. Browsers read a second slash or a backslash as the start of a host.
+// localPath reports whether a URL is a path of this site: it starts with
+// exactly one slash. Browsers read a second slash or a backslash as the start
+// of a host.
 func localPath(s string) bool {
 	if !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || strings.ContainsFunc(s, func(r rune) bool {
 		return r == '\\' || r < ' ' || r == 0x7f
@@ -218,7 +218,7 @@ func localPath(s string) bool {
 	return err == nil && u.Scheme == "" && u.Host == "" && u.User == nil
 }
 
-// refusing answers every request with 403: what is not set up is closed.
+// refusing answers every request with 403, because the handler is not set up.
 func refusing(what string, errs ...error) (http.Handler, error) {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -230,7 +230,7 @@ func refusing(what string, errs ...error) (http.Handler, error) {
 type pager struct {
 	Page, Pages int
 	Total       int
-	First, Last int // what is shown, counted from 1
+	First, Last int // the range shown, counted from 1
 	Text        *DevicesTexts
 	User        string // kept in the links to other pages, if not empty
 }

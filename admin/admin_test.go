@@ -39,7 +39,7 @@ type site struct {
 	log     strings.Builder
 }
 
-// set changes what a site is made of.
+// set has the variations of a site.
 type set struct {
 	config  func(*sojourn.Config)
 	devices func(*admin.DevicesOptions)
@@ -181,7 +181,7 @@ func (b *browser) send(r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-// handle is the browser's session, and user whose it is.
+// handle is the browser's session, and user its user.
 func (b *browser) handle() string { return strings.Fields(b.get("/handle").Body.String())[0] }
 
 func (b *browser) user() string {
@@ -239,7 +239,7 @@ func goesTo(t *testing.T, w *httptest.ResponseRecorder, location string) {
 	}
 }
 
-// Everything that changes something refuses forms from elsewhere.
+// Every action refuses forms from other sites.
 func TestFormsFromOtherSitesChangeNothing(t *testing.T) {
 	s := open(t, set{})
 	here := s.login("ada", firefox, "192.0.2.1")
@@ -311,7 +311,7 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 	}
 }
 
-// hostile is what somebody may call themselves, or send as a User-Agent.
+// hostile is a user name or User-Agent with markup.
 const hostile = `"'><script>alert(1)</script><img src=x onerror=alert(2)>`
 
 func TestNamesAndUserAgentsAreNeverMarkup(t *testing.T) {
@@ -334,7 +334,7 @@ func TestNamesAndUserAgentsAreNeverMarkup(t *testing.T) {
 			t.Errorf("%s: markup came through:\n%s", name, w.Body)
 		}
 	}
-	// What is escaped in the page arrives as it was: all of them are ended.
+	// The escaped name is submitted unchanged, so all of the user's sessions are ended.
 	goesTo(t, ops.post("/ops/revoke-user", "user", hostile), "sessions?user="+user)
 	if n := s.live(hostile); n != 0 {
 		t.Errorf("%d sessions are left", n)
@@ -367,7 +367,7 @@ func TestNoPageHoldsASecret(t *testing.T) {
 			t.Errorf("the log says %q", secret)
 		}
 	}
-	// An end user sees no handle of others, and no name of anybody.
+	// An end user sees no handles of others, and no user names.
 	lacks(t, s.login("ben", firefox, "192.0.2.4").get("/account/devices/"), "ada", here.handle())
 }
 
@@ -402,7 +402,7 @@ func TestAStoreThatFailsIsSaidSoWithoutDetails(t *testing.T) {
 	}
 }
 
-// plain is a store that can do no more than it must.
+// plain is a store without optional interfaces.
 type plain struct{ store.Store }
 
 func TestAStoreWithoutAnIndexIsSaidSo(t *testing.T) {

@@ -7,15 +7,15 @@ import (
 	"github.com/mileusna/useragent"
 )
 
-// agent is what a User-Agent header says about a device. It is a claim: every
-// client may send what it likes.
+// agent is the device information of a User-Agent header. It is unverified: a
+// client may send anything.
 type agent struct {
 	Browser string // with the major version; "" = not known
 	System  string // "" = not known
 	Icon    string // of the templates: "computer", "phone", "tablet" or "program"
 }
 
-// Name is how people call it: "Firefox 133 on Linux".
+// Name is the name for users: "Firefox 133 on Linux".
 func (a agent) Name() string {
 	switch {
 	case a.Browser == "" && a.System == "":
@@ -38,8 +38,8 @@ func parseAgent(header string) agent {
 			a.Browser += " " + major
 		}
 	}
-	// The versions of systems are frozen in today's headers (every Windows
-	// is 10, every macOS 10.15.7), so they would mislead; those of iOS are true.
+	// Browsers send frozen system versions (every Windows is 10, every macOS
+	// 10.15.7), so only that of iOS is shown.
 	switch ua.OS {
 	case useragent.IOS:
 		a.System = "iOS"
@@ -65,8 +65,8 @@ func parseAgent(header string) agent {
 	return a
 }
 
-// plausible keeps out what only looks like a name because the parser takes the
-// best it can find in a header that it does not know.
+// plausible rejects texts that are not names: for an unknown header, the parser
+// returns its best guess.
 func plausible(name string) bool {
 	if name == "" || len(name) > 40 {
 		return false

@@ -16,7 +16,7 @@ type span struct {
 	bars, step  int // how many bars, of how many minutes each
 }
 
-// spans are the choices; the first one is shown unless another is asked for.
+// spans are the choices; the first one is the default.
 func spans() []span {
 	return []span{
 		{"1h", "Last hour", 60, 1},
@@ -25,15 +25,15 @@ func spans() []span {
 	}
 }
 
-// charts are series of bars, one above the other. They share the axis of time,
+// charts are series of bars, one above the other. They share the time axis,
 // which ends now, and the scale, so that bars can be compared.
 type charts struct {
 	Series []series
-	Top    int // what the full height stands for; 0 = nothing happened
+	Top    int // the value of the full height; 0 = no events
 	Step   string
 	Width  int
 	Ticks  []string
-	Rows   []chartRow // the same as a table, without empty stretches
+	Rows   []chartRow // the same as a table, without empty rows
 }
 
 type series struct {
@@ -48,7 +48,7 @@ type chartRow struct {
 	Counts []int
 }
 
-// chartKind is what one series counts.
+// chartKind is the kind of event that a series counts.
 type chartKind struct {
 	kind  sojourn.EventKind
 	title string
@@ -72,7 +72,7 @@ const (
 	barWidth    = 7
 )
 
-// draw draws the events of every kind. The last bar holds the minute of now.
+// draw draws the events of every kind. The last bar includes the current minute.
 func draw(r *Recorder, now time.Time, s span) charts {
 	c := charts{Width: s.bars * barPitch, Step: plural(s.step, "minute")}
 	kinds := chartKinds()
@@ -120,8 +120,8 @@ func draw(r *Recorder, now time.Time, s span) charts {
 	return c
 }
 
-// ceiling returns the least of 0, 1, 2, 5, 10, 20, … that is not below n: what a
-// scale can end with.
+// ceiling returns the top of the scale: the least of 0, 1, 2, 5, 10, 20, … that
+// is not below n.
 func ceiling(n int) int {
 	if n == 0 {
 		return 0

@@ -16,55 +16,54 @@ import (
 	"github.com/sojourn-go/sojourn/ops"
 )
 
-// DashboardOptions says how [Dashboard] fits into an application.
+// DashboardOptions are the options of [Dashboard].
 type DashboardOptions struct {
 	// Path is where the handler is mounted, such as "/ops/", with a slash at
 	// both ends. Required. Do not strip it (http.StripPrefix).
 	Path string
 
-	// Authorize reports whether a request may use the dashboard: all of it, for
-	// everybody's sessions. It is asked for every request, and may ask the
-	// manager for the request's session. Required: without it every request is
-	// refused.
+	// Authorize reports whether a request may use the dashboard, which gives
+	// access to all users' sessions. It is called for every request and may get
+	// the request's session from the manager. Required: without it every
+	// request is refused.
 	Authorize func(*http.Request) bool
 
-	// Operator says who sends an authorised request, for the audit. nil = "".
+	// Operator returns the operator's name for an authorized request, for the audit. nil = "".
 	Operator func(*http.Request) string
 
-	// Audit hears of every action, right after it. nil = nobody but Logger, which
-	// gets a line for each. It is called from many goroutines at once.
+	// Audit is called after every action, by several goroutines at once. Logger
+	// also gets a line for each action. nil = Logger only.
 	Audit func(context.Context, Action)
 
-	// Recorder is where the charts come from. It has to be among the manager's
-	// Config.Events. nil = no charts.
+	// Recorder has the data of the charts. The manager's Config.Events must
+	// call its Record. nil = no charts.
 	Recorder *Recorder
 
-	// StoreName is what to call the store, such as "PostgreSQL in Oslo". "" = the
-	// package of its type.
+	// StoreName is the displayed name of the store, such as "PostgreSQL in
+	// Oslo". "" = the package of its type.
 	StoreName string
 
-	// CountEvery is for how long the numbers of live sessions are shown again
-	// before the store counts again: counting reads every record in some stores,
-	// and costs money in App Engine's. 0 = 10 seconds, negative = never count.
+	// CountEvery is how long a count of the sessions is shown before the store
+	// counts again. Counting reads every record in some stores, and costs money
+	// in App Engine's. 0 = 10 seconds, negative = never count.
 	CountEvery time.Duration
 
-	// ShowValues shows the values of a session that an operator looks at. They
-	// belong to the visitor: leave it off unless somebody has a reason to see
-	// them.
+	// ShowValues shows the values of a viewed session. They are the visitor's
+	// private data: leave it off unless operators need them.
 	ShowValues bool
 
 	// Site is the service's name, shown at the top with a link to Home. "" =
 	// "Sessions". Home is a path on this site; "" = the dashboard itself.
 	Site, Home string
 
-	// Logger gets the audit, and what fails. nil = slog.Default().
+	// Logger gets the audit and errors. nil = slog.Default().
 	Logger *slog.Logger
 }
 
-// What operators do, as Action.Kind.
+// The kinds of actions, as Action.Kind.
 const (
-	ActionFindUser      = "find_user"      // looked at the sessions of a user
-	ActionViewSession   = "view_session"   // looked at one session
+	ActionFindUser      = "find_user"      // listed the sessions of a user
+	ActionViewSession   = "view_session"   // viewed one session
 	ActionRevokeSession = "revoke_session" // ended one session
 	ActionRevokeUser    = "revoke_user"    // ended all sessions of a user
 	ActionSweep         = "sweep"          // swept
@@ -79,7 +78,7 @@ type Action struct {
 	User     string // of ActionFindUser and ActionRevokeUser
 	Session  string // handle, of ActionViewSession and ActionRevokeSession
 	Count    int    // sessions found, ended or swept
-	Err      error  // nil = done. With ActionRevokeUser some may have ended
+	Err      error  // nil = success. A failed ActionRevokeUser may have ended some sessions
 }
 
 const (
@@ -87,9 +86,8 @@ const (
 	defaultSite     = "Sessions"
 	defaultCount    = 10 * time.Second
 
-	// noteCookie carries what an action did to the page behind the redirect.
-	// Operators need not have a session of the manager, and the next request may
-	// go to another replica.
+	// noteCookie carries an action's result to the page after the redirect. A
+	// cookie works without a session and on another replica.
 	noteCookie = "sojourn-ops-note"
 )
 
@@ -102,17 +100,18 @@ type dashboard struct {
 	counted  counted
 }
 
-// Dashboard returns a handler with pages for operators: how many sessions there
-// are, what happened in the last 24 hours, the counters of ops.Stats, how the
-// store and the caches in front of it are doing, and a search for the sessions of
-// a user or the session with a handle, to look at and to end.
+// Dashboard returns a handler with pages for operators: the number of sessions,
+// the events of the last 24 hours, the counters of ops.Stats, the state of the
+// store and its caches, and a search for the sessions of a user or the session
+// with a handle, to view and to end.
 //
-// Nobody gets in without o.Authorize; there is no default. Every action is told
-// to o.Audit and to the log. It wraps itself in m, for Authorize; an Authorize
-// that needs another manager's session needs that one's Wrap around it.
+// o.Authorize decides about access; there is no default. Every action is
+// reported to o.Audit and logged. The handler wraps itself in m, so Authorize
+// can use its session. If Authorize needs another manager's session, put that
+// manager's Wrap around the handler.
 //
-// It reports every mistake in o. The handler that comes with an error refuses
-// every request with 403.
+// The error lists every mistake in o. The handler returned with an error
+// refuses every request with 403.
 func Dashboard(m *sojourn.Manager, o DashboardOptions) (http.Handler, error) {
 	var errs []error
 	if m == nil {
@@ -175,7 +174,7 @@ func Dashboard(m *sojourn.Manager, o DashboardOptions) (http.Handler, error) {
 	})), nil
 }
 
-// audit tells everybody who wants to know what an operator did.
+// audit reports an action to Audit and Logger.
 func (d *dashboard) audit(r *http.Request, a Action) {
 	a.Time, a.Operator, a.IP = d.now().UTC(), d.o.Operator(r), remoteIP(r)
 	level := slog.LevelInfo
@@ -204,7 +203,7 @@ func remoteIP(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// search goes to the page of what was typed: a handle or a user.
+// search redirects to the page for the entered text: a handle or a user.
 func (d *dashboard) search(w http.ResponseWriter, r *http.Request) {
 	q := strings.TrimSpace(r.URL.Query().Get("q"))
 	switch {
@@ -254,7 +253,7 @@ func (d *dashboard) session(w http.ResponseWriter, r *http.Request) {
 	handle := r.URL.Query().Get("handle")
 	found, err := ops.For(d.m).Find(r.Context(), handle)
 	if !isHandle(handle) {
-		handle = "" // it may be anything; what goes to the audit is a handle
+		handle = "" // it may be any text; only handles go to the audit
 	}
 	d.audit(r, Action{Kind: ActionViewSession, Session: handle, Count: count(err), Err: err})
 	if err != nil {
@@ -268,7 +267,7 @@ func (d *dashboard) session(w http.ResponseWriter, r *http.Request) {
 	d.show(w, r, http.StatusOK, "session", "Session", content)
 }
 
-// confirmPage asks whether something is really meant.
+// confirmPage asks for a confirmation.
 type confirmPage struct {
 	Question, Text, Button string
 	Action                 string // URL of the form, relative
@@ -298,7 +297,7 @@ func (d *dashboard) confirmRevoke(w http.ResponseWriter, r *http.Request) {
 
 func (d *dashboard) revoke(w http.ResponseWriter, r *http.Request) {
 	handle := r.PostFormValue("handle")
-	// Whose it is, to come back to that user's list.
+	// The session's user, to return to that user's list.
 	found, err := ops.For(d.m).Find(r.Context(), handle)
 	if err == nil {
 		err = ops.For(d.m).End(r.Context(), handle)
@@ -377,7 +376,7 @@ func (d *dashboard) note(w http.ResponseWriter, r *http.Request, kind string, n 
 }
 
 // takeNote returns the message that note left, and removes it. The texts are
-// ours: somebody who plants the cookie can at most choose one.
+// fixed: an attacker who plants the cookie can only choose one of them.
 func (d *dashboard) takeNote(w http.ResponseWriter, r *http.Request) []message {
 	c, err := r.Cookie(noteCookie)
 	if err != nil {
@@ -408,7 +407,7 @@ func (d *dashboard) show(w http.ResponseWriter, r *http.Request, status int, nam
 	})
 }
 
-// failed answers when something could not be looked up or done.
+// failed answers a request that could not be carried out.
 func (d *dashboard) failed(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, sojourn.ErrNotFound):

@@ -241,7 +241,7 @@ func TestOverviewShowsTheHealthOfEachTier(t *testing.T) {
 	}
 }
 
-// away is a cache that cannot be reached.
+// away is an unreachable cache.
 type away struct{ *tiered.Memory }
 
 func (away) Delete(context.Context, store.ID) error { return errAway }
@@ -261,7 +261,7 @@ func TestOverviewShowsACacheThatIsAway(t *testing.T) {
 	wants(t, olga.get("/ops/"), http.StatusOK, "passed over since a failure, 1 failed call", `badge-bad`, "answers", "The cache “shared” cannot be reached", "1 problem<")
 }
 
-// silent is a store that answers nothing until the caller gives up.
+// silent is a store that does not answer before the caller's context ends.
 type silent struct{ *memory.Store }
 
 func (silent) Load(ctx context.Context, _ store.ID) (store.Record, error) {
@@ -271,7 +271,7 @@ func (silent) Load(ctx context.Context, _ store.ID) (store.Record, error) {
 
 func (silent) Ping(context.Context) error { return nil }
 
-// status is what the overview says first.
+// status is the overview's first message.
 func status(w *httptest.ResponseRecorder) string {
 	_, rest, _ := strings.Cut(w.Body.String(), `<section class="status`)
 	text, _, _ := strings.Cut(rest, "</section>")

@@ -12,21 +12,21 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// DevicesOptions says how [Devices] fits into an application.
+// DevicesOptions are the options of [Devices].
 type DevicesOptions struct {
 	// Path is where the handler is mounted, such as "/account/devices/", with a
 	// slash at both ends. Required. Do not strip it (http.StripPrefix).
 	Path string
 
 	// LoginURL is the application's page to sign in, on this site: a path such
-	// as "/login". Visitors who are not signed in are sent there, with a
-	// parameter that says where to return to. "" = they get status 401.
+	// as "/login". Visitors who are not signed in are redirected there, with a
+	// parameter for the return path. "" = they get status 401.
 	LoginURL string
 
-	// ConfirmURL is the application's page where somebody who is signed in
-	// proves once more to be who they are, on this site. It gets the same
-	// parameter, and calls Session.Login when it is convinced. "" = LoginURL.
-	// One of the two is required unless RecentWithin is negative.
+	// ConfirmURL is the application's page, on this site, where a signed-in
+	// user authenticates again. It gets the same parameter, and calls
+	// Session.Login on success. "" = LoginURL. One of the two is required
+	// unless RecentWithin is negative.
 	ConfirmURL string
 
 	// ReturnParameter is that parameter's name. "" = "next". Its value is Path,
@@ -42,15 +42,15 @@ type DevicesOptions struct {
 	Site, Home string
 
 	// Stylesheet is a stylesheet of the application, on this site, such as
-	// "/static/devices.css". It comes after the page's own and sets that one's CSS
-	// variables, such as --accent; the README lists them. "" = none.
+	// "/static/devices.css". It is loaded after the page's own and can set its
+	// CSS variables, such as --accent; the README lists them. "" = none.
 	Stylesheet string
 
-	// Texts returns the texts of the page for a request. It may ask the manager
-	// for the request's session. nil = EnglishDevices.
+	// Texts returns the texts of the page for a request. It may get the
+	// request's session from the manager. nil = EnglishDevices.
 	Texts func(*http.Request) DevicesTexts
 
-	// Logger gets what fails. nil = slog.Default().
+	// Logger gets errors. nil = slog.Default().
 	Logger *slog.Logger
 }
 
@@ -59,7 +59,8 @@ const (
 	defaultRecent  = 10 * time.Minute
 
 	// Levels of the flash messages that this package puts into a session. They
-	// differ from an application's own, so that neither shows the other's.
+	// differ from an application's own levels, so that neither shows the
+	// other's messages.
 	flashDone    = "sojourn.done"
 	flashProblem = "sojourn.problem"
 )
@@ -70,17 +71,17 @@ type devices struct {
 	o DevicesOptions
 }
 
-// Devices returns a handler with a page where users see the sessions they have,
-// this device and others, and sign one or all others out. It shows the last and
-// the first use, the browser's and the system's name as the browser gave them,
-// the address, and a warning where a session's cookie may have been copied.
+// Devices returns a handler with a page that lists a user's sessions, this
+// device and others, with buttons to sign one or all others out. It shows the
+// first and last use, the browser and system that the browser reported, the IP
+// address, and a warning where a session's cookie may have been copied.
 //
-// The session says which user asks, and only that user's sessions are listed
-// and ended. It wraps itself in m; m needs a store with an index by user, as all
-// durable ones here have.
+// Only sessions of the request's user are listed and ended. The handler wraps
+// itself in m. m needs a store with an index by user, as all durable stores of
+// this project have.
 //
-// It reports every mistake in o. The handler that comes with an error refuses
-// every request with 403.
+// The error lists every mistake in o. The handler returned with an error
+// refuses every request with 403.
 func Devices(m *sojourn.Manager, o DevicesOptions) (http.Handler, error) {
 	var errs []error
 	if m == nil {
@@ -138,7 +139,7 @@ func Devices(m *sojourn.Manager, o DevicesOptions) (http.Handler, error) {
 	})), nil
 }
 
-// devicesPage is what the list shows.
+// devicesPage is the data of the list.
 type devicesPage struct {
 	This    device
 	Others  []device
@@ -165,10 +166,10 @@ func (d *devices) device(t *DevicesTexts, info sojourn.Info) device {
 // texts are the texts of the page that answers a request.
 func (d *devices) texts(r *http.Request) *DevicesTexts { return d.o.Texts(r).complete() }
 
-// deviceHandler answers a request of somebody who is signed in.
+// deviceHandler answers a request of a signed-in user.
 type deviceHandler func(http.ResponseWriter, *http.Request, *sojourn.Session)
 
-// signedIn keeps everybody else out.
+// signedIn admits only signed-in users.
 func (d *devices) signedIn(next deviceHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, err := d.m.Get(r.Context())
@@ -186,7 +187,7 @@ func (d *devices) signedIn(next deviceHandler) http.HandlerFunc {
 	}
 }
 
-// recently asks for an authentication that is not long ago.
+// recently requires a recent authentication.
 func (d *devices) recently(next deviceHandler) deviceHandler {
 	return func(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
 		if d.needsConfirmation(s) {
@@ -227,7 +228,7 @@ func (d *devices) list(w http.ResponseWriter, r *http.Request, s *sojourn.Sessio
 	var others []sojourn.Info
 	for _, info := range all {
 		if info.Current {
-			this = info // a session in the cookie itself knows no device
+			this = info // an inline session has no device information
 		} else {
 			others = append(others, info)
 		}
@@ -253,7 +254,7 @@ func (d *devices) signOut(w http.ResponseWriter, r *http.Request, s *sojourn.Ses
 	}
 	switch err := d.m.Revoke(r.Context(), s.User(), handle); {
 	case errors.Is(err, sojourn.ErrNotFound):
-		// Also what somebody else's handle gets: the answers must not differ.
+		// The same answer as for another user's handle: it must not reveal whether that exists.
 		s.Flash(flashProblem, d.texts(r).AlreadySignedOut)
 	case err != nil:
 		d.failed(w, r, "sign out", err)
@@ -282,7 +283,7 @@ func (d *devices) say(w http.ResponseWriter, r *http.Request, status int, title,
 	d.render(w, r, status, "message", d.page(r, title, text))
 }
 
-// failed answers when the store did not.
+// failed answers when the store failed.
 func (d *devices) failed(w http.ResponseWriter, r *http.Request, doing string, err error) {
 	d.logger.ErrorContext(r.Context(), "your devices: "+doing, slog.Any("error", err))
 	t := d.texts(r)

@@ -88,7 +88,7 @@ func TestVisitorsWhoAreNotSignedInAreSentToTheLogin(t *testing.T) {
 	} {
 		goesTo(t, w, "/login?lang=en&next=%2Faccount%2Fdevices%2F#form")
 	}
-	// Not even a request line that looks like another host changes the way back.
+	// A request line with another host must not change the return path.
 	r := httptest.NewRequest(http.MethodGet, "http://evil.example/account/devices/", nil)
 	goesTo(t, nobody.send(r), "/login?lang=en&next=%2Faccount%2Fdevices%2F#form")
 }

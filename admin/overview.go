@@ -19,16 +19,16 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// probeTimeout bounds each look at the store that the overview takes.
+// probeTimeout bounds each call that the overview makes to the store.
 const probeTimeout = 2 * time.Second
 
-// overviewPage is how the sessions are doing.
+// overviewPage is the data of the overview.
 type overviewPage struct {
 	Manager  string // Config.Name
 	Time     time.Time
-	Problems []problem // none: all is well
+	Problems []problem // empty = none
 
-	Stored  bool // there is a store
+	Stored  bool // the manager has a store
 	Counted counted
 
 	Recording bool
@@ -47,7 +47,7 @@ type tier struct {
 	Good       bool
 	State      string
 	Problem    problem
-	Latency    string // of one call just now; "" = none was made
+	Latency    string // of one call; "" = none was made
 }
 
 type sweepStatus struct {
@@ -88,14 +88,14 @@ func (d *dashboard) overview(w http.ResponseWriter, r *http.Request) {
 type counted struct {
 	At      time.Time
 	Counts  store.Counts
-	Problem string // why there are no Counts; "" = there are
+	Problem string // why there are no Counts; "" = none
 	Failed  bool   // because the store did not answer
 }
 
-// Anonymous is how many of the live sessions belong to nobody.
+// Anonymous is the number of live sessions without a user.
 func (c counted) Anonymous() int64 { return c.Counts.Live - c.Counts.LoggedIn }
 
-// count counts the store's records, or returns what was counted a moment ago.
+// count counts the store's records, or returns a recent count.
 func (d *dashboard) count(ctx context.Context, db store.Store) counted {
 	counter, ok := db.(store.Counter)
 	switch {
@@ -107,7 +107,7 @@ func (d *dashboard) count(ctx context.Context, db store.Store) counted {
 	d.counting.Lock()
 	defer d.counting.Unlock()
 	if now := d.now(); d.counted.At.IsZero() || now.Sub(d.counted.At) >= d.o.CountEvery {
-		// Others wait for the result, so it goes on when this request ends.
+		// Other requests wait for the result, so the count continues when this request ends.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 		defer cancel()
 		c, err := counter.Count(ctx)
@@ -130,8 +130,8 @@ func (d *dashboard) countAgain() {
 	d.counted = counted{}
 }
 
-// look finds out how the store and the caches in front of it are. It makes one
-// call to the store, and another where it can be pinged.
+// look returns the state of the store and the caches in front of it. It makes
+// one call to the store, and pings it if it can.
 func (d *dashboard) look(ctx context.Context, db store.Store) []tier {
 	var tiers []tier
 	role := "store"
@@ -215,7 +215,7 @@ func isHandle(s string) bool {
 	return err == nil
 }
 
-// value is one value of a session, for people.
+// value is one value of a session, for display.
 type value struct{ Name, Text string }
 
 // maxValue bounds how much of a value is shown, in bytes.

@@ -2,15 +2,15 @@ package admin
 
 import "strconv"
 
-// problem is something that is wrong, for operators.
+// problem is a problem, for operators.
 type problem struct {
 	Title string
 	Text  string // what it means
 	Do    string // what to do about it
 }
 
-// problems lists what is wrong: what does not work now, and then the counters
-// that should be 0.
+// problems lists the problems: first current failures, then the counters that
+// should be 0.
 func problems(p overviewPage) []problem {
 	var all []problem
 	for _, t := range p.Tiers {

@@ -8,18 +8,18 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// minutes is how far back a Recorder looks.
+// minutes is how far back a Recorder counts.
 const minutes = 24 * 60
 
 // kinds is one more than the highest sojourn.EventKind.
 const kinds = int(sojourn.EventAdopted) + 1
 
 // Recorder counts the events of the last 24 hours, minute by minute, for the
-// dashboard's charts. It takes a fixed 80 KB, keeps nothing but numbers, and
-// forgets them when the process ends. It hears its own process only: behind a
-// load balancer each replica's dashboard draws what that replica did.
+// dashboard's charts. It takes a fixed 80 KB and keeps only numbers, until the
+// process ends. It counts the events of its own process only: behind a load
+// balancer, each replica's dashboard shows that replica's events.
 //
-// Give its method Record to Config.Events, or call it there:
+// Set Config.Events to its method Record, or call it there:
 //
 //	Events: recorder.Record
 type Recorder struct {
@@ -48,7 +48,7 @@ func (r *Recorder) Record(_ context.Context, e sojourn.Event) {
 	defer r.mu.Unlock()
 	b := &r.ring[minute%minutes]
 	if minute < b.minute {
-		return // a day late
+		return // more than a day old
 	}
 	if minute > b.minute {
 		*b = bucket{minute: minute}
@@ -56,8 +56,8 @@ func (r *Recorder) Record(_ context.Context, e sojourn.Event) {
 	b.counts[e.Kind]++
 }
 
-// series returns n sums of a kind over step minutes each, the newest last: it
-// ends with the minute of now.
+// series returns n sums of a kind over step minutes each, the newest last,
+// which ends with the current minute.
 func (r *Recorder) series(kind sojourn.EventKind, now time.Time, n, step int) []int {
 	sums := make([]int, n)
 	last := now.Unix() / 60

@@ -2,7 +2,7 @@ package admin
 
 import "github.com/sojourn-go/sojourn/ops"
 
-// statGroup is some of the counters, under one heading.
+// statGroup is a group of counters with a heading.
 type statGroup struct {
 	Title string
 	Stats []stat

@@ -35,8 +35,8 @@ func ago(now, t time.Time) string {
 	return s + " ago"
 }
 
-// moment writes a time for people. The server does not know their time zone, so
-// it names the one that it uses.
+// moment formats a time for display, with its time zone, because the reader's
+// is unknown.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return "unknown"
@@ -44,7 +44,7 @@ func moment(t time.Time) string {
 	return t.UTC().Format("2 Jan 2006, 15:04 UTC")
 }
 
-// day is moment without the time of the day, which most people need not know.
+// day is moment without the time of day.
 func day(t time.Time) string {
 	if t.IsZero() {
 		return "unknown"

@@ -7,8 +7,8 @@ import (
 )
 
 // DevicesTexts is every text of the page of [Devices], for applications in
-// another language or with other words. A field that is empty or nil keeps the
-// English text of [EnglishDevices].
+// another language or with other words. An empty or nil field keeps the English
+// text of [EnglishDevices].
 type DevicesTexts struct {
 	Language string // of the texts, as in <html lang>, such as "de" (BCP 47)
 
@@ -30,14 +30,14 @@ type DevicesTexts struct {
 	// Messages after an action.
 	SignedOut, AlreadySignedOut, NotThisDevice string
 
-	// Titles and texts of pages that say why there is no list.
+	// Titles and texts of error pages.
 	NotSignedIn, NotSignedInText   string // status 401
 	OtherSite, OtherSiteText       string // status 403: a form of another site
 	NotFound, NotFoundText         string // statuses 404 and 405
 	NotAvailable, NotAvailableText string // status 501: the store has no index by user
 	TryAgain, TryAgainText         string // status 503: the store did not answer
 
-	// Device names a device. Both are "" if the browser did not say.
+	// Device names a device. Both are "" if the browser did not send them.
 	Device func(browser, system string) string
 	// Time writes a time with its time zone. The server does not know the
 	// visitor's.
@@ -46,14 +46,13 @@ type DevicesTexts struct {
 	Ago func(time.Duration) string
 	// Number writes a number of devices.
 	Number func(int) string
-	// Range says which part of a list is shown; it counts from 1.
+	// Range describes the part of a list that is shown; it counts from 1.
 	Range func(first, last, total int) string
 	// OthersSignedOut is the message after signing n other devices out; n may be 0.
 	OthersSignedOut func(n int) string
 }
 
-// EnglishDevices returns the texts that [Devices] has unless
-// DevicesOptions.Texts says otherwise. Times are in UTC.
+// EnglishDevices returns the default texts of [Devices]. Times are in UTC.
 func EnglishDevices() DevicesTexts {
 	return DevicesTexts{
 		Language: "en",

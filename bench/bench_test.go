@@ -142,8 +142,8 @@ func TestWritesAreInTheDatabaseWhenTheyAreAnswered(t *testing.T) {
 	}
 }
 
-// contents is what another process finds in the database in dir, a line for
-// each session.
+// contents returns what another process reads from the database in dir, a line
+// for each session.
 func contents(t *testing.T, dir string) string {
 	t.Helper()
 	var lines []string
@@ -227,7 +227,7 @@ func TestLoadOverHTTPIsCheckedAndKept(t *testing.T) {
 			t.Errorf("%s: %+v", r.name, r.loads)
 		}
 	}
-	// A server that forgets is found out.
+	// A server that loses values is detected.
 	addr, stop, err := serve(t.Context(), handlers(none{}))
 	if err != nil {
 		t.Fatal(err)
@@ -260,9 +260,9 @@ func TestDurableWritersAllSave(t *testing.T) {
 	}
 }
 
-// Allocations, unlike times, are the same on every machine: a new one on a path
-// that every request takes should be noticed. (A write takes 22; the race
-// detector empties pools.)
+// Allocations, unlike times, are the same on every machine, so the test detects
+// a new one on a path of every request. (A write takes 22; the race detector
+// empties pools.)
 func TestASessionInTheCookieTakesFewAllocations(t *testing.T) {
 	allocations := func(s side, path string) float64 {
 		c := newCaller(t.Context(), handlers(start(t, s, t.TempDir())))

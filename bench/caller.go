@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// caller is one visitor who calls a handler in-process, without a server: what
-// is measured is the handler. Its request and its response writer are made once
-// and used for every call, so that they cost nothing.
+// caller is one visitor who calls a handler in-process, without a server, to
+// measure the handler alone. It reuses one request and one response writer for
+// all calls, so that they cost nothing.
 type caller struct {
 	h       http.Handler
 	jar     jar
@@ -20,7 +20,7 @@ type caller struct {
 }
 
 // newCaller returns a visitor without cookies. Like a server's, ctx can be
-// cancelled.
+// canceled.
 func newCaller(ctx context.Context, h http.Handler) *caller {
 	c := &caller{h: h, jar: jar{}}
 	c.request = *(&http.Request{
@@ -38,7 +38,7 @@ func newCaller(ctx context.Context, h http.Handler) *caller {
 	return c
 }
 
-// requestHeader is what a browser sends, through a proxy that ends TLS.
+// requestHeader is a browser's header, through a proxy that terminates TLS.
 func requestHeader() http.Header {
 	return http.Header{
 		"Accept":            {"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"},
@@ -49,8 +49,8 @@ func requestHeader() http.Header {
 	}
 }
 
-// call answers path. The visitor's cookies go with it; those of the response
-// are kept by remember.
+// call requests path with the visitor's cookies. remember keeps those of the
+// response.
 func (c *caller) call(path string) error {
 	c.request.URL.Path = path
 	c.current = c.request
@@ -62,8 +62,7 @@ func (c *caller) call(path string) error {
 	return nil
 }
 
-// remember keeps the last response's cookies for the calls to come, as a
-// browser does.
+// remember keeps the last response's cookies for later calls, like a browser.
 func (c *caller) remember() {
 	c.jar.update(c.w.header)
 	c.request.Header["Cookie"] = c.jar.header()
@@ -111,7 +110,7 @@ func (j jar) update(response http.Header) {
 	}
 }
 
-// keep does what a Set-Cookie line says.
+// keep applies a Set-Cookie line.
 func (j jar) keep(line string) {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, _ := strings.Cut(pair, "=")

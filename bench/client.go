@@ -12,12 +12,12 @@ import (
 	"strings"
 )
 
-// workload is what a visitor does, request after request.
+// workload is a visitor's sequence of requests.
 type workload struct {
 	name    string
 	prepare string // once, before
 	path    string
-	every   int // with every so many requests it counts up instead; 0 = never
+	every   int // every such request counts up instead; 0 = never
 	size    int // of a page
 }
 
@@ -37,9 +37,9 @@ type client struct {
 	in    *bufio.Reader
 	jar   jar
 	count int  // the number that this visitor's session should hold
-	keeps bool // whether the server is expected to know that number
+	keeps bool // whether the server must return that number
 
-	headers []byte // what every request has behind its first line
+	headers []byte // the header of every request, after its first line
 	out     []byte
 	body    []byte
 }
@@ -66,8 +66,7 @@ func (c *client) start() error {
 	return err
 }
 
-// next does what the workload says and checks that the session holds what it
-// should.
+// next sends the workload's next request and checks the session's content.
 func (c *client) next(i int) error {
 	path, want := c.path, c.count
 	if c.every > 0 && i%c.every == 0 || c.count == 0 && path == read {
@@ -158,7 +157,7 @@ func statusText(b []byte) string {
 	return string(b)
 }
 
-// putHeaders makes the headers of the requests to come.
+// putHeaders makes the header of later requests.
 func (c *client) putHeaders() error {
 	h := requestHeader()
 	if pairs := c.jar.header(); pairs != nil {

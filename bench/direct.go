@@ -13,8 +13,7 @@ import (
 type side struct {
 	name string
 	open func(dir string) (library, error)
-	// against names the side of ours that does the same job; "" for ours and
-	// the bare handler.
+	// against names our corresponding side; "" for ours and the bare handler.
 	against string
 }
 
@@ -44,11 +43,11 @@ var (
 	gorillaFiles  = side{"gorilla, encrypted files", func(dir string) (library, error) { return newGorillaFiles(dir), nil }, oursSQLite.name}
 )
 
-// scenario is one kind of request, answered by handlers that differ in nothing
-// but the library.
+// scenario is one kind of request, answered by handlers that differ only in the
+// library.
 type scenario struct {
 	title   string
-	prepare string // what the visitor did before
+	prepare string // the visitor's earlier request
 	path    string
 	sides   []side // the first is the bare handler
 }
@@ -79,7 +78,7 @@ func against(s, other side) side {
 	return s
 }
 
-// result is what became of one side of a scenario.
+// result is the result of one side of a scenario.
 type result struct {
 	side
 	costs []cost // by round

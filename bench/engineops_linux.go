@@ -12,7 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
-// work is what an engine has done since its start.
+// work is an engine's work since its start.
 type work struct {
 	cpu        time.Duration
 	operations float64 // Redis: commands, those within scripts included; PostgreSQL: statements
@@ -32,8 +32,8 @@ type engine interface {
 	work(ctx context.Context) (work, error)
 }
 
-// inProcess is an engine that is a part of the serving process, so that its work is
-// in the process's own.
+// inProcess is an engine within the serving process, whose usage includes its
+// work.
 type inProcess struct{}
 
 func (inProcess) work(context.Context) (work, error) { return work{}, nil }

@@ -13,7 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
-// engineOptions say what to measure, and for how long.
+// engineOptions are what to measure, and for how long.
 type engineOptions struct {
 	rounds   int
 	turn     time.Duration
@@ -97,9 +97,9 @@ func benchEngines(ctx context.Context, args []string) error {
 // mostOfHuge is how many visitors with huge sessions there are at most.
 const mostOfHuge = 16
 
-// startEngines starts Redis, with an append-only file that is synced every second,
-// and PostgreSQL as it comes (fsync and synchronous_commit are on), with
-// pg_stat_statements to count what it is asked.
+// startEngines starts Redis, with an append-only file that is synced every
+// second, and PostgreSQL with its defaults (fsync and synchronous_commit are
+// on), with pg_stat_statements to count statements.
 func startEngines(ctx context.Context) (e engines, watched map[string]engine, stop func(), err error) {
 	running := &servers.Package{}
 	stops := []func(){running.Close}
@@ -140,7 +140,7 @@ func startEngines(ctx context.Context) (e engines, watched map[string]engine, st
 	}, stop, nil
 }
 
-// turnResult is what became of one side in one round. All but load is per
+// turnResult is the result of one side in one round. All but load is per
 // request.
 type turnResult struct {
 	load
@@ -149,7 +149,7 @@ type turnResult struct {
 	hits               float64 // of the cache; negative = there is none
 }
 
-// engineResult is what became of one side.
+// engineResult is the result of one side.
 type engineResult struct {
 	engineSide
 	turns []turnResult
@@ -247,8 +247,8 @@ func printEnginesHeader() {
 }
 
 func printEngines(n int, results []engineResult) {
-	// What a request takes of the processors because of its session: in the
-	// serving process over the bare handler, and in the engine.
+	// The processor time of a request's session: in the serving process above
+	// that of the bare handler, and in the engine.
 	cost := func(r engineResult) []float64 {
 		over := make([]float64, len(r.turns))
 		for i, t := range r.turns {

@@ -102,8 +102,8 @@ func TestRealServers(t *testing.T) {
 				}
 			case r.engine == "memory", r.engine == "sqlite":
 			case r.engine != "":
-				// Another connection's greeting may be among them, and loads that
-				// meet share a statement.
+				// Another connection's handshake may be among them, and
+				// concurrent loads share a statement.
 				if turn.operations < 0.5 || turn.operations > 3 {
 					t.Errorf("%s: %.2f operations for each read", r.name, turn.operations)
 				}

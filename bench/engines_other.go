@@ -7,7 +7,7 @@ import (
 	"errors"
 )
 
-// Processes are watched the way Linux does it.
+// The measurement of processes requires Linux.
 var errLinux = errors.New("real servers are only measured on Linux")
 
 func benchEngines(context.Context, []string) error { return errLinux }

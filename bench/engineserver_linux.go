@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// usage is what a serving process has used since its start.
+// usage is a serving process's resource usage since its start.
 type usage struct {
 	CPU          time.Duration
 	Allocs       uint64
 	Hits, Misses uint64 // of its cache
 }
 
-// usagePath answers a usage, after a collection of garbage, so that nobody pays
-// for what was there before.
+// usagePath answers a usage, after a garbage collection, so that earlier
+// garbage is not counted.
 const usagePath = "/bench/usage"
 
 // withUsage adds usagePath to the library's handlers.
@@ -51,8 +51,8 @@ func withUsage(lib library) http.Handler {
 	return mux
 }
 
-// serveSide is what a serving process does: it serves one side, prints where,
-// and ends when its standard input does, with the process that started it.
+// serveSide is the serving process: it serves one side, prints its address, and
+// ends when its standard input ends, with its parent process.
 func serveSide(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("serve: the name of a side and the engines are needed")
@@ -82,7 +82,7 @@ func serveSide(ctx context.Context, args []string) error {
 	return fmt.Errorf("serve: no side is called %q", args[0])
 }
 
-// served is a side in a process of its own.
+// served is a side in a separate process.
 type served struct {
 	engineSide
 	addr string

@@ -25,7 +25,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// engines are where the servers are.
+// engines are the servers' addresses.
 type engines struct {
 	Redis    string // host:port
 	Postgres string // URL
@@ -42,9 +42,9 @@ type engineSide struct {
 	open   func(ctx context.Context, e engines) (library, error)
 }
 
-// connections is how many connections to a server each peer gets, so that none
-// is held back by waiting for one: more than they have by default (10 in redigo's
-// documentation, 10 for each core with go-redis, 4 with pgx on a small machine).
+// connections is how many connections to a server each library gets, so that
+// none waits for one: more than the defaults (10 in redigo's documentation, 10
+// for each core with go-redis, 4 with pgx on a small machine).
 const connections = 32
 
 func engineSides() []engineSide {
@@ -140,7 +140,7 @@ func engineSides() []engineSide {
 	}
 }
 
-// newOursCached puts a cache in front of db. What was opened is closed with it.
+// newOursCached puts a cache in front of db. It also closes opened.
 func newOursCached(db store.Store, cache store.Cache, opened ...io.Closer) (library, error) {
 	cached, err := tiered.New(db, tiered.Layer{Cache: cache})
 	if err != nil {
@@ -161,7 +161,7 @@ func redigoPool(addr string) *redigo.Pool {
 	}
 }
 
-// pgxPool is a pool as pgx makes it, with prepared statements.
+// pgxPool is a pool with pgx's defaults, with prepared statements.
 func pgxPool(ctx context.Context, e engines) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(e.Postgres)
 	if err != nil {
@@ -171,8 +171,8 @@ func pgxPool(ctx context.Context, e engines) (*pgxpool.Pool, error) {
 	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
-// openPostgres gives Sojourn's store a pool like that of scs. What is returned
-// beside the store closes the pool.
+// openPostgres gives Sojourn's store a pool like that of scs. The second result
+// closes the pool.
 func openPostgres(ctx context.Context, e engines) (*postgres.Store, io.Closer, error) {
 	pool, err := pgxPool(ctx, e)
 	if err != nil {

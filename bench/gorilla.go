@@ -8,8 +8,8 @@ import (
 	"github.com/gorilla/sessions"
 )
 
-// gorillaSessions is gorilla/sessions. It has no middleware: a handler saves by
-// itself, before it writes.
+// gorillaSessions is gorilla/sessions. It has no middleware: a handler saves
+// explicitly, before it writes.
 type gorillaSessions struct {
 	store  sessions.Store
 	opened io.Closer // nil = nothing to close

@@ -45,7 +45,7 @@ func visit(t *testing.T, c *caller, path string) {
 	}
 }
 
-// visitOnly is visit by somebody who does not keep the cookies.
+// visitOnly is visit without keeping the cookies.
 func visitOnly(t *testing.T, c *caller, path string) {
 	t.Helper()
 	if err := c.call(path); err != nil {

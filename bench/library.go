@@ -9,8 +9,7 @@ import (
 	"sync/atomic"
 )
 
-// library is one way to keep sessions: what the handlers below need of it, in
-// the way its own documentation shows.
+// library is a session library, used as its own documentation shows.
 type library interface {
 	// wrap puts the library's middleware, if it has one, around the handlers.
 	wrap(http.Handler) http.Handler
@@ -32,8 +31,8 @@ const (
 
 func pageName(i int) string { return "page" + strconv.Itoa(i) }
 
-// pageText returns the i-th page: text without repetition, as no two are equal
-// in real life.
+// pageText returns the i-th page: text without repetition, different for each
+// page.
 func pageText(i, size int) string {
 	b := make([]byte, 0, size+16)
 	for n := i * size; len(b) < size; n++ {
@@ -42,11 +41,11 @@ func pageText(i, size int) string {
 	return string(b[:size])
 }
 
-// What the handlers do, by the request's path.
+// The handlers, by the request's path.
 const (
 	untouched = "/untouched" // never asks for the session
 	read      = "/read"      // reads one small value
-	write     = "/write"     // sets one small value to something new
+	write     = "/write"     // sets one small value to a new value
 	count     = "/count"     // reads that value and sets it to one more
 	fill      = "/fill"      // sets the pages
 	fillHuge  = "/fill/huge" // sets large ones

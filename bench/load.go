@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// visitor is one of many who call at the same time. Each does one request after
-// the other.
+// visitor is one of many concurrent visitors. Each sends one request after the
+// other.
 type visitor interface {
-	// next does the visitor's i-th request and returns an error unless it was
-	// answered as it should be.
+	// next sends the visitor's i-th request and returns an error for a wrong
+	// answer.
 	next(i int) error
 }
 
-// load is what many visitors got done in one turn.
+// load is the work of many visitors in one turn.
 type load struct {
 	requests  float64
 	perSecond float64
@@ -25,7 +25,7 @@ type load struct {
 	allocs    float64 // per request, of the whole process
 }
 
-// loadResult is what became of one side.
+// loadResult is the result of one side.
 type loadResult struct {
 	side
 	loads []load // by round
@@ -60,7 +60,7 @@ func crowd(ctx context.Context, crowds [][]visitor, rounds int, turn time.Durati
 	return loads, nil
 }
 
-// together lets all visitors work for that long.
+// together runs all visitors for the duration of a turn.
 func together(visitors []visitor, turn time.Duration) (load, error) {
 	times := make([][]time.Duration, len(visitors))
 	errs := make([]error, len(visitors))

@@ -1,5 +1,5 @@
-// Command bench compares Sojourn with the libraries that its users would pick
-// instead, on identical handlers, in one run:
+// Command bench compares Sojourn with alternative libraries, on identical
+// handlers, in one run:
 //
 //	go run .                 what one process can do: about four minutes
 //	go run . -quick          less than one
@@ -7,7 +7,7 @@
 //	go run . engines -full   twenty
 //	go run . sizes           how many bytes a session takes on each engine
 //
-// It prints Markdown. README.md says how it measures, and holds the last run.
+// It prints Markdown. README.md describes the method and has the last results.
 package main
 
 import (
@@ -35,7 +35,7 @@ var (
 )
 
 func main() {
-	// What a handler of net/http's server finds, and an end with Ctrl-C.
+	// A context as in net/http's server, which ends with Ctrl-C.
 	ctx := context.WithValue(context.Background(), http.ServerContextKey, &http.Server{})
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()

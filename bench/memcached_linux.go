@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// memcachedBytes is what the items take by memcached's own count, without what
-// is left over at their ends because there is room of certain sizes only.
+// memcachedBytes is the size of the items by memcached's own count, without the
+// unused rest of their slab chunks.
 func memcachedBytes(addr string) (float64, error) {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {

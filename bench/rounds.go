@@ -8,24 +8,24 @@ import (
 	"time"
 )
 
-// subject is one thing to measure beside others.
+// subject is one of several things to measure.
 type subject struct {
 	name string
-	// run does the work n times. Another goroutine may not work meanwhile, or
-	// its allocations would be counted too.
+	// run does the work n times. No other goroutine may work meanwhile, because
+	// its allocations would be counted.
 	run func(n int) error
 }
 
-// cost is what one operation took in one round.
+// cost is the cost of one operation in one round.
 type cost struct {
 	ns     float64
 	bytes  float64
 	allocs float64
 }
 
-// interleave measures the subjects in turns, A B C B C A C A B …, so that what
-// else the machine does at the time hits all of them alike. Each turn lasts
-// about as long as turn says. It returns the costs by subject and round.
+// interleave measures the subjects in turns, A B C B C A C A B …, so that other
+// load on the machine affects all of them alike. Each turn takes about the
+// given time. It returns the costs by subject and round.
 func interleave(ctx context.Context, subjects []subject, rounds int, turn time.Duration) ([][]cost, error) {
 	counts := make([]int, len(subjects))
 	for i, s := range subjects {
@@ -67,7 +67,7 @@ func calibrate(s subject, turn time.Duration) (int, error) {
 
 func measure(s subject, n int) (cost, error) {
 	var before, after runtime.MemStats
-	runtime.GC() // nobody pays for the garbage of the one before
+	runtime.GC() // earlier garbage is not counted
 	runtime.ReadMemStats(&before)
 	start := time.Now()
 	err := s.run(n)
@@ -89,7 +89,7 @@ func spreadOf(values []float64) spread {
 	return spread{median: (v[(n-1)/2] + v[n/2]) / 2, min: v[0], max: v[n-1]}
 }
 
-// each returns what f makes of every element.
+// each returns f of every element.
 func each[A, B any](in []A, f func(A) B) []B {
 	out := make([]B, len(in))
 	for i, a := range in {
@@ -99,7 +99,7 @@ func each[A, B any](in []A, f func(A) B) []B {
 }
 
 // ratios divides round by round, so that a slow moment of the machine, which
-// hits both, cancels out.
+// affects both, cancels out.
 func ratios(a, b []float64) []float64 {
 	out := make([]float64, min(len(a), len(b)))
 	for i := range out {

@@ -44,11 +44,11 @@ var kinds = []kind{
 	{name: "a tombstone", ended: true},
 }
 
-// shelf is an engine that tells how much room it has given to sessions.
+// shelf is an engine with a measure of the space that sessions take.
 type shelf struct {
 	name string
-	// open returns an empty store, and what tells its size in bytes. tidy does
-	// what the engine does by itself from time to time; nil = nothing.
+	// open returns an empty store, and a function that returns its size in
+	// bytes. tidy does the engine's periodic maintenance; nil = none.
 	open func(ctx context.Context) (db store.Store, size func(context.Context) (float64, error), tidy func(context.Context) error, err error)
 }
 
@@ -129,8 +129,8 @@ func measureSize(ctx context.Context, s shelf, k kind, n int) (float64, error) {
 	return (after - before) / float64(n), err
 }
 
-// fillWith makes n sessions. The engine tidies up whenever a fifth of them was
-// saved, as PostgreSQL does by default.
+// fillWith makes n sessions. The engine's maintenance runs after each fifth of
+// them, as in PostgreSQL by default.
 func fillWith(ctx context.Context, db store.Store, k kind, n int, tidy func(context.Context) error) error {
 	if k.ended {
 		until := time.Now().Add(time.Hour)
@@ -274,7 +274,7 @@ func sqliteShelf(temp string) shelf {
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		// What is in the log belongs into the file, sooner or later.
+		// Pages in the log move to the file eventually.
 		size := func(ctx context.Context) (float64, error) { return sqliteBytes(ctx, path) }
 		return db, size, nil, nil
 	}}
@@ -290,7 +290,7 @@ func memcachedShelf(addr string) shelf {
 	}}
 }
 
-// computedShelf tells what records would take, without an engine.
+// computedShelf computes the size of records, without an engine.
 func computedShelf(name string, bytes func(store.Record) int) shelf {
 	return shelf{name, func(context.Context) (store.Store, func(context.Context) (float64, error), func(context.Context) error, error) {
 		db := memory.New()
@@ -340,7 +340,7 @@ func datastoreBytes(rec store.Record) int {
 	return entity + indexes
 }
 
-// begin returns the session of a new visitor whose request goes on.
+// begin returns the session of a new visitor, and keeps the request open.
 func begin(ctx context.Context, m *sojourn.Manager) (*sojourn.Session, error) {
 	ctx, _ = m.Attach(ctx, func() sojourn.RequestInfo { return sojourn.RequestInfo{} })
 	return m.Get(ctx)

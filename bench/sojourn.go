@@ -18,9 +18,9 @@ type ours struct {
 	pages    [pageCount]sojourn.Key[string]
 }
 
-// newOurs returns sessions in that store. With inline, small ones stay in the
-// cookie as they do by default; without, all of them live in the store. The
-// store, if it can be closed, and what else was opened is closed with them.
+// newOurs returns sessions in that store. With inline, small sessions stay in
+// the cookie, the default; without, all are stored. It also closes the store,
+// if possible, and opened.
 func newOurs(db store.Store, inline bool, opened ...io.Closer) (*ours, error) {
 	keys, err := sojourn.ParseKeys(keys.Generate())
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/alexedwards/scs/sqlite3store"
 	"github.com/sojourn-go/sojourn/store/sqlite"
-	_ "modernc.org/sqlite" // the driver that Sojourn's store uses as well
+	_ "modernc.org/sqlite" // the driver that Sojourn's store also uses
 )
 
 var (
@@ -29,11 +29,10 @@ var (
 	}, oursSQLite.name}
 )
 
-// openForSCS opens a database the way a careful user of scs would, and as
-// durable as Sojourn's: a write-ahead log, every commit on the disk before it
-// is answered, waiting for a lock instead of failing. Two connections, so that
-// one can read while the other writes; more of them only fight for SQLite's one
-// write lock and save less.
+// openForSCS opens a database with careful settings, as durable as Sojourn's: a
+// write-ahead log, every commit synced before the answer, and waiting for locks
+// instead of failing. It has two connections, so that one can read while the
+// other writes; more connections only contend for SQLite's write lock.
 func openForSCS(path string) (*sql.DB, error) {
 	db, err := sql.Open("sqlite", "file:"+path+
 		"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)")
@@ -52,8 +51,8 @@ func openForSCS(path string) (*sql.DB, error) {
 	return db, nil
 }
 
-// sqliteBytes is the size of the database at path: its pages, whether they are
-// in the file already or still in the log.
+// sqliteBytes is the size of the database at path: its pages, in the file and
+// in the log.
 func sqliteBytes(ctx context.Context, path string) (float64, error) {
 	db, err := sql.Open("sqlite", "file:"+path)
 	if err != nil {

@@ -18,7 +18,7 @@ func printMachine(dir string) error {
 	return nil
 }
 
-// syncTime is the median time of a write that the disk has confirmed.
+// syncTime is the median time of a synced write.
 func syncTime(dir string) (time.Duration, error) {
 	f, err := os.CreateTemp(dir, "sync")
 	if err != nil {
@@ -91,7 +91,7 @@ func printLoads(title string, results []loadResult) {
 	}
 }
 
-// factor shows a/b, round by round, or nothing if there is nothing to compare.
+// factor shows a/b, round by round, or "" without a comparison.
 func factor(a, b []float64) string {
 	if len(a) == 0 || len(b) == 0 {
 		return ""

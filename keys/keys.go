@@ -18,15 +18,17 @@
 // keys: no proper prefix of a valid text is valid, unless it is cut short after
 // the last entry. The number counts the index entry as well.
 //
-// The newest active key seals, all keys open. A published key only opens: every
-// process knows it before one of them seals with it. A retired key only opens,
-// too. What an older or a retired key sealed is sealed again: a cookie when it is
-// next used, a stored record when it is next saved.
+// The newest active key seals, all keys open. Published and retired keys only
+// open. Publish a new key before activating it, so that every process has it
+// before any process seals with it. Data sealed with an older or retired key is
+// sealed again: a cookie when it is next used, a stored record when it is next
+// saved.
 //
-// The index entry, of which there is at most one, is the key under which a
-// user's sessions are found. It is not one of the 64, and stays when the others
-// change. Without it that key is derived from the oldest of the others, by
-// CREATED: then keep that one, or users' sessions can no longer be listed.
+// The index entry, of which there is at most one, is the key of the index of
+// users' sessions. It does not count toward the 64 and stays when the others
+// change. Without an index entry, the index key is derived from the key with
+// the oldest CREATED. Keep that key, or users' sessions can no longer be
+// listed.
 package keys
 
 import (
@@ -43,10 +45,10 @@ import (
 )
 
 // A Ring holds keys. It comes from [LoadFile], [Parse], [WatchFile] or [Watch];
-// the zero Ring holds none, and sojourn.New refuses it. It is safe for concurrent
-// use and prints without its secrets. Its keys change only by [Ring.Replace],
-// which a watch calls by itself. All processes that serve the same sessions need
-// the same keys.
+// the zero Ring holds none, and sojourn.New refuses it. It is safe for
+// concurrent use and prints without its secrets. Its keys change only through
+// [Ring.Replace], which [WatchFile] and [Watch] call. All processes that serve
+// the same sessions need the same keys.
 type Ring struct {
 	ring atomic.Pointer[seal.Ring]
 }
@@ -63,19 +65,19 @@ func newRing(ring *seal.Ring) *Ring {
 
 // LoadFile reads the keys in a file.
 //
-// A file that is missing is made, with new keys, for its owner only (mode 0600,
-// in a folder of mode 0700 that is made too), and a line in the log of
-// slog.Default says so. Several processes that start at once get the same keys.
-// The file system must support hard links. Keep the file: without it every
-// session is lost. Replicas on several machines need copies of one file.
-// The file is read once; [WatchFile] also notices changes.
+// A missing file is created with new keys, readable by its owner only (mode
+// 0600, in a folder of mode 0700), and slog.Default logs this. Several
+// processes that start at once get the same keys. The file system must support
+// hard links. Keep the file: without it every session is lost. Replicas on
+// several machines need copies of one file. The file is read once; [WatchFile]
+// also reads later changes.
 //
-// A file that is no regular file, empty, or larger than 64 KiB is refused. Any
-// access for users other than its owner and its group (mode&0007) is refused,
-// and so is a group that may write the file and not read it. The group may read
-// it (0640, 0440), as the secrets that an orchestrator mounts often need, or
-// also write it (0660, which Kubernetes sets in volumes with fsGroup). Anybody
-// may own it. Windows keeps access rights elsewhere; they are not looked at.
+// LoadFile refuses a file that is not a regular file, is empty, or is larger
+// than 64 KiB. It refuses any access for other users (mode&0007), and a group
+// that may write but not read. The group may read the file (0640, 0440), as
+// secrets mounted by an orchestrator often require, or also write it (0660,
+// which Kubernetes sets in volumes with fsGroup). The owner may be any user. On
+// Windows, access rights are not checked.
 func LoadFile(path string) (*Ring, error) { return loadOrMake(path, slog.Default()) }
 
 func loadOrMake(path string, logger *slog.Logger) (*Ring, error) {
@@ -102,7 +104,7 @@ func loadOrMake(path string, logger *slog.Logger) (*Ring, error) {
 	return keys, nil
 }
 
-// Parse reads keys from a text. Errors say which entry is wrong, by number, and
+// Parse reads keys from a text. Errors give the number of the wrong entry and
 // repeat no part of it.
 func Parse(text string) (*Ring, error) {
 	ring, err := seal.ParseKeys(text)
@@ -119,7 +121,7 @@ func Generate() string { return seal.GenerateKey() }
 // current returns the keys to use now; nil for the zero Ring.
 func (k *Ring) current() *seal.Ring { return k.ring.Load() }
 
-// String says how many keys there are, and the public id of the one that seals.
+// String returns the number of keys and the public ID of the key that seals.
 func (k *Ring) String() string {
 	if k == nil || k.current() == nil {
 		return "keys.Ring(no keys)"

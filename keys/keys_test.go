@@ -43,7 +43,7 @@ func loadKeyFile(t *testing.T, path string) *Ring {
 	return keys
 }
 
-// writeKeyFile writes a file, whatever the umask.
+// writeKeyFile writes a file with that mode, ignoring the umask.
 func writeKeyFile(t *testing.T, text string, mode fs.FileMode) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "session.keys")
@@ -106,7 +106,7 @@ func TestLoadFileNeverChangesAFile(t *testing.T) {
 	text := "# mine\n" + Generate()
 	path := writeKeyFile(t, text, 0o640)
 	loadKeyFile(t, path)
-	if _, err := keyfile.Make(path); err != nil { // as by a process that found no file a moment ago
+	if _, err := keyfile.Make(path); err != nil { // like a process that has just found no file
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != text {
@@ -115,7 +115,7 @@ func TestLoadFileNeverChangesAFile(t *testing.T) {
 	wantMode(t, path, 0o640)
 }
 
-// Nothing in LoadFile is shared between goroutines, so they stand for
+// LoadFile shares nothing between goroutines, so goroutines can simulate
 // processes.
 func TestLoadFileGivesAllThatStartAtOnceTheSameKeys(t *testing.T) {
 	for range 10 {

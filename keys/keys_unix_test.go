@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// The owner is whom the operator chose: in a container, often an account of the
-// host; beside a deployment tool, that tool's. Only root can make such a file, so
-// for other accounts this test is about a file of their own.
+// The owner may be any account: in a container often one of the host, or a
+// deployment tool's. Only root can create such a file, so for other accounts
+// this test uses their own file.
 func TestLoadFileTakesAFileOfAnotherOwner(t *testing.T) {
 	path := writeKeyFile(t, Generate(), 0o440)
 	if os.Geteuid() == 0 {
@@ -31,7 +31,7 @@ func TestLoadFileTakesAFileOfAnotherOwner(t *testing.T) {
 	}
 }
 
-// Opening a pipe to which nobody writes waits for ever.
+// Opening a pipe without a writer waits forever.
 func TestLoadFileRefusesAPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "session.keys")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

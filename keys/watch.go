@@ -10,25 +10,25 @@ import (
 	"github.com/sojourn-go/sojourn/internal/seal"
 )
 
-// ErrIndexKey says that a new set of keys would find users' sessions under
-// other names than the one in use: its index entry is another one, or it has
-// none and its oldest key is another one. It was not taken on.
+// ErrIndexKey means that a new set of keys was refused because it would change
+// the index key, so that users' existing sessions could not be found: its index
+// entry differs, or it has none and its oldest key differs.
 var ErrIndexKey = errors.New("sojourn: the key that finds users' sessions has changed")
 
-// ErrSealingKey says that a new set of keys does not have the key that seals now. It was
-// not taken on: whatever this process has sealed lately could not be opened any
-// more. A change of keys activates another key first, in a set that has both.
+// ErrSealingKey means that a new set of keys was refused because it does not
+// have the key that seals now: recently sealed data could not be opened.
+// Activate another key first, in a set that has both.
 var ErrSealingKey = errors.New("sojourn: the key that seals now is not among the new keys")
 
 // Info describes one key of a [Ring], without its secret.
 type Info struct {
-	ID      string // public id, 8 hexadecimal digits; what a key seals names it
+	ID      string // public ID, 8 hexadecimal digits; sealed data names it
 	State   string // "published", "active" or "retired"
 	Created time.Time
-	Seals   bool // it is the one that seals: the newest active one
+	Seals   bool // it is the key that seals: the newest active one
 }
 
-// Keys describes the keys in the ring now, in the order of the file.
+// Keys describes the current keys, in the order of the file.
 func (k *Ring) Keys() []Info {
 	ring := k.current()
 	if ring == nil {
@@ -41,14 +41,13 @@ func (k *Ring) Keys() []Info {
 	return infos
 }
 
-// Replace takes on the keys in text in place of those in use,
-// in every manager that has this ring, without a restart. On an error the ring
-// stays as it is. A text under which users' sessions could no longer be found is
-// [ErrIndexKey].
+// Replace replaces the keys in use by those in text, in every manager that has
+// this ring, without a restart. On an error the ring is unchanged. A text with
+// another index key is [ErrIndexKey].
 //
-// For keys that roll over in many processes without logging anybody out: publish
-// the new key everywhere, then make it active everywhere, and remove the old one
-// once no session is left that it sealed. The guide has the procedure.
+// To change keys in many processes without logging users out, publish the new
+// key everywhere, then make it active everywhere, and remove the old key once
+// no session is left that it sealed. The guide has the procedure.
 func (k *Ring) Replace(text string) error {
 	ring, err := seal.ParseKeys(text)
 	if err != nil {
@@ -70,14 +69,14 @@ func (k *Ring) Replace(text string) error {
 	}
 }
 
-// defaultInterval is how often watched keys are looked at.
+// defaultInterval is how often watched keys are read.
 const defaultInterval = 10 * time.Second
 
-// WatchFile is [LoadFile] and then takes on the file's changes, until ctx
-// ends. It looks every interval (0 = 10 seconds), so a roll-out waits at least
-// that long between its stages. A file that cannot be used, among others one that
-// is only half written, is logged as an error, and the keys in use stay; see
-// [Ring.Replace]. A nil logger is slog.Default().
+// WatchFile calls [LoadFile] and then applies the file's changes until ctx
+// ends. It checks the file every interval (0 = 10 seconds), so wait at least
+// that long between the stages of a key change. A file that cannot be used,
+// such as a partly written one, is logged as an error, and the keys in use
+// stay; see [Ring.Replace]. A nil logger is slog.Default().
 func WatchFile(ctx context.Context, path string, interval time.Duration, logger *slog.Logger) (*Ring, error) {
 	if logger == nil {
 		logger = slog.Default()
@@ -88,11 +87,11 @@ func WatchFile(ctx context.Context, path string, interval time.Duration, logger 
 	return Watch(ctx, interval, logger, func(context.Context) (string, error) { return readFile(path) })
 }
 
-// Watch makes a Ring of the text that load returns,
-// and calls load again every interval (0 = 10 seconds) until ctx ends: for keys
-// that come from a key management service. A load that fails, or returns what
-// cannot be used, is logged, and the keys in use stay; only the first one is an
-// error. A nil logger is slog.Default().
+// Watch makes a Ring of the text that load returns, and calls load again every
+// interval (0 = 10 seconds) until ctx ends: for keys from a key management
+// service. If the first load fails or returns keys that cannot be used, Watch
+// returns an error. Later failures are logged, and the keys in use stay. A nil
+// logger is slog.Default().
 func Watch(ctx context.Context, interval time.Duration, logger *slog.Logger, load func(context.Context) (string, error)) (*Ring, error) {
 	if interval < 0 {
 		return nil, fmt.Errorf("sojourn: watching keys: the interval %v is negative", interval)

@@ -9,9 +9,8 @@ import (
 	"testing"
 )
 
-// TestTheFeaturesNameTestsThatExist reads docs/migrate/features.md: whoever moves must
-// be able to believe that a feature is there. A row that says where one is names a test
-// of it, and that test exists.
+// TestTheFeaturesNameTestsThatExist reads docs/migrate/features.md: each row
+// for a supported feature must name a test of it, and that test must exist.
 func TestTheFeaturesNameTestsThatExist(t *testing.T) {
 	doc, err := os.ReadFile("../docs/migrate/features.md")
 	if err != nil {

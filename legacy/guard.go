@@ -7,20 +7,20 @@ import (
 	"sync"
 )
 
-// ErrChanged says that a guarded Set or Delete found something else than what
-// the same guard's Get had seen. Nothing was written there.
+// ErrChanged means that a guarded Set or Delete found another entry than the
+// same guard's Get. Nothing was written.
 var ErrChanged = errors.New("legacy: the entry has changed since it was read")
 
-// A Guard makes what one session's Write does depend on what its Read has seen,
-// where the store can do that: by compare-and-set, or in a transaction. It goes
-// along in the context, through formats that know nothing of it.
+// A Guard makes a session's Write fail if the stored data has changed since its
+// Read, where the store supports that: by compare-and-set, or in a transaction.
+// It is passed in the context, so formats need no support for it.
 //
-// A store that takes part calls [Guard.Saw] in its Get, also for an entry that is
-// not there, and asks [Guard.Seen] in its Set and Delete. One that does not
-// overwrites, and the last writer's values stand.
+// A store with support calls [Guard.Saw] in its Get, also for a missing entry,
+// and [Guard.Seen] in its Set and Delete. Without support, the last writer
+// wins.
 type Guard struct {
 	mu   sync.Mutex
-	seen *map[guardKey]any // keys are credentials; printers do not follow the pointer
+	seen *map[guardKey]any // keys are credentials; fmt does not follow the pointer
 }
 
 type guardKey struct {
@@ -30,20 +30,20 @@ type guardKey struct {
 
 type guardContext struct{}
 
-// Guarded returns a context for one Read and the Write that follows from it.
+// Guarded returns a context for one Read and the Write that depends on it.
 func Guarded(ctx context.Context) context.Context {
 	return context.WithValue(ctx, guardContext{}, &Guard{seen: &map[guardKey]any{}})
 }
 
-// GuardOf returns the guard in a context. Without one it is nil, which is fine
-// to use: it forgets what it is told.
+// GuardOf returns the guard in a context, or nil, which is a valid guard that
+// records nothing.
 func GuardOf(ctx context.Context) *Guard {
 	g, _ := ctx.Value(guardContext{}).(*Guard)
 	return g
 }
 
-// Saw notes what a store, a comparable value, found under a key, in a form of
-// its own; nil means that there was nothing.
+// Saw records what a store found under a key. store is a comparable value, and
+// the form of what is up to the store; nil means no entry.
 func (g *Guard) Saw(store any, key string, what any) {
 	if g == nil {
 		return
@@ -53,7 +53,7 @@ func (g *Guard) Saw(store any, key string, what any) {
 	(*g.seen)[guardKey{store, key}] = what
 }
 
-// Seen returns what Saw was told, and whether it was.
+// Seen returns the value recorded by Saw, and whether there is one.
 func (g *Guard) Seen(store any, key string) (what any, ok bool) {
 	if g == nil {
 		return nil, false
@@ -73,8 +73,8 @@ func (g *Guard) SawEntry(store any, key string, e Entry, found bool) {
 	g.Saw(store, key, e.Value)
 }
 
-// Allows reports whether an entry that is there now is the one that SawEntry was
-// told of. Without a guard everything is allowed.
+// Allows reports whether the current entry is the one recorded by SawEntry.
+// Without a guard it reports true.
 func (g *Guard) Allows(store any, key string, now Entry, found bool) bool {
 	what, guarded := g.Seen(store, key)
 	if !guarded {

@@ -31,7 +31,7 @@ func (e Entry) MarshalText() ([]byte, error) { return []byte(e.text()), nil }
 
 func (g *Guard) text() string { return "legacy.Guard" }
 
-// Format prints the type, without the keys that it has seen,, whatever the verb.
+// Format prints the type, without the recorded keys, whatever the verb.
 func (g *Guard) Format(f fmt.State, _ rune) { plain.Print(f, g.text()) }
 
 // LogValue is what Format prints.

@@ -20,8 +20,8 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
 )
 
-// Everything that holds a secret here holds this one: a signing key, a
-// credential, a cookie, the content of a session.
+// All secrets in these tests have this value: a signing key, a credential, a
+// cookie, the content of a session.
 const secret = "canary of 32 bytes, as keys are."
 
 func silent(t *testing.T, values map[string]any, mayJSON ...string) {

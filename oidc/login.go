@@ -14,8 +14,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// login sends the browser to the provider. The ticket's text is the state and the
-// nonce: it cannot be guessed, and is good once, in this session.
+// login sends the browser to the provider. The ticket's text is the state and
+// the nonce: it cannot be guessed, and is valid once, in this session.
 func (s *SignIn) login(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
 	p, err := s.provider(r.Context())
 	if err != nil {
@@ -28,13 +28,13 @@ func (s *SignIn) login(w http.ResponseWriter, r *http.Request, session *sojourn.
 	return nil
 }
 
-// callback takes the provider's answer.
+// callback handles the provider's answer.
 func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
 	query := r.URL.Query()
 	state := query.Get("state")
 	flow, err := s.tickets.Redeem(r.Context(), session, state)
 	switch {
-	case errors.Is(err, sojourn.ErrTaken): // a second click, or the same page once more
+	case errors.Is(err, sojourn.ErrTaken): // a second click, or the same page reloaded
 		http.Redirect(w, r, s.cfg.Home, http.StatusSeeOther)
 		return nil
 	case errors.Is(err, sojourn.ErrNoValue):
@@ -46,7 +46,7 @@ func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojou
 	if err != nil {
 		return err
 	}
-	// RFC 9207: another provider's answer.
+	// RFC 9207: refuse another provider's answer.
 	if iss := query.Get("iss"); iss != s.cfg.Issuer && (iss != "" || p.also.SendsIss) {
 		return failed(http.StatusBadRequest, "the answer is another provider's", nil)
 	}
@@ -79,7 +79,7 @@ func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojou
 	return nil
 }
 
-// refusedOr tells a refusal, which has a code, from a provider that is away.
+// refusedOr distinguishes a refusal, which has a code, from an unreachable provider.
 func refusedOr(err error, text string) *Error {
 	e := failed(http.StatusBadGateway, text, err)
 	if e.Code != "" {
@@ -88,7 +88,7 @@ func refusedOr(err error, text string) *Error {
 	return e
 }
 
-// verify checks the ID token, and returns whose it is and the provider's session:
+// verify checks the ID token and returns its user and the provider's session:
 // OpenID Connect Core 1.0, section 3.1.3.7.
 func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce string) (id *Identity, sid string, err error) {
 	if token.IDToken == "" {
@@ -116,7 +116,7 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 	return &Identity{s.cfg.Issuer, verified.Subject, verified}, claims.SID, nil
 }
 
-// linkable is a sid as Link takes it: OpenID Connect sets no limit to its length.
+// linkable is a sid in the form that Link takes: OpenID Connect does not limit its length.
 func linkable(sid string) string {
 	if len(sid) <= 255 {
 		return sid

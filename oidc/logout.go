@@ -19,7 +19,7 @@ func (s *SignIn) logout(w http.ResponseWriter, r *http.Request, session *sojourn
 	session.Logout()
 	to := s.cfg.Home
 	if err == nil {
-		// The user need not wait long: to be signed out here is enough.
+		// Do not wait long for the provider: the user is already signed out here.
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
 		if p, err := s.provider(ctx); err == nil {
@@ -45,16 +45,17 @@ func (s *SignIn) endSession(p *provider, token Token) string {
 	return to.String()
 }
 
-// longestLogout is the most bytes that a back-channel request may have.
+// longestLogout is the maximum size of a back-channel request, in bytes.
 const longestLogout = 64 << 10
 
 // clockSkew is how far the provider's clock may be ahead.
 const clockSkew = 5 * time.Minute
 
-// backChannelLogout answers the provider: 200 if the sessions have ended, 501 if it
-// names a user and the store cannot list users' sessions, and 400 otherwise, as the
-// specification says also for a logout that has failed. Back-Channel Logout 1.0,
-// sections 2.6 to 2.8. To repeat one is harmless, so a token may come twice.
+// backChannelLogout answers the provider: 200 if the sessions have ended, 501
+// if it names a user and the store cannot list users' sessions, and 400
+// otherwise, which the specification also requires for a failed logout.
+// Back-Channel Logout 1.0, sections 2.6 to 2.8. A logout is idempotent, so the
+// same token may come twice.
 func (s *SignIn) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" {
@@ -95,7 +96,7 @@ func (s *SignIn) backChannelLogout(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// logoutToken is what a logout token says.
+// logoutToken is the claims of a logout token.
 type logoutToken struct {
 	ID      string          `json:"jti"`
 	Subject string          `json:"sub"`
@@ -110,9 +111,9 @@ type logoutToken struct {
 
 var errNoLogout = errors.New("oidc: no logout token")
 
-// logoutToken checks a logout token: section 2.6. Providers that follow the drafts
-// before the final specification send no exp, which the drafts did not have. Such a
-// token is good for a few minutes.
+// logoutToken checks a logout token: section 2.6. Providers that follow older
+// drafts of the specification send no exp. Such a token is valid for a few
+// minutes.
 func (s *SignIn) logoutToken(ctx context.Context, p *provider, raw string) (t logoutToken, err error) {
 	verified, err := p.logout.Verify(s.with(ctx), raw) // signature, issuer, audience
 	if err == nil {
@@ -138,10 +139,10 @@ func refuse(w http.ResponseWriter, code, text string) {
 	_, _ = w.Write([]byte(`{"error":"` + code + `","error_description":"` + text + `"}` + "\n"))
 }
 
-// frontChannelLogout is loaded in a frame of a page of the provider's, where the
-// browser withholds the session's cookie. So the query has to name the provider's
-// session: Front-Channel Logout 1.0. Anyone who knows its sid can end it, and nothing
-// else.
+// frontChannelLogout is loaded in a frame of the provider's page, where the
+// browser withholds the session's cookie. So the query must name the provider's
+// session: Front-Channel Logout 1.0. Anyone who knows its sid can end that
+// session, but do nothing else.
 func (s *SignIn) frontChannelLogout(w http.ResponseWriter, r *http.Request) {
 	iss, sid := r.FormValue("iss"), r.FormValue("sid")
 	if iss != s.cfg.Issuer || sid == "" {

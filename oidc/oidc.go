@@ -1,6 +1,6 @@
-// Package oidc signs users in with an OpenID Connect provider and keeps what that
-// takes in their sessions: the flow's state in a ticket, the tokens in a value that
-// never leaves the server, and a link by which the provider can end the session.
+// Package oidc signs users in with an OpenID Connect provider. It keeps the
+// flow's state in a ticket of the session, the tokens in a value that never
+// leaves the server, and a link by which the provider can end the session.
 //
 //	signIn, err := oidc.New(oidc.Config{
 //		Sessions: sessions, // of type *sojourn.Manager
@@ -11,7 +11,7 @@
 //	…
 //	mux.Handle("/auth/", signIn)
 //
-// The handler answers, below the path of URL:
+// The handler serves, below the path of URL:
 //
 //	GET  /login?next=/orders      sends the browser to the provider
 //	GET  /callback                takes its answer, and logs the user in
@@ -19,9 +19,9 @@
 //	POST /backchannel-logout      the provider ends a session, or all of a user
 //	GET  /frontchannel-logout     the provider ends a session, from a frame in the browser
 //
-// Register the callback with the provider as the redirect URI, and the two logout
-// URLs if it offers that. Mount the handler inside or outside of
-// [sojourn.Manager.Wrap]; it works either way.
+// Register the callback with the provider as the redirect URI, and the two
+// logout URLs if the provider supports them. The handler works inside and
+// outside of [sojourn.Manager.Wrap].
 //
 // Sources: OpenID Connect Core 1.0, RP-Initiated Logout 1.0, Back-Channel Logout 1.0,
 // Front-Channel Logout 1.0; RFC 6749, RFC 7009, RFC 7636, RFC 9207.
@@ -46,49 +46,52 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Config says who the provider is and what the application does.
+// Config describes the provider and the application.
 type Config struct {
-	// Sessions has the users' sessions. It needs a store; for logouts by the
-	// provider, one that can list a user's sessions.
+	// Sessions is the manager of the users' sessions. It needs a store; for
+	// logouts by the provider, one that can list a user's sessions.
 	Sessions *sojourn.Manager
 	// Issuer is the provider's URL, as in its discovery document.
 	Issuer string
-	// ClientID and ClientSecret are what the provider knows the application by. A
-	// public client has no secret; PKCE is used in any case.
+	// ClientID and ClientSecret are the application's credentials with the
+	// provider. A public client has no secret. PKCE is always used.
 	ClientID, ClientSecret string
-	// URL is where the handler is mounted, as browsers see it: an absolute URL
-	// without a query, such as "https://shop.example/auth".
+	// URL is the public URL where the handler is mounted: absolute and without
+	// a query, such as "https://shop.example/auth".
 	URL string
-	// Scopes are asked for beside "openid". nil = "profile" and "email". Ask for
-	// "offline_access" where the provider gives refresh tokens for that only.
+	// Scopes are requested in addition to "openid". nil = "profile" and
+	// "email". Add "offline_access" if the provider requires it for refresh
+	// tokens.
 	Scopes []string
-	// Home is the page after a login that no page has asked for, and after a
-	// logout: a path of the application, such as "/". "" = "/". AfterLogout is the
-	// absolute URL that the provider sends the browser to after a logout; register
-	// it there. "" = the provider shows a page of its own.
+	// Home is the page after a logout, and after a login without "next": a path
+	// of the application. "" = "/". AfterLogout is the absolute URL to which
+	// the provider sends the browser after a logout; register it with the
+	// provider. "" = the provider shows its own page.
 	Home, AfterLogout string
 
 	// User returns the application's name of a user, for [sojourn.Session.Login].
 	// An error refuses the login. nil = the issuer and the subject, with a space
 	// between them: subjects are unique to their issuer only.
 	//
-	// For a logout token that names no session, User is called with an Identity that
-	// has only Issuer and Subject. So the answer must not depend on anything else.
+	// For a logout token that names no session, User is called with an Identity
+	// that has only Issuer and Subject. So the result must depend on these
+	// alone.
 	User func(ctx context.Context, id *Identity) (string, error)
-	// Check, if set, is the check of [sojourn.Session.LoginIf]: whether that user
-	// may log in still, such as one whose account is being closed.
+	// Check, if set, is the check of [sojourn.Session.LoginIf]. It returns an
+	// error if the user may no longer log in, such as after the account was
+	// closed.
 	Check func(ctx context.Context, user string) error
-	// LoggedIn, if set, is called after the login, to set what the session should
-	// know of the user.
+	// LoggedIn, if set, is called after the login, to set values in the user's
+	// session.
 	LoggedIn func(session *sojourn.Session, id *Identity)
-	// ErrorHandler answers what went wrong; [Status] has the status for an error.
-	// nil = a short page with a link to try again.
+	// ErrorHandler answers requests that failed; [Status] returns the status
+	// for an error. nil = a short page with a link to try again.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
-	// Client asks the provider. nil = one that waits 10 seconds for an answer.
+	// Client sends requests to the provider. nil = one with a timeout of 10 seconds.
 	Client *http.Client
 }
 
-// Identity is who the provider says that somebody is.
+// Identity is a user as the provider describes them.
 type Identity struct {
 	Issuer  string
 	Subject string // the claim sub
@@ -112,10 +115,10 @@ type SignIn struct {
 
 	mu     sync.Mutex
 	known  *provider
-	asking *asking // nil = nobody asks the provider
+	asking *asking // nil = no request is under way
 }
 
-// asking is a request for the discovery document, for all who wait for it.
+// asking is a shared request for the discovery document.
 type asking struct {
 	done  chan struct{}
 	found *provider
@@ -128,12 +131,12 @@ type started struct {
 	Next     string `cbor:"p"`
 }
 
-// flowTime is how long a user may take at the provider.
+// flowTime is how long a user may take to sign in with the provider.
 const flowTime = 30 * time.Minute
 
-// New checks the configuration. It does not ask the provider: that is done when
-// somebody wants to sign in, and again until it has answered. So a service starts
-// while its provider is away.
+// New checks the configuration. It does not contact the provider: the first
+// login does, and later ones until the provider has answered. So a service
+// starts while its provider is unreachable.
 func New(cfg Config) (*SignIn, error) {
 	base, err := url.Parse(cfg.URL)
 	switch {
@@ -160,8 +163,8 @@ func New(cfg Config) (*SignIn, error) {
 	if cfg.Client == nil {
 		cfg.Client = &http.Client{Timeout: 10 * time.Second}
 	}
-	// A session may have tokens of several providers that know the application by
-	// the same name. None of them gets another's.
+	// A session may have tokens of several providers with the same client ID.
+	// Each provider only gets its own.
 	of := sha256.Sum256([]byte(cfg.Issuer + "\x00" + cfg.ClientID))
 	name := "oidc " + hex.EncodeToString(of[:8])
 	s := &SignIn{
@@ -182,9 +185,9 @@ func New(cfg Config) (*SignIn, error) {
 	}
 	s.mux.Handle("GET "+path+"/login", with(s.login))
 	s.mux.Handle("GET "+path+"/callback", with(s.callback))
-	// Another site must not sign anybody out.
+	// Another site must not sign users out.
 	s.mux.Handle("POST "+path+"/logout", http.NewCrossOriginProtection().Handler(with(s.logout)))
-	// Within Wrap the request says which tenant it is about.
+	// Within Wrap the request determines the tenant.
 	s.mux.Handle("POST "+path+"/backchannel-logout", cfg.Sessions.Wrap(http.HandlerFunc(s.backChannelLogout)))
 	s.mux.Handle("GET "+path+"/frontchannel-logout", cfg.Sessions.Wrap(http.HandlerFunc(s.frontChannelLogout)))
 	return s, nil
@@ -196,11 +199,11 @@ func (s *SignIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
-// provider is what the discovery document says.
+// provider is the data of the discovery document.
 type provider struct {
 	*oidc.Provider
 	verifier *oidc.IDTokenVerifier
-	logout   *oidc.IDTokenVerifier // of logout tokens, whose times are checked apart
+	logout   *oidc.IDTokenVerifier // of logout tokens, whose times are checked separately
 	oauth    oauth2.Config
 	also     struct {
 		EndSession string   `json:"end_session_endpoint"`
@@ -210,8 +213,8 @@ type provider struct {
 	}
 }
 
-// provider returns what the discovery document says. As long as it is not known, one
-// request at a time asks for it.
+// provider returns the data of the discovery document. Until it is known, one
+// request at a time fetches it.
 func (s *SignIn) provider(ctx context.Context) (*provider, error) {
 	s.mu.Lock()
 	known, a := s.known, s.asking
@@ -232,8 +235,8 @@ func (s *SignIn) provider(ctx context.Context) (*provider, error) {
 	}
 }
 
-// longestAsking bounds the wait for the discovery document with a client that does
-// not.
+// longestAsking bounds the wait for the discovery document if the client has no
+// timeout.
 const longestAsking = 30 * time.Second
 
 func (s *SignIn) ask(ctx context.Context, a *asking) {
@@ -270,8 +273,8 @@ func (s *SignIn) discover(ctx context.Context) (*provider, error) {
 	return p, nil
 }
 
-// asymmetric leaves out algorithms that the application itself could sign with, and
-// "none". Without a list there is RS256, which every provider has.
+// asymmetric removes "none" and algorithms with which the application itself
+// could sign. The default is RS256, which every provider supports.
 func asymmetric(algorithms []string) (out []string) {
 	for _, a := range algorithms {
 		if a != "none" && !strings.HasPrefix(a, "HS") {
@@ -284,13 +287,13 @@ func asymmetric(algorithms []string) (out []string) {
 	return out
 }
 
-// with is ctx with the client that asks the provider, for both libraries.
+// with is ctx with the HTTP client, for both libraries.
 func (s *SignIn) with(ctx context.Context) context.Context {
 	return oidc.ClientContext(ctx, s.cfg.Client)
 }
 
-// localPath returns path if it is one of this site, and "" otherwise: a link to
-// the login must not lead elsewhere afterwards.
+// localPath returns path if it is on this site, and "" otherwise: a link to the
+// login must not redirect to another site.
 func localPath(path string) string {
 	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || len(path) > 2000 {
 		return ""
@@ -307,14 +310,13 @@ func localPath(path string) string {
 	return path
 }
 
-// Error is what went wrong while somebody signed in or out. Its text holds no
-// credential.
+// Error is an error of signing in or out. Its text contains no credentials.
 type Error struct {
-	// Status is for the answer: 400 for what the browser brought, 403 where the
-	// provider or the application refuses, 502 where the provider cannot be asked.
+	// Status is the HTTP status: 400 for a bad request, 403 if the provider or
+	// the application refuses, 502 if the provider does not answer.
 	Status int
 	// Code is the provider's error code, such as "access_denied" or
-	// "invalid_grant"; "" = it gave none.
+	// "invalid_grant"; "" = none.
 	Code string
 	text string
 	err  error
@@ -324,7 +326,7 @@ func failed(status int, text string, err error) *Error {
 	e := &Error{Status: status, text: text}
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) {
-		// Its text has the provider's whole answer.
+		// Do not keep its text: it has the provider's whole answer.
 		e.Code = code(refused.ErrorCode)
 		return e
 	}
@@ -332,8 +334,8 @@ func failed(status int, text string, err error) *Error {
 	return e
 }
 
-// code returns a provider's error code if it has the form of one: RFC 6749,
-// section 5.2, allows few characters, and pages and logs show it.
+// code returns a provider's error code if it is well-formed by RFC 6749,
+// section 5.2, because pages and logs show it.
 func code(s string) string {
 	for _, c := range s {
 		if c < ' ' || c > '~' || c == '"' || c == '\\' {
@@ -360,8 +362,8 @@ func (e Error) Error() string {
 // Unwrap returns the cause, if there is one.
 func (e Error) Unwrap() error { return e.err }
 
-// Status returns the status that answers an error of this package or of sojourn: 401
-// for [ErrSignInAgain].
+// Status returns the HTTP status for an error of this package or of sojourn:
+// 401 for [ErrSignInAgain].
 func Status(err error) int {
 	var e *Error
 	switch {

@@ -16,12 +16,12 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Token is what a provider gives for a login. Unlike [oauth2.Token] it keeps the ID
-// token when it is stored. It prints without its secrets.
+// Token has a login's tokens. Unlike [oauth2.Token] it keeps the ID token when
+// it is stored. It prints without its secrets.
 type Token struct {
 	AccessToken  string    `cbor:"a"`
 	Type         string    `cbor:"t"` // of the access token, such as "Bearer"
-	RefreshToken string    `cbor:"r"` // "" = the provider gave none
+	RefreshToken string    `cbor:"r"` // "" = none
 	IDToken      string    `cbor:"i"`
 	Expiry       time.Time `cbor:"e"` // of the access token; zero = unknown
 	Obtained     time.Time `cbor:"o"` // when the provider gave it
@@ -32,18 +32,18 @@ func tokenOf(t *oauth2.Token) Token {
 	return Token{t.AccessToken, t.Type(), t.RefreshToken, id, t.Expiry, time.Now()}
 }
 
-// OAuth2 returns the token for clients of package oauth2. It cannot refresh itself:
-// [SignIn.Token] does, once for all requests.
+// OAuth2 returns the token for clients of package oauth2. That token cannot
+// refresh itself; [SignIn.Token] refreshes, once for all requests.
 func (t Token) OAuth2() *oauth2.Token {
 	return &oauth2.Token{AccessToken: t.AccessToken, TokenType: t.Type, Expiry: t.Expiry}
 }
 
-// SetAuthHeader gives a request to an API the access token.
+// SetAuthHeader adds the access token to a request to an API.
 func (t Token) SetAuthHeader(r *http.Request) { t.OAuth2().SetAuthHeader(r) }
 
 func (t Token) text() string { return "oidc.Token(good until " + t.Expiry.Format(time.RFC3339) + ")" }
 
-// Format prints until when the token is good, whatever the verb.
+// Format prints when the token expires, whatever the verb.
 func (t Token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.text()) }
 
 // LogValue is what Format prints.
@@ -52,8 +52,8 @@ func (t Token) LogValue() slog.Value { return slog.StringValue(t.text()) }
 // MarshalText is what Format prints, so that JSON has no secrets either.
 func (t Token) MarshalText() ([]byte, error) { return []byte(t.text()), nil }
 
-// early is how long before its end an access token is refreshed; for one that is good
-// for a short time, a quarter of that.
+// early is how long before its end an access token is refreshed; at most a
+// quarter of its lifetime.
 const early = time.Minute
 
 func (t Token) stale() bool {
@@ -69,18 +69,19 @@ func (t Token) live() bool {
 	return t.AccessToken != "" && (t.Expiry.IsZero() || time.Until(t.Expiry) > 0)
 }
 
-// ErrSignInAgain says that the provider gives no more tokens for a login: the user
-// has to sign in again. Errors of [SignIn.Token] wrap it.
+// ErrSignInAgain means that the provider issues no more tokens for a login, so
+// the user must sign in again. Errors of [SignIn.Token] wrap it.
 var ErrSignInAgain = errors.New("oidc: the user has to sign in again")
 
-// Token returns the session's token, refreshed if it expires within a minute, or
-// within a quarter of its lifetime if that is less. Of all requests of the session, on
-// all replicas, one asks the provider; the others wait for its answer, see
-// [sojourn.Key.Renew]. A refresh that has begun is finished and kept, even if the
-// client leaves. If a refresh fails, and the provider has not refused it, Token returns
-// the old token without an error until that expires.
+// Token returns the session's token, refreshed if it expires within a minute,
+// or within a quarter of its lifetime if that is less. One request of the
+// session, across all replicas, sends the refresh; the others wait for its
+// result, see [sojourn.Key.Renew]. A refresh that has begun is finished and
+// kept, even if the client disconnects. If a refresh fails but the provider has
+// not refused it, Token returns the old token, without an error, until that
+// expires.
 //
-// The error wraps one of these, or is another one of Renew:
+// The error wraps one of these, or is another error of Renew:
 //
 //   - [sojourn.ErrNoValue]: the session has no token;
 //   - [ErrSignInAgain]: the provider refuses, or the token has expired and the provider
@@ -124,8 +125,8 @@ func (s *SignIn) refresh(ctx context.Context, old Token) (Token, error) {
 	return token, nil
 }
 
-// revoke tells the provider that nobody has a token any more: RFC 7009. If it does
-// not hear that, the token ends by itself.
+// revoke revokes the token with the provider: RFC 7009. If that fails, the
+// token expires by itself.
 func (s *SignIn) revoke(ctx context.Context, token Token) {
 	p, err := s.provider(ctx)
 	if err != nil || p.also.Revocation == "" {

@@ -1,5 +1,5 @@
-// Package ops is what operators, dashboards and the command need of a
-// [sojourn.Manager], and an application does not.
+// Package ops has the operations on a [sojourn.Manager] that operators,
+// dashboards and the command need and applications do not.
 //
 //	stats := ops.For(sessions).Stats()
 package ops
@@ -14,13 +14,13 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Ops watches over one manager. It is safe for concurrent use.
+// Ops has one manager's operations. It is safe for concurrent use.
 type Ops struct {
 	m       *sojourn.Manager
 	manager manager
 }
 
-// manager is what the root gives away; see package bridge.
+// manager has the methods that the root package provides; see package bridge.
 type manager interface {
 	Name() string
 	Store() store.Store
@@ -39,36 +39,35 @@ func For(m *sojourn.Manager) *Ops { return &Ops{m, bridge.Operator(m).(manager)}
 // Name returns Config.Name, or "session" if it was empty.
 func (o *Ops) Name() string { return o.manager.Name() }
 
-// Store returns Config.Store, for pages and programs that watch over it: those
-// that count its records (see [store.Counter]), or measure how fast it answers.
-// It is nil with CookieOnly. What changes its records behind the manager's back
-// breaks the manager's promises.
+// Store returns Config.Store, for pages and programs that count its records
+// (see [store.Counter]) or measure how fast it answers. It is nil with
+// CookieOnly. Do not change records through it: that breaks the manager's
+// promises.
 func (o *Ops) Store() store.Store { return o.manager.Store() }
 
-// Find returns the live stored session with that handle, whoever's it is, with
-// its values; sojourn.ErrNotFound if there is none. It is for operators: an
-// application's own users may only see what Manager.Sessions lists for them.
+// Find returns the live stored session with that handle, of any user, with its
+// values; sojourn.ErrNotFound if there is none. It is for operators: users may
+// only see the sessions that Manager.Sessions lists for them.
 func (o *Ops) Find(ctx context.Context, handle string) (sojourn.Export, error) {
 	return o.manager.Find(ctx, handle)
 }
 
-// End ends the session with that handle, whoever's it is, anonymous ones
-// included; sojourn.ErrNotFound if there is none. It is for operators: an
-// application's own users end theirs with Manager.Revoke.
+// End ends the session with that handle, of any user or anonymous;
+// sojourn.ErrNotFound if there is none. It is for operators: for users ending
+// their own sessions, use Manager.Revoke.
 func (o *Ops) End(ctx context.Context, handle string) error { return o.manager.End(ctx, handle) }
 
-// Streams returns how many requests wait for the end of their session now: those
-// that have asked for Session.Done and are not over.
+// Streams returns how many requests are now waiting for the end of their
+// session: those that called Session.Done and have not finished.
 func (o *Ops) Streams() int { return o.manager.Streams() }
 
-// Sweep removes sessions and tombstones that were over for more than an hour,
-// in small batches, and returns how many. It also runs by itself in a process
-// that saves sessions, about every ten minutes, so it is only needed where
-// nothing is saved for a long time. Stores that expire records by themselves
-// have nothing to sweep.
+// Sweep removes sessions and tombstones that expired more than an hour ago, in
+// small batches, and returns how many. A process that saves sessions sweeps by
+// itself about every ten minutes, so call Sweep only where nothing is saved for
+// a long time. Stores that expire records by themselves have nothing to sweep.
 func (o *Ops) Sweep(ctx context.Context) (int, error) { return o.manager.Sweep(ctx) }
 
-// SweepDue returns when this process will sweep next: with the first session that
-// it saves at or after that time. It is the zero time where there is nothing to
-// sweep, because the store expires records by itself or there is none.
+// SweepDue returns when this process will sweep next: with the first session
+// that it saves at or after that time. It is the zero time if there is no
+// store, or the store expires records by itself.
 func (o *Ops) SweepDue() time.Time { return o.manager.SweepDue() }

@@ -4,12 +4,12 @@ import "github.com/sojourn-go/sojourn/adopt"
 
 // Stats are a manager's counters since sojourn.New. They only grow.
 type Stats struct {
-	Loads           uint64 // answers of the store to a load, errors included
+	Loads           uint64 // loads from the store, failed ones included
 	Saves           uint64 // records written, tombstones included
 	Conflicts       uint64 // saves refused because another process was faster
 	Retries         uint64 // saves sent again because their outcome was unknown
 	Touches         uint64 // idle deadlines extended without rewriting
-	StoreErrors     uint64 // calls that the store failed to answer
+	StoreErrors     uint64 // calls that the store did not answer
 	VolatileSaves   uint64 // changes of Volatile values kept in a cache, without writing the record
 	CacheHits       uint64 // loads answered by a cache in front of the store
 	CacheMisses     uint64 // loads that the caches could not answer
@@ -19,9 +19,9 @@ type Stats struct {
 	Logouts         uint64 // logouts kept
 	Rotations       uint64 // credentials replaced by Rotate and Config.Rotation
 	Revoked         uint64 // sessions ended from elsewhere: Revoke, Config.Limit, Rotation.EndOnTheft
-	TheftsSuspected uint64 // sessions of which an outdated credential turned up
+	TheftsSuspected uint64 // sessions for which a request brought an outdated credential
 	RejectedCookies uint64 // session cookies that were damaged, foreign or expired
-	UnknownKeys     uint64 // of those: sealed with a key that the key ring does not have
+	UnknownKeys     uint64 // those of RejectedCookies sealed with a key that the key ring does not have
 	StaleReferences uint64 // references to sessions that ended or expired, or of an old generation
 	DamagedRecords  uint64 // records that did not open although their key is known
 	LostVersions    uint64 // loads below the version that the browser had seen: the store lost writes
@@ -35,7 +35,6 @@ type Stats struct {
 // are not a snapshot of one instant.
 func (o *Ops) Stats() Stats { return Stats(o.manager.Stats()) }
 
-// AdoptStats returns the counters by the Name of the legacy format. Formats that
-// no request has brought yet are in it with zeros. Without Config.Adopt it is
-// empty.
+// AdoptStats returns the counters by the Name of the legacy format, including
+// formats that no request has brought yet. Without Config.Adopt it is empty.
 func (o *Ops) AdoptStats() map[string]adopt.Stats { return o.manager.AdoptStats() }

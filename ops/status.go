@@ -13,16 +13,16 @@ type Status struct {
 	Active   bool `json:"active"`    // there is a session
 	LoggedIn bool `json:"logged_in"` // with a user
 	// IdleExpiresIn and ExpiresIn are whole seconds until the session ends
-	// without further activity, and until it ends in any case.
+	// without further activity, and until it ends at the latest.
 	IdleExpiresIn int64 `json:"idle_expires_in"`
 	ExpiresIn     int64 `json:"expires_in"`
 	// AuthAge is how many seconds ago the user authenticated; -1 = never.
 	AuthAge int64 `json:"auth_age"`
 }
 
-// StatusHandler returns a handler that tells a page when its session will end,
-// as a [Status] in JSON, so that it can warn the visitor. Asking extends
-// nothing and sets no cookie. It wraps itself.
+// StatusHandler returns a handler that answers with a [Status] in JSON, so that
+// a page can warn the visitor before the session ends. A request to it does not
+// extend the session and sets no cookie. The handler needs no Wrap.
 func (o *Ops) StatusHandler() http.Handler {
 	return o.m.Handler(func(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
 		s.Background()

@@ -1,5 +1,5 @@
-// Package sojournotel tells OpenTelemetry what sessions do: traces of the
-// store's calls, metrics of a manager and its store, and a count of events.
+// Package sojournotel reports to OpenTelemetry: traces of the store's calls,
+// metrics of a manager and its store, and a count of events.
 //
 //	telemetry, err := sojournotel.New(sojournotel.Config{})
 //	db := telemetry.Store("sqlite", db)
@@ -10,9 +10,9 @@
 // where spans and measurements go, and which are kept, is up to the providers
 // that the program sets up. The README lists every name.
 //
-// Nothing that is told contains an identifier, a value, a key or a user's name.
-// Spans carry the session's handle, which is public; metrics do not, because
-// they would be as many as there are sessions.
+// Telemetry contains no identifiers, values, keys, or user names. Spans carry
+// the session's handle, which is public. Metrics do not, because each session
+// would add a time series.
 package sojournotel
 
 import (
@@ -45,7 +45,7 @@ const (
 	sessionKey   = attribute.Key("sojourn.session.handle")  // of spans only
 )
 
-// Config says where telemetry goes. The zero value is the global providers.
+// Config has the OpenTelemetry providers. The zero value means the global providers.
 type Config struct {
 	TracerProvider trace.TracerProvider // nil = otel.GetTracerProvider()
 	MeterProvider  metric.MeterProvider // nil = otel.GetMeterProvider()
@@ -65,8 +65,8 @@ type Telemetry struct {
 	size     metric.Int64ObservableUpDownCounter
 }
 
-// durations are the bounds of the histogram, in seconds: from a map in memory to
-// a store that is about to fail.
+// durations are the bounds of the histogram, in seconds: from a map in memory
+// to a call that is about to time out.
 var durations = []float64{
 	0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 }
@@ -147,8 +147,8 @@ var counters = []struct {
 }
 
 // Observe reports a manager's counters, and how many streams wait for the end
-// of their session, whenever metrics are collected. Managers are told apart by
-// their Config.Name. stop ends it.
+// of their session, whenever metrics are collected. The attribute
+// sojourn.manager is its Config.Name. stop ends the reporting.
 func (t *Telemetry) Observe(m *sojourn.Manager) (stop func() error, err error) {
 	watched := ops.For(m)
 	set := metric.WithAttributeSet(attribute.NewSet(managerKey.String(watched.Name())))
@@ -171,9 +171,9 @@ func (t *Telemetry) Observe(m *sojourn.Manager) (stop func() error, err error) {
 }
 
 // ObserveCounts reports how many records a store holds, and how much room they
-// take, whenever metrics are collected. Every store of Sojourn's that can count
-// can be given; where it has to look at each record for that, one process of
-// many is enough. name is what tells stores apart. stop ends it.
+// take, whenever metrics are collected. Some stores read every record to count
+// them; there, let one process of many report. name distinguishes stores. stop
+// ends the reporting.
 func (t *Telemetry) ObserveCounts(name string, c store.Counter) (stop func() error, err error) {
 	with := func(state string) metric.ObserveOption {
 		return metric.WithAttributes(storeKey.String(name), stateKey.String(state))
@@ -198,8 +198,8 @@ func (t *Telemetry) ObserveCounts(name string, c store.Counter) (stop func() err
 	return r.Unregister, nil
 }
 
-// Event is for Config.Events: it counts an event, by kind and reason, and notes
-// it in the span of the request, with the session's handle.
+// Event is for Config.Events. It counts an event by kind and reason, and adds
+// it to the request's span with the session's handle.
 func (t *Telemetry) Event(ctx context.Context, e sojourn.Event) {
 	attributes := []attribute.KeyValue{managerKey.String(e.Manager), eventKey.String(e.Kind.String())}
 	if e.Reason != "" {

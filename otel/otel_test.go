@@ -30,7 +30,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// A station receives what a Telemetry tells.
+// A station receives a Telemetry's data.
 type station struct {
 	*testing.T
 	*sojournotel.Telemetry
@@ -414,7 +414,7 @@ func TestRecordsAreCountedWhenMetricsAreCollected(t *testing.T) {
 	}
 }
 
-// TestARequestsTraceShowsItsStoreCalls is the whole of it, in one request.
+// TestARequestsTraceShowsItsStoreCalls tests all parts together, in one request.
 func TestARequestsTraceShowsItsStoreCalls(t *testing.T) {
 	st := newStation(t)
 	m := sojourntest.NewManager(t, sojourn.Config{Store: st.Store("memory", memory.New()), Events: st.Event})

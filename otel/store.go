@@ -14,18 +14,19 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// Store returns a store that measures each call of inner, and makes a span of
-// it where there is a span already: what the manager does by itself, such as
-// reading the feed of ends several times a second, starts no traces. name is
-// what tells stores apart, such as "sqlite".
+// Store returns a store that measures each call to inner. It adds a span for
+// the call if the context has a span already, so the manager's background work,
+// such as polling the feed of ends, starts no traces. name distinguishes
+// stores, such as "sqlite".
 //
-// It can do what inner can do, and answers [errors.ErrUnsupported] from the
-// rest. In front of [tiered] it measures what the manager waits for; around the
-// store behind the caches, what gets past them. Anyone who opened inner closes it.
+// Methods that inner does not have return [errors.ErrUnsupported]. Around a
+// [tiered] store it measures what the manager waits for; around the store
+// behind the caches, it measures the calls that pass them. The caller still
+// closes inner.
 func (t *Telemetry) Store(name string, inner store.Store) store.Store {
 	s := &measured{t: t, inner: inner, name: storeKey.String(name)}
-	// The manager treats a store with copies differently, so that only one that
-	// has some may look like it.
+	// The manager treats stores with copies differently, so only those get
+	// LoadFrom.
 	_, floors := inner.(store.FloorLoader)
 	_, volatile := inner.(store.VolatileKeeper)
 	if floors || volatile {
@@ -72,7 +73,7 @@ func (s *measured) do(ctx context.Context, operation string, id store.ID, call f
 	return err
 }
 
-// outcome is the word for what a call has come to.
+// outcome is the word for a call's outcome.
 func outcome(err error) string {
 	switch {
 	case err == nil:
@@ -212,7 +213,7 @@ func (s *measuredCopies) LoadFrom(ctx context.Context, id store.ID, floor uint64
 	return rec, err
 }
 
-// Health is what [tiered.Store] says of its caches, for pages that show it.
+// Health returns the health of a [tiered.Store]'s caches.
 func (s *measuredCopies) Health() []tiered.Health {
 	if inner, ok := s.inner.(*tiered.Store); ok {
 		return inner.Health()

@@ -6,9 +6,9 @@
 //	c := cart.Get(session)
 //	cart.Update(session, func(c *shoppb.Cart) *shoppb.Cart { … })
 //
-// Fields that this program does not know, because a newer one has written them,
-// are kept when the message is changed and set again. It is a module of its own
-// so that sojourn itself does not depend on protocol buffers.
+// Unknown fields, which a newer program has written, are kept when the message
+// is changed and set again. It is a separate module so that sojourn itself does
+// not depend on protocol buffers.
 package protokey
 
 import (
@@ -22,15 +22,14 @@ import (
 
 // New returns a key whose values are messages of type T, such as *shoppb.Cart.
 //
-// Where the session has no value, Get returns a nil T and Update's function gets
-// one: a generated message's getters may be called on it, its fields not set.
-// Setting a nil T keeps an empty message. A message that cannot be encoded, for
-// instance because a string is not UTF-8, fails the commit with
-// [sojourn.ErrBadValue].
+// If the session has no value, Get returns a nil T, and Update passes a nil T
+// to its function. The getters of a generated message work on nil, but its
+// fields cannot be set. Setting a nil T keeps an empty message. A message that
+// cannot be encoded, for instance because a string is not UTF-8, fails the
+// commit with [sojourn.ErrBadValue].
 //
-// New panics as [sojourn.NewKey] does for a name that cannot be used, and if T
-// is not the type of a generated message: [proto.Message] itself does not say
-// what to decode into.
+// New panics if the name is invalid, as [sojourn.NewKey] does, or if T is not
+// the type of a generated message, such as [proto.Message] itself.
 func New[T proto.Message](name string, opts ...sojourn.KeyOption) sojourn.Key[T] {
 	var zero T
 	v := reflect.ValueOf(zero)
@@ -50,7 +49,7 @@ func generated(m proto.Message) (ok bool) {
 
 type codec[T proto.Message] struct{}
 
-// Encode is deterministic, so that setting an equal message again is no change.
+// Encode is deterministic, so setting an equal message is not a change.
 func (codec[T]) Encode(m T) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }

@@ -89,7 +89,7 @@ func TestANilMessageIsKeptAsAnEmptyOne(t *testing.T) {
 
 func TestUnknownFieldsSurvive(t *testing.T) {
 	everywhere(t, func(t *testing.T, b *sojourntest.Browser, m *sojourn.Manager) {
-		// What a newer program has written: a field that this one does not know.
+		// A newer program's message, with a field that is unknown here.
 		newer := wrapperspb.String("old text")
 		unknown := protowire.AppendString(protowire.AppendTag(nil, 1000, protowire.BytesType), "from the future")
 		newer.ProtoReflect().SetUnknown(unknown)

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// typedBody is the body of a request that says what it is.
+// typedBody is a request body with its content type.
 type typedBody struct {
 	io.Reader
 	contentType string

@@ -17,9 +17,9 @@ import (
 // last. Make one with [NewBrowser]. It is safe for concurrent use, like a
 // browser with several tabs.
 //
-// A handler that panics panics through the method that sent the request. A
-// response is complete when the method returns; streams that wait for another
-// request need a real server.
+// If the handler panics, so does the method that sent the request. A response
+// is complete when the method returns; streams that wait for another request
+// need a real server.
 type Browser struct {
 	t       testing.TB
 	handler http.Handler
@@ -73,7 +73,7 @@ func (b *Browser) Follow(res *http.Response) *http.Response {
 
 // Request returns a request with the browser's cookies as they are now, for
 // [Browser.Do] after changing it, or for sending it later: a tab that was left
-// open, or somebody who has copied the cookies.
+// open, or an attacker who has copied the cookies.
 func (b *Browser) Request(method, target string, body io.Reader) *http.Request {
 	r := newRequest(method, target, body)
 	for _, c := range b.jar.Cookies(pageOf(r)) {
@@ -99,15 +99,16 @@ func (b *Browser) Do(r *http.Request) *http.Response {
 }
 
 // Session returns the visitor's session as the next request to the current page
-// would find it. It is for looking, like what the function [Session] returns.
+// would find it. It is for inspection, like the result of the function
+// [Session].
 func (b *Browser) Session(m *sojourn.Manager) *sojourn.Session {
 	b.t.Helper()
 	return look(b.t, m, sojourn.InfoOf(b.Request(http.MethodGet, b.current().String(), nil)))
 }
 
 // Prepare lets f change the visitor's session, as a request to the current page
-// could, and keeps the cookies that this takes: a shortcut past login forms and
-// the like. If the session cannot be saved, the test fails at once.
+// could, and keeps the resulting cookies: a shortcut past login forms and the
+// like. If the session cannot be saved, the test fails at once.
 func (b *Browser) Prepare(m *sojourn.Manager, f func(*sojourn.Session)) {
 	b.t.Helper()
 	page := b.current()

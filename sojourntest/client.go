@@ -22,7 +22,7 @@ type Client struct {
 	held    *held
 }
 
-// held is behind a pointer, so that nothing prints it that has a Client.
+// held is behind a pointer, so that printing a struct with a Client does not print it.
 type held struct {
 	sync.Mutex
 	token string
@@ -31,8 +31,8 @@ type held struct {
 // NewClient returns a client without a token of the API that handler serves.
 func NewClient(t testing.TB, handler http.Handler) *Client { return &Client{t, handler, new(held)} }
 
-// UseToken makes token the one that the client sends: what the API has answered
-// to a login. With "" it sends none.
+// UseToken sets the token that the client sends, such as the API's answer to a
+// login. With "" it sends none.
 func (c *Client) UseToken(token string) {
 	c.held.Lock()
 	defer c.held.Unlock()
@@ -73,13 +73,13 @@ func (c *Client) keep(r *http.Request, response http.Header) {
 	c.held.Lock()
 	defer c.held.Unlock()
 	if renewed, ok := response[tokenField]; ok && tokenOf(r.Header) == c.held.token {
-		c.held.token = renewed[0] // otherwise another request was faster
+		c.held.token = renewed[0] // else another request has renewed it
 	}
 }
 
 // Prepare lets f change the client's session as a request could, and keeps the
-// token that this takes: a shortcut past the login of the API. If the session
-// cannot be saved, the test fails at once.
+// resulting token: a shortcut past the login of the API. If the session cannot
+// be saved, the test fails at once.
 func (c *Client) Prepare(m *sojourn.Manager, f func(*sojourn.Session)) {
 	c.t.Helper()
 	r := c.Request(http.MethodGet, "/", nil)
@@ -96,7 +96,7 @@ func (c *Client) Prepare(m *sojourn.Manager, f func(*sojourn.Session)) {
 }
 
 // Session returns the client's session as its next request would find it. It is
-// for looking, like what the function [Session] returns.
+// for inspection, like the result of the function [Session].
 func (c *Client) Session(m *sojourn.Manager) *sojourn.Session {
 	c.t.Helper()
 	return look(c.t, m, sojourn.InfoOf(c.Request(http.MethodGet, "/", nil)))

@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
 
-// api is a service whose clients have tokens: each request adds to what is kept.
+// api is a service whose clients have tokens: each request counts up.
 func api(m *sojourn.Manager) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /login", m.Handler(func(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {

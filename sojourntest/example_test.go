@@ -54,8 +54,8 @@ func (exampleT) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, a
 
 var t exampleT
 
-// A request of a logged-in visitor who has something in the cart, and what the
-// handler has kept after it.
+// A request of a logged-in visitor with items in the cart, and the session
+// after it.
 func ExampleRequest() {
 	sessions := sojourntest.NewManager(t, sojourn.Config{})
 	r := sojourntest.Request(t, sessions, "POST", "/cart?item=lamp", nil, func(s *sojourn.Session) {
@@ -70,7 +70,7 @@ func ExampleRequest() {
 	// Output: 303 ada [mug lamp] [{success Added to your cart}]
 }
 
-// What a handler does for a visitor it has never seen.
+// A handler with a new visitor.
 func ExampleSession() {
 	sessions := sojourntest.NewManager(t, sojourn.Config{})
 	w := httptest.NewRecorder()
@@ -98,7 +98,7 @@ func ExampleBrowser() {
 	// [mug] []
 }
 
-// A cookie that somebody copied is worth nothing after a logout.
+// A copied cookie is invalid after a logout.
 func ExampleBrowser_Request() {
 	sessions := sojourntest.NewManager(t, sojourn.Config{})
 	handler := shop(sessions)

@@ -22,22 +22,22 @@ func LoggedIn(t testing.TB, m *sojourn.Manager, user, method, target string, bod
 	return Request(t, m, method, target, body, func(s *sojourn.Session) { s.Login(user) })
 }
 
-// An Outcome is what came of one request; see [Serve].
+// An Outcome is the result of one request; see [Serve].
 type Outcome struct {
 	*http.Response
-	// Session is what the visitor's next request would find: see the function
-	// [Session].
+	// Session is the session as the visitor's next request would find it; see
+	// the function [Session].
 	Session *sojourn.Session
-	// Saved is whether the request has kept anything: it wrote to the store, or
-	// set one of the manager's cookies. That it was noted as activity, without
-	// changing anything, does not count where the session is stored.
+	// Saved reports whether the request saved anything: it wrote to the store,
+	// or set one of the manager's cookies. Extending a stored session's idle
+	// timeout does not count.
 	Saved bool
 
 	t testing.TB
 }
 
-// Serve lets handler answer r and returns what came of it. While it runs,
-// nothing else may save sessions of m, or Saved may be true because of that.
+// Serve lets handler answer r and returns the outcome. Nothing else may save
+// sessions of m meanwhile, because that would also set Saved.
 func Serve(t testing.TB, m *sojourn.Manager, handler http.Handler, r *http.Request) *Outcome {
 	t.Helper()
 	before := ops.For(m).Stats()
@@ -60,8 +60,7 @@ func isOf(m *sojourn.Manager, name string) bool {
 	return ok && (rest == "" || strings.HasPrefix(rest, "-state"))
 }
 
-// WantSaved fails the test unless the request has kept something; with false,
-// unless it has kept nothing at all.
+// WantSaved fails the test unless Saved is want.
 func (o *Outcome) WantSaved(want bool) {
 	o.t.Helper()
 	switch {
@@ -72,8 +71,8 @@ func (o *Outcome) WantSaved(want bool) {
 	}
 }
 
-// WantUser fails the test unless the visitor is logged in as user; "" is for
-// nobody.
+// WantUser fails the test unless the visitor is logged in as user; "" means not
+// logged in.
 func (o *Outcome) WantUser(user string) {
 	o.t.Helper()
 	switch got := o.Session.User(); {
@@ -87,7 +86,7 @@ func (o *Outcome) WantUser(user string) {
 	}
 }
 
-// WantPlacement fails the test unless the session lives there.
+// WantPlacement fails the test unless the session has that placement.
 func (o *Outcome) WantPlacement(want sojourn.Placement) {
 	o.t.Helper()
 	if got := o.Session.Info().Placement; got != want {
@@ -95,8 +94,8 @@ func (o *Outcome) WantPlacement(want sojourn.Placement) {
 	}
 }
 
-// WantFlashes fails the test unless these messages, and no others, wait for the
-// visitor's next page, each as "level: text", in this order.
+// WantFlashes fails the test unless these messages, and no others, are waiting
+// for the visitor's next page, in this order, each as "level: text".
 func (o *Outcome) WantFlashes(want ...string) {
 	o.t.Helper()
 	fresh := o.Session.Flashes()
@@ -109,8 +108,8 @@ func (o *Outcome) WantFlashes(want ...string) {
 	}
 }
 
-// WantValue fails the test unless the session has that value under that key.
-// The zero value of its type is also what a session without it has.
+// WantValue fails the test unless the session has that value under that key. A
+// session without the value has the zero value of its type.
 func WantValue[T any](o *Outcome, key sojourn.Key[T], want T) {
 	o.t.Helper()
 	if got := key.Get(o.Session); !reflect.DeepEqual(got, want) {
@@ -118,21 +117,21 @@ func WantValue[T any](o *Outcome, key sojourn.Key[T], want T) {
 	}
 }
 
-// Events remembers the events of a manager. The zero value is ready: its method
-// Record is for Config.Events.
+// Events records the events of a manager. The zero value is ready; set
+// Config.Events to its method Record.
 type Events struct {
 	mu  sync.Mutex
 	all []sojourn.Event
 }
 
-// Record remembers an event.
+// Record records an event.
 func (e *Events) Record(_ context.Context, event sojourn.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.all = append(e.all, event)
 }
 
-// Take returns what was heard since it was called last.
+// Take returns the events since the last call.
 func (e *Events) Take() []sojourn.Event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -141,8 +140,8 @@ func (e *Events) Take() []sojourn.Event {
 	return all
 }
 
-// Want takes what was heard, and fails the test unless it was events of these
-// kinds, in this order.
+// Want takes the events, and fails the test unless they are of these kinds, in
+// this order.
 func (e *Events) Want(t testing.TB, kinds ...sojourn.EventKind) {
 	t.Helper()
 	var got []sojourn.EventKind

@@ -112,7 +112,7 @@ func TestEventsAreRemembered(t *testing.T) {
 	}
 }
 
-// What a handler kept, in one test.
+// A test of a handler's changes.
 func ExampleServe() {
 	sessions := sojourntest.NewManager(t, sojourn.Config{})
 	r := sojourntest.LoggedIn(t, sessions, "ada", "POST", "/cart?item=lamp", nil)
@@ -125,7 +125,7 @@ func ExampleServe() {
 	// Output: 303 true
 }
 
-// What happened to sessions, for handlers that end them.
+// The events of handlers that end sessions.
 func ExampleEvents() {
 	var events sojourntest.Events
 	sessions := sojourntest.NewManager(t, sojourn.Config{Events: events.Record})

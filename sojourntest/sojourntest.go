@@ -1,8 +1,8 @@
 // Package sojourntest helps to test handlers that use sessions.
 //
-// A handler test has three steps: a visitor who has been here before, a
-// request, and a look at what was kept. [Request] makes the first, [Session] is
-// the third:
+// A handler test has three steps. [Request] makes a request of a visitor with a
+// session, the handler answers it, and [Session] returns the session that was
+// kept:
 //
 //	func TestCheckoutEmptiesTheCart(t *testing.T) {
 //		sessions := sojourntest.NewManager(t, sojourn.Config{})
@@ -18,18 +18,20 @@
 //		}
 //	}
 //
-// [Serve] runs the handler and asserts in one line each: what was kept, for
-// whom, where, and whether anything was saved at all. [LoggedIn] makes a
-// logged-in visitor's request. [Events] remembers what happened to sessions.
+// [Serve] runs the handler and returns an [Outcome], whose methods check in one
+// line each the user, the values, the placement, and whether anything was
+// saved. [LoggedIn] makes a logged-in visitor's request. [Events] records what
+// happened to sessions.
 //
-// A [Browser] does the same over several requests: it keeps cookies as a browser
-// does, and calls the handler directly, without a network. A [Client] is one for an
-// API: it keeps a token. [Form] and [JSON] are bodies with their Content-Type.
+// A [Browser] does the same over several requests: it keeps cookies as a
+// browser does, and calls the handler directly, without a network. A [Client]
+// does so for an API: it keeps a token. [Form] and [JSON] are bodies with their
+// Content-Type.
 //
-// Everything works with each placement, with several managers, and with the
-// service's own manager instead of one from [NewManager]. It works within
-// [testing/synctest] bubbles too, so expiry can be tested without waiting: make
-// the manager inside the bubble, and let [time.Sleep] pass the fake time.
+// The package works with each placement, with several managers, and with the
+// service's own manager instead of one from [NewManager]. It also works within
+// [testing/synctest] bubbles, so expiry can be tested without waiting: make the
+// manager inside the bubble, and let [time.Sleep] pass the fake time.
 package sojourntest
 
 import (
@@ -47,10 +49,10 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// NewManager returns a manager for a test. It fills in what cfg leaves out: Keys
-// are new ones, Store is a new store in memory (none for [sojourn.CookieOnly]),
-// and Logger writes to the test's log. The manager is closed when the test ends.
-// A mistake in cfg fails the test at once.
+// NewManager returns a manager for a test. It fills in the fields of cfg that
+// are not set: new Keys, a new store in memory (none for [sojourn.CookieOnly]),
+// and a Logger that writes to the test's log. The manager is closed when the
+// test ends. A mistake in cfg fails the test at once.
 func NewManager(t testing.TB, cfg sojourn.Config) *sojourn.Manager {
 	t.Helper()
 	if cfg.Keys == nil {
@@ -74,16 +76,15 @@ func NewManager(t testing.TB, cfg sojourn.Config) *sojourn.Manager {
 	return m
 }
 
-// Request returns a request of a visitor whose session prepare has made: set
-// values, log a user in, leave flash messages. What prepare does is saved as an
-// earlier request would have saved it, and the returned request carries the
-// cookies that this request would have answered with. With a nil prepare, or
-// one that changes nothing, it is a new visitor's request.
+// Request returns a request of a visitor whose session prepare has set up: it
+// may set values, log a user in, or leave flash messages. The changes are saved
+// as an earlier request would save them, and the returned request carries the
+// cookies of that earlier response. With a nil prepare, or one that changes
+// nothing, it is a new visitor's request.
 //
-// It is a request as a handler gets it, made by [httptest.NewRequest]: target
-// is a path, or an absolute URL. A path is taken as one over HTTPS, because
-// session cookies are Secure by default. If the session cannot be saved, the
-// test fails at once.
+// It is a server's request, made by [httptest.NewRequest]. target is a path or
+// an absolute URL. A path means HTTPS, because session cookies are Secure by
+// default. If the session cannot be saved, the test fails at once.
 func Request(t testing.TB, m *sojourn.Manager, method, target string, body io.Reader, prepare func(*sojourn.Session)) *http.Request {
 	t.Helper()
 	r := newRequest(method, target, body)
@@ -94,12 +95,11 @@ func Request(t testing.TB, m *sojourn.Manager, method, target string, body io.Re
 }
 
 // Session returns the session as the visitor's next request would find it:
-// after the handler has answered r with res. It is for looking, with keys and
-// with the methods that do not change anything; what a test changes in it is
-// not kept.
+// after the handler has answered r with res. Use it for inspection only:
+// changes that a test makes to it are not kept.
 //
-// r is the request that the handler got. It may be nil if it brought no
-// session. res comes from a [httptest.ResponseRecorder] or from a real server.
+// r is the request that the handler received. It may be nil if it had no
+// session. res comes from an [httptest.ResponseRecorder] or from a real server.
 // If the session cannot be loaded, the test fails at once.
 func Session(t testing.TB, m *sojourn.Manager, r *http.Request, res *http.Response) *sojourn.Session {
 	t.Helper()
@@ -118,9 +118,9 @@ func Session(t testing.TB, m *sojourn.Manager, r *http.Request, res *http.Respon
 	return look(t, m, next)
 }
 
-// setCookies gives a request header the cookies of a visitor who had those of
-// sent and then was told to set others. One that was deleted is left without a
-// value, which means the same to a manager.
+// setCookies gives a request header the cookies of sent, changed by a
+// response's Set-Cookie fields. A deleted cookie stays with an empty value,
+// which means the same to a manager.
 func setCookies(header http.Header, sent, set []*http.Cookie) {
 	values := map[string]string{}
 	for _, c := range slices.Concat(sent, set) {
@@ -157,7 +157,7 @@ func cookiesOf(header http.Header) []*http.Cookie {
 func look(t testing.TB, m *sojourn.Manager, in sojourn.RequestInfo) *sojourn.Session {
 	t.Helper()
 	x := attach(t, m, in)
-	release := x.Hold() // a held exchange does not keep its session from expiring
+	release := x.Hold() // the session of a held exchange still expires
 	t.Cleanup(func() { release(); _ = x.Finish() })
 	return load(t, m, x)
 }
@@ -176,12 +176,12 @@ func load(t testing.TB, m *sojourn.Manager, x *sojourn.Exchange) *sojourn.Sessio
 	return s
 }
 
-// newRequest is httptest.NewRequest, over HTTPS if target is a path, and with the
-// type of its body if that says one.
+// newRequest is httptest.NewRequest, over HTTPS if target is a path, and with
+// the type of its body, if it has one.
 func newRequest(method, target string, body io.Reader) *http.Request {
 	typed, _ := body.(typedBody)
 	if typed.Reader != nil {
-		body = typed.Reader // httptest knows how long it is
+		body = typed.Reader // httptest sets its length
 	}
 	r := httptest.NewRequest(method, target, body)
 	if typed.contentType != "" {

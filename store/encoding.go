@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// ErrFormat says that bytes are not the binary form of a [Record].
+// ErrFormat means that bytes are not the binary form of a [Record].
 var ErrFormat = errors.New("store: malformed record")
 
 const encodingVersion = 1
@@ -43,13 +43,13 @@ func (r Record) MarshalBinary() ([]byte, error) {
 }
 
 // Decode reads the record with that ID from its binary form. It returns
-// [ErrFormat] for what a newer release may have written, and [ErrDamaged] for
-// anything else, the record of another ID included. Data shares b.
+// [ErrFormat] if a newer release may have written b, and [ErrDamaged] for
+// anything else, including the record of another ID. Data shares b.
 func Decode(id ID, b []byte) (Record, error) {
 	var rec Record
 	err := rec.UnmarshalBinary(b)
 	switch {
-	case err != nil && len(b) > 0 && b[0] > encodingVersion && b[0] < ' ': // versions are no text
+	case err != nil && len(b) > 0 && b[0] > encodingVersion && b[0] < ' ': // versions are not printable
 		return Record{}, err
 	case err != nil || rec.ID != id:
 		return Record{}, ErrDamaged
@@ -57,8 +57,9 @@ func Decode(id ID, b []byte) (Record, error) {
 	return rec, nil
 }
 
-// UnmarshalBinary reads what AppendBinary wrote. Data shares b, which must not
-// be modified afterwards. It returns ErrFormat for anything else.
+// UnmarshalBinary reads the binary form that AppendBinary writes. Data shares
+// b, which must not be modified afterwards. It returns ErrFormat for anything
+// else.
 func (r *Record) UnmarshalBinary(b []byte) error {
 	var out Record
 	if len(b) < 1+len(out.ID)+len(out.User) || b[0] != encodingVersion {

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// ClockSkew is by how much the clocks of two replicas may differ.
+// ClockSkew is the largest supported difference between the clocks of two replicas.
 const ClockSkew = time.Minute
 
 // InTheWay returns which of a user's sessions have to end so that rec has room
-// within the limit, or [ErrLimit]. It is what a [UserLimiter] that can read a
-// user's records at once goes by. Of the records, it reads ID, User, Created,
-// Deadline and Ended; it leaves them as they are.
+// within the limit, or [ErrLimit]. It is for a [UserLimiter] that can read all
+// of a user's records. It reads the records' ID, User, Created, Deadline and
+// Ended, and changes nothing.
 //
-// A session that is past its deadline at now by less than ClockSkew may be live by
-// the clock of another replica. So it takes its place, and is the first to go,
-// also where the limit refuses.
+// A session whose deadline passed less than ClockSkew before now may be live by
+// another replica's clock. So it counts, and is the first to be ended, even if
+// the limit refuses.
 func (l UserLimit) InTheWay(sessions []Record, rec *Record, now time.Time) ([]ID, error) {
 	others := make([]Record, 0, len(sessions))
 	live := 0

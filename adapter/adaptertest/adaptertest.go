@@ -1,12 +1,12 @@
 // Package adaptertest tests how sojourn is wired into a framework: the adapters
-// of this repository, and whatever wiring an application has of its own.
+// of this repository, and an application's own wiring.
 //
 // A [Wiring] starts a server of the framework that runs an [App], a small
-// application that knows no framework. [Run] sends requests to it, over real
-// connections on loopback, and checks what a wiring can break: that the cookie
-// goes out before the first byte, that a commit which fails is answered with an
-// error, that a request which fails keeps nothing but a logout, that streams end
-// with their session, and more. The names of the subtests say what.
+// application that does not depend on a framework. [Run] sends requests to it,
+// over real connections on loopback, and checks what a wiring can break: the
+// cookie is sent before the first byte, a failed commit is answered with an
+// error, a failed request keeps only a logout, streams end with their session,
+// and more. Each subtest's name describes its check.
 package adaptertest
 
 import (
@@ -35,25 +35,25 @@ type Wiring struct {
 	// goroutines at once.
 	Start func(t testing.TB, sessions *sojourn.Manager, app App) Client
 
-	// Cannot says what the framework, or the wiring, cannot do, and why. It is
-	// logged, and not checked; everything else is.
+	// Cannot lists what the framework or the wiring does not support, and why.
+	// These abilities are logged and not checked.
 	Cannot map[Ability]string
 
-	// Patience is how long a check waits for what should come at once. 0 = 30
-	// seconds, which is for machines that are busy.
+	// Patience is how long a check waits for an expected event. 0 = 30 seconds,
+	// enough for a busy machine.
 	Patience time.Duration
 }
 
-// Ability is something that not every framework can do.
+// Ability is a feature that not every framework has.
 type Ability string
 
 // The abilities. Each but Statuses, Errors, Panics and Caching is a function of
 // [Call].
 const (
-	Statuses   Ability = "statuses"    // a handler chooses an HTTP status, and the client sees it
-	Errors     Ability = "errors"      // a handler returns an error, and the framework answers with it
+	Statuses   Ability = "statuses"    // a handler chooses an HTTP status for the client
+	Errors     Ability = "errors"      // a handler returns an error, which the framework renders
 	Panics     Ability = "panics"      // a panic in a handler does not end the process
-	Caching    Ability = "caching"     // answers have Vary and Cache-Control, which RPC has no use for
+	Caching    Ability = "caching"     // answers have Vary and Cache-Control, which RPC does not use
 	Streams    Ability = "streams"     // [Call.Stream]
 	WebSockets Ability = "web sockets" // [Call.WebSocket]
 	Hijacking  Ability = "hijacking"   // [Call.Hijack]
@@ -63,27 +63,28 @@ const (
 
 var abilities = []Ability{Statuses, Errors, Panics, Caching, Streams, WebSockets, Hijacking, Files, BodyLimits}
 
-// App is an application that knows no framework. An error that it returns is
-// what the framework's handler returns; it may be a [StatusError], or what
-// [sojourn.Manager.Get] has returned. It is nil after a call of Respond, Stream,
-// WebSocket, Hijack or File that succeeded.
+// App is an application that does not depend on a framework. The framework's
+// handler returns its error, which may be a [StatusError] or an error of
+// [sojourn.Manager.Get]. The error is nil after a successful call of Respond,
+// Stream, WebSocket, Hijack or File.
 type App func(*Call) error
 
 // Call is one request, as the framework's handler sees it, and its response.
-// For handlers of net/http there is [HTTPCall]; a wiring replaces the functions
-// for which the framework has ways of its own.
+// [HTTPCall] returns one for handlers of net/http; a wiring replaces the
+// functions that differ in the framework.
 type Call struct {
 	// Context is where [sojourn.Manager.Get] finds the session.
 	Context context.Context
 	// Param returns a parameter of [Request.Params], "" if there is none.
 	Param func(name string) string
 	// Respond answers with that status, and with text as the body. RPC, which
-	// has no status (see [Statuses]), answers with text; status is 200 then.
+	// has no status (see [Statuses]), only answers with text; status is then
+	// 200.
 	Respond func(status int, text string) error
 
 	// Stream answers with lines of text that are sent one by one. It calls body
-	// before it returns, or when the handler has returned; send returns when the
-	// line is on its way, or an error when the client has gone.
+	// before it returns, or after the handler has returned. send returns when
+	// the line has been sent, or an error if the client has disconnected.
 	Stream func(body func(send func(line string) error) error) error
 	// WebSocket upgrades the request, and calls serve, before it returns or when the
 	// handler has returned. The connection is closed when serve returns.
@@ -94,12 +95,12 @@ type Call struct {
 	// File answers with a file.
 	File func(path string) error
 	// Body reads the request's body, with an error if it is longer than limit
-	// bytes. The handler answers 413 then.
+	// bytes. Then the handler answers 413.
 	Body func(limit int64) ([]byte, error)
 }
 
-// Socket is the server's side of a WebSocket. Close may be called by another
-// goroutine than the one that receives.
+// Socket is the server's side of a WebSocket. Close may be called while another
+// goroutine receives.
 type Socket interface {
 	Receive() (string, error)
 	Send(text string) error
@@ -115,9 +116,9 @@ func (e StatusError) Error() string {
 	return fmt.Sprintf("adaptertest: %d %s", e.Status, http.StatusText(e.Status))
 }
 
-// ErrorAnswer returns the status and the text that answer an error of an [App]:
-// those of a [StatusError], 500 for another error of the application, and
-// otherwise what [sojourn.ErrorStatus] says.
+// ErrorAnswer returns the status and the text for an error of an [App]: those
+// of a [StatusError], 500 for another error of the application, and otherwise
+// those of [sojourn.ErrorStatus].
 func ErrorAnswer(err error) (status int, text string) {
 	var own StatusError
 	switch {
@@ -130,35 +131,36 @@ func ErrorAnswer(err error) (status int, text string) {
 	}
 }
 
-// errApp is an error that an App returns for no reason of HTTP's or sojourn's.
+// errApp is an App's own error, unrelated to HTTP and sojourn.
 var errApp = errors.New("adaptertest: the application has failed")
 
-// Client sends requests to the server of a wiring. [HTTP] is one; RPC frameworks
-// bring their own. It is used by several goroutines at once.
+// Client sends requests to the server of a wiring. [HTTP] is one; RPC
+// frameworks bring their own. It must be safe for concurrent use.
 type Client interface {
-	// Send sends a request and returns when the answer's header has come, or with
-	// an error if none came. Canceling ctx closes the connection, or the stream.
+	// Send sends a request and returns when it has received the answer's
+	// header, or an error if there is none. Canceling ctx closes the
+	// connection, or the stream.
 	Send(ctx context.Context, r Request) (*Answer, error)
 }
 
-// Request is what a [Client] sends.
+// Request is a request of a [Client].
 type Request struct {
 	Header http.Header       // among others Cookie and User-Agent
 	Params map[string]string // see [Call.Param]
 	Body   io.Reader         // nil unless the wiring has the ability BodyLimits
 }
 
-// Answer is what a [Client] receives.
+// Answer is an answer that a [Client] receives.
 type Answer struct {
 	Failed bool        // the call failed: by an HTTP status from 400 on, or an error of RPC
 	Status int         // of HTTP; 0 if the wiring does not have the ability Statuses
 	Header http.Header // among others Set-Cookie; names in canonical form
-	Closes bool        // the server closes the connection, and said so
+	Closes bool        // the server announced that it closes the connection
 	Body   io.ReadCloser
 }
 
-// Run tests a wiring, in parallel subtests. They run when the calling test has
-// returned, so what it makes for them is closed by t.Cleanup, not by defer.
+// Run tests a wiring, in parallel subtests. They run after the calling test has
+// returned, so close their resources with t.Cleanup, not with defer.
 func Run(t *testing.T, w Wiring) {
 	t.Helper()
 	w.report(t)
@@ -175,12 +177,12 @@ func Run(t *testing.T, w Wiring) {
 
 // Failure is a check that a wiring did not pass.
 type Failure struct {
-	Check string // its name, which is that of the subtest
-	Text  string // what was wrong
+	Check string // its name, as of the subtest
+	Text  string // the failure message
 }
 
-// Check is Run, except that it returns what fails, for a test that a wiring does
-// not work. It waits for all checks.
+// Check is Run, except that it returns the failures, for testing that a wiring
+// does not work. It waits for all checks.
 func Check(t testing.TB, w Wiring) []Failure {
 	t.Helper()
 	w.report(t)
@@ -244,7 +246,7 @@ func (w Wiring) run(t testing.TB, c check) {
 	c.run(&suite{TB: t, Wiring: w, ctx: ctx})
 }
 
-// recorder is a test of its own inside another: it keeps what fails.
+// recorder is a separate test inside another: it records failures.
 type recorder struct {
 	testing.TB
 	name string

@@ -68,7 +68,7 @@ func (w *bufferedWriter) end() {
 	w.ResponseWriter.Write(w.body.Bytes())
 }
 
-// statusWriter notes the status, and hides everything else of the writer.
+// statusWriter records the status, and hides the writer's other methods.
 type statusWriter struct {
 	w      http.ResponseWriter
 	status int

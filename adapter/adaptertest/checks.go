@@ -152,8 +152,8 @@ func parallel(t *suite) {
 	v.has(state{user: "ada", cart: 65}, "after 64 updates of 1")
 }
 
-// noted finds servers that use the memory of a request's header again, which
-// the session still points to.
+// noted finds servers that reuse the memory of a request's header while the
+// session still points to it.
 func noted(t *suite) {
 	s := t.serve(nil)
 	for i := range 8 {
@@ -250,8 +250,8 @@ func logoutIsFinal(t *suite) {
 	}
 }
 
-// keepsOnlyLogout checks a request that fails: it does not keep what it has
-// changed, and does keep a logout.
+// keepsOnlyLogout checks a failing request: its changes are not kept, but a
+// logout is.
 func (s *site) keepsOnlyLogout(do string, status int) {
 	s.Helper()
 	v := s.newCustomer()
@@ -342,12 +342,12 @@ func panics(t *suite) {
 		t.wants(v.ask(p))
 		v.has(state{user: "ada", cart: 1}, "after a panic")
 	}
-	// Whether or not its cookies have reached the client.
+	// Its cookies may or may not have reached the client.
 	t.wants(v.ask(params("panic", "leave", "yes")))
 	v.has(state{}, "after a logout and a panic")
 }
 
-// clientGone checks the rule that a commit goes on although the client has gone.
+// clientGone checks that a commit continues after the client has disconnected.
 func clientGone(t *suite) {
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	s := t.serve(map[string]visit{"slow": func(call *Call, session *sojourn.Session) error {
@@ -520,7 +520,7 @@ func streamLeft(t *suite) {
 	v.has(state{user: "ada", cart: 1}, "after the stream")
 }
 
-// dial asks for a WebSocket, keeps the answer's cookies, and returns its status.
+// dial requests a WebSocket, keeps the answer's cookies, and returns its status.
 func (v *visitor) dial(p map[string]string) (status int, opened *socket) {
 	v.s.Helper()
 	client, ok := v.s.client.(*httpClient)
@@ -542,7 +542,7 @@ func chat(call *Call, session *sojourn.Session) error {
 	theme.Set(session, "dark")
 	return call.WebSocket(func(socket Socket) {
 		over, left := make(chan struct{}), make(chan struct{})
-		defer func() { close(over); <-left }() // the connection is the server's again
+		defer func() { close(over); <-left }() // return the connection to the server
 		go func() {
 			defer close(left)
 			select {

@@ -24,8 +24,8 @@ func Serve(t testing.TB, handler http.Handler) Client {
 	return HTTP(server.URL)
 }
 
-// HTTP returns a [Client] of a server that speaks HTTP/1.1 without TLS. Params
-// are in the query. A request with a body is a POST, any other a GET of baseURL.
+// HTTP returns a [Client] for a server with HTTP/1.1 without TLS. Params are in
+// the query. A request with a body is a POST, any other a GET of baseURL.
 func HTTP(baseURL string) Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	return &httpClient{baseURL, &http.Client{
@@ -61,7 +61,7 @@ func (c *httpClient) Send(ctx context.Context, r Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.client.Do(request) //nolint:bodyclose // it goes to the caller
+	resp, err := c.client.Do(request) //nolint:bodyclose // the caller closes it
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (c *httpClient) Send(ctx context.Context, r Request) (*Answer, error) {
 }
 
 // HTTPCall returns the [Call] of a handler of net/http. It has no WebSocket,
-// for which net/http has nothing.
+// because net/http does not support it.
 func HTTPCall(w http.ResponseWriter, r *http.Request) *Call {
 	control := http.NewResponseController(w)
 	return &Call{

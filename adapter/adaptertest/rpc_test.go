@@ -14,8 +14,8 @@ import (
 	"github.com/sojourn-go/sojourn/adapter/adaptertest"
 )
 
-// A call of a small RPC protocol: JSON over HTTP, which answers 200 whatever
-// happens, and says in the body whether the call has failed.
+// A call of a small RPC protocol: JSON over HTTP, which always answers 200, and
+// has an error in the body if the call failed.
 type (
 	rpcCall   struct{ Header, Params map[string]string }
 	rpcResult struct {
@@ -57,8 +57,8 @@ func (c rpcClient) Send(ctx context.Context, r adaptertest.Request) (*adaptertes
 	}, nil
 }
 
-// serveRPC serves the protocol. What commits is given each call, and returns
-// the error that the call ends with.
+// serveRPC serves the protocol. commits gets each call and returns the call's
+// final error.
 func serveRPC(commits func(exchange *sojourn.Exchange, err error, h http.Header) error) func(testing.TB, *sojourn.Manager, adaptertest.App) adaptertest.Client {
 	return func(t testing.TB, sessions *sojourn.Manager, app adaptertest.App) adaptertest.Client {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

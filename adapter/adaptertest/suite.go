@@ -19,20 +19,20 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// What the application keeps.
+// The application's values.
 var (
 	theme = sojourn.NewKey[string]("adaptertest theme")                 // may be in the cookie
 	cart  = sojourn.NewKey[int]("adaptertest cart", sojourn.ServerSide) // is in the store
 )
 
-// suite is one check at work.
+// suite is one running check.
 type suite struct {
 	testing.TB
 	Wiring
-	ctx context.Context // of what the check waits for
+	ctx context.Context // bounds the check's waits
 }
 
-// site is a server of the wiring with a manager of its own.
+// site is a server of the wiring with its own manager.
 type site struct {
 	*suite
 	sessions *sojourn.Manager
@@ -96,12 +96,12 @@ func (l *logbook) text() string {
 	return l.b.String()
 }
 
-// visit is what an application does for a parameter "do" of this name, with the
+// visit is the application's action for a value of the parameter "do", with the
 // request's session.
 type visit func(call *Call, session *sojourn.Session) error
 
-// serve starts a server that does with the session what the parameter "do"
-// says. Without one it answers with the user, the cart and the theme.
+// serve starts a server that carries out the parameter "do". Without one it
+// answers with the user, the cart and the theme.
 func (t *suite) serve(visits map[string]visit) *site {
 	t.Helper()
 	return t.start(func(s *site, call *Call) error {
@@ -129,7 +129,7 @@ func (t *suite) serve(visits map[string]visit) *site {
 	})
 }
 
-// state is what a visitor's session holds.
+// state is the content of a visitor's session.
 type state struct {
 	user  string
 	cart  int
@@ -138,8 +138,8 @@ type state struct {
 
 func (s state) text() string { return s.user + "|" + strconv.Itoa(s.cart) + "|" + s.theme }
 
-// visitor keeps cookies, as a browser does that has one site only. It is used by
-// one goroutine at a time; requests that run beside each other have copies.
+// visitor keeps cookies, like a browser with one site only. It is used by one
+// goroutine at a time; parallel requests use copies.
 type visitor struct {
 	s       *site
 	cookies map[string]string
@@ -170,8 +170,7 @@ func (v *visitor) header() http.Header {
 	return h
 }
 
-// keep does what the answer's Set-Cookie lines say, and returns how many there
-// are.
+// keep applies the answer's Set-Cookie lines, and returns how many there are.
 func (v *visitor) keep(h http.Header) int {
 	v.s.Helper()
 	for _, line := range h.Values("Set-Cookie") {
@@ -201,7 +200,7 @@ func params(do string, more ...string) map[string]string {
 	return p
 }
 
-// answer is an Answer that was read to its end.
+// answer is an Answer that was read to the end.
 type answer struct {
 	failed  bool
 	status  int // 0 if none came
@@ -240,7 +239,7 @@ func (v *visitor) send(r Request) answer {
 	return got
 }
 
-// does is ask for a request that must not fail.
+// does is ask for a request that must succeed.
 func (v *visitor) does(do string, more ...string) answer {
 	v.s.Helper()
 	a := v.ask(params(do, more...))
@@ -250,7 +249,7 @@ func (v *visitor) does(do string, more ...string) answer {
 	return a
 }
 
-// has checks what the visitor's session holds.
+// has checks the content of the visitor's session.
 func (v *visitor) has(want state, why string) {
 	v.s.Helper()
 	if got := v.does("").text; !strings.Contains(got, want.text()) {
@@ -286,7 +285,7 @@ func (t *suite) wants(a answer, status ...int) {
 	t.Errorf("the status is %d, want %d: %s", a.status, status, a.text)
 }
 
-// eventually waits until done reports true, for what no answer tells.
+// eventually waits until done reports true.
 func (t *suite) eventually(what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -320,7 +319,7 @@ func (t *suite) await(what string, c <-chan struct{}) error {
 	}
 }
 
-// stream reads the lines of an answer that goes on.
+// stream reads the lines of a streamed answer.
 type stream struct {
 	*suite
 	answer *Answer
@@ -328,7 +327,7 @@ type stream struct {
 	read   lineReader
 }
 
-// open sends a request whose answer goes on, and keeps its cookies.
+// open sends a request with a streamed answer, and keeps its cookies.
 func (v *visitor) open(p map[string]string) *stream {
 	v.s.Helper()
 	ctx, hangUp := context.WithCancel(v.s.ctx)
@@ -342,8 +341,8 @@ func (v *visitor) open(p map[string]string) *stream {
 	return &stream{v.s.suite, a, hangUp, newLineReader(a.Body)}
 }
 
-// expect reads up to a line that contains text, whatever the framework puts
-// around it.
+// expect reads up to a line that contains text, which may have the framework's
+// text around it.
 func (s *stream) expect(text string) {
 	s.Helper()
 	for {

@@ -10,16 +10,16 @@ import (
 	"net/http"
 )
 
-// socket is the client's side of a WebSocket (RFC 6455), as far as the checks
-// need one: short messages of text, in one frame each.
+// socket is the client's side of a WebSocket (RFC 6455), with only the features
+// that the checks need: short text messages, in one frame each.
 type socket struct {
 	status int // of the handshake
 	conn   net.Conn
 	read   *bufio.Reader
 }
 
-// upgrade asks for a WebSocket, on a connection of its own, and returns the
-// answer's header, whatever its status.
+// upgrade requests a WebSocket, on a new connection, and returns the answer's
+// header, whatever its status.
 func (c *httpClient) upgrade(ctx context.Context, r Request) (http.Header, *socket, error) {
 	request, err := c.request(ctx, r)
 	if err != nil {
@@ -28,7 +28,7 @@ func (c *httpClient) upgrade(ctx context.Context, r Request) (http.Header, *sock
 	request.Header.Set("Connection", "Upgrade")
 	request.Header.Set("Upgrade", "websocket")
 	request.Header.Set("Sec-WebSocket-Version", "13")
-	request.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==") // that of the RFC
+	request.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==") // the example of the RFC
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", request.URL.Host)
 	if err != nil {
 		return nil, nil, err

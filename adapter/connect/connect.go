@@ -14,10 +14,10 @@
 //	}
 //
 // [sojourn.Manager.Wrap] loads the session and sets the cookies, as for other
-// handlers of net/http. It sees HTTP statuses only, and a call that fails may be
-// answered 200. The interceptor says what has failed: an error that a handler
-// returns keeps nothing but a Logout, a panic likewise, and a commit that fails is
-// the call's error.
+// handlers of net/http. Wrap only sees HTTP statuses, and a failed call may
+// have status 200. The interceptor adds the rules for calls: after a handler's
+// error or panic, only a Logout is kept, and a failed commit is the call's
+// error.
 package sojournconnect
 
 import (
@@ -32,9 +32,10 @@ import (
 )
 
 // Interceptor returns the interceptor for handlers, for the sessions of all
-// managers that are wrapped around them. Give it to [connect.WithInterceptors]
-// as the first one, so that it sees the errors of the others. The answer "not
-// modified" to a GET is no failure. Clients are not intercepted.
+// managers that are wrapped around them. Put it first in
+// [connect.WithInterceptors], so that it sees the errors of the others. The
+// answer "not modified" to a GET does not count as a failure. Clients are not
+// intercepted.
 func Interceptor() connect.Interceptor { return interceptor{} }
 
 type interceptor struct{}
@@ -76,17 +77,17 @@ func (interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 			if err := next(ctx, s); err != nil {
 				return err
 			}
-			return s.result // whatever the handler made of it
+			return s.result // even if the handler dropped it
 		})
 	}
 }
 
-// run runs a handler, and keeps what it has changed.
+// run runs a handler and keeps its changes.
 func run(ctx context.Context, handle func() error) error {
-	returned := false // or the handler panics
+	returned := false // false if the handler panics
 	defer func() {
 		if !returned {
-			sojourn.Fail(ctx) // somebody outside may answer 200
+			sojourn.Fail(ctx) // an outer handler may answer 200
 		}
 	}()
 	err := handle()
@@ -122,12 +123,12 @@ func (s *stream) Send(message any) error {
 	return s.StreamingHandlerConn.Send(message)
 }
 
-// Error returns the [connect.Error] that answers an error of sojourn, such as one
-// of [sojourn.Manager.Get]: it has the code Unauthenticated, Aborted,
-// ResourceExhausted, NotFound, Unavailable or Internal, and the text of
-// [sojourn.ErrorStatus]. It wraps err, which clients do not see. Other errors, and
-// what is a connect.Error already, are returned as they are. The interceptor calls
-// it for the errors that handlers return.
+// Error returns the [connect.Error] for an error of sojourn, such as one of
+// [sojourn.Manager.Get]. Its code is Unauthenticated, Aborted,
+// ResourceExhausted, NotFound, Unavailable or Internal, and its text that of
+// [sojourn.ErrorStatus]. It wraps err, which is not sent to clients. Other
+// errors, and a connect.Error, are returned unchanged. The interceptor calls
+// Error for the errors of handlers.
 func Error(err error) error {
 	if already := (*connect.Error)(nil); errors.As(err, &already) || !sojourn.IsError(err) {
 		return err

@@ -82,7 +82,7 @@ func protocols() *http.Protocols {
 	return p
 }
 
-// client speaks one of the three protocols with a server.
+// client uses one of the three protocols.
 type client struct {
 	do    *connect.Client[params, text]
 	watch *connect.Client[params, text]
@@ -377,7 +377,7 @@ func TestWhatACallKeeps(t *testing.T) {
 	}
 }
 
-// What Wrap alone does, to know that the interceptor is what makes the difference.
+// The behavior of Wrap alone, to show that the interceptor is needed.
 func TestWithoutTheInterceptorACallThatFailsIsKept(t *testing.T) {
 	do := func(_ context.Context, session *sojourn.Session) error {
 		sitetest.CartKey.Set(session, 2)
@@ -427,7 +427,7 @@ func TestACommitThatFailsIsTheErrorOfTheCall(t *testing.T) {
 						t.Errorf("sending: %v", err)
 					}
 				}
-				return nil // whatever the handler says
+				return nil // even if the handler returns nil
 			})
 			_, text := sojourn.ErrorStatus(test.err)
 			each(t, s.url, func(t *testing.T, name string, call func(http.Header) (http.Header, error)) {
@@ -515,7 +515,7 @@ func TestSeveralManagers(t *testing.T) {
 	}
 }
 
-// A GET whose answer the client has already is no failure.
+// The answer "not modified" to a GET is not a failure.
 func TestNotModifiedKeepsWhatTheHandlerChanged(t *testing.T) {
 	s := newShop(t, func(_ context.Context, session *sojourn.Session) error {
 		sitetest.CartKey.Set(session, 2)

@@ -1,5 +1,5 @@
-// Package sojournecho gives the handlers of echo, version 5, sessions, as a
-// middleware of echo. Package adapter/echo is for version 4.
+// Package sojournecho is a middleware that adds sessions to echo, version 5.
+// Package adapter/echo is for version 4.
 //
 //	e := echo.New()
 //	e.Use(middleware.RequestLogger(), middleware.Recover(), sojournecho.Middleware(sessions))
@@ -12,9 +12,9 @@
 //		return c.String(http.StatusOK, fmt.Sprint(n))
 //	})
 //
-// Where the whole of echo can be wrapped, sessions.Wrap(e) does, without this
-// package, with one difference: it sees no error that a handler returns, but only
-// the status that echo answers it with.
+// Instead of this package you can wrap all of echo with sessions.Wrap(e). The
+// difference is that Wrap does not see a handler's error, but only the status
+// of echo's answer.
 package sojournecho
 
 import (
@@ -25,18 +25,17 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Middleware returns a middleware that does what [sojourn.Manager.Wrap] does. An
-// error that the handler returns keeps nothing of the session but a Logout,
-// whatever status echo answers it with. A status that the handler writes itself
-// keeps its changes if it is below 500.
+// Middleware returns a middleware that corresponds to [sojourn.Manager.Wrap].
+// If the handler returns an error, only a Logout is kept, whatever the status
+// of echo's answer. If the handler itself writes a status below 500, its
+// changes are kept.
 //
-// Put it after the middlewares that answer errors by themselves, such as
-// middleware.RequestLogger and middleware.Recover, and before those that ask for a
-// session. There may be one for each of several managers, and Wrap may be around
-// echo as well.
+// Put it after middlewares that answer errors themselves, such as
+// middleware.RequestLogger and middleware.Recover, and before those that use a
+// session. Several managers can each have one, also with Wrap around echo.
 //
-// Errors of sojourn that the handler returns are answered with the status and
-// the text of [Error].
+// A handler's errors of sojourn are answered with the status and the text of
+// [Error].
 func Middleware(sessions *sojourn.Manager) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c *echo.Context) (err error) {
@@ -55,8 +54,8 @@ func Middleware(sessions *sojourn.Manager) echo.MiddlewareFunc {
 }
 
 // Error returns an [echo.HTTPError] with the status and the text of
-// [sojourn.ErrorStatus] for an error of sojourn that is no mistake of the program,
-// and any other error as it is. It is for Config.ErrorHandler:
+// [sojourn.ErrorStatus] for an error of sojourn, unless that is a programming
+// mistake. Other errors are returned unchanged. Use it in Config.ErrorHandler:
 //
 //	cfg.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
 //		e.HTTPErrorHandler(e.NewContext(r, w), sojournecho.Error(err))

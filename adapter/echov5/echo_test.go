@@ -118,8 +118,8 @@ func serve(wire func(sessions *sojourn.Manager, app adaptertest.App) http.Handle
 	}
 }
 
-// careless is an error handler that does not look whether there is an answer
-// already, as those of many programs.
+// careless is an error handler that does not check whether the response is
+// already committed, as in many programs.
 func careless(c *echo.Context, err error) {
 	status := cmp.Or(echo.StatusCode(err), http.StatusInternalServerError)
 	_ = c.JSON(status, map[string]string{"error": http.StatusText(status)})
@@ -225,7 +225,7 @@ func TestWhatAHandlerReturnsDecidesWhatIsKept(t *testing.T) {
 	}
 }
 
-// What has to be kept although the call fails is saved before.
+// Changes that must survive a failed call are saved before it fails.
 func TestASaveBeforeAnErrorIsKept(t *testing.T) {
 	sessions := sojourntest.NewManager(t, sojourn.Config{})
 	e := newEcho()

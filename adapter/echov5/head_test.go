@@ -14,8 +14,8 @@ import (
 	"github.com/sojourn-go/sojourn/sojourntest"
 )
 
-// echo 5 can answer HEAD with the handler for GET, with a writer of its own that
-// holds the header back.
+// echo 5 can answer HEAD with the handler for GET, through a writer that delays
+// the header.
 func TestAHeadRequestThatEchoAnswersByTheHandlerForGet(t *testing.T) {
 	value := sojourn.NewKey[string]("value")
 	for name, global := range map[string]bool{"a middleware of all routes": true, "of one route": false} {

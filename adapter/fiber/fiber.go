@@ -1,4 +1,4 @@
-// Package sojournfiber is Sojourn for Fiber, on fasthttp itself:
+// Package sojournfiber is Sojourn for Fiber, directly on fasthttp:
 //
 //	app := fiber.New()
 //	app.Use(sojournfiber.Middleware(sessions))
@@ -10,12 +10,12 @@
 //		…
 //	})
 //
-// A request's changes are kept once, when its handlers have returned. A status
-// below 500 that a handler writes keeps them. An error that it returns, a status
-// of 500 or above, and a panic keep nothing; the first two keep a Logout.
+// A request's changes are kept once, after its handlers have returned with a
+// status below 500. After an error or a status of 500 or above, only a Logout
+// is kept, and after a panic nothing.
 //
-// Functions that find the request themselves, such as [sojourn.Fail], take
-// c.Context().
+// Pass c.Context() to functions that take the request's context, such as
+// [sojourn.Fail].
 package sojournfiber
 
 import (
@@ -32,16 +32,16 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Middleware returns the middleware for the sessions of m. It renders the errors that
-// handlers return, with the ErrorHandler of the application, so that what that
-// sets is part of the response that is committed: a middleware outside gets nil.
-// A commit that fails is answered by the ErrorHandler as well; see [Error].
+// Middleware returns the middleware for the sessions of m. It renders handlers'
+// errors with the application's ErrorHandler, so that the commit sees the final
+// response; outer middlewares get nil. The ErrorHandler also renders a failed
+// commit; see [Error].
 //
-// Several managers have a middleware each; the inner one commits first.
+// Several managers each need a middleware; the inner one commits first.
 func Middleware(m *sojourn.Manager) fiber.Handler {
 	return func(c fiber.Ctx) error {
 		if c.Value(m) != nil {
-			return c.Next() // c.RestartRouting, or it is used twice
+			return c.Next() // after c.RestartRouting, or if it is used twice
 		}
 		v, inner := c.Locals(visitKey{}).(*visit)
 		if !inner {
@@ -52,7 +52,7 @@ func Middleware(m *sojourn.Manager) fiber.Handler {
 		info := &request{c: c}
 		defer info.close()
 		ctx, x := m.Attach(c.Context(), info.get)
-		defer func() { _ = x.Finish() }() // an error was logged
+		defer func() { _ = x.Finish() }() // an error is already logged
 		c.Locals(m, x)
 		c.Locals((*sojourn.Exchange)(nil), x) // for sojourn.Fail and sojourn.Commit
 		c.SetContext(ctx)
@@ -69,8 +69,8 @@ func Middleware(m *sojourn.Manager) fiber.Handler {
 // respond renders err, and commits.
 func respond(c fiber.Ctx, x *sojourn.Exchange, v *visit, err error) error {
 	if late := c.RequestCtx().LastTimeoutErrorResponse(); late != nil {
-		// The handler is still running and has the response of c. This one is sent
-		// instead.
+		// The handler is still running and owns the response of c. This one is
+		// sent instead.
 		v.fail()
 		_ = x.Commit(late.StatusCode(), header{&late.Header})
 		return err
@@ -87,18 +87,18 @@ func respond(c fiber.Ctx, x *sojourn.Exchange, v *visit, err error) error {
 	return nil
 }
 
-// render is what Fiber does with an error that reaches it.
+// render handles an error like Fiber.
 func render(c fiber.Ctx, err error) {
 	if c.App().ErrorHandler(c, err) != nil {
 		_ = c.SendStatus(fiber.StatusInternalServerError) // always nil
 	}
 }
 
-// Error returns the error that answers an error of sojourn, such as one of
-// [sojourn.Manager.Get]: it wraps a [fiber.Error] with the status and text of
-// [sojourn.ErrorStatus], which is what clients see, and err. Other errors, and
-// what is a fiber.Error already, are returned as they are. The middleware calls it
-// for the errors that handlers return.
+// Error returns the public error for an error of sojourn, such as one of
+// [sojourn.Manager.Get]. It wraps err, and a [fiber.Error] with the status and
+// text of [sojourn.ErrorStatus] for clients. Other errors, and a fiber.Error,
+// are returned unchanged. The middleware calls Error for the errors of
+// handlers.
 func Error(err error) error {
 	if already := (*fiber.Error)(nil); errors.As(err, &already) || !sojourn.IsError(err) {
 		return err
@@ -118,8 +118,8 @@ type failure struct {
 func (f *failure) Error() string   { return f.answer.Message }
 func (f *failure) Unwrap() []error { return []error{f.answer, f.cause} }
 
-// clearPage removes the response that is not sent, but not the cookies and what
-// caches are told.
+// clearPage removes the unsent response, except cookies and the headers for
+// caches.
 func clearPage(c fiber.Ctx) {
 	c.RequestCtx().Hijack(nil)
 	resp := c.Response()
@@ -142,14 +142,14 @@ func clearPage(c fiber.Ctx) {
 	resp.Header.Set(fiber.HeaderCacheControl, "no-store")
 }
 
-// Stream makes write the body of the response, as SendStreamWriter does, but
-// write is called when the session's changes have been kept and the header is
-// complete; not at all, if the handler returns an error or the commit fails. The
-// session stays open until write returns: what a stored session changes
-// meanwhile is kept then, unless write calls [sojourn.Fail]. Get finds the
-// session in ctx; c must not be used in write, since Fiber reuses it.
+// Stream sends the body of the response with write, like SendStreamWriter.
+// write is called after the session's changes are kept and the header is
+// complete; it is not called if the handler returns an error or the commit
+// fails. The session stays open until write returns. Then a stored session's
+// further changes are kept, unless write calls [sojourn.Fail]. Get finds the
+// session in ctx; do not use c in write, because Fiber reuses it.
 //
-// A stream that goes on ends itself with the session:
+// A long stream should end with the session:
 //
 //	return sojournfiber.Stream(c, func(ctx context.Context, w *bufio.Writer) {
 //		for {
@@ -165,8 +165,8 @@ func clearPage(c fiber.Ctx) {
 //		}
 //	})
 //
-// It returns [sojourn.ErrNoMiddleware] if no middleware of this package has seen
-// the request, and [sojourn.ErrTooLate] after its end.
+// It returns [sojourn.ErrNoMiddleware] without the middleware of this package,
+// and [sojourn.ErrTooLate] after the request's end.
 func Stream(c fiber.Ctx, write func(ctx context.Context, w *bufio.Writer)) error {
 	v, ok := c.Locals(visitKey{}).(*visit)
 	if !ok {
@@ -185,10 +185,10 @@ func Stream(c fiber.Ctx, write func(ctx context.Context, w *bufio.Writer)) error
 	return nil
 }
 
-// Hold keeps the session open beyond the end of the handler, for a connection
-// that is taken over, such as a WebSocket. Until release is called, Get finds the
-// session in ctx, and Session.Done lasts; what a stored session changes meanwhile
-// is kept by release. It need not be called if the handler returns an error, if it
+// Hold keeps the session open after the handler has returned, for a connection
+// that is taken over, such as a WebSocket. Until release is called, Get finds
+// the session in ctx, and Session.Done works. release keeps a stored session's
+// further changes. It need not be called if the handler returns an error or
 // panics, or if the commit fails. The errors are those of [Stream].
 func Hold(c fiber.Ctx) (ctx context.Context, release func(), err error) {
 	v, ok := c.Locals(visitKey{}).(*visit)
@@ -205,11 +205,11 @@ type visitKey struct{}
 // visit is a request with the middlewares of all managers. Its outermost
 // middleware starts the stream: the others have committed then.
 type visit struct {
-	mu      sync.Mutex // a handler may go on after its time is up
+	mu      sync.Mutex // a handler may continue after its timeout
 	parts   []part     // the outermost first
 	stream  func(context.Context, *bufio.Writer)
 	release func()   // of the stream
-	holds   []func() // what releases everything, unless the request succeeds
+	holds   []func() // released unless the request succeeds
 	over    bool     // for handlers
 }
 
@@ -226,8 +226,8 @@ func (v *visit) add(p part) {
 
 func (v *visit) last() *sojourn.Exchange { return v.parts[len(v.parts)-1].exchange }
 
-// hold keeps the exchanges open. What is held may be the first to ask for a
-// session.
+// hold keeps the exchanges open, even if the handler has not used a session
+// yet.
 func (v *visit) hold() (ctx context.Context, release func(), err error) {
 	if v.over {
 		return nil, nil, sojourn.ErrTooLate
@@ -245,7 +245,7 @@ func (v *visit) hold() (ctx context.Context, release func(), err error) {
 	}, nil
 }
 
-// fail says that the request has failed, for the sessions of all managers.
+// fail marks the request as failed, for the sessions of all managers.
 func (v *visit) fail() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -253,7 +253,7 @@ func (v *visit) fail() {
 	v.drop()
 }
 
-// drop gives up what was to go on after the request.
+// drop cancels the stream and the holds.
 func (v *visit) drop() {
 	for _, release := range v.holds {
 		release()
@@ -261,7 +261,7 @@ func (v *visit) drop() {
 	v.stream, v.holds, v.over = nil, nil, true
 }
 
-// start lets it go on: the request has succeeded.
+// start starts them: the request has succeeded.
 func (v *visit) start(c fiber.Ctx) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -282,11 +282,11 @@ func (v *visit) finish() {
 	v.drop()
 }
 
-// request is what a session needs to know of its request. Fiber and fasthttp
-// reuse theirs, so it is copied when somebody asks, and never after the handler.
+// request is the part of a request that a session needs. Fiber and fasthttp
+// reuse theirs, so it is copied on first use, and never after the handler.
 type request struct {
 	mu     sync.Mutex
-	c      fiber.Ctx // nil when it is over, or copied
+	c      fiber.Ctx // nil after the request, or when copied
 	copied sojourn.RequestInfo
 }
 
@@ -323,7 +323,7 @@ func infoOf(c fiber.Ctx) sojourn.RequestInfo {
 	}
 }
 
-// header is fasthttp's, which keeps cookies apart.
+// header is fasthttp's header, which stores cookies separately.
 type header struct{ *fasthttp.ResponseHeader }
 
 // Values implements [sojourn.ResponseHeader].

@@ -82,7 +82,7 @@ func session(t *testing.T, m *sojourn.Manager, c context.Context) *sojourn.Sessi
 	return s
 }
 
-// What a handler does after it has put 2 into the cart, or after a logout.
+// The ends of a handler that has put 2 into the cart, or has logged out.
 var endings = map[string]struct {
 	end    fiber.Handler
 	status int
@@ -373,7 +373,7 @@ func TestSeveralManagers(t *testing.T) {
 	})
 }
 
-// eventually waits for what happens after a response has ended.
+// eventually waits for a condition after a response has ended.
 func (s *site) eventually(ok func() bool) {
 	s.T.Helper()
 	for !ok() {

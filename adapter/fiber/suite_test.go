@@ -101,6 +101,6 @@ func (s socket) Receive() (string, error) {
 
 func (s socket) Send(text string) error { return s.WriteMessage(websocket.TextMessage, []byte(text)) }
 
-// Close makes Receive return: fasthttp closes a connection that was taken over
-// when its handler returns, and Close of it does nothing.
+// Close makes Receive return: fasthttp closes a hijacked connection when its
+// handler returns, and its Close does nothing.
 func (s socket) Close() error { return s.SetReadDeadline(time.Now()) }

@@ -1,5 +1,4 @@
-// Package sojourngin gives the handlers of a gin engine sessions, as a
-// middleware of gin.
+// Package sojourngin is a middleware that adds sessions to gin.
 //
 //	engine := gin.New()
 //	engine.Use(sojourngin.Middleware(sessions), gin.Recovery())
@@ -12,8 +11,9 @@
 //		c.String(http.StatusOK, "visit %d", visits.Update(session, func(n int) int { return n + 1 }))
 //	})
 //
-// Where the whole engine can be wrapped, sessions.Wrap(engine) does, without
-// this package, with one difference: it does not see [gin.Context.Errors].
+// Instead of this package you can wrap the whole engine with
+// sessions.Wrap(engine). The difference is that Wrap does not see
+// [gin.Context.Errors].
 package sojourngin
 
 import (
@@ -28,24 +28,23 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Middleware returns a middleware that does what [sojourn.Manager.Wrap] does. Put
-// it before every other that asks for a session. There may be one for each of
-// several managers, and Wrap may be around the engine as well.
+// Middleware returns a middleware that corresponds to [sojourn.Manager.Wrap].
+// Put it before every middleware that uses a session. Several managers can each
+// have one, also with Wrap around the engine.
 //
-// A handler of gin returns no error. It calls c.Error or c.AbortWithError, and
-// that is what counts as an error which a handler returns: with a status of 400
-// or above and an error in c.Errors, nothing of the session is kept but a Logout.
-// So it is if the handlers end with an error and without a response, which another
-// middleware is to write; if none does, the status is 500. With a status below 400
-// c.Errors is taken for what must be logged, and the changes are kept.
+// A gin handler reports an error with c.Error or c.AbortWithError. If c.Errors
+// has an error and the status is 400 or above, only a Logout is kept. The same
+// holds if there is an error and no response yet, because another middleware
+// writes it; if none does, the status is 500. With a status below 400, the
+// errors count as log entries, and the changes are kept.
 //
-// For that, c.AbortWithStatus and c.Writer.WriteHeaderNow do not send the
-// header at once, but with the first byte of the body, with a Flush, or when the
-// handlers have returned.
+// To make this work, c.AbortWithStatus and c.Writer.WriteHeaderNow do not send
+// the header at once. It is sent with the first byte of the body, with a Flush,
+// or after the handlers have returned.
 func Middleware(sessions *sojourn.Manager) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		// A context of gin is used again for another request, which may have a context
-		// that comes from the one before, as in a tunnel.
+		// gin reuses its contexts for other requests, and a request's context
+		// may derive from an earlier one, as in a tunnel.
 		if w, _ := c.Request.Context().Value(key{sessions}).(*writer); w != nil && w.c == c && !w.over {
 			w.again()
 			return
@@ -65,22 +64,22 @@ func Middleware(sessions *sojourn.Manager) gin.HandlerFunc {
 // key is the context key of a request's writer.
 type key struct{ *sojourn.Manager }
 
-// writer is gin's writer of a response, with sojourn's in front of it: gin's own
-// notes the status and counts bytes, and what is sent goes through out, which
-// commits the session before the first byte.
+// writer combines gin's response writer and sojourn's: gin's own records the
+// status and counts bytes, and data is sent through out, which commits the
+// session before the first byte.
 type writer struct {
 	gin.ResponseWriter // own
 	own                gin.ResponseWriter
 	out                http.ResponseWriter
 	c                  *gin.Context
 	ctx                context.Context // of the request, with its session
-	due                bool            // the status is decided
-	sent               bool            // the header is on its way
-	ended              bool            // the handlers have returned, and did not panic
+	due                bool            // the status is fixed
+	sent               bool            // the header has been sent
+	ended              bool            // the handlers have returned without a panic
 	over               bool            // gin has its writer back
 }
 
-// again is the middleware where it is met a second time.
+// again is the middleware's second run for a request.
 func (w *writer) again() {
 	c := w.c
 	if c.Writer != w.own {
@@ -90,12 +89,12 @@ func (w *writer) again() {
 	c.Writer = w // Engine.HandleContext has put gin's own back
 	c.Next()
 	w.end()
-	w.send() // gin does so, and knows nothing of w
+	w.send() // as gin does, on its own writer
 }
 
-// leave gives gin its writer back, for the middlewares outside.
+// leave restores gin's writer for the outer middlewares.
 func (w *writer) leave() {
-	if !w.ended && !w.Written() { // a panic; gin.Recovery may answer with nothing but this
+	if !w.ended && !w.Written() { // a panic; gin.Recovery may only set the status
 		w.own.WriteHeader(http.StatusInternalServerError)
 	}
 	w.c.Writer, w.over = w.own, true
@@ -108,7 +107,7 @@ func (w *writer) end() {
 	case w.sent:
 	case w.due, !failed && w.Status() != http.StatusOK:
 		w.send()
-	case failed: // a middleware outside may still answer
+	case failed: // an outer middleware may still answer
 		sojourn.Fail(w.ctx)
 		if w.Status() < http.StatusBadRequest {
 			w.own.WriteHeader(http.StatusInternalServerError)
@@ -131,18 +130,18 @@ func (w *writer) send() {
 // Unwrap is for [http.ResponseController].
 func (w *writer) Unwrap() http.ResponseWriter { return w.out }
 
-// WriteHeader notes the status.
+// WriteHeader records the status.
 func (w *writer) WriteHeader(status int) {
 	if !w.due {
 		w.own.WriteHeader(status)
 	}
 }
 
-// WriteHeaderNow decides the status, which is sent later: c.AbortWithError calls
+// WriteHeaderNow fixes the status, which is sent later: c.AbortWithError calls
 // it before it adds its error.
 func (w *writer) WriteHeaderNow() { w.due = true }
 
-// Written reports whether the status is decided.
+// Written reports whether the status is fixed.
 func (w *writer) Written() bool { return w.due || w.own.Written() }
 
 // Size returns the number of bytes of the body so far, -1 before the header.
@@ -165,14 +164,14 @@ func (w *writer) WriteString(s string) (int, error) {
 	return io.WriteString(w.out, s)
 }
 
-// Flush sends the header, and what was written.
+// Flush sends the header and the data written so far.
 func (w *writer) Flush() {
 	w.send()
 	_ = http.NewResponseController(w.out).Flush() // gin's has no error either
 }
 
-// Hijack commits the session and hands over the connection. The cookies are in
-// Header then, for whoever writes the response by hand.
+// Hijack commits the session and hands over the connection. The cookies are
+// then in Header, for a response that is written by hand.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if w.due {
 		w.send() // of an upgrade
@@ -180,7 +179,7 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(w.out).Hijack()
 }
 
-// CloseNotify is for c.Stream: the channel gets a value when the client has gone.
+// CloseNotify is for c.Stream: the channel gets a value when the client disconnects.
 func (w *writer) CloseNotify() <-chan bool {
 	gone := make(chan bool, 1)
 	context.AfterFunc(w.ctx, func() { gone <- true })

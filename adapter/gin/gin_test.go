@@ -68,8 +68,7 @@ func app(app adaptertest.App, upgrade socketFunc, fail func(*gin.Context, error)
 	}
 }
 
-// withError is what a handler does with an error that another middleware is to
-// answer.
+// withError reports an error that another middleware answers.
 func withError(c *gin.Context, err error) { _ = c.Error(err) }
 
 // render is that middleware.
@@ -182,16 +181,16 @@ func TestTheMiddleware(t *testing.T) {
 func TestWrapAroundAnEngine(t *testing.T) {
 	adaptertest.Run(t, adaptertest.Wiring{
 		Start: serve(func(sessions *sojourn.Manager, a adaptertest.App) http.Handler {
-			// Without gin.Recovery: it answers http.ErrAbortHandler, which it takes for a
-			// client that has gone, with an empty page and 200.
+			// Without gin.Recovery, which treats http.ErrAbortHandler as a
+			// disconnected client and answers an empty page and 200.
 			return sessions.Wrap(engine(app(a, withCoder, abort)))
 		}),
 		Cannot: map[adaptertest.Ability]string{adaptertest.Errors: "Wrap does not see c.Errors"},
 	})
 }
 
-// loose is a writer of gin that sends through another one, and forgets what
-// takes over the connection.
+// loose is a gin writer that sends through another one, but does not replace
+// Hijack.
 type loose struct {
 	gin.ResponseWriter
 	out http.ResponseWriter
@@ -257,7 +256,7 @@ func TestAMiddlewareThatLooksRightFails(t *testing.T) {
 
 var visits = sojourn.NewKey[int]("visits")
 
-// An error of c.Errors is what a handler returns, if the answer is an error.
+// An error in c.Errors counts as the handler's error if the status is an error.
 func TestWhatAHandlerAnswersAnErrorWithDecidesWhatIsKept(t *testing.T) {
 	oops := errors.New("oops")
 	for name, test := range map[string]struct {
@@ -317,7 +316,7 @@ func TestWhatAHandlerAnswersAnErrorWithDecidesWhatIsKept(t *testing.T) {
 	}
 }
 
-// A redirect of a POST has no body, so that gin notes its status only.
+// A redirect of a POST has no body, so gin only records its status.
 func TestARedirectWithoutABodyLeavesFlashMessages(t *testing.T) {
 	sessions := sojourntest.NewManager(t, sojourn.Config{})
 	browser := sojourntest.NewBrowser(t, engine(func(c *gin.Context) {

@@ -1,4 +1,4 @@
-// Package sojourngqlgen is Sojourn for servers made by gqlgen:
+// Package sojourngqlgen is Sojourn for gqlgen servers:
 //
 //	server := handler.New(graph.NewExecutableSchema(graph.Config{Resolvers: resolvers}))
 //	server.AddTransport(transport.POST{})
@@ -14,14 +14,14 @@
 //	}
 //
 // [sojourn.Manager.Wrap] loads the session and sets the cookies, as for other
-// handlers of net/http. It sees HTTP statuses only, and GraphQL answers 200 with
-// errors inside. The extension says what has failed: an operation whose response
-// has errors keeps nothing but a Logout, and a commit that fails is an error of
-// the response. Subscriptions end with the session.
+// handlers of net/http. Wrap only sees HTTP statuses, and GraphQL answers 200
+// with errors inside. The extension adds the rules for operations: if the
+// response has errors, only a Logout is kept, and a failed commit is an error
+// of the response. Subscriptions end with the session.
 //
-// Errors of sojourn, those of resolvers as well, have the text of
-// [sojourn.ErrorStatus] for a message, and the extension "code": UNAUTHENTICATED,
-// CONFLICT, TOO_LARGE, NOT_FOUND, UNAVAILABLE or INTERNAL.
+// Errors of sojourn, also from resolvers, have the text of
+// [sojourn.ErrorStatus] as the message, and the extension "code":
+// UNAUTHENTICATED, CONFLICT, TOO_LARGE, NOT_FOUND, UNAVAILABLE or INTERNAL.
 package sojourngqlgen
 
 import (
@@ -44,18 +44,18 @@ type Extension struct {
 	turns map[*sojourn.Session]*turn
 }
 
-// New returns the extension for the sessions of these managers, which are wrapped
-// around the server. Give it to Use before any other extension, so that it sees
-// the errors of those.
+// New returns the extension for the sessions of these managers, which are
+// wrapped around the server. Pass it to Use before any other extension, so that
+// it sees their errors.
 //
-// What a query or a mutation by HTTP has changed is kept before its response is
-// written; it loads no session. A subscription loads its session, and ends with it:
-// the last response says why.
+// The changes of a query or a mutation by HTTP are kept before its response is
+// written; the extension itself loads no session. A subscription loads its
+// session and ends with it: the last response has the reason.
 //
-// A WebSocket has one session for all of its operations, and the cookies are out
-// already. Mutations of one connection run one after the other; each is kept when
-// it has succeeded, or else dropped, here with a Logout. Changes that need a
-// cookie, such as a login, are an error. Queries are not kept by themselves.
+// A WebSocket has one session for all of its operations, and its cookies are
+// already sent. Mutations of one connection run one after the other. If one
+// fails, its changes are dropped, including a Logout. Changes that need a
+// cookie, such as a login, are an error. Queries do not save changes.
 func New(managers ...*sojourn.Manager) *Extension {
 	return &Extension{managers: managers, turns: map[*sojourn.Session]*turn{}}
 }
@@ -80,7 +80,7 @@ func (e *Extension) InterceptOperation(ctx context.Context, next graphql.Operati
 
 func (e *Extension) intercept(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	op := graphql.GetOperationContext(ctx)
-	socket := op.Headers.Get("Upgrade") != "" // as the transport decides it
+	socket := op.Headers.Get("Upgrade") != "" // by the transport's own rule
 	switch {
 	case op.Operation.Operation == ast.Subscription:
 		return e.subscription(ctx, next)
@@ -93,7 +93,7 @@ func (e *Extension) intercept(ctx context.Context, next graphql.OperationHandler
 	}
 }
 
-// operation keeps what a query or a mutation has changed. With @defer there are
+// operation keeps the changes of a query or a mutation. With @defer there are
 // several responses.
 func operation(responses graphql.ResponseHandler) graphql.ResponseHandler {
 	return func(ctx context.Context) *graphql.Response {
@@ -112,7 +112,7 @@ func operation(responses graphql.ResponseHandler) graphql.ResponseHandler {
 	}
 }
 
-// socketMutation runs a mutation when those before it are over.
+// socketMutation runs a mutation after the previous ones.
 func (e *Extension) socketMutation(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	sessions, err := e.sessions(ctx)
 	if err != nil {
@@ -177,14 +177,14 @@ func (e *Extension) subscription(ctx context.Context, next graphql.OperationHand
 		}
 		over = true
 		cancel(nil)
-		if end, ok := context.Cause(ctx).(*ended); ok { //nolint:errorlint // it is what cancel was given
+		if end, ok := context.Cause(ctx).(*ended); ok { //nolint:errorlint // it is the argument of cancel
 			return failed(end.error)
 		}
 		return nil
 	}
 }
 
-// ended is why a subscription is over.
+// ended is the reason for the end of a subscription.
 type ended struct{ error }
 
 func (e *Extension) sessions(ctx context.Context) (sessions []*sojourn.Session, err error) {
@@ -198,13 +198,13 @@ func (e *Extension) sessions(ctx context.Context) (sessions []*sojourn.Session, 
 	return sessions, nil
 }
 
-// turn is whose turn it is to change the session of a connection.
+// turn serializes the changes of a connection's session.
 type turn struct {
 	sync.Mutex
 	users int // guarded by the extension's mu
 }
 
-// turn waits for the turn with a session, and returns what ends it.
+// turn waits for the turn with a session, and returns the function that ends it.
 func (e *Extension) turn(s *sojourn.Session) (end func()) {
 	e.mu.Lock()
 	t := e.turns[s]
@@ -229,8 +229,8 @@ func failed(err error) *graphql.Response {
 	return &graphql.Response{Errors: gqlerror.List{newError(err)}}
 }
 
-// translate makes errors of sojourn, which resolvers have returned, public, unless
-// an error presenter has done so.
+// translate makes resolvers' errors of sojourn public, unless an error
+// presenter has done so.
 func translate(list gqlerror.List) {
 	for _, e := range list {
 		if e.Err == nil || e.Message != e.Err.Error() || !sojourn.IsError(e.Err) {
@@ -247,8 +247,8 @@ func translate(list gqlerror.List) {
 	}
 }
 
-// newError is the error that answers an error of sojourn, with a code. It wraps
-// err, which clients do not see.
+// newError returns the public error, with a code, for an error of sojourn. It
+// wraps err, which is not sent to clients.
 func newError(err error) *gqlerror.Error {
 	status, text := sojourn.ErrorStatus(err)
 	code := "INTERNAL"

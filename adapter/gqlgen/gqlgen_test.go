@@ -226,8 +226,8 @@ func (c client) Send(ctx context.Context, r adaptertest.Request) (*adaptertest.A
 	}, nil
 }
 
-// shop is a site with a schema. Operations put 2 into the cart, or do what p says,
-// and then what a test says.
+// shop is a site with a schema. Operations put 2 into the cart, or carry out p,
+// and then the test's function.
 type shop struct {
 	*sitetest.Lab
 	url string
@@ -293,7 +293,7 @@ func (s *shop) call(operation string, params map[string]string, header http.Head
 	return a
 }
 
-// later is an extension that finds a fault with every response.
+// later is an extension that adds an error to every response.
 type later struct{}
 
 func (later) ExtensionName() string                   { return "Later" }
@@ -453,7 +453,7 @@ func TestASubscriptionWhoseSessionCannotBeLoadedIsAnError(t *testing.T) {
 	}
 }
 
-// The header of such an answer is out before the resolver runs.
+// The header of such an answer is sent before the resolver runs.
 func TestAMutationByEventsCanDoWhatNeedsNoCookie(t *testing.T) {
 	s := newShop(t, nil)
 	for do, want := range map[string]string{"set": "all is well", "login": `"code":"INTERNAL"`} {

@@ -15,15 +15,15 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// Jar keeps the cookies of one server for a client in Go, which is one visitor.
-// The zero value is empty and ready. It ignores when cookies expire, because
-// the server knows. It is safe for concurrent use.
+// Jar keeps the cookies of one server for a Go client, which is one visitor.
+// The zero value is an empty Jar. It ignores the expiry of cookies, because the
+// server checks it. It is safe for concurrent use.
 type Jar struct {
 	mu   sync.Mutex
 	kept *kept // nil: nothing
 }
 
-// kept are cookies by their names, where nobody prints them.
+// kept are cookies by name, behind a pointer so that they are not printed.
 type kept struct{ cookies map[string]string }
 
 // Format prints the type, whatever the verb, and no cookie.
@@ -74,7 +74,7 @@ func (j *Jar) keep(header metadata.MD) {
 	for _, line := range header[setCookie] {
 		c, err := http.ParseSetCookie(line)
 		switch {
-		case err != nil: // not one of ours
+		case err != nil: // not our cookie
 		case c.MaxAge < 0:
 			delete(j.kept.cookies, c.Name)
 		default:
@@ -83,7 +83,7 @@ func (j *Jar) keep(header metadata.MD) {
 	}
 }
 
-// clientStream keeps the cookies when the header has come.
+// clientStream keeps the cookies when the header arrives.
 type clientStream struct {
 	grpc.ClientStream
 	jar  *Jar
@@ -100,6 +100,6 @@ func (s *clientStream) Header() (metadata.MD, error) {
 // RecvMsg implements [grpc.ClientStream].
 func (s *clientStream) RecvMsg(message any) error {
 	err := s.ClientStream.RecvMsg(message)
-	_, _ = s.Header() // it is here, or there is none, which err says
+	_, _ = s.Header() // the header has arrived; without one, err is set
 	return err
 }

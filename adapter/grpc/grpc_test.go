@@ -263,7 +263,7 @@ func code(t *testing.T, err error, want codes.Code) {
 	}
 }
 
-// shop is a service of which every call counts, and does what a test says then.
+// shop is a service whose calls each count up and then run the test's function.
 type shop struct {
 	*sitetest.Lab
 	address string
@@ -433,7 +433,7 @@ func TestACommitThatFailsIsTheStatusOfTheCall(t *testing.T) {
 				return errors.New("a message was sent")
 			}
 		}
-		return nil // whatever the handler says
+		return nil // even if the handler returns nil
 	}
 	for name, test := range map[string]struct {
 		change func(*shop, *sojourn.Session)
@@ -809,7 +809,7 @@ func TestAJarIsAVisitor(t *testing.T) {
 	}
 }
 
-// A client with a token has no other way to learn of the next one.
+// A client with a token receives the next one only in this header.
 func TestARenewedTokenIsInTheHeaderOfTheAnswer(t *testing.T) {
 	for name, test := range map[string]struct {
 		then func(*sojourn.Session)

@@ -18,10 +18,10 @@
 // token (see [sojourn.Session.Token]) sends it as "authorization", and gets a
 // renewed one as "sojourn-token".
 //
-// A call's changes are kept once: before its header goes out, or when the handler
-// has returned. An error that the handler returns keeps nothing but a Logout. A
-// commit that fails is the call's error. What a stored session changes later, in
-// a stream, is kept when the handler returns without an error.
+// A call's changes are kept once: before its header is sent, or after the
+// handler has returned. If the handler returns an error, only a Logout is kept.
+// A failed commit is the call's error. Later changes of a stored session, in a
+// stream, are kept when the handler returns without an error.
 package sojourngrpc
 
 import (
@@ -40,13 +40,13 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Unary returns the interceptor for unary calls. Several managers have one each.
-// Where the gRPC server is a handler inside [sojourn.Manager.Wrap], the session is
-// that of Wrap.
+// Unary returns the interceptor for unary calls. Several managers each need
+// one. If the gRPC server is a handler inside [sojourn.Manager.Wrap], the
+// session is that of Wrap.
 //
 // In a handler's context, grpc.SendHeader commits first. grpc.SetSendCompressor
-// and grpc.ClientSupportedCompressors do not know the stream of that context;
-// call them in an interceptor outside of this one.
+// and grpc.ClientSupportedCompressors do not work with that context; call them
+// in an outer interceptor.
 func Unary(m *sojourn.Manager) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 		err = serve(m, ctx, func(ctx context.Context, _ *call) error {
@@ -61,8 +61,8 @@ func Unary(m *sojourn.Manager) grpc.UnaryServerInterceptor {
 }
 
 // Stream returns the interceptor for calls with streams. It commits before the
-// first message or header that the handler sends. A stream that goes on ends
-// itself with the session:
+// first message or header that the handler sends. A long stream should end with
+// the session:
 //
 //	select {
 //	case <-session.Done():
@@ -78,10 +78,10 @@ func Stream(m *sojourn.Manager) grpc.StreamServerInterceptor {
 	}
 }
 
-// serve runs a call's handler, and keeps what it has changed.
+// serve runs a call's handler and keeps its changes.
 func serve(m *sojourn.Manager, ctx context.Context, handle func(context.Context, *call) error) (err error) {
 	c := &call{}
-	if ctx.Value(m) == nil { // else Wrap is outside, or this interceptor once more
+	if ctx.Value(m) == nil { // else Wrap or this interceptor is outside
 		incoming := ctx
 		ctx, c.exchange = m.Attach(ctx, func() sojourn.RequestInfo { return infoOf(incoming) })
 		if c.transport = grpc.ServerTransportStreamFromContext(ctx); c.transport != nil {
@@ -89,7 +89,7 @@ func serve(m *sojourn.Manager, ctx context.Context, handle func(context.Context,
 		}
 	}
 	c.ctx = ctx
-	returned := false // or the handler panics
+	returned := false // false if the handler panics
 	defer func() {
 		if !returned {
 			sojourn.Fail(ctx)
@@ -106,7 +106,7 @@ func serve(m *sojourn.Manager, ctx context.Context, handle func(context.Context,
 		err = failed
 	}
 	if failed := c.finish(); failed != nil && err == nil {
-		err = failed // the status of the call has not been sent yet
+		err = failed // the call's status is not sent yet
 	}
 	return err
 }
@@ -114,15 +114,15 @@ func serve(m *sojourn.Manager, ctx context.Context, handle func(context.Context,
 // call is a call with the session of one manager.
 type call struct {
 	ctx       context.Context            // of the handler
-	exchange  *sojourn.Exchange          // nil: somebody outside has it
+	exchange  *sojourn.Exchange          // nil: an outer Wrap or interceptor has it
 	transport grpc.ServerTransportStream // nil in a test without a server
 
 	once   sync.Once
 	result error
 }
 
-// commit keeps the session's changes, only a Logout if the call has failed, and
-// sets the cookies. Later calls return the result of the first.
+// commit keeps the session's changes, or only a Logout if the call has failed,
+// and sets the cookies. Later calls return the first result.
 func (c *call) commit(ok bool) error {
 	c.once.Do(func() {
 		if err := c.start(ok); err != nil {
@@ -141,7 +141,7 @@ func (c *call) start(ok bool) error {
 	if !ok {
 		code = http.StatusInternalServerError
 	}
-	// It fails if an interceptor outside has sent the header: no cookies then.
+	// It fails if an outer interceptor has sent the header: then no cookie can be set.
 	if c.transport == nil || c.transport.SetHeader(metadata.MD{setCookie: nil}) != nil {
 		return c.exchange.Commit(code, nil)
 	}
@@ -169,7 +169,7 @@ func (c *call) finish() error {
 
 const setCookie = "set-cookie"
 
-// transportStream is where a handler's context leads to: grpc.SendHeader.
+// transportStream is the stream of a handler's context, for grpc.SendHeader.
 type transportStream struct {
 	grpc.ServerTransportStream
 	call *call
@@ -208,7 +208,7 @@ func (s *stream) SendMsg(message any) error {
 	return s.ServerStream.SendMsg(message)
 }
 
-// infoOf is what a session needs to know of a call.
+// infoOf returns the request information for a session.
 func infoOf(ctx context.Context) sojourn.RequestInfo {
 	info := sojourn.RequestInfo{Header: http.Header{}}
 	md, _ := metadata.FromIncomingContext(ctx) // a copy
@@ -220,7 +220,7 @@ func infoOf(ctx context.Context) sojourn.RequestInfo {
 			info.Header[http.CanonicalHeaderKey(name)] = values
 		}
 	}
-	// What a browser has sent to a grpc-gateway, whose own User-Agent is above.
+	// The browser's fields from a grpc-gateway, whose own User-Agent is above.
 	for name, values := range md {
 		if name, ok := strings.CutPrefix(name, "grpcgateway-"); ok {
 			info.Header[http.CanonicalHeaderKey(name)] = values
@@ -235,12 +235,11 @@ func infoOf(ctx context.Context) sojourn.RequestInfo {
 	return info
 }
 
-// Error returns the status error that answers an error of sojourn, such as one of
+// Error returns the status error for an error of sojourn, such as one of
 // [sojourn.Manager.Get]: Unauthenticated, Aborted, ResourceExhausted, NotFound,
-// Unavailable or Internal, with the text of [sojourn.ErrorStatus]. It wraps err,
-// which clients do not see. Other errors, and what is a status error already, are
-// returned as they are. The interceptors call it for the errors that handlers
-// return.
+// Unavailable or Internal, with the text of [sojourn.ErrorStatus]. It wraps
+// err, which is not sent to clients. Other errors, and status errors, are
+// returned unchanged. The interceptors call Error for the errors of handlers.
 func Error(err error) error {
 	if _, already := status.FromError(err); already || !sojourn.IsError(err) {
 		return err

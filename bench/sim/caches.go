@@ -2,7 +2,7 @@ package main
 
 import "time"
 
-// place is where an answer comes from.
+// place is the source of an answer.
 type place int
 
 const (
@@ -17,9 +17,9 @@ const (
 	pollIdle     = 30 * time.Second
 )
 
-// caches are the copies of sessions: in each replica, and in what they share.
-// Their rules are those of store/tiered, as far as one call comes after the
-// other; calls that overlap are the business of its own model.
+// caches are the copies of sessions, in each replica and in the shared cache.
+// They follow the rules of store/tiered for sequential calls; that package's
+// own model tests overlapping calls.
 type caches struct {
 	process []layer   // by replica
 	hearing []hearing // likewise
@@ -34,19 +34,19 @@ type layer struct {
 	copies   map[int]copied
 }
 
-// copied is a copy, which shows what the store had at asked or later.
+// copied is a copy of the store's state at asked or later.
 type copied struct {
 	version                int
 	asked, filled, expires clock
 }
 
-// hearing is what a replica knows from the feed.
+// hearing is a replica's knowledge from the feed.
 type hearing struct {
 	on           bool
 	due          clock
 	polling      bool
 	place        int   // in the feed
-	since, until clock // what ended in between was heard; never = nothing is
+	since, until clock // every end in between was read; never = none
 	known        map[int]clock
 }
 
@@ -77,7 +77,7 @@ func (l layer) put(now, asked clock, number, version int) {
 	}
 }
 
-// oldest is how old a copy can be that a replica has from the shared cache.
+// oldest is the maximum age of a replica's copy from the shared cache.
 func (c *caches) oldest() clock { return 2 * c.shared.maxStale }
 
 // load answers from the nearest copy that is not below the floor. A copy from
@@ -94,8 +94,8 @@ func (c *caches) load(now clock, replica, number, floor int) (version int, where
 	return 0, inStore
 }
 
-// current reports whether the session of a copy in the process cannot have ended
-// long ago.
+// current reports whether a copy in the process may be used: its session cannot
+// have ended long ago.
 func (c *caches) current(now clock, replica int, e copied) bool {
 	known := e.filled
 	if h := c.hearing[replica]; h.since != never && e.asked > h.since {
@@ -104,8 +104,8 @@ func (c *caches) current(now clock, replica int, e copied) bool {
 	return c.unheard >= c.process[replica].maxStale || now-known <= c.unheard
 }
 
-// ask begins a reading of the feed, if one is due. What it finds must be given to
-// hear when the answer is there.
+// ask begins a poll of the feed, if one is due. Pass its result to hear when
+// the answer arrives.
 func (c *caches) ask(now clock, replica int) (upto int, due bool) {
 	h := &c.hearing[replica]
 	if !h.on || h.polling || now < h.due {
@@ -118,7 +118,7 @@ func (c *caches) ask(now clock, replica int) (upto int, due bool) {
 	return len(c.ended), true
 }
 
-// hear takes the answer to what was asked then.
+// hear processes the answer to a poll that began at asked.
 func (c *caches) hear(now, asked clock, replica, upto int) {
 	h := &c.hearing[replica]
 	h.polling = false
@@ -137,7 +137,7 @@ func (c *caches) hear(now, asked clock, replica, upto int) {
 	h.place, h.until = upto, asked
 }
 
-// fill keeps what the store answered.
+// fill caches the store's answer.
 func (c *caches) fill(now clock, replica, number, version int) {
 	c.process[replica].put(now, now, number, version)
 	c.shared.put(now, now, number, version)
@@ -152,8 +152,8 @@ func (c *caches) renew(now clock, replica, number, version int) {
 	}
 }
 
-// end deletes the copies of a session that has ended, as far as the replica can
-// tell the caches, and tells other processes by the feed.
+// end deletes the copies of an ended session in the caches that the replica can
+// access, and adds the end to the feed for other processes.
 func (c *caches) end(replica, number int, shared bool) {
 	delete(c.process[replica].copies, number)
 	if shared {

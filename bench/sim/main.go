@@ -1,6 +1,6 @@
 // Command sim simulates visitors, replicas and caches by the rules of
-// store/tiered, and says how often the caches answer, what the store has to do,
-// and how old an answer can be:
+// store/tiered, and prints how often the caches answer, how much work the store
+// does, and how old an answer can be:
 //
 //	go run ./sim -h
 //	go run ./sim -replicas 8 -views 0.033 -burst 6

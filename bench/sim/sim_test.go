@@ -53,7 +53,7 @@ func TestHitRateIsWhatTheFormulaSays(t *testing.T) {
 		{"the feed is heard by sixteen replicas", with(func(p *parameters) { p.replicas, p.views, p.local, p.duration = 16, 2, 30*time.Second, 20*time.Minute }), formula(2.0/16, 30*time.Second)},
 		{"the feed is not heard", with(func(p *parameters) { p.local, p.noFeed = 30*time.Second, true }), formula(0.5, time.Second)},
 		{"a feed that is too slow", with(func(p *parameters) { p.local, p.feedDelay = 30*time.Second, 10*time.Second }), formula(0.5, time.Second)},
-		// Requests cause the feed to be read, and the only visitor comes too rarely.
+		// Requests trigger the polls of the feed, and the only visitor comes too rarely.
 		{"nobody else is there", with(func(p *parameters) { p.sessions, p.views, p.local, p.duration = 1, 0.02, 30*time.Second, 200*time.Hour }), formula(0.02, time.Second)},
 	} {
 		r := run(t, tt.p)
@@ -67,9 +67,8 @@ func TestHitRateIsWhatTheFormulaSays(t *testing.T) {
 	}
 }
 
-// Visitors who look at pages and change nothing: of a page's requests, some meet a
-// replica that has answered none of them yet, and it may have a copy from an earlier
-// page.
+// Visitors only read pages. Some of a page's requests go to a replica that has
+// not answered one of them yet, but may have a copy from an earlier page.
 func TestPagesOfManyReplicasAreWhatTheFormulaSays(t *testing.T) {
 	for _, replicas := range []int{1, 4, 16} {
 		p := parameters{replicas: replicas, sessions: 1000, views: 1.0 / 30, burst: 6, gap: 100 * time.Millisecond, local: 30 * time.Second, feedDelay: 20 * time.Millisecond, duration: 10 * time.Minute}
@@ -86,8 +85,8 @@ func TestPagesOfManyReplicasAreWhatTheFormulaSays(t *testing.T) {
 	}
 }
 
-// With both caches, what the store is asked lies between what a cache with the
-// shared one's MaxStale leaves over, and one with the sum of both.
+// With both caches, the store's loads lie between those with one cache of the
+// shared MaxStale, and with one of the sum of both.
 func TestTwoCachesAreWorthMoreThanTheSharedOne(t *testing.T) {
 	p := visitors
 	p.replicas, p.shared = 4, 10*time.Second
@@ -160,7 +159,7 @@ func TestTheSimulationDoesWhatTheRealCachesDo(t *testing.T) {
 		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, local: time.Second, shared: 10 * time.Second, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
 		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, shared: 10 * time.Second, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
 		{replicas: 2, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, local: time.Second, noFloor: true, duration: 3 * time.Minute},
-		// The same, and the feed is heard; at times nobody comes for a while.
+		// The same, with the feed; sometimes no visitor comes for a while.
 		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.2, logouts: 0.05, local: 30 * time.Second, shared: 10 * time.Second, feedDelay: 20 * time.Millisecond, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
 		{replicas: 3, sessions: 40, views: 0.3, burst: 4, gap: 100 * time.Millisecond, writes: 0.05, logouts: 0.05, local: 5 * time.Second, unheard: 2 * time.Second, feedDelay: 300 * time.Millisecond, delay: 50 * time.Millisecond, duration: 3 * time.Minute},
 		{replicas: 2, sessions: 2, views: 0.1, burst: 5, gap: 300 * time.Millisecond, writes: 0.05, logouts: 0.1, local: 30 * time.Second, shared: 20 * time.Second, feedDelay: 20 * time.Millisecond, delay: 50 * time.Millisecond, duration: time.Hour},
@@ -190,7 +189,7 @@ func TestTheSimulationDoesWhatTheRealCachesDo(t *testing.T) {
 	}
 }
 
-// world is the real thing: replicas with store/tiered, and one store.
+// world is the real system: replicas with store/tiered, and one store.
 type world struct {
 	start    time.Time
 	replicas []*tiered.Store
@@ -291,7 +290,7 @@ func (s *countingStore) Load(ctx context.Context, id store.ID) (store.Record, er
 	return s.Store.Load(ctx, id)
 }
 
-// countingCache is also one that tiered does not take for one in the process.
+// countingCache counts calls, and tiered does not treat it as a cache in the process.
 type countingCache struct {
 	store.Cache
 	gets int

@@ -42,15 +42,15 @@ func (p *parameters) check() error {
 // results are counted over the whole run.
 type results struct {
 	requests                        int
-	localHits, sharedHits, answered int // who answered: a cache, or the store
-	loads, saves, conflicts         int // what the store did; a conflict is one more save, refused
+	localHits, sharedHits, answered int // by source: a cache, or the store
+	loads, saves, conflicts         int // the store's calls; a conflict is a further, refused save
 	sharedCalls, polls              int
 
 	belowFloor int // answers below the version that their browser had seen when it asked
 	old        int // answers below the newest version at that time
 	oldest     time.Duration
-	// Requests with the cookie of a session that has ended, and those that
-	// were answered as if it had not.
+	// Requests with the cookie of an ended session, and those that were
+	// answered as if it were live.
 	afterLogout, undead int
 	latest              time.Duration
 }
@@ -58,8 +58,8 @@ type results struct {
 // clock is simulated time since the start.
 type clock = time.Duration
 
-// simulation is one run. Everything happens at one instant after the other, and
-// nothing takes time but the answer's way to the browser.
+// simulation is one run. Events happen one after the other, and only the
+// transfer of the answer to the browser takes time.
 type simulation struct {
 	p      parameters
 	random *rand.Rand
@@ -68,7 +68,7 @@ type simulation struct {
 	caches caches
 	stored []session // by number; a visitor who has logged out gets a new one
 	events int
-	trace  func(call) // nil = nobody wants to know
+	trace  func(call) // nil = no trace
 	results
 }
 
@@ -77,8 +77,8 @@ type call struct {
 	at              clock
 	replica, number int
 	what            verb
-	floor           int // of a load; 0 = it asks the store
-	version         int // of a save; of a load what it found, 0 = the session has ended
+	floor           int // of a load; 0 = from the store
+	version         int // of a save, or found by a load; 0 = the session has ended
 	from            place
 }
 
@@ -90,7 +90,7 @@ const (
 	ends
 )
 
-// session is what the store knows of one, and its visitor.
+// session is a session in the store, and its visitor.
 type session struct {
 	version int
 	saved   []clock // when version i+1 was saved
@@ -108,13 +108,13 @@ func newSimulation(p parameters, seed uint64) *simulation {
 	return s
 }
 
-// arrive lets a new visitor begin.
+// arrive starts a new visitor.
 func (s *simulation) arrive() {
 	s.stored = append(s.stored, session{version: 1, saved: []clock{s.now}, seen: 1, replica: s.random.IntN(s.p.replicas)})
 	s.nextView(len(s.stored) - 1)
 }
 
-// nextView lets time pass until the visitor's next page view.
+// nextView schedules the visitor's next page view.
 func (s *simulation) nextView(number int) {
 	pause := clock(s.random.ExpFloat64() / s.p.views * float64(time.Second))
 	s.after(pause, func() { s.view(number) })
@@ -134,8 +134,7 @@ func (s *simulation) run() results {
 	return s.results
 }
 
-// afterlife is for how long somebody goes on with the cookie of a session that
-// has ended.
+// afterlife is how long the cookie of an ended session is still used.
 func (s *simulation) afterlife() clock { return 2*(s.p.local+s.p.shared) + time.Second }
 
 func (s *simulation) view(number int) {
@@ -165,7 +164,7 @@ func (s *simulation) request(number int) {
 	st := &s.stored[number]
 	replica := s.route(number)
 	if st.ended {
-		// Somebody else's request: it counts for nothing else.
+		// A request with a copied cookie: it is not counted elsewhere.
 		s.afterLogout++
 		if version, _ := s.ask(replica, number, s.floor(st)); version > 0 {
 			s.undead++
@@ -183,8 +182,8 @@ func (s *simulation) request(number int) {
 	}
 	if s.random.Float64() < s.p.writes {
 		if version < st.version {
-			// The store refuses a change of something old. The session manager
-			// asks it for the newest, and tries again.
+			// The store refuses a change of an old version. The session manager
+			// loads the newest one and tries again.
 			s.conflicts++
 			s.read(replica, number, 0)
 		}
@@ -193,7 +192,7 @@ func (s *simulation) request(number int) {
 	s.after(s.p.delay, func() { st := &s.stored[number]; st.seen = max(st.seen, version) })
 }
 
-// floor is what the browser sends along.
+// floor is the version that the browser sends.
 func (s *simulation) floor(st *session) int {
 	if s.p.noFloor {
 		return 1
@@ -287,8 +286,8 @@ func (s *simulation) note(c call) {
 	}
 }
 
-// event is something that happens at a time. Of several at one time the first
-// that was planned comes first.
+// event is an event at a time. Events at the same time happen in the order in
+// which they were scheduled.
 type event struct {
 	at    clock
 	order int

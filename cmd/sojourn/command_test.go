@@ -20,7 +20,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// The tests run the real command on what a real service leaves behind.
+// The tests run the real command on a real service's data.
 
 var built programs.Built
 
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 func buildCommand() (string, error) { return built.Program(".", "sojourn") }
 
-// result is what a command has done.
+// result is the result of a command.
 type result struct {
 	status         int
 	stdout, stderr string
@@ -84,8 +84,8 @@ func (r result) ok(t *testing.T) result {
 	return r
 }
 
-// refused fails the test unless the command failed with that status, said so on
-// one line of stderr, and printed nothing else.
+// refused fails the test unless the command failed with that status, and
+// printed only one line on stderr.
 func (r result) refused(t *testing.T, status int, says ...string) {
 	t.Helper()
 	if r.status != status || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 {
@@ -142,8 +142,7 @@ func newServiceOn(t *testing.T, url string, cfg sojourn.Config) *service {
 	return s
 }
 
-// visit makes a session and returns its handle and the Cookie header that the
-// visitor's browser sends from then on.
+// visit makes a session and returns its handle and the browser's Cookie header.
 func (s *service) visit(t *testing.T, prepare func(*sojourn.Session)) (handle, cookies string) {
 	t.Helper()
 	r := sojourntest.Request(t, s.sessions, "GET", "/", nil, func(session *sojourn.Session) {
@@ -153,7 +152,7 @@ func (s *service) visit(t *testing.T, prepare func(*sojourn.Session)) (handle, c
 	return handle, r.Header.Get("Cookie")
 }
 
-// store puts a record into the database as it would be after some time.
+// keep puts a record into the database as it would be after some time.
 func (s *service) keep(t *testing.T, name string, change func(*store.Record)) string {
 	t.Helper()
 	now := time.Now()

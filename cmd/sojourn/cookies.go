@@ -8,12 +8,12 @@ import (
 	"github.com/sojourn-go/sojourn/internal/wire"
 )
 
-// cookie is one cookie of the input, put together from its numbered parts.
+// cookie is one cookie of the input, joined from its numbered parts.
 type cookie struct {
 	name     string // as in the input; "" for a bare value
-	session  string // the name of the sessions that it belongs to
+	session  string // the name of its sessions
 	value    string
-	purposes []seal.Purpose // what it may have been sealed for
+	purposes []seal.Purpose // the possible purposes of its seal
 }
 
 // String is for errors.
@@ -26,7 +26,7 @@ func (c cookie) String() string {
 
 var (
 	headerName = regexp.MustCompile(`(?i)^\s*(set-)?cookie:`)
-	// authorization is what may stand before a token.
+	// authorization is the optional text before a token.
 	authorization = regexp.MustCompile(`(?i)^(authorization:\s*)?(bearer\s+)?`)
 	statePart     = regexp.MustCompile(`-state(-[1-3])?$`)
 )
@@ -66,8 +66,8 @@ func parseCookies(text, session string) []cookie {
 	return found
 }
 
-// join puts the parts of a value together. A part that is missing leaves the
-// value as it is: it will not open.
+// join joins the parts of a value. If a part is missing, it returns the value
+// unchanged, which will not open.
 func join(first string, part func(number string) string) string {
 	whole, ok := wire.Join(first, func(i int) (string, bool) {
 		if part == nil {

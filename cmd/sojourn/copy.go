@@ -72,7 +72,7 @@ func (c *copyStores) Run(ctx context.Context, term terminal) (err error) {
 
 	p := &pass{from: from, to: to, move: move, dry: c.DryRun, parallel: c.Parallel, term: term}
 	if c.DryRun {
-		move.Current = nil // a whole pass, and nothing of it is kept
+		move.Current = nil // a whole pass, without saved progress
 		p.keep = func() error { return nil }
 	} else {
 		p.keep = func() error { return move.save(c.State) }
@@ -86,7 +86,7 @@ func (c *copyStores) Run(ctx context.Context, term terminal) (err error) {
 	return c.report(term, move)
 }
 
-// check finds the mistakes that can be seen without opening anything.
+// check finds the mistakes that need no store.
 func (c *copyStores) check() error {
 	if err := c.named(); err != nil {
 		return err
@@ -102,8 +102,8 @@ func (c *copyStores) check() error {
 	return nil
 }
 
-// openTo opens the store that is written to. A dry run makes none: what would
-// be made is empty.
+// openTo opens the new store. A dry run does not create one, because a new
+// store is empty.
 func (c *copyStores) openTo(ctx context.Context) (store.Store, func() error, error) {
 	opening := open.Store
 	if c.DryRun {

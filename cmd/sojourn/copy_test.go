@@ -27,7 +27,7 @@ import (
 
 var count64 = sojourn.NewKey[int]("count", sojourn.ServerSide)
 
-// copied is what copy prints with --json.
+// copied is the output of copy with --json.
 type copied struct {
 	Pass   int  `json:"pass"`
 	DryRun bool `json:"dry_run"`
@@ -54,7 +54,7 @@ func opened(t *testing.T, url string) store.Store {
 	return s
 }
 
-// visitor is somebody who comes back again and again.
+// visitor is a visitor with many visits.
 type visitor struct {
 	*sitetest.Browser
 	counted int
@@ -90,8 +90,8 @@ func (v *visitor) logout(t *testing.T, site *sitetest.Site) {
 	}
 }
 
-// mustBeAt fails unless the visitor is known at the site, with everything he did,
-// or, after a logout, is not, whatever cookies he kept.
+// mustBeAt fails unless the site has the visitor's session with all changes,
+// or, after a logout, refuses all of the visitor's cookies.
 func (v *visitor) mustBeAt(t *testing.T, site *sitetest.Site, name string) {
 	t.Helper()
 	browser := v.Browser
@@ -111,8 +111,8 @@ func (v *visitor) mustBeAt(t *testing.T, site *sitetest.Site, name string) {
 	}
 }
 
-// TestAMoveFromStoreToStoreUnderWrites is a service whose sessions move on and
-// on. Its visitors never notice, whatever happens to the command.
+// TestAMoveFromStoreToStoreUnderWrites moves a service's sessions several
+// times. Visitors are never affected, even if the command is killed.
 func TestAMoveFromStoreToStoreUnderWrites(t *testing.T) {
 	t.Parallel()
 	urls, c := engines(t)
@@ -148,8 +148,8 @@ func TestAMoveFromStoreToStoreUnderWrites(t *testing.T) {
 	}
 }
 
-// moveUnderWrites makes one pass while visitors come, write and leave, and is
-// killed in it; and a last one when the service has stopped.
+// moveUnderWrites makes one pass while visitors come, write and leave, in which
+// the command is killed; and a last one after the service has stopped.
 func moveUnderWrites(t *testing.T, c call, site *sitetest.Site, visitors map[string]*visitor, leg int, from, to string) {
 	t.Helper()
 	state := filepath.Join(t.TempDir(), "move.json")
@@ -174,7 +174,7 @@ func moveUnderWrites(t *testing.T, c call, site *sitetest.Site, visitors map[str
 					default:
 						v.count(t, site)
 					}
-					<-time.After(5 * time.Millisecond) // the copy goes on meanwhile
+					<-time.After(5 * time.Millisecond) // the copy continues meanwhile
 				}
 				if round < 3 {
 					name := fmt.Sprintf("late-%d-%d-%d", leg, w, round)
@@ -216,8 +216,7 @@ func moveUnderWrites(t *testing.T, c call, site *sitetest.Site, visitors map[str
 	}
 }
 
-// padding puts many sessions into a store that nobody visits, so that a pass
-// takes a while.
+// padding puts many unused sessions into a store, so that a pass takes a while.
 func padding(t *testing.T, url string, n int) {
 	t.Helper()
 	s := opened(t, url)
@@ -238,8 +237,8 @@ func plain(name string) store.Record {
 	}
 }
 
-// killedAt starts the command and kills it as soon as its state says that it has
-// read so many records.
+// killedAt starts the command and kills it once its state shows that many read
+// records.
 func killedAt(t *testing.T, c call, state string, read int, args ...string) {
 	t.Helper()
 	path, err := buildCommand()
@@ -273,7 +272,7 @@ func killedAt(t *testing.T, c call, state string, read int, args ...string) {
 	}
 }
 
-// stateOf reads a state file; it is whole at any time, or not there yet.
+// stateOf reads a state file, which is always complete, or does not exist yet.
 func stateOf(path string) moveState {
 	var m moveState
 	if b, err := os.ReadFile(path); err == nil {
@@ -323,7 +322,7 @@ func next(rec store.Record, save store.SaveID) store.Record {
 	return rec
 }
 
-// gone removes a session from a store together with its tombstone, as time does.
+// gone removes a session from a store together with its tombstone, as if both had expired.
 func gone(t *testing.T, s store.Store, id store.ID) {
 	t.Helper()
 	if err := s.Delete(t.Context(), id, time.Now().Add(-time.Minute)); err != nil {
@@ -442,7 +441,7 @@ func TestALogoutInTheOldStoreIsFinalInTheNewOne(t *testing.T) {
 		if m.live(t, id) {
 			t.Errorf("ended between the passes, %s: it lives", name)
 		}
-		// Nor does a request that is late bring it back.
+		// A late request does not restore it either.
 		rec := plain("late")
 		rec.ID, rec.SaveIDs = id, []store.SaveID{99}
 		if err := m.to.Save(t.Context(), rec, store.Base{}); !errors.Is(err, store.ErrConflict) {
@@ -459,7 +458,7 @@ func TestAfterTheSwitchTheServicesChangesStay(t *testing.T) {
 		recs[name] = m.save(t, m.from, plain(name), store.Base{})
 	}
 	m.copies(t)
-	// The replicas change over one by one.
+	// The replicas switch one by one.
 	for i, name := range []string{"changed here", "changed in both"} {
 		was := recs[name]
 		m.save(t, m.from, next(was, store.SaveID(100+i)), was.Base())
@@ -619,8 +618,8 @@ func TestTheStateHoldsNoPassword(t *testing.T) {
 	}
 }
 
-// moody is a store whose servers change while it is walked, and that has no
-// room for large records.
+// moody is a store whose servers change during a walk, and that refuses large
+// records.
 type moody struct {
 	store.Store
 	pages   int

@@ -8,7 +8,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
-// TestALinkedSessionThatWasCopiedEndsWithItsProvider: the notes of links come along.
+// TestALinkedSessionThatWasCopiedEndsWithItsProvider: the notes of links are copied.
 func TestALinkedSessionThatWasCopiedEndsWithItsProvider(t *testing.T) {
 	t.Parallel()
 	const issuer = "https://login.example"

@@ -11,16 +11,16 @@ import (
 	"github.com/sojourn-go/sojourn/store/redis"
 )
 
-// A pass makes the new store hold what the old one holds. While the service
-// uses the old store, everything in the new one came from earlier passes, so it
-// can be replaced, and what is not in the old store any more has ended. Once the
-// service uses the new store that is not so: a pass after the switch only adds
-// what no earlier pass can have seen, and only replaces what the old store's
-// record was provably made from.
+// A pass copies the old store to the new one. While the service uses the old
+// store, everything in the new store came from earlier passes, so it can be
+// replaced, and sessions that are no longer in the old store have ended. After
+// the switch this does not hold: then a pass only adds sessions that no earlier
+// pass can have seen, and only replaces a record if the old store's record was
+// provably made from it.
 type pass struct {
 	from, to store.Store
 	move     *moveState
-	keep     func() error // keeps move
+	keep     func() error // saves move
 	dry      bool
 	parallel int
 	term     terminal
@@ -31,7 +31,7 @@ type pass struct {
 	step  string
 }
 
-// tally is what a pass has done so far, in its JSON form.
+// tally is the counts of a pass so far, in its JSON form.
 type tally struct {
 	Read      int `json:"read"`
 	Inserted  int `json:"inserted"`
@@ -44,7 +44,7 @@ type tally struct {
 	TooLarge  int `json:"too_large"`
 }
 
-// errInUse says that the new store was changed by somebody else.
+// errInUse means that another program has changed the new store.
 var errInUse = errors.New("the new store has sessions that no pass has put there: if the service uses it already, copy with --switched; otherwise start with an empty store and a new --state file")
 
 // clocks is how much the clocks of replicas may differ.
@@ -77,7 +77,7 @@ func (p *pass) run(ctx context.Context, switched bool) error {
 		return err
 	}
 	if current.Step == stepCheck {
-		// Before anything is changed, and at every start.
+		// Check before every start, before any change.
 		if err := p.eachOf(ctx, toScan, p.cameFromHere); err != nil {
 			return err
 		}
@@ -96,12 +96,12 @@ func (p *pass) run(ctx context.Context, switched bool) error {
 	return p.keep()
 }
 
-// notUsed refuses a new store that holds sessions: before the first pass nothing
-// in it can have come from here.
+// notUsed refuses a new store with sessions: before the first pass they cannot
+// be copies.
 func (p *pass) notUsed(store.Record) error { return errInUse }
 
-// cameFromHere refuses a session that somebody has used in the new store:
-// nothing that a pass has copied was seen after that pass.
+// cameFromHere refuses a session that was used in the new store: a copied
+// session was last seen before its pass.
 func (p *pass) cameFromHere(there store.Record) error {
 	if there.Seen.After(p.move.Finished.Add(clocks)) {
 		return errInUse
@@ -131,8 +131,8 @@ func (p *pass) eachOf(ctx context.Context, s store.Scanner, f func(store.Record)
 	}
 }
 
-// callTime bounds what is done for one session, or for one page of them: not
-// every store gives up by itself.
+// callTime bounds the work for one session or one page, because not every store
+// has its own timeout.
 const callTime = time.Minute
 
 func scanPage(ctx context.Context, s store.Scanner, cursor string) ([]store.Record, string, error) {
@@ -141,8 +141,7 @@ func scanPage(ctx context.Context, s store.Scanner, cursor string) ([]store.Reco
 	return s.Scan(ctx, cursor, pageSize)
 }
 
-// restarts is how often a walk may begin again because the servers have
-// changed.
+// restarts is how often a walk may restart after the servers have changed.
 const restarts = 5
 
 // walk calls f for all records of a store, many at a time, from where the pass
@@ -152,7 +151,7 @@ func (p *pass) walk(ctx context.Context, s store.Scanner, f func(context.Context
 	for again := 0; ; {
 		recs, next, err := scanPage(ctx, s, current.Cursor)
 		if errors.Is(err, redis.ErrScanCursor) && current.Cursor != "" && again < restarts {
-			// Looking at a record again does no harm.
+			// Visiting a record again is harmless.
 			p.say("the servers of the store have changed: the walk begins again")
 			current.Cursor = ""
 			again++
@@ -205,9 +204,8 @@ func (p *pass) counted(n *int) {
 	*n++
 }
 
-// checkOne looks for what became of a session that an earlier pass has copied.
-// One that the old store does not have any more has ended there, and its end
-// mark may be gone.
+// checkOne checks a session that an earlier pass has copied. If the old store
+// no longer has it, it has ended there, and its tombstone may be gone.
 func (p *pass) checkOne(ctx context.Context, there store.Record) error {
 	now := time.Now()
 	if there.IsEnd() || there.Expired(now) {
@@ -217,14 +215,14 @@ func (p *pass) checkOne(ctx context.Context, there store.Record) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return p.end(ctx, there.ID, now)
 	}
-	return err // whatever it is now, copying comes next
+	return err // copying handles the current record
 }
 
-// copyOne brings one record of the old store to the new one.
+// copyOne copies one record of the old store to the new one.
 func (p *pass) copyOne(ctx context.Context, rec store.Record) error {
 	p.counted(&p.count.Read)
-	// Another writer may be faster a few times, never many: the new store's
-	// record only changes with its visitor's requests.
+	// A few conflicts are possible, but not many: the new store's record only
+	// changes with its visitor's requests.
 	const tries = 10
 	var err error
 	for range tries {
@@ -273,7 +271,7 @@ func (p *pass) try(ctx context.Context, rec store.Record) error {
 	case there.Base() == rec.Base():
 		return p.extend(ctx, rec, there)
 	case p.isOlder(there, rec):
-		rec.Shorten = true // a visitor's new expiry may be sooner
+		rec.Shorten = true // a visitor's new expiry may be earlier
 		return p.write(ctx, &p.count.Replaced, rec, there.Base())
 	case switched:
 		p.counted(&p.count.Kept)
@@ -283,13 +281,13 @@ func (p *pass) try(ctx context.Context, rec store.Record) error {
 	}
 }
 
-// isOlder reports whether rec was made from what the new store has.
+// isOlder reports whether rec was made from the new store's record.
 func (p *pass) isOlder(there, rec store.Record) bool {
 	if rec.HasSaveID(there.Base().SaveID) {
 		return true
 	}
-	// Changed so often that the save ID has fallen out. Only before the switch does
-	// that mean that nobody else has changed it.
+	// After many changes the save ID is no longer in the list. Only before the
+	// switch does this prove that no other program has changed it.
 	return !p.move.Current.Switched && rec.Version >= there.Version+store.RecentSaveIDs
 }
 
@@ -310,7 +308,7 @@ func (p *pass) write(ctx context.Context, n *int, rec store.Record, base store.B
 	return nil
 }
 
-// extend brings over activity that changed nothing else.
+// extend copies activity that changed nothing else.
 func (p *pass) extend(ctx context.Context, rec, there store.Record) error {
 	if !rec.Seen.After(there.Seen) && !rec.Deadline.After(there.Deadline) {
 		p.counted(&p.count.Unchanged)
@@ -329,8 +327,8 @@ func (p *pass) extend(ctx context.Context, rec, there store.Record) error {
 	return nil
 }
 
-// insertEnd copies a tombstone whole: that of a link's note names a user, which
-// Delete would leave out.
+// insertEnd copies a complete tombstone: that of a link's note has a user,
+// which Delete would drop.
 func (p *pass) insertEnd(ctx context.Context, rec store.Record) error {
 	rec.Deadline = endUntil(rec.Deadline)
 	if rec.Expires.Before(rec.Deadline) {
@@ -339,7 +337,7 @@ func (p *pass) insertEnd(ctx context.Context, rec store.Record) error {
 	return p.write(ctx, &p.count.Ended, rec, store.Base{})
 }
 
-// endUntil is until when a tombstone is kept that the old store keeps until then.
+// endUntil is until when to keep a copied tombstone, given the old store's deadline.
 func endUntil(until time.Time) time.Time {
 	if least := time.Now().Add(store.MinTombstone); until.Before(least) {
 		return least
@@ -359,8 +357,8 @@ func (p *pass) end(ctx context.Context, id store.ID, until time.Time) error {
 	return nil
 }
 
-// progress says how far the pass is: on one line for somebody who watches, and
-// now and then on a line of its own for a log.
+// progress prints the pass's progress: by rewriting one line on a terminal, and
+// occasionally as a new line for a log.
 func (p *pass) progress() {
 	every := 10 * time.Second
 	if p.term.watching {
@@ -379,7 +377,7 @@ func (p *pass) progress() {
 	}
 }
 
-// say prints a message that stays.
+// say prints a message that progress does not overwrite.
 func (p *pass) say(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -387,7 +385,7 @@ func (p *pass) say(text string) {
 	fmt.Fprintln(p.term.messages, text)
 }
 
-// done clears the line of progress.
+// done clears the progress line.
 func (p *pass) done() {
 	if p.term.watching {
 		fmt.Fprint(p.term.messages, "\r\x1b[K")

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// moveState is what has to be known from one pass to the next, kept in the file
-// that --state names. It holds no secrets.
+// moveState is the state between passes, kept in the file that --state names.
+// It contains no secrets.
 type moveState struct {
 	From   string `json:"from"` // names of the stores, without passwords
 	To     string `json:"to"`
-	Passes int    `json:"passes"` // that were finished
+	Passes int    `json:"passes"` // number of finished passes
 	// Started and Finished are those of the last finished pass before the
 	// switch.
 	Started  time.Time  `json:"started"`
@@ -27,7 +27,7 @@ type moveState struct {
 	Current  *passState `json:"current"`  // the pass under way; nil = none
 }
 
-// passState is how far a pass is.
+// passState is the progress of a pass.
 type passState struct {
 	Started  time.Time `json:"started"`
 	Switched bool      `json:"switched"`
@@ -38,11 +38,11 @@ type passState struct {
 
 // The steps of a pass, in their order.
 const (
-	stepCheck = "check" // walks the new store, for what is not in the old one any more
+	stepCheck = "check" // walks the new store, for sessions that are no longer in the old one
 	stepCopy  = ""      // walks the old store
 )
 
-// loadMove reads the state of a move, or returns that of one that begins.
+// loadMove reads the state of a move, or returns the initial state.
 func loadMove(path, from, to string) (*moveState, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +72,7 @@ func (m *moveState) mayPass(switched bool) error {
 	return nil
 }
 
-// finish notes that the pass under way is over.
+// finish records the end of the current pass.
 func (m *moveState) finish(n tally) {
 	m.Passes++
 	m.Last = n
@@ -82,7 +82,7 @@ func (m *moveState) finish(n tally) {
 	m.Current = nil
 }
 
-// save writes the state so that the file is whole at any time.
+// save writes the state atomically.
 func (m *moveState) save(path string) (err error) {
 	if m.Current != nil && m.Current.Switched {
 		m.Switched = true
@@ -107,7 +107,7 @@ func (m *moveState) save(path string) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// storeName is a store's URL without whatever may be secret in it.
+// storeName is a store's URL without possible secrets.
 func storeName(text string) string {
 	before, options, _ := strings.Cut(text, "?")
 	if scheme, rest, ok := strings.Cut(before, "://"); ok {

@@ -38,7 +38,7 @@ func (c *end) Run(ctx context.Context, term terminal) error {
 			return err
 		case rec.IsEnd():
 			return fmt.Errorf("the session has ended already, at %v", timestamp(rec.Ended))
-		case rec.Expired(s.now.Add(-store.ClockSkew)): // it may be alive by the clock of a replica
+		case rec.Expired(s.now.Add(-store.ClockSkew)): // it may be live by a replica's clock
 			return fmt.Errorf("the session has expired already, at %v", timestamp(rec.Deadline))
 		}
 		if _, _, err := s.open(&rec); err != nil {

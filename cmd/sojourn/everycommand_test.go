@@ -12,11 +12,10 @@ import (
 	"github.com/sojourn-go/sojourn/keys"
 )
 
-// What is here does one thing after the other, hundreds of times: nothing for the
-// race detector.
+// These tests are sequential and slow, so the race detector does not run them.
 
-// everyCommand are all commands with what they need, but for the store and the
-// keys, and what more each takes.
+// everyCommand are all commands with their required and optional arguments,
+// except the store and the keys.
 var everyCommand = []struct {
 	args        []string
 	store, keys bool
@@ -66,7 +65,7 @@ func filled(t *testing.T, args []string) []string {
 	return out
 }
 
-// words are the arguments up to the first that is no command.
+// words are the arguments before the first that is not a command.
 func words(args []string) []string {
 	n := 1
 	if slices.Contains([]string{"keys", "user", "legacy"}, args[0]) {
@@ -194,7 +193,7 @@ func TestNoPasswordOfAURLIsRepeated(t *testing.T) {
 	}
 }
 
-// A password that is typed in the wrong place is not written to a screen or a log.
+// A password in the wrong argument is not written to a screen or a log.
 func TestNoErrorRepeatsAPassword(t *testing.T) {
 	for _, url := range []string{
 		"memcached:/u:hunter2@h", "memcached://u:hunter2@h", "memcached:hunter2", "datastore:u:hunter2@h", "datastore://u:hunter2@h",

@@ -12,7 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// Kinds of sealed things.
+// Kinds of sealed values.
 const (
 	kindReference = "reference" // the cookie that names a stored session
 	kindInline    = "inline"    // the cookie that holds a session
@@ -20,7 +20,7 @@ const (
 	kindRecord    = "record"    // a stored session
 )
 
-// finding is one sealed thing, opened. Its JSON form is part of the command's
+// finding is one opened value. Its JSON form is part of the command's
 // interface: see README.md.
 type finding struct {
 	Kind       string    `json:"kind"`
@@ -30,12 +30,12 @@ type finding struct {
 	Version    uint64    `json:"version,omitempty"`
 	Expires    timestamp `json:"expires"`
 	Key        string    `json:"key"`
-	Stale      bool      `json:"stale"` // sealed with a key that does not seal any more
+	Stale      bool      `json:"stale"` // sealed with a key that no longer seals
 	Record     *row      `json:"record,omitempty"`
 	Session    *contents `json:"session,omitempty"`
 }
 
-// contents is what a session holds.
+// contents is the content of a session.
 type contents struct {
 	User       string    `json:"user"`
 	LoggedIn   timestamp `json:"logged_in"`
@@ -48,7 +48,7 @@ type contents struct {
 	Lifetime   *float64  `json:"lifetime_seconds"`
 	Persist    string    `json:"persist"` // configured, always or browser
 	Values     []value   `json:"values"`
-	Flashes    []flash   `json:"flashes"` // that wait for the next page, oldest first
+	Flashes    []flash   `json:"flashes"` // pending messages, oldest first
 }
 
 // flash is a flash message.
@@ -57,7 +57,7 @@ type flash struct {
 	Text  *string `json:"text"` // nil if values are hidden
 }
 
-// flashField is where a session keeps them: see docs/wire-format.md.
+// flashField is the name of their field: see docs/wire-format.md.
 const flashField = "_flash"
 
 // flashes reads the messages of that field.
@@ -87,8 +87,8 @@ type value struct {
 	ServerSide bool      `json:"server_side"`
 	Volatile   bool      `json:"volatile"`
 	Expires    timestamp `json:"expires"`
-	// One of these, if values must be shown: CBOR in diagnostic notation
-	// (RFC 8949, section 8), or base64 of what is not CBOR.
+	// One of these, with --values: CBOR in diagnostic notation (RFC 8949,
+	// section 8), or base64 of other bytes.
 	CBOR string `json:"cbor,omitempty"`
 	Raw  string `json:"base64,omitempty"`
 }
@@ -134,8 +134,8 @@ func (o *opener) contents(r *record.Record) *contents {
 	return c
 }
 
-// seconds turns a header's milliseconds into seconds; 0 means that the session
-// has no setting of its own. A negative result means: none, or the longest.
+// seconds converts a header's milliseconds to seconds; 0 means that the session
+// has no own setting. A negative result means no limit, or the maximum.
 func seconds(ms int64) *float64 {
 	if ms == 0 {
 		return nil
@@ -271,10 +271,10 @@ func (v value) text() string {
 	}
 }
 
-// hidden stands for a value without --values.
+// hidden replaces a value without --values.
 const hidden = "(hidden; --values shows it)"
 
-// printable quotes a text that would upset a terminal.
+// printable quotes a text with control characters.
 func printable(s string) string {
 	if q := fmt.Sprintf("%q", s); q != `"`+s+`"` {
 		return q

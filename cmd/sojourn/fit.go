@@ -23,11 +23,10 @@ type unsealer struct {
 	name, tenant string
 }
 
-// scope is what these records are bound to.
+// scope is the scope of these records.
 func (u unsealer) scope() string { return wire.Scope(u.name, u.tenant) }
 
-// open opens a record that is no tombstone. All its values are whole if it
-// returns no error.
+// open opens a record that is not a tombstone, including all its values.
 func (u unsealer) open(rec *store.Record) (inside record.Record, stale bool, err error) {
 	inside, stale, err = records.OpenRecord(u.ring, rec.Data, wire.BindRecord(wire.Bind(u.scope()), rec), func(error) {})
 	if err == nil && !inside.Whole() {
@@ -36,17 +35,17 @@ func (u unsealer) open(rec *store.Record) (inside record.Record, stale bool, err
 	return inside, stale, err
 }
 
-// fit is how the keys and the name that a command was given go together with the
-// sessions of a store. A wrong key file finds no user, and without this it could
-// not be told from a user who has no session.
+// fit is the result of checking a command's keys and name against the sessions
+// of a store. Without the check, a wrong key file would look like a user
+// without sessions.
 type fit struct {
 	unsealer
-	seen       int             // records with something sealed in them
+	seen       int             // records with sealed data
 	opened     int             // of them
-	indexed    int             // logged-in ones of those that the index key finds
-	misindexed int             // and that another index key was used for
-	lacking    map[string]bool // ids of keys that are not among the keys
-	refused    store.Record    // one that the keys are there for, and that did not open
+	indexed    int             // of the opened, logged-in ones that the index key finds
+	misindexed int             // and logged-in ones indexed with another key
+	lacking    map[string]bool // IDs of missing keys
+	refused    store.Record    // a record whose key is present, but which did not open
 }
 
 func newFit(u unsealer) *fit { return &fit{unsealer: u, lacking: map[string]bool{}} }
@@ -79,7 +78,7 @@ func (f *fit) add(rec *store.Record) (user string, ok bool) {
 	return user, true
 }
 
-// walk looks at records until one proves that keys, name and index key are right.
+// walk reads records until one proves that keys, name and index key are correct.
 func (f *fit) walk(recs iter.Seq2[store.Record, error]) error {
 	for rec, err := range recs {
 		if err != nil {
@@ -92,10 +91,10 @@ func (f *fit) walk(recs iter.Seq2[store.Record, error]) error {
 	return nil
 }
 
-// errOtherName says that the name is wrong. Records that are all damaged look the same.
+// errOtherName means that the name is wrong, or all records are damaged.
 var errOtherName = errors.New("no session in this store belongs to the name that --name gives, or its default, session")
 
-// mismatch returns what is wrong with the keys or the name, or nil.
+// mismatch returns an error for wrong keys or a wrong name, or nil.
 func (f *fit) mismatch() error {
 	switch {
 	case f.indexed > 0 || f.seen == 0:
@@ -103,7 +102,7 @@ func (f *fit) mismatch() error {
 	case f.misindexed > 0:
 		return fmt.Errorf("the keys have another index key than the sessions in this store were made with (%s looked at): users' sessions cannot be found with it", counted(f.misindexed, "session"))
 	case f.opened > 0:
-		return nil // anonymous ones; they say nothing about the index key
+		return nil // all are anonymous, so they do not test the index key
 	case f.refused.Data != nil:
 		return fmt.Errorf("%w (%s looked at)%s", errOtherName, counted(f.seen, "session"), f.names())
 	default:
@@ -112,11 +111,11 @@ func (f *fit) mismatch() error {
 	}
 }
 
-// usualNames are tried where no session has the name that was given. The store
-// does not hold names.
+// usualNames are tried if no session has the given name. The store does not
+// contain names.
 var usualNames = []string{"session", "sessions", "sid", "admin", "admin-session", "staff", "support", "shop", "app", "api", "user", "web"}
 
-// names says which of the usual names fits.
+// names returns a hint with the usual name that fits.
 func (f *fit) names() string {
 	for _, name := range usualNames {
 		if _, _, err := (unsealer{f.ring, name, f.tenant}).open(&f.refused); err == nil {
@@ -129,12 +128,12 @@ func (f *fit) names() string {
 	return "; it is the service's Config.Name (and see --tenant, if the service has tenants)"
 }
 
-// checkFit returns what is wrong with the keys or the name for that store, or
-// nil, which may also mean that there is nothing to check them against.
+// checkFit returns an error for wrong keys or a wrong name for that store. nil
+// may also mean that there is nothing to check against.
 func checkFit(ctx context.Context, s store.Store, u unsealer) error {
 	recs, err := scan(ctx, s)
 	if err != nil {
-		return nil //nolint:nilerr // such a store cannot be looked through
+		return nil //nolint:nilerr // such a store cannot be scanned
 	}
 	f := newFit(u)
 	if err := f.walk(recs); err != nil {
@@ -143,7 +142,7 @@ func checkFit(ctx context.Context, s store.Store, u unsealer) error {
 	return f.mismatch()
 }
 
-// noSession is why nothing was found of a user.
+// noSession returns why no session of a user was found.
 func noSession(ctx context.Context, s store.Store, u unsealer, user string) error {
 	if err := checkFit(ctx, s, u); err != nil {
 		return err

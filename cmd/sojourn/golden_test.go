@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// What changes from run to run, and what stands for it.
+// Texts that change from run to run, and their replacements.
 var (
 	changing = []struct {
 		pattern *regexp.Regexp

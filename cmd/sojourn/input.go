@@ -10,18 +10,18 @@ import (
 	"os"
 )
 
-// readAll reads the whole input, but for what is longer than the limit.
+// readAll reads the whole input, up to the limit.
 func readAll(ctx context.Context, in io.Reader, limit int64) ([]byte, error) {
 	return interruptibly(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, limit)) })
 }
 
-// readLine reads a line that somebody types.
+// readLine reads a line from a keyboard.
 func readLine(ctx context.Context, in io.Reader) (string, error) {
 	return interruptibly(ctx, func() (string, error) { return bufio.NewReader(in).ReadString('\n') })
 }
 
-// interruptibly returns what a read does, or when ctx is over: nothing else ends
-// a read from a keyboard.
+// interruptibly returns the result of a read, or returns when ctx ends: a read
+// from a keyboard cannot be interrupted otherwise.
 func interruptibly[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -41,9 +41,9 @@ func interruptibly[T any](ctx context.Context, read func() (T, error)) (T, error
 	}
 }
 
-// fileError is the error for a file that was named on the command line and could
-// not be read. The name of a file that does not exist is not repeated: somebody
-// may have given a key or a cookie in its place.
+// fileError is the error for a file that was named on the command line and
+// could not be read. The name of a missing file is not repeated: it may be a
+// key or a cookie by mistake.
 func fileError(what string, err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {

@@ -90,7 +90,7 @@ func (c *inspect) Run(ctx context.Context, term terminal) (err error) {
 	return nil
 }
 
-// maxInput is far more than any browser sends.
+// maxInput is far above the size of a browser's cookies.
 const maxInput = 1 << 20
 
 // cookieText reads a cookie from a file, or from standard input if file is "".
@@ -117,11 +117,11 @@ func cookieText(ctx context.Context, file string, term terminal) (string, error)
 	return string(text), nil
 }
 
-// opener opens sealed things.
+// opener opens sealed values.
 type opener struct {
 	ring   *seal.Ring
 	tenant string
-	store  store.Store // nil if none was given
+	store  store.Store // nil = none
 	values bool
 	now    time.Time
 
@@ -181,7 +181,7 @@ func (o *opener) cookie(c cookie) (finding, error) {
 	return f, explain(err, c.session, f.Key)
 }
 
-// explain turns a seal's error into what to do about it.
+// explain turns a seal's error into advice.
 func explain(err error, session, key string) error {
 	switch {
 	case errors.Is(err, seal.ErrUnknownKey):

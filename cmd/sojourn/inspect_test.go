@@ -15,7 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn/keys"
 )
 
-// findingJSON is the documented form of what inspect prints.
+// findingJSON is the documented output of inspect.
 type findingJSON struct {
 	Kind       string     `json:"kind"`
 	Cookie     string     `json:"cookie"`
@@ -222,8 +222,8 @@ func TestInspectNeverPrintsTheIdentifier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The inline session's identifier is somewhere in this; any part of it that
-	// is long enough to be one must not be printed.
+	// This contains the inline session's identifier; no part of it that is long
+	// enough to be one may be printed.
 	secrets := [][]byte{reference.Identifier}
 	whole := unseal(seal.State, cookieValue(t, inline, "__Host-session-state"))
 	for i := 0; i+32 <= len(whole); i++ {

@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/keys"
 )
 
-// anySecret is 32 bytes in base64url that are no part of a path.
+// anySecret matches 32 bytes in base64url outside of a path.
 var anySecret = regexp.MustCompile(`(^|[^/A-Za-z0-9_-])[A-Za-z0-9_-]{43}([^A-Za-z0-9_-]|$)`)
 
 // keysCommand runs sojourn keys, and checks that it prints no secret.
@@ -27,7 +27,7 @@ func keysCommand(t *testing.T, args ...string) result {
 	return r
 }
 
-// keysResult is the documented form of what the commands print with --json.
+// keysResult is the documented output of the commands with --json.
 type keysResult struct {
 	File  string `json:"file"`
 	Index bool   `json:"index"`
@@ -50,7 +50,7 @@ func keysJSONOf(t *testing.T, args ...string) (out keysResult) {
 	return out
 }
 
-// states spells the states of the keys, in order, with a star at the one that
+// states returns the states of the keys, in order, with a star at the key that
 // seals.
 func (k keysResult) states() string {
 	var all []string
@@ -124,7 +124,7 @@ func TestARollOutGoesThroughItsStages(t *testing.T) {
 			(stage.next == "") != (got.Next == "") || !got.Index || got.File != path {
 			t.Errorf("%s: %+v", stage.command, got)
 		}
-		// A service that runs takes on each of them.
+		// A running service accepts each of them.
 		if err := ring.Replace(read(t, path)); err != nil {
 			t.Errorf("after %s: %v", stage.command, err)
 		}
@@ -334,7 +334,7 @@ func TestCheckHasNothingToSayAboutAGoodFile(t *testing.T) {
 	keysCommand(t, "add", filepath.Join(t.TempDir(), "none")).refused(t, exitFailed, "no such file")
 }
 
-// A service may read the file at any moment: it is never half of one.
+// A service may read the file at any moment, so it must always be complete.
 func TestAKeyFileIsReplacedAllAtOnce(t *testing.T) {
 	t.Parallel()
 	path := newKeyFile(t)
@@ -368,7 +368,7 @@ func TestAKeyFileIsReplacedAllAtOnce(t *testing.T) {
 	}
 }
 
-// Somebody edits the file by hand while a command is at work.
+// An operator edits the file by hand while a command is running.
 func TestAChangeMeanwhileIsNotOverwritten(t *testing.T) {
 	t.Parallel()
 	path := newKeyFile(t)
@@ -387,7 +387,7 @@ func TestAChangeMeanwhileIsNotOverwritten(t *testing.T) {
 	}
 }
 
-// Users' sessions are found with a key that must not change: no edit can do that.
+// The index key must not change, so an edit that changes it is refused.
 func TestAnEditThatChangesTheIndexKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys")

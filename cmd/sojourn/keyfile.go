@@ -19,31 +19,30 @@ import (
 	"github.com/sojourn-go/sojourn/keys"
 )
 
-// A keyFile is the text of a key file, with what is known of each key in it. A
-// change edits the text, so that everything else in it stays as somebody wrote
-// it.
+// A keyFile is the text of a key file, with information about each key. A
+// change edits the text, so that the rest of it is preserved.
 type keyFile struct {
 	path    string // as given; "" for keys from the environment
 	text    string
 	info    fs.FileInfo // nil for keys from the environment
 	keys    []fileKey   // in the order of the text, without the index entry
-	indexed bool        // there is an index entry
+	indexed bool        // the file has an index entry
 }
 
-// A span is where something begins and ends in a text.
+// A span is a range of a text.
 type span struct{ start, end int }
 
 type fileKey struct {
 	keys.Info
 	span // its entry in the text
 
-	// When it came to its states, from the notes that these commands leave in
-	// the text; zero = not noted.
+	// When its state changed, from the notes that these commands write into the
+	// text; zero = unknown.
 	published, activated, retired time.Time
 }
 
-// note is a comment that says when a key came to a state. It names the key by
-// its public id.
+// note is a comment with the time of a key's change of state. It has the key's
+// public ID.
 var note = regexp.MustCompile(`(?m)^# key ([0-9a-f]{8}) (published|activated|retired) (\d{8}T\d{6}Z)[ \t\r]*\n?`)
 
 const noteTime = "20060102T150405Z"
@@ -64,7 +63,7 @@ func readKeys(path string) (*keyFile, error) {
 	return f, f.parse()
 }
 
-// readKeyFile reads what may be a key file, whoever else can.
+// readKeyFile reads a possible key file, without a check of its access rights.
 func readKeyFile(path string) (fs.FileInfo, string, error) {
 	text, info, err := keyfile.Read(path)
 	if err != nil {
@@ -114,8 +113,8 @@ func (f *keyFile) parse() error {
 	return nil
 }
 
-// fieldSpans returns where the number of entries and the entries of a text are, in
-// order, as sojourn.ParseKeys finds them.
+// fieldSpans returns the spans of the number of entries and of the entries of a
+// text, in order, like sojourn.ParseKeys.
 func fieldSpans(text string) (spans []span) {
 	offset := 0
 	for line := range strings.Lines(text) {
@@ -148,7 +147,7 @@ func (f *keyFile) find(id string) (*fileKey, error) {
 	return &f.keys[i], nil
 }
 
-// oldest returns the key that stands in for an index entry, where there is none.
+// oldest returns the key that replaces a missing index entry.
 func (f *keyFile) oldest() *fileKey {
 	oldest := &f.keys[0]
 	for i := range f.keys {
@@ -159,8 +158,8 @@ func (f *keyFile) oldest() *fileKey {
 	return oldest
 }
 
-// since returns when the key came to its state, as far as that can be known:
-// not later than the file was changed last.
+// since returns when the key got its state; if unknown, the time of the file's
+// last change.
 func (f *keyFile) since(k *fileKey) time.Time {
 	at := map[string]time.Time{"published": k.published, "active": k.activated, "retired": k.retired}[k.State]
 	if !at.IsZero() {
@@ -182,7 +181,7 @@ func (f *keyFile) append(entry string) {
 }
 
 // count makes the text start with the number of its entries. A text of a single
-// entry may lack it, and then gets a line in front of that entry's.
+// entry may omit it, and then gets a line before that entry.
 func (f *keyFile) count() {
 	spans := fieldSpans(f.text)
 	if first := spans[0]; seal.IsCount(f.text[first.start:first.end]) {
@@ -193,7 +192,7 @@ func (f *keyFile) count() {
 	f.text = f.text[:line] + seal.Count(len(spans)) + "\n" + f.text[line:]
 }
 
-// setState changes the state of the key with that id, and notes when.
+// setState changes a key's state and adds a note with the time.
 func (f *keyFile) setState(k *fileKey, state, verb string, now time.Time) {
 	line := strings.LastIndexByte(f.text[:k.start], '\n') + 1
 	f.text = f.text[:line] +
@@ -201,7 +200,7 @@ func (f *keyFile) setState(k *fileKey, state, verb string, now time.Time) {
 		f.text[line:k.start] + state + f.text[k.start+len(k.State):]
 }
 
-// remove takes out a key and the notes about it.
+// remove removes a key and its notes.
 func (f *keyFile) remove(k *fileKey) {
 	before, after := f.text[:k.start], f.text[k.end:]
 	line := strings.LastIndexByte(before, '\n') + 1
@@ -219,9 +218,9 @@ func (f *keyFile) remove(k *fileKey) {
 	f.count()
 }
 
-// save puts the text in the place of the file, all at once, with the file's mode
-// and owner. A link to the file stays one. before is the text that the change
-// was made from: if the file has another one by now, it is left alone.
+// save replaces the file atomically, with its mode and owner. A symbolic link
+// to the file stays one. before is the text from which the change was made: if
+// the file has changed since, save fails.
 func (f *keyFile) save(before string) (err error) {
 	defer func() {
 		if err != nil {
@@ -232,7 +231,7 @@ func (f *keyFile) save(before string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := ring.Replace(f.text); err != nil { // as services will
+	if err := ring.Replace(f.text); err != nil { // as services do
 		return err
 	}
 	path, err := filepath.EvalSymlinks(f.path)
@@ -243,7 +242,7 @@ func (f *keyFile) save(before string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name()) // fails once it was renamed
+	defer os.Remove(temporary.Name()) // fails after the rename
 	_, err = temporary.WriteString(f.text)
 	if err == nil {
 		err = keepOwner(temporary, f.info)
@@ -262,7 +261,7 @@ func (f *keyFile) save(before string) (err error) {
 	}
 	if runtime.GOOS != "windows" {
 		if folder, err := os.Open(filepath.Dir(path)); err == nil {
-			_ = folder.Sync() // the file is in place, whatever comes of this
+			_ = folder.Sync() // the file is in place even if this fails
 			folder.Close()
 		}
 	}

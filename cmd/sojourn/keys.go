@@ -14,7 +14,7 @@ import (
 // keysVariable is the environment variable with the text of the keys.
 const keysVariable = "SOJOURN_KEYS"
 
-// keysFlags are the flags of commands that open sealed things.
+// keysFlags are the flags of commands that open sealed values.
 type keysFlags struct {
 	Keys string `placeholder:"FILE" help:"Key file. Without it the keys are taken from the environment variable SOJOURN_KEYS."`
 	Name string `default:"session" help:"Name of the sessions, as in the service's Config.Name."`
@@ -28,8 +28,8 @@ func (f *keysFlags) unsealer(ring *seal.Ring) unsealer { return unsealer{ring, f
 // given reports whether there are keys, on the command line or in the environment.
 func (f *keysFlags) given() bool { return f.Keys != "" || os.Getenv(keysVariable) != "" }
 
-// read returns the text of the keys, and what it must be called in an error.
-// Unlike a service, it never makes a key file.
+// read returns the text of the keys, and its name for errors. Unlike a service,
+// it never creates a key file.
 func (f *keysFlags) read(term terminal) (text, name string, err error) {
 	if f.Keys == "" {
 		if text = os.Getenv(keysVariable); text == "" {
@@ -44,10 +44,10 @@ func (f *keysFlags) read(term terminal) (text, name string, err error) {
 	if err := keyfile.Access(f.Keys, info); err != nil {
 		fmt.Fprintf(term.messages, "warning: services refuse the key file: %v\n", err)
 	}
-	return text, "the key file " + f.Keys, nil // which exists, so its name is one
+	return text, "the key file " + f.Keys, nil // it exists, so its name is not a secret
 }
 
-// ring returns the keys, for opening what they have sealed.
+// ring returns the keys, for opening sealed values.
 func (f *keysFlags) ring(term terminal) (*seal.Ring, error) {
 	ring, _, err := f.rings(term)
 	return ring, err

@@ -88,7 +88,7 @@ func TestKeysMayComeFromTheEnvironment(t *testing.T) {
 	if !strings.Contains(r.stdout, "ada") {
 		t.Errorf("got %s", r.stdout)
 	}
-	// The flag is meant where both are given.
+	// The flag takes precedence over the variable.
 	call{env: []string{"SOJOURN_KEYS=" + text}}.run(t, "inspect", handle, "--store", s.store, "--keys", s.keys).
 		refused(t, exitFailed, "the keys open no session")
 	call{env: []string{"SOJOURN_KEYS=nonsense"}}.run(t, "inspect", handle, "--store", s.store).

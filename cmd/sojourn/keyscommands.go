@@ -12,7 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/keys"
 )
 
-// keysCommands change the keys of a service that runs.
+// keysCommands change the keys of a running service.
 type keysCommands struct {
 	List     keysList     `cmd:"" help:"List the keys, and what to do next."`
 	Add      keysAdd      `cmd:"" help:"Publish a new key: all processes get to know it before one seals with it."`
@@ -22,15 +22,15 @@ type keysCommands struct {
 	Check    keysCheck    `cmd:"" help:"Say what is wrong or risky with a key file."`
 }
 
-// fleetFlags say what the services that use the keys are like. Waiting times
-// depend on it.
+// fleetFlags describe the services that use the keys, which determines the
+// waiting times.
 type fleetFlags struct {
 	Reload   time.Duration `default:"10s" help:"How often the services look at the file: the interval given to keys.WatchFile. Count in how long the file takes to reach every machine."`
 	Lifetime time.Duration `default:"720h" help:"The longest lifetime of a session: the services' Config.Lifetime."`
 	JSON     bool          `name:"json" help:"Print JSON."`
 }
 
-// stageFlags are those of the stages that are refused while it is too early.
+// stageFlags are the flags of stages that are refused if they are too early.
 type stageFlags struct {
 	fleetFlags
 	Now bool `help:"Do it although it is too early: no service is running, or all have read the file."`
@@ -54,12 +54,12 @@ func (f *fleetFlags) check() error {
 	return nil
 }
 
-// keysJSON is what the commands print with --json.
+// keysJSON is the output of the commands with --json.
 type keysJSON struct {
 	File    string    `json:"file"`  // "" = from the environment
 	Index   bool      `json:"index"` // there is an index entry
 	Keys    []keyJSON `json:"keys"`
-	Changed []string  `json:"changed"` // ids of the keys that the command has added, changed or removed
+	Changed []string  `json:"changed"` // IDs of the keys that the command has added, changed or removed
 	Next    string    `json:"next"`    // what to do next; "" = nothing
 	Wait    int64     `json:"wait_seconds"`
 }
@@ -69,11 +69,11 @@ type keyJSON struct {
 	State     string    `json:"state"`
 	Seals     bool      `json:"seals"`
 	Created   timestamp `json:"created"`
-	Activated timestamp `json:"activated"` // null where it was not noted
+	Activated timestamp `json:"activated"` // null if unknown
 	Retired   timestamp `json:"retired"`
 }
 
-// report says what was done with the keys, and what to do next.
+// report prints what was done with the keys, and what to do next.
 func (f *fleetFlags) report(term terminal, file *keyFile, did string, changed ...string) error {
 	now := time.Now()
 	next, wait := f.next(file, now)
@@ -100,7 +100,7 @@ func (f *fleetFlags) report(term terminal, file *keyFile, did string, changed ..
 	return err
 }
 
-// next returns what to do next in a roll-out, and how long to wait before.
+// next returns the next step of a key change, and how long to wait before it.
 func (f *fleetFlags) next(file *keyFile, now time.Time) (string, time.Duration) {
 	left := func(at time.Time) time.Duration { return max(0, at.Sub(now)) }
 	if p := file.newest("published"); p != nil {
@@ -130,8 +130,8 @@ func (f *fleetFlags) next(file *keyFile, now time.Time) (string, time.Duration) 
 	return "run: sojourn keys remove " + file.path, left(first)
 }
 
-// over is when no session is left that a retired key has sealed. A service that
-// had not reloaded the file yet went on sealing with it a moment longer.
+// over is when no session is left that a retired key has sealed. Services that
+// had not reloaded the file yet used it slightly longer.
 func (f *fleetFlags) over(file *keyFile, k *fileKey) time.Time {
 	return file.since(k).Add(f.Lifetime + f.Reload)
 }
@@ -156,8 +156,8 @@ func (f *keyFile) superseded() (keys []*fileKey) {
 	return keys
 }
 
-// unused is from when on no service seals with a superseded key: all have read
-// that a newer one is active.
+// unused is when no service seals with a superseded key any more, because all
+// have loaded the newer active one.
 func (f *fleetFlags) unused(file *keyFile, k *fileKey) time.Time {
 	next := file.sealing()
 	for i := range file.keys {
@@ -236,7 +236,7 @@ func (c *keysAdd) Run(term terminal) error {
 		if p := file.newest("published"); p != nil {
 			return "", nil, fmt.Errorf("key %s is published already: sojourn keys activate makes it the one that seals", p.ID)
 		}
-		// It must be the newest, also where a clock was wrong once.
+		// It must be the newest, even if a clock was wrong before.
 		created := now.UTC().Truncate(time.Second)
 		for _, k := range file.keys {
 			if !created.After(k.Created) {
@@ -465,7 +465,7 @@ func keyNames(ids []string) string {
 	return "keys " + strings.Join(ids, ", ")
 }
 
-// exactly spells a waiting time, to the second, rounded up.
+// exactly formats a waiting time, rounded up to the second.
 func exactly(d time.Duration) string {
 	return (d + time.Second - 1).Truncate(time.Second).String()
 }
@@ -486,7 +486,7 @@ Examples:
 `
 }
 
-// complaint is something that is wrong (a service refuses the keys) or risky.
+// complaint is an error (a service refuses the keys) or a risk.
 type complaint struct {
 	Level string `json:"level"` // wrong or risky
 	Key   string `json:"key"`   // its id; "" = the whole file
@@ -502,7 +502,7 @@ func (c *keysCheck) Run(term terminal) error {
 	}
 	file, err := readKeys(c.File)
 	if file == nil || file.text == "" {
-		return err // there is nothing to look at
+		return err // there is nothing to check
 	}
 	found := c.complaints(file, err, time.Now())
 	if c.JSON {

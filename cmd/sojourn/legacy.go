@@ -61,7 +61,7 @@ const (
 	verdictElsewhere = "elsewhere" // on a server
 )
 
-// legacyFinding is what legacy inspect found. Its JSON form is part of the
+// legacyFinding is the result of legacy inspect. Its JSON form is part of the
 // command's interface: see README.md.
 type legacyFinding struct {
 	System  string          `json:"system"`
@@ -107,7 +107,7 @@ func (c *legacyInspect) Run(ctx context.Context, term terminal) error {
 			found.Data = old.MarshalTagged(session.Data)
 		}
 	case why == "":
-		return err // there are no stores that could fail: the configuration is wrong
+		return err // no store can fail here, so the configuration is wrong
 	default:
 		found.Verdict = verdictRefused
 		if why == reason.NotFound {
@@ -155,7 +155,7 @@ func legacyConfig(path string) (json.RawMessage, error) {
 }
 
 // cookieHeader makes one Cookie header of the lines of a text. The attributes
-// of a Set-Cookie line are then cookies that no library asks for.
+// of a Set-Cookie line then look like other cookies, which are ignored.
 func cookieHeader(text string) string {
 	var pairs []string
 	for line := range strings.Lines(text) {
@@ -166,8 +166,7 @@ func cookieHeader(text string) string {
 	return strings.Join(pairs, "; ")
 }
 
-// legacyName is the name of a value. A key that is not text looks as in tagged
-// JSON.
+// legacyName is the name of a value. A key that is not text is in tagged JSON.
 func legacyName(key any) string {
 	if name, ok := old.TextOf(key); ok {
 		return name
@@ -292,8 +291,8 @@ func (c *legacyWrite) Run(ctx context.Context, term terminal) error {
 	return eachRecording(ctx, c.Files, term, func(file []byte) error { return vectors.Rewrite(ctx, file, term.out) })
 }
 
-// eachRecording gives the content of every file to do. A file that fails does
-// not keep the others from their turn.
+// eachRecording calls do with the content of every file. A file that fails does
+// not stop the others.
 func eachRecording(ctx context.Context, names []string, term terminal, do func(file []byte) error) error {
 	var errs []error
 	for i, name := range names {

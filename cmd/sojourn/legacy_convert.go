@@ -53,7 +53,7 @@ Examples:
 `
 }
 
-// converted is what legacy convert has done. Its JSON form is part of the
+// converted is the result of legacy convert. Its JSON form is part of the
 // command's interface: see README.md.
 type converted struct {
 	DryRun     bool           `json:"dry_run"`
@@ -98,7 +98,7 @@ func (c *legacyConvert) Run(ctx context.Context, term terminal) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeTo()) }()
 	switch err := checkFit(ctx, to, c.unsealer(ring)); {
-	case errors.Is(err, errOtherName): // which a second service on the store has at first
+	case errors.Is(err, errOtherName): // expected for a second service on the store
 		fmt.Fprintf(term.messages, "warning: %v\n", err)
 	case err != nil:
 		return fmt.Errorf("nothing was converted, because no service would find or open it: %w", err)
@@ -129,7 +129,7 @@ func hashesTokens(config string) bool {
 	return err == nil && json.Unmarshal(text, &in) == nil && in.HashToken
 }
 
-// openTo opens the store that is written to. A dry run makes none.
+// openTo opens the new store. A dry run does not create one.
 func (c *legacyConvert) openTo(ctx context.Context) (store.Store, func() error, error) {
 	opening := open.Store
 	if c.DryRun {
@@ -190,7 +190,7 @@ func (w *conversion) run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// one brings one session over, by opening it as its visitor would.
+// one converts one session, by opening it like its visitor's request.
 func (w *conversion) one(ctx context.Context, it stored) error {
 	w.read.Add(1)
 	header, err := w.from.cookie(ctx, it.id, it.at)
@@ -268,7 +268,7 @@ func (w *conversion) fill(old *adopt.Session, s *sojourn.Session) error {
 	return nil
 }
 
-// userText is a user's identifier as text; "" for nobody.
+// userText is a user's identifier as text; "" = no user.
 func userText(v any) string {
 	switch v := v.(type) {
 	case nil, bool, []byte, []any, map[string]any:
@@ -280,7 +280,7 @@ func userText(v any) string {
 	}
 }
 
-// result sums up, with what the manager has refused.
+// result returns the totals, including the manager's refusals.
 func (w *conversion) result() converted {
 	out := converted{
 		DryRun: w.c.DryRun, Read: w.read.Load(), Converted: w.converted.Load(), LoggedIn: w.loggedIn.Load(),
@@ -325,7 +325,7 @@ func (c *legacyConvert) report(term terminal, n converted) error {
 
 // incomplete returns an error if a session was left behind.
 func (n *converted) incomplete() error {
-	left := n.Unreadable + n.Refused - int64(n.Reasons["empty"]) // of which nothing would have come over
+	left := n.Unreadable + n.Refused - int64(n.Reasons["empty"]) // empty sessions have no values to convert
 	switch {
 	case n.Read == 0:
 		return errors.New("there was no session to convert in the store that --from names")
@@ -336,7 +336,7 @@ func (n *converted) incomplete() error {
 	}
 }
 
-// fate is what becomes of one session, and of which.
+// fate is the outcome of one session, and its identity.
 type fate struct {
 	old     *adopt.Session
 	refused error
@@ -346,7 +346,7 @@ type fate struct {
 
 type fateKey struct{}
 
-// noting notes what was found.
+// noting records the session that was found.
 type noting struct{ adopt.Format }
 
 func (l *noting) Find(ctx context.Context, in http.Header, now time.Time) (*adopt.Session, error) {
@@ -359,9 +359,9 @@ func (l *noting) Find(ctx context.Context, in http.Header, now time.Time) (*adop
 	return old, err
 }
 
-// firstStore is where converted sessions are put. Converting is no use of a
-// session: it stays until the old one would have ended, for its visitor to come.
-// What it hides of the store is not needed.
+// firstStore is the store for converted sessions. A conversion does not count
+// as a use: a converted session expires when the old one would. It hides
+// optional interfaces that are not needed.
 type firstStore struct {
 	store.Store
 	dry   bool

@@ -34,7 +34,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/vectors"
 )
 
-// inProcess runs the command without a process of its own.
+// inProcess runs the command in this process.
 func inProcess(t *testing.T, args ...string) result {
 	t.Helper()
 	var out, messages bytes.Buffer
@@ -204,12 +204,12 @@ func adopting(t *testing.T, known legacy.Known) *service {
 	t.Helper()
 	return newService(t, sojourn.Config{Adopt: &sojourn.Adopt{
 		From:  []adopt.Format{formats.From(known)},
-		Map:   func(*adopt.Session, *sojourn.Session) error { return nil }, // makes nothing of what comes
+		Map:   func(*adopt.Session, *sojourn.Session) error { return nil }, // maps no values
 		Until: time.Now().Add(time.Hour),
 	}})
 }
 
-// finds opens the session of somebody who comes with an old cookie.
+// finds opens the session of a visitor with an old cookie.
 func (s *service) finds(t *testing.T, header http.Header) *sojourn.Session {
 	t.Helper()
 	session, _, err := sitetest.Begin(t.Context(), s.sessions, header)
@@ -288,8 +288,7 @@ func TestConvertedSessionsWaitForTheirVisitors(t *testing.T) {
 	}
 }
 
-// Sessions of gaeutilities are never written by Go: these are entities as Python
-// makes them.
+// Go never writes sessions of gaeutilities: these entities have Python's form.
 func TestSessionsOfGaeutilitiesAreConverted(t *testing.T) {
 	t.Parallel()
 	servers.NeedsGoogle(t)
@@ -389,7 +388,7 @@ func TestWhatHasExpiredOrIsBrokenIsCountedAndNotConverted(t *testing.T) {
 	}
 }
 
-// Sessions that the real Beaker has written, with the cookies that it has set.
+// Sessions and cookies from the real Beaker.
 func TestRecordedSessionsAreConverted(t *testing.T) {
 	t.Parallel()
 	tested := 0

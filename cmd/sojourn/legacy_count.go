@@ -29,8 +29,8 @@ Examples:
 `
 }
 
-// legacyTally is what legacy count found. Its JSON form is part of the command's
-// interface: see README.md.
+// legacyTally is the result of legacy count. Its JSON form is part of the
+// command's interface: see README.md.
 type legacyTally struct {
 	Live       int                   `json:"live"`
 	Expired    int                   `json:"expired"`
@@ -42,7 +42,7 @@ func (n *legacyTally) add(system string, err error) {
 	switch why := reason.Of(err); {
 	case err == nil:
 		n.Live++
-	case why == reason.Expired, why == reason.NotFound && system == systemSCS: // whose stores hide what has expired
+	case why == reason.Expired, why == reason.NotFound && system == systemSCS: // scs's stores hide expired sessions
 		n.Expired++
 	default:
 		n.Unreadable++
@@ -86,8 +86,8 @@ func (c *legacyCount) Run(ctx context.Context, term terminal) (err error) {
 	return list.Flush()
 }
 
-// progressLine says how far something is: on one line for somebody who watches, and
-// now and then on a line of its own for a log.
+// progressLine prints progress: by rewriting one line on a terminal, and
+// occasionally as a new line for a log.
 type progressLine struct {
 	term  terminal
 	shown time.Time
@@ -112,7 +112,7 @@ func (p *progressLine) show(line func() string) {
 	}
 }
 
-// done clears the line of progress.
+// done clears the progress line.
 func (p *progressLine) done() {
 	if p.term.watching {
 		fmt.Fprint(p.term.messages, "\r\x1b[K")

@@ -20,13 +20,13 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/vectors"
 )
 
-// The systems that files of recorded sessions do not have.
+// The systems without recorded sessions.
 const (
 	systemGorilla = "gorilla"
 	systemSCS     = "scs"
 )
 
-// backends are the stores of an old application, whichever it uses.
+// backends are all possible stores of an old application.
 type backends struct {
 	vectors.Backends
 	tokens scs.Store
@@ -126,15 +126,15 @@ func openSCS(config json.RawMessage, tokens scs.Store) (legacy.Known, error) {
 	})
 }
 
-// registerGobTypes makes the types of the standard library known that sessions
-// often hold. Those of the old application stay unknown to this command.
+// registerGobTypes registers common types of the standard library. The command
+// does not have the old application's types.
 var registerGobTypes = sync.OnceFunc(func() {
 	for _, v := range []any{time.Time{}, []any{}, map[string]any{}, map[any]any{}, map[string]string{}, []string{}} {
 		gob.Register(v)
 	}
 })
 
-// nowhere is a store without entries; what is set is gone.
+// nowhere is an empty store that discards writes.
 type nowhere struct{}
 
 func (nowhere) Get(context.Context, string) (legacy.Entry, error) {
@@ -143,8 +143,8 @@ func (nowhere) Get(context.Context, string) (legacy.Entry, error) {
 func (nowhere) Set(context.Context, string, legacy.Entry) error { return nil }
 func (nowhere) Delete(context.Context, string) error            { return nil }
 
-// noMemcache is a memcache that has forgotten everything: App Engine's is within
-// reach of services on App Engine only.
+// noMemcache is an empty memcache: only services on App Engine can access App
+// Engine's.
 type noMemcache struct{}
 
 func (noMemcache) Get(context.Context, string) (appengine.Item, error) {
@@ -185,7 +185,7 @@ func (t tokensIn) FindCtx(ctx context.Context, token string) ([]byte, bool, erro
 	return e.Value, err == nil, err
 }
 
-// Find, Commit and Delete complete the interface; this command reads by FindCtx.
+// Find, Commit and Delete complete the interface; this command uses FindCtx.
 func (t tokensIn) Find(token string) ([]byte, bool, error) {
 	return t.FindCtx(context.Background(), token)
 }
@@ -198,9 +198,8 @@ func (t tokensIn) Delete(token string) error {
 	return t.Store.Delete(context.Background(), scsPrefix+token)
 }
 
-// cookieMaker returns a function that makes the Cookie header with which the
-// visitor of a stored session would come, if the old application had set it at
-// that time.
+// cookieMaker returns a function that makes the Cookie header of a stored
+// session's visitor, as set by the old application at that time.
 func cookieMaker(system string, config json.RawMessage) (func(ctx context.Context, id string, at time.Time) (http.Header, error), error) {
 	if system == "gaeutilities" { // not signed, and never written
 		known, err := openLegacy(system, config, emptyBackends())
@@ -214,12 +213,12 @@ func cookieMaker(system string, config json.RawMessage) (func(ctx context.Contex
 	}
 	if system == "gae-sessions" {
 		var err error
-		if config, err = withMember(config, "cookie_only_threshold", 0); err != nil { // a cookie that only names the session
+		if config, err = withMember(config, "cookie_only_threshold", 0); err != nil { // the cookie has only the identifier
 			return nil, err
 		}
 	}
 	on := emptyBackends()
-	on.App = "unused" // keys that only go to a store which forgets them
+	on.App = "unused" // only in keys for a store that discards them
 	known, err := openLegacy(system, config, on)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/webapp2"
 )
 
-// legacyFlags name the sessions of an old application.
+// legacyFlags are the flags for an old application's sessions.
 type legacyFlags struct {
 	System    string `required:"" enum:"webapp2-securecookie,webapp2-memcache,webapp2-ndb,gae-sessions,beaker-cookie,beaker-session,gaeutilities,diy-memcache,gorilla,scs" placeholder:"SYSTEM" help:"What wrote the sessions: webapp2-ndb, gae-sessions, beaker-session, gaeutilities, gorilla or scs. Sessions in cookies or memcached cannot be listed."`
 	Config    string `required:"" placeholder:"FILE" help:"The old application's configuration, as for legacy inspect."`
@@ -46,19 +46,19 @@ type legacyFlags struct {
 // stored is one session in an old application's store.
 type stored struct {
 	id string    // a credential
-	at time.Time // when its cookie was made, where the format counts from that
+	at time.Time // when its cookie was made, if the format's expiry depends on it
 }
 
-// source is a store of an old application that can be walked.
+// source is an old application's store that can be walked.
 type source struct {
 	format legacy.Known
-	// cookie makes the Cookie header with which a session's visitor comes.
+	// cookie makes the Cookie header of a session's visitor.
 	cookie func(ctx context.Context, id string, at time.Time) (http.Header, error)
 	list   iter.Seq2[stored, error]
 	close  func() error
 }
 
-// read reads one session as if its visitor had come.
+// read reads one session like a request of its visitor.
 func (s *source) read(ctx context.Context, it stored, now time.Time) (*legacy.Session, http.Header, error) {
 	header, err := s.cookie(ctx, it.id, it.at)
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *source) read(ctx context.Context, it stored, now time.Time) (*legacy.Se
 	return session, header, err
 }
 
-// layout is what of a configuration says where the sessions are.
+// layout is the part of a configuration with the sessions' location.
 type layout struct {
 	Options struct {
 		Type      string `json:"type"`
@@ -80,7 +80,7 @@ type layout struct {
 	HashToken bool   `json:"hash_token"`
 }
 
-// kind is the system and where it keeps its sessions.
+// kind is the system and its kind of store.
 func (f *legacyFlags) kind(l layout) string {
 	switch f.System {
 	case "beaker-session":
@@ -128,7 +128,7 @@ func (f *legacyFlags) open(ctx context.Context) (*source, error) {
 		return nil, fmt.Errorf("--from: %w", err)
 	}
 	if l.HashToken {
-		// The store knows the tokens' hashes only, and can be asked for those.
+		// The store has only the tokens' hashes, so look these up.
 		if config, err = withMember(config, "hash_token", false); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -188,7 +188,7 @@ func (s *source) openFiles(folder, kind string, on *backends) error {
 	return nil
 }
 
-// securecookieTime is when gorilla encoded a value. It is checked with the value.
+// securecookieTime is when gorilla encoded a value. Reading the value verifies it.
 func securecookieTime(encoded []byte, otherwise time.Time) time.Time {
 	plain, err := base64.URLEncoding.DecodeString(string(encoded))
 	if err != nil {
@@ -314,7 +314,7 @@ func (s *source) openRedis(ctx context.Context, text, kind string, l layout, on 
 						yield(stored{}, fmt.Errorf("asking for a key's age: %w", err))
 						return
 					}
-					// The cookie was set with the entry, which lasts as long.
+					// The cookie and the entry were set together, with the same lifetime.
 					age := cmp.Or(time.Duration(l.MaxAge)*time.Second, 30*24*time.Hour)
 					if remaining := time.Duration(left) * time.Millisecond; left > 0 && remaining < age {
 						it.at = it.at.Add(remaining - age)
@@ -371,7 +371,7 @@ func (f *legacyFlags) openDatastore(ctx context.Context, s *source, kind string,
 	return nil
 }
 
-// entityOf is the session that an entity holds.
+// entityOf returns the session of an entity.
 func entityOf(kind string, key *datastore.Key, properties datastore.PropertyList) (stored, bool) {
 	it := stored{id: key.Name, at: time.Now()}
 	for _, p := range properties {

@@ -35,7 +35,7 @@ func recordings(t *testing.T) []string {
 	return names
 }
 
-// recordedCases are all of these sessions. Nobody changes them.
+// recordedCases are all of these sessions. They must not be changed.
 func recordedCases(t *testing.T) []vectors.Case {
 	t.Helper()
 	cases, err := parsedCases()
@@ -169,7 +169,7 @@ func TestWhatLegacyWriteWritesIsReadBackTheSame(t *testing.T) {
 	r := sojournCommand(t, append([]string{"legacy", "write"}, recordings(t)...)...).ok(t)
 	written := jsonLines[vectors.Written](t, r.stdout)
 
-	// The lines are what old applications would find: check them as recordings.
+	// The lines have an old application's data: check them as recordings.
 	var again vectors.File
 	for _, w := range written {
 		if w.Error != "" {
@@ -204,7 +204,7 @@ func TestWhatLegacyWriteWritesIsReadBackTheSame(t *testing.T) {
 	}
 }
 
-// sentBack is what a browser makes of Set-Cookie fields.
+// sentBack is the Cookie header that a browser sends after Set-Cookie fields.
 func sentBack(fields []string) []string {
 	var out []string
 	for _, field := range fields {
@@ -252,7 +252,7 @@ func TestABadFileDoesNotKeepTheOthersFromBeingChecked(t *testing.T) {
 	}
 }
 
-// legacyFindingJSON is the documented form of what legacy inspect prints.
+// legacyFindingJSON is the documented output of legacy inspect.
 type legacyFindingJSON struct {
 	System  string     `json:"system"`
 	Verdict string     `json:"verdict"`
@@ -464,7 +464,7 @@ func TestLegacyInspectPrintsNoSecretAndNoIdentifier(t *testing.T) {
 	}
 }
 
-// secretsOf returns what nobody may see: keys, cookie values, identifiers.
+// secretsOf returns the secrets: keys, cookie values, identifiers.
 func secretsOf(t *testing.T, c *vectors.Case) []string {
 	t.Helper()
 	var out []string

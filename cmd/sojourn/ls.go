@@ -102,7 +102,7 @@ func (c *ls) Run(ctx context.Context, term terminal) (err error) {
 	return c.opened(term, f)
 }
 
-// opened says how many of the listed sessions the keys do not open.
+// opened reports how many of the listed sessions the keys do not open.
 func (c *ls) opened(term terminal, f *fit) error {
 	switch {
 	case f == nil || f.opened == f.seen:
@@ -136,7 +136,7 @@ func (c *ls) ofUser(ctx context.Context, s store.Store, u unsealer) (iter.Seq2[s
 type rowWriter struct {
 	out   io.Writer
 	table *tabwriter.Writer // nil for JSON
-	users bool              // there is a column for them
+	users bool              // with a column for users
 	rows  int
 }
 
@@ -148,7 +148,7 @@ func newRowWriter(out io.Writer, asJSON, users bool) *rowWriter {
 	return w
 }
 
-// tableRows is how many rows share one alignment. They appear together.
+// tableRows is how many rows are aligned and printed together.
 const tableRows = 50
 
 func (w *rowWriter) row(r row) error {

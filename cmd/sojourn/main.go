@@ -1,6 +1,6 @@
-// Command sojourn looks after session keys and session stores from the command
-// line. README.md describes its output and exit statuses; "sojourn --help" and
-// "sojourn COMMAND --help" how to call it.
+// Command sojourn manages session keys and session stores. README.md describes
+// its output and exit statuses; "sojourn --help" and "sojourn COMMAND --help"
+// describe its usage.
 package main
 
 import (
@@ -20,12 +20,12 @@ import (
 
 // Exit statuses, part of the command's interface.
 const (
-	exitOK     = 0 // what was asked for has happened
-	exitFailed = 1 // it has not, or there was nothing to do it to
+	exitOK     = 0 // success
+	exitFailed = 1 // failure, or nothing to act on
 	exitUsage  = 2 // the command line is wrong, and nothing was done
 )
 
-// commandLine is everything that can be asked for.
+// commandLine is the command's arguments and subcommands.
 type commandLine struct {
 	Keygen   keygen         `cmd:"" help:"Make a key, or a file of keys."`
 	Keys     keysCommands   `cmd:"" help:"Change the keys of a service that runs, without logging anybody out."`
@@ -44,7 +44,7 @@ type commandLine struct {
 	Help     help           `cmd:"" help:"Print this, or the help of a command: sojourn help user revoke."`
 }
 
-// help is for the list of commands: run turns "help COMMAND" into
+// help only adds "help" to the list of commands: run turns "help COMMAND" into
 // "COMMAND --help".
 type help struct{}
 
@@ -61,20 +61,20 @@ type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// terminal is where a command reads and writes.
+// terminal is a command's input and output.
 type terminal struct {
 	in       io.Reader
 	out      io.Writer
 	messages io.Writer // prompts, progress, warnings
-	// typing says that in is somebody's keyboard, watching that somebody reads
-	// messages as they come.
+	// typing means that in is a keyboard, watching that messages go to a
+	// screen.
 	typing, watching bool
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second interrupt kills, should the first one not be enough
-	// A closed pipe is an error of the write then, and stores are closed as usual.
+	context.AfterFunc(ctx, stop) // a second interrupt kills the process
+	// Then writing to a closed pipe is an error, and stores are closed as usual.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(ctx, os.Args[1:], terminal{
 		in: os.Stdin, out: os.Stdout, messages: os.Stderr,
@@ -88,7 +88,7 @@ func run(ctx context.Context, args []string, term terminal) int {
 	term.out = out
 	term.messages = &discreet{term.messages, secretsIn(append(slices.Clone(args), os.Getenv(storeVariable), os.Getenv(toVariable)))}
 	help, err := perform(ctx, args, term)
-	if out.err != nil { // whatever else has come of it
+	if out.err != nil { // whatever the command returned
 		err = fmt.Errorf("standard output: %w", out.err)
 	}
 	text := ""
@@ -101,7 +101,7 @@ func run(ctx context.Context, args []string, term terminal) int {
 	case errors.As(err, new(usageError)):
 		fmt.Fprintf(term.messages, "sojourn: %s (see %s)\n", text, help)
 		return exitUsage
-	case errors.Is(out.err, syscall.EPIPE): // whoever reads has seen enough
+	case errors.Is(out.err, syscall.EPIPE): // the reader has closed the pipe
 	case ctx.Err() != nil:
 		fmt.Fprintf(term.messages, "sojourn: interrupted: %s\n", text)
 	default:
@@ -110,8 +110,8 @@ func run(ctx context.Context, args []string, term terminal) int {
 	return exitFailed
 }
 
-// perform does what the arguments ask for. It also returns how to get help for
-// the command, as far as it is known.
+// perform carries out the command line. It also returns how to get help for the
+// command, if known.
 func perform(ctx context.Context, args []string, term terminal) (help string, err error) {
 	var cli commandLine
 	helped := false
@@ -151,8 +151,8 @@ func perform(ctx context.Context, args []string, term terminal) (help string, er
 	return help, usageError{misuse(err, node, args)}
 }
 
-// doubleDashes lets -flag stand for --flag, as in Go's own tools. Nothing has a
-// name of one letter but -h.
+// doubleDashes lets -flag stand for --flag, as in Go's own tools. Only -h has a
+// single letter.
 func doubleDashes(args []string) []string {
 	out := make([]string, len(args))
 	for i, arg := range args {

@@ -24,12 +24,12 @@ Examples:
 `
 }
 
-// schemaJSON is what migrate prints with --json.
+// schemaJSON is the output of migrate with --json.
 type schemaJSON struct {
 	Schema bool `json:"schema"` // whether this kind of store has one
 	Before int  `json:"before"` // 0 = none yet
 	After  int  `json:"after"`
-	Newest int  `json:"newest"` // that this program knows
+	Newest int  `json:"newest"` // that this program supports
 }
 
 func (c *migrate) Run(ctx context.Context, term terminal) error {
@@ -52,7 +52,7 @@ func (c *migrate) Run(ctx context.Context, term terminal) error {
 	}
 	result := schemaJSON{Schema: true, Before: before, After: before, Newest: newest}
 	if !c.Check && before < newest {
-		// Opening the store is what migrates it.
+		// Opening the store migrates it.
 		_, closer, err := open.Store(ctx, c.Store)
 		if err != nil {
 			return storeError("--store", err)

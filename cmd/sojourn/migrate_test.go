@@ -11,7 +11,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// older takes a database back to the schema of the first release.
+// older downgrades a database to the schema of the first release.
 func older(t *testing.T, url string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:"))

@@ -12,10 +12,10 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// misuse says what is wrong with a command line. What the parser says is not
-// used, because it repeats arguments: a cookie, a key or a URL with a password
-// may be among them. All names in the result are the command's own, but for that
-// of a flag that there is not.
+// misuse describes a mistake on the command line. It does not use the parser's
+// texts, because they repeat arguments, which may be a cookie, a key or a URL
+// with a password. All names in the result are the command's own, except that
+// of an unknown flag.
 func misuse(err error, node *kong.Node, args []string) error {
 	text := err.Error()
 	suggestion := ""
@@ -30,7 +30,7 @@ func misuse(err error, node *kong.Node, args []string) error {
 	case strings.HasPrefix(text, "unexpected argument "):
 		return fmt.Errorf("there is one argument too many: use %s. A store is named with --store, and an argument that begins with a dash comes after --", node.Summary())
 	case strings.HasPrefix(text, "missing flags: "), strings.HasPrefix(text, "expected ") && !strings.Contains(text, " but got "):
-		return errors.New(text) // made of the command's own names
+		return errors.New(text) // has only the command's own names
 	}
 	for _, group := range node.AllFlags(false) {
 		for _, flag := range group {
@@ -44,14 +44,13 @@ func misuse(err error, node *kong.Node, args []string) error {
 
 func isNamePart(c byte) bool { return c == '-' || 'a' <= c && c <= 'z' }
 
-// ownNames is how the parser suggests flags and commands that there are.
+// ownNames matches the parser's suggestions of existing flags and commands.
 var ownNames = regexp.MustCompile(`^, did you mean (one of )?"-{0,2}[a-z-]+"(, "-{0,2}[a-z-]+")*\?$`)
 
-// looksLikeAFlag tells a flag from a cookie or a key that begins with a dash.
+// looksLikeAFlag distinguishes a flag from a cookie or a key that begins with a dash.
 var looksLikeAFlag = regexp.MustCompile(`^--?[a-z]{1,12}(-[a-z]{1,12}){0,2}$`)
 
-// unknownFlag names the flag that the parser's text is about, if it looks like
-// one.
+// unknownFlag returns the flag in the parser's text, if it looks like one.
 func unknownFlag(text string, args []string) string {
 	flag := func(arg string) string {
 		name, _, _ := strings.Cut(arg, "=")
@@ -69,7 +68,7 @@ func unknownFlag(text string, args []string) string {
 	return fmt.Sprintf("of the name that is given as argument %d; what begins with a dash and is no flag comes after --", i+1)
 }
 
-// wanted says what a flag's value has to be.
+// wanted describes the expected value of a flag.
 func wanted(flag *kong.Flag) string {
 	if flag.Enum != "" {
 		return "use one of " + strings.ReplaceAll(flag.Enum, ",", ", ")

@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// output is where results go. It remembers that one could not be written: who
-// has not got the result has not got what was asked for, whether or not the
-// command looks at the error.
+// output is the writer for results. It records a failed write, which fails the
+// command even if the command ignores the error.
 type output struct {
 	io.Writer
 	err error
@@ -25,8 +24,8 @@ func (o *output) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// discreet is where errors, warnings and progress go. Whatever they are made of,
-// the secrets of URLs do not get through.
+// discreet is the writer for errors, warnings and progress. It removes the
+// secrets of URLs.
 type discreet struct {
 	io.Writer
 	secrets []string // the longest first
@@ -46,10 +45,9 @@ func (d *discreet) Write(b []byte) (int, error) {
 // secretOption is the name of an option of a URL whose value is a secret.
 var secretOption = regexp.MustCompile(`(?i)pass|secret|token|credential`)
 
-// secretsIn returns what may be secret in the URLs among the texts, whether or not they can
-// be parsed: all that stands before an @ and after the scheme, the
-// password in there, and the values of certain options. Each also as it is when
-// it is decoded.
+// secretsIn returns the possible secrets of the URLs among the texts, even if
+// these cannot be parsed: the part between the scheme and an @, the password in
+// it, and the values of certain options, each also in decoded form.
 func secretsIn(texts []string) (secrets []string) {
 	add := func(s string) {
 		if s == "" {

@@ -67,7 +67,7 @@ func (c *restored) Run(ctx context.Context, term terminal) (err error) {
 		if broken() {
 			break
 		}
-		// What looks expired may be alive by the clock of a replica.
+		// An expired session may be live by a replica's clock.
 		if rec.User == (store.UserHash{}) || rec.IsEnd() || !c.Before.IsZero() && !rec.Created.Before(c.Before) {
 			continue
 		}
@@ -76,7 +76,7 @@ func (c *restored) Run(ctx context.Context, term terminal) (err error) {
 			defer func() { <-slots }()
 			var one error
 			if !c.DryRun {
-				// Its cookie may hold the session itself for as long as it could live.
+				// A cookie with the inline session may exist for the session's maximum lifetime.
 				until := now.Add(store.MinTombstone)
 				if rec.Expires.After(until) {
 					until = rec.Expires

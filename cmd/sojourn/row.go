@@ -12,17 +12,17 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// row is what anybody who can read a store learns about a session. Its JSON
-// form is part of the command's interface: see README.md.
+// row is the data about a session that is readable without keys, and its user.
+// Its JSON form is part of the command's interface: see README.md.
 type row struct {
 	Handle   string    `json:"handle"`
 	State    string    `json:"state"` // live, expired or ended
 	Version  uint64    `json:"version"`
 	LoggedIn bool      `json:"logged_in"`
-	User     *string   `json:"user"` // "" = nobody; null = not known, because no keys were given or they do not open it
+	User     *string   `json:"user"` // "" = none; null = unknown, because no keys were given or they do not open it
 	Created  timestamp `json:"created"`
 	Seen     timestamp `json:"last_seen"`
-	Deadline timestamp `json:"deadline"` // when it is over if it is not used; for a tombstone, until when it is kept
+	Deadline timestamp `json:"deadline"` // when it expires if it is not used; for a tombstone, until when it is kept
 	Expires  timestamp `json:"expires"`
 	Ended    timestamp `json:"ended"`
 	Bytes    int       `json:"bytes"`
@@ -95,7 +95,7 @@ func newList(w io.Writer) list { return list{tabwriter.NewWriter(w, 0, 0, 2, ' '
 
 func (l list) line(name string, value any) { fmt.Fprintf(l, "%s\t%v\n", name, value) }
 
-// timestamp is a time in UTC; the zero one is unknown, and null in JSON.
+// timestamp is a time in UTC; zero means unknown, and is null in JSON.
 type timestamp time.Time
 
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
@@ -126,7 +126,7 @@ func (t timestamp) at(now time.Time) string {
 	return fmt.Sprintf("%v (in %s)", t, rough(d))
 }
 
-// rough spells a duration in one unit.
+// rough formats a duration in one unit.
 func rough(d time.Duration) string {
 	switch {
 	case d < time.Minute:

@@ -45,7 +45,7 @@ func (c *stats) Run(ctx context.Context, term terminal) (err error) {
 	return list.Flush()
 }
 
-// count asks the store, or counts for it.
+// count uses the store's Count, or counts by a scan.
 func count(ctx context.Context, s store.Store, term terminal) (store.Counts, error) {
 	if counter, ok := s.(store.Counter); ok {
 		return counter.Count(ctx)

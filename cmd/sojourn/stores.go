@@ -77,7 +77,7 @@ func load(ctx context.Context, s store.Store, handle string) (store.Record, erro
 	return rec, err
 }
 
-// parseHandle does not repeat what is no handle: it may be a cookie.
+// parseHandle does not repeat an invalid handle: it may be a cookie.
 func parseHandle(text string) (store.ID, error) {
 	id, err := store.ParseID(text)
 	if err != nil {
@@ -86,7 +86,7 @@ func parseHandle(text string) (store.ID, error) {
 	return id, nil
 }
 
-// pageSize is how many records are asked for at once.
+// pageSize is how many records are read at once.
 const pageSize = 200
 
 // scan walks all records of a store, each once.

@@ -25,7 +25,7 @@ Examples:
 `
 }
 
-// sweepBatch is how many records are removed in one go.
+// sweepBatch is how many records are removed at once.
 const sweepBatch = 500
 
 func (c *sweep) Run(ctx context.Context, term terminal) (err error) {
@@ -64,11 +64,11 @@ func (c *sweep) all(ctx context.Context, sweeper store.Sweeper, term terminal) (
 	}
 }
 
-// progress counts on a line of its own while somebody watches.
+// progress prints a count, on a terminal only.
 type progress struct {
 	term  terminal
-	thing string // one of what is counted
-	verb  string // what is done with it
+	thing string // the singular of what is counted
+	verb  string // the action, such as "removed"
 	count int
 	shown time.Time
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Exit status 0 means that what was asked for has happened, and nothing else does.
+// Exit status 0 means that the command has done its task.
 
 // record loads a record of the service.
 func (s *service) record(t *testing.T, handle string) store.Record {
@@ -36,7 +36,7 @@ func (s *service) record(t *testing.T, handle string) store.Record {
 	return rec
 }
 
-// damage changes a byte of what is sealed.
+// damage changes a byte of a record's sealed data.
 func (s *service) damage(t *testing.T, handle string) {
 	t.Helper()
 	rec := s.record(t, handle)
@@ -245,7 +245,7 @@ func TestADamagedSessionIsNeitherHiddenNorLeft(t *testing.T) {
 	}
 }
 
-// What a removed key has sealed is found by the index, and cannot be read.
+// The index finds sessions sealed with a removed key, but they cannot be read.
 func TestSessionsWhoseKeyIsGoneAreNotExportedAsEmpty(t *testing.T) {
 	t.Parallel()
 	s := newService(t, sojourn.Config{})
@@ -284,7 +284,7 @@ func TestWhatIsToBeKeptHasToBeThere(t *testing.T) {
 	}
 }
 
-// Expired sessions hold values until they are swept.
+// Expired sessions keep their values until they are swept.
 func TestEraseRemovesWhatHasExpired(t *testing.T) {
 	t.Parallel()
 	s := newService(t, sojourn.Config{})
@@ -364,7 +364,7 @@ func TestRetiringTooEarlyIsRefused(t *testing.T) {
 	}
 }
 
-// A key that a newer one has replaced long ago can go, whatever was activated since.
+// A key that was replaced long ago can be removed, whatever was activated since.
 func TestAKeyIsRetiredByTheTimeItStoppedSealing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys")
@@ -380,8 +380,7 @@ func TestAKeyIsRetiredByTheTimeItStoppedSealing(t *testing.T) {
 	keysCommand(t, "retire", path, "--key", published.Keys[3].ID).ok(t)
 }
 
-// canary is what no error may contain. A secret of that form is not taken for a
-// flag's name.
+// canary must not appear in any error. It does not look like a flag's name.
 const canary = "hunter2-CANARY"
 
 // silent fails the test if an error repeats the canary.
@@ -440,7 +439,7 @@ func TestAResultThatCannotBeWrittenIsStatus1(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		closed.Close() // whoever read is gone
+		closed.Close() // the reader has gone
 		cmd, stderr := start(t, nil, ours, args...)
 		ours.Close()
 		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != exitFailed || stderr.Len() > 0 {
@@ -464,7 +463,7 @@ func TestAResultThatCannotBeWrittenIsStatus1(t *testing.T) {
 	}
 }
 
-// silentServer accepts connections and never answers. It tells when one has come.
+// silentServer accepts connections and never answers. came receives each connection.
 func silentServer(t *testing.T) (addr string, came <-chan struct{}) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -532,8 +531,7 @@ func interrupted(t *testing.T, cmd *exec.Cmd, stderr *bytes.Buffer) {
 	result{cmd.ProcessState.ExitCode(), "", stderr.String()}.silent(t, "interrupted").refused(t, exitFailed, "interrupted")
 }
 
-// interrupting is an output whose reader interrupts the command at the first
-// thing it gets.
+// interrupting is an output that interrupts the command at its first write.
 type interrupting struct{ stop context.CancelFunc }
 
 func (i interrupting) Write(b []byte) (int, error) {
@@ -589,7 +587,7 @@ func TestConvertingWithTheWrongKeysIsRefused(t *testing.T) {
 	if n := count(); n != 1 {
 		t.Errorf("%d sessions are in the store", n)
 	}
-	// A name that is new in the store may be right.
+	// A name that is new in the store may be correct.
 	if r := inProcess(t, append(args, "--keys", s.keys, "--name", "second")...); r.status != exitOK || !strings.Contains(r.stderr, "warning: ") || count() != 2 {
 		t.Errorf("%+v, then %d sessions", r, count())
 	}

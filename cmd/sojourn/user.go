@@ -22,13 +22,13 @@ type userCommands struct {
 	Erase  userErase  `cmd:"" help:"End a user's sessions and remove all values in them."`
 }
 
-// managed are the flags of commands that do what a service's manager does.
+// managed are the flags of commands that use a manager like a service's.
 type managed struct {
 	storeFlag
 	keysFlags
 }
 
-// site is a service's sessions, as the command gets at them.
+// site is the command's access to a service's sessions.
 type site struct {
 	*sojourn.Manager
 	store store.Store
@@ -52,7 +52,7 @@ func (a *managed) with(ctx context.Context, term terminal, f func(context.Contex
 	defer func() { err = errors.Join(err, closeStore()) }()
 	sessions, err := sojourn.New(sojourn.Config{
 		Name: a.Name, Keys: keys, Store: db, Timeout: openTime,
-		Logger: slog.New(slog.DiscardHandler), // the command says itself what is wrong
+		Logger: slog.New(slog.DiscardHandler), // the command reports errors itself
 	})
 	if err != nil {
 		return err
@@ -61,13 +61,13 @@ func (a *managed) with(ctx context.Context, term terminal, f func(context.Contex
 	return f(sojourn.WithTenant(ctx, a.Tenant), &site{sessions, db, a.unsealer(ring), time.Now()})
 }
 
-// userArgs say whose sessions are meant, and where they are.
+// userArgs are a user, and the location of the sessions.
 type userArgs struct {
 	User string `arg:"" help:"The user, as given to Session.Login."`
 	managed
 }
 
-// listing is what a store has of a user.
+// listing is a user's records in a store.
 type listing struct {
 	*site
 	user string
@@ -112,7 +112,7 @@ func (s *site) list(ctx context.Context, user string) (*listing, error) {
 	return l, nil
 }
 
-// byUser asks a store's index for a user's records.
+// byUser returns a user's records from a store's index.
 func byUser(ctx context.Context, s store.Store, u unsealer, user string) ([]store.Record, error) {
 	index, ok := s.(store.UserIndex)
 	if !ok {
@@ -123,8 +123,8 @@ func byUser(ctx context.Context, s store.Store, u unsealer, user string) ([]stor
 	return slices.DeleteFunc(recs, func(rec store.Record) bool { return rec.User != hash }), err
 }
 
-// whole returns an error if a live session does not open: what is listed or exported is not
-// all there is.
+// whole returns an error if a live session does not open, because the list or
+// export is then incomplete.
 func (l *listing) whole() error {
 	n := 0
 	var why error
@@ -199,7 +199,7 @@ func (c *userList) Run(ctx context.Context, term terminal) error {
 		w := newList(term.out)
 		fmt.Fprintln(w, "HANDLE\tCREATED\tLAST SEEN\tOVER\tIP\tUSER AGENT")
 		for _, s := range all {
-			// What a visitor's browser has sent is not for the terminal to act on.
+			// The browser's text must not control the terminal.
 			fmt.Fprintf(w, "%s\t%v\t%v\t%v\t%s\t%s\n", s.Handle, s.Created, s.Seen, s.Expires, orDash(s.IP), orDash(s.UserAgent))
 		}
 		return errors.Join(w.Flush(), l.whole())
@@ -239,7 +239,7 @@ func (c *userExport) Run(ctx context.Context, term terminal) error {
 		all := []userSession{}
 		for i := range exports {
 			if id, err := store.ParseID(exports[i].Handle); err != nil || l.shut[id] != nil {
-				continue // it would look as if it had no values
+				continue // it would look like a session without values
 			}
 			s := userSessionOf(&exports[i].Info)
 			s.Values = map[string]any{}
@@ -331,7 +331,7 @@ Examples:
 
 func (c *userErase) Run(ctx context.Context, term terminal) error {
 	return c.with(ctx, term, func(ctx context.Context, l *listing) error {
-		// Those that have expired, and were not swept yet, hold values as well.
+		// Expired sessions that were not swept yet also have values.
 		if len(l.all) == 0 {
 			return noSession(ctx, l.store, l.unsealer, c.User)
 		}
@@ -356,7 +356,7 @@ func (c *userErase) Run(ctx context.Context, term terminal) error {
 	})
 }
 
-// ending prints how many sessions have ended, or would.
+// ending is the number of sessions that have ended, or would.
 type ending struct {
 	term      terminal
 	json, dry bool
@@ -377,7 +377,7 @@ func (e ending) print(n int) error {
 	return err
 }
 
-// forJSON makes a decoded value one that JSON has a form for.
+// forJSON converts a decoded value to one that JSON supports.
 func forJSON(v any) any {
 	switch v := v.(type) {
 	case time.Time:

@@ -52,7 +52,7 @@ func login(user string) func(*sojourn.Session) {
 	return func(session *sojourn.Session) { session.Login(user) }
 }
 
-// comesBack fails the test unless who comes back with those cookies is that user.
+// comesBack fails the test unless a request with those cookies is logged in as that user.
 func (s *service) comesBack(t *testing.T, cookies, want string) {
 	t.Helper()
 	if got := s.whoComes(t, cookies); got != want {
@@ -60,7 +60,7 @@ func (s *service) comesBack(t *testing.T, cookies, want string) {
 	}
 }
 
-// whoComes is the user whose session a visitor with those cookies has.
+// whoComes is the user of a request with those cookies.
 func (s *service) whoComes(t *testing.T, cookies string) string {
 	t.Helper()
 	session, _, err := sitetest.Begin(t.Context(), s.sessions, http.Header{"Cookie": {cookies}})
@@ -228,7 +228,7 @@ func TestAfterARestoreNobodyIsLoggedIn(t *testing.T) {
 		if n != (endedJSON{1, false}) || s.live(t, "eve") != 0 {
 			t.Errorf("all: %+v, then %d are live", n, s.live(t, "eve"))
 		}
-		// By the clock of a replica it may be alive.
+		// It may be live by a replica's clock.
 		now := time.Now()
 		late := store.Record{
 			ID: store.ID{7}, Version: 1, SaveIDs: []store.SaveID{7}, User: store.UserHash{7}, Data: []byte("values"),

@@ -19,8 +19,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// clicks is counted exactly, also by parallel requests: so it is kept in the
-// store from the first click on.
+// clicks is exact, even with parallel requests, because it is stored from the
+// first click on.
 var clicks = sojourn.NewKey[int]("clicks", sojourn.ServerSide)
 
 func main() {
@@ -81,8 +81,8 @@ func newSite(keyText string) (http.Handler, error) {
 	}))
 	mux.Handle("GET /tasks/sweep", gae.Cron(db, 0)) // see cron.yaml
 
-	// The bundled services can be called in requests that this middleware has
-	// seen, so it goes around everything.
+	// The bundled services only work inside this middleware, so it goes around
+	// everything.
 	return appengine.Middleware(sessions.Wrap(mux)), nil
 }
 

@@ -114,7 +114,7 @@ func TestParallelClicksOnTwoInstancesAllCount(t *testing.T) {
 
 func TestCronRemovesWhatIsOver(t *testing.T) {
 	sites := instances(t, 1)
-	// What visitors of last week left.
+	// Old sessions of last week's visitors.
 	db, err := gae.New(gae.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 // routes are the pages of the shop, in the order in which the tour moves them.
 var routes = []string{"/cart", "/login", "/logout", "/"}
 
-// front is the one address of the shop. It lets either application answer a
-// page, route by route.
+// front is the shop's public address. It sends each route to one of the two
+// applications.
 type front struct {
 	old *oldApp
 	new *newApp
@@ -43,7 +43,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.old.handler.ServeHTTP(w, r)
 }
 
-// move lets the new shop answer a page, or the old one again.
+// move sends a route to the new shop, or back to the old one.
 func (f *front) move(route string, toNew bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,15 +80,15 @@ func (f *front) next(phase string) error {
 	return nil
 }
 
-// status is how far the move is.
+// status is the progress of the move.
 type status struct {
 	Phase   string            `json:"phase"`
 	OldApp  string            `json:"old_app"`
-	Routes  map[string]string `json:"routes"` // who answers: old or new
+	Routes  map[string]string `json:"routes"` // the application: old or new
 	Sojourn uint64            `json:"adopted"`
 	Found   uint64            `json:"legacy_sessions_seen"`
-	// Left are the sessions in the old shop's store that have not been adopted yet;
-	// null where they live in cookies.
+	// Left is the number of sessions in the old shop's store that have not been
+	// adopted yet; null if they are in cookies.
 	Left *int `json:"legacy_sessions_left"`
 }
 
@@ -118,7 +118,7 @@ func (f *front) status() (status, error) {
 	return s, err
 }
 
-// admin is the switchboard. It listens on an address of its own.
+// admin is the control interface. It has a separate address.
 //
 //	GET  /                            how far the move is
 //	POST /route?path=/cart&to=new     who answers a page: new or old
@@ -138,7 +138,7 @@ func (f *front) admin() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		out := json.NewEncoder(w)
 		out.SetIndent("", "  ")
-		_ = out.Encode(s) // whoever asked may have gone
+		_ = out.Encode(s) // the client may have gone
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { show(w, nil) })
 	mux.HandleFunc("POST /route", func(w http.ResponseWriter, r *http.Request) {

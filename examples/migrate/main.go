@@ -1,9 +1,9 @@
-// Command migrate moves a shop from Python to Go while visitors are in it: the old
-// shop with its sessions, the new one, and a front that lets either of them answer
-// each page. README.md tells the story.
+// Command migrate moves a shop from Python to Go while visitors use it: the old
+// shop with its sessions, the new one, and a front that sends each page to one
+// of them. README.md describes the steps.
 //
 //	go run ./examples/migrate          # the shop, to click through
-//	go run ./examples/migrate -tour    # the whole move, told and checked
+//	go run ./examples/migrate -tour    # the whole move, explained and checked
 //
 // A good order to read it in:
 //
@@ -37,7 +37,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run serves until ctx ends, or takes the tour. It returns the exit status: 0 if
+// run serves until ctx ends, or runs the tour. It returns the exit status: 0 if
 // all went well, 1 when something failed, 2 for a mistake on the command line.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("migrate", flag.ContinueOnError)
@@ -99,7 +99,7 @@ func openShop(kind, data string) (*shop, error) {
 		return nil, errors.Join(err, old.close(), sessions.Close())
 	}
 	s := &shop{old: old, front: newFront(old, app)}
-	// Forms of other sites are refused, whoever answers.
+	// Forms from other sites are refused, for both applications.
 	s.site = http.NewCrossOriginProtection().Handler(s.front)
 	s.close = func() error {
 		return errors.Join(app.close(), old.close(), old.release(), sessions.Close())
@@ -163,7 +163,7 @@ func (o *oldApp) describe() string {
 	return "not here"
 }
 
-// warning says loudly what is missing.
+// warning describes what is missing.
 func (o *oldApp) warning() string {
 	if o.kind != oldRecorded {
 		return ""

@@ -16,7 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// What the new shop keeps, in its own types.
+// The new shop's values, in its own types.
 var (
 	cartKey   = sojourn.NewKey[map[string]int]("cart")
 	visitsKey = sojourn.NewKey[int]("visits")
@@ -43,16 +43,15 @@ func fromOld(old *adopt.Session, s *sojourn.Session) error {
 // The phases of the move.
 const (
 	sharing  = "share" // the new shop uses the old shop's sessions
-	adopting = "adopt" // it has its own, and takes old ones over
-	alone    = "alone" // it has its own
+	adopting = "adopt" // it has its own sessions, and adopts old ones
+	alone    = "alone" // it has only its own sessions
 )
 
 // newApp is the shop in Go.
 type newApp struct {
 	phase  atomic.Value // a string
 	shared *share.Sessions
-	// adopts and plain are one and the same to visitors: managers of one name on
-	// one store.
+	// adopts and plain share sessions: they have one name and one store.
 	adopts, plain *sojourn.Manager
 
 	sharing, adopting, alone http.Handler
@@ -72,8 +71,8 @@ func newShop(old legacy.Format, keys *sojourn.KeyRing, sessions store.Store) (*n
 	config.Adopt = &sojourn.Adopt{
 		From: []adopt.Format{formats.From(old)},
 		Map:  fromOld,
-		// The old shop's sessions never expire by themselves. Anyone who has not come
-		// back by then has to log in again.
+		// The old shop's sessions never expire. Visitors who do not return by
+		// then must log in again.
 		Until: time.Now().AddDate(0, 3, 0),
 	}
 	if a.adopts, err = sojourn.New(config); err != nil {
@@ -123,14 +122,14 @@ func (a *newApp) serveShared(w http.ResponseWriter, r *http.Request) {
 	answer(v, w, r)
 }
 
-// serveOwn answers from a session of the new shop. What saves it is the manager.
+// serveOwn answers from a session of the new shop, which the manager saves.
 func serveOwn(w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
 	v := ownVisit{s}
 	act(v, r)
 	answer(v, w, r)
 }
 
-// visit is what the pages need of a session, whichever it is.
+// visit is the pages' interface to a session of either shop.
 type visit interface {
 	user() string
 	login(user string)
@@ -141,7 +140,7 @@ type visit interface {
 	count()
 }
 
-// act does what a request asks for.
+// act carries out a request.
 func act(v visit, r *http.Request) {
 	switch post := r.Method == http.MethodPost; {
 	case post && r.URL.Path == "/logout":
@@ -171,10 +170,10 @@ func answer(v visit, w http.ResponseWriter, r *http.Request) {
 	_ = page.Execute(w, shown)
 }
 
-// answeredByGo is who the new shop says that it is.
+// answeredByGo identifies the new shop in its answers.
 const answeredByGo = "Go"
 
-// shown is what a page shows, in both shops.
+// shown is the content of a page, in both shops.
 type shown struct {
 	AnsweredBy string         `json:"answered_by"`
 	User       string         `json:"user"`
@@ -191,15 +190,15 @@ var page = template.Must(template.New("page").Parse(`<!doctype html><title>The s
 <p><a href=/>Home</a> <a href=/cart>Cart</a></p>
 `))
 
-// sharedVisit is a visit on the old shop's session, under the names that the old
-// shop has given the values.
+// sharedVisit is a visit on the old shop's session, with the old shop's names
+// of values.
 type sharedVisit struct {
 	*share.Session
 	over bool
 }
 
 func (v *sharedVisit) user() (name string) {
-	_ = v.Get("user", &name) // "" for nobody
+	_ = v.Get("user", &name) // "" = not logged in
 	return name
 }
 

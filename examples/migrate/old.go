@@ -30,18 +30,18 @@ import (
 //go:embed old/*.py recorded/beaker.json
 var files embed.FS
 
-// The old applications that there are.
+// The kinds of old applications.
 const (
 	oldBeaker   = "beaker"
 	oldWebapp2  = "webapp2"
-	oldRecorded = "recorded" // none: its sessions were recorded
+	oldRecorded = "recorded" // no application, only its recorded sessions
 )
 
-// secret signs the cookies of the old shop. It is in the open because this is an
-// example, and because the recorded sessions are signed with it.
+// secret signs the cookies of the old shop. It is public because this is an
+// example, and the recorded sessions are signed with it.
 const secret = "the secret of the old shop, 2011"
 
-// oldApp is the old shop, running, and how its sessions are read.
+// oldApp is the running old shop, and the format of its sessions.
 type oldApp struct {
 	kind    string
 	format  legacy.Format
@@ -52,18 +52,18 @@ type oldApp struct {
 	release func() error
 }
 
-// recording is what a visitor of the real old shop had when it was recorded.
+// recording is a visitor's recorded session of the real old shop.
 type recording struct {
 	Cookie string `json:"cookie"`
 	Path   string `json:"path"` // of the file below the folder of the sessions
 	File   []byte `json:"file"` // base64
 }
 
-// errMissing says that this machine does not have what an old shop needs.
+// errMissing means that this machine cannot run an old shop.
 var errMissing = errors.New("not on this machine")
 
-// startOld starts an old shop. With kind "" it is the first that this machine
-// can run.
+// startOld starts an old shop. With kind "" it is the first kind that this
+// machine can run.
 func startOld(kind, data string) (*oldApp, error) {
 	switch kind {
 	case oldBeaker, oldWebapp2:
@@ -98,12 +98,12 @@ func openFormat(kind, data, version string) (*oldApp, error) {
 	}
 	format, err := beaker.New(beaker.Config{
 		Type: beaker.File, Name: "shop", Secret: []byte(secret), Store: sessions, Cookie: attributes,
-		PlainStored: olderThan112(version), // what it stores has changed; each can read only its own
+		PlainStored: olderThan112(version), // 1.12 changed the stored form; each can read only its own
 	})
 	return &oldApp{kind: kind, format: format, folder: folder, release: sessions.Close}, err
 }
 
-// startPython runs the old shop as a process of its own.
+// startPython runs the old shop as a separate process.
 func startPython(kind, data string) (*oldApp, error) {
 	python, err := findPython(kind)
 	if err != nil {
@@ -124,7 +124,7 @@ func startPython(kind, data string) (*oldApp, error) {
 	cmd := exec.Command(python.path, script, old.folder, secret)
 	cmd.Env = append(os.Environ(), python.env...)
 	cmd.Stderr = os.Stderr
-	life, err := cmd.StdinPipe() // it ends when this ends, so also when this program does
+	life, err := cmd.StdinPipe() // the process ends when this closes, also when this program ends
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ type interpreter struct {
 	version string // of Beaker
 }
 
-// askBeaker imports Beaker and tells its version.
+// askBeaker imports Beaker and prints its version.
 const askBeaker = `
 import beaker.middleware
 try:
@@ -252,10 +252,10 @@ func cloudSDK(folder string) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(gcloud)), folder)
 }
 
-// replay puts sessions of the real old shop, which were recorded, where it would
-// have them. Nobody answers the old pages.
+// replay puts recorded sessions of the real old shop in their places. No
+// application serves the old pages.
 func replay(data string) (*oldApp, error) {
-	old, err := openFormat(oldRecorded, data, "1.11.0") // with which they were recorded
+	old, err := openFormat(oldRecorded, data, "1.11.0") // the recorded version
 	if err != nil {
 		return nil, err
 	}
@@ -286,8 +286,8 @@ func replay(data string) (*oldApp, error) {
 // close stops the old shop. Its sessions stay readable until release.
 func (o *oldApp) close() error { return o.stop() }
 
-// left counts the sessions in the old shop's folder. It is false for sessions
-// that live in cookies, which nobody can count.
+// left counts the sessions in the old shop's folder. known is false for
+// sessions in cookies, which cannot be counted.
 func (o *oldApp) left() (n int, known bool, err error) {
 	if o.folder == "" {
 		return 0, false, nil

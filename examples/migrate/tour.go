@@ -32,7 +32,7 @@ func tourInTemporaryFolder(kind string, out io.Writer) (err error) {
 }
 
 // tour makes the whole move, with visitors in the shop. Its error is the first
-// thing that was not as it should be.
+// failed check.
 func (s *shop) tour(out io.Writer) error {
 	server := httptest.NewServer(s.site)
 	defer server.Close()
@@ -59,26 +59,25 @@ type tour struct {
 	stranger *visitor
 }
 
-// say tells the story, as long as it goes as it should.
+// say prints the explanation, until a check fails.
 func (t *tour) say(format string, args ...any) {
 	if t.failed == nil {
 		fmt.Fprintf(t.out, format+"\n", args...)
 	}
 }
 
-// expect notes what is not as it should be. After the first such thing nothing is
-// done any more.
+// expect records a failed check. After the first one, nothing more is done.
 func (t *tour) expect(ok bool, format string, args ...any) {
 	if !ok && t.failed == nil {
 		t.failed = fmt.Errorf(format, args...)
 	}
 }
 
-// visitor is a browser, and what its pages should show.
+// visitor is a browser, and the expected content of its pages.
 type visitor struct {
 	t    *tour
 	name string
-	jar  map[string]string // values as they came
+	jar  map[string]string // values as received
 	want shown
 }
 
@@ -88,7 +87,7 @@ func (t *tour) visitor(name string) *visitor {
 	return v
 }
 
-// send is a request and its answer, as browsers do it: cookies come and go. They
+// send sends a request and keeps the answer's cookies, like a browser. Cookies
 // are Secure, and http://localhost counts as secure.
 func (v *visitor) send(method, path string, form url.Values) (status int, body []byte) {
 	if v.t.failed != nil {
@@ -125,7 +124,7 @@ func (v *visitor) send(method, path string, form url.Values) (status int, body [
 	return answer.StatusCode, body
 }
 
-// sees looks at a page, and expects it to come from that shop.
+// sees loads a page, and expects it to come from that shop.
 func (v *visitor) sees(path, answeredBy string) {
 	if path == "/" {
 		v.want.Visits++
@@ -161,7 +160,7 @@ func (v *visitor) logsIn() {
 	v.want.User = v.name
 }
 
-// logsOut ends the session: both shops forget the cart.
+// logsOut ends the session: the cart is empty in both shops.
 func (v *visitor) logsOut() {
 	v.post("/logout", "", "")
 	v.want = shown{Cart: map[string]int{}}
@@ -245,7 +244,7 @@ func (t *tour) sideBySide() {
 	for _, v := range []*visitor{ada, ben} {
 		v.sees("/", answeredByGo)
 	}
-	t.stranger = eve // has not come for a while
+	t.stranger = eve // does not return for a while
 }
 
 // recordedVisitors has visitors whose cookies the real old shop has made.
@@ -274,7 +273,7 @@ func (t *tour) recordedVisitors() {
 	t.stranger = t.visitors[2]
 }
 
-// switchOff ends the old sessions' time.
+// switchOff stops accepting the old sessions.
 func (t *tour) switchOff() {
 	if t.failed != nil {
 		return

@@ -1,9 +1,9 @@
-// Command monitoring serves a page with a session, and what Prometheus wants to
-// know of its sessions at /metrics.
+// Command monitoring serves a page with a session, and its Prometheus metrics
+// at /metrics.
 //
 //	go run ./examples/monitoring
 //
-// The README shows how to get to the Grafana dashboard from here.
+// The README shows how to set up the Grafana dashboard.
 package main
 
 import (
@@ -61,8 +61,9 @@ func serve(ctx context.Context, address string) (err error) {
 	return nil
 }
 
-// newApp puts everything together. The order matters in one place: measured
-// around the caches is what the manager waits for, behind them what gets past.
+// newApp sets up the application. The order of the wrapped stores matters:
+// around the caches, the measurement shows what the manager waits for; behind
+// them, the calls that pass the caches.
 func newApp() (handler http.Handler, closeAll func() error, err error) {
 	registry := prometheus.NewRegistry()
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry))
@@ -117,7 +118,7 @@ func newApp() (handler http.Handler, closeAll func() error, err error) {
 
 	mux := http.NewServeMux()
 	mux.Handle("/", protected)
-	// A service serves this on an address that strangers do not reach.
+	// A service serves this on an internal address.
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux, func() error {
 		return errors.Join(sessions.Close(), provider.Shutdown(context.Background()))

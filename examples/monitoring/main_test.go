@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// visited returns what /metrics says after a visitor has signed in and out, and
-// another one came with a cookie that is none.
+// visited returns the content of /metrics after a visitor has signed in and
+// out, and another one has sent an invalid cookie.
 func visited(t *testing.T) string {
 	t.Helper()
 	handler, closeAll, err := newApp()

@@ -12,11 +12,11 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// customerKey spares every page a look-up in the customers' table. The session
-// itself knows who is logged in (Session.User); this is only what to call them.
+// customerKey saves a query of the customers' table on every page. The session
+// has the user (Session.User); this is only the displayed name.
 var customerKey = sojourn.NewKey[Customer]("customer")
 
-// Customer is what pages show of whoever is signed in.
+// Customer is the displayed data of the signed-in customer.
 type Customer struct {
 	Name  string `cbor:"name"`
 	Email string `cbor:"email"`
@@ -92,15 +92,15 @@ func (s *shop) login(w http.ResponseWriter, r *http.Request, session *sojourn.Se
 		s.broken(w, r, err)
 		return
 	}
-	// An unknown address takes as long as a wrong password, and reads the same.
+	// An unknown address takes as long as a wrong password, and gives the same message.
 	ok, err := checkPassword(r.Context(), hash, r.PostFormValue("password"))
 	if err != nil {
 		s.broken(w, r, err)
 		return
 	}
 	if ok {
-		// LoginIf asks again when the session is written: a login that is under way
-		// while the password changes comes to nothing.
+		// LoginIf calls the check again when the session is written, so a login
+		// fails if the password changes meanwhile.
 		err = session.LoginIf(r.Context(), id, func(ctx context.Context) error {
 			_, _, now, err := s.ledger.customerByEmail(ctx, email)
 			if err == nil && now != hash {
@@ -122,9 +122,9 @@ func (s *shop) login(w http.ResponseWriter, r *http.Request, session *sojourn.Se
 	}
 }
 
-// enter greets a visitor who has become a customer. The login has given the session
-// a fresh identifier, so whoever knew or planted the old one is left outside; what
-// the visitor had collected before (cart, wishes, theme) comes along.
+// enter finishes a login or sign-up. The login has given the session a new
+// identifier, so the old one, which an attacker may have planted, is useless;
+// the visitor's values (cart, wishes, theme) are kept.
 func (s *shop) enter(w http.ResponseWriter, r *http.Request, session *sojourn.Session, c Customer, greeting, next string) {
 	// Without "stay signed in" the browser drops the cookie when it is closed.
 	session.Remember(r.PostFormValue("remember") != "")
@@ -133,9 +133,9 @@ func (s *shop) enter(w http.ResponseWriter, r *http.Request, session *sojourn.Se
 	s.seeOther(w, r, session, next)
 }
 
-// logout ends the session for good: for this browser, and for whoever holds a
-// copy of its cookie. What follows is a new, anonymous session; theme and
-// language are no secrets, so they are handed over.
+// logout ends the session for this browser and for any copy of its cookie. Then
+// a new, anonymous session begins; it keeps theme and language, which are not
+// secret.
 func (s *shop) logout(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 	operator, err := s.support.Get(r.Context())
 	if err != nil {
@@ -164,7 +164,7 @@ func looks(session *sojourn.Session) (restore func()) {
 	}
 }
 
-// customersOnly sends everybody else to the login page, and back afterwards.
+// customersOnly sends other visitors to the login page, and back afterwards.
 func (s *shop) customersOnly(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) func(http.ResponseWriter, *http.Request, *sojourn.Session) {
 	return func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		if session.User() == "" {
@@ -182,7 +182,7 @@ func tidyEmail(s string) (string, bool) {
 }
 
 // localPath returns path if it leads to a page of this shop, and otherwise the
-// fallback: a link to the login page must not send anybody elsewhere.
+// fallback: a link to the login page must not redirect to another site.
 func localPath(path, fallback string) string {
 	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n\t") {
 		return fallback

@@ -23,7 +23,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/realbrowser"
 )
 
-// stuck ends a test whose browser does not answer. It is no measure of speed.
+// stuck ends a test whose browser does not answer. It does not measure speed.
 const stuck = 60 * time.Second
 
 // shared is the browser process of all tests.
@@ -42,7 +42,7 @@ func startChromium(t *testing.T) *chromium {
 	return &chromium{t, shared.Context(t)}
 }
 
-// visitor is somebody with cookies of their own and any number of tabs.
+// visitor has its own cookies and any number of tabs.
 type visitor struct {
 	t   *testing.T
 	ctx context.Context
@@ -132,7 +132,7 @@ func (v *visitor) cookies() map[string]*network.Cookie {
 	return all
 }
 
-// cookieHeader is what the browser would send.
+// cookieHeader is the browser's Cookie header.
 func (v *visitor) cookieHeader() string {
 	v.t.Helper()
 	var pairs []string
@@ -187,8 +187,8 @@ func (tb *tab) arrive(steps ...chromedp.Action[chromedp.Void]) int {
 	return int(response.Status)
 }
 
-// pressSlowly activates something whose answer is being held back. The
-// returned function waits for the page once it is let through.
+// pressSlowly activates a control whose response is being delayed. The returned
+// function waits for the page.
 func (tb *tab) pressSlowly(selector string) (arrived func()) {
 	tb.t.Helper()
 	ctx, cancel := context.WithTimeout(tb.ctx, stuck)
@@ -248,7 +248,7 @@ func (tb *tab) path() string {
 	return eval[string](tb, "location.pathname")
 }
 
-// pageText is for failure messages, so it does not fail itself.
+// pageText is for failure messages, so it never fails.
 func (tb *tab) pageText() string {
 	ctx, cancel := context.WithTimeout(tb.ctx, time.Second)
 	defer cancel()
@@ -278,7 +278,7 @@ func (tb *tab) prefer(scheme string) {
 	})
 }
 
-// placement is where the strip says that the session lives.
+// placement is the session's placement as shown in the strip.
 func (tb *tab) placement() string {
 	tb.t.Helper()
 	return tb.attribute(".strip", "data-placement")
@@ -319,8 +319,8 @@ func wish(slug string) string {
 	return fmt.Sprintf(`form[action="/wishes"]:has(input[value=%q]) button`, slug)
 }
 
-// replay asks for a path with cookies of its own choosing, as somebody would
-// who had copied them, and follows no redirect.
+// replay requests a path with the given cookies, like an attacker who has
+// copied them, and does not follow redirects.
 func replay(t *testing.T, url, cookies string) *http.Response {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)

@@ -9,14 +9,13 @@ import (
 )
 
 // cartKey is ServerSide: the first item moves the visitor's session from the
-// cookie into the store. Only there can two requests that arrive at once both
-// be kept. A cookie has nothing to merge on: the response that the browser
-// receives last would win, and one tab's item would be gone.
+// cookie into the store. Only the store can keep the changes of two concurrent
+// requests. With a cookie, the response that the browser receives last would
+// win, and one tab's item would be lost.
 var cartKey = sojourn.NewKey[Cart]("cart", sojourn.ServerSide)
 
-// Cart is a session value, so its fields are exported: that is what is kept.
-// It holds no prices: those are looked up, so that an old cart cannot bring an
-// old price back.
+// Cart is a session value. Only exported fields are kept. It has no prices: the
+// shop looks them up, so that an old cart does not keep an old price.
 type Cart struct {
 	Lines []Line `cbor:"lines"`
 }
@@ -31,7 +30,7 @@ type Line struct {
 const mostPerLine = 99
 
 // plus returns the cart with n more of a product, or fewer if n is negative. A
-// line that reaches zero goes away.
+// line that reaches zero is removed.
 func (c Cart) plus(slug string, n int) Cart {
 	i := slices.IndexFunc(c.Lines, func(l Line) bool { return l.Slug == slug })
 	if i < 0 {
@@ -113,9 +112,9 @@ func (s *shop) addToCart(w http.ResponseWriter, r *http.Request, session *sojour
 	if asked, err := strconv.Atoi(r.PostFormValue("quantity")); err == nil {
 		n = min(max(asked, 1), mostPerLine)
 	}
-	// Update describes the change instead of writing the result. If another tab
-	// was faster, the function runs again on the newer cart, so it must do
-	// nothing but return the changed one.
+	// Update takes a function for the change instead of the result. If another
+	// tab has changed the cart, the function runs again on the newer cart, so
+	// it must not have side effects.
 	cartKey.Update(session, func(c Cart) Cart { return c.plus(p.Slug, n) })
 	t := s.pages.language(r, session)
 	session.Flash("success", t.T("cart.added", t.T("product."+p.Slug+".name")))

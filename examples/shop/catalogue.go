@@ -46,7 +46,7 @@ func find(slug string) (product, bool) {
 	return all[i], true
 }
 
-// card is a product as it is shown: with what this visitor did to it.
+// card is a displayed product, with this visitor's state of it.
 type card struct {
 	product
 	Wished bool
@@ -94,7 +94,7 @@ func (s *shop) product(w http.ResponseWriter, r *http.Request, session *sojourn.
 	s.show(w, r, session, http.StatusOK, "product", content)
 }
 
-// distance is how many shelves two products are apart.
+// distance is the number of shelves between two products.
 func distance(a, b product) int {
 	n := slices.Index(shelves(), a.Shelf) - slices.Index(shelves(), b.Shelf)
 	return max(n, -n)

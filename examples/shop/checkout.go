@@ -10,14 +10,13 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// pendingKey holds the one checkout that the visitor has in front of them. It
-// is ServerSide, so of any number of submits only one takes it out, and a
-// replayed cookie cannot put it back. It ends after an hour, because prices
-// and minds change.
+// pendingKey holds the visitor's open checkout. It is ServerSide, so only one
+// of several submits takes it, and a replayed cookie cannot restore it. It
+// expires after an hour, because prices change.
 var pendingKey = sojourn.NewKey[Pending]("checkout", sojourn.ServerSide, sojourn.TTL(time.Hour))
 
-// Pending is what the checkout page showed: what is ordered is what was seen,
-// even if another tab adds something in the meantime.
+// Pending is the content of the checkout page. The order has exactly this
+// content, even if another tab adds an item meanwhile.
 type Pending struct {
 	Token string `cbor:"token"`
 	Lines []Line `cbor:"lines"`
@@ -40,7 +39,7 @@ func (s *shop) checkout(w http.ResponseWriter, r *http.Request, session *sojourn
 		return
 	}
 	// The same cart keeps its token, so that a second tab on this page does not
-	// make the first one's form stale.
+	// invalidate the first one's form.
 	pending := pendingKey.Get(session)
 	if !slices.Equal(pending.Lines, cart.Lines) {
 		pending = Pending{Token: rand.Text(), Lines: cart.Lines}
@@ -55,7 +54,7 @@ func (s *shop) checkout(w http.ResponseWriter, r *http.Request, session *sojourn
 }
 
 // placeOrder orders once, however often the form is sent, and whatever fails in
-// between. Two things see to that:
+// between. Two mechanisms ensure this:
 //
 //   - Pop has one winner. The loser's commit fails with ErrTaken, and none of
 //     its changes is kept, so the cart is emptied once.
@@ -98,8 +97,8 @@ func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request, session *sojou
 	cartKey.Update(session, func(c Cart) Cart { return c.minus(pending.Lines) })
 	session.Flash("success", t.T("checkout.done"))
 
-	// Usually the commit is left to the response's first byte. Here the answer
-	// depends on its outcome.
+	// Usually the response's first byte commits. Here the answer depends on the
+	// outcome of the commit.
 	err = session.Save(r.Context())
 	if errors.Is(err, sojourn.ErrTaken) {
 		session.Discard()
@@ -113,8 +112,8 @@ func (s *shop) placeOrder(w http.ResponseWriter, r *http.Request, session *sojou
 	s.seeOther(w, r, session, "/orders/"+number)
 }
 
-// alreadyOrdered answers a form that was sent twice with the order it made, and
-// one that is out of date with the checkout page as it is now.
+// alreadyOrdered answers a form that was sent twice with its order, and an
+// outdated form with the current checkout page.
 func (s *shop) alreadyOrdered(w http.ResponseWriter, r *http.Request, session *sojourn.Session, token string) {
 	t := s.pages.language(r, session)
 	number, err := s.ledger.orderByToken(r.Context(), session.User(), token)

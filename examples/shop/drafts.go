@@ -8,20 +8,18 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// draftKey carries a form that was not accepted over the redirect back to its
-// page. It is taken out there, and ends by itself if that page is never asked
-// for.
+// draftKey carries a refused form over the redirect back to its page, which
+// takes it. It expires if that page is never loaded.
 var draftKey = sojourn.NewKey[draft]("draft", sojourn.TTL(10*time.Minute))
 
-// draft is what a visitor typed, and what is wrong with it. Passwords never go
-// in.
+// draft is a visitor's input, and its errors. It never has passwords.
 type draft struct {
 	Form     string            `cbor:"form"`
 	Values   map[string]string `cbor:"values"`
 	Problems map[string]string `cbor:"problems"` // field → key of a text
 }
 
-// formPage is embedded in the content of pages with such a form.
+// formPage is embedded in the content of pages with a form.
 type formPage struct{ Form draft }
 
 func (p formPage) form() draft { return p.Form }
@@ -31,8 +29,8 @@ func newDraft(form string, r *http.Request, fields ...string) draft {
 	d := draft{Form: form, Values: map[string]string{}, Problems: map[string]string{}}
 	for _, f := range fields {
 		v := r.PostFormValue(f)
-		// Longer than any field of ours is cut, so that a refused form fits the
-		// session; and session values are text, so what is none goes.
+		// Truncate long input, so that a refused form fits into the session,
+		// and remove invalid UTF-8.
 		d.Values[f] = strings.ToValidUTF8(strings.TrimSpace(v[:min(len(v), 300)]), "")
 	}
 	return d
@@ -42,7 +40,7 @@ func (d draft) problem(field, text string) { d.Problems[field] = text }
 
 func (d draft) good() bool { return len(d.Problems) == 0 }
 
-// takeDraft returns what was refused last time, if it was this form.
+// takeDraft returns the last refused form, if it is this form.
 func takeDraft(session *sojourn.Session, form string) draft {
 	if draftKey.Get(session).Form != form {
 		return draft{}

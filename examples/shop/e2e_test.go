@@ -10,9 +10,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// These tests drive the shop with a real browser, because what they are about
-// happens between browser and server: which cookies are kept, which response
-// arrives last, what two tabs do at once.
+// These tests use a real browser, because they depend on it: which cookies it
+// keeps, which response arrives last, and parallel requests of two tabs.
 
 func TestLookingAroundMakesNoSession(t *testing.T) {
 	t.Parallel()
@@ -220,7 +219,7 @@ func TestSlowRequestDoesNotUndoALogin(t *testing.T) {
 		name string
 		at   point
 		do   string // in the slow tab, before the login
-		with string // what the visitor did before
+		with string // the visitor's earlier action
 	}{
 		{"stored, overtaken between load and save", afterLoad, wish("map"), add("mug")},
 		{"stored, its answer arrives late", beforeAnswer, wish("map"), add("mug")},

@@ -7,8 +7,8 @@ import (
 	"github.com/sojourn-go/sojourn/ops"
 )
 
-// explainPage is the content of "How this session works". What it says about
-// the visitor's session comes from the strip.
+// explainPage is the content of "How this session works". The strip has the
+// data about the visitor's session.
 type explainPage struct {
 	Stats ops.Stats // of all visitors since the shop was opened
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// language is everything the shop says in one language: texts/CODE.json.
+// language is the shop's texts in one language: texts/CODE.json.
 type language struct {
 	Code  string // BCP 47
 	texts map[string]string
@@ -33,7 +33,7 @@ func readLanguages(root fs.FS, codes ...string) ([]*language, error) {
 	return all, nil
 }
 
-// language returns the one that the visitor chose, or else the browser's.
+// language returns the visitor's chosen language, or else the browser's.
 func (p *pages) language(r *http.Request, session *sojourn.Session) *language {
 	if l := p.byCode(languageKey.Get(session)); l != nil {
 		return l
@@ -41,7 +41,7 @@ func (p *pages) language(r *http.Request, session *sojourn.Session) *language {
 	return p.preferred(r)
 }
 
-// preferred returns the first of the browser's languages that the shop speaks.
+// preferred returns the first of the browser's languages that the shop supports.
 func (p *pages) preferred(r *http.Request) *language {
 	for item := range strings.SplitSeq(r.Header.Get("Accept-Language"), ",") {
 		tag, _, _ := strings.Cut(item, ";")
@@ -53,7 +53,7 @@ func (p *pages) preferred(r *http.Request) *language {
 	return p.languages[0]
 }
 
-// byCode returns nil for a language that the shop does not speak.
+// byCode returns nil for an unsupported language.
 func (p *pages) byCode(code string) *language {
 	for _, l := range p.languages {
 		if l.Code == code {
@@ -75,7 +75,7 @@ func (l *language) T(name string, args ...any) string {
 	return fmt.Sprintf(text, args...)
 }
 
-// Price writes an amount in cents as this language writes euros.
+// Price formats an amount in cents as euros.
 func (l *language) Price(cents int) string {
 	return l.T("format.price", l.Decimal(float64(cents)/100, 2))
 }

@@ -19,8 +19,8 @@ var (
 	errNoOrder    = errors.New("no such order")
 )
 
-// ledger keeps customers and orders: what must outlive every session. It has
-// its own file, because sessions come and go and may be kept elsewhere.
+// ledger keeps customers and orders, which outlive sessions. It has its own
+// file, because sessions may be kept elsewhere.
 type ledger struct{ db *sql.DB }
 
 const ledgerSchema = `
@@ -64,7 +64,7 @@ func openLedger(path string) (*ledger, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	file.Close()
-	// Write transactions take their lock at the start, and wait for it.
+	// Write transactions take their lock at the start and wait for it.
 	query := url.Values{
 		"_txlock": {"immediate"},
 		"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
@@ -180,7 +180,7 @@ func (l *ledger) setPassword(ctx context.Context, id, passwordHash string) error
 	return nil
 }
 
-// delivery is what the checkout form asks for.
+// delivery is the input of the checkout form.
 type delivery struct{ Name, Street, City, Payment string }
 
 // order is a placed order.
@@ -191,8 +191,8 @@ type order struct {
 	bill
 }
 
-// placeOrder writes an order and returns its number. A token that was used
-// before returns the number of the order it made.
+// placeOrder writes an order and returns its number. For a used token it
+// returns the number of the existing order.
 func (l *ledger) placeOrder(ctx context.Context, customer, token string, d delivery, b bill) (string, error) {
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -260,8 +260,8 @@ func (l *ledger) orders(ctx context.Context, customer string) ([]order, error) {
 	return all, nil
 }
 
-// order returns one of a customer's orders, or errNoOrder; somebody else's
-// does not exist either.
+// order returns one of a customer's orders, or errNoOrder, also for another
+// customer's.
 func (l *ledger) order(ctx context.Context, customer, number string) (order, error) {
 	o, err := scanOrder(l.db.QueryRowContext(ctx,
 		`SELECT number, placed, name, street, city, payment, total FROM orders WHERE customer = ? AND number = ?`, customer, number))

@@ -4,13 +4,13 @@
 //
 //	go run ./examples/shop
 //
-// It is written to be copied from. A good order to read it in:
+// You can copy from it. A good order to read it in:
 //
 //	main.go         how the parts are put together, started and stopped
 //	shop.go         routes and middleware
 //	preferences.go  values that may live in the visitor's cookie
 //	cart.go         values that must not be lost when two tabs write at once
-//	wishes.go       a value that may, and so costs no row in the store
+//	wishes.go       a value that may, and so needs no row in the store
 //	account.go      what a session does at sign-up, login and logout
 //	openid.go       customers who sign in with OpenID Connect
 //	security.go     a password entered once more, the operators' pages
@@ -22,7 +22,7 @@
 //	provider.go     a provider of OpenID Connect to try all this with
 //
 // A shop that sells something also needs, outside of its sessions: confirmed
-// addresses, a limit on login attempts, and somebody to take the money.
+// addresses, a limit on login attempts, and payments.
 package main
 
 import (
@@ -138,7 +138,7 @@ func serve(ctx context.Context, o options, stdout io.Writer, logger *slog.Logger
 	if err != nil {
 		return err
 	}
-	// The manager goes first: it waits for the saves that are under way.
+	// Close the manager first: it waits for the saves that are under way.
 	defer func() { err = errors.Join(err, shop.close()) }()
 
 	server := &http.Server{

@@ -20,7 +20,7 @@ type pages struct {
 	templates map[string]*template.Template // by file name without ending, each with the layout
 	languages []*language                   // the first is the fallback
 	files     fs.FS
-	build     string // part of every file's URL, so that browsers may keep files for good
+	build     string // part of every file's URL, so that browsers may cache files without expiry
 }
 
 func newPages(root fs.FS) (*pages, error) {
@@ -64,11 +64,11 @@ func newPages(root fs.FS) (*pages, error) {
 	return p, nil
 }
 
-// page is what the layout shows around a page's own content.
+// page is the data of the layout around a page's own content.
 type page struct {
 	*language
 	Name      string // of the template
-	Here      string // path of this page, for forms that come back to it
+	Here      string // path of this page, for forms that return to it
 	Theme     string
 	User      bool
 	There     bool // the user signed in with the provider
@@ -76,17 +76,17 @@ type page struct {
 	CartCount int
 	WishCount int
 	Flashes   []sojourn.Flash
-	Strip     *strip // nil where there is no session to speak of
+	Strip     *strip // nil without a session
 	Content   any
 }
 
-// item is one of several things on a page, for a template that shows one.
+// item is one of several items on a page, for a template that shows one.
 type item struct {
 	Page page
 	Of   any
 }
 
-// field is a labelled input.
+// field is a labeled input.
 type field struct {
 	Page                              page
 	Name, Type, Label, Complete, Hint string
@@ -109,10 +109,10 @@ const greeting = "greeting"
 // message is the content of a page that only says something.
 type message struct{ Title, Text string }
 
-// show renders a page. It ends the session's part of the request: whatever the
-// page needs from the session is read, the response starts, which saves the
-// changes, and only then is the strip filled in, so that it shows what this
-// request cost. A handler without such a strip just writes.
+// show renders a page. It first reads the page's data from the session, then
+// starts the response, which saves the changes, and fills in the strip last, so
+// that it shows this request's cost. A handler without such a strip simply
+// writes.
 func (s *shop) show(w http.ResponseWriter, r *http.Request, session *sojourn.Session, status int, name string, content any) {
 	p := page{
 		language:  s.pages.language(r, session),
@@ -124,7 +124,7 @@ func (s *shop) show(w http.ResponseWriter, r *http.Request, session *sojourn.Ses
 		Customer:  customerKey.Get(session),
 		CartCount: cartKey.Get(session).count(),
 		WishCount: len(wishesKey.Get(session)),
-		Flashes:   session.Flashes(), // hands them out once: reading them is a change
+		Flashes:   session.Flashes(), // each is returned once, so reading them is a change
 		Content:   content,
 	}
 	for i, f := range p.Flashes {
@@ -137,7 +137,7 @@ func (s *shop) show(w http.ResponseWriter, r *http.Request, session *sojourn.Ses
 	s.write(w, p)
 }
 
-// failure renders a page without a session: for when that is what failed.
+// failure renders a page without a session, because that has failed.
 func (s *shop) failure(w http.ResponseWriter, r *http.Request, status int, text string) {
 	p := page{
 		language: s.pages.preferred(r),
@@ -168,10 +168,10 @@ func (s *shop) write(w http.ResponseWriter, p page) {
 		s.logger.Error("rendering failed", "page", p.Name, "error", err)
 		return
 	}
-	_, _ = html.WriteTo(w) // whoever left does not miss it
+	_, _ = html.WriteTo(w) // the client may have left
 }
 
-// static serves stylesheet and pictures. It never looks at the session.
+// static serves stylesheet and pictures. It does not use the session.
 func (p *pages) static() http.Handler {
 	prefix := "/static/" + p.build + "/"
 	server := http.StripPrefix(prefix, http.FileServerFS(p.files))

@@ -190,7 +190,7 @@ func checkStructure(t *testing.T, tab *tab) {
 	}
 }
 
-// checkNames looks at the page as a screen reader does.
+// checkNames checks the page's accessible names, as a screen reader uses them.
 func checkNames(t *testing.T, tab *tab, least int) {
 	t.Helper()
 	tree, err := chromedp.Call(tab.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})

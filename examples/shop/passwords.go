@@ -12,8 +12,8 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
-// Argon2id with the least costs that OWASP's password storage cheat sheet
-// gives for it: 19 MiB, two passes, one lane.
+// Argon2id with the minimum cost of OWASP's password storage cheat sheet: 19
+// MiB, two passes, one lane.
 const (
 	argonMemory = 19 * 1024 // KiB
 	argonPasses = 2
@@ -24,8 +24,8 @@ const (
 
 var errBadHash = errors.New("not a password hash of this shop")
 
-// hashing bounds how many passwords are hashed at once, and with it the memory
-// that a crowd at the login form can claim.
+// hashing limits how many passwords are hashed at once, and so the memory that
+// many logins can take.
 var hashing = make(chan struct{}, 4)
 
 // hashPassword returns a salted hash in the PHC string format. It fails only
@@ -42,8 +42,8 @@ func hashPassword(ctx context.Context, password string) (string, error) {
 		argon2.Version, argonMemory, argonPasses, argonLanes, b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
 }
 
-// checkPassword reports whether password belongs to hash. An empty hash belongs
-// to no password, and takes as long to find that out.
+// checkPassword reports whether password belongs to hash. For an empty hash it
+// takes as long and reports false.
 func checkPassword(ctx context.Context, hash, password string) (bool, error) {
 	if hash == "" {
 		_, err := argon(ctx, password, make([]byte, saltLength), argonPasses, argonMemory, argonLanes, hashLength)

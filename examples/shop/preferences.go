@@ -8,10 +8,9 @@ import (
 )
 
 // Preferences are plain keys: an anonymous visitor's are sealed into the
-// visitor's own cookie, cost the shop no row and no look-up, and the response
-// that arrives last wins. Two small keys instead of one struct, because a
-// stored session merges key by key: changing the theme in one tab and the
-// language in another keeps both.
+// cookie, need no row and no query, and the last response wins. There are two
+// small keys instead of one struct, because a stored session merges key by key:
+// changing the theme in one tab and the language in another keeps both.
 var (
 	languageKey = sojourn.NewKey[string]("language")
 	themeKey    = sojourn.NewKey[string]("theme")
@@ -29,7 +28,7 @@ func (s *shop) preferences(w http.ResponseWriter, r *http.Request, session *sojo
 }
 
 func (s *shop) changePreferences(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
-	// A form sends what it changes: the buttons in the footer only the theme.
+	// A form sends only what it changes: the buttons in the footer send the theme.
 	if theme := r.PostFormValue("theme"); slices.Contains(themes(), theme) {
 		themeKey.Set(session, theme)
 	}

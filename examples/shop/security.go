@@ -9,9 +9,9 @@ import (
 	"github.com/sojourn-go/sojourn/admin"
 )
 
-// What is worth more than a cart asks for the password once more when it was
-// not entered recently: somebody may have left a browser open. The session knows
-// when its user authenticated last; Login says that it happened again.
+// Sensitive pages require a recent password, because a customer may have left a
+// browser open. The session has the time of the last authentication; Login
+// updates it.
 
 // openOps makes the pages on which whoever runs the shop sees how the sessions are
 // doing.
@@ -29,14 +29,13 @@ func (s *shop) openOps() (err error) {
 	return err
 }
 
-// isOperator is an example and no more: it lets the customer in whose address
-// was given on the command line. A real service asks for a role, and for a
-// second factor.
+// isOperator is only an example: it accepts the customer whose address was
+// given on the command line. A real service checks a role and a second factor.
 func (s *shop) isOperator(r *http.Request) bool {
 	return s.operator != "" && s.customerEmail(r) == s.operator
 }
 
-// customerEmail returns the address of whoever is signed in, "" if nobody is.
+// customerEmail returns the address of the signed-in customer, "" if there is none.
 func (s *shop) customerEmail(r *http.Request) string {
 	session, err := s.sessions.Get(r.Context())
 	if err != nil || session.User() == "" {
@@ -100,7 +99,7 @@ func (s *shop) confirm(w http.ResponseWriter, r *http.Request, session *sojourn.
 		s.again(w, r, session, form, "/confirm?next="+url.QueryEscape(next))
 		return
 	}
-	// The same user again: everything in the session stays.
+	// The same user logs in again, so the session keeps its values.
 	persistent := session.Info().Persistent
 	session.Login(session.User(), "pwd")
 	session.Remember(persistent)
@@ -128,8 +127,8 @@ func (s *shop) passwordPage(w http.ResponseWriter, r *http.Request, session *soj
 	s.show(w, r, session, http.StatusOK, "password", accountPage{formPage: formPage{takeDraft(session, "password")}})
 }
 
-// changePassword also ends the customer's other sessions: whoever knew the old
-// password may be in one of them.
+// changePassword also ends the customer's other sessions: an attacker with the
+// old password may have one.
 func (s *shop) changePassword(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 	password := r.PostFormValue("password")
 	if n := utf8.RuneCountInString(password); n < 10 || n > 200 {

@@ -264,7 +264,7 @@ func (s *testShop) userOf(t *testing.T, email string) string {
 	return id
 }
 
-// populate signs olga in on devices of many kinds and makes a day of traffic.
+// populate signs olga in on various devices and simulates a day of traffic.
 func (s *testShop) populate(t *testing.T) {
 	t.Helper()
 	for _, d := range []struct{ ip, agent string }{

@@ -21,8 +21,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/sqlite"
 )
 
-// TestMain lets the test binary play the shop, so that a test can stop and
-// start it as a process of its own.
+// TestMain lets the test binary run the shop, so that a test can start and stop
+// it as a separate process.
 func TestMain(m *testing.M) {
 	if os.Getenv("SHOP_TEST_PROCESS") != "" {
 		main()
@@ -104,7 +104,7 @@ func (s *testShop) rows(t *testing.T) int {
 	return len(recs)
 }
 
-// gates hold requests back at chosen points, so that others can overtake them.
+// gates delay requests at chosen points, so that others can overtake them.
 type gates struct {
 	mu      sync.Mutex
 	waiting []*gate
@@ -160,7 +160,7 @@ func (g *gates) pass(r *http.Request) *gate {
 	return nil
 }
 
-// awaitArrival returns when a request stands at the gate.
+// awaitArrival returns when a request waits at the gate.
 func (g *gate) awaitArrival(t *testing.T) {
 	t.Helper()
 	select {
@@ -214,7 +214,7 @@ func (s gatedStore) Load(ctx context.Context, id store.ID) (store.Record, error)
 	return rec, err
 }
 
-// shopProcess is the shop as a process of its own.
+// shopProcess is the shop as a separate process.
 type shopProcess struct {
 	url string
 	cmd *exec.Cmd
@@ -258,7 +258,7 @@ func startProcess(t *testing.T, listen, data string, more ...string) *shopProces
 	return p
 }
 
-// stop asks the shop to close, and fails the test unless it does so in order.
+// stop asks the shop to close, and fails the test unless it exits cleanly.
 func (p *shopProcess) stop(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {

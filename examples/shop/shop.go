@@ -16,8 +16,8 @@ import (
 //go:embed static templates texts
 var files embed.FS
 
-// parts are what a shop is made of. The caller closes store and ledger, after
-// the shop.
+// parts are the dependencies of a shop. The caller closes store and ledger,
+// after the shop.
 type parts struct {
 	keys     *sojourn.KeyRing
 	store    sessionStore
@@ -27,9 +27,9 @@ type parts struct {
 	provider provider // whose users may sign in; without issuer: none
 	insecure bool     // cookies without Secure: never where it matters
 	// operator is the e-mail address of the customer who may use /ops/; "" =
-	// nobody may. An example: this shop confirms no addresses.
+	// none. It is only an example: this shop does not confirm addresses.
 	operator string
-	// recent is for how long a password counts as just entered. 0 = 10 minutes.
+	// recent is how long a password counts as recently entered. 0 = 10 minutes.
 	recent time.Duration
 }
 
@@ -62,9 +62,9 @@ func newShop(p parts) (*shop, error) {
 	if s.recent == 0 {
 		s.recent = 10 * time.Minute
 	}
-	// Everything that is not set here has a default that suits a shop: sessions
-	// that hold little stay in the cookie, end after 7 days without a visit and
-	// after 30 days in any case, and the cookies are HttpOnly, Secure and Lax.
+	// The defaults suit a shop: small sessions stay in the cookie, sessions end
+	// after 7 days without a visit and after 30 days at the latest, and the
+	// cookies are HttpOnly, Secure and Lax.
 	audit := sojourn.AuditLog(p.logger)
 	s.sessions, err = sojourn.New(sojourn.Config{
 		Keys:         p.keys,
@@ -100,9 +100,9 @@ func (s *shop) close() error { return errors.Join(s.sessions.Close(), s.support.
 // handler is the whole shop: routes inside, protection outside.
 func (s *shop) handler() http.Handler {
 	mux := http.NewServeMux()
-	// sessions.Handler hands each handler the visitor's session, and commits it
-	// before the first byte of the response. Handlers that do not need one, such
-	// as the files, are mounted without and cost nothing.
+	// sessions.Handler passes the visitor's session to each handler, and
+	// commits it before the first byte of the response. Handlers without a
+	// session, such as for files, are mounted directly and cost nothing.
 	with := func(pattern string, h func(http.ResponseWriter, *http.Request, *sojourn.Session)) {
 		mux.Handle(pattern, s.sessions.Handler(h))
 	}
@@ -152,8 +152,8 @@ func (s *shop) handler() http.Handler {
 	with("POST /session/forget", s.forget)
 	with("/", s.notFound)
 
-	// Forms are accepted from this site's own pages only. The browser says where
-	// a request comes from (Sec-Fetch-Site), so no hidden tokens are needed.
+	// Forms are accepted from this site's own pages only. The browser sends the
+	// origin of a request (Sec-Fetch-Site), so no hidden tokens are needed.
 	sameOrigin := http.NewCrossOriginProtection()
 	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.failure(w, r, http.StatusForbidden, "error.foreign")
@@ -180,8 +180,9 @@ func (s *shop) secured(next http.Handler) http.Handler {
 	})
 }
 
-// sessionFailed answers when a session could not be loaded, or when what a
-// handler changed could not be kept: the visitor must not read "done" then.
+// sessionFailed answers when a session could not be loaded, or a handler's
+// changes could not be saved: then the visitor must not get the handler's
+// success page.
 func (s *shop) sessionFailed(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusInternalServerError, "error.internal"
 	switch {
@@ -198,8 +199,8 @@ func (s *shop) sessionFailed(w http.ResponseWriter, r *http.Request, err error) 
 	s.failure(w, r, status, text)
 }
 
-// broken answers when the ledger failed. A status of 500 or more makes Sojourn
-// drop what the handler had changed in the session.
+// broken answers when the ledger failed. With a status of 500 or more, Sojourn
+// drops the handler's changes of the session.
 func (s *shop) broken(w http.ResponseWriter, r *http.Request, err error) {
 	s.logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	s.failure(w, r, http.StatusInternalServerError, "error.internal")
@@ -213,7 +214,7 @@ func (s *shop) notFound(w http.ResponseWriter, r *http.Request, session *sojourn
 // reloading the next page repeats nothing.
 func (s *shop) seeOther(w http.ResponseWriter, r *http.Request, session *sojourn.Session, path string) {
 	http.Redirect(w, r, path, http.StatusSeeOther)
-	// The redirect has committed the session: its cost is known now, and shown
-	// on the page that follows.
+	// The redirect has committed the session, so its cost is known. The next
+	// page shows it.
 	s.earlier.put(session.Handle(), costOf(r.Context()).soFar(time.Now()))
 }

@@ -10,19 +10,19 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// The strip at the bottom of every page says where the session lives, as
-// Session.Info tells it, and what it cost to answer this request. The cost is
-// counted between Sojourn and its store: the store is wrapped in a meteredStore,
-// and each request's context carries the counters for its own calls.
+// The strip at the bottom of every page shows where the session lives, from
+// Session.Info, and the cost of the request. The cost is counted between
+// Sojourn and its store: a meteredStore wraps the store, and each request's
+// context has the counters for its own calls.
 
-// strip is what the template shows.
+// strip is the data of the template.
 type strip struct {
 	sojourn.Info
-	Page tally  // the request that this page answers, up to the page's rendering; all loads and saves are done by then
-	Form *tally // the form that led here by a redirect, from start to end; nil if none did
+	Page tally  // this page's request, up to the rendering, after all loads and saves
+	Form *tally // the form that redirected to this page, from start to end; nil = none
 }
 
-// tally is what one request did.
+// tally is the calls of one request.
 type tally struct {
 	Method, Path string
 	Loads        int           // records read
@@ -33,7 +33,7 @@ type tally struct {
 	Total        time.Duration // since the request arrived
 }
 
-// Calls is how often the store was asked.
+// Calls is the number of calls to the store.
 func (t tally) Calls() int { return t.Loads + t.Saves + t.Touches + t.Ends }
 
 // cost collects a request's tally. A nil cost counts nothing.
@@ -53,14 +53,14 @@ func metered(next http.Handler) http.Handler {
 	})
 }
 
-// costOf returns the counters of the request that ctx belongs to, nil if it
-// belongs to none: Sojourn also works in the background.
+// costOf returns the counters of ctx's request, nil if it has none: Sojourn
+// also works in the background.
 func costOf(ctx context.Context) *cost {
 	c, _ := ctx.Value(costContext{}).(*cost)
 	return c
 }
 
-// count notes one store call. It is used as defer c.count(&…, time.Now()).
+// count counts one store call. It is used as defer c.count(&…, time.Now()).
 func (c *cost) count(calls func(*tally) *int, began time.Time) {
 	if c == nil {
 		return
@@ -82,9 +82,9 @@ func (c *cost) soFar(now time.Time) tally {
 	return t
 }
 
-// sessionStore is what the shop asks of a store. An interface of its own,
-// because Sojourn finds out by type assertion what a store can do beyond
-// store.Store: a wrapper that hides an ability takes it away.
+// sessionStore is the shop's interface to a store. It lists optional
+// interfaces, because Sojourn finds them by type assertion, so a wrapper that
+// hides one disables the feature.
 type sessionStore interface {
 	store.Store
 	store.Toucher
@@ -117,9 +117,9 @@ func (m meteredStore) Delete(ctx context.Context, id store.ID, until time.Time) 
 	return m.sessionStore.Delete(ctx, id, until)
 }
 
-// costs remembers what a visitor's last form cost until the page after the
-// redirect asks. It is kept in memory, by the session's public handle: putting
-// it into the session would cost a save, and spoil the numbers.
+// costs keeps the cost of a visitor's last form for the page after the
+// redirect. It is in memory, by the session's public handle: keeping it in the
+// session would cost a save and distort the numbers.
 type costs struct {
 	mu    sync.Mutex
 	forms map[string]tally

@@ -9,11 +9,11 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// Somebody who works in support sees a customer's orders without becoming that
-// customer. A second manager keeps the operator's own session, and the customer is
-// a value in it. So the customer's list of devices, history and limit of sessions
-// stay what they were, the customer cannot go on in a session that support has
-// opened, and nothing has to be put back when support is done.
+// A support employee sees a customer's orders without becoming that customer. A
+// second manager keeps the operator's own session, and the customer is a value
+// in it. So the customer's list of devices, history and limit of sessions do
+// not change, the customer cannot continue in a session that support has
+// opened, and nothing must be restored afterwards.
 
 // customerShownKey is in a session of the second manager.
 var customerShownKey = sojourn.NewKey[customerShown]("customer", sojourn.ServerSide, sojourn.TTL(30*time.Minute))
@@ -36,12 +36,12 @@ func (s *shop) openSupport(p parts) (err error) {
 	return err
 }
 
-// whose says whose orders a page shows. Every such page asks it, and nothing else
-// reads customerShownKey.
+// whose returns the customer whose orders a page shows. Every such page uses
+// it, and nothing else reads customerShownKey.
 //
-// A customer is shown as long as the same operator is signed in with both managers
-// and still is an operator. So signing out, or ending the sessions of somebody who
-// was fired, is enough with either manager.
+// A customer is shown only while the same operator is signed in with both
+// managers and is still an operator. So signing out of one manager, or ending a
+// former operator's sessions with one, is enough.
 func (s *shop) whose(r *http.Request, session *sojourn.Session) (c customerShown, acting bool, err error) {
 	own := customerShown{ID: session.User(), Name: customerKey.Get(session).Name}
 	if own.ID == "" || !s.isOperator(r) {
@@ -58,7 +58,7 @@ func (s *shop) whose(r *http.Request, session *sojourn.Session) (c customerShown
 	return c, true, nil
 }
 
-// operatorsOnly lets through who runs the shop and has just entered the password.
+// operatorsOnly admits operators who have recently entered their password.
 func (s *shop) operatorsOnly(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) http.Handler {
 	return s.recently(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		if !s.isOperator(r) {
@@ -73,7 +73,7 @@ func (s *shop) supportPage(w http.ResponseWriter, r *http.Request, session *sojo
 	s.show(w, r, session, http.StatusOK, "support", formPage{takeDraft(session, "support")})
 }
 
-// act begins to show a customer's orders to an operator.
+// act starts showing a customer's orders to an operator.
 func (s *shop) act(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 	form := newDraft("support", r, "email")
 	email, _ := tidyEmail(form.Values["email"])

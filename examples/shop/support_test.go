@@ -51,7 +51,7 @@ func (p person) post(path string, form url.Values) (where, page string) {
 	return p.response(p.http.PostForm(p.shop.url+path, form))
 }
 
-// sees reports whose orders the page shows.
+// sees returns the customer whose orders the page shows.
 func (p person) sees(numbers map[string]string) string {
 	p.t.Helper()
 	where, page := p.get("/orders")

@@ -8,9 +8,9 @@ import (
 )
 
 // wishesKey is not ServerSide, by choice: a wish list is short, and losing a
-// wish to a second tab that writes at the same instant would be a pity, not a
-// damage. So a visitor who only wishes never causes a row in the store. Once
-// the session is stored for another reason, Update is exact here too.
+// wish to a concurrent write of a second tab is acceptable. So a visitor with
+// only a wish list needs no row in the store. Once the session is stored for
+// another reason, Update is exact here as well.
 var wishesKey = sojourn.NewKey[[]string]("wishes")
 
 func (s *shop) wishes(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {

@@ -1,7 +1,7 @@
-// Package adoption is other libraries' sessions: it takes one over for good,
-// refuses what must not come back, ends one together with the session that it
-// became, and writes a copy for a roll-back. It never sees an application's
-// session: what becomes of values it asks by callbacks.
+// Package adoption handles other libraries' sessions. It adopts them, refuses
+// those that must not be adopted again, ends them together with the sessions
+// that they became, and writes copies for a rollback. It has no access to an
+// application's session: callbacks convert the values.
 package adoption
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Options are what an Adoption stands on. The zero values of From, Back, Until,
-// Keep and SkipOutages adopt nothing.
+// Options are the dependencies and settings of an Adoption. The zero values of
+// From, Back, Until, Keep and SkipOutages adopt nothing.
 type Options struct {
 	From        []adopt.Format
 	Back        adopt.Writer // nil = nothing is written back
@@ -35,12 +35,12 @@ type Options struct {
 	Sessions *stored.Sessions
 	Now      func() time.Time
 	Log      *trouble.Log
-	// Identify returns a keyed hash of something of a legacy format.
+	// Identify returns a keyed hash of a credential or other data of a legacy format.
 	Identify func(kind, source, what string) []byte
-	// Limit is the limit of a user's sessions for one that is adopted, and what is
-	// to be told of each session that has to make room.
+	// Limit returns the user's limit for an adopted session, and a function to
+	// call with each session that is ended to make room.
 	Limit func(ctx context.Context, user string) (store.UserLimit, func(store.ID))
-	// Values is the content of the copy for Back; nil values write nothing.
+	// Values returns the values of the copy for Back; nil = write nothing.
 	Values func(st *stored.State) (map[string]any, error)
 }
 
@@ -63,29 +63,29 @@ func New(o Options) *Adoption {
 // Within returns an Adoption with other options and the same counters.
 func (a *Adoption) Within(o Options) *Adoption { return &Adoption{Options: o, count: a.count} }
 
-// Found is what a request's legacy cookies led to.
+// Found is the result for a request's legacy cookies.
 type Found struct {
-	State *stored.State // the session that stands for a legacy one; nil = none
-	// New says that the session was made just now.
+	State *stored.State // the session of a legacy one; nil = none
+	// New is true if this request has made the session.
 	New       bool
 	SetCookie []string // to be sent
 	Refused   []Refused
 }
 
-// Refused is a legacy credential that is not good any more, although the browser
+// Refused is a legacy credential that is no longer valid, although the browser
 // may have a newer one of the same session.
 type Refused struct {
 	Credential string
-	Live       bool // the session goes on under another credential
+	Live       bool // the session is live under another credential
 }
 
-// The reasons why a legacy session is not adopted, beside those of its format.
+// The reasons for not adopting a legacy session, in addition to those of its format.
 const (
-	refusedEmpty      adopt.Refusal = "empty"      // the application made nothing of it
+	refusedEmpty      adopt.Refusal = "empty"      // the application set no values
 	refusedUnmapped   adopt.Refusal = "unmapped"   // the application's function failed
 	refusedEnded      adopt.Refusal = "ended"      // it was adopted, and that session has ended
 	refusedSpent      adopt.Refusal = "spent"      // it was adopted, and that session has expired
-	refusedSuperseded adopt.Refusal = "superseded" // it was adopted, and has another credential since
+	refusedSuperseded adopt.Refusal = "superseded" // it was adopted, and now has another credential
 	refusedRevoked    adopt.Refusal = "revoked"    // issued before its user's logout
 	refusedExpired    adopt.Refusal = "expired"
 	refusedUnlimited  adopt.Refusal = "unlimited" // never expires, and there is no Until
@@ -102,7 +102,7 @@ var (
 
 var errOutage = errors.New("sojourn: a legacy store does not answer")
 
-// Visitor is the request that may bring a legacy session.
+// Visitor is a request that may have a legacy session.
 type Visitor struct {
 	Header http.Header
 	Visit  stored.Visit
@@ -111,13 +111,13 @@ type Visitor struct {
 	Map func(old *adopt.Session) (record.Record, error)
 }
 
-// Active reports whether requests of that header may bring something to adopt.
+// Active reports whether a request with that header may have a session to adopt.
 func (a *Adoption) Active(in http.Header, now time.Time) bool {
 	return len(a.From) > 0 && len(in["Cookie"]) > 0 && (a.Until.IsZero() || now.Before(a.Until))
 }
 
-// Find looks for a legacy session in a request without one of the manager's. The
-// error is that of an outage of a legacy server, or of the store.
+// Find looks for a legacy session in a request without one of the manager's.
+// The error means an outage of a legacy server or of the store.
 func (a *Adoption) Find(ctx context.Context, v Visitor) (f Found, err error) {
 	now := a.Now()
 	for _, from := range a.From {
@@ -151,14 +151,15 @@ func (a *Adoption) Find(ctx context.Context, v Visitor) (f Found, err error) {
 	return f, nil
 }
 
-// isOver reports whether a credential that was refused for that reason will never
-// be good again.
+// isOver reports whether a credential that was refused for that reason is
+// permanently invalid.
 func isOver(why adopt.Refusal) bool {
 	return why == refusedEnded || why == refusedSpent || why == refusedSuperseded || why == refusedRevoked
 }
 
-// findIn returns the session that one format's session has become, and that one;
-// nil if there is none. An error that is no Refusal fails the load.
+// findIn returns the session that one format's session has become, and the
+// legacy session; nil if there is none. An error other than a Refusal fails the
+// load.
 func (a *Adoption) findIn(ctx context.Context, from adopt.Format, v *Visitor, now time.Time) (st *stored.State, made bool, old *adopt.Session, err error) {
 	old, err = from.Find(ctx, v.Header, now)
 	var refused adopt.Refusal
@@ -189,14 +190,14 @@ func (a *Adoption) findIn(ctx context.Context, from adopt.Format, v *Visitor, no
 	return st, made, old, err
 }
 
-// exchange returns the session that stands for a legacy one, made if it is
-// presented for the first time. of is the session that it is a copy of, or nil.
+// exchange returns the session of a legacy one, and makes it on first use. of
+// is the session from which the legacy one was copied, or nil.
 func (a *Adoption) exchange(ctx context.Context, old *adopt.Session, of *origin, v *Visitor, now time.Time) (st *stored.State, made bool, err error) {
 	own := a.identity(old) // by the credential alone
 	spent := a.mark("spent", old.Source, string(old.Credential))
 
-	// A note that it was adopted is written after the session itself. So once the
-	// note is there, and looked for first, a session that is not has expired.
+	// The note of an adoption is written after the session. So if the note
+	// exists, and was read first, a missing session has expired.
 	first, err := a.adoptedAt(ctx, spent, now)
 	if err != nil {
 		return nil, false, err
@@ -204,12 +205,12 @@ func (a *Adoption) exchange(ctx context.Context, old *adopt.Session, of *origin,
 	who, copied := own, []byte(nil)
 	st, err = a.adoptedAs(ctx, own, nil, now)
 	if st == nil && err == nil && of != nil {
-		// The origin has one heir, whatever copies of it there are: when that one
-		// ends, so do they all.
+		// All copies of the origin are adopted as one session, so they end
+		// together.
 		who, copied = a.heir(of), own.Identifier
 		st, err = a.adoptedAs(ctx, who, copied, now)
 	}
-	if st == nil && of != nil && (err == nil || err == error(refusedEnded)) { //nolint:errorlint // what wraps it knows more than the origin
+	if st == nil && of != nil && (err == nil || err == error(refusedEnded)) { //nolint:errorlint // a wrapping error has more information than the origin
 		if err := a.checkOrigin(ctx, of, old, now); err != nil {
 			return nil, false, err
 		}
@@ -232,7 +233,7 @@ func (a *Adoption) exchange(ctx context.Context, old *adopt.Session, of *origin,
 	return a.take(ctx, old, rec, who, copied, spent, now)
 }
 
-// take stores what a legacy session has become.
+// take stores the session that a legacy session has become.
 func (a *Adoption) take(ctx context.Context, old *adopt.Session, rec record.Record, who stored.Who, copied []byte, spent store.ID, now time.Time) (st *stored.State, made bool, err error) {
 	user := rec.Header.User
 	if err := a.checkRevoked(ctx, old, user); err != nil {
@@ -257,8 +258,8 @@ func (a *Adoption) take(ctx context.Context, old *adopt.Session, rec record.Reco
 	case err != nil:
 		return nil, false, err
 	}
-	// A logout of the same user may just have refused it: it did so before it
-	// ended anything, so now or never.
+	// A concurrent logout of the same user may have refused it. A logout
+	// refuses before it ends sessions, so this check suffices.
 	if err := a.checkRevoked(ctx, old, user); err != nil {
 		until := rules.Later(now.Add(store.MinTombstone), record.Time(st.Rec.Header.InlineUntil))
 		if err := a.Sessions.Forget(ctx, who.ID, until); err != nil {
@@ -266,16 +267,16 @@ func (a *Adoption) take(ctx context.Context, old *adopt.Session, rec record.Reco
 		}
 		return nil, false, err
 	}
-	// The old application may keep its session alive as long as this one lives.
+	// The old application may extend its session as long as this one lives.
 	a.noteAdopted(ctx, spent, now, a.ComesBackUntil(&st.Rec.Header, st.Meta.Expires))
 	a.count.of(old.Source).adopted.Add(1)
 	return st, true, nil
 }
 
-// adoptedAs returns the live session that a legacy credential was adopted as, or
-// nil if there is none. The error is refusedEnded, or wraps it, if it was ended,
-// and errOutdated if it goes on under another credential: after a Rotate, or if
-// it was adopted from another copy than the one that is named.
+// adoptedAs returns the live session that a legacy credential was adopted as,
+// or nil if there is none. The error is refusedEnded, or wraps it, if it was
+// ended, and errOutdated if it is live under another credential: after a
+// Rotate, or if it was adopted from another copy.
 func (a *Adoption) adoptedAs(ctx context.Context, who stored.Who, copied []byte, now time.Time) (*stored.State, error) {
 	st, err := a.Sessions.Load(ctx, who, 0)
 	var gone *stored.Gone
@@ -285,7 +286,7 @@ func (a *Adoption) adoptedAs(ctx context.Context, who stored.Who, copied []byte,
 	case gone != nil && !gone.Ended.IsZero():
 		return nil, refusedEnded
 	case gone != nil:
-		return nil, nil //nolint:nilerr // it is over, by its age: there is none
+		return nil, nil //nolint:nilerr // it has expired
 	case err != nil:
 		return nil, err
 	}
@@ -296,8 +297,7 @@ func (a *Adoption) adoptedAs(ctx context.Context, who stored.Who, copied []byte,
 	return st, nil
 }
 
-// translate makes a record of a legacy session that was first adopted at that
-// time.
+// translate converts a legacy session, first adopted at that time, to a record.
 func (a *Adoption) translate(old *adopt.Session, of *origin, who stored.Who, v *Visitor, first, now time.Time) (rec record.Record, err error) {
 	if rec, err = v.Map(old); err != nil {
 		a.Log.Debug("a legacy session could not be mapped", slog.String("format", old.Source), slog.Any("error", err))
@@ -339,7 +339,7 @@ func (a *Adoption) translate(old *adopt.Session, of *origin, who stored.Who, v *
 }
 
 // failed counts and logs that a legacy format's server did not answer, unless
-// the caller gave up.
+// the caller's context ended.
 func (a *Adoption) failed(ctx context.Context, format, text string, err error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return

@@ -241,13 +241,13 @@ func TestALegacySessionIsAdopted(t *testing.T) {
 			}
 			if h := f.State.Rec.Header; h.User != "ada" || h.AuthTime != 0 || h.UserAgent != "agent" || h.IP != "::1" || h.Created != time.Now().UnixMilli() ||
 				!g.Limits.LifetimeEnd(&h).Equal(time.Now().Add(24*time.Hour)) || text(&f.State.Rec) != "cart=3" ||
-				h.InlineUntil != time.Now().Add(24*time.Hour).UnixMilli() { // for whoever ends it and adopts nothing
+				h.InlineUntil != time.Now().Add(24*time.Hour).UnixMilli() { // for a manager that ends it but does not adopt
 				t.Errorf("%+v", h)
 			}
 			if forgotten := []string{"old=; Max-Age=0"}; !kept && !slices.Equal(f.SetCookie, forgotten) || kept && f.SetCookie != nil {
 				t.Errorf("kept = %v, and set %q", kept, f.SetCookie)
 			}
-			// Once more, as by another tab, it is the same.
+			// Another tab gets the same session.
 			again, err := g.find("old=x")
 			if err != nil || again.New || again.State == nil || again.State.ID != f.State.ID || g.maps != 1 {
 				t.Errorf("again: %+v, %v, mapped %d times", again, err, g.maps)
@@ -284,7 +284,7 @@ func TestParallelRequestsAdoptOnce(t *testing.T) {
 		g := newRig(t)
 		g.old.put("x", "ada")
 		g.db.OnSave = func(ctx context.Context, r store.Record, base store.Base) error {
-			time.Sleep(10 * time.Millisecond) // so that all have looked before one has saved
+			time.Sleep(10 * time.Millisecond) // so that all have checked before one has saved
 			return g.db.Inner.Save(ctx, r, base)
 		}
 		var mu sync.Mutex
@@ -383,8 +383,8 @@ func (g *rig) change(st *stored.State, do func(*draft.Draft)) *stored.State {
 	return res.State
 }
 
-// The browser was told of its logout: a request that was under way is refused as
-// one with an old reference is.
+// The browser has learned of its logout, so a request that was under way is
+// refused, like one with an old reference.
 func TestALogoutOfAnAdoptedSessionRefusesRequestsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
@@ -402,8 +402,8 @@ func TestALogoutOfAnAdoptedSessionRefusesRequestsUnderWay(t *testing.T) {
 	})
 }
 
-// An adopted session that was idle for too long goes on where both cookies are kept:
-// the visitor was active in the old application.
+// With both cookies kept, an adopted session that was idle for too long can be
+// adopted again: the visitor was active in the old application.
 func TestAKeptCookieIsAdoptedAgainAfterItsSessionHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, keep)
@@ -443,7 +443,7 @@ func TestALegacyServerThatIsAway(t *testing.T) {
 	})
 }
 
-// A second format is asked where the first has nothing.
+// A second format is tried if the first finds no session.
 func TestFormatsAreAskedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other := &oldApp{name: "older app", sessions: map[string]adopt.Session{}}
@@ -538,7 +538,7 @@ func TestALogoutWhileASessionIsAdoptedWins(t *testing.T) {
 	})
 }
 
-// A note that cannot be read may have been a refusal of everything.
+// An unreadable note may have been a refusal of all sessions.
 func TestADamagedNoteRefusesAllOfItsUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
@@ -574,8 +574,8 @@ func TestTheEndOfAnAdoptedSessionEndsTheOldOne(t *testing.T) {
 			if err != nil || !slices.Equal(set, []string{"old=; Max-Age=0"}) || !slices.Equal(g.old.ended, []string{"x"}) || g.Stats()[g.old.name].Ended != 1 {
 				t.Errorf("%q, %v, ended %q", set, err, g.old.ended)
 			}
-			// A copy of its cookie under another name: where cookies hold the session,
-			// all of the user's that were issued before are worthless.
+			// A copy of its cookie under another name: if cookies hold the
+			// session, all of the user's earlier cookies are refused.
 			g.old.put("x", "ada")
 			g.wantRefused("old=x", "ended")
 			g.old.put("copy", "ada")
@@ -600,7 +600,7 @@ func TestTheEndOfAnAdoptedSessionEndsTheOldOne(t *testing.T) {
 	})
 }
 
-// A login moves the session; what its credential was adopted as has to end too.
+// A login moves the session; the session under which its credential was adopted must also end.
 func TestAnAdoptedSessionThatHasMovedOnIsLeftForGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, keep)
@@ -632,7 +632,7 @@ func TestUntilWhenALegacyCredentialMayComeBack(t *testing.T) {
 		ms := func(d time.Duration) int64 { return now.Add(d).UnixMilli() }
 		for name, test := range map[string]struct {
 			l     link
-			until time.Duration // of the adoption; 0 = for ever
+			until time.Duration // of the adoption; 0 = no limit
 			want  time.Duration
 		}{
 			"it expires":                      {link{Expires: ms(time.Hour)}, 0, time.Hour},

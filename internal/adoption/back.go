@@ -16,15 +16,15 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A legacy session that a WriteBack writes is a second credential of a session.
-// It says among its values which one, so wherever the old application takes
-// them, no end of the session has to find it: whoever adopts it looks at the
-// session that it is a copy of.
+// A legacy session written by a WriteBack is a second credential of a session.
+// One of its values names that session. So the end of the session need not find
+// copies that the old application has made: adopting one checks the named
+// session.
 
-// originName is the name of that value in the legacy session.
+// originName is the name of that value.
 const originName = "_sojourn"
 
-// origin is the session that a legacy one is a copy of.
+// origin is the session from which a legacy one was copied.
 type origin struct {
 	_       struct{} `cbor:",toarray"`
 	Session [len(store.ID{})]byte
@@ -33,7 +33,7 @@ type origin struct {
 	Idle    int64 // ms: its idle timeout; 0 = none
 }
 
-// originOf describes a session that was just kept.
+// originOf returns the origin for a session that was just saved.
 func (a *Adoption) originOf(st *stored.State) origin {
 	h := &st.Rec.Header
 	return origin{
@@ -50,15 +50,15 @@ func (o *origin) text() (string, error) {
 	return base64.RawURLEncoding.EncodeToString(b), err
 }
 
-// takeOrigin returns the origin that a legacy session names, and removes it from
-// the values. It returns nil for a session of the old application's own, and an
-// error if the value is not one that text wrote.
+// takeOrigin returns the origin that a legacy session names, and removes it
+// from the values. It returns nil for a session that the old application made,
+// and an error if the value is malformed.
 func takeOrigin(old *adopt.Session) (*origin, error) {
 	v, ok := old.Values[originName]
 	if !ok {
 		return nil, nil
 	}
-	old.Values = maps.Clone(old.Values) // they may be the format's own
+	old.Values = maps.Clone(old.Values) // the format may keep the map
 	delete(old.Values, originName)
 	text, ok := v.(string)
 	if raw, is := v.([]byte); is { // some formats have no text
@@ -72,9 +72,9 @@ func takeOrigin(old *adopt.Session) (*origin, error) {
 	return &o, nil
 }
 
-// checkOrigin returns why a legacy session must not be adopted that was copied
-// from o: that session lives, so its own cookie is the credential; somebody or
-// its lifetime ended it; or neither application was used for the idle timeout.
+// checkOrigin returns why a legacy session that was copied from o must not be
+// adopted: o is live, so its own cookie is the credential; o was ended or its
+// lifetime is over; or neither application was used within the idle timeout.
 func (a *Adoption) checkOrigin(ctx context.Context, o *origin, old *adopt.Session, now time.Time) error {
 	if now.After(record.Time(o.Expires)) {
 		return refusedExpired
@@ -99,7 +99,7 @@ func (a *Adoption) checkOrigin(ctx context.Context, o *origin, old *adopt.Sessio
 	return nil
 }
 
-// lastUsed is when a legacy session was surely used in the old application.
+// lastUsed is the last known use of a legacy session in the old application.
 func lastUsed(old *adopt.Session) time.Time {
 	if old.Idle > 0 && !old.Expires.IsZero() {
 		return old.Expires.Add(-old.Idle)
@@ -107,22 +107,21 @@ func lastUsed(old *adopt.Session) time.Time {
 	return old.Issued
 }
 
-// Copied is what WriteBack has done.
+// Copied is the result of WriteBack.
 type Copied struct {
 	SetCookie []string // to be sent
 	// Link must be kept with the session, if Linked is set.
 	Link   string
 	Linked bool
 
-	state []byte // of what was written; nil = nothing was
+	state []byte // of the written session; nil = none was written
 }
 
-// WriteBack writes the legacy form of a session as it was just kept. A failure is
-// counted and logged. fresh says that it must not be the legacy session that it
-// was before, because somebody has logged in; before is the header of that one.
-// in is the header of the request: a legacy session that it brings and that could
-// not be read is left as it is. Without cookies, only a form that needs none is
-// written.
+// WriteBack writes the legacy form of a session that was just saved. A failure
+// is counted and logged. After a login fresh is true, so a new legacy session
+// is made; before is the previous session's header. in is the request's header:
+// an unreadable legacy session in it is not changed. Without cookies, WriteBack
+// only writes a form that needs none.
 func (a *Adoption) WriteBack(ctx context.Context, in http.Header, st *stored.State, fresh bool, before *record.Header, cookies bool) Copied {
 	ctx, cancel := a.Sessions.Bounded(ctx)
 	defer cancel()
@@ -130,7 +129,7 @@ func (a *Adoption) WriteBack(ctx context.Context, in http.Header, st *stored.Sta
 	l, ok := linkOf(h)
 	reuse := ok && l.Source == a.Back.Name() && !fresh
 	if !cookies && (!reuse || l.Copies) {
-		return Copied{} // it would need a cookie
+		return Copied{} // it requires a cookie
 	}
 	old, err := a.copyOf(st)
 	if err != nil || old == nil {
@@ -166,8 +165,8 @@ func (a *Adoption) WriteBack(ctx context.Context, in http.Header, st *stored.Sta
 	return done
 }
 
-// Outlived reports whether a session has ended since WriteBack began, so that its
-// end may not have found what was written.
+// Outlived reports whether a session has ended since WriteBack began, so that
+// its end may have missed the copy.
 func (a *Adoption) Outlived(ctx context.Context, id store.ID, c Copied) bool {
 	if c.state == nil {
 		return false
@@ -178,7 +177,7 @@ func (a *Adoption) Outlived(ctx context.Context, id store.ID, c Copied) bool {
 	return errors.Is(err, store.ErrNotFound) || err == nil && st.Meta.IsEnd()
 }
 
-// TakeBack ends what WriteBack has written, and returns the cookies that say so.
+// TakeBack ends the copy that WriteBack has written, and returns the cookies that remove it.
 func (a *Adoption) TakeBack(ctx context.Context, c Copied) (setCookie []string) {
 	if c.state == nil {
 		return nil
@@ -192,9 +191,9 @@ func (a *Adoption) TakeBack(ctx context.Context, c Copied) (setCookie []string) 
 	return setCookie
 }
 
-// checkReadable returns an error if a request brings a legacy session that its own
-// application may accept and that could not be read: the cookies of the copy would
-// take its place.
+// checkReadable returns an error if a request has a legacy session that could
+// not be read but that the old application may accept: the copy's cookies would
+// replace it.
 func (a *Adoption) checkReadable(ctx context.Context, in http.Header) error {
 	_, err := a.Back.Find(ctx, in, a.Now())
 	var refused adopt.Refusal
@@ -204,7 +203,7 @@ func (a *Adoption) checkReadable(ctx context.Context, in http.Header) error {
 	return nil
 }
 
-// copyOf is what must be written of a session; nil = nothing.
+// copyOf returns the legacy session to write for a session; nil = none.
 func (a *Adoption) copyOf(st *stored.State) (*adopt.Session, error) {
 	content, err := a.Values(st)
 	if err != nil || content == nil {
@@ -218,7 +217,7 @@ func (a *Adoption) copyOf(st *stored.State) (*adopt.Session, error) {
 	return &adopt.Session{Source: a.Back.Name(), Values: content, User: st.Rec.Header.User}, nil
 }
 
-// endCopy ends the legacy session that a session was written as before a login.
+// endCopy ends the legacy copy of the session before a login.
 func (a *Adoption) endCopy(ctx context.Context, before *record.Header) {
 	l, ok := linkOf(before)
 	if !ok {

@@ -104,7 +104,7 @@ func TestAFailureToWriteBackIsCountedAndNoMore(t *testing.T) {
 	})
 }
 
-// A copy is worth as much as the session that it is one of.
+// A copy is only valid if its original session allows it.
 func TestWhetherACopyIsAdopted(t *testing.T) {
 	for name, test := range map[string]struct {
 		do   func(*rig, *stored.State)
@@ -147,7 +147,7 @@ func TestWhetherACopyIsAdopted(t *testing.T) {
 				if h := heir.Rec.Header; h.User != "ada" || h.Created != began.UnixMilli() || heir.ID == st.ID {
 					t.Errorf("%+v", h)
 				}
-				// Whatever copies there are, they have one heir.
+				// All copies are adopted as one session.
 				g.old.put("copy", "ada", func(s *adopt.Session) { s.Values = g.old.sessions["written0"].Values })
 				g.wantRefused("old=copy", "superseded")
 				if again := g.adopted("old=written0"); again.ID != heir.ID {

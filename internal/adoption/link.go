@@ -16,20 +16,19 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// link is where an adopted session comes from. It goes along with the session
-// until it ends.
+// link is the origin of an adopted session. The session keeps it until its end.
 type link struct {
 	_          struct{} `cbor:",toarray"`
 	Source     string
-	State      []byte // what its format needs to end it
+	State      []byte // the data with which its format ends it
 	Identifier []byte // of the session that it is adopted as
-	Copied     []byte // of the one that its credential alone would be; nil = the same
+	Copied     []byte // of the session named by its credential alone; nil = the same
 	Copies     bool
 	Issued     int64 // ms
 	Expires    int64 // ms
 	Slides     int64 // ms: each use in the old application extends it by that
-	// Idle and Lifetime are the application's own settings. A login returns to
-	// them: the limits of the legacy session are not those of a new one.
+	// Idle and Lifetime are the application's own settings. A login restores
+	// them: the limits of the legacy session do not apply to a new one.
 	Idle, Lifetime int64
 }
 
@@ -49,15 +48,15 @@ func linkOf(h *record.Header) (l link, ok bool) {
 	return l, err == nil
 }
 
-// Carry takes the link of a session over into the one that a login makes.
+// Carry copies the link of a session to the session of a login.
 func Carry(to *record.Header, from *record.Header) {
 	if l, ok := linkOf(from); ok {
 		to.Legacy, to.Idle, to.Lifetime = from.Legacy, l.Idle, l.Lifetime
 	}
 }
 
-// ComesBackUntil is until when an adopted session's legacy credential, in any form
-// that was issued up to now, could be adopted. Zero for other sessions.
+// ComesBackUntil is until when an adopted session's legacy credential, in any
+// form issued up to now, could be adopted again. Zero for other sessions.
 func (a *Adoption) ComesBackUntil(h *record.Header, now time.Time) time.Time {
 	l, ok := linkOf(h)
 	if !ok {
@@ -79,9 +78,9 @@ func (a *Adoption) ComesBackUntil(h *record.Header, now time.Time) time.Time {
 	return until
 }
 
-// refusalsUntil is for how long something must be remembered that has no end of
-// its own. A manager that adopts nothing itself, as the command's, does not know
-// until when others do.
+// refusalsUntil is until when to keep notes about sessions that do not expire.
+// A manager that adopts nothing itself, such as the command's, does not know
+// until when others adopt.
 func (a *Adoption) refusalsUntil(now time.Time) time.Time {
 	if !a.Until.IsZero() {
 		return a.Until
@@ -93,23 +92,23 @@ func (a *Adoption) identity(old *adopt.Session) stored.Who {
 	return a.identified("session", old.Source, string(old.Credential))
 }
 
-// heirIdentity is that of the session that goes on for the one that a legacy
-// session is a copy of.
+// heir is the identity of the session that continues the origin of a legacy
+// copy.
 func (a *Adoption) heir(of *origin) stored.Who {
-	return a.identified("heir", "", string(of.Session[:])) // in whatever format
+	return a.identified("heir", "", string(of.Session[:])) // for every format
 }
 
 func (a *Adoption) identified(kind, source, what string) stored.Who {
 	return stored.WhoIs(a.Identify(kind, source, what))
 }
 
-// legacyMark is the row key of a note about something of a legacy format.
+// mark is the row key of a note about a legacy format.
 func (a *Adoption) mark(kind, source, what string) store.ID {
 	return store.HashIdentifier(a.Identify(kind, source, what))
 }
 
-// BeforeEnd comes before the end of a session by Logout, or by the login of
-// somebody else: from here on no copy of its legacy cookie is adopted.
+// BeforeEnd is called before a session ends by Logout or by another user's
+// login: from then on no copy of its legacy cookie is adopted.
 func (a *Adoption) BeforeEnd(ctx context.Context, last *stored.State) error {
 	h := &last.Rec.Header
 	l, ok := linkOf(h)
@@ -127,9 +126,9 @@ func (a *Adoption) BeforeEnd(ctx context.Context, last *stored.State) error {
 	return a.refuseIssued(ctx, l.Source, h.User, rules.Later(now, record.Time(l.Issued)), now)
 }
 
-// forgetFormer leaves a tombstone where a session was when it was adopted. It may
-// have moved on since, by a login, or may never have been there, if its legacy form
-// was written by a WriteBack.
+// forgetFormer leaves a tombstone under the identifier from the adoption. A
+// login may have changed the identifier since, or the session may never have
+// had it, if a WriteBack wrote its legacy form.
 func (a *Adoption) forgetFormer(ctx context.Context, last *stored.State, l link, now time.Time) error {
 	id := store.HashIdentifier(l.Identifier)
 	if len(l.Identifier) == 0 || id == last.ID {
@@ -138,8 +137,8 @@ func (a *Adoption) forgetFormer(ctx context.Context, last *stored.State, l link,
 	return a.Sessions.Forget(ctx, id, rules.Later(a.ComesBackUntil(&last.Rec.Header, now), now.Add(store.MinTombstone)))
 }
 
-// AfterEnd comes after the end of a session: it ends it in the library that it came
-// from, and returns the cookies that say so.
+// AfterEnd is called after the end of a session. It ends the session in its
+// original library, and returns the cookies that remove it.
 func (a *Adoption) AfterEnd(ctx context.Context, h *record.Header) (setCookie []string, err error) {
 	l, ok := linkOf(h)
 	from := a.format(l.Source)
@@ -155,8 +154,8 @@ func (a *Adoption) AfterEnd(ctx context.Context, h *record.Header) (setCookie []
 	return setCookie, nil
 }
 
-// LinkedTo returns the sessions of a user that have a legacy form, for Evicted. It
-// asks the store only if there can be some.
+// LinkedTo returns the sessions of a user that have a legacy form, for Evicted.
+// It only calls the store if there can be any.
 func (a *Adoption) LinkedTo(ctx context.Context, user string) map[store.ID]*stored.State {
 	if len(a.From) == 0 && a.Back == nil {
 		return nil
@@ -177,8 +176,8 @@ func (a *Adoption) LinkedTo(ctx context.Context, user string) map[store.ID]*stor
 	return linked
 }
 
-// Evicted comes after the end of a session that had to make room for a login of its
-// user. That login stands, so a failure is logged and counted.
+// Evicted is called after a session was ended to make room for a login of its
+// user. The login stays valid, so a failure is only logged and counted.
 func (a *Adoption) Evicted(ctx context.Context, last *stored.State) {
 	h := &last.Rec.Header
 	l, ok := linkOf(h)
@@ -188,7 +187,7 @@ func (a *Adoption) Evicted(ctx context.Context, last *stored.State) {
 	now := a.Now()
 	err := a.forgetFormer(ctx, last, l, now)
 	if err == nil && l.Copies && l.Issued > 0 {
-		// Others of the user's that are not adopted yet are younger, or next.
+		// The user's other sessions that are not adopted yet are younger, or the next to end.
 		err = a.refuseIssued(ctx, l.Source, h.User, record.Time(l.Issued), now)
 	}
 	if err != nil {
@@ -197,11 +196,11 @@ func (a *Adoption) Evicted(ctx context.Context, last *stored.State) {
 	_, _ = a.AfterEnd(ctx, h) // logged
 }
 
-// EvictedUntil is until when the tombstones of sessions that the limit of a user ends
-// are kept. Which of them were adopted is not known there.
+// EvictedUntil is until when the tombstones of sessions that the limit of a
+// user ends are kept. The limit does not know which of them were adopted.
 func (a *Adoption) EvictedUntil(now time.Time) time.Time {
 	until := now.Add(store.MinTombstone)
-	if a.Keep && len(a.From) > 0 { // else the note that they were adopted is there
+	if a.Keep && len(a.From) > 0 { // otherwise the note of the adoption exists
 		until = rules.Later(until, a.refusalsUntil(now))
 	}
 	return until

@@ -13,15 +13,15 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// adoptedAt returns when a legacy session was first adopted: zero if it was not,
-// and a time long ago if that cannot be told any more.
+// adoptedAt returns when a legacy session was first adopted: zero if it was
+// not, and a time long ago if unknown.
 func (a *Adoption) adoptedAt(ctx context.Context, spent store.ID, now time.Time) (time.Time, error) {
 	st, err := a.Sessions.Ask(ctx, spent, 0)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return time.Time{}, nil
 	case errors.Is(err, stored.ErrDamaged), st != nil && st.Meta.Ended.After(now.Add(rules.Skew)):
-		// When it was, and with it the start of the lifetime, is not known.
+		// The time, and so the start of the lifetime, is unknown.
 		return time.Unix(0, 0), nil
 	case st == nil:
 		return time.Time{}, err
@@ -31,15 +31,15 @@ func (a *Adoption) adoptedAt(ctx context.Context, spent store.ID, now time.Time)
 	return st.Meta.Ended, nil
 }
 
-// noteAdopted leaves the note for adoptedAt: a tombstone of a session that never
-// was. Without it an expired session could be adopted once more, at worst.
+// noteAdopted writes the note for adoptedAt: a tombstone of a session that
+// never existed. Without it, an expired session could be adopted again.
 func (a *Adoption) noteAdopted(ctx context.Context, spent store.ID, now, until time.Time) {
 	if err := a.Sessions.Bury(ctx, spent, now, until); err != nil && !errors.Is(err, store.ErrConflict) {
 		a.Log.Debug("could not note that a legacy session was adopted", slog.Any("error", err))
 	}
 }
 
-// Refuse makes the sessions of a user worthless that were issued up to now, or at
+// Refuse invalidates a user's legacy sessions that were issued up to now, or at
 // an unknown time, and are not adopted yet.
 func (a *Adoption) Refuse(ctx context.Context, user string) error {
 	ctx, cancel := a.Sessions.Bounded(ctx)
@@ -53,9 +53,9 @@ func (a *Adoption) Refuse(ctx context.Context, user string) error {
 	return nil
 }
 
-// refuseIssued notes that a user's sessions of one format which were issued up
-// to that time are not to be adopted. The note is a record of its own, whose
-// Seen is that time and never moves backwards.
+// refuseIssued writes a note that a user's sessions of one format issued up to
+// that time must not be adopted. The note is a separate record, whose Seen is
+// that time and never moves backwards.
 func (a *Adoption) refuseIssued(ctx context.Context, source, user string, issued, now time.Time) error {
 	id := a.mark("user", source, user)
 	for attempt := 0; ; attempt++ {
@@ -83,13 +83,13 @@ func (a *Adoption) refuseIssued(ctx context.Context, source, user string, issued
 
 // refusal is a note of refuseIssued; the zero refusal is none.
 type refusal struct {
-	rec    store.Record // what was issued up to its Seen is refused
-	mended bool         // a clock was ahead when it was written; the store still says so
-	total  bool         // all is refused, whenever it was issued: nobody knows better
+	rec    store.Record // sessions issued up to its Seen are refused
+	mended bool         // a clock was ahead when it was written; the store still has that time
+	total  bool         // all are refused, because the time is unknown
 }
 
-// refusal loads the note with that ID. One that was damaged, or ended as if it
-// were a session, refuses whatever it may have been about.
+// refusal loads the note with that ID. A note that is damaged, or was ended as
+// a session, refuses all sessions.
 func (a *Adoption) refusal(ctx context.Context, id store.ID, now time.Time) (refusal, error) {
 	st, err := a.Sessions.Ask(ctx, id, 0)
 	switch {
@@ -107,7 +107,7 @@ func (a *Adoption) refusal(ctx context.Context, id store.ID, now time.Time) (ref
 	return refusal{rec: st.Meta, mended: st.Mended}, nil
 }
 
-// checkRevoked returns refusedRevoked for a session that refuseIssued speaks of.
+// checkRevoked returns refusedRevoked for a session that a note of refuseIssued covers.
 func (a *Adoption) checkRevoked(ctx context.Context, old *adopt.Session, user string) error {
 	if user == "" {
 		return nil
@@ -122,7 +122,7 @@ func (a *Adoption) checkRevoked(ctx context.Context, old *adopt.Session, user st
 	case note.rec.Version == 0:
 		return nil
 	case note.mended:
-		// What the old application issues from now on is good again.
+		// Sessions that the old application issues from now on are accepted again.
 		if err := a.refuseIssued(ctx, old.Source, user, now, now); err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ func TestNoCopyTakesThePlaceOfALegacySessionThatCannotBeRead(t *testing.T) {
 		if s := g.Stats()[g.old.name]; s.Written != 0 || s.WriteErrors != 1 {
 			t.Errorf("%+v", s)
 		}
-		// One that no application accepts is in nobody's way.
+		// A session that no application accepts does not block anything.
 		g.old.away = nil
 		if done := g.WriteBack(g.ctx(), in, st, false, nil, true); !done.Linked || g.Stats()[g.old.name].Written != 1 {
 			t.Errorf("%+v", done)

@@ -1,7 +1,7 @@
-// Package bridge holds what one public package of this module needs of a type of
-// another one, and what no public method may give away. The package that declares
-// the type sets a variable here in its init; the other one reads it, and depends
-// on that package in any case.
+// Package bridge gives public packages of this module access to each other's
+// types where no public method may. The package that declares the type sets a
+// variable here in its init; the other package, which imports it anyway, reads
+// the variable.
 package bridge
 
 import "github.com/sojourn-go/sojourn/internal/seal"
@@ -10,8 +10,8 @@ import "github.com/sojourn-go/sojourn/internal/seal"
 // nil if it holds none. Package keys sets it; the root reads it.
 var Keys func(ring any) (current func() *seal.Ring)
 
-// Operator returns what package ops can do with a *sojourn.Manager. The root sets
-// it; ops reads it, and has the interface.
+// Operator returns the operations of package ops on a *sojourn.Manager. The
+// root sets it; ops reads it and declares the interface.
 var Operator func(manager any) any
 
 // Stats are ops.Stats, field by field: its conversion is checked by the compiler.

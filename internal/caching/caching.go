@@ -1,5 +1,5 @@
-// Package caching tells caches that a response depends on its request's session
-// (RFC 9111, RFC 9213).
+// Package caching sets the header fields for caches when a response depends on
+// its request's session (RFC 9111, RFC 9213).
 package caching
 
 import (
@@ -8,27 +8,27 @@ import (
 	"strings"
 )
 
-// Limit makes the header of a response that depends on its request's
-// session say so to caches (RFC 9111). It is the only place that decides this,
-// and is called when nothing below Wrap can change the header any more:
+// Limit sets the header fields for caches of a response that depends on its
+// request's session (RFC 9111). No other code sets them. It is called when no
+// handler below Wrap can change the header any more:
 //
 //   - "Vary" with the fields of on, on one line with whatever else the response varies on:
-//     nginx heeds only the last Vary line of a response;
+//     nginx uses only the last Vary line of a response;
 //   - "Cache-Control: private", because a middleware or a proxy outside may add
-//     another Vary line still. With it no shared cache keeps the response, and
-//     nothing rests on Vary.
+//     another Vary line. With it no shared cache keeps the response, and
+//     Vary does not matter.
 //
-// A response is left to shared caches only if its Cache-Control has "public", or
-// an "s-maxage" above zero, and nothing that contradicts it: no "private" or
-// "no-store", and no Set-Cookie in the response. Limit reports that. Fields for
-// particular caches (CDN-Cache-Control and the like) do not count as such a
-// permission. They take precedence over Cache-Control where they are heeded, so
-// without it they are made to forbid storing.
+// Shared caches may keep a response only if its Cache-Control has "public", or
+// an "s-maxage" above zero, and neither "private" nor "no-store", and the
+// response has no Set-Cookie. Limit reports that. Fields for particular caches
+// (CDN-Cache-Control and the like) do not count as such a permission. Caches
+// that support them prefer them to Cache-Control, so without the permission
+// Limit makes them forbid storing.
 func Limit(h http.Header, on On) (shared bool) {
 	var vary, control, targeted []string
 	cookies := false
 	for name, lines := range h {
-		// A handler may have written to the map itself, in any case of letters.
+		// A handler may have written to the map directly, with any capitalization.
 		switch {
 		case len(lines) == 0:
 		case strings.EqualFold(name, "Vary"):
@@ -41,7 +41,7 @@ func Limit(h http.Header, on On) (shared bool) {
 			targeted = append(targeted, name)
 		}
 	}
-	value := "private" // where the handler says nothing
+	value := "private" // if the handler sets none
 	if len(control) > 0 {
 		directives := parseCacheControl(control)
 		if shared = !cookies && directives.shared(); !shared {
@@ -59,8 +59,8 @@ func Limit(h http.Header, on On) (shared bool) {
 	return shared
 }
 
-// collect adds lines of a field whose proper name is canonical, and removes
-// them if they stand under another spelling of it.
+// collect adds lines of a field with that canonical name, and removes them if
+// they are under another capitalization.
 func collect(h http.Header, all []string, name, canonical string, lines []string) []string {
 	if name != canonical {
 		delete(h, name)
@@ -71,9 +71,9 @@ func collect(h http.Header, all []string, name, canonical string, lines []string
 	return append(all[:len(all):len(all)], lines...)
 }
 
-// isTargeted reports whether a field tells particular caches what to do, in
-// place of Cache-Control: those of RFC 9213 (CDN-Cache-Control, and any product's
-// own before "-Cache-Control"), Surrogate-Control (Varnish, Fastly), Edge-Control
+// isTargeted reports whether a field controls particular caches in place of
+// Cache-Control: those of RFC 9213 (CDN-Cache-Control, and any product's own
+// before "-Cache-Control"), Surrogate-Control (Varnish, Fastly), Edge-Control
 // (Akamai) and X-Accel-Expires (nginx).
 func isTargeted(name string) bool {
 	const suffix = "-Cache-Control"
@@ -85,7 +85,7 @@ func isTargeted(name string) bool {
 // forbids is the value of a targeted field that forbids storing.
 func forbids(name string) string {
 	if strings.EqualFold(name, "X-Accel-Expires") {
-		return "0" // it holds seconds
+		return "0" // its value is in seconds
 	}
 	return "no-store"
 }
@@ -117,7 +117,7 @@ func (on On) join(lines []string) string {
 		for name := range strings.SplitSeq(line, ",") {
 			switch name = strings.TrimSpace(name); {
 			case name == "*":
-				return "*" // nginx understands it only when it stands alone
+				return "*" // nginx accepts it only alone
 			case name != "" && !has(name):
 				names = append(names, name)
 			}
@@ -160,8 +160,8 @@ func split(directive string) (name, arg string) {
 	return strings.ToLower(strings.TrimSpace(name)), strings.Trim(arg, "\" \t")
 }
 
-// shared reports whether shared caches are allowed to keep the response,
-// expressly and without contradiction.
+// shared reports whether shared caches are explicitly allowed to keep the
+// response, without contradiction.
 func (c cacheControl) shared() bool {
 	allowed := false
 	for _, d := range c {
@@ -182,8 +182,8 @@ func (c cacheControl) shared() bool {
 	return allowed
 }
 
-// keepPrivate removes what allows shared caches to keep the response, and
-// forbids it.
+// keepPrivate removes directives that allow shared caches to keep the response,
+// and forbids it.
 func (c *cacheControl) keepPrivate() {
 	var kept cacheControl
 	private, noStore, mustUnderstand := false, false, false
@@ -210,8 +210,8 @@ func (c *cacheControl) keepPrivate() {
 }
 
 // Cacheable reports whether a shared cache might keep a response to that method
-// with that header. It is for a warning: it costs every request, so it takes a
-// look, and parses nothing.
+// with that header. It is for a warning. It runs for every request, so it does
+// not parse the field.
 func Cacheable(method string, h http.Header) bool {
 	if method != http.MethodGet && method != http.MethodHead {
 		return false

@@ -15,18 +15,18 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Arrival is what a request's cookies say, opened. A browser may bring several
-// cookies of one name: after Domain, Path or Partitioned has changed, it keeps
-// the previous cookies beside the new ones.
+// Arrival is the opened content of a request's cookies. A browser may send
+// several cookies of one name: after Domain, Path or Partitioned has changed,
+// it keeps the previous cookies beside the new ones.
 type Arrival struct {
 	References []Reference // one of each session, in the order in which they must be tried
-	Inline     Inline      // the newest session that a cookie holds
+	Inline     Inline      // the newest inline session
 	HasInline  bool
-	// Foreign are the values of references that were sealed with an unknown key.
-	// Another replica may know it.
+	// Foreign are the values of references that were sealed with an unknown
+	// key. Another replica may have that key.
 	Foreign  []string
 	Rejected []Rejected
-	Jar      Jar // what the browser holds now
+	Jar      Jar // the browser's cookies
 
 	floors []wire.Floor
 }
@@ -35,7 +35,7 @@ type Arrival struct {
 type Reference struct {
 	wire.Reference
 	Value string // of the cookie
-	stale bool   // to be set again: sealed with an old key, or brought under a former name
+	stale bool   // must be set again: sealed with an old key, or sent under a former name
 }
 
 // Rejected is a cookie that is not used.
@@ -44,9 +44,9 @@ type Rejected struct {
 	Err  error
 }
 
-// MostLoads is how many references of one request may each cost a load. More
-// than two sessions in one browser are as many changes of attributes within a
-// session's lifetime, or a client that tries.
+// MostLoads is how many references of one request may each cost a load. A
+// browser has more than two only after several changes of attributes within a
+// session's lifetime; otherwise it is an attacker.
 const MostLoads = 2
 
 // Read opens a request's cookies.
@@ -84,7 +84,7 @@ func (r *reader) reject(kind string, err error) {
 	r.Rejected = append(r.Rejected, Rejected{kind, err})
 }
 
-// references opens the reference cookies of these names.
+// references opens the reference cookies with these names.
 func (r *reader) references(n *names) {
 	var buf [maxCandidates]string
 	for _, value := range find(buf[:0], r.in, n.reference) {
@@ -128,9 +128,9 @@ func (r *reader) add(ref Reference) {
 	r.References = append(r.References, ref)
 }
 
-// order puts the reference that ends last, which is most likely the newest, in
-// the second place where there are more than may be tried. The first one is
-// that of the header: browsers send the cookie with the longest path first.
+// order puts the reference that expires last, probably the newest, in second
+// place if there are more than may be tried. The first reference stays:
+// browsers send the cookie with the longest path first.
 func (a *Arrival) order() {
 	if len(a.References) <= MostLoads {
 		return
@@ -139,8 +139,8 @@ func (a *Arrival) order() {
 	slices.SortStableFunc(rest, func(p, q Reference) int { return cmp.Compare(q.Expires, p.Expires) })
 }
 
-// Floor returns the newest version that the browser says it has seen of a
-// session; the zero Floor if it says nothing.
+// Floor returns the newest version of a session that the browser has seen; the
+// zero Floor if unknown.
 func (a *Arrival) Floor(id store.ID) (newest wire.Floor) {
 	for _, f := range a.floors {
 		if f.ID == id && f.Version > newest.Version {
@@ -150,7 +150,7 @@ func (a *Arrival) Floor(id store.ID) (newest wire.Floor) {
 	return newest
 }
 
-// states opens the state cookies of these names.
+// states opens the state cookies with these names.
 func (r *reader) states(n *names) {
 	own := n == &r.c.own
 	var buf [maxCandidates]string
@@ -166,7 +166,7 @@ func (r *reader) states(n *names) {
 	for _, first := range find(buf[:0], r.in, n.state[0]) {
 		r.Jar.Brought = true
 		if own && r.Jar.state == empty {
-			r.Jar.state = junk // until it proves to be more
+			r.Jar.state = junk // until it opens
 		}
 		if first == "" {
 			continue
@@ -181,9 +181,9 @@ func (r *reader) states(n *names) {
 	}
 }
 
-// openState opens a state cookie, of which there may be numbered parts. Where
-// the browser has several of a number, those that belong together are the ones
-// that open together; only a few combinations are tried.
+// openState opens a state cookie, of which there may be numbered parts. If the
+// browser sends several cookies with one number, a few combinations are tried,
+// and the one that opens is used.
 func (c *Cookies) openState(first string, parts *[wire.MaxChunks][]string) (value string, plain []byte, stale bool, err error) {
 	const mostTries = 8
 	for try := range mostTries {
@@ -208,7 +208,7 @@ func (c *Cookies) openState(first string, parts *[wire.MaxChunks][]string) (valu
 	return "", nil, false, err
 }
 
-// addState notes what one state cookie holds.
+// addState adds the content of one state cookie.
 func (r *reader) addState(value string, plain []byte, stale bool) error {
 	mark, plain, err := wire.CutMark(plain)
 	if err != nil {
@@ -254,9 +254,9 @@ func (r *reader) addState(value string, plain []byte, stale bool) error {
 	}
 }
 
-// newer reports whether a session in a cookie takes precedence over another one,
-// h, that came before it in the header: its newer state, or one that was surely
-// used later.
+// newer reports whether an inline session takes precedence over h, another one
+// earlier in the header: it is a newer state of the same session, or was
+// certainly used later.
 func newer(next, h *record.Header) bool {
 	if slices.Equal(next.Identifier, h.Identifier) {
 		return next.Counter > h.Counter

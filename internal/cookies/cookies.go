@@ -1,15 +1,15 @@
-// Package cookies is what a browser holds of a session: it reads the cookies of a
-// request, and writes those of a response. It never asks a store.
+// Package cookies reads the session cookies of a request and writes those of a
+// response. It never uses a store.
 //
-// There are two cookies, because one that carried both the credential and each
-// write's state would let a late response undo a login:
+// There are two cookies. With one for both the credential and the state of each
+// write, a late response could undo a login:
 //
 //   - the reference names a stored session; it is set only when the credential
 //     is made or changes;
 //   - the state holds an inline session, or the newest version of a stored one
 //     that this browser has seen.
 //
-// A live reference always wins over an inline session.
+// A live reference takes precedence over an inline session.
 package cookies
 
 import (
@@ -40,14 +40,14 @@ type Attributes struct {
 	Partitioned bool
 }
 
-// Options are what Cookies stand on.
+// Options are the settings of Cookies.
 type Options struct {
 	Name   string // without prefix
 	Now    Attributes
 	Former []Attributes // that were used before
 	Limits *rules.Limits
 	Ring   func() *seal.Ring
-	Bound  []byte // additional data of everything that is sealed
+	Bound  []byte // additional data of all sealed values
 	Bearer bool   // tokens are accepted
 	Mended func() // an inline session had a time in the future
 }
@@ -75,10 +75,10 @@ func (c *Cookies) Within(bound []byte) *Cookies {
 	return &other
 }
 
-// ReferenceName is the name of the cookie that names a stored session.
+// ReferenceName is the name of the reference cookie.
 func (c *Cookies) ReferenceName() string { return c.own.reference }
 
-// names are the names and attributes of one way to set a manager's cookies.
+// names are the names and attributes of a manager's cookies under one configuration.
 type names struct {
 	reference string
 	state     [wire.MaxChunks]string // only the first, unless CookieOnly
@@ -137,8 +137,8 @@ func (n *names) line(name, value string, maxAge time.Duration) string {
 	return b.String()
 }
 
-// all calls f with each set of names: the manager's own first, and of former ones
-// those that differ in the names.
+// all calls f with each set of names: first the current ones, then those former
+// ones whose names differ.
 func (c *Cookies) all(f func(n *names)) {
 	f(&c.own)
 	for i := range c.former {
@@ -151,7 +151,7 @@ func (c *Cookies) all(f func(n *names)) {
 	}
 }
 
-// Same reports whether two request headers have the same credentials of the manager.
+// Same reports whether two request headers have the same credentials for the manager.
 func (c *Cookies) Same(a, b http.Header) bool {
 	if c.Bearer && !slices.Equal(a["Authorization"], b["Authorization"]) {
 		return false
@@ -190,10 +190,10 @@ func find(dst []string, in http.Header, name string) []string {
 	return dst
 }
 
-// open opens a sealed cookie value. stale says that it should be sealed again
+// open opens a sealed cookie value. stale means that it should be sealed again
 // with a newer key.
 func (c *Cookies) open(p seal.Purpose, value string) (plain []byte, stale bool, err error) {
-	// Nothing longer than all numbered cookies together can be ours.
+	// A longer value than all numbered cookies together cannot be ours.
 	if len(value) > wire.MaxChunks*wire.MaxCookie {
 		return nil, false, seal.ErrOpen
 	}
@@ -216,8 +216,8 @@ func (c *Cookies) seal(p seal.Purpose, plain []byte) (string, error) {
 	return string(wire.Text.AppendEncode(text[:0], b)), nil
 }
 
-// size is how many bytes of names and values the state cookies take for a value
-// of that length.
+// size is the total size of names and values of the state cookies for a value
+// of that length, in bytes.
 func (c *Cookies) size(length int) int {
 	state, chunks := &c.own.state, 1
 	if c.Limits.Mode == rules.CookieOnly {
@@ -240,7 +240,7 @@ type Inline struct {
 	Rec    record.Record
 	Size   int // bytes of the cookies' names and values
 	Mended bool
-	value  string // of the cookie that must be set; "" = it came with the request
+	value  string // of the cookie to set; "" = the request had it
 }
 
 var errInlineLogin = errors.New("sojourn: a login in a cookie, where logins are stored")
@@ -255,8 +255,8 @@ func (c *Cookies) inline(plain []byte, now time.Time) (in Inline, err error) {
 		return in, wire.ErrFormat
 	}
 	if h.User != "" && c.Limits.Mode != rules.CookieOnly {
-		// From the time when this manager was CookieOnly: there was no server side
-		// then, and a copy of it would survive every logout.
+		// It was made while this manager was CookieOnly: without a server side,
+		// a copy of it would survive every logout.
 		return in, errInlineLogin
 	}
 	if _, in.Mended = c.Limits.Mend(h, time.Time{}, now); in.Mended {
@@ -271,10 +271,10 @@ func (c *Cookies) inline(plain []byte, now time.Time) (in Inline, err error) {
 	return in, nil
 }
 
-// Seal makes the state cookie for a session in the cookie, from a record of which
-// it takes possession. changed says that it is more than a refresh, and quiet that
-// the request does not count as activity. known is what the cookie says beside the
-// session: a mark of [Jar.Known].
+// Seal makes the state cookie of an inline session. It takes ownership of the
+// record. changed means that it is more than a refresh, and quiet that the
+// request does not count as activity. known is a mark of [Jar.Known] that the
+// cookie also carries.
 func (c *Cookies) Seal(r record.Record, identifier []byte, known wire.Mark, changed, quiet bool, now time.Time) (Inline, error) {
 	h := &r.Header
 	h.Identifier = identifier
@@ -288,7 +288,7 @@ func (c *Cookies) Seal(r record.Record, identifier []byte, known wire.Mark, chan
 		c.Limits.Renew(h, now)
 	}
 	h.Expires = c.Limits.LifetimeEnd(h).UnixMilli()
-	// Whatever belongs to a stored session only.
+	// These fields are for stored sessions only.
 	h.Generation, h.Presented, h.Rotated, h.OlderUntil, h.Suspected = 0, 0, 0, 0, 0
 	h.PromotedAt, h.Promoted, h.InlineUntil = 0, 0, 0
 	h.UserAgent, h.IP = "", ""
@@ -301,7 +301,7 @@ func (c *Cookies) Seal(r record.Record, identifier []byte, known wire.Mark, chan
 		}
 	}
 	plain := known.Append(make([]byte, 0, r.Size()+len(known)+2))
-	marked := len(plain) // is not counted: it goes away by itself
+	marked := len(plain) // not counted, because it is temporary
 	plain = r.Append(append(plain, wire.StateInline))
 	if n := len(plain) - marked - 1; n > c.Limits.MaxSize {
 		return Inline{}, fault.Size(n, c.Limits.MaxSize)

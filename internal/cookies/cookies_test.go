@@ -96,8 +96,8 @@ type browser struct{ cookies []kept }
 
 type kept struct{ name, value, attrs string }
 
-// see takes in a response's cookies, and returns their names, those that expire
-// with a minus sign.
+// see keeps a response's cookies, and returns their names, with a minus sign
+// for those that expire.
 func (b *browser) see(t *testing.T, j *Jar) (set []string) {
 	t.Helper()
 	h := http.Header{}
@@ -188,7 +188,7 @@ func (b *browser) put(t *testing.T, c *Cookies, values string, id byte, before *
 	return &in
 }
 
-// refer sets a reference in a browser, whatever it has.
+// refer sets a reference in a browser, replacing any other.
 func (b *browser) refer(t *testing.T, c *Cookies, ref *wire.Reference) {
 	t.Helper()
 	j := Jar{c: c}
@@ -476,7 +476,7 @@ func TestCookiesOfFormerAttributesExpireOnlyIfSeveralCame(t *testing.T) {
 		t.Errorf("the browser has %d cookies", len(b.cookies))
 	}
 
-	// The same name with other attributes: it is not known which one is which.
+	// The same name with other attributes: which cookie is which is unknown.
 	b = browser{}
 	b.refer(t, older, reference(1, 1))
 	b.refer(t, c, reference(2, 1))
@@ -533,7 +533,7 @@ func TestWhatTheBrowserHasLearnedOfARefusal(t *testing.T) {
 	if a.Jar.Knows(credential) {
 		t.Error("it is known twice")
 	}
-	// The next cookie goes on saying so.
+	// The next cookie keeps the mark.
 	next, err := c.Seal(a.Inline.Rec.Clone(), identifier(5), a.Jar.Known(), true, false, noon)
 	must(t, err)
 	a.Jar.SetInline(&next, time.Hour)
@@ -588,7 +588,7 @@ func TestASessionInACookie(t *testing.T) {
 			t.Errorf("refreshed, quiet = %v: %s", quiet, got)
 		}
 	}
-	// Nothing that belongs to a stored session only.
+	// Fields for stored sessions only are dropped.
 	full := rec("a=1")
 	full.Header = record.Header{Generation: 1, Presented: 1, Rotated: 1, OlderUntil: 1, Suspected: 1, PromotedAt: 1, Promoted: 1, InlineUntil: 1, UserAgent: "x", IP: "::1", Persist: record.PersistAlways}
 	plain, err := c.Seal(full, identifier(1), wire.Mark{}, true, false, noon)
@@ -702,7 +702,7 @@ func TestASessionThatIsTooLargeForItsCookie(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A mark is not counted: it goes away by itself.
+	// A mark is not counted, because it is temporary.
 	c := newCookies()
 	in, err := c.Seal(rec("a=1"), identifier(1), wire.Mark{}, true, false, noon)
 	must(t, err)

@@ -12,52 +12,52 @@ import (
 	"github.com/sojourn-go/sojourn/internal/wire"
 )
 
-// Jar is what the browser holds once it has this response's cookies. It knows
-// what it holds, so that only what changes is set.
+// Jar is the browser's cookies after this response. It tracks them, so that
+// only changes are set.
 type Jar struct {
 	c *Cookies
-	// Brought: some cookie of ours came, whatever it was worth.
+	// Brought: the request had some cookie of ours, valid or not.
 	Brought bool
 	several bool // more than one cookie for the same thing opened
 
-	// refused names the credentials that were refused, and known likewise, if
-	// the browser says that it has learned of that, which it does by marks.
+	// refused names the credentials that were refused. known names those of
+	// which the browser has learned that, by its marks.
 	refused, known wire.Mark
 	marks          []wire.Mark
 
-	reference      wire.Reference // of the session that was chosen
-	hasReference   bool           // one that opens came
-	referenceStale bool           // to be set again
+	reference      wire.Reference // of the chosen session
+	hasReference   bool           // the request had one that opens
+	referenceStale bool           // must be set again
 
 	state      state
 	stateStale bool
 	floor      wire.Floor
-	chunks     int // numbered state cookies that came or were set, if more than one
+	chunks     int // numbered state cookies that were sent or set, if more than one
 
 	lines []line // of the response, not yet in its header
 
 	token    bool   // the client keeps its credential as a token, and no cookies
-	issued   string // the newest token; "" = the session is over
-	tokenDue bool   // the client must be told
+	issued   string // the newest token; "" = the session has ended
+	tokenDue bool   // the response must have it
 }
 
-// state is what the state cookie holds.
+// state is the kind of content of the state cookie.
 type state uint8
 
 const (
 	empty state = iota
 	inline
 	floor
-	junk // ours, but over
+	junk // ours, but expired
 )
 
-// Choose says which of the references leads to the request's session.
+// Choose sets the reference of the request's session.
 func (j *Jar) Choose(ref *Reference) { j.reference, j.referenceStale = ref.Reference, ref.stale }
 
-// Refuse notes that credentials of the request are not good any more, although
-// the browser may have a better one, and reports whether it stays so: not if the
-// browser says that it has learned of that. The first thing that it knows is
-// enough, because a cookie has room for one mark.
+// Refuse records that credentials of the request are no longer valid, although
+// the browser may have a valid one. It reports false if the browser's marks
+// show that it has learned of that. Only the first such mark is kept, because a
+// cookie has room for one.
 func (j *Jar) Refuse(credentials ...string) bool {
 	if j.known == (wire.Mark{}) && !j.Knows(credentials...) {
 		j.refused = wire.MarkOf(credentials)
@@ -69,14 +69,14 @@ func (j *Jar) Refuse(credentials ...string) bool {
 // Refused reports whether credentials were refused.
 func (j *Jar) Refused() bool { return j.refused != (wire.Mark{}) }
 
-// Known is the mark by which the browser goes on saying what it knows.
+// Known is the mark that the browser's next cookie must keep.
 func (j *Jar) Known() wire.Mark { return j.known }
 
-// HasMarks reports whether the browser says that it knows anything of this kind.
+// HasMarks reports whether the request has any mark.
 func (j *Jar) HasMarks() bool { return len(j.marks) > 0 }
 
-// Knows reports whether the browser says that it knows that these credentials
-// were refused, so that its next cookie goes on saying so.
+// Knows reports whether the request has the mark for the refusal of these
+// credentials. The next cookie then keeps it.
 func (j *Jar) Knows(credentials ...string) bool {
 	if len(j.marks) == 0 || j.known != (wire.Mark{}) {
 		return false
@@ -89,18 +89,18 @@ func (j *Jar) Knows(credentials ...string) bool {
 	return true
 }
 
-// TellRefused lets the browser know that its credentials were refused: a request
-// that says so began later, and may start again. An inline session that it has
-// stays. age is the cookie's Max-Age.
+// TellRefused sets the mark that the browser's credentials were refused: a
+// request with the mark began later, and may start a new session. The browser's
+// inline session stays. age is the cookie's Max-Age.
 func (j *Jar) TellRefused(inline *record.Record, age time.Duration) {
 	if j.token {
-		return // the answer tells it
+		return // the token in the response shows it
 	}
 	plain := j.refused.Append(nil)
 	if inline != nil {
 		plain = inline.Append(append(plain, wire.StateInline))
 	}
-	if value, err := j.c.seal(seal.State, plain); err == nil { // else the browser is told the next time
+	if value, err := j.c.seal(seal.State, plain); err == nil { // otherwise the next response sets it
 		j.setState(0, value, age)
 	}
 }
@@ -114,13 +114,13 @@ func (j *Jar) Outdated(ref *wire.Reference) bool {
 	return j.referenceStale || j.reference.Generation != ref.Generation || j.reference.Expires < ref.Expires
 }
 
-// Generation is that of the browser's reference.
+// Generation is the generation of the browser's reference.
 func (j *Jar) Generation() uint64 { return j.reference.Generation }
 
-// Floor is what the browser was told of a stored session.
+// Floor is the browser's floor for a stored session.
 func (j *Jar) Floor() wire.Floor { return j.floor }
 
-// Has reports whether the browser has just this reference.
+// Has reports whether the browser has exactly this reference.
 func (j *Jar) Has(ref *wire.Reference) bool {
 	have := &j.reference
 	return j.hasReference && !j.referenceStale && slices.Equal(have.Identifier, ref.Identifier) &&
@@ -149,7 +149,7 @@ func (j *Jar) SetsReference() bool {
 	return j.tokenDue || slices.ContainsFunc(j.lines, func(l line) bool { return l.name == j.c.own.reference })
 }
 
-// SetFloor tells the browser which version it has seen, so that no cache shows
+// SetFloor sets the version that the browser has seen, so that no cache serves
 // it an older one.
 func (j *Jar) SetFloor(f wire.Floor, age time.Duration) error {
 	if j.token || j.state == floor && j.floor == f && !j.stateStale {
@@ -204,8 +204,8 @@ func (j *Jar) ForgetState() {
 	j.state, j.stateStale, j.chunks, j.floor = empty, false, 0, wire.Floor{}
 }
 
-// SetForeign sets another library's cookies, where they do not carry the name of
-// one of the manager's own.
+// SetForeign sets another library's cookies, except those with the name of a
+// manager's cookie.
 func (j *Jar) SetForeign(setCookie []string) {
 	if j.token {
 		return
@@ -214,15 +214,15 @@ func (j *Jar) SetForeign(setCookie []string) {
 	for _, text := range setCookie {
 		name, _, _ := strings.Cut(text, "=")
 		if name == n.reference || slices.Contains(n.state[:], name) {
-			continue // overwritten, or expired, as the manager's own
+			continue // the manager overwrites or expires it itself
 		}
 		j.setLine(line{name: name, text: text})
 	}
 }
 
-// set sets a cookie of the manager's own. If the browser brought several that
-// open, those set with former attributes expire: with one alone it is not known
-// which one that is, and it may be another application's.
+// set sets a cookie of the manager's own. If the browser sent several that
+// open, those with former attributes expire. A single cookie may have any
+// attributes, or be another application's, so it does not expire others.
 func (j *Jar) set(name func(*names) string, value string, age time.Duration) {
 	n := &j.c.own
 	j.setLine(line{name(n), n.attrs, n.line(name(n), value, age)})
@@ -239,16 +239,16 @@ func (j *Jar) setState(i int, value string, age time.Duration) {
 	j.set(func(n *names) string { return n.state[i] }, value, age)
 }
 
-// setLine replaces what the response was to do to the same cookie.
+// setLine replaces the response's earlier line for the same cookie.
 func (j *Jar) setLine(l line) {
 	j.lines = slices.DeleteFunc(j.lines, l.replaces)
 	j.lines = append(j.lines, l)
 }
 
-// Pending reports whether the response is to set any cookie, or has a new token.
+// Pending reports whether the response will set any cookie, or has a new token.
 func (j *Jar) Pending() bool { return len(j.lines) > 0 || j.tokenDue }
 
-// Drop lets the response set none of the cookies that are pending, nor a token.
+// Drop discards the pending cookies and token.
 func (j *Jar) Drop() { j.lines, j.tokenDue = nil, false }
 
 // Flush moves the pending cookies and a new token into a response header. Those of an earlier
@@ -262,8 +262,8 @@ func (j *Jar) Flush(h http.Header) {
 	j.flushToken(h)
 }
 
-// line is a Set-Cookie line. Browsers keep cookies of one name and different
-// attributes apart.
+// line is a Set-Cookie line. Browsers treat cookies of one name with different
+// attributes as different.
 type line struct{ name, attrs, text string }
 
 func (l line) replaces(other line) bool { return l.name == other.name && l.attrs == other.attrs }

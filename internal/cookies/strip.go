@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Strip removes from a request's header every cookie and token that could hold a
-// credential of the manager, former ones included. A line that has none stays as it is, and
-// so does the backing array of the field: others may have it.
+// Strip removes from a request's header every cookie and token that could hold
+// a credential of the manager, including former ones. Other lines are
+// unchanged, and so is the field's backing array, which may be shared.
 func (c *Cookies) Strip(h http.Header) {
 	if c.Bearer {
-		for { // each line, whatever the others are for
+		for { // check each line separately
 			token, ok := bearer(h)
 			if !ok {
 				break
@@ -43,8 +43,8 @@ func (c *Cookies) Strip(h http.Header) {
 	}
 }
 
-// strip returns a line without the manager's cookies. It takes the line apart
-// where find does, at every semicolon, quoted or not.
+// strip returns a line without the manager's cookies. It splits the line like
+// find, at every semicolon, quoted or not.
 func (c *Cookies) strip(line string) (rest string, removed bool) {
 	var kept []string
 	for pair := range strings.SplitSeq(line, ";") {
@@ -62,8 +62,8 @@ func (c *Cookies) strip(line string) (rest string, removed bool) {
 	return strings.Join(kept, "; "), true
 }
 
-// owns reports whether a cookie of that name is read as one of the manager's, or
-// would be in another mode.
+// owns reports whether a cookie of that name is one of the manager's, in any
+// mode.
 func (c *Cookies) owns(name string) (yes bool) {
 	c.all(func(n *names) {
 		yes = yes || name == n.reference

@@ -59,7 +59,7 @@ func TestStripRemovesTheManagersCookiesAndNoOthers(t *testing.T) {
 	c.Strip(nil)
 }
 
-// What Strip leaves must not be what the manager would have read.
+// The manager must find no credential in the result of Strip.
 func TestAStrippedHeaderBringsNoSession(t *testing.T) {
 	c := New(Options{Name: "session", Now: Attributes{Prefix: "__Host-", Path: "/"}, Former: []Attributes{{Path: "/"}}, Limits: &rules.Limits{}})
 	for _, line := range []string{

@@ -12,20 +12,20 @@ import (
 	"github.com/sojourn-go/sojourn/internal/wire"
 )
 
-// A client that keeps its credential itself sends it as a bearer token (RFC 6750,
-// section 2.1). The token is a reference that was sealed for another purpose than
-// that of the cookie, so that neither is ever taken for the other: a session whose
-// credential was both would rotate in two places, which looks like theft. A
-// request with a token neither reads nor sets cookies.
+// A client that keeps its credential itself sends it as a bearer token (RFC
+// 6750, section 2.1). The token is a reference, sealed for another purpose than
+// the cookie, so that one cannot be used as the other: a credential used as
+// both would rotate in two places, which looks like theft. A request with a
+// token neither reads nor sets cookies.
 
 const (
 	tokenPrefix = "sjn_" // for programs that search for leaked secrets
-	// TokenHeader is the response field that has a new token; an empty one says
-	// that the client's token is no longer good.
+	// TokenHeader is the response field that has a new token; an empty one
+	// means that the client's token is no longer valid.
 	TokenHeader = "Sojourn-Token"
 )
 
-// bearer returns the manager's kind of token in a request, without its prefix.
+// bearer returns a request's token with the manager's prefix, without that prefix.
 func bearer(in http.Header) (token string, ok bool) {
 	for _, line := range in["Authorization"] {
 		scheme, token, _ := strings.Cut(line, " ")
@@ -61,8 +61,8 @@ func (r *reader) token(value string) {
 // Token reports whether the client keeps the session's credential as a token.
 func (j *Jar) Token() bool { return j.token }
 
-// UseToken says that it will, from now on, and expires the session's cookies. undo
-// takes that back.
+// UseToken makes the client keep a token from now on, and expires the session's
+// cookies. undo reverts that.
 func (j *Jar) UseToken() (undo func()) {
 	before := *j
 	before.lines = slices.Clone(j.lines)
@@ -90,9 +90,9 @@ func (j *Jar) issue(ref *wire.Reference) error {
 	return nil
 }
 
-// flushToken puts a new token into a response header, where scripts of other
-// origins may read it if the application lets them read the response at all
-// (Fetch standard, section 3.3.3).
+// flushToken puts a new token into a response header, and exposes it to scripts
+// of other origins that the application allows to read the response (Fetch
+// standard, section 3.3.3).
 func (j *Jar) flushToken(h http.Header) {
 	if !j.tokenDue {
 		return

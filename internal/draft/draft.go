@@ -1,6 +1,7 @@
-// Package draft is what one request does to a session: the session as the request
-// sees it, and its changes in a form that can be done again to a newer record. No
-// I/O and no lock: a Draft belongs to one goroutine at a time.
+// Package draft has one request's changes of a session: the session as the
+// request sees it, and the changes in a form that can be applied again to a
+// newer record. It has no I/O and no locks: a Draft is used by one goroutine at
+// a time.
 package draft
 
 import (
@@ -20,53 +21,52 @@ type Slot struct {
 	TTL   time.Duration // 0 = they do not expire by themselves
 }
 
-// An Update computes a value's new bytes from those that are there. Nil removes
-// the value. It may run again, on a newer value, in another goroutine.
+// An Update computes a value's new bytes from the current ones. nil removes the
+// value. It may run again, on a newer value, in another goroutine.
 type Update func(raw []byte, ok bool) ([]byte, error)
 
-// Draft is a record and what was done to it. Its zero value is an empty session.
+// Draft is a record and its changes. The zero value is an empty session.
 type Draft struct {
-	base *record.Record // what the changes were made on; nil = nothing
+	base *record.Record // the record before the changes; nil = none
 	view record.Record  // base with the changes
 	own  bool           // view's fields are not shared with base
 
-	cleared bool // all values were removed before the keys were changed
+	cleared bool // all values were removed before the changes of keys
 	keys    []change
 	index   map[string]int // places in keys, once there are many
 	header  header
 
 	// Now is the clock; nil = time.Now.
 	Now func() time.Time
-	// Run calls an Update, where somebody wants to know that one runs; nil = it is
-	// simply called.
+	// Run, if set, calls an Update, so that the caller can track it.
 	Run func(f Update, raw []byte, ok bool) ([]byte, error)
 }
 
-// change is what was done to one key since the session was loaded.
+// change is the changes of one key since the session was loaded.
 type change struct {
 	Slot
-	taken   []byte // this value was taken: it must still be there; nil = nothing was
+	taken   []byte // this value was taken, so it must still be there; nil = none
 	base    changeBase
 	value   []byte   // if base is baseSet
 	updates []Update // then, in order
-	found   []byte   // what the first of updates was given; nil = nothing
+	found   []byte   // the input of the first of updates; nil = no value
 }
 
 type changeBase uint8
 
 const (
-	baseKept    changeBase = iota // whatever is there
+	baseKept    changeBase = iota // the stored value
 	baseSet                       // value
 	baseRemoved                   // nothing
 )
 
-// manyChanges is how many changed keys are looked up in an index.
+// manyChanges is the number of changed keys from which an index is used.
 const manyChanges = 16
 
-// Start drops all changes and goes on from r, which nobody changes any more.
+// Start drops all changes and starts from r, which must not change any more.
 func (d *Draft) Start(r *record.Record) { *d = Draft{base: r, view: *r, Now: d.Now, Run: d.Run} }
 
-// Clone returns a draft that changes of this one do not reach.
+// Clone returns an independent copy.
 func (d *Draft) Clone() Draft {
 	c := *d
 	c.view, c.own = d.view.Clone(), true
@@ -84,7 +84,7 @@ func (d *Draft) now() time.Time {
 	return time.Now()
 }
 
-// Rebase does the changes to r, and goes on from there with all of them.
+// Rebase applies the changes to r, which becomes the new base.
 func (d *Draft) Rebase(r *record.Record) error {
 	now := d.now()
 	view, err := d.Apply(r, now)
@@ -105,7 +105,7 @@ func (d *Draft) Rebase(r *record.Record) error {
 	return nil
 }
 
-// View is the session as the request sees it. Its caller changes nothing in it.
+// View is the session as the request sees it. The caller must not change it.
 func (d *Draft) View() *record.Record { return &d.view }
 
 // Get returns the bytes of a value.
@@ -117,8 +117,8 @@ func (d *Draft) Get(name string) ([]byte, bool) {
 	return f.Value, true
 }
 
-// Set puts a value. Where that changes nothing, nothing is noted, unless fresh
-// says that the changes may have to start from nothing.
+// Set sets a value. An equal value is not recorded as a change, unless fresh
+// means that the changes may be applied to an empty session.
 func (d *Draft) Set(k Slot, raw []byte, fresh bool) (changed bool) {
 	if raw == nil {
 		raw = []byte{}
@@ -133,9 +133,9 @@ func (d *Draft) Set(k Slot, raw []byte, fresh bool) (changed bool) {
 	return true
 }
 
-// unchanged reports whether putting raw would change nothing. A value that
-// expires by itself starts again with each Set, and what follows another change of
-// this request may matter when both are done again to a newer state.
+// unchanged reports whether setting raw changes nothing. Each Set restarts a
+// value's TTL. After another change of the same key, a Set may matter when both
+// are applied to a newer state.
 func (d *Draft) unchanged(k Slot, raw []byte) bool {
 	f, ok := d.view.Find(k.Name)
 	return ok && k.TTL == 0 && f.Expiry == 0 && f.Flags&k.Flags == k.Flags && string(f.Value) == string(raw) && d.find(k.Name) < 0
@@ -152,16 +152,16 @@ func (d *Draft) Remove(name string) (changed bool) {
 	return true
 }
 
-// Take removes a value that must still be as raw says when the changes are kept.
-// It reports whether it is now.
+// Take removes a value that must still equal raw when the changes are saved. It
+// reports whether it does now.
 func (d *Draft) Take(name string, raw []byte) bool {
 	have, ok := d.Get(name)
 	if !ok || !bytes.Equal(have, raw) {
 		return false
 	}
 	ch := d.of(name)
-	// Only a value that was there when the session was loaded can have been
-	// taken by somebody else, whatever an Update made of it since.
+	// Only a value that existed when the session was loaded can have been taken
+	// by another request, even if an Update has changed it since.
 	if ch.base == baseKept {
 		if ch.taken = raw; len(ch.updates) > 0 {
 			ch.taken = ch.found
@@ -172,7 +172,7 @@ func (d *Draft) Take(name string, raw []byte) bool {
 	return true
 }
 
-// Update puts what f makes of a value, and returns it. fresh is as in Set.
+// Update sets a value to the result of f, and returns it. fresh is as in Set.
 func (d *Draft) Update(k Slot, f Update, fresh bool) (next []byte, changed bool, err error) {
 	raw, ok := d.Get(k.Name)
 	next, err = d.run(f, raw, ok)
@@ -187,7 +187,7 @@ func (d *Draft) Update(k Slot, f Update, fresh bool) (next []byte, changed bool,
 			ch.found = raw
 		}
 		ch.updates = append(ch.updates, f)
-	// What is there is this request's own: the result cannot differ later.
+	// The current value is this request's own, so the result cannot differ later.
 	case next == nil:
 		ch.base, ch.value = baseRemoved, nil
 	default:
@@ -204,7 +204,7 @@ func (d *Draft) run(f Update, raw []byte, ok bool) ([]byte, error) {
 	return f(raw, ok)
 }
 
-// Clear removes all values, and forgets every change of one but what was taken.
+// Clear removes all values, and drops all changes of values except takes.
 func (d *Draft) Clear() (changed bool) {
 	if d.view.Len() == 0 && len(d.keys) == 0 {
 		return false
@@ -218,7 +218,7 @@ func (d *Draft) Clear() (changed bool) {
 	return true
 }
 
-// Taken returns a draft that does nothing but require what this one has taken.
+// Taken returns a draft that only requires the values that this one has taken.
 func (d *Draft) Taken() Draft {
 	out := Draft{base: d.base, view: d.view, Now: d.Now, Run: d.Run}
 	for _, k := range d.keys {
@@ -235,19 +235,19 @@ func (d *Draft) Empty() bool { return !d.ChangesValues() && d.header == (header{
 // ChangesValues reports whether any value was changed.
 func (d *Draft) ChangesValues() bool { return d.cleared || len(d.keys) > 0 }
 
-// Takes reports whether any change took a value that others could take too.
+// Takes reports whether any change took a value that other requests could also take.
 func (d *Draft) Takes() bool {
 	return slices.ContainsFunc(d.keys, func(k change) bool { return k.taken != nil })
 }
 
-// Repeatable reports whether doing the changes a second time makes no difference.
+// Repeatable reports whether the changes are idempotent.
 func (d *Draft) Repeatable() bool {
 	return !slices.ContainsFunc(d.keys, func(k change) bool { return k.taken != nil || len(k.updates) > 0 })
 }
 
-// Apply does the changes to a copy of r at now. It returns fault.Taken if a value
-// that was taken is no longer there, and an Update's error. Update functions run
-// in the calling goroutine, unless r is the record that they have seen already.
+// Apply applies the changes to a copy of r at now. It returns fault.Taken if a
+// taken value is no longer there, or an Update's error. Update functions run in
+// the calling goroutine, unless they have already run on r.
 func (d *Draft) Apply(r *record.Record, now time.Time) (record.Record, error) {
 	ms := now.UnixMilli()
 	if d.own && d.base != nil && r.Same(d.base) {
@@ -305,27 +305,27 @@ func (d *Draft) apply(c *change, r *record.Record, now int64) error {
 	return nil
 }
 
-// keep notes how the value is kept from now on. A name that is set without a Key
-// keeps the flags that its Key gave it, before this request or in it.
+// keep records how the value is kept from now on. A name that is set without a
+// Key keeps the flags of an earlier Set with its Key.
 func (c *change) keep(k Slot) {
 	k.Flags |= c.Flags
 	c.Slot = k
 }
 
-// show puts a value into the view, or removes it.
+// show sets or removes a value in the view.
 func (d *Draft) show(k Slot, raw []byte) {
 	if raw == nil {
 		d.edit().Remove(k.Name)
 		return
 	}
-	now := int64(0) // is looked at for values that expire by themselves
+	now := int64(0) // used for values with a TTL
 	if k.TTL > 0 {
 		now = d.now().UnixMilli()
 	}
 	put(d.edit(), k, raw, now)
 }
 
-// put puts a value into r, with the flags that it has there.
+// put sets a value in r, with its flags there.
 func put(r *record.Record, k Slot, raw []byte, now int64) {
 	next := record.Field{Name: k.Name, Flags: k.Flags, Value: raw}
 	if old, ok := r.Find(k.Name); ok {
@@ -362,7 +362,7 @@ func (d *Draft) find(name string) int {
 	return -1
 }
 
-// of returns the change of name, made if missing.
+// of returns the change of name, and creates it if missing.
 func (d *Draft) of(name string) *change {
 	i := d.find(name)
 	if i < 0 {

@@ -71,7 +71,7 @@ func first(raw []byte, _ bool) ([]byte, error) {
 	return raw[1:], nil
 }
 
-// What a request does is done to a session that has changed since, key by key.
+// A request's changes are applied key by key to a session that has changed since.
 func TestChangesAreDoneAgainToANewerRecord(t *testing.T) {
 	for name, test := range map[string]struct {
 		base, newer string
@@ -155,7 +155,7 @@ func TestChangesAreDoneAgainToANewerRecord(t *testing.T) {
 			if text(base) != test.base || text(newer) != test.newer {
 				t.Errorf("the records are now %q and %q", text(base), text(newer))
 			}
-			// The same by going on from there.
+			// The same with Rebase.
 			if err := d.Rebase(newer); errors.Is(err, fault.Taken) != test.taken {
 				t.Errorf("rebase: %v", err)
 			} else if err == nil && text(d.View()) != test.want {
@@ -281,8 +281,8 @@ func TestATimeToLiveBeginsWithEachSet(t *testing.T) {
 	}
 }
 
-// A name that is set without its Key is as server-side as it was, in the request's
-// own view and in whatever record the changes are done to.
+// A name that is set without its Key stays server-side, in the request's view
+// and in the record to which the changes are applied.
 func TestANameThatIsSetWithoutAKeyKeepsItsFlags(t *testing.T) {
 	const both = record.ServerSide | record.Volatile
 	secret, volatile := Slot{Name: "a", Flags: record.ServerSide}, Slot{Name: "a", Flags: record.Volatile}
@@ -367,7 +367,7 @@ func TestUpdatesRunAgainOnlyForAnotherRecord(t *testing.T) {
 	}
 }
 
-// The header is that of the record, also where the values are known already.
+// The header is that of the record, even if the values are already known.
 func TestApplyTakesTheRecordsHeader(t *testing.T) {
 	base := rec("a=1")
 	d := start(base)

@@ -6,11 +6,11 @@ import (
 	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// header is what was done to a session's header; nil = nothing.
+// header is the changes of a session's header; nil = unchanged.
 type header struct {
 	idle, lifetime *int64
 	persist        *record.Persist
-	presented      uint64 // the credential of this generation came back for the first time; 0 = none
+	presented      uint64 // the generation whose credential was sent for the first time; 0 = none
 	rotate         *rotation
 	legacy         *string // where the session's legacy form is
 }
@@ -43,15 +43,15 @@ func (d *Draft) SetPersist(p record.Persist) (changed bool) {
 	return true
 }
 
-// SetLegacy changes where the session's form in another library is.
+// SetLegacy sets the link to the session's form in another library.
 func (d *Draft) SetLegacy(link string) { d.header.legacy, d.view.Header.Legacy = &link, link }
 
-// Presented notes that the credential of that generation came back for the first
-// time.
+// Presented records that the credential of that generation was sent for the
+// first time.
 func (d *Draft) Presented(generation uint64) { d.header.presented = generation }
 
-// Rotate replaces the credential of that generation. The one before it stays good
-// for grace after its successor was first used.
+// Rotate replaces the credential of that generation. It stays valid for grace
+// after the first use of its successor.
 func (d *Draft) Rotate(from uint64, grace time.Duration) {
 	d.header.rotate = &rotation{from, grace.Milliseconds()}
 }
@@ -59,10 +59,10 @@ func (d *Draft) Rotate(from uint64, grace time.Duration) {
 // Rotates reports whether the credential is replaced.
 func (d *Draft) Rotates() bool { return d.header.rotate != nil }
 
-// DropChores forgets what Presented and Rotate noted.
+// DropChores drops the changes of Presented and Rotate.
 func (d *Draft) DropChores() { d.header.presented, d.header.rotate = 0, nil }
 
-// NeedsCookie reports whether any change of the header shows in a cookie.
+// NeedsCookie reports whether a change of the header requires a cookie.
 func (d *Draft) NeedsCookie() bool {
 	return d.header != header{presented: d.header.presented}
 }
@@ -86,9 +86,9 @@ func (h *header) apply(to *record.Header, now int64) {
 	if h.presented != 0 && to.Generation == h.presented && to.Presented == 0 {
 		to.Presented = now
 	}
-	// One successor, whoever is first. And one at a time: until its credential
-	// has come back, another rotation would leave slower requests of this visitor
-	// two behind.
+	// Only the first rotation counts. No other one starts until the new
+	// credential was sent: slower requests of this visitor would be two
+	// generations behind.
 	if r := h.rotate; r != nil && to.Generation == r.from && (to.Generation == 0 || to.Presented != 0) {
 		to.OlderUntil = 0
 		if to.Presented != 0 {
@@ -105,14 +105,14 @@ type Login struct {
 	Methods string // names without white space, separated by it
 	At      time.Time
 	Created int64 // Unix milliseconds: the start of the lifetime
-	// Link is what the session is linked to from now on; "" = what it was linked to
-	// before, unless the user is another one.
+	// Link is the session's new link; "" = the previous one, if the user is the
+	// same.
 	Link string
-	// Drop: the values are those of another user.
+	// Drop: the values belong to another user, so drop them.
 	Drop bool
 }
 
-// Header is the header of the session that the login makes out of one before.
+// Header is the header of the login's session, made from the previous session's.
 func (l *Login) Header(before *record.Header, userAgent, ip string) record.Header {
 	return record.Header{
 		Created:   l.Created,
@@ -129,7 +129,7 @@ func (l *Login) Header(before *record.Header, userAgent, ip string) record.Heade
 	}
 }
 
-// LinkOf is the link of that session.
+// LinkOf is the link of the login's session.
 func (l *Login) LinkOf(before *record.Header) string {
 	if l.Link == "" && !l.Drop {
 		return before.Link
@@ -137,13 +137,13 @@ func (l *Login) LinkOf(before *record.Header) string {
 	return l.Link
 }
 
-// ShowLogin makes the view's header that of the login. It is no change: the login
-// itself is what is done.
+// ShowLogin sets the view's header to that of the login. It is not recorded as
+// a change, because the login itself is one.
 func (d *Draft) ShowLogin(h record.Header) { d.view.Header = h }
 
-// MergeInline adds to a stored session what an inline state of the same session
-// knows and the stored one does not: parallel requests grew out of one cookie.
-// The later change of each value wins, a change in the store always.
+// MergeInline merges an inline state into a stored session of the same origin:
+// parallel requests had the same cookie. The later change of each value wins,
+// and a change in the store always wins.
 func MergeInline(stored, inline *record.Record) record.Record {
 	out := stored.Clone()
 	for _, f := range inline.Fields() {

@@ -36,7 +36,7 @@ func TestACredentialIsReplacedOnceAndOneAtATime(t *testing.T) {
 			if err != nil || !same(&out.Header, &test.after) {
 				t.Errorf("%s, %s: %+v, %v; want %+v", name, what, out.Header, err, test.after)
 			}
-			// Doing it once more to its own result changes nothing more.
+			// Applying it to its own result changes nothing.
 			again, err := d.Apply(&out, noon.Add(time.Second))
 			if err != nil || !same(&again.Header, &test.after) {
 				t.Errorf("%s, again: %+v, %v; want %+v", name, again.Header, err, test.after)
@@ -77,7 +77,7 @@ func TestSettingsOfTheHeaderAreDoneAgain(t *testing.T) {
 	if base.Header.Idle != 5 || base.Header.Legacy != "" {
 		t.Errorf("the base is now %+v", base.Header)
 	}
-	// Back to what it was is a change still: a newer record may have another.
+	// Setting the original value again is still a change: a newer record may have another.
 	if !d.SetExpiry(5, 6) {
 		t.Error("a second change is none")
 	}

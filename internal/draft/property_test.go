@@ -18,8 +18,8 @@ import (
 
 var seed = flag.Uint64("draft.seed", 0, "run the property test with this seed only")
 
-// Operations through a Draft are as good as the same operations on a map of
-// values, and whatever they have changed can be done again to another map.
+// Operations through a Draft give the same result as on a map of values, and
+// the changes can be applied to another map.
 func TestADraftIsAListOfOperationsOnAMap(t *testing.T) {
 	seeds := []uint64{*seed}
 	if *seed == 0 {
@@ -43,7 +43,7 @@ type property struct {
 
 	d     *Draft
 	model plain
-	done  []func(*plain)    // what has changed something
+	done  []func(*plain)    // operations that changed something
 	own   map[string]bool   // names whose values are this request's own
 	first map[string]string // the values that the request began with
 	taken map[string]string // of those, what it has taken
@@ -92,8 +92,8 @@ func modelOf(r *record.Record) plain {
 	return m
 }
 
-// again does to r what the request has done. Values keep the flags that they had
-// at the request.
+// again applies the request's operations to r. Values keep their flags from the
+// request.
 func (p *property) again(r *record.Record, flags map[string]record.Flags) (out plain, taken bool) {
 	out = modelOf(r)
 	for name, value := range p.taken {
@@ -110,8 +110,8 @@ func (p *property) again(r *record.Record, flags map[string]record.Flags) (out p
 	return out, false
 }
 
-// names are few, so that operations meet, or more than a list of changes is
-// searched one by one, and than a record's list of fields is changed in place.
+// names is small, so that operations hit the same names, or above the
+// thresholds for an index of changes and for edits of a record.
 func (p *property) names() int { return [...]int{3, 3, 3, 3, 3, 3, 3, 30, 30, 100}[p.r.IntN(10)] }
 
 func (p *property) record(names int) *record.Record {
@@ -167,7 +167,7 @@ func (p *property) run() {
 	}
 }
 
-// keptBy is the part of kept that the draft goes by: of names that it has changed.
+// keptBy is the part of kept for names that the draft has changed.
 func (p *property) keptBy(kept map[string]record.Flags) map[string]record.Flags {
 	out := map[string]record.Flags{}
 	for i := range p.d.keys {

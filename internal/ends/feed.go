@@ -1,7 +1,7 @@
-// Package ends tells who waits for the end of a session that it has come: in
-// this process at once, and in others by the store's feed of ends, which one
-// goroutine reads while anybody waits. It knows no session: what has become of
-// one it asks by a callback.
+// Package ends signals the end of a session to requests that wait for it:
+// within this process at once, and for other processes through the store's feed
+// of ends, which one goroutine reads while any request waits. A callback checks
+// a session's state.
 package ends
 
 import (
@@ -14,29 +14,29 @@ import (
 )
 
 const (
-	// feedInterval leaves room for a slow answer within the second in which a
-	// stream is to end.
+	// feedInterval allows for a slow answer within the second in which a stream
+	// should end.
 	feedInterval = 400 * time.Millisecond
 	feedPage     = 1000
 
-	// feedMemory is how long an end that was heard is kept in mind, for requests
-	// that loaded the session before it and ask for its end only afterwards.
+	// feedMemory is how long a received end is remembered, for requests that
+	// loaded the session before it and start to wait afterwards.
 	feedMemory = 2 * time.Minute
 
-	// idlePolls is how often the feed is read on after the last stream has ended:
-	// for half a minute.
+	// idlePolls is how many more polls follow the end of the last stream: for
+	// half a minute.
 	idlePolls = int(30 * time.Second / feedInterval)
 
-	// feedFailures is after how many failed readings in a row the feed starts
-	// again: its place may be gone with the server's data.
+	// feedFailures is the number of consecutive failed polls after which the
+	// feed restarts: the server may have lost the data for the cursor.
 	feedFailures = 5
 
-	// looksAtOnce is how many sessions are loaded at the same time, where the
-	// feed cannot say what has happened to them.
+	// looksAtOnce is how many sessions are loaded in parallel when the feed has
+	// missed ends.
 	looksAtOnce = 16
 )
 
-// Options are what a Feed stands on.
+// Options are the dependencies of a Feed.
 type Options struct {
 	Store store.Store // nil = sessions end by their deadlines only
 	Now   func() time.Time
@@ -44,12 +44,12 @@ type Options struct {
 	Read func(ctx context.Context, feed store.EndFeed, cursor string, limit int) (store.EndPage, error)
 }
 
-// Look asks what has become of a session. It returns when that is over unless it
-// is used, or fault.Ended, fault.Expired, fault.Closed (nobody needs to know any
-// more), or another error if that is not known now.
+// Look checks a session. It returns when the session expires unless it is used,
+// or fault.Ended, fault.Expired, fault.Closed (no request waits any more), or
+// another error if the state is unknown.
 type Look func(ctx context.Context, id store.ID) (deadline time.Time, err error)
 
-// Feed hears which sessions end. It is safe for concurrent use.
+// Feed receives the ends of sessions. It is safe for concurrent use.
 type Feed struct {
 	o       Options
 	stop    context.Context
@@ -57,19 +57,19 @@ type Feed struct {
 
 	mu      sync.Mutex
 	reading bool
-	// listening is when the feed began to hear every end; zero = it does not yet.
+	// listening is the time from which the feed has every end; zero = not yet.
 	listening time.Time
 	heard     map[store.ID]time.Time
-	idle      int // polls in a row at which nobody was waiting
+	idle      int // consecutive polls without a waiting request
 }
 
-// New returns a Feed that reads nothing until somebody waits, and nothing any
-// more once stop is over.
+// New returns a Feed that starts to read when a request waits, and stops when
+// stop ends.
 func New(stop context.Context, o Options) *Feed { return &Feed{o: o, stop: stop} }
 
-// Watch waits for the end of a session that was loaded at the given time and is
-// over at the deadline if nothing happens. One that is not stored has no other end,
-// and a nil look.
+// Watch waits for the end of a session that was loaded at the given time and
+// expires at the deadline. For a session that is not stored, look is nil and
+// only the deadline counts.
 func (f *Feed) Watch(id store.ID, look Look, loaded, deadline time.Time) *Watch {
 	w := &Watch{feed: f, id: id, ask: look, done: make(chan struct{})}
 	f.watches.add(w)
@@ -82,19 +82,19 @@ func (f *Feed) Watch(id store.ID, look Look, loaded, deadline time.Time) *Watch 
 	return w
 }
 
-// Tell says that a session has ended in this process.
+// Tell reports that this process has ended a session.
 func (f *Feed) Tell(id store.ID, why error) { f.watches.end(id, why) }
 
-// Moved says that a session's deadline has become an earlier one.
+// Moved reports that a session's deadline has become earlier.
 func (f *Feed) Moved(id store.ID, deadline time.Time) { f.watches.wakeAt(id, deadline) }
 
-// Close ends every watch, and those to come.
+// Close ends all watches, including later ones.
 func (f *Feed) Close(why error) { f.watches.endAll(why) }
 
-// Waiting returns how many wait.
+// Waiting returns the number of waiting requests.
 func (f *Feed) Waiting() int { return f.watches.len() }
 
-// follow makes sure that the end of w's session is heard.
+// follow makes sure that the feed is read for w's session.
 func (f *Feed) follow(w *Watch, loaded time.Time) {
 	f.mu.Lock()
 	if !f.reading {
@@ -108,20 +108,20 @@ func (f *Feed) follow(w *Watch, loaded time.Time) {
 	if look {
 		go w.look()
 	}
-	// A feed that does not listen yet looks at everybody once it does.
+	// A feed that does not have every end yet checks all sessions once it does.
 }
 
-// mayHaveMissed reports whether a session that was loaded then may have ended
-// without anybody having heard of it.
+// mayHaveMissed reports whether the feed may have missed the end of a session
+// that was loaded then.
 func (f *Feed) mayHaveMissed(loaded time.Time) bool {
 	if _, caches := f.o.Store.(store.FloorLoader); caches {
-		return true // the copy that was loaded may be older than its loading
+		return true // the loaded copy may be older than the load
 	}
 	return loaded.Before(f.listening) || f.o.Now().Sub(loaded) > feedMemory/2
 }
 
-// read polls the store's feed of ends until nobody waits any more. A store without
-// a feed is asked for each session.
+// read polls the store's feed of ends until no request waits any more. Without
+// a feed, it loads each session.
 func (f *Feed) read() {
 	feed, ok := f.o.Store.(store.EndFeed)
 	failures := 0
@@ -138,7 +138,7 @@ func (f *Feed) read() {
 		if f.done() {
 			return
 		}
-		if !ok { // each one has to be asked for
+		if !ok { // load each session
 			timer.Reset(2 * feedInterval)
 			f.look(f.watches.oneOfAll())
 			continue
@@ -172,8 +172,8 @@ func (f *Feed) read() {
 	}
 }
 
-// hear ends the streams of sessions that have ended. The feed only says where to
-// look: an end is that of a session if its own record says so.
+// hear ends the streams of sessions that have ended. The feed is only a hint:
+// the session's own record decides.
 func (f *Feed) hear(ends []store.End) {
 	now := time.Now()
 	f.mu.Lock()
@@ -183,7 +183,7 @@ func (f *Feed) hear(ends []store.End) {
 		}
 	}
 	for _, e := range ends {
-		if !f.listening.IsZero() { // else it is from some time before
+		if !f.listening.IsZero() { // otherwise it is from an earlier time
 			f.heard[e.ID] = now
 		}
 	}
@@ -191,8 +191,8 @@ func (f *Feed) hear(ends []store.End) {
 	f.look(f.watches.oneOfEach(ends))
 }
 
-// listens notes that every end until then is heard, and reports whether it
-// starts with it.
+// listens records that the feed has every end from then on, and reports whether
+// that is new.
 func (f *Feed) listens(since time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -203,14 +203,14 @@ func (f *Feed) listens(since time.Time) bool {
 	return true
 }
 
-// lost notes that ends may be missed from now on.
+// lost records that ends may be missed from now on.
 func (f *Feed) lost() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.listening = time.Time{}
 }
 
-// done stops the feed when nobody has waited for a while.
+// done stops the feed when no request has waited for a while.
 func (f *Feed) done() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -224,7 +224,7 @@ func (f *Feed) done() bool {
 	return true
 }
 
-// look asks about sessions that somebody waits for.
+// look checks sessions for which requests wait.
 func (f *Feed) look(watches []*Watch) {
 	slots := make(chan struct{}, looksAtOnce)
 	var wg sync.WaitGroup

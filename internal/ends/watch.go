@@ -9,14 +9,14 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// watches are the sessions that somebody waits for, by row key.
+// watches are the sessions for which requests wait, by row key.
 type watches struct {
 	mu   sync.Mutex
 	byID map[store.ID]map[*Watch]struct{}
-	over error // why all have ended; nil = they have not
+	over error // why all watches have ended; nil = they have not
 }
 
-// Watch is somebody who waits for the end of a session.
+// Watch is one wait for the end of a session.
 type Watch struct {
 	feed *Feed
 	id   store.ID
@@ -26,10 +26,10 @@ type Watch struct {
 	mu       sync.Mutex
 	err      error
 	timer    *time.Timer
-	released bool // nobody waits any more
+	released bool // the request no longer waits
 }
 
-// Over returns a watch of something that is over already, for that reason.
+// Over returns a watch that has already ended, for that reason.
 func Over(why error) *Watch {
 	w := &Watch{done: make(chan struct{})}
 	w.end(why)
@@ -46,7 +46,7 @@ func (w *Watch) Err() error {
 	return w.err
 }
 
-// Release says that nobody waits any more. The channel stays as it is.
+// Release ends the wait. It does not close the channel.
 func (w *Watch) Release() {
 	if w.feed != nil {
 		w.feed.watches.remove(w)
@@ -104,7 +104,7 @@ func (ws *watches) oneOfAll() []*Watch {
 	return all
 }
 
-// oneOfEach returns a watch of each of these sessions that somebody waits for.
+// oneOfEach returns a watch of each of these sessions that has one.
 func (ws *watches) oneOfEach(ends []store.End) (some []*Watch) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -126,8 +126,8 @@ func (ws *watches) remove(w *Watch) {
 	}
 }
 
-// wakeAt lets every watch of that session look at a deadline that has become
-// an earlier one.
+// wakeAt makes every watch of that session check at a deadline that has become
+// earlier.
 func (ws *watches) wakeAt(id store.ID, deadline time.Time) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -169,8 +169,8 @@ func (w *Watch) end(why error) {
 	}
 }
 
-// wakeAt looks at the session again when its deadline has passed: it may have
-// been used by other requests since.
+// wakeAt checks the session again after its deadline: other requests may have
+// used it since.
 func (w *Watch) wakeAt(deadline time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -178,12 +178,12 @@ func (w *Watch) wakeAt(deadline time.Time) {
 		w.timer.Stop()
 	}
 	if w.err == nil && !w.released {
-		// One millisecond later: at its very deadline a session is still valid.
+		// One millisecond later, because at its exact deadline a session is still valid.
 		w.timer = time.AfterFunc(time.Until(deadline)+time.Millisecond, w.look)
 	}
 }
 
-// look asks about the session, and ends the watches of one that is over.
+// look checks the session, and ends its watches if it has ended.
 func (w *Watch) look() {
 	f := w.feed
 	if w.ask == nil {
@@ -199,7 +199,7 @@ func (w *Watch) look() {
 		f.watches.end(w.id, fault.Ended)
 	case errors.Is(err, fault.Expired):
 		f.watches.end(w.id, fault.Expired)
-	default: // the store is away: ask again soon
+	default: // the store is unavailable: check again soon
 		w.wakeAt(f.o.Now().Add(time.Second))
 	}
 }

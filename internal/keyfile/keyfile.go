@@ -1,5 +1,5 @@
-// Package keyfile reads and makes files of keys. What may be read is decided
-// here, for services and for the command.
+// Package keyfile reads and creates key files, and checks their access rights,
+// for services and for the command.
 package keyfile
 
 import (
@@ -14,9 +14,9 @@ import (
 	"github.com/sojourn-go/sojourn/internal/seal"
 )
 
-// Read returns the text of a key file and what the file is like, whoever else
-// can read it: [Access] says whether a service may use it. The text of a file
-// that is too large is cut one byte after [seal.MaxText], which is not valid.
+// Read returns the text of a key file and its file info. It does not check who
+// else can read the file; see [Access]. The text of a file that is too large is
+// truncated one byte after [seal.MaxText], which is invalid.
 func Read(path string) (text string, info fs.FileInfo, err error) {
 	info, err = os.Stat(path) // before opening, which waits forever on a pipe
 	if err != nil {
@@ -46,15 +46,15 @@ func Read(path string) (text string, info fs.FileInfo, err error) {
 // Access returns why a service must not use a key file with those access
 // rights, or nil.
 //
-// Anyone who reads the keys can forge sessions, and so can whoever writes them. So
-// nobody but the file's owner and group may do either. The group may do both: it
-// is how an orchestrator hands a secret to a process that is not root (0440),
-// and Kubernetes gives a file in a volume with fsGroup the mode 0660 at each
-// mount. Only a group that may write and not read is a mistake in any case. The
-// owner may be anybody: in a container it is often the account of the host that
-// mounted the file. Execution changes nothing for a file that is only read.
+// Read or write access to the keys is enough to forge sessions. So only the
+// file's owner and group may have it. The group may have both: an orchestrator
+// passes a secret to a process that is not root that way (0440), and Kubernetes
+// gives a file in a volume with fsGroup the mode 0660 at each mount. A group
+// that may write but not read is always a mistake. The owner may be any user:
+// in a container it is often the host's account that mounted the file. Execute
+// permission does not matter.
 //
-// Windows keeps access rights elsewhere; they are not looked at.
+// On Windows, access rights are not checked.
 func Access(path string, info fs.FileInfo) error {
 	mode := info.Mode().Perm()
 	switch {
@@ -71,8 +71,8 @@ func Access(path string, info fs.FileInfo) error {
 	return nil
 }
 
-// Make puts a file with new keys in place, complete and on disk, unless there is
-// a file already. It reports whether it has made one.
+// Make atomically creates a file with new keys, synced to disk, unless the file
+// exists. It reports whether it has created it.
 func Make(path string) (made bool, err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -87,7 +87,7 @@ func Make(path string) (made bool, err error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return false, err
 	}
-	// A link, unlike a rename, leaves the file of a process that was faster.
+	// A link, unlike a rename, does not replace another process's new file.
 	err = os.Link(f.Name(), path)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, err
@@ -95,7 +95,7 @@ func Make(path string) (made bool, err error) {
 	return err == nil, syncFolder(dir)
 }
 
-// syncFolder makes the names in a folder survive a power failure, where a folder
+// syncFolder makes the names in a folder survive a power failure, if folders
 // can be synced.
 func syncFolder(dir string) error {
 	if runtime.GOOS == "windows" {

@@ -1,7 +1,7 @@
-// Command modules keeps the modules of this repository in step. They require the
-// next release of each other, which nobody can download yet; go.work says that it
-// is here. The command works from the list of go.mod files, so that a new module
-// needs no more than its go.mod.
+// Command modules keeps the modules of this repository consistent. They require
+// each other's next release, which is not published yet; go.work maps it to
+// this repository. The command uses the list of go.mod files, so a new module
+// only needs its go.mod.
 //
 //	modules tidy [-version v1.2.3]   writes go.work, every go.mod and go.sum, and go.work.sum
 //	modules check                    fails where go.work, a go.mod or go.work.sum is not as tidy writes it

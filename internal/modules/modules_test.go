@@ -169,8 +169,8 @@ func TestModulesInACircleAreAnError(t *testing.T) {
 	}
 }
 
-// Hashes of our own modules are committed before the tags exist. They hold only
-// if a rehearsal's zip is the one that the go command makes of the tag.
+// Hashes of our own modules are committed before the tags exist. They are only
+// correct if a rehearsal's zip equals the go command's zip of the tag.
 func TestARehearsedModuleIsTheOneAtItsTag(t *testing.T) {
 	top := tree(t)
 	put(t, top, "local.db", "visitors")         // git ignores it
@@ -227,8 +227,8 @@ func TestARehearsedModuleIsTheOneAtItsTag(t *testing.T) {
 	}
 }
 
-// The go command takes it that a version never changes. Each rehearsal has other
-// files under the same one.
+// The go command assumes that a version never changes, but each rehearsal has
+// other files under the same version.
 func TestASecondRehearsalSeesWhatIsNew(t *testing.T) {
 	top := tree(t)
 	tidied(t, top, version)

@@ -18,20 +18,20 @@ import (
 	"golang.org/x/mod/zip"
 )
 
-// A rehearsal is a release that nobody sees: a copy of the working tree, and a
-// module proxy, which is a folder, with a zip of each module of it.
+// A rehearsal is a local release: a copy of the working tree, and a module
+// proxy in a folder, with a zip of each module.
 type rehearsal struct {
 	*repository // the copy
 	proxy       string
-	cache       string // where go commands keep modules
+	cache       string // the go commands' module cache
 	env         []string
 }
 
-// rehearse makes a release in a folder, builds each of its modules as those do who
-// download it, and then uses it: a first program, and the command. The folder may
-// be there from an earlier rehearsal, of which only the modules of others are
-// used again. With keep, the go.mod and go.sum files of the release are taken over
-// into the working tree.
+// rehearse makes a release in a folder, builds each of its modules as
+// downloaded modules, and then uses it: a first program, and the command. From
+// an earlier rehearsal in the folder, only foreign modules are reused. With
+// keep, the go.mod and go.sum files of the release are copied into the working
+// tree.
 func (r *repository) rehearse(folder string, keep bool) error {
 	start := time.Now()
 	reh, err := r.prepare(folder)
@@ -90,8 +90,8 @@ func (r *repository) rehearse(folder string, keep bool) error {
 	return nil
 }
 
-// released reports whether others can require the module. The rest is what only
-// this repository uses.
+// released reports whether other repositories can require the module. The
+// others are internal.
 func (m *goModule) released() bool {
 	first, _, _ := strings.Cut(m.dir, "/")
 	return first != "internal" && first != "examples" && first != "bench" && !strings.Contains(m.dir, "/internal/")
@@ -104,7 +104,7 @@ func (r *repository) prepare(folder string) (*rehearsal, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A version that was downloaded once is never looked at again.
+	// The go command never downloads a version again.
 	for _, old := range []string{"tree", "proxy", "first", "bin", "mod/" + ours, "mod/cache/download/" + ours} {
 		if err := os.RemoveAll(at(old)); err != nil {
 			return nil, err
@@ -124,7 +124,7 @@ func (r *repository) prepare(folder string) (*rehearsal, error) {
 			return nil, err
 		}
 	}
-	// What is here already need not be downloaded.
+	// Use the modules in the local cache without a download.
 	out, err := exec.Command("go", "env", "GOMODCACHE", "GOPROXY", "GONOSUMDB", "GOFLAGS").Output()
 	if err != nil {
 		return nil, fmt.Errorf("go env: %w", err)
@@ -142,14 +142,14 @@ func (r *repository) prepare(folder string) (*rehearsal, error) {
 		"GOMODCACHE=" + reh.cache,
 		"GOPROXY=file://" + reh.proxy + ",file://" + cache + "/cache/download," + proxies,
 		"GONOSUMDB=" + strings.TrimPrefix(noSums+","+r.path+","+r.path+"/*", ","),
-		// Its index of a module goes by the folder, which has other files by now.
+		// The go command caches a module's index by folder, whose files have changed.
 		"GODEBUG=" + strings.TrimPrefix(os.Getenv("GODEBUG")+",goindex=0", ","),
 	}
 	return reh, reh.read()
 }
 
-// publish makes one module tidy, with hashes of those of ours that it requires,
-// and puts it into the proxy as its tag will have it.
+// publish makes one module tidy, with the hashes of our modules that it
+// requires, and puts it into the proxy as it will be released.
 func (reh *rehearsal) publish(m *goModule) error {
 	if _, err := reh.step(m); err != nil {
 		return err
@@ -184,9 +184,8 @@ func (reh *rehearsal) publish(m *goModule) error {
 	return reh.zip(m, filepath.Join(at, reh.version+".zip"))
 }
 
-// zip writes a module's zip. Like the go command's, it has the files that git
-// knows, none of a module below, and the repository's licence where the module
-// has none of its own.
+// zip writes a module's zip. Like the go command's, it has the files in git,
+// none of a nested module, and the repository's license if the module has none.
 func (reh *rehearsal) zip(m *goModule, name string) (err error) {
 	prefix := ""
 	if m.dir != "." {
@@ -205,7 +204,7 @@ func (reh *rehearsal) zip(m *goModule, name string) (err error) {
 			add(inside, name)
 		}
 	}
-	// Tidying may have made a go.sum that git does not know yet.
+	// Tidying may have created a go.sum that is not in git yet.
 	if _, err := os.Lstat(reh.abs(m.dir, "go.sum")); err == nil && !has(files, "go.sum") {
 		add("go.sum", path.Join(m.dir, "go.sum"))
 	}

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// A repository is what git knows or would add of a working tree.
+// A repository is the files of a working tree that git tracks or would add.
 type repository struct {
 	top     string
 	files   []string // from the top, with slashes
@@ -44,7 +44,7 @@ func open(top, version string) (*repository, error) {
 	}
 	r := &repository{top: top, version: version}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		// The index has what was deleted since.
+		// The index may have deleted files.
 		if _, err := os.Lstat(filepath.Join(top, name)); err == nil {
 			r.files = append(r.files, name)
 		}
@@ -132,7 +132,7 @@ func (r *repository) sort() error {
 	return nil
 }
 
-// module returns a module of the repository, or nil.
+// module returns the module with that path, or nil.
 func (r *repository) module(name string) *goModule {
 	for _, m := range r.modules {
 		if m.path == name {
@@ -142,8 +142,8 @@ func (r *repository) module(name string) *goModule {
 	return nil
 }
 
-// ours reports whether a path is one of this repository, whether or not there is
-// such a module.
+// ours reports whether a path is below this repository's, even if there is no
+// such module.
 func (r *repository) ours(name string) bool {
 	return name == r.path || strings.HasPrefix(name, r.path+"/")
 }
@@ -152,7 +152,7 @@ func (r *repository) abs(name ...string) string {
 	return filepath.Join(r.top, filepath.Join(name...))
 }
 
-// workText is what go.work has to be.
+// workText is the expected go.work.
 func (r *repository) workText() []byte {
 	dirs := make([]string, len(r.modules))
 	for i, m := range r.modules {
@@ -176,8 +176,8 @@ func (r *repository) workText() []byte {
 }
 
 // step makes a go.mod require the next release of our own modules, and removes
-// what it says of modules that are gone, and replace lines. It reports whether
-// there was something to do.
+// lines of removed modules and replace lines. It reports whether it changed
+// anything.
 func (r *repository) step(m *goModule) (changed bool, err error) {
 	for _, line := range slices.Clone(m.file.Replace) {
 		if r.ours(line.Old.Path) {
@@ -220,7 +220,7 @@ func (r *repository) foreign(sums []byte) []byte {
 	return b.Bytes()
 }
 
-// writeSums writes a go.sum, which a module without requirements does not have.
+// writeSums writes a go.sum. A module without requirements has none.
 func writeSums(name string, sums []byte) error {
 	if len(sums) > 0 {
 		return os.WriteFile(name, sums, 0o644)
@@ -231,7 +231,7 @@ func writeSums(name string, sums []byte) error {
 	return nil
 }
 
-// readSums reads a go.sum, which need not be there.
+// readSums reads a go.sum, which may be missing.
 func readSums(name string) ([]byte, error) {
 	sums, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -31,8 +31,8 @@ func (r *repository) tidy() error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	// What a module gets from another one it takes from that one's go.mod, which
-	// has to be tidy first.
+	// A module's requirements depend on those of its own required modules, so
+	// tidy these first.
 	for _, m := range r.modules {
 		if err := r.tidyModule(m, tmp); err != nil {
 			return err
@@ -69,8 +69,8 @@ func (r *repository) tidyModule(m *goModule, tmp string) error {
 	return writeSums(r.abs(m.dir, "go.sum"), r.foreign(sums))
 }
 
-// alone writes a go.mod and a go.sum for each module into a folder, to be used
-// with -modfile where go.work is off.
+// alone writes a go.mod and a go.sum for each module into a folder, for
+// -modfile without go.work.
 func (r *repository) alone(folder string) error {
 	for _, m := range r.modules {
 		if _, err := r.standalone(m, folder); err != nil {
@@ -81,8 +81,8 @@ func (r *repository) alone(folder string) error {
 }
 
 // standalone writes m's go.mod and go.sum into a folder of the same place below
-// dir. The copy has a replace line for each of our own modules: so it needs
-// neither go.work nor anything to download them from, and gets no hash of them.
+// dir. The copy has a replace line for each of our own modules, so it needs no
+// go.work, no proxy, and no hashes for them.
 func (r *repository) standalone(m *goModule, dir string) (name string, err error) {
 	text, err := m.file.Format()
 	if err != nil {
@@ -119,15 +119,15 @@ func (r *repository) standalone(m *goModule, dir string) (name string, err error
 
 func sumName(mod string) string { return strings.TrimSuffix(mod, ".mod") + ".sum" }
 
-// complete are the commands that ask for more hashes than a build does. They add
-// them to go.work.sum.
+// complete are the commands that need more hashes than a build. They add them
+// to go.work.sum.
 var complete = [][]string{
 	{"go", "list", "-m", "all"},
 	{"go", "mod", "download"},
 	{"go", "mod", "graph"},
 }
 
-// workSums writes go.work.sum again, so complete that no go command adds to it.
+// workSums rewrites go.work.sum completely, so that no go command adds to it.
 func (r *repository) workSums() (err error) {
 	name := r.abs("go.work.sum")
 	old, err := readSums(name)
@@ -150,9 +150,9 @@ func (r *repository) workSums() (err error) {
 	return nil
 }
 
-// check returns an error that names what tidy would change in go.work, in what a
-// go.mod says of our own modules, and in go.work.sum. It leaves out what go mod
-// tidy itself can tell.
+// check returns an error that lists tidy's changes of go.work, of a go.mod's
+// lines for our own modules, and of go.work.sum. It does not check what go mod
+// tidy itself checks.
 func (r *repository) check() error {
 	var wrong []error
 	for _, m := range r.modules {
@@ -184,7 +184,7 @@ func (r *repository) check() error {
 	return errors.Join(wrong...)
 }
 
-// command runs a command with more in its environment. What it prints is shown if
+// command runs a command with more in its environment. Its output is shown if
 // it fails.
 func command(dir string, env []string, args ...string) error {
 	if args[0] == "go" && os.Getenv("GO") != "" {

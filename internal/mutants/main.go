@@ -22,7 +22,7 @@ import (
 	"strings"
 )
 
-// A mutant breaks what a row promises.
+// A mutant is a change that breaks a row's promise.
 type mutant struct {
 	row, what string
 	file      string // from the top of the repository
@@ -133,7 +133,7 @@ func (m *mutant) test(tests []string, where map[string]string) (red []string, er
 		cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=5m",
 			"-run", "^("+strings.Join(names, "|")+")$", ".")
 		cmd.Dir = folder
-		// Not as an argument: a test may build a program, which must be broken too.
+		// In the environment, because programs that a test builds must also be broken.
 		cmd.Env = append(os.Environ(), strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlayFile))
 		cmd.Stderr = os.Stderr
 		printed, err := cmd.Output()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Running the mutants takes minutes (make mutants). That they can be run, and
-// that no row is without one, is checked with every change.
+// Running the mutants takes minutes (make mutants). This test checks with every
+// change that they apply, and that no row is without one.
 func TestEveryRowThatNamesTestsHasAMutantThatApplies(t *testing.T) {
 	t.Chdir("../..")
 	rows, err := readRows("docs/run/security.md")

@@ -2,10 +2,9 @@ package record
 
 import "bytes"
 
-// Equal reports whether two records have the same fields, of those that keep
-// selects: their names, flags, expiry and values. Values that one record has taken
-// over from the other, or both from a third one, are not opened; one that is damaged
-// equals only itself.
+// Equal reports whether two records have the same fields among those that keep
+// selects: the same names, flags, expiry and values. Values that the records
+// share are not opened. A damaged value equals only itself.
 func Equal(a, b *Record, keep func(f *Field) bool) bool {
 	left, right := a.Frames(), b.Frames()
 	for {

@@ -37,7 +37,7 @@ func TestRecordsAreEqualInWhatIsCompared(t *testing.T) {
 		if len(s.opened) > 1 {
 			t.Errorf("%s: chunks %v were opened to compare two states of one record", name, s.opened)
 		}
-		// The same, between records that know nothing of each other.
+		// The same, between records that share nothing.
 		for _, other := range []*Record{&apart, &r} {
 			if Equal(other, &b, durable) != tt.equal || Equal(&b, other, durable) != tt.equal {
 				t.Errorf("%s: equal to another copy is %v, want %v", name, !tt.equal, tt.equal)

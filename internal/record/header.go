@@ -5,51 +5,51 @@ import (
 	"time"
 )
 
-// Header is what a session knows about itself, apart from its values. Zero
-// fields take no room. Times are Unix milliseconds, 0 = not set.
+// Header is a session's data besides its values. Zero fields take no space.
+// Times are Unix milliseconds, 0 = not set.
 type Header struct {
-	// Identifier is, in a cookie, the secret that names the session once it is
-	// stored. It is not kept in stored records.
+	// Identifier is the secret identifier of an inline session, used when it is
+	// stored. Stored records do not have it.
 	Identifier []byte
 	Counter    uint64 // in a cookie: one more with each change
 	Created    int64  // start of the absolute lifetime
-	Seen       int64  // in a cookie: last noted activity
+	Seen       int64  // in a cookie: last recorded activity
 	Expires    int64  // in a cookie: absolute end
 
 	Generation  uint64 // grows with each rotation
-	Presented   int64  // when the credential of this generation first came back
-	User        string // who is logged in; "" = nobody
+	Presented   int64  // when the credential of this generation was first sent
+	User        string // the logged-in user; "" = none
 	AuthTime    int64  // when that user logged in
 	UserAgent   string // of the request that created the session or logged in
 	IP          string // likewise
 	Idle        int64  // idle timeout in ms for this session; 0 = configured, negative = none
 	Lifetime    int64  // absolute lifetime in ms for this session; 0 = configured
 	Persist     Persist
-	PromotedAt  uint64 // inline counter that the stored record was first made from
+	PromotedAt  uint64 // inline counter from which the stored record was first made
 	Promoted    int64  // when that was
-	InlineUntil int64  // until when a cookie that holds this session inline may turn up
+	InlineUntil int64  // until when a cookie with this session inline may be sent
 
 	Methods    string // how that user authenticated: space-separated names
 	Rotated    int64  // when this generation's credential was made
-	OlderUntil int64  // until when the generation before the previous one is accepted
-	Renewed    int64  // when the absolute end of a session without a lifetime was moved on
+	OlderUntil int64  // until when the second-to-last generation is accepted
+	Renewed    int64  // when the absolute end of a session without a lifetime was extended
 	Suspected  uint64 // the generation at which an outdated credential was last reported
 
-	// Legacy is where an adopted session comes from, in a form of the manager's.
+	// Legacy is the origin of an adopted session, encoded by package adoption.
 	Legacy string
 
-	// Link stands for the session of an OpenID provider that this one ends with.
+	// Link identifies the session of an OpenID provider with which this one ends.
 	Link string
 
-	// Unknown holds entries of newer versions, as they were read.
+	// Unknown holds entries of newer versions, unchanged.
 	Unknown []byte
 }
 
-// Persist says how long the browser is asked to keep the session's cookies.
+// Persist is how long the browser keeps the session's cookies.
 type Persist uint8
 
 const (
-	PersistConfigured Persist = iota // as the manager's configuration says
+	PersistConfigured Persist = iota // by the manager's configuration
 	PersistAlways                    // until the session's absolute end
 	PersistBrowser                   // until the browser is closed
 )

@@ -7,43 +7,42 @@ import (
 	"sync/atomic"
 )
 
-// ChunkSize is how many bytes a record has at most whose values are sealed
-// together with its header. The values of a longer one are cut into chunks, each
-// with whole values, one after the other; one with several values has at most this
-// many bytes.
+// ChunkSize is the maximum size of a record that is sealed as one piece. The
+// values of a longer record are cut into chunks of whole values; a chunk with
+// several values has at most this many bytes.
 const ChunkSize = 2048
 
-// Chunks are values that are opened when they are asked for. Open appends a chunk
-// to dst: the number-th, counted from 1, with size bytes that follow those of the
-// chunks before it. It is safe for concurrent use.
+// Chunks are values that are opened on first use. Open appends a chunk to dst:
+// the number-th, counted from 1, whose size bytes follow those of the previous
+// chunks. It is safe for concurrent use.
 type Chunks interface {
 	Open(dst []byte, number, before, size int) ([]byte, error)
 }
 
-// late is a record whose fields stand in front of its values, as it was parsed. It
-// is shared, and does not change apart from what was asked for.
+// late is a parsed record whose fields precede its values. It is shared; only
+// opened values are added.
 type late struct {
 	chunks Chunks
 	frames []byte // the fields
 	count  int    // of them
 	pieces []piece
 	expire bool // some of them may
-	// listed are the fields, once somebody needs all of them. Most requests read a
-	// value or two, which are found without.
+	// listed are the fields, once all of them are needed. Most requests read a
+	// value or two, which are found without the list.
 	listed atomic.Pointer[[]Field]
 }
 
-// place is where a value is: in which piece, and where in there.
+// place is the place of a value: its piece, and the position in it.
 type place struct{ piece, start, size uint32 }
 
 // piece is a chunk. The first one is chunk number 1: number 0 has the fields.
 type piece struct {
 	before, size int
 	plain        atomic.Pointer[[]byte]
-	bad          atomic.Bool // it did not open
+	bad          atomic.Bool // it failed to open
 }
 
-// cutter gives values their places, as their sizes say, one after the other.
+// cutter assigns places to values, one after the other, by their sizes.
 type cutter struct {
 	pieces int // that have begun
 	at     int // where the next value begins
@@ -74,12 +73,12 @@ type walker struct {
 
 func (l *late) walk() walker { return walker{decoder: decoder{b: l.frames}} }
 
-// next goes on to a field, of which there must be one more or bad is set.
+// next moves to the next field, or sets bad if there is none.
 func (w *walker) next() {
 	w.field = Field{}
 	w.name = w.frame(&w.field)
 	size := w.uvarint()
-	if size > 1<<31 { // more than any store keeps
+	if size > 1<<31 { // larger than any store allows
 		w.fail()
 		size = 0
 	}
@@ -88,7 +87,7 @@ func (w *walker) next() {
 	}
 }
 
-// check reports whether the frames are as AppendCut writes them. It counts the
+// check reports whether the frames have the form of AppendCut. It counts the
 // pieces and their bytes.
 func (l *late) check() (pieces, size int, ok bool) {
 	w := l.walk()
@@ -118,8 +117,7 @@ func (l *late) layOut(pieces, size int) {
 	}
 }
 
-// fields returns all fields, sorted by name, without the values that are still to be
-// opened.
+// fields returns all fields, sorted by name, without unopened values.
 func (l *late) fields() []Field {
 	if listed := l.listed.Load(); listed != nil {
 		return *listed
@@ -167,7 +165,7 @@ func (l *late) open(v place) []byte {
 	return plain[v.start:end:end]
 }
 
-// piece returns what a piece holds, nil if it does not open.
+// piece returns the bytes of a piece, nil if it does not open.
 func (l *late) piece(i int) []byte {
 	c := &l.pieces[i]
 	if c.bad.Load() {
@@ -185,7 +183,7 @@ func (l *late) piece(i int) []byte {
 	return plain
 }
 
-// isLate reports whether the value of a field of r is still to be opened.
+// isLate reports whether the value of a field of r is not opened yet.
 func (r *Record) isLate(f *Field) bool { return f.Value == nil && r.late != nil }
 
 // there returns f with its value.
@@ -206,7 +204,7 @@ func (r *Record) value(f *Field) []byte {
 	return f.Value
 }
 
-// size returns how many bytes the value of a field has.
+// size returns the size of a field's value, in bytes.
 func (r *Record) size(f *Field) int {
 	if r.isLate(f) {
 		return int(f.at.size)
@@ -214,9 +212,9 @@ func (r *Record) size(f *Field) int {
 	return len(f.Value)
 }
 
-// Whole opens all values that the record was parsed with, also those that it has no
-// more, and reports whether each did open. One that does not is nil, and nothing
-// that was made of the record may be kept.
+// Whole opens all values of the parsed record, including removed ones, and
+// reports whether all opened. A damaged value is nil; then nothing made from
+// the record may be saved.
 func (r *Record) Whole() bool {
 	if r.late == nil {
 		return true
@@ -228,12 +226,12 @@ func (r *Record) Whole() bool {
 	return whole
 }
 
-// AppendCut is [Record.Append] for a record that must be sealed in chunks if it is
-// long: cuts are the offsets in plain at which the chunks after the first begin.
-// There are none in a record of up to ChunkSize bytes, whose layout is that of
-// Append. whole is what [Record.Whole] reports.
+// AppendCut is [Record.Append] for a record that is sealed in chunks if it is
+// long: cuts are the offsets in plain at which the chunks after the first
+// begin. A record of up to ChunkSize bytes has none, and the layout of Append.
+// whole is the result of [Record.Whole].
 //
-// In a longer one the values come after all fields, in the order of these:
+// In a longer record the values follow all fields, in the same order:
 //
 //	record = version(1 byte, 2)  length header  count field*  value*
 //	field  = length name  flags(1 byte)  [stamp] [expiry]  length
@@ -258,12 +256,12 @@ func (r *Record) AppendCut(dst []byte) (plain []byte, cuts []int, whole bool) {
 	return dst, cuts, whole
 }
 
-// appendValues appends the values of fields, and reports whether all that r was
-// parsed with do open. Of a piece that was not opened yet, and that the fields have
-// as it was, no other copy is made.
+// appendValues appends the values of fields, and reports whether all values of
+// the parsed record open. A piece that is unopened and unchanged is opened
+// directly into the result.
 func (r *Record) appendValues(dst []byte, fields []Field) (_ []byte, whole bool) {
 	whole = true
-	var done []bool // pieces that do open
+	var done []bool // pieces that opened
 	if r.late != nil {
 		done = make([]bool, len(r.late.pieces))
 	}
@@ -288,8 +286,8 @@ func (r *Record) appendValues(dst []byte, fields []Field) (_ []byte, whole bool)
 	return dst, whole
 }
 
-// wholePiece returns how many of the fields, from the first on, have the values of a
-// piece, all of them in their order: 0 if they are another's, or it was opened.
+// wholePiece returns how many of the fields, from the first on, have all values
+// of a piece in their order; 0 if there is no such piece, or it was opened.
 func (r *Record) wholePiece(fields []Field) int {
 	if !r.isLate(&fields[0]) || fields[0].at.start > 0 {
 		return 0
@@ -314,9 +312,9 @@ func (r *Record) wholePiece(fields []Field) int {
 	return 0
 }
 
-// ParseCut is [Parse] for the first chunk of a record that is cut into several. The
-// record takes its values from the others, which fits must know: it is told how
-// many there are, and how many bytes they have.
+// ParseCut is [Parse] for the first chunk of a record that is cut into several.
+// The values are in the other chunks; fits checks their number and their total
+// size.
 func ParseCut(b []byte, chunks Chunks, fits func(chunks, size int) bool) (r Record, err error) {
 	d := decoder{b: b}
 	n, err := r.parseStart(&d, versionCut)
@@ -330,7 +328,7 @@ func ParseCut(b []byte, chunks Chunks, fits func(chunks, size int) bool) (r Reco
 	}
 	l.layOut(pieces, size)
 	if r.late, r.unlisted = l, n <= short; !r.unlisted {
-		r.fields = l.fields() // going through many for each value takes too long
+		r.fields = l.fields() // searching many frames for each value is slow
 	}
 	return r, nil
 }

@@ -149,7 +149,7 @@ func TestALongRecordCanBeChanged(t *testing.T) {
 		r.Put(Field{Name: "long04x", Value: []byte("more")})
 		r.Put(Field{Name: "none"})
 		r.Remove("long05")
-		r.Expire(100) // "b" is over
+		r.Expire(100) // "b" has expired
 		r.Settle()
 	}
 	c := got.Clone()
@@ -213,8 +213,8 @@ func TestOneRecordIsOpenedByManyAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// FuzzParseCut looks for a first chunk that breaks the parser, or that it reads
-// though it would write it otherwise.
+// FuzzParseCut looks for a first chunk that breaks the parser, or that is
+// parsed but would be written differently.
 func FuzzParseCut(f *testing.F) {
 	for _, r := range []Record{long(3, 1000), long(1, 5000), long(30, 100)} {
 		f.Add(cutUp(&r).head)

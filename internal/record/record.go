@@ -1,6 +1,6 @@
 // Package record is the byte layout of a session: a header and a list of named
-// values. Splitting a record touches each field's frame once and decodes no
-// value; replacing one value copies the others as they are.
+// values. Parsing a record reads each field's frame once and decodes no value;
+// replacing one value copies the others unchanged.
 //
 // The layout, all integers unsigned LEB128 varints unless said otherwise:
 //
@@ -8,9 +8,9 @@
 //	header = (tag length bytes)*                   tags ascending, each at most once
 //	field  = length name  flags(1 byte)  [stamp] [expiry]  length value
 //
-// Fields are sorted by name, each name once. Header entries and flag bits that
-// this version does not know are carried along unchanged, so that an older
-// program keeps what a newer one wrote.
+// Fields are sorted by name, each name once. Unknown header entries and flag
+// bits are kept unchanged, so that an older program keeps the data of a newer
+// one.
 package record
 
 import (
@@ -20,21 +20,21 @@ import (
 	"strings"
 )
 
-// ErrFormat says that the bytes are not a record.
+// ErrFormat means that the bytes are not a record.
 var ErrFormat = errors.New("record: malformed")
 
 const (
 	version    = 1
-	versionCut = 2 // the values come after all fields: see AppendCut
+	versionCut = 2 // the values follow all fields: see AppendCut
 	// MaxName is the longest name of a field, in bytes.
 	MaxName = 255
 )
 
-// Flags of a field. Bits that are not named here are kept as they are.
+// Flags of a field. Other bits are kept unchanged.
 type Flags uint8
 
 const (
-	ServerSide Flags = 1 << iota // never held in a cookie
+	ServerSide Flags = 1 << iota // never in a cookie
 	Volatile                     // may live in a cache until the next durable write
 	hasStamp                     // on the wire: a stamp follows
 	hasExpiry                    // on the wire: an expiry follows
@@ -42,38 +42,37 @@ const (
 	layout = hasStamp | hasExpiry
 )
 
-// Field is one named value. Value is opaque and shared: it is never modified.
+// Field is one named value. Value is opaque, shared, and never modified.
 type Field struct {
 	Name  string
 	Flags Flags
 	// Stamp is the inline counter of the value's last change in a cookie, or 0
-	// for a value that was last changed in a stored session.
+	// if it was last changed in a stored session.
 	Stamp uint64
-	// Expiry is when the value ends by itself, in Unix milliseconds; 0 = never.
+	// Expiry is when the value expires, in Unix milliseconds; 0 = never.
 	Expiry int64
 	Value  []byte
 
-	at place // of a value that is still to be opened: see late
+	at place // of an unopened value: see late
 }
 
-// Live reports whether the value is there at now (Unix milliseconds).
+// Live reports whether the value has not expired at now (Unix milliseconds).
 func (f *Field) Live(now int64) bool { return f.Expiry == 0 || now <= f.Expiry }
 
-// Record is a session's header and fields. A Record is a value: its methods
-// that change something work on their receiver's own copy of the field list
-// after [Record.Clone], and never touch a Value. n changes of a list of n fields
-// take O(n log n) steps.
+// Record is a session's header and fields. A Record is a value: after
+// [Record.Clone], its methods change only their own copy of the field list, and
+// never a Value. n changes of a list of n fields take O(n log n) steps.
 type Record struct {
 	Header Header
 	fields []Field // sorted by Name
-	// edits are changes that are not in fields yet, by name; nil = removed: in a
-	// long list each change would move many fields. All methods but Find, Put,
-	// Remove and Len merge them first, so see Done.
+	// edits are changes that are not in fields yet, by name; nil = removed. In
+	// a long list each change would move many fields. All methods except Find,
+	// Put, Remove and Len merge them first; see Done.
 	edits map[string]*Field
-	more  int // how many fields the edits add; negative if they remove more
+	more  int // number of fields that the edits add; negative if they remove more
 	// late has the values of fields whose Value is nil.
 	late *late
-	// unlisted says that the fields are those of late, and not in fields yet.
+	// unlisted means that the fields are those of late, and not in fields yet.
 	unlisted bool
 }
 
@@ -85,15 +84,14 @@ func (r *Record) list() []Field {
 	return r.fields
 }
 
-// own makes fields ready to be changed, if they are still those of late, which are
-// shared.
+// own copies the fields for changes, if they are still the shared ones of late.
 func (r *Record) own() {
 	if r.unlisted {
 		r.fields, r.unlisted = slices.Clone(r.late.fields()), false
 	}
 }
 
-// short is how many fields a list has whose changes are made in place.
+// short is the maximum length of a list that is changed in place.
 const short = 64
 
 // merge puts the edits into the list of fields.
@@ -128,7 +126,7 @@ func (r *Record) Done() Record {
 	return *r
 }
 
-// edit notes that the field of that name is f now; nil = there is none.
+// edit records f as the field of that name; nil = removed.
 func (r *Record) edit(name string, f *Field) {
 	if r.edits == nil {
 		r.edits = map[string]*Field{}
@@ -143,8 +141,8 @@ func (r *Record) edit(name string, f *Field) {
 	}
 }
 
-// Parse splits b, which the record then shares and nobody may modify. It
-// returns ErrFormat for anything that Append could not have written.
+// Parse parses b, which the record then shares, so it must not be modified. It
+// returns ErrFormat for any bytes that Append does not write.
 func Parse(b []byte) (Record, error) {
 	var r Record
 	d := decoder{b: b}
@@ -175,14 +173,14 @@ func Parse(b []byte) (Record, error) {
 	return r, nil
 }
 
-// parseStart reads what comes before the fields, and how many there are.
+// parseStart reads the part before the fields, and their number.
 func (r *Record) parseStart(d *decoder, want byte) (fields int, err error) {
 	if d.byte() != want {
 		return 0, ErrFormat
 	}
 	head := d.bytes()
 	n := d.uvarint()
-	// A field takes at least four bytes, so a lying count cannot allocate.
+	// A field takes at least four bytes, so a false count cannot cause a large allocation.
 	if d.bad || n > uint64(len(d.b)/4) {
 		return 0, ErrFormat
 	}
@@ -219,7 +217,7 @@ func (r *Record) Append(dst []byte) []byte {
 	return dst
 }
 
-// appendStart appends what comes before the fields.
+// appendStart appends the part before the fields.
 func (r *Record) appendStart(dst []byte, version byte) []byte {
 	r.merge()
 	dst = append(dst, version)
@@ -250,7 +248,7 @@ func (r *Record) appendField(dst []byte, f *Field) []byte {
 	return dst
 }
 
-// Size returns about how many bytes Append needs, never less.
+// Size returns an upper bound, close to the size that Append needs, in bytes.
 func (r *Record) Size() int {
 	r.merge()
 	n := 64 + len(r.Header.User) + len(r.Header.UserAgent) + len(r.Header.IP) + len(r.Header.Methods)
@@ -262,7 +260,7 @@ func (r *Record) Size() int {
 	return n
 }
 
-// Len returns how many fields there are.
+// Len returns the number of fields.
 func (r *Record) Len() int {
 	if r.unlisted {
 		return r.late.count
@@ -270,8 +268,8 @@ func (r *Record) Len() int {
 	return len(r.fields) + r.more
 }
 
-// Fields returns the fields, sorted by name. They must not be modified. It opens
-// all values; one that is damaged is nil: see [Record.Whole].
+// Fields returns the fields, sorted by name. They must not be modified. It
+// opens all values; a damaged one is nil: see [Record.Whole].
 func (r *Record) Fields() []Field {
 	r.merge()
 	if r.late == nil {
@@ -340,7 +338,7 @@ func (r *Record) Put(f Field) {
 	r.own()
 	f.at = place{}
 	if f.Value == nil && r.late != nil {
-		f.Value = []byte{} // nil is a value that is not there yet
+		f.Value = []byte{} // nil means an unopened value
 	}
 	n := len(r.fields)
 	if r.edits == nil && (n == 0 || r.fields[n-1].Name < f.Name) {
@@ -377,8 +375,8 @@ func (r *Record) Remove(name string) {
 // RemoveAll removes every field and leaves the header.
 func (r *Record) RemoveAll() { r.fields, r.edits, r.more, r.unlisted = nil, nil, 0, false }
 
-// Same reports whether two records are known to have the same fields, because
-// they share one list of them. It may be false for equal ones.
+// Same reports whether two records share one list of fields. It may be false
+// for records with equal fields.
 func (r *Record) Same(other *Record) bool {
 	if r.unlisted || other.unlisted {
 		return r.unlisted && other.unlisted && r.late == other.late
@@ -389,7 +387,7 @@ func (r *Record) Same(other *Record) bool {
 	return len(r.fields) == 0 || &r.fields[0] == &other.fields[0]
 }
 
-// Expire removes the fields that are over at now (Unix milliseconds).
+// Expire removes the fields that have expired at now (Unix milliseconds).
 func (r *Record) Expire(now int64) {
 	if r.unlisted && !r.late.expire {
 		return
@@ -413,8 +411,8 @@ func appendBytes(dst, b []byte) []byte {
 	return append(dst, b...)
 }
 
-// decoder reads from the front of b. After anything that is not there, or not
-// in its shortest form, bad is set and every result is zero.
+// decoder reads from the front of b. After missing data, or a number that is
+// not in its shortest form, bad is set and every result is zero.
 type decoder struct {
 	b   []byte
 	bad bool
@@ -441,7 +439,7 @@ func (d *decoder) uvarint() uint64 {
 		return uint64(c)
 	}
 	v, n := binary.Uvarint(d.b)
-	// A last byte of zero is padding: one number has one spelling.
+	// A last byte of zero is padding, and a number has only one encoding.
 	if n <= 0 || n > 1 && d.b[n-1] == 0 {
 		d.fail()
 		return 0

@@ -25,7 +25,7 @@ func varied(random *rand.Rand, n int) Record {
 	return r
 }
 
-// A field that is looked for in the bytes is the one that is found in the list.
+// A search in the bytes finds the same field as the list.
 func TestAFieldIsTheSameWhetherItWasListedOrNot(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for _, n := range []int{1, 2, 9, short - 2, short - 1, short, short + 1, 3 * short} {
@@ -53,7 +53,7 @@ func TestAFieldIsTheSameWhetherItWasListedOrNot(t *testing.T) {
 	}
 }
 
-// What is done to a record that was cut is what it does to one that was not.
+// Changes have the same effect on a cut and an uncut record.
 func TestChangesOfAnUnlistedRecordAreThoseOfAListedOne(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	for range 300 {
@@ -147,7 +147,7 @@ func TestOneRecordIsListedByManyAtOnce(t *testing.T) {
 	}
 }
 
-// Pieces that are as they were go from one record to the next without being kept.
+// Unchanged pieces are copied from one record to the next without being cached.
 func TestARecordIsWrittenFromTheOneThatItWasMadeOf(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	for range 300 {

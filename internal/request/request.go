@@ -1,5 +1,6 @@
-// Package request reads from a request who has started it and who will see the
-// answer: Fetch Metadata, the hints of browsers and scripts, and what proxies say.
+// Package request determines from a request's header who started it and whether
+// anyone will see the answer: from Fetch Metadata, hints of browsers and
+// scripts, and the fields of proxies.
 package request
 
 import (
@@ -9,7 +10,7 @@ import (
 	"strings"
 )
 
-// Info is what a request says, where it may not be one of net/http. The root
+// Info is the data of a request that may not be one of net/http. The root
 // package's RequestInfo documents the fields.
 type Info struct {
 	Header     http.Header
@@ -19,10 +20,10 @@ type Info struct {
 	Encrypted  bool
 }
 
-// Speculative reports whether a browser, or a script in a page, asks before
-// anybody wants to see the answer: it may never be shown. Sec-Purpose is that of
-// the Fetch standard and of Speculation Rules, X-Sec-Purpose is Turbo's,
-// HX-Preloaded is htmx's; the others are what browsers sent before.
+// Speculative reports whether a browser, or a script in a page, prefetches an
+// answer that may never be shown. Sec-Purpose is from the Fetch standard and
+// Speculation Rules, X-Sec-Purpose from Turbo, and HX-Preloaded from htmx;
+// older browsers send the others.
 func Speculative(h http.Header) bool {
 	for _, name := range [...]string{"Sec-Purpose", "X-Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
 		for _, v := range h[name] {
@@ -46,18 +47,17 @@ func Shown(status int, h http.Header) bool {
 	}
 }
 
-// PlainHTTP reports whether the cookies are surely not encrypted on their way to
-// the browser.
+// PlainHTTP reports whether the cookies are certainly sent to the browser
+// unencrypted.
 func PlainHTTP(r *Info) bool {
 	return r.Method != "" && !r.Encrypted && !forwardedSecurely(r.Header) &&
 		r.Header.Get("Forwarded") == "" && !isLocalhost(r.Host)
 }
 
-// forwardedSecurely reports whether X-Forwarded-Proto says that the browser's
-// own connection was encrypted. Each proxy on the way may have added to the
-// list, so the first element is about the browser; the schemes are in any case
-// of letters (RFC 3986, section 3.1), and wss is what some proxies call https
-// when a WebSocket is asked for.
+// forwardedSecurely reports whether the browser's own connection was encrypted,
+// by X-Forwarded-Proto. Each proxy may have added to the list, so the first
+// element is about the browser. Schemes are case-insensitive (RFC 3986, section
+// 3.1), and some proxies send wss instead of https for a WebSocket.
 func forwardedSecurely(h http.Header) bool {
 	for _, line := range h["X-Forwarded-Proto"] {
 		for proto := range strings.SplitSeq(line, ",") {
@@ -70,7 +70,8 @@ func forwardedSecurely(h http.Header) bool {
 }
 
 // CrossSite reports whether the request was started by another site (Fetch
-// Metadata; by Origin where the browser sends none). Only HTTP requests are.
+// Metadata; by Origin where the browser sends none). It is false for requests
+// that are not HTTP.
 func CrossSite(r *Info) bool {
 	if r.Method == "" {
 		return false
@@ -82,14 +83,14 @@ func CrossSite(r *Info) bool {
 	if origin == "" {
 		return false
 	}
-	// As http.CrossOriginProtection compares them, port included, so that no
-	// request passes there and is another site's here, nor the other way round.
+	// Compare like http.CrossOriginProtection, including the port, so that both
+	// always agree.
 	u, err := url.Parse(origin)
 	return err != nil || u.Host != r.Host
 }
 
-// Withheld reports whether the browser kept cookies of that SameSite back from this request,
-// if it has any, because another site started it (RFC 6265bis, section 5.8.3).
+// Withheld reports whether the browser withholds cookies of that SameSite from
+// this request, because another site started it (RFC 6265bis, section 5.8.3).
 // SameSite=Lax lets them through with top-level navigations by a safe method.
 func Withheld(r *Info, sameSite http.SameSite) bool {
 	switch sameSite {
@@ -102,7 +103,7 @@ func Withheld(r *Info, sameSite http.SameSite) bool {
 	}
 }
 
-// TopLevel reports whether a request fetches, by a safe method, what the
+// TopLevel reports whether a request fetches, by a safe method, a page that the
 // browser shows in a tab.
 func TopLevel(r *Info) bool {
 	switch r.Method {
@@ -128,38 +129,38 @@ func isLocalhost(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
-// UserAgent returns the User-Agent, cut off and made valid UTF-8.
+// UserAgent returns the User-Agent, truncated and made valid UTF-8.
 func UserAgent(h http.Header) string {
 	ua := h.Get("User-Agent")
-	const most = 256 // enough for every browser, not for a flood
+	const most = 256 // enough for every browser
 	if len(ua) > most {
 		ua = ua[:most]
 	}
 	return strings.ToValidUTF8(ua, "")
 }
 
-// AsksForEvents reports whether a request asks for an event stream, as browsers
-// do for an EventSource.
+// AsksForEvents reports whether a request accepts an event stream, as from an
+// EventSource.
 func AsksForEvents(h http.Header) bool {
 	return strings.Contains(h.Get("Accept"), "text/event-stream")
 }
 
-// backgroundHeader is how a request declares that its visitor did nothing: a
-// page sends it with what it polls by itself. It can only make a session end
-// earlier, so anybody may send it.
+// backgroundHeader is the field with which a page marks automatic requests,
+// which are not the visitor's activity. It can only make a session end earlier,
+// so it needs no protection.
 const backgroundHeader = "Sojourn-Background"
 
-// DeclaresBackground reports whether a request does so.
+// DeclaresBackground reports whether a request has that field.
 func DeclaresBackground(h http.Header) bool {
 	v, ok := h[backgroundHeader]
 	return ok && len(v) > 0 && v[0] != "0" && v[0] != "false"
 }
 
-// MayRefresh reports whether the page that answers a navigation may ask again by
-// itself: the visitor has clicked, or the other site is named. A page that another
-// site has put into a sandbox has no site of its own, so whatever it asks for
-// counts as from another site again, without end; but nobody clicks for a refresh,
-// and a sandboxed page names no referrer (HTML standard, section 7.1.5; Referrer
+// MayRefresh reports whether the page that answers a navigation may reload
+// itself: the visitor has clicked, or the request names the other site as its
+// referrer. A page in another site's sandbox has an opaque origin, so each of
+// its requests counts as from another site, and it would reload endlessly. Such
+// a reload has no click and no referrer (HTML standard, section 7.1.5; Referrer
 // Policy, section 8.3).
 func MayRefresh(r *Info) bool {
 	if r.Header.Get("Sec-Fetch-User") == "?1" {
@@ -169,7 +170,7 @@ func MayRefresh(r *Info) bool {
 	return err == nil && from.Host != "" && from.Host != r.Host
 }
 
-// Peer returns the IP address that the request came from, or "".
+// Peer returns the IP address of the request's sender, or "".
 func Peer(r *Info) string {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		return host

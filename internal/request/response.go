@@ -13,15 +13,15 @@ type ResponseHeader interface {
 	Del(name string)
 }
 
-// ownFields are the header fields that a commit reads or writes. A ResponseHeader
-// cannot be asked for all of its fields.
+// ownFields are the header fields that a commit reads or writes. A
+// ResponseHeader cannot list its fields.
 var ownFields = [...]string{
 	"Set-Cookie", "Sojourn-Token", "Access-Control-Expose-Headers", "Vary", "Cache-Control", "Content-Type", "Location",
 	"Cdn-Cache-Control", "Cloudflare-Cdn-Cache-Control", "Netlify-Cdn-Cache-Control", "Vercel-Cdn-Cache-Control",
 	"Surrogate-Control", "Edge-Control", "X-Accel-Expires",
 }
 
-// Fields returns what h has of the fields that a commit reads or writes.
+// Fields returns those fields of h that a commit reads or writes.
 func Fields(h ResponseHeader) http.Header {
 	fields := http.Header{}
 	for _, name := range ownFields {
@@ -32,8 +32,8 @@ func Fields(h ResponseHeader) http.Header {
 	return fields
 }
 
-// Replace makes those fields of h what they are in now, where that differs from
-// before. A field that h has in another spelling is not seen.
+// Replace sets those fields of h to their values in now, if they differ from
+// before. It ignores fields of h with another capitalization.
 func Replace(h ResponseHeader, before, now http.Header) {
 	for _, name := range ownFields {
 		if slices.Equal(before[name], now[name]) {

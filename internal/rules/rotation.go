@@ -6,34 +6,33 @@ import (
 	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// Credential says what a credential is worth for its session.
+// Credential is the validity of a credential for its session.
 type Credential uint8
 
 const (
 	Newest     Credential = iota
-	Previous              // replaced a moment ago: parallel requests of the visitor may carry it
-	Outdated              // no good any more, and that says nothing
-	Suspicious            // no good any more: somebody kept it
+	Previous              // just replaced: parallel requests of the visitor may still have it
+	Outdated              // invalid, but not suspicious
+	Suspicious            // invalid for so long that it was probably copied
 	Ahead                 // newer than the session: the store has lost the rotation
 )
 
-// Good reports whether a request with such a credential has the session.
+// Good reports whether a request with such a credential gets the session.
 func (c Credential) Good() bool { return c == Newest || c == Previous || c == Ahead }
 
-// OldFor is for how long a credential that was replaced is accepted, by
-// whichever replica's clock, counted from the first use of its successor. One that
-// turns up later was kept by somebody: it was copied, or the browser's cookies
-// come from a backup.
+// OldFor is how long a replaced credential is accepted after the first use of
+// its successor, by any replica's clock. A credential that is sent later was
+// copied, or the browser's cookies come from a backup.
 func (l *Limits) OldFor() time.Duration { return l.Grace + Skew }
 
-// Judge says what a credential of that generation is worth at now.
+// Judge returns the validity of a credential of that generation at now.
 func (l *Limits) Judge(generation uint64, h *record.Header, now time.Time) Credential {
 	olderIsGood := h.OlderUntil != 0 && !now.After(record.Time(h.OlderUntil))
 	switch {
 	case generation == h.Generation:
 		return Newest
 	case generation > h.Generation:
-		return Ahead // only this service can have made it
+		return Ahead // only this service can seal it
 	case generation+1 == h.Generation && (h.Presented == 0 || !now.After(record.Time(h.Presented).Add(l.OldFor()))),
 		generation+2 == h.Generation && olderIsGood:
 		return Previous
@@ -47,8 +46,8 @@ func (l *Limits) Judge(generation uint64, h *record.Header, now time.Time) Crede
 }
 
 // RotationDue reports whether the newest credential was in use for so long that
-// it must be replaced. It never is before the one before it is worthless, so
-// that at most two are good at any time.
+// it must be replaced. It is false until the previous credential is invalid, so
+// that at most two are valid at any time.
 func (l *Limits) RotationDue(h *record.Header, now time.Time) bool {
 	if l.RotateEvery <= 0 {
 		return false
@@ -59,17 +58,17 @@ func (l *Limits) RotationDue(h *record.Header, now time.Time) bool {
 	return now.Sub(record.Time(max(h.Rotated, h.Created))) >= l.RotateEvery
 }
 
-// Joinable reports whether a request that arrived then with a session in its
-// cookie may join the stored session that this one became: parallel requests
-// carry the cookie for a while.
+// Joinable reports whether a request that arrived then with an inline session
+// may join the stored session that it became: parallel requests still have the
+// cookie for a while.
 func (l *Limits) Joinable(stored *record.Header, arrived time.Time) bool {
 	return !arrived.After(record.Time(stored.Promoted).Add(l.OldFor()))
 }
 
-// Mend corrects times that lie further in the future than clocks may differ: the
-// clock of a machine was ahead when they were noted. The lifetime is counted from
-// now then, and a login at an unknown time is no recent one. It returns when the
-// session was last seen, and whether anything was wrong.
+// Mend corrects times that are further in the future than clocks may differ,
+// because a machine's clock was ahead. The lifetime then starts now, and a
+// login at an unknown time does not count as recent. It returns when the
+// session was last seen, and whether it corrected anything.
 func (l *Limits) Mend(h *record.Header, seen, now time.Time) (time.Time, bool) {
 	latest := now.Add(Skew).UnixMilli()
 	mended := false

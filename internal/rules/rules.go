@@ -1,6 +1,6 @@
-// Package rules decides: where a session lives, when it is over, when its
-// activity is noted, whether a credential is good for it. Each function goes by
-// its arguments alone; nothing here has a clock, a store or a request.
+// Package rules decides where a session lives, when it ends, when its activity
+// is recorded, and whether a credential is valid for it. Its functions depend
+// on their arguments alone, without a clock, a store or a request.
 package rules
 
 import (
@@ -16,16 +16,16 @@ import (
 type Where uint8
 
 const (
-	Nowhere Where = iota // it holds nothing
+	Nowhere Where = iota // it is empty
 	Inline               // sealed in a cookie
 	Stored               // in the store
 )
 
-// Mode says which sessions may live where.
+// Mode is the configured placement of sessions.
 type Mode uint8
 
 const (
-	Auto       Mode = iota // small anonymous ones in the cookie, all others in the store
+	Auto       Mode = iota // small anonymous sessions in the cookie, all others in the store
 	StoredOnly             // all in the store
 	CookieOnly             // all in cookies
 )
@@ -34,7 +34,7 @@ const (
 // 5.6), and so the longest lifetime.
 const MaxAge = 400 * 24 * time.Hour
 
-// Skew is how far the clocks of two replicas may be apart.
+// Skew is the largest supported difference between the clocks of two replicas.
 const Skew = store.ClockSkew
 
 // Limits is the part of the configuration that decisions need.
@@ -46,12 +46,12 @@ type Limits struct {
 	Lifetime       time.Duration // negative = none
 	RotateEvery    time.Duration // 0 = never by itself
 	Grace          time.Duration
-	BrowserSession bool // the browser drops cookies when it is closed, unless the session says otherwise
+	BrowserSession bool // cookies last until the browser is closed, unless the session overrides it
 }
 
 // Place decides where a session with this content lives, given where it lived
 // before. It never moves a session out of the store: that would not be atomic
-// with the browser, and a lost response would lose the session.
+// with the browser's cookies, and a lost response would lose the session.
 func (l *Limits) Place(before Where, r *record.Record, now time.Time) (Where, error) {
 	if before == Stored {
 		return Stored, nil
@@ -80,8 +80,9 @@ func (l *Limits) Place(before Where, r *record.Record, now time.Time) (Where, er
 	}
 }
 
-// LifetimeEnd is a session's absolute end. One without a lifetime has an end,
-// so that its cookies, index entries and tombstones do not stay for ever.
+// LifetimeEnd is a session's absolute end. A session without a lifetime also
+// has one, so that its cookies, index entries and tombstones do not stay
+// forever.
 func (l *Limits) LifetimeEnd(h *record.Header) time.Time {
 	if l.endless(h) {
 		return record.Time(max(h.Created, h.Renewed)).Add(MaxAge)
@@ -98,13 +99,13 @@ func (l *Limits) endless(h *record.Header) bool {
 	return h.Lifetime < 0 || h.Lifetime == 0 && l.Lifetime < 0
 }
 
-// RenewalDue reports whether the end of a session without a lifetime must be moved
-// on: half of the time until then is over.
+// RenewalDue reports whether the end of a session without a lifetime must be
+// extended: half of the time until then has passed.
 func (l *Limits) RenewalDue(h *record.Header, now time.Time) bool {
 	return l.endless(h) && l.LifetimeEnd(h).Sub(now) <= MaxAge/2
 }
 
-// Renew moves it on, if that is due.
+// Renew extends it, if that is due.
 func (l *Limits) Renew(h *record.Header, now time.Time) {
 	if l.RenewalDue(h, now) {
 		h.Renewed = now.UnixMilli()
@@ -123,7 +124,7 @@ func (l *Limits) IdleTimeout(h *record.Header) time.Duration {
 	}
 }
 
-// IdleDeadline is when a session last seen at that time is over, at most
+// IdleDeadline is when a session last seen at that time expires, at most
 // expires.
 func (l *Limits) IdleDeadline(h *record.Header, seen, expires time.Time) time.Time {
 	idle := l.IdleTimeout(h)
@@ -133,7 +134,7 @@ func (l *Limits) IdleDeadline(h *record.Header, seen, expires time.Time) time.Ti
 	return Earlier(seen.Add(idle), expires)
 }
 
-// TouchDue reports whether activity at now is worth noting.
+// TouchDue reports whether activity at now must be recorded.
 func (l *Limits) TouchDue(h *record.Header, seen, now time.Time) bool {
 	idle := l.IdleTimeout(h)
 	return idle > 0 && now.Sub(seen) >= min(idle/20, time.Hour)
@@ -152,11 +153,11 @@ func (l *Limits) Persistent(h *record.Header) bool {
 }
 
 // CookieAge is a cookie's Max-Age, in whole seconds: until the session's
-// absolute end, because the idle timeout moves without the cookie; 0 leaves it to
-// the browser, and -1 removes it. Some browsers cut off the fraction of the second
-// at which they got the cookie, and would drop it up to a second too early. So it
-// is asked to live a second longer, and only the session's own end ends the
-// session; except where that is as far away as a cookie may live.
+// absolute end, because the idle timeout is extended without a new cookie; 0
+// leaves it to the browser, and -1 removes it. Some browsers truncate the time
+// at which they got the cookie to seconds, and would drop it up to a second too
+// early. So the cookie lives a second longer than the session, unless that
+// exceeds the maximum for cookies.
 func (l *Limits) CookieAge(h *record.Header, expires, now time.Time) time.Duration {
 	if !l.Persistent(h) {
 		return 0
@@ -169,16 +170,16 @@ func (l *Limits) CookieAge(h *record.Header, expires, now time.Time) time.Durati
 	return min((age+second-1).Truncate(second)+second, MaxAge)
 }
 
-// InlineUntil is until when a cookie that holds the session may turn up: a
-// request under way may still refresh it once.
+// InlineUntil is until when a cookie with the session may be sent: a request
+// under way may still refresh it once.
 func (l *Limits) InlineUntil(h *record.Header, now time.Time) time.Time {
 	const underWay = time.Minute
 	return l.IdleDeadline(h, now.Add(underWay), l.LifetimeEnd(h))
 }
 
-// TombstoneUntil is until when the tombstone of a stored session must be kept: as
-// long as a cookie that holds the session itself may turn up, or a foreign
-// credential, which may until then.
+// TombstoneUntil is until when the tombstone of a stored session must be kept:
+// as long as a cookie with the inline session may be sent, or a foreign
+// credential, which is accepted until foreign.
 func (l *Limits) TombstoneUntil(h *record.Header, foreign, now time.Time) time.Time {
 	return Later(Later(now.Add(store.MinTombstone), record.Time(h.InlineUntil)), foreign)
 }
@@ -199,8 +200,8 @@ func Later(a, b time.Time) time.Time {
 	return a
 }
 
-// Millis is a duration as a header keeps it, in milliseconds, rounded away from
-// zero, so that no setting turns into "as configured".
+// Millis is a duration in a header's form, in milliseconds, rounded away from
+// zero, so that no setting becomes 0, which means "as configured".
 func Millis(d time.Duration) int64 {
 	if d < 0 {
 		return -1

@@ -233,8 +233,8 @@ func TestWhenACredentialIsReplaced(t *testing.T) {
 	}
 }
 
-// At most two credentials are good at any time, so the one that is due to be
-// replaced has a worthless predecessor from that very moment on.
+// At most two credentials are valid at any time, so when a credential is due
+// for replacement, its predecessor is invalid.
 func TestNoRotationLeavesThreeGoodCredentials(t *testing.T) {
 	l := Limits{Grace: 10 * time.Second, RotateEvery: ms}
 	h := record.Header{Generation: 3, Presented: at(0), Rotated: at(-hour)}

@@ -9,27 +9,27 @@ import (
 
 const (
 	// maxSealed is how many values a process seals with one prefix. The other
-	// half of their nonces is random: after 2^30 of them the odds that any two
-	// are equal are 2^-37.
+	// half of the nonce is random: after 2^30 of them the probability that any
+	// two are equal is 2^-37.
 	maxSealed = 1 << 30
 
-	// The cache holds 256 ciphers, 350 KB. A prefix can be kept in the four
-	// places of one set only, so that a few pointer reads find it, without a
-	// lock. A process seals with one prefix from its start to its end, so these
-	// are the last 256 starts of a service.
+	// The cache holds 256 ciphers, 350 KB. Each prefix maps to a set of four
+	// places, so that a few pointer reads find it, without a lock. A process
+	// seals with one prefix from its start to its end, so the cache covers a
+	// service's last 256 starts.
 	cacheSets = 64
 	cacheWays = 4
 )
 
 // A purposeKey is the key for one purpose of one master key. Deriving a
 // message's cipher costs several times as much as using it, so it keeps the one
-// it seals with, and those that opened something lately.
+// for sealing, and those that recently opened a value.
 type purposeKey struct {
 	xaes *xaes
 
 	current atomic.Pointer[sealer]
 	cache   [cacheSets][cacheWays]atomic.Pointer[derived]
-	evict   int        // the way to give up next
+	evict   int        // the way to evict next
 	mu      sync.Mutex // for changing current, cache, evict
 }
 
@@ -39,8 +39,8 @@ type derived struct {
 	aead   cipher.AEAD
 }
 
-// sealer is a derived cipher that this process made, and how often it was used.
-// The count is apart from what readers of the cache look at.
+// sealer is a derived cipher of this process, and how often it was used. The
+// count is separate from the data that readers of the cache use.
 type sealer struct {
 	*derived
 	used atomic.Uint64
@@ -77,7 +77,7 @@ func (k *purposeKey) sealer() (*sealer, error) {
 	return s, nil
 }
 
-// cached returns the cipher for a prefix if it is at hand, otherwise nil.
+// cached returns the cached cipher for a prefix, or nil.
 func (k *purposeKey) cached(p prefix) *derived {
 	if s := k.current.Load(); s != nil && s.prefix == p {
 		return s.derived
@@ -91,8 +91,8 @@ func (k *purposeKey) cached(p prefix) *derived {
 	return nil
 }
 
-// remember keeps a cipher that has just opened something. Nothing else may come
-// here: whatever a stranger sends must neither fill the cache nor empty it.
+// remember caches a cipher that has just opened a value. Do not call it
+// otherwise: values from an attacker must not evict entries.
 func (k *purposeKey) remember(d *derived) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -111,7 +111,7 @@ func (k *purposeKey) remember(d *derived) {
 	k.evict = (k.evict + 1) % cacheWays
 }
 
-// set returns the places for a prefix, which is random to begin with.
+// set returns the places for a prefix, which is random already.
 func (k *purposeKey) set(p prefix) *[cacheWays]atomic.Pointer[derived] {
 	return &k.cache[p[0]%cacheSets]
 }

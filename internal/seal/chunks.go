@@ -7,19 +7,18 @@ import (
 	"slices"
 )
 
-// A long value is sealed in chunks, so that a part of it can be opened without
-// the rest:
+// A long value is sealed in chunks, so that a part can be opened alone:
 //
 //	first chunk  key id (4) ‖ nonce (24) ‖ ciphertext ‖ tag (16)
 //	each other   nonce (12) ‖ ciphertext ‖ tag (16)
 //	end          length of the first chunk, sealed (4, big endian)
 //
-// All chunks are sealed under one derived key: the first 12 bytes of the first
-// chunk's nonce are those of all, and the other 12 are random in each. Each is
-// bound to its number and to whether it is the last, as in the STREAM
-// construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015), to the random part of
-// the first chunk's nonce, and to what the whole is bound to: no chunk can be cut
-// off, moved, or taken from another value.
+// All chunks are sealed under one derived key: they share the first 12 bytes of
+// the first chunk's nonce, and the other 12 are random in each. Each is bound
+// to its number and to whether it is the last, as in the STREAM construction
+// (Hoang, Reyhanitabar, Rogaway, Vizár 2015), to the random part of the first
+// chunk's nonce, and to the value's additional data. So chunks cannot be
+// removed, moved, or taken from another value.
 const (
 	chunkNonce    = nonceSize - len(prefix{})
 	chunkOverhead = chunkNonce + tagSize
@@ -29,7 +28,7 @@ const (
 // ChunksOverhead is how much longer n sealed chunks are than their plaintext.
 func ChunksOverhead(n int) int { return Overhead + (n-1)*chunkOverhead + lengthSize }
 
-// chunk appends what binds a chunk, apart from what binds the whole value. first is
+// chunk appends a chunk's additional data to that of the whole value. first is
 // the random part of the first chunk's nonce.
 func chunk(aad, first []byte, number int, last bool) []byte {
 	if number > 0 {
@@ -42,14 +41,14 @@ func chunk(aad, first []byte, number int, last bool) []byte {
 	return append(aad, 0)
 }
 
-// SealChunks is [Ring.Seal] for a plaintext that is cut at these offsets, which
-// ascend: there is one chunk more than there are cuts.
+// SealChunks is [Ring.Seal] for a plaintext that is cut at these ascending
+// offsets, into one chunk more than there are cuts.
 func (r *Ring) SealChunks(dst []byte, p Purpose, plaintext []byte, cuts []int, aad []byte) ([]byte, error) {
 	s, err := r.sealing.derived[p].sealer()
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
-	s.used.Add(uint64(len(cuts))) // a few more than the limit do no harm
+	s.used.Add(uint64(len(cuts))) // a few more than the limit are harmless
 	dst = slices.Grow(dst, len(plaintext)+ChunksOverhead(len(cuts)+1))
 	dst = append(dst, r.sealing.id[:]...)
 	dst = append(dst, s.prefix[:]...)
@@ -75,11 +74,11 @@ func (r *Ring) SealChunks(dst []byte, p Purpose, plaintext []byte, cuts []int, a
 	return binary.BigEndian.AppendUint32(dst, uint32(first)), nil
 }
 
-// largestKept is the size of the largest buffer that is kept for the next plaintext.
+// largestKept is the size of the largest buffer that is reused.
 const largestKept = 256 << 10
 
-// Borrow returns an empty buffer for a plaintext that is needed only until it is
-// sealed, to be given back with Return.
+// Borrow returns an empty buffer for a plaintext until it is sealed. Give it
+// back with Return.
 func (r *Ring) Borrow() *[]byte {
 	if buf, ok := r.plaintexts.Get().(*[]byte); ok {
 		return buf
@@ -87,7 +86,7 @@ func (r *Ring) Borrow() *[]byte {
 	return new([]byte)
 }
 
-// Return takes back a buffer, which nothing refers to any more.
+// Return takes back a buffer, which must not be used any more.
 func (r *Ring) Return(buf *[]byte) {
 	if cap(*buf) <= largestKept {
 		*buf = (*buf)[:0]
@@ -95,8 +94,8 @@ func (r *Ring) Return(buf *[]byte) {
 	}
 }
 
-// Chunks are the chunks of a sealed value after the first, to be opened one by
-// one. It is safe for concurrent use.
+// Chunks are the chunks of a sealed value after the first, which can be opened
+// one by one. It is safe for concurrent use.
 type Chunks struct {
 	ring   *Ring
 	cipher *derived
@@ -106,8 +105,8 @@ type Chunks struct {
 	sealed []byte // from the second chunk on
 }
 
-// OpenChunks opens the first chunk of what SealChunks made. The others share
-// sealed and aad, which nobody may modify. The errors and stale are those of
+// OpenChunks opens the first chunk of a value from SealChunks. The others share
+// sealed and aad, which must not be modified. The errors and stale are those of
 // [Ring.Open].
 func (r *Ring) OpenChunks(p Purpose, sealed, aad []byte) (first []byte, rest *Chunks, stale bool, err error) {
 	n := len(sealed) - lengthSize
@@ -125,11 +124,11 @@ func (r *Ring) OpenChunks(p Purpose, sealed, aad []byte) (first []byte, rest *Ch
 	return first, &Chunks{ring: r, cipher: c, p: p, aad: aad, first: sealed[idSize:][len(prefix{}):nonceSize], sealed: sealed[length:n]}, stale, nil
 }
 
-// Holds reports whether that is how much plaintext the chunks have.
+// Holds reports whether there are that many chunks with that much plaintext.
 func (c *Chunks) Holds(chunks, size int) bool { return len(c.sealed) == size+chunks*chunkOverhead }
 
-// Open appends the plaintext of a chunk to dst: the number-th, counted from 1, which
-// has size bytes of it behind those of the chunks before it.
+// Open appends the plaintext of a chunk to dst: the number-th, counted from 1,
+// with size bytes after before bytes of the previous chunks.
 func (c *Chunks) Open(dst []byte, number, before, size int) ([]byte, error) {
 	at := before + (number-1)*chunkOverhead
 	end := at + size + chunkOverhead

@@ -112,7 +112,7 @@ func TestChunksCannotBeMoved(t *testing.T) {
 			t.Fatalf("byte %d changed: %q, %v", i, got, err)
 		}
 	}
-	// A value that was not cut is none that was.
+	// An uncut value does not open as a cut one.
 	whole, err := r.Seal(nil, Record, plaintext, aad)
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func TestChunksOfAnUnknownKey(t *testing.T) {
 	}
 }
 
-// FuzzOpenChunks looks for chunks that open though they were not sealed so.
+// FuzzOpenChunks looks for chunks that open although they were not sealed that way.
 func FuzzOpenChunks(f *testing.F) {
 	r := newRing(f, newKey(f, 1, Active))
 	plaintext, aad, cuts := bytes.Repeat([]byte("0123456789"), 4), []byte("version 7"), []int{10, 20, 30}

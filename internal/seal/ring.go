@@ -1,5 +1,5 @@
-// Package seal encrypts and authenticates what Sojourn hands out: the cookies
-// that browsers keep, and the records in stores and caches.
+// Package seal encrypts and authenticates Sojourn's data: the cookies in
+// browsers, and the records in stores and caches.
 //
 // A [Ring] seals with its newest active key and opens with any of its keys. A
 // sealed value is
@@ -7,7 +7,7 @@
 //	key id (4) ‖ nonce (24) ‖ ciphertext ‖ tag (16)
 //
 // under XAES-256-GCM (https://c2sp.org/XAES-256-GCM), whose nonces are long
-// enough to be random for as long as a key lives. Each purpose has its own key,
+// enough to be random for the lifetime of a key. Each purpose has its own key,
 // derived from the master key by HKDF-SHA256 (RFC 5869).
 package seal
 
@@ -39,29 +39,29 @@ const (
 	tagSize   = 16
 )
 
-// formatVersion opens the additional data of everything sealed, so that a later
-// format can never be taken for this one.
+// formatVersion begins the additional data of all sealed values, so that a
+// later format cannot be confused with this one.
 const formatVersion = 1
 
 var (
-	// ErrUnknownKey says that the value names a key that the ring does not have: it is
-	// foreign, damaged, or older than the ring's oldest key.
+	// ErrUnknownKey means that the value names a key that the ring does not
+	// have: it is foreign, damaged, or older than the ring's oldest key.
 	ErrUnknownKey = errors.New("seal: the key is not in the ring")
 
-	// ErrOpen says that the value was not sealed by the key that it names for
-	// that purpose with that additional data, or is damaged.
+	// ErrOpen means that the value is damaged, or was not sealed with the key
+	// that it names, for that purpose, with that additional data.
 	ErrOpen = errors.New("seal: the value does not open")
 )
 
-// A Purpose separates values of different kinds: what was sealed for one opens
-// for no other.
+// A Purpose separates values of different kinds: a value sealed for one does
+// not open for another.
 type Purpose uint8
 
 const (
 	Reference Purpose = iota // the cookie that names a stored session
 	State                    // the cookie that holds an inline session or a floor
-	Record                   // what stores and caches keep
-	Token                    // what names a stored session for a client without cookies
+	Record                   // data in stores and caches
+	Token                    // a reference for a client without cookies
 	purposes
 )
 
@@ -69,16 +69,16 @@ func (p Purpose) String() string {
 	return [purposes]string{"reference", "state", "record", "token"}[p]
 }
 
-// A KeyState says what a key is used for. Every key opens.
+// A KeyState is the use of a key. Every key opens.
 type KeyState uint8
 
 const (
-	Published KeyState = iota // opens only, so that all processes know it before one seals with it
+	Published KeyState = iota // opens only, so that all processes have it before one seals with it
 	Active                    // the newest active key seals
-	Retired                   // opens only; what it sealed should be sealed again
+	Retired                   // opens only; its values should be sealed again
 
-	// userIndex is not a key's state: it marks the entry of the index secret in
-	// the text form of a ring.
+	// userIndex marks the index secret's entry in the text form of a ring. It
+	// is not a state.
 	userIndex
 	keyStates
 )
@@ -88,8 +88,8 @@ func (s KeyState) String() string {
 }
 
 // A Key is a master key in a state. Copies share the derived keys and their
-// caches, in whichever rings they are: to change a key's state, put a copy with
-// the new one in a new ring.
+// caches, across rings. To change a key's state, put a copy with the new state
+// in a new ring.
 type Key struct {
 	State   KeyState
 	Created time.Time
@@ -104,7 +104,7 @@ type material struct {
 }
 
 // NewKey derives the keys of each purpose from a master key, which must be
-// random. It fails only if the standard library refuses to work with it.
+// random. It fails only if the standard library refuses the key.
 func NewKey(secret [SecretSize]byte, state KeyState, created time.Time) (Key, error) {
 	m := new(material)
 	id, err := derive(secret, "key id", idSize)
@@ -133,7 +133,7 @@ func derive(secret [SecretSize]byte, name string, size int) ([]byte, error) {
 type Ring struct {
 	keys       []ringKey
 	sealing    *material
-	index      *[SecretSize]byte // behind a pointer, where printing does not look
+	index      *[SecretSize]byte // a pointer, which fmt does not follow
 	legacy     *[SecretSize]byte // likewise
 	scratch    sync.Pool         // of *[]byte, for additional data
 	plaintexts sync.Pool         // of *[]byte, see Borrow
@@ -144,10 +144,10 @@ type ringKey struct {
 	stale bool // its values should be sealed again
 }
 
-// NewRing makes a ring of keys that come from NewKey. index is the secret
-// behind [Ring.UserHash]; it stays the same while keys come and go. A ring
-// without an active key, or with two keys of one id, is an error, and so is any
-// ring where the standard library will not seal, as under GODEBUG=fips140=only.
+// NewRing makes a ring of keys that come from NewKey. index is the secret of
+// [Ring.UserHash]; it stays the same when keys change. It is an error if the
+// ring has no active key or two keys with one ID, or if the standard library
+// refuses to seal, as with GODEBUG=fips140=only.
 func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 	newest := -1
 	for i, k := range keys {
@@ -163,7 +163,7 @@ func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 	}
 
 	r := &Ring{sealing: keys[newest].material}
-	for p := range purposes { // rather now than in the first request
+	for p := range purposes { // now, so that the first request is not slower
 		if _, err := r.sealing.derived[p].sealer(); err != nil {
 			return nil, err
 		}
@@ -187,9 +187,9 @@ func NewRing(keys []Key, index [SecretSize]byte) (*Ring, error) {
 	return r, nil
 }
 
-// Continue makes r, which nobody uses yet, go on with what old has derived and
-// cached of the keys that both have. It reports whether both have the same
-// secret behind [Ring.UserHash].
+// Continue makes r, which is not in use yet, share the derived keys and caches
+// of old for the keys that both have. It reports whether both have the same
+// secret for [Ring.UserHash].
 func (r *Ring) Continue(old *Ring) (sameIndex bool) {
 	for i := range r.keys {
 		for _, k := range old.keys {
@@ -204,7 +204,7 @@ func (r *Ring) Continue(old *Ring) (sameIndex bool) {
 	return hmac.Equal(r.index[:], old.index[:])
 }
 
-// CanOpenNewest reports whether r has the key that old seals with.
+// CanOpenNewest reports whether r has the key with which old seals.
 func (r *Ring) CanOpenNewest(old *Ring) bool {
 	return slices.ContainsFunc(r.keys, func(k ringKey) bool { return k.id == old.sealing.id })
 }
@@ -221,13 +221,13 @@ func (r *Ring) Keys() []KeyInfo {
 
 // KeyInfo describes a key without its secret.
 type KeyInfo struct {
-	ID      string // as sealed values name it, in hexadecimal
+	ID      string // in hexadecimal; sealed values contain it
 	State   KeyState
 	Created time.Time
 	Seals   bool // it is the newest active key
 }
 
-// String says how many keys there are and which one seals, by its public id.
+// String returns the number of keys and the public ID of the key that seals.
 func (r *Ring) String() string {
 	if len(r.keys) == 1 {
 		return fmt.Sprintf("1 key, %x", r.sealing.id)
@@ -235,9 +235,9 @@ func (r *Ring) String() string {
 	return fmt.Sprintf("%d keys, sealing with %x", len(r.keys), r.sealing.id)
 }
 
-// Seal appends the sealed plaintext to dst, Overhead bytes longer than it was.
-// aad is authenticated with it and must be given again to open it. The spare
-// room of dst must not overlap plaintext.
+// Seal appends the sealed plaintext to dst, Overhead bytes longer. aad is
+// authenticated with it and is required to open it. The spare capacity of dst
+// must not overlap plaintext.
 func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error) {
 	s, err := r.sealing.derived[p].sealer()
 	if err != nil {
@@ -247,8 +247,8 @@ func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error
 	dst = append(dst, r.sealing.id[:]...)
 	dst = append(dst, s.prefix[:]...)
 
-	// Always asked for again, never a counter and never from a buffer: a machine
-	// cloned from a snapshot would repeat both.
+	// Always new random bytes, never a counter or a buffer: a machine cloned
+	// from a snapshot would repeat these.
 	half := len(dst)
 	dst = dst[:half+nonceSize/2]
 	rand.Read(dst[half:])
@@ -260,13 +260,14 @@ func (r *Ring) Seal(dst []byte, p Purpose, plaintext, aad []byte) ([]byte, error
 }
 
 // Open appends the plaintext of a sealed value to dst. It returns ErrUnknownKey
-// or ErrOpen when it cannot.
+// or ErrOpen on failure.
 //
-// stale says that the value should be sealed again: its key is retired, or older
-// than the one that seals. A newer key never makes a value stale, or processes
-// that learn of a new key at different times would undo each other's work.
+// stale means that the value should be sealed again: its key is retired, or
+// older than the key that seals. A value with a newer key is never stale;
+// otherwise processes that get a new key at different times would undo each
+// other's work.
 //
-// The spare room of dst must not overlap sealed; [Ring.OpenInPlace] is for that.
+// The spare capacity of dst must not overlap sealed; for that, use [Ring.OpenInPlace].
 func (r *Ring) Open(dst []byte, p Purpose, sealed, aad []byte) (plaintext []byte, stale bool, err error) {
 	plaintext, _, stale, err = r.open(dst, p, sealed, aad)
 	return plaintext, stale, err
@@ -303,8 +304,8 @@ func (r *Ring) open(dst []byte, p Purpose, sealed, aad []byte) (plaintext []byte
 	return plaintext, c, r.keys[i].stale, nil
 }
 
-// OpenInPlace is Open with the plaintext in the place of the ciphertext, which
-// is gone afterwards whether it opens or not.
+// OpenInPlace is Open, but overwrites the ciphertext with the plaintext, even
+// if it fails.
 func (r *Ring) OpenInPlace(p Purpose, sealed, aad []byte) (plaintext []byte, stale bool, err error) {
 	if len(sealed) < Overhead {
 		return nil, false, ErrOpen
@@ -320,9 +321,9 @@ func (r *Ring) additional(p Purpose, aad []byte) *[]byte {
 	return b
 }
 
-// UserHash returns the name under which a store's index keeps the sessions of a
-// user: HMAC-SHA256 of the session name and the user, each with its length in
-// front, cut to 16 bytes. The empty user is nobody, the zero hash.
+// UserHash returns a user's key in a store's index: HMAC-SHA256 of the session
+// name and the user, each prefixed by its length, truncated to 16 bytes. The
+// empty user has the zero hash.
 func (r *Ring) UserHash(name, user string) store.UserHash {
 	if user == "" {
 		return store.UserHash{}
@@ -330,14 +331,14 @@ func (r *Ring) UserHash(name, user string) store.UserHash {
 	return store.UserHash(hashParts(r.index, name, user)[:len(store.UserHash{})])
 }
 
-// Legacy returns the identifier that stands for something of another library's
-// sessions: HMAC-SHA256 of the parts, each with its length in front. Its key
-// stays the same while keys come and go, as that of the user index does.
+// Legacy returns an identifier for data of another library's session:
+// HMAC-SHA256 of the parts, each prefixed by its length. Like the key of the
+// user index, its key stays the same when keys change.
 func (r *Ring) Legacy(parts ...string) []byte { return hashParts(r.legacy, parts...) }
 
-// Link returns what stands for a session of an OpenID provider, for the sessions of
-// one name that are linked to it: HMAC-SHA256 of the parts, each with its length in
-// front, under the key of the user index.
+// Link returns the link for a session of an OpenID provider and one session
+// name: HMAC-SHA256 of the parts, each prefixed by its length, with the key of
+// the user index.
 func (r *Ring) Link(name, issuer, sid string) []byte {
 	return hashParts(r.index, "link", name, issuer, sid)
 }

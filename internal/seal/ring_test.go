@@ -70,8 +70,8 @@ func wantRefused(t testing.TB, r *Ring, p Purpose, sealed []byte, aad string, re
 	}
 }
 
-// vectors are values made by an independent implementation, for everybody who
-// writes another.
+// vectors are values from an independent implementation, for authors of further
+// ones.
 type vectors struct {
 	Text   string   // of the ring
 	Keys   []string // ids
@@ -309,8 +309,8 @@ func TestOnlyWhatAnOlderOrRetiredKeySealedIsStale(t *testing.T) {
 }
 
 // A new key goes through published, active, retired and out, one process after
-// the other. Whatever any process sealed opens in every other at each step, and
-// no two processes ever both find the other's values stale.
+// the other. At each step every process opens the values of every other, and no
+// two processes both find the other's values stale.
 func TestAStagedRolloutOpensEverywhereAndSettles(t *testing.T) {
 	old, next := newKey(t, 1, Active), newKey(t, 2, Active)
 	steps := []*Ring{
@@ -420,8 +420,8 @@ func cacheLen(k *purposeKey) (n int) {
 	return n
 }
 
-// sealedElsewhere returns a value with a prefix of its own, as from a process
-// that has just started.
+// sealedElsewhere returns a value with a new prefix, as from a process that has
+// just started.
 func sealedElsewhere(t testing.TB, plaintext string) []byte {
 	t.Helper()
 	return mustSeal(t, newRing(t, newKey(t, 1, Active)), State, plaintext, "")
@@ -471,7 +471,7 @@ func TestAPrefixIsCachedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // as when several requests meet a new prefix at once
+	for range 3 { // as with several concurrent requests with a new prefix
 		k.remember(&derived{d.prefix, d.aead})
 	}
 	if n := cacheLen(k); n != 1 {
@@ -623,7 +623,7 @@ func TestPrintingShowsNoSecrets(t *testing.T) {
 	}
 }
 
-// FuzzOpen looks for a value that opens though it was not sealed.
+// FuzzOpen looks for a value that opens although it was not sealed.
 func FuzzOpen(f *testing.F) {
 	v := readVectors(f)
 	r, err := ParseKeys(v.Text)

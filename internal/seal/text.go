@@ -21,7 +21,7 @@ const (
 // createdLayout is ISO 8601, basic format, in UTC, to the second.
 const createdLayout = "20060102T150405Z"
 
-// secretText is base64url without padding, in its only spelling.
+// secretText is base64url without padding, in canonical form only.
 var secretText = base64.RawURLEncoding.Strict()
 
 // An entry is one key in the text form of a ring: STATE:CREATED:SECRET.
@@ -31,14 +31,14 @@ type entry struct {
 	secret  [SecretSize]byte
 }
 
-// newEntry makes a new secret.
+// newEntry returns an entry with a new secret.
 func newEntry(state KeyState) entry {
 	e := entry{state: state, created: time.Now()}
 	rand.Read(e.secret[:])
 	return e
 }
 
-// text is what parseEntry reads. It holds the secret.
+// text returns the entry's text, with the secret.
 func (e entry) text() string {
 	return e.state.String() + ":" + e.created.UTC().Format(createdLayout) + ":" + secretText.EncodeToString(e.secret[:])
 }
@@ -46,23 +46,23 @@ func (e entry) text() string {
 // GenerateKey returns the entry of a new active key, as text.
 func GenerateKey() string { return newEntry(Active).text() }
 
-// GenerateKeyFile returns the text of a new key file: what it is, an index key
+// GenerateKeyFile returns the text of a new key file: a comment, an index key
 // and an active key.
 func GenerateKeyFile() string {
 	return fmt.Sprintf(keyFile, Count(2), newEntry(userIndex).text(), newEntry(Active).text())
 }
 
-// countName opens the first field of a text of several entries.
+// countName begins the first field of a text of several entries.
 const countName = "entries:"
 
-// Count returns what a text of n entries starts with.
+// Count returns the first field of a text of n entries.
 //
-// The number comes first, so that whatever is cut off a text takes entries away
-// and leaves the number. At the end it could not be mandatory for a text of one
-// entry, and the first entry of several would be such a text.
+// The number comes first, so that truncating a text removes entries but keeps
+// the number. At the end, it could not be mandatory for a text of one entry,
+// and the first of several entries would be such a text.
 func Count(n int) string { return countName + strconv.Itoa(n) }
 
-// IsCount reports whether a field is meant as the number of entries.
+// IsCount reports whether a field has the form of the number of entries.
 func IsCount(field string) bool { return strings.HasPrefix(field, countName) }
 
 const keyFile = `# Sojourn session keys. With them, anyone can read and forge your visitors'
@@ -90,7 +90,7 @@ const keyFile = `# Sojourn session keys. With them, anyone can read and forge yo
 
 // ParseKeys reads the text form of a ring: entries separated by white space or
 // commas, with comments from # to the end of the line, and their number first
-// if there are several. An error names the entry by its number, and never
+// if there are several. An error gives the number of the entry, and never
 // repeats any of the text.
 //
 // Without an index entry the index key is derived from the oldest key.
@@ -130,8 +130,7 @@ func ParseKeys(text string) (*Ring, error) {
 	return NewRing(keys, [SecretSize]byte(secret))
 }
 
-// parseEntries reads the entries of a ring, and checks what can be said without
-// knowing what they are for.
+// parseEntries reads the entries of a ring, and checks their form.
 func parseEntries(text string) ([]entry, error) {
 	if len(text) > MaxText {
 		return nil, fmt.Errorf("the text is longer than %d bytes", MaxText)
@@ -167,7 +166,7 @@ func parseEntries(text string) ([]entry, error) {
 	return entries, nil
 }
 
-// complete returns the entries among the fields of a text, if all are there.
+// complete returns the entries among the fields of a text, if none is missing.
 func complete(fields []string) ([]string, error) {
 	if len(fields) == 0 || !IsCount(fields[0]) {
 		if len(fields) > 1 {
@@ -186,7 +185,7 @@ func complete(fields []string) ([]string, error) {
 	return nil, fmt.Errorf("the text is incomplete, or its number of entries is wrong: it says %d, and %d are there", n, len(entries))
 }
 
-// fields returns what stands between separators, without the comments.
+// fields returns the texts between separators, without comments.
 func fields(text string) []string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -217,7 +216,7 @@ func parseEntry(text string) (entry, error) {
 	return entry{state, created, [SecretSize]byte(secret)}, nil
 }
 
-// parseState reads what KeyState.String wrote.
+// parseState parses the result of KeyState.String.
 func parseState(text string) (KeyState, error) {
 	for s := range keyStates {
 		if text == s.String() {

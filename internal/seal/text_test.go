@@ -208,7 +208,7 @@ func TestAKeyFileExplainsItself(t *testing.T) {
 	}
 }
 
-// Somebody writes the text in place while another reads it, or the disk is full.
+// A program overwrites the text in place while another reads it, or the disk is full.
 func TestATextThatWasCutShortIsOfNoUse(t *testing.T) {
 	index, a, b, c := line("index", noon, 'i'), line("active", noon, 'a'), line("published", noon, 'b'), line("retired", noon, 'c')
 	for name, text := range map[string]string{
@@ -270,8 +270,8 @@ func TestATextThatLostAnEntryIsOfNoUse(t *testing.T) {
 	}
 }
 
-// FuzzParseKeys looks for texts that break the parser, or that it does not
-// write back with the same meaning.
+// FuzzParseKeys looks for texts that break the parser, or that change their
+// meaning in a round trip.
 func FuzzParseKeys(f *testing.F) {
 	active, index := line("active", noon, 'a'), line("index", noon, 'b')
 	for _, seed := range []string{

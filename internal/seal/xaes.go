@@ -5,8 +5,8 @@ import (
 	"crypto/cipher"
 )
 
-// A prefix is the first half of an XAES-256-GCM nonce: what the message key is
-// derived from.
+// A prefix is the first half of an XAES-256-GCM nonce, from which the message
+// key is derived.
 type prefix [12]byte
 
 // xaes is the key derivation of XAES-256-GCM (https://c2sp.org/XAES-256-GCM):

@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/record"
 )
 
-// Buffers are used again, which must show in no record.
+// Buffers are reused, which must not affect any record.
 func TestRecordsThatAreSealedAtOnceShareNothing(t *testing.T) {
 	ring := ring(t, 1)
 	var wg sync.WaitGroup

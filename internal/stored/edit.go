@@ -9,10 +9,10 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Edit changes a session that its visitor may be using: f returns what must be
-// done to a state, and is asked again whenever another save was faster, so that
-// what it has read is what it changes. An edit is no activity of the visitor's. It
-// returns the session as it is then. The error is f's, ErrGone, or it wraps
+// Edit changes a session that its visitor may be using. f returns the changes
+// for a state, and is called again after a concurrent save, so that its changes
+// apply to the state that it read. An edit does not count as activity. Edit
+// returns the resulting session. The error is f's, ErrGone, or wraps
 // fault.TooLarge or fault.Unavailable.
 func (s *Sessions) Edit(ctx context.Context, cur *State, f func(*State) (*draft.Draft, error)) (st *State, err error) {
 	j := &job{Change: Change{Who: cur.Who, Base: cur}}

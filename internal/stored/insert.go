@@ -11,10 +11,10 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Insert saves a record as a session that was not there before, within its
-// user's limit (Max 0 = none), and tells evicted of each session that has to make
-// room. The error is store.ErrConflict if there is, or was, a session of that
-// identifier, or it wraps fault.TooLarge, fault.TooMany or fault.Unavailable.
+// Insert saves a record as a new session, within its user's limit (Max 0 =
+// none), and calls evicted for each session that is ended to make room. The
+// error is store.ErrConflict if there is, or was, a session with that
+// identifier, or wraps fault.TooLarge, fault.TooMany or fault.Unavailable.
 func (s *Sessions) Insert(ctx context.Context, r record.Record, who Who, limit store.UserLimit, evicted func(store.ID)) (*State, error) {
 	now := s.Now()
 	st, data, err := s.seal(r, who, nil, 0, now, now)
@@ -44,8 +44,8 @@ func (s *Sessions) insert(ctx context.Context, rec store.Record, limit store.Use
 	})
 }
 
-// Bury leaves a tombstone of a session that never was, until that time. The error
-// is store.ErrConflict if something is there.
+// Bury writes a tombstone of a session that never existed, until that time. The
+// error is store.ErrConflict if the ID has a record.
 func (s *Sessions) Bury(ctx context.Context, id store.ID, now, until time.Time) error {
 	return s.send(ctx, store.Record{
 		ID: id, Version: 1, SaveIDs: []store.SaveID{newSaveID()},
@@ -53,8 +53,8 @@ func (s *Sessions) Bury(ctx context.Context, id store.ID, now, until time.Time) 
 	}, store.Base{})
 }
 
-// Forget ends whatever is under an ID, until that time, and lets nothing be saved
-// there.
+// Forget ends the session with an ID, if any, and blocks saves under the ID
+// until that time.
 func (s *Sessions) Forget(ctx context.Context, id store.ID, until time.Time) error {
 	if err := s.Store.Delete(ctx, id, until); err != nil {
 		return s.Observer.StoreFailed(ctx, "end a session", err)
@@ -62,10 +62,10 @@ func (s *Sessions) Forget(ctx context.Context, id store.ID, until time.Time) err
 	return nil
 }
 
-// SaveDated saves a record without values, that says something by its Seen and is
-// over at until, as the successor of prev. It has the data of an empty session, so
-// that it is sound for whatever reads the whole store. shorten lets the times move
-// backwards. The error is store.ErrConflict if prev is not what is there.
+// SaveDated saves a record whose information is its Seen, and which expires at
+// until, as the successor of prev. It has the data of an empty session, so that
+// code that reads the whole store can open it. shorten lets the times move
+// backwards. The error is store.ErrConflict if the stored record is not prev.
 func (s *Sessions) SaveDated(ctx context.Context, id store.ID, prev *store.Record, seen, until time.Time, shorten bool) error {
 	now := s.Now()
 	rec := store.Record{

@@ -15,26 +15,27 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A lease says that a process is replacing a value of a session. It is a field of
-// the session's record, and changes by compare-and-set like everything there.
-// It has no time of its end: clocks differ. It is dead when it has not changed for
-// its time to live by the monotonic clock of whoever waits for it, and the store has
-// taken a save meanwhile: else the holder may have nowhere to write to either.
+// A lease means that a process is replacing a value of a session. It is a field
+// of the session's record, and changes by compare-and-set. It has no expiry
+// time, because clocks differ. A lease is dead if, by the monotonic clock of a
+// waiting process, it has not changed for its time to live, and the store has
+// accepted a save meanwhile; otherwise the holder may be unable to write
+// either.
 type lease struct {
 	_     struct{} `cbor:",toarray"`
-	Nonce uint64   // of the holder; 0 = nobody holds it
+	Nonce uint64   // of the holder; 0 = not held
 	Beat  uint64   // grows while the holder lives
 	TTL   int64    // in ms
-	Fails uint64   // how many holders have failed since one has succeeded
-	Room  []byte   // keeps others from taking the room that the new value may need
-	Knock bool     // somebody who waits has written this; a holder that lives writes over it
+	Fails uint64   // how many holders have failed since the last success
+	Room  []byte   // reserves space for the new value
+	Knock bool     // written by a waiting process; a live holder overwrites it
 }
 
 const (
 	leasePrefix = "_renew."
 	// MaxRenewName is the longest name of a value that can be renewed, in bytes.
 	MaxRenewName = record.MaxName - len(leasePrefix)
-	// leaseKept is how long a lease stays that nobody changes. By then it is dead by
+	// leaseKept is how long an unchanged lease is kept. By then it is dead by
 	// any clock.
 	leaseKept = time.Hour
 
@@ -60,7 +61,7 @@ func parseLease(raw []byte) (l lease) {
 	if cbor.Unmarshal(raw, &l) == nil {
 		return l
 	}
-	// A newer version's. It is held for as long as it changes.
+	// From a newer version. It counts as held while it changes.
 	h := fnv.New64a()
 	_, _ = h.Write(raw)
 	return lease{Nonce: h.Sum64() | 1, TTL: (10 * time.Second).Milliseconds()}
@@ -68,7 +69,7 @@ func parseLease(raw []byte) (l lease) {
 
 func (l *lease) ttl() time.Duration { return time.Duration(l.TTL) * time.Millisecond }
 
-// put sets the lease of a value in a draft; nobody's without failures goes.
+// put sets the lease of a value in a draft; one without holder and failures is removed.
 func (l *lease) put(d *draft.Draft, name string) error {
 	if l.Nonce == 0 && l.Fails == 0 {
 		d.Remove(leasePrefix + name)
@@ -96,30 +97,28 @@ type leaseKey struct {
 	name string
 }
 
-// leases are the leases that this process knows: those that it holds, and those
-// that it waits for.
+// leases are the leases that this process holds or waits for.
 type leases struct {
 	mu      sync.Mutex
 	flights map[leaseKey]*flight
-	// sightings outlive whoever waits: visitors who give up before a dead lease's
-	// time is over would never see its end otherwise.
+	// sightings outlive a waiting request: otherwise requests that give up
+	// before a dead lease's time is over would never detect that it is dead.
 	sightings map[leaseKey]*sighting
 }
 
-// sighting is what a process knows of somebody else's lease.
+// sighting is a process's knowledge of another process's lease.
 type sighting struct {
 	nonce, beat uint64
-	quiet       time.Duration // for how long it surely has not changed
-	knock       bool          // somebody has knocked
-	knocked     time.Duration // for how long that was not answered
+	quiet       time.Duration // for how long it has certainly not changed
+	knock       bool          // the lease has a knock
+	knocked     time.Duration // for how long the knock was not answered
 	at          time.Time     // when it was read last
 }
 
-// mostSightings is how many there are before old ones are dropped.
+// mostSightings is the number of sightings above which old ones are dropped.
 const mostSightings = 256
 
-// sighted notes that the store has answered with l, to a question that was asked at
-// begin.
+// sighted records that the store has answered a load, sent at begin, with l.
 func (ls *leases) sighted(k leaseKey, l lease, begin time.Time) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -145,8 +144,8 @@ func (ls *leases) sighted(k leaseKey, l lease, begin time.Time) {
 	case g.nonce != l.Nonce || g.beat != l.Beat:
 		*g = sighting{nonce: l.Nonce, beat: l.Beat}
 	default:
-		// Nobody has looked in a longer time, in which the store may have been
-		// away for the holder.
+		// No request has looked for longer than that, so the store may have
+		// been unavailable for the holder.
 		more := max(0, min(begin.Sub(g.at), l.ttl()/4))
 		g.quiet += more
 		if g.knock {
@@ -156,8 +155,8 @@ func (ls *leases) sighted(k leaseKey, l lease, begin time.Time) {
 	g.knock, g.at = l.Knock, time.Now()
 }
 
-// blind notes that the store has not answered, or has not taken a save, so that the
-// holders of a session's leases may not have reached it either.
+// blind records that the store has not answered, or not accepted a save, so
+// that it may also be unreachable for the holders of a session's leases.
 func (ls *leases) blind(id store.ID) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -168,7 +167,7 @@ func (ls *leases) blind(id store.ID) {
 	}
 }
 
-// abandon notes that a lease of this process, which may be in the store, is nobody's.
+// abandon records that a lease of this process, which may be in the store, is not held any more.
 func (ls *leases) abandon(k leaseKey, l lease) {
 	ls.sighted(k, l, time.Now())
 	ls.mu.Lock()
@@ -192,11 +191,11 @@ func (ls *leases) dead(k leaseKey, l lease) bool {
 	return g != nil && g.nonce == l.Nonce && g.beat == l.Beat && g.quiet >= l.ttl() && g.knocked >= l.ttl()/4
 }
 
-// held reports whether somebody who may be alive has the lease.
+// held reports whether a process that may be alive holds the lease.
 func (ls *leases) held(k leaseKey, l lease) bool { return l.Nonce != 0 && !ls.dead(k, l) }
 
-// look asks the store itself for a session, and notes what its lease of that value
-// says.
+// look loads a session from the store itself, and records its lease of that
+// value.
 func (s *Sessions) look(ctx context.Context, k leaseKey, who Who) (*State, error) {
 	ctx, cancel := s.Bounded(ctx)
 	defer cancel()
@@ -210,16 +209,16 @@ func (s *Sessions) look(ctx context.Context, k leaseKey, who Who) (*State, error
 	return st, nil
 }
 
-// nextLook is the pause after a pause.
+// nextLook returns the pause after that pause.
 func nextLook(pause, ttl time.Duration) time.Duration {
 	return max(firstLook/4, min(2*pause, longestLook, ttl/looksPerTTL))
 }
 
-// errLeased says that a session must not be moved now: what is being fetched for it
-// would have no place.
+// errLeased means that a session must not be moved now, because a value is
+// being fetched for it.
 var errLeased = errors.New("sojourn: a value of the session is being renewed")
 
-// leased returns the values of a session whose lease somebody has.
+// leased returns the names of a session's values with a held lease.
 func (s *Sessions) leased(st *State) (names []string) {
 	for _, f := range st.Rec.Frames() {
 		name, ok := strings.CutPrefix(f.Name, leasePrefix)
@@ -230,7 +229,7 @@ func (s *Sessions) leased(st *State) (names []string) {
 	return names
 }
 
-// awaitLeases waits until nobody has a lease in a session, and returns its state
+// awaitLeases waits until no lease of a session is held, and returns its state
 // then; nil if the session has ended or the limit comes first.
 func (s *Sessions) awaitLeases(ctx context.Context, who Who, limit time.Time) *State {
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), limit)
@@ -257,8 +256,8 @@ func (s *Sessions) awaitLeases(ctx context.Context, who Who, limit time.Time) *S
 	return nil
 }
 
-// knock writes into a lease that somebody waits. A store that takes this takes what
-// the holder writes.
+// knock writes into a lease that a process waits. If the store accepts this,
+// the holder can also write.
 func (s *Sessions) knock(ctx context.Context, k leaseKey, st *State) {
 	ctx, cancel := s.Bounded(ctx)
 	defer cancel()
@@ -277,8 +276,8 @@ func (s *Sessions) knock(ctx context.Context, k leaseKey, st *State) {
 	}
 }
 
-// dropLeases removes the leases that a record was copied with: their holders know
-// another session.
+// dropLeases removes the leases from a copied record: their holders have the
+// original session.
 func dropLeases(r *record.Record) {
 	var names []string
 	for _, f := range r.Frames() {
@@ -291,8 +290,8 @@ func dropLeases(r *record.Record) {
 	}
 }
 
-// mustWait reports whether a login has to wait for somebody who renews a value that
-// goes along.
+// mustWait reports whether a login must wait for the renewal of a value that it
+// carries over.
 func (m *mover) mustWait() bool {
 	return m.patient && m.ends && !m.Login.Drop && m.old != nil && m.old.Where == rules.Stored && len(m.s.leased(m.old)) > 0
 }

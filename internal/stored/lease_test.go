@@ -8,7 +8,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// seen lets ls read l at each step of a time, and reports whether it is dead then.
+// seen lets ls read l at each step of a period, and reports whether it is dead then.
 func seen(ls *leases, k leaseKey, l lease, d, step time.Duration) bool {
 	for ; d > 0; d -= step {
 		time.Sleep(step)
@@ -91,7 +91,7 @@ func TestOldSightingsAreDropped(t *testing.T) {
 	})
 }
 
-// What a newer version writes is somebody's, and lives as long as it changes.
+// A newer version's lease counts as held while it changes.
 func TestALeaseOfAnotherFormIsHeld(t *testing.T) {
 	a, b := parseLease([]byte("\x01newer")), parseLease([]byte("\x01newer, later"))
 	if a.Nonce == 0 || a.TTL == 0 || a.Nonce == b.Nonce {

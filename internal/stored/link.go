@@ -44,9 +44,9 @@ func linkedNote(link string, n int) store.ID {
 
 func closedNote(link string) store.ID { return linkedNote(link, maxLinked) }
 
-// noteLinked notes that a user has sessions with a link, until that time. A note that
-// has just expired when it is made to last longer comes back as a tombstone of nobody,
-// so it is read again, and the next number is used.
+// noteLinked writes a note that a user has sessions with a link, until that
+// time. If the note expires just before it is extended, the tombstone has no
+// user, so it is read again, and the next number is used.
 func (s *Sessions) noteLinked(ctx context.Context, link string, user store.UserHash, until time.Time) error {
 	until = until.Add(store.MinTombstone)
 	for n := range maxLinked {
@@ -113,7 +113,7 @@ func (s *Sessions) CloseLink(ctx context.Context, link string) (all []Listed, er
 		note, err := s.Ask(ctx, linkedNote(link, n), 0)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			continue // it was never written, or is over: one after it may last longer
+			continue // it was never written, or has expired; a later one may last longer
 		case err != nil:
 			return all, err
 		case note.Meta.Deadline.After(until):

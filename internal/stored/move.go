@@ -12,32 +12,33 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Move makes a new session of a login out of the one before.
+// Move makes a login's new session from the previous one.
 type Move struct {
 	Change
 	To    Who
 	Login *draft.Login
-	// Ends says that the session before is ended by this; its values go along,
-	// unless the draft removes them. Otherwise the new one begins with nothing.
+	// Ends means that the login ends the previous session and carries over its
+	// values, unless the draft removes them. Otherwise the new session is
+	// empty.
 	Ends bool
-	// Limit holds the user to a number of sessions. Max 0 = any number.
+	// Limit is the limit on the user's sessions. Max 0 = no limit.
 	Limit store.UserLimit
-	// Evicted is told of each session that has to make room.
+	// Evicted is called for each session that is ended to make room.
 	Evicted func(id store.ID)
-	// Check, if set, is asked once the new session is written and before anything
-	// has ended for it; its error takes the new session back. Nobody waits in the
-	// session's queue meanwhile.
+	// Check, if set, is called after the new session is written and before any
+	// session is ended for it; its error revokes the new session. The session's
+	// queue is not blocked meanwhile.
 	Check func() error
 }
 
 // Move writes the new record first and then ends the old one by compare-and-set
-// against the version that the new one was made from; if that has changed, the new
-// record is rewritten from it. Only then does it return: a parallel request's
-// change is either in the new session, or meets the tombstone. It waits a while for
-// somebody who is renewing a value that goes along. An error takes the new session
-// back; another try needs another identifier.
+// against the version from which the new one was made; if that has changed, the
+// new record is rewritten from it. So a parallel request's change is either in
+// the new session, or is refused by the tombstone. Move waits a while for the
+// renewal of a value that it carries over. An error revokes the new session;
+// another attempt needs another identifier.
 func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
-	// The link stays, whatever else of the session before is left behind.
+	// The link is kept even if nothing else of the previous session is.
 	login := *m.Login
 	login.Link = login.LinkOf(&m.Base.Rec.Header)
 	m.Login, m.Check = &login, s.checkedLink(ctx, login.Link, m.Check)
@@ -46,7 +47,7 @@ func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
 		if err := run.checked(ctx); err != nil {
 			return nil, err
 		}
-		// Check may have taken long, and its time is not the store's.
+		// Check may take long, and does not count against the store's time.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), s.Timeout)
 		defer cancel()
@@ -57,7 +58,7 @@ func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
 		}()
 	}
 	if m.Base.Where == rules.Nowhere {
-		return run.do(ctx) // nobody else knows this session
+		return run.do(ctx) // no other request has this session
 	}
 	limit := time.Now().Add(s.leaseTTL())
 	for {
@@ -86,17 +87,17 @@ func (s *Sessions) Move(ctx context.Context, m Move) (st *State, err error) {
 type mover struct {
 	Move
 	s       *Sessions
-	ends    bool   // the old session is still to be ended
+	ends    bool   // the old session must still be ended
 	patient bool   // it may wait for a lease
-	waited  *State // the old session as it was when the wait was over
-	old     *State // as it is in the store; nil = it is not known to be there
-	made    *State // the new session as it was written last
-	of      uint64 // the old session's version that it was made from
+	waited  *State // the old session as of the end of the wait
+	old     *State // as stored; nil = not known to be stored
+	made    *State // the new session as last written
+	of      uint64 // the old session's version from which it was made
 	sent    bool   // the new session may be in the store
 }
 
-// checked writes the new session and asks Check whether it may stay. It ends no
-// other session to make room: this one may be a login that comes to nothing.
+// checked writes the new session and calls Check. It ends no other session to
+// make room, because Check may refuse the login.
 func (m *mover) checked(ctx context.Context) (err error) {
 	limit := m.Limit
 	if !limit.Refuse {
@@ -121,8 +122,8 @@ func (m *mover) checked(ctx context.Context) (err error) {
 	return nil
 }
 
-// makeRoom holds the user to the limit, after a login that was checked. What
-// cannot be ended now is ended by the user's next login.
+// makeRoom applies the user's limit after a checked login. Sessions that cannot
+// be ended now are ended by the user's next login.
 func (m *mover) makeRoom(ctx context.Context) {
 	if m.Limit.Max == 0 || m.Limit.Refuse {
 		return
@@ -149,7 +150,7 @@ func (m *mover) makeRoom(ctx context.Context) {
 	}
 }
 
-// version is that of the old session, as it is known.
+// version is the known version of the old session.
 func (m *mover) version() uint64 {
 	if m.old != nil {
 		return m.old.Meta.Version
@@ -159,8 +160,8 @@ func (m *mover) version() uint64 {
 
 func (m *mover) do(ctx context.Context) (*State, error) {
 	s := m.s
-	// The new session must not outlive a login that fails: some of the time is
-	// kept for ending it.
+	// The new session must not outlive a failed login: some of the time is
+	// reserved for ending it.
 	whole := ctx
 	deadline, _ := ctx.Deadline()
 	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-s.Timeout/5))
@@ -200,13 +201,13 @@ func (m *mover) do(ctx context.Context) (*State, error) {
 	}
 }
 
-// tooOld reports whether the old session was in a cookie, and has moved on in the
-// store without it: then only what the cookie holds is the visitor's.
+// tooOld reports whether the old session was inline, and has changed in the
+// store since: then only the cookie's values belong to the visitor.
 func (m *mover) tooOld() bool {
 	return m.Base.Where == rules.Inline && m.old != nil && !m.s.Limits.Joinable(&m.old.Rec.Header, m.Arrived)
 }
 
-// from is the record that the new session is made of.
+// from is the record from which the new session is made.
 func (m *mover) from() record.Record {
 	switch {
 	case !m.ends:
@@ -221,8 +222,8 @@ func (m *mover) from() record.Record {
 	}
 }
 
-// sound returns r, without its values if one of them is damaged: whoever has
-// authenticated is logged in all the same.
+// sound returns r, without its values if one of them is damaged: the login
+// succeeds anyway.
 func sound(r *record.Record) record.Record {
 	if !r.Whole() {
 		return record.Record{Header: r.Header}
@@ -263,13 +264,13 @@ func (m *mover) write(ctx context.Context, now time.Time) error {
 	}
 	m.sent = true
 	if errors.Is(err, store.ErrConflict) {
-		return fault.Ended // somebody revoked it already
+		return fault.Ended // it was already revoked
 	}
 	m.made, m.of = next, m.version()
 	return err
 }
 
-// overtaken goes on after somebody was faster with the old session. It reports
+// overtaken continues after a concurrent change of the old session. It reports
 // whether nothing is left to do.
 func (m *mover) overtaken(ctx context.Context) (done bool, err error) {
 	m.old, err = m.s.loadNewest(ctx, m.Base.Who)
@@ -277,10 +278,11 @@ func (m *mover) overtaken(ctx context.Context) (done bool, err error) {
 	case errors.Is(err, ErrGone) && m.Draft.Takes():
 		return false, fault.Taken
 	case errors.Is(err, ErrGone) && m.Base.Rec.Header.User == "":
-		// Another login or a logout was faster. This visitor has authenticated, so
-		// the login stands; what it has carried over was an anonymous visitor's.
+		// Another login or a logout was faster. This visitor has authenticated,
+		// so the login is valid; the values that it carried over were an
+		// anonymous visitor's.
 		return true, nil
-	case errors.Is(err, ErrGone): // was a user's: it stays behind
+	case errors.Is(err, ErrGone): // it was a user's session: its values are not carried over
 		m.ends, m.old = false, nil
 		return false, nil
 	case err != nil:
@@ -290,7 +292,7 @@ func (m *mover) overtaken(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// takeBack ends the new session, because of err.
+// takeBack revokes the new session, because of err.
 func (m *mover) takeBack(ctx context.Context, err error) error {
 	if m.sent {
 		if err := m.s.Store.Delete(ctx, m.To.ID, m.s.Now().Add(store.MinTombstone)); err != nil {
@@ -300,9 +302,9 @@ func (m *mover) takeBack(ctx context.Context, err error) error {
 	return err
 }
 
-// End is a logout: it replaces a session by its tombstone. What the draft has
-// taken must still be there. A session that is over already is fine, unless
-// something was taken from it.
+// End is a logout: it replaces a session by its tombstone. Values that the
+// draft has taken must still be there. If the session has already ended, End
+// succeeds, unless the draft has taken a value.
 func (s *Sessions) End(ctx context.Context, c Change) error {
 	j := &job{Change: c}
 	j.alone = func(ctx context.Context, known *State) (*State, error) {
@@ -337,8 +339,8 @@ func (s *Sessions) end(ctx context.Context, cur *State, taken *draft.Draft) erro
 	}
 }
 
-// Replace ends a session because a login or a logout in the browser that has it
-// says so, whatever its version.
+// Replace ends a session, whatever its version, because of a login or a logout
+// in its browser.
 func (s *Sessions) Replace(ctx context.Context, st *State) error {
 	err := s.sendEnd(ctx, st, st, s.Now())
 	if errors.Is(err, store.ErrConflict) {
@@ -347,7 +349,7 @@ func (s *Sessions) Replace(ctx context.Context, st *State) error {
 	return err
 }
 
-// Delete ends a session that somebody else has, whatever its version.
+// Delete ends another browser's session, whatever its version.
 func (s *Sessions) Delete(ctx context.Context, st *State) error {
 	now := s.Now()
 	until := s.Limits.TombstoneUntil(&st.Rec.Header, s.foreign(&st.Rec.Header, now), now)
@@ -358,8 +360,8 @@ func (s *Sessions) Delete(ctx context.Context, st *State) error {
 	return nil
 }
 
-// sendEnd replaces a session by its tombstone, if it is still as old says, or if
-// it is still not stored, where old is nil.
+// sendEnd replaces a session by its tombstone, if the stored session is still
+// old, or, if old is nil, still missing.
 func (s *Sessions) sendEnd(ctx context.Context, last, old *State, now time.Time) error {
 	until := rules.Later(now.Add(store.MinTombstone), s.foreign(&last.Rec.Header, now))
 	rec := store.Record{ID: last.ID, Version: 1, Created: now, SaveIDs: []store.SaveID{newReplacedSaveID()}}

@@ -24,7 +24,7 @@ func TestALoginMovesASession(t *testing.T) {
 		do     func(*draft.Draft)
 		ends   bool
 		want   string // in the new session
-		old    string // how the old one is over; "" = it was nowhere
+		old    string // how the old one has ended; "" = it was not stored
 	}{
 		"from nowhere":       {func(*rig) *State { return Nothing }, set("a", "1"), false, "a=1", ""},
 		"from the store":     {func(g *rig) *State { return g.put("", "a=1 b=2") }, set("a", "9"), true, "a=9 b=2", "over: replaced"},
@@ -91,7 +91,7 @@ func TestALoginOfSomebodyElseCarriesNothingOfTheHeader(t *testing.T) {
 	})
 }
 
-// A login either happens, or leaves nothing.
+// A login either succeeds, or leaves nothing.
 func TestALoginThatFailsMidwayIsTakenBack(t *testing.T) {
 	tombstone := func(r store.Record) bool { return r.IsEnd() }
 	session := func(r store.Record) bool { return !r.IsEnd() }
@@ -195,8 +195,8 @@ func (g *rig) betweenWriteAndEnd(f func()) {
 	}
 }
 
-// What a parallel request changes during a login is in the new session, or the
-// request is told that its own has ended.
+// A parallel request's change during a login is in the new session, or the
+// request gets an error that its session has ended.
 func TestAParallelChangeIsCarriedOrRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		during func(*rig, *State)
@@ -362,8 +362,8 @@ func TestALogoutWhoseAnswerIsLostIsOneLogout(t *testing.T) {
 	})
 }
 
-// The session in a cookie has never been stored, and leaves a tombstone: a copy of
-// the cookie must not be stored later.
+// The inline session was never stored, but leaves a tombstone: a copy of the
+// cookie must not be stored later.
 func TestALoginFromACookieLeavesATombstoneForAsLongAsItLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)

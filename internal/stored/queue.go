@@ -15,8 +15,8 @@ import (
 )
 
 // Commits of one session queue up within a process and are saved together, so
-// that compare-and-set loses only against other processes: sixty-four
-// independent loops would starve some of their members.
+// that compare-and-set conflicts only come from other processes: of many
+// independent retry loops, some would starve.
 type queues struct {
 	shards [64]queueShard
 }
@@ -26,8 +26,8 @@ type queueShard struct {
 	byID map[store.ID]*queue
 }
 
-// queue is one session's commits. The first of waiting is at work, or about to
-// be; jobs that it took on are not in waiting any more.
+// queue is one session's commits. The first of waiting is working, or about to;
+// jobs that it has taken on are not in waiting any more.
 type queue struct {
 	waiting []*job
 	known   *State // newest stored state that this queue has seen
@@ -36,42 +36,42 @@ type queue struct {
 // job is one request's part in the commits of a session.
 type job struct {
 	Change
-	// alone, if set, runs instead of merging this job's changes with others'.
-	// It returns the session's newest stored state, if it knows it.
+	// alone, if set, runs instead of merging this job's changes with others. It
+	// returns the session's newest stored state, if known.
 	alone func(ctx context.Context, known *State) (*State, error)
 
-	lead     chan struct{} // closed when this job is to do the work
+	lead     chan struct{} // closed when this job must do the work
 	done     chan struct{} // closed when another job has done it
 	deadline time.Time
 
 	result   Result
 	err      error
-	panicked any // by an Update function, in whatever goroutine it ran
+	panicked any // by an Update function, in any goroutine
 }
 
-// maxBatch is how many commits are saved together at most.
+// maxBatch is the maximum number of commits that are saved together.
 const maxBatch = 64
 
-// ErrMovedOn says that the session in a cookie was stored too long ago for the
-// cookie to be good for it.
+// ErrMovedOn means that the inline session was stored too long ago for its
+// cookie to be valid for the stored one.
 var ErrMovedOn = errors.New("sojourn: the cookie is older than the stored session")
 
-// ErrAborted says that whoever did the work panicked.
+// ErrAborted means that the goroutine that did the work panicked.
 var ErrAborted = errors.New("sojourn: the commit was aborted")
 
 // Save applies the draft, together with others of the session that wait in this
 // process, to the newest state and saves that once. On a conflict it loads the
-// session and applies them again: Update functions may run again, in the goroutine
-// of whoever leads. What one of them panics with, Save panics with in the goroutine
-// of its caller.
+// session and applies them again: Update functions may run again, in the
+// leader's goroutine. If one panics, Save panics with the same value in its
+// caller's goroutine.
 func (s *Sessions) Save(ctx context.Context, c Change) (Result, error) {
 	j := &job{Change: c}
 	s.queues.do(ctx, s, j)
 	return j.result, j.err
 }
 
-// Rewrite saves a state of the session as it is, which notes activity where the
-// store cannot touch.
+// Rewrite saves a session's state unchanged, to record activity if the store
+// cannot touch.
 func (s *Sessions) Rewrite(ctx context.Context, st *State) error {
 	var d draft.Draft
 	d.Start(&st.Rec)
@@ -79,8 +79,8 @@ func (s *Sessions) Rewrite(ctx context.Context, st *State) error {
 	return err
 }
 
-// do settles j, together with other jobs of its session where that is
-// possible. It returns when j's outcome is known.
+// do carries out j, together with other jobs of its session if possible. It
+// returns when j's outcome is known.
 func (qs *queues) do(ctx context.Context, s *Sessions, j *job) {
 	j.deadline, _ = ctx.Deadline()
 	j.lead, j.done = make(chan struct{}), make(chan struct{})
@@ -96,7 +96,7 @@ func (qs *queues) do(ctx context.Context, s *Sessions, j *job) {
 			j.err = fault.Away("save", context.Cause(ctx))
 			return
 		}
-		// It is being worked on, or is to lead, within a bounded time.
+		// Another job is doing it, or it will lead, within a bounded time.
 		select {
 		case <-j.lead:
 		case <-j.done:
@@ -110,12 +110,12 @@ func (qs *queues) do(ctx context.Context, s *Sessions, j *job) {
 	if j.panicked != nil {
 		panic(j.panicked)
 	}
-	if errors.Is(j.err, ErrAborted) { // whoever did the work panicked
+	if errors.Is(j.err, ErrAborted) { // the goroutine that did the work panicked
 		j.err = fault.Away("save", ErrAborted)
 	}
 }
 
-// join adds j to its session's queue. The first one in leads.
+// join adds j to its session's queue. The first job leads.
 func (sh *queueShard) join(j *job) *queue {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -132,7 +132,7 @@ func (sh *queueShard) join(j *job) *queue {
 	return q
 }
 
-// giveUp takes j out of the queue unless it has been taken on already.
+// giveUp removes j from the queue unless it has been taken on already.
 func (sh *queueShard) giveUp(q *queue, j *job) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -149,7 +149,7 @@ func (sh *queueShard) giveUp(q *queue, j *job) bool {
 	return true
 }
 
-// work settles j and the jobs behind it that can be merged with it.
+// work carries out j and the jobs after it that can be merged with it.
 func (sh *queueShard) work(ctx context.Context, s *Sessions, q *queue, j *job) {
 	sh.mu.Lock()
 	n := 1
@@ -158,7 +158,7 @@ func (sh *queueShard) work(ctx context.Context, s *Sessions, q *queue, j *job) {
 			n++
 		}
 	}
-	// While the work goes on, joiners find the queue busy because it exists.
+	// Meanwhile joiners find the queue busy because it exists.
 	batch := slices.Clone(q.waiting[:n])
 	q.waiting = slices.Delete(q.waiting, 0, n)
 	known := q.known
@@ -178,8 +178,8 @@ func (sh *queueShard) work(ctx context.Context, s *Sessions, q *queue, j *job) {
 		}
 	}()
 
-	// The leader's values, such as its trace, go along to the store. Nobody waits
-	// for longer than until his own deadline.
+	// The context has the leader's values, such as its trace. No job waits
+	// longer than its own deadline.
 	first := j
 	for _, other := range batch {
 		if other.deadline.Before(first.deadline) {
@@ -198,8 +198,8 @@ func (sh *queueShard) work(ctx context.Context, s *Sessions, q *queue, j *job) {
 	known = s.saveMerged(ctx, batch, known)
 }
 
-// joins reports whether j can be saved together with others: it leaves them
-// enough time until its deadline, which is theirs then.
+// joins reports whether j can be saved together with others: its deadline,
+// which then applies to all, leaves enough time.
 func (j *job) joins(s *Sessions) bool {
 	return j.alone == nil && time.Until(j.deadline) >= s.Timeout/5
 }
@@ -224,9 +224,9 @@ func newest(known *State, jobs ...*job) *State {
 	return known
 }
 
-// atLeast reports whether a job had better start from st than from known, another
-// state of the same session. Of equal ones it is the job's own, because its draft
-// was made on that; but not one that does not have the volatile values which the other has.
+// atLeast reports whether a job should start from st rather than from known,
+// another state of the same session. If they are equal, it should use its own,
+// the base of its draft, unless that is missing the other's volatile values.
 func (st *State) atLeast(known *State) bool {
 	if st.Meta.Base() == known.Meta.Base() {
 		return st.Volatile != 0 || known.Volatile == 0
@@ -236,7 +236,7 @@ func (st *State) atLeast(known *State) bool {
 
 // saveMerged applies the changes of all jobs, in order, to the newest state of
 // their session and saves the result once. A job whose own changes cannot be
-// applied fails alone. It returns the newest state that it knows.
+// applied fails alone. It returns the newest known state.
 func (s *Sessions) saveMerged(ctx context.Context, jobs []*job, known *State) *State {
 	cur := newest(known, jobs...)
 	floor := uint64(0) // the newest version that the store has lost
@@ -252,7 +252,7 @@ func (s *Sessions) saveMerged(ctx context.Context, jobs []*job, known *State) *S
 			}
 			return next
 		case errors.Is(err, fault.TooLarge) && len(jobs) > 1:
-			// One of them is too large for the store; that must not fail the others.
+			// One job's result is too large for the store, which must not fail the others.
 			for _, j := range jobs {
 				cur = s.saveMerged(ctx, []*job{j}, cur)
 			}
@@ -274,8 +274,8 @@ func (s *Sessions) saveMerged(ctx context.Context, jobs []*job, known *State) *S
 	}
 }
 
-// saveOnce tries to save the jobs' changes on top of cur, and returns those of the
-// jobs whose changes could be applied.
+// saveOnce tries to save the jobs' changes on top of cur, and returns the jobs
+// whose changes could be applied.
 func (s *Sessions) saveOnce(ctx context.Context, jobs []*job, cur *State, floor uint64) (next *State, in []*job, err error) {
 	now := s.Now()
 	rec, in, minimum := s.merge(cur, jobs, now)
@@ -328,7 +328,7 @@ func (s *Sessions) merge(cur *State, jobs []*job, now time.Time) (rec record.Rec
 		}
 		out, err := j.apply(&from, now)
 		if err == nil && out.Size() > s.Limits.MaxSize {
-			// Size is an upper bound: only now is the exact one worth it.
+			// Size is an upper bound: compute the exact size only now.
 			if n := len(out.Append(nil)); n > s.Limits.MaxSize {
 				err = fault.Size(n, s.Limits.MaxSize)
 			}
@@ -345,7 +345,7 @@ func (s *Sessions) merge(cur *State, jobs []*job, now time.Time) (rec record.Rec
 	return rec, in, minimum
 }
 
-// apply does the job's changes, in whatever goroutine leads.
+// apply applies the job's changes, in the leader's goroutine.
 func (j *job) apply(r *record.Record, now time.Time) (out record.Record, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -360,8 +360,8 @@ func (s *Sessions) firstHeader(from *State, v Visit, now time.Time) record.Heade
 	h := from.Rec.Header
 	if from.Where == rules.Inline {
 		h.PromotedAt, h.Promoted = h.Counter, now.UnixMilli()
-		// References to it exist from now on. So nothing may be stored under its
-		// identifier again, however long such a cookie is kept fresh.
+		// References to it exist from now on. So nothing may be stored under
+		// its identifier again while such a cookie can be refreshed.
 		h.InlineUntil = s.Limits.LifetimeEnd(&h).UnixMilli()
 	}
 	h.UserAgent, h.IP = v.UserAgent, v.IP

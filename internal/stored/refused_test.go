@@ -15,9 +15,9 @@ import (
 
 var errFull = fmt.Errorf("%w: the disk is full", store.ErrRefused)
 
-// A refusal is told as one, and only if no try before it may have been applied.
+// A refusal is reported as one, but only if no earlier attempt may have been applied.
 func TestARefusalIsNeverAnUnknownOutcomeNorTheOtherWayRound(t *testing.T) {
-	// Tries are answered with these errors, one after the other; the last one stays.
+	// Attempts are answered with these errors, one after the other; the last one repeats.
 	for name, test := range map[string]struct {
 		answers []error
 		unknown bool
@@ -44,8 +44,8 @@ func TestARefusalIsNeverAnUnknownOutcomeNorTheOtherWayRound(t *testing.T) {
 	}
 }
 
-// A store that waited until its share of the time was over, without having sent
-// anything, is asked again for as long as there is time, and is believed.
+// If a store waited for its share of the time without sending anything, the
+// save is repeated while there is time.
 func TestAStoreThatWaitsIsAskedAgainWithinTheTimeout(t *testing.T) {
 	for _, back := range []time.Duration{3 * time.Second, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {

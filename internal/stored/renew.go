@@ -13,29 +13,29 @@ import (
 	"github.com/sojourn-go/sojourn/internal/fault"
 )
 
-// FetchTime bounds what replaces a value.
+// FetchTime bounds the fetch of a new value.
 const FetchTime = 30 * time.Second
 
-// Renewal replaces a value of a stored session, once for all who ask for that at
-// the same time.
+// Renewal replaces a value of a stored session, once for all concurrent
+// requests.
 type Renewal struct {
-	State *State // as the request knows the session
+	State *State // the session as the request has it
 	Slot  draft.Slot
-	// Stale is asked on the very state that is about to be changed.
+	// Stale is called for the state that is about to be changed.
 	Stale func(raw []byte) (bool, error)
 	// Fetch returns the new value for the old one. No lock is held, and no queue
 	// waits, while it runs.
 	Fetch func(ctx context.Context, raw []byte) ([]byte, error)
-	// Unheard is told of an error after Renew has returned, because its context was
-	// over.
+	// Unheard is called with an error that occurs after Renew has returned
+	// because its context ended.
 	Unheard func(error)
 }
 
-// Renewed is a session as it is after a Renewal, as far as that is known.
+// Renewed is a session after a Renewal, as far as known.
 type Renewed struct {
-	State *State // nil = not known
-	// Raw is the value. With fault.Ended, fault.NoValue and fault.TooLarge it is what
-	// was fetched and has no place; nil = there is none.
+	State *State // nil = unknown
+	// Raw is the value. With fault.Ended, fault.NoValue and fault.TooLarge it
+	// is the fetched value, which could not be saved; nil = none.
 	Raw []byte
 }
 
@@ -68,24 +68,24 @@ func (s *Sessions) Renew(ctx context.Context, r Renewal) (Renewed, error) {
 	}
 }
 
-// flight is a Renewal under way, which others in this process wait for.
+// flight is a Renewal under way, for which other requests in this process wait.
 type flight struct {
 	k       leaseKey
 	of      *leases
 	fetched chan struct{} // closed when Fetch has returned
 	done    chan struct{}
-	// The following are set before done is closed. again: whoever had begun it has
-	// left before anything was fetched.
+	// The following are set before done is closed. again: the request that
+	// began it has left before anything was fetched.
 	again    bool
 	result   Renewed
 	err      error
 	panicked any
 
-	left bool        // whoever has begun it does not wait any more; guarded by of.mu
-	held chan *State // somebody else has the lease
+	left bool        // the request that began it no longer waits; guarded by of.mu
+	held chan *State // another process has the lease
 }
 
-// join returns the flight of a value, begun by the caller if it is mine.
+// join returns the flight of a value. mine means that the caller begins it.
 func (ls *leases) join(k leaseKey) (f *flight, mine bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -141,8 +141,8 @@ func tired(ctx context.Context) error {
 
 var errNotKept = errors.New("what was fetched is not kept yet")
 
-// wait waits until the flight is over; once there is something to keep, not longer
-// than for the store.
+// wait waits until the flight ends; once a value is fetched, for no longer than
+// the store's timeout.
 func (f *flight) wait(ctx context.Context, timeout time.Duration) error {
 	select {
 	case <-f.done:
@@ -163,8 +163,8 @@ func (f *flight) wait(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// leader is whoever begins a flight. It waits for leases of other processes with
-// its own context, and goes to work apart from it.
+// leader is the request that begins a flight. It waits for leases of other
+// processes with its own context, but does the work independently of it.
 type leader struct {
 	s *Sessions
 	r *Renewal
@@ -172,7 +172,7 @@ type leader struct {
 	f *flight
 }
 
-// lead returns when the flight is over, has something to keep, or ctx is over.
+// lead returns when the flight has ended, has fetched a value, or ctx has ended.
 func (w *leader) lead(ctx context.Context) {
 	st := w.r.State
 	for st != nil {
@@ -194,7 +194,7 @@ func (w *leader) lead(ctx context.Context) {
 	}
 }
 
-// goes runs f apart from the caller, so that Close waits for it.
+// goes runs f in another goroutine, for which Close waits.
 func (s *Sessions) goes(f func()) error {
 	if s.Go == nil {
 		go f()
@@ -211,8 +211,8 @@ func (s *Sessions) stopped() <-chan struct{} {
 	return s.Stop.Done()
 }
 
-// watch waits for the holder of a lease in another process. It returns the state
-// that the lease may be taken in, or nil if the flight is over.
+// watch waits for the holder of a lease in another process. It returns the
+// state in which the lease may be taken, or nil if the flight has ended.
 func (w *leader) watch(ctx context.Context, st *State) *State {
 	s, name := w.s, w.k.name
 	first := leaseOf(st, name)
@@ -274,8 +274,8 @@ func (w *leader) watch(ctx context.Context, st *State) *State {
 	}
 }
 
-// stale asks Stale where an error or a panic must not come in between: what has
-// been fetched is kept then.
+// stale calls Stale where an error or a panic must not prevent saving the
+// fetched value.
 func (w *leader) stale(raw []byte) (stale bool) {
 	stale = true
 	defer func() { _ = recover() }()
@@ -285,14 +285,14 @@ func (w *leader) stale(raw []byte) (stale bool) {
 	return stale
 }
 
-// holder takes a lease, fetches, and keeps what comes of it.
+// holder takes a lease, fetches, and saves the result.
 type holder struct {
 	leader
 	ctx   context.Context
 	lease lease
-	old   []byte // what Fetch was given
-	seen  *State // the session, with somebody else's lease
-	fresh bool   // nothing had to be done
+	old   []byte // the input of Fetch
+	seen  *State // the session, with another process's lease
+	fresh bool   // the value was not stale
 }
 
 var (
@@ -300,8 +300,8 @@ var (
 	errAborted = errors.New("the function has panicked or ended its goroutine")
 )
 
-// run takes the lease in st or in what the session is by now, and ends the flight,
-// or hands over who else has it.
+// run takes the lease in st or a newer state, and ends the flight, or passes on
+// the state with another process's lease.
 func (h *holder) run(st *State) {
 	s, f := h.s, h.f
 	var result Renewed
@@ -370,8 +370,8 @@ func (h *holder) take(st *State) (*State, error) {
 			return nil, errHeld
 		}
 		h.old = raw
-		// The new value may be twice as long, and the record must not be full by
-		// the time it comes.
+		// The new value may be twice as long, and the record must still have
+		// space for it.
 		h.lease.Fails, h.lease.Room = there.Fails, make([]byte, len(raw))
 		return d, h.lease.put(d, h.k.name)
 	})
@@ -383,8 +383,8 @@ func (h *holder) draft(cur *State) *draft.Draft {
 	return d
 }
 
-// fetch calls Fetch, and beats meanwhile. One that does not end with its context is
-// given up.
+// fetch calls Fetch, and beats meanwhile. It abandons a Fetch that does not end
+// with its context.
 func (h *holder) fetch(st *State) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(h.ctx, FetchTime)
 	defer cancel()
@@ -418,7 +418,7 @@ func (h *holder) fetch(st *State) ([]byte, error) {
 	}
 }
 
-// beat says that the holder lives. Where it cannot, the next one may.
+// beat writes that the holder is alive. If it fails, the next beat may succeed.
 func (h *holder) beat(st *State) {
 	ctx, cancel := context.WithTimeout(h.ctx, h.s.Timeout)
 	defer cancel()
@@ -434,8 +434,8 @@ func (h *holder) beat(st *State) {
 	})
 }
 
-// persist does what f says for as long as the store is away and the process lives.
-// Closing ends that with one more try.
+// persist repeats f while the store is unavailable and the process runs.
+// Closing ends that with one last attempt.
 func (h *holder) persist(f func(ctx context.Context) (*State, error)) (*State, error) {
 	pause := firstLook
 	for {
@@ -461,8 +461,7 @@ func (h *holder) persist(f func(ctx context.Context) (*State, error)) (*State, e
 	}
 }
 
-// keep stores what was fetched together with the end of the lease, and nothing
-// else.
+// keep saves only the fetched value and the end of the lease.
 func (h *holder) keep(st *State, raw []byte) (Renewed, error) {
 	name, kept := h.k.name, raw
 	cur, err := h.persist(func(ctx context.Context) (*State, error) {
@@ -479,7 +478,7 @@ func (h *holder) keep(st *State, raw []byte) (Renewed, error) {
 				kept = nil
 				return d, free.put(d, name)
 			case !mine && !bytes.Equal(value, h.old):
-				// Stored by a try whose outcome was unknown, or somebody else's.
+				// Stored by an attempt with an unknown outcome, or by another process.
 				kept = value
 				return d, nil
 			case !mine && h.s.leases.held(h.k, there):
@@ -493,8 +492,8 @@ func (h *holder) keep(st *State, raw []byte) (Renewed, error) {
 			return d, free.put(d, name)
 		})
 		if errors.Is(err, errHeld) {
-			// This process was taken for dead, and somebody else spends the value
-			// that was spent here. If that fails, there is still ours.
+			// Another process considered this one dead, and uses the same old
+			// value. If it fails, our result is still there.
 			_, _ = h.s.look(ctx, h.k, st.Who)
 		}
 		return cur, err
@@ -516,7 +515,7 @@ func (h *holder) keep(st *State, raw []byte) (Renewed, error) {
 	}
 }
 
-// fail ends the lease without a value, and says so to those who wait for it.
+// fail ends the lease without a value, and records the failure for waiting processes.
 func (h *holder) fail(st *State) (*State, []byte) {
 	cur, err := h.persist(func(ctx context.Context) (*State, error) {
 		return h.s.Edit(ctx, st, func(cur *State) (*draft.Draft, error) {

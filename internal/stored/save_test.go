@@ -57,7 +57,7 @@ func TestCommitsThatWaitAreSavedTogether(t *testing.T) {
 		if saves := g.db.Saves.Load(); saves != 3 || g.seen.of("conflict") != 0 {
 			t.Errorf("%d saves, observed %v", saves, g.seen.count)
 		}
-		// Each knows what its own change made, and whether others are on top.
+		// Each gets the result of its own change, and whether later changes follow.
 		mine, ahead := map[string]bool{}, 0
 		for _, res := range results {
 			mine[text(&res.Mine)] = true
@@ -125,8 +125,8 @@ func TestAConflictIsMergedKeyByKey(t *testing.T) {
 	}
 }
 
-// A save whose answer stays away is sent again with its save ID, and is applied
-// once: what came of it is what is told.
+// A save without an answer is sent again with its save ID and is applied once,
+// and its real outcome is reported.
 func TestAnUnknownOutcomeIsResolved(t *testing.T) {
 	for name, test := range map[string]struct {
 		applied func(try int) bool // before its answer is lost
@@ -167,8 +167,8 @@ func TestAnUnknownOutcomeIsResolved(t *testing.T) {
 	}
 }
 
-// Somebody else has saved between the save whose answer was lost and the second
-// try: it was applied, and is not applied twice.
+// Another save comes between the save whose answer was lost and the second
+// attempt: it was applied, and is not applied twice.
 func TestAnUnknownOutcomeIsResolvedAfterOthersHaveSaved(t *testing.T) {
 	for _, others := range []int{1, store.RecentSaveIDs - 1, store.RecentSaveIDs} {
 		synctest.Test(t, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestAnUnknownOutcomeIsResolvedAfterOthersHaveSaved(t *testing.T) {
 	}
 }
 
-// hooked is a store whose saves go another way.
+// hooked is a store whose saves call a hook.
 type hooked struct {
 	store.Store
 	save func(context.Context, store.Record, store.Base) error
@@ -239,7 +239,7 @@ func TestASaveEndsWithItsDeadline(t *testing.T) {
 	})
 }
 
-// inline is a session that came in a cookie.
+// inline is an inline session.
 func inline(counter uint64, values string) *State {
 	st := &State{Who: NewWho(), Where: rules.Inline, Rec: rec("", values)}
 	st.Rec.Header.Counter, st.Rec.Header.Created = counter, time.Now().UnixMilli()
@@ -381,8 +381,8 @@ func TestAChangeThatFailsAloneFailsAlone(t *testing.T) {
 	}
 }
 
-// A store may have its own limit. The one change that is over it must not fail the
-// others of its save.
+// A store may have its own limit. One change above it must not fail the others
+// in its save.
 func TestWhatIsTooLargeForTheStoreFailsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
@@ -412,8 +412,8 @@ func TestWhatIsTooLargeForTheStoreFailsAlone(t *testing.T) {
 	})
 }
 
-// A store that has lost writes, as after a failover, goes on above the version
-// that was seen, so that no browser takes a later state for an earlier one.
+// After a store has lost writes, as in a failover, versions continue above
+// those that browsers have seen, so that a later state does not look earlier.
 func TestLostWritesAreContinuedAboveThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
@@ -457,7 +457,7 @@ func TestWhatCountsAsActivity(t *testing.T) {
 				t.Errorf("step %d: seen after %v, want %v", i, got, want)
 			}
 		}
-		// A clock that is behind moves nothing backwards, but a new timeout does.
+		// A slow clock does not move times backwards, but a new timeout does.
 		g.Now = func() time.Time { return began }
 		if got := save(false); got != 2*time.Minute {
 			t.Errorf("a clock that is behind: seen after %v", got)

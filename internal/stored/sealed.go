@@ -10,9 +10,8 @@ import (
 )
 
 // SealRecord seals a session, bound to aad: as one piece, or in chunks if it is
-// longer than record.ChunkSize. max is the most bytes that it may have before.
-// Nothing that was made of a damaged record is sealed: the error is ErrDamaged
-// then.
+// longer than record.ChunkSize. max is its maximum size before sealing. If a
+// value of the original record is damaged, the error is ErrDamaged.
 func SealRecord(ring *seal.Ring, r *record.Record, aad []byte, max int) ([]byte, error) {
 	buf := ring.Borrow()
 	defer ring.Return(buf)
@@ -29,9 +28,9 @@ func SealRecord(ring *seal.Ring, r *record.Record, aad []byte, max int) ([]byte,
 	return ring.SealChunks(nil, seal.Record, plain, cuts, aad)
 }
 
-// OpenRecord is the inverse of SealRecord. A long record's values are opened when
-// somebody asks for them; the first time that one does not open, damaged is called.
-// The errors are those of seal.Ring.Open, and record.ErrFormat.
+// OpenRecord is the inverse of SealRecord. A long record's values are opened on
+// first use; damaged is called the first time that one does not open. The
+// errors are those of seal.Ring.Open, and record.ErrFormat.
 func OpenRecord(ring *seal.Ring, data, aad []byte, damaged func(error)) (r record.Record, stale bool, err error) {
 	if len(data) <= longestWhole {
 		return openWhole(ring, data, aad)
@@ -43,7 +42,7 @@ func OpenRecord(ring *seal.Ring, data, aad []byte, damaged func(error)) (r recor
 	return r, stale, err
 }
 
-// longestWhole is the length of the longest sealed record that was not cut.
+// longestWhole is the maximum size of a sealed record that is not cut.
 const longestWhole = seal.Overhead + record.ChunkSize
 
 func openWhole(ring *seal.Ring, data, aad []byte) (r record.Record, stale bool, err error) {
@@ -54,7 +53,7 @@ func openWhole(ring *seal.Ring, data, aad []byte) (r record.Record, stale bool, 
 	return r, stale, err
 }
 
-// values are chunks of which the first that does not open is reported.
+// values are chunks; the first one that does not open is reported.
 type values struct {
 	*seal.Chunks
 	damaged func(error)

@@ -136,8 +136,8 @@ func TestALogoutEndsADamagedSession(t *testing.T) {
 	})
 }
 
-// What was cut off, put in another place, or taken from another save is damage as
-// well. The first chunk alone may show it.
+// Removed, moved or foreign chunks count as damage. The first chunk alone may
+// reveal it.
 func TestChunksOfAnotherSaveAreNoPartOfARecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
@@ -193,7 +193,7 @@ func TestVolatileValuesMayBeLong(t *testing.T) {
 	if err != nil || text(&r) != text(&values) {
 		t.Errorf("%.20s…, %v", text(&r), err)
 	}
-	// The volatile values of a session are not its record, and the other way round.
+	// Volatile values do not open as a record, and a record not as volatile values.
 	if r, err := g.open(st.ID, data, wireRecord(g, &next)); err == nil {
 		t.Errorf("opened as a record: %.20s…", text(&r))
 	}

@@ -20,22 +20,22 @@ func newSaveID() store.SaveID {
 	return store.SaveID(binary.LittleEndian.Uint64(b[:])) &^ 1
 }
 
-// newReplacedSaveID returns a random save ID for a tombstone that Login or Logout
-// leaves. It is odd, which is how EndOf knows it: a tombstone that the store
-// itself makes keeps the save IDs of the record.
+// newReplacedSaveID returns a random save ID for a tombstone that Login or
+// Logout leaves. It is odd, by which EndOf recognizes it: a tombstone that the
+// store itself makes keeps the save IDs of the record.
 func newReplacedSaveID() store.SaveID { return newSaveID() | 1 }
 
-// EndOf is what a tombstone says.
+// EndOf returns the information of a tombstone.
 func EndOf(rec *store.Record) *Gone {
 	return &Gone{Ended: rec.Ended, Replaced: rec.IsEnd() && len(rec.SaveIDs) > 0 && rec.SaveIDs[0]&1 == 1}
 }
 
-// send saves a record. An outcome that is unknown is resolved by sending the
-// same save again, with the same save ID: the store applies it once, and a first
-// try that is still under way comes too late then. A store that refuses has waited
-// for as long as there is hope; only where this try's share of the time has ended
-// its waiting is it asked again. What it refuses after a try with an unknown
-// outcome says nothing about that one.
+// send saves a record. It resolves an unknown outcome by sending the same save
+// again, with the same save ID: the store applies it once, and a first attempt
+// that is still under way comes too late then. A store that refuses has already
+// waited, so send only tries again if this attempt's share of the time ended
+// the wait. A refusal after an attempt with an unknown outcome says nothing
+// about that attempt.
 func (s *Sessions) send(ctx context.Context, rec store.Record, base store.Base) error {
 	return s.sendAgain(ctx, &rec, func(ctx context.Context) error { return s.Store.Save(ctx, rec, base) })
 }
@@ -43,7 +43,7 @@ func (s *Sessions) send(ctx context.Context, rec store.Record, base store.Base) 
 func (s *Sessions) sendAgain(ctx context.Context, rec *store.Record, save func(context.Context) error) error {
 	const tries = 4
 	pause := 20 * time.Millisecond
-	sure := true // that nothing was saved
+	sure := true // certain that nothing was saved
 	for try := 1; ; try++ {
 		once, cancel := context.WithTimeout(ctx, 2*s.Timeout/5)
 		err := save(once)
@@ -79,16 +79,16 @@ func (s *Sessions) sendAgain(ctx context.Context, rec *store.Record, save func(c
 	}
 }
 
-// notSaved reports whether a save that met a conflict after an unknown outcome
-// was surely not applied: had it been, its save ID would still be there. After
-// many more saves it is gone in any case.
+// notSaved reports whether a save with a conflict after an unknown outcome was
+// certainly not applied: otherwise its save ID would still be there. After many
+// more saves the ID is gone, so the answer is unknown.
 func (s *Sessions) notSaved(ctx context.Context, rec *store.Record) bool {
 	cur, err := s.Ask(ctx, rec.ID, 0)
 	return errors.Is(err, store.ErrNotFound) || cur != nil && cur.Meta.Version < rec.Version+store.RecentSaveIDs
 }
 
-// BackOff waits a little, at random, before a save is tried on a newer base. It
-// reports whether there is time for that.
+// BackOff waits for a short random time before a save is retried on a newer
+// base. It reports whether there is time for that.
 func BackOff(ctx context.Context, attempt int) bool {
 	most := time.Millisecond << min(attempt, 5)
 	return sleep(ctx, mathrand.N(most))

@@ -1,7 +1,7 @@
-// Package stored is sessions in a store: loading one at a floor, saving one by
-// compare-and-set together with others' changes of it, moving, ending and touching
-// one. It knows no request and no cookie; it never serves a record for another row
-// than the one that was asked for, and never brings an ended session back.
+// Package stored handles sessions in a store: it loads one at a floor, saves it
+// by compare-and-set together with concurrent changes, and moves, ends and
+// touches it. It does not depend on requests or cookies. It never returns a
+// record of another row, and never revives an ended session.
 package stored
 
 import (
@@ -20,42 +20,42 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Observer is told what happens. Its methods must not block.
+// Observer receives what happens. Its methods must not block.
 type Observer interface {
 	Loaded()        // the store has answered
 	Saved()         // a record was written
-	Conflicted()    // a save was refused, because another one was faster
+	Conflicted()    // a save was refused after a concurrent one
 	Retried()       // a save was sent again, because its outcome was unknown
 	Touched()       // an idle deadline was extended
 	VolatileSaved() // a change of Volatile values was kept in a cache
-	// StoreFailed says that the store could not do something, and returns the
-	// error for it, which wraps fault.Unavailable.
+	// StoreFailed reports a failure of the store, and returns the error for it,
+	// which wraps fault.Unavailable.
 	StoreFailed(ctx context.Context, doing string, err error) error
 	Damaged(id store.ID, err error) // a record does not open, or is another's
 	KeyLacking(id store.ID)         // a record is sealed with an unknown key
 	LostWrites(id store.ID)         // the store answered with less than it had before
-	Mended()                        // a time lay in the future, and was corrected
+	Mended()                        // a time in the future was corrected
 }
 
-// Options are what Sessions stand on.
+// Options are the dependencies and settings of Sessions.
 type Options struct {
 	Store    store.Store
 	Limits   *rules.Limits
 	Ring     func() *seal.Ring
-	Scope    string // what wire.Scope has returned: bound into everything that is sealed or indexed
+	Scope    string // the result of wire.Scope: bound into all sealed and indexed data
 	Observer Observer
 	Timeout  time.Duration // of one load or commit, retries included
 	Now      func() time.Time
 	// Foreign is until when another library's credential could bring a session
 	// back; the zero time = never.
 	Foreign func(h *record.Header, now time.Time) time.Time
-	// Carry takes over into a login's header what belongs to the session before
-	// and is not of its values.
+	// Carry copies data other than values from the previous session's header to
+	// a login's.
 	Carry func(to, from *record.Header)
-	// Stop ends when the process is about to; nil = never.
+	// Stop ends when the process is about to end; nil = never.
 	Stop context.Context
-	// Go runs a function in a goroutine that the process waits for before it ends, or
-	// returns fault.Closed; nil = it waits for none.
+	// Go runs a function in a goroutine for which the process waits before it
+	// ends, or returns fault.Closed; nil = without a wait.
 	Go func(func()) error
 }
 
@@ -81,7 +81,7 @@ func (s *Sessions) Within(scope string) *Sessions {
 
 // A Who is a session identifier and the row key it hashes to.
 type Who struct {
-	Identifier []byte // nil where only the row is known
+	Identifier []byte // nil if only the row is known
 	ID         store.ID
 }
 
@@ -95,63 +95,63 @@ func NewWho() Who {
 // WhoIs returns the Who of an identifier.
 func WhoIs(identifier []byte) Who { return Who{identifier, store.HashIdentifier(identifier)} }
 
-// State is a session as it was loaded or saved, wherever it lives. It is
-// immutable and shared.
+// State is a loaded or saved session, inline or stored. It is immutable and
+// shared.
 type State struct {
 	Who
 	Where    rules.Where
 	Rec      record.Record
 	Meta     store.Record // of a stored session, without Data
-	Volatile store.SaveID // of the volatile values in Rec that are a cache's; 0 = none are
+	Volatile store.SaveID // of the volatile values in Rec from a cache; 0 = none
 	Size     int          // bytes: of the cookie's name and value, or of the sealed record
-	Mended   bool         // it is not as it was kept: see rules.Limits.Mend
+	Mended   bool         // it differs from what was kept: see rules.Limits.Mend
 }
 
 // Nothing is a session that lives nowhere.
 var Nothing = &State{}
 
-// Floor is what the browser is told of a stored session.
+// Floor is the browser's floor for a stored session.
 func (st *State) Floor() wire.Floor {
 	return wire.Floor{ID: st.ID, Version: st.Meta.Version, Volatile: st.Volatile != 0}
 }
 
-// ErrGone says that a session is not there any more. The error is a *Gone.
+// ErrGone means that a session does not exist any more. The error is a *Gone.
 var ErrGone = errors.New("sojourn: the session is over")
 
-// Gone says how a session ended, as far as it is known.
+// Gone describes how a session ended, as far as known.
 type Gone struct {
 	Ended    time.Time // zero if it expired or was never there
-	Replaced bool      // by Login or Logout: its browser has been told
-	Expired  bool      // it is still there, past its deadline
+	Replaced bool      // by Login or Logout, which its browser has learned
+	Expired  bool      // the record exists, but its deadline has passed
 	Damaged  bool      // a part of it does not open, and the browser must forget it
 }
 
 func (g *Gone) Error() string        { return ErrGone.Error() }
 func (g *Gone) Is(target error) bool { return target == ErrGone }
 
-// ToldOf reports whether the session's browser was told of its end so recently
-// that requests may be under way which it sent before.
+// ToldOf reports whether the browser learned of the session's end so recently
+// that its earlier requests may still be under way.
 func (g *Gone) ToldOf(now time.Time) bool {
 	return g.Replaced && now.Sub(g.Ended) < store.MinTombstone
 }
 
 var (
-	// ErrDamaged says that what the store has under an ID is no record of it. The
-	// observer has been told.
+	// ErrDamaged means that the store's record under an ID is not one of that
+	// ID. The observer was called.
 	ErrDamaged = errors.New("sojourn: a record was damaged or moved")
 
 	// ErrKeyLacking says that a record is sealed with an unknown key.
 	ErrKeyLacking = fmt.Errorf("%w: the key ring does not have the key of a stored session", fault.Unavailable)
 )
 
-// Ask returns what the store has under an ID: its own record, or a copy of at
-// least that version; 0 asks the origin. It is the only place that takes a record
-// from the store by its ID, and what it returns is verified to belong there. The
-// error is store.ErrNotFound, ErrDamaged, ErrKeyLacking, together with what the
-// store says of the record, or one that wraps fault.Unavailable.
+// Ask loads the record with an ID: from the origin, or a copy of at least that
+// version; 0 means the origin. All loads by ID use it, and it verifies that the
+// record belongs to the ID. The error is store.ErrNotFound, ErrDamaged,
+// ErrKeyLacking, together with the store's metadata of the record, or one that
+// wraps fault.Unavailable.
 func (s *Sessions) Ask(ctx context.Context, id store.ID, minimum uint64) (*State, error) {
-	// Counted when the answer is there: who sees the count grow knows that a
-	// request has its session, not merely that it asked.
+	// Counted when the answer has arrived, so that the count shows loaded
+	// sessions.
 	defer s.Observer.Loaded()
 	var rec store.Record
 	var err error
@@ -171,8 +171,8 @@ func (s *Sessions) Ask(ctx context.Context, id store.ID, minimum uint64) (*State
 	return s.verified(id, rec)
 }
 
-// verified opens a record that the store gave for an ID, and makes sure that it
-// belongs there: its data are sealed together with its ID, user and end.
+// verified opens a record that the store returned for an ID, and checks that it
+// belongs to the ID: its data is sealed together with its ID, user and end.
 // Tombstones have no data. The errors are those of Ask.
 func (s *Sessions) verified(id store.ID, rec store.Record) (*State, error) {
 	if rec.ID != id {
@@ -197,7 +197,7 @@ func (s *Sessions) verified(id store.ID, rec store.Record) (*State, error) {
 }
 
 func (s *Sessions) open(id store.ID, data, aad []byte) (record.Record, error) {
-	if len(data) <= longestWhole { // without the function, which takes an allocation
+	if len(data) <= longestWhole { // without the function, which costs an allocation
 		r, _, err := openWhole(s.Ring(), data, aad)
 		return r, err
 	}
@@ -205,8 +205,7 @@ func (s *Sessions) open(id store.ID, data, aad []byte) (record.Record, error) {
 	return r, err
 }
 
-// mend corrects times that lie in the future. The next request that may writes
-// the state down.
+// mend corrects times in the future. The next save of the session stores them.
 func (s *Sessions) mend(st *State, now time.Time) {
 	seen, mended := s.Limits.Mend(&st.Rec.Header, st.Meta.Seen, now)
 	if !mended {
@@ -243,16 +242,16 @@ func (s *Sessions) Load(ctx context.Context, who Who, minimum uint64) (*State, e
 		s.Observer.KeyLacking(who.ID)
 		return nil, err
 	case s.Now().After(s.Limits.LifetimeEnd(&st.Rec.Header)):
-		// The configuration allowed more when the record was saved. The next save
-		// would go by what it says now, and the change be lost.
+		// The record was saved with a longer limit. The next save would apply
+		// the current limit, and the change would be lost.
 		return nil, &Gone{Expired: true}
 	}
 	st.Who = who
 	return st, nil
 }
 
-// Bounded gives a commit its deadline, when it first has to wait for the store.
-// Most commits never do.
+// Bounded gives a commit its deadline when it first waits for the store. Most
+// commits never do.
 func (s *Sessions) Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -260,9 +259,9 @@ func (s *Sessions) Bounded(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeout(ctx, s.Timeout)
 }
 
-// Touch extends a session's idle deadline without rewriting it. A store that
-// cannot touch answers errors.ErrUnsupported. After another failure, which the
-// observer is told of, the session ends a little early at worst.
+// Touch extends a session's idle deadline without rewriting it. Without support
+// in the store, the error is errors.ErrUnsupported. Another failure is reported
+// to the observer; at worst the session ends a little early.
 func (s *Sessions) Touch(ctx context.Context, st *State, now time.Time) error {
 	toucher, ok := s.Store.(store.Toucher)
 	if !ok {
@@ -273,15 +272,15 @@ func (s *Sessions) Touch(ctx context.Context, st *State, now time.Time) error {
 	switch {
 	case err == nil:
 		s.Observer.Touched()
-	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errors.ErrUnsupported): // else it has ended
+	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errors.ErrUnsupported): // otherwise it has ended
 		_ = s.Observer.StoreFailed(ctx, "touch", err)
 	}
 	return err
 }
 
-// StayAlive notes the activity of a session that was loaded some time ago, if it
-// is still there, and returns when it was last seen and when it is over. One that
-// is over already stays so.
+// StayAlive records activity of a session that was loaded some time ago, if it
+// is still live, and returns when it was last seen and when it expires. It does
+// not revive an ended session.
 func (s *Sessions) StayAlive(ctx context.Context, who Who, now time.Time) (seen, deadline time.Time, err error) {
 	cur, err := s.Load(ctx, who, 0)
 	if err != nil {
@@ -294,9 +293,9 @@ func (s *Sessions) StayAlive(ctx context.Context, who Who, now time.Time) (seen,
 	return now, s.Limits.IdleDeadline(h, now, cur.Meta.Expires), s.Touch(ctx, cur, now)
 }
 
-// Suspect notes with a session that an outdated credential of it turned up, so
-// that this is told once. If somebody saves the session just now, the next time
-// will do.
+// Suspect records in a session that an outdated credential of it was sent, so
+// that this is reported once. After a conflict with another save, the next time
+// suffices.
 func (s *Sessions) Suspect(ctx context.Context, st *State) {
 	rec := st.Rec.Clone()
 	rec.Header.Suspected = rec.Header.Generation
@@ -305,15 +304,15 @@ func (s *Sessions) Suspect(ctx context.Context, st *State) {
 	}
 }
 
-// seal makes the store's record for a session, as the successor of prev (nil: the
-// first), last used at seen. It takes possession of r.
+// seal makes the store's record for a session, as the successor of prev (nil:
+// the first), last used at seen. It takes ownership of r.
 func (s *Sessions) seal(r record.Record, who Who, prev *State, minimum uint64, now, seen time.Time) (st *State, data []byte, err error) {
 	h := &r.Header
 	h.Identifier, h.Counter, h.Seen, h.Expires = nil, 0, 0, 0
 	if h.Created == 0 {
 		h.Created = now.UnixMilli()
 	}
-	if prev == nil || seen.After(prev.Meta.Seen) { // else nobody has used it
+	if prev == nil || seen.After(prev.Meta.Seen) { // otherwise it was not used
 		s.Limits.Renew(h, now)
 	}
 	rec := store.Record{
@@ -349,38 +348,37 @@ func (s *Sessions) seal(r record.Record, who Who, prev *State, minimum uint64, n
 	return &State{Where: rules.Stored, Who: who, Rec: r, Meta: rec, Size: len(data)}, data, nil
 }
 
-// withData is the store's record of a state.
+// withData returns the store's record of a state.
 func withData(st *State, data []byte) store.Record {
 	rec := st.Meta
 	rec.Data = data
 	return rec
 }
 
-// Change is one request's part in a commit. It holds all that is needed to save it
-// together with others', so that nobody looks into another request's session.
+// Change is one request's part in a commit. It has all that is needed to save
+// it together with other requests' changes, without access to their sessions.
 type Change struct {
-	Who Who // of the session that the store is asked for
-	// Base is what the draft was made on: a state in the store or in a cookie, or
-	// Nothing.
+	Who Who // of the session to save
+	// Base is the base of the draft: a stored or inline state, or Nothing.
 	Base  *State
 	Draft *draft.Draft
-	// Visit is what the request says about its visitor. It is looked at where the
-	// session is stored for the first time, and by Move.
+	// Visit is the request's data about its visitor. It is used when the
+	// session is first stored, and by Move.
 	Visit   Visit
-	Quiet   bool      // the request is no activity
+	Quiet   bool      // the request does not count as activity
 	Above   uint64    // the browser has seen this version: continue above it
-	Arrived time.Time // when the request came
+	Arrived time.Time // when the request arrived
 }
 
-// Visit is what a request says about its visitor, apart from the cookies.
+// Visit is a request's data about its visitor, besides cookies.
 type Visit struct{ UserAgent, IP string }
 
-// Result is a session as it was saved.
+// Result is a saved session.
 type Result struct {
 	State *State
-	// Mine is what this change alone made of the session; State has the changes of
-	// others on top if Behind is set.
+	// Mine is the session with this change alone; State also has later changes
+	// of other requests if Behind is set.
 	Mine    record.Record
 	Behind  bool
-	Rotated bool // the save has replaced the credential; said to one of those who are saved together
+	Rotated bool // the save has replaced the credential; set for one of the changes that were saved together
 }

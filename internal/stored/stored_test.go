@@ -20,7 +20,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// observed counts what an Observer is told.
+// observed counts an Observer's calls.
 type observed struct {
 	mu    sync.Mutex
 	count map[string]int
@@ -59,7 +59,7 @@ func (o *observed) StoreFailed(_ context.Context, doing string, err error) error
 // rig is two processes' sessions in one store.
 type rig struct {
 	t      *testing.T
-	db     *faults.Store // what they see
+	db     *faults.Store // their view of it
 	rows   store.Store
 	seen   *observed
 	limits *rules.Limits
@@ -142,7 +142,7 @@ func (g *rig) put(user, values string) *State {
 	return st
 }
 
-// row is what the store has under an ID.
+// row is the store's record with an ID.
 func (g *rig) row(id store.ID) store.Record {
 	g.t.Helper()
 	r, err := g.rows.Load(g.t.Context(), id)
@@ -152,7 +152,7 @@ func (g *rig) row(id store.ID) store.Record {
 	return r
 }
 
-// plant puts a row into the store, whatever is there.
+// plant overwrites a row in the store.
 func (g *rig) plant(r store.Record) {
 	g.t.Helper()
 	have, err := g.rows.Load(g.t.Context(), r.ID)
@@ -165,7 +165,7 @@ func (g *rig) plant(r store.Record) {
 	}
 }
 
-// values is what the store has in a session.
+// values is the content of a stored session.
 func (g *rig) values(who Who) string {
 	g.t.Helper()
 	st, err := g.Load(g.ctx(), who, 0)
@@ -175,7 +175,7 @@ func (g *rig) values(who Who) string {
 	return text(&st.Rec)
 }
 
-// how says how a session is over.
+// how describes the end of a session.
 func how(err error) string {
 	var gone *Gone
 	switch {
@@ -510,7 +510,7 @@ func TestAUsersSessions(t *testing.T) {
 		if err != nil || len(all) != 2 || got[live.ID] || !got[spoiled.ID] {
 			t.Errorf("%v, %v", got, err)
 		}
-		// Another user's row under her name is left out, and told of.
+		// Another user's row under her name is left out and reported.
 		damaged := g.seen.of("damaged")
 		wrong := g.sessions(struct {
 			store.Store

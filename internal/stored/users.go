@@ -11,20 +11,20 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Listed is a record that the store has under a user, and that has not ended.
+// Listed is a record in a user's index that has not ended.
 type Listed struct {
 	*State
-	Damaged bool // it is no session; only its ID is set
+	Damaged bool // it is not a session; only its ID is set
 }
 
-// ByUser returns the records of a user that have not ended, also those whose time
-// is over by this process's clock. Without an index by user the error wraps
-// errors.ErrUnsupported.
+// ByUser returns the records of a user that have not ended, including those
+// that have expired by this process's clock. Without an index by user the error
+// wraps errors.ErrUnsupported.
 func (s *Sessions) ByUser(ctx context.Context, user string) ([]Listed, error) {
 	return s.byHash(ctx, s.UserHash(user), user)
 }
 
-// byHash is ByUser for a user whose name is not known, where it is "".
+// byHash is ByUser by the user's hash; user is "" if the name is unknown.
 func (s *Sessions) byHash(ctx context.Context, hash store.UserHash, user string) (all []Listed, err error) {
 	index, ok := s.Store.(store.UserIndex)
 	if !ok {
@@ -39,7 +39,7 @@ func (s *Sessions) byHash(ctx context.Context, hash store.UserHash, user string)
 	}
 	for _, rec := range recs {
 		if rec.User != hash {
-			_ = s.damaged(rec.ID, store.ErrDamaged) // somebody else's
+			_ = s.damaged(rec.ID, store.ErrDamaged) // another user's
 			continue
 		}
 		if rec.IsEnd() {
@@ -61,8 +61,9 @@ func (s *Sessions) byHash(ctx context.Context, hash store.UserHash, user string)
 // UserHash is the name of a user in the store's index.
 func (s *Sessions) UserHash(user string) store.UserHash { return s.Ring().UserHash(s.Scope, user) }
 
-// describeSealed describes a session whose key is missing as far as the store
-// knows it. What else may hold it is not known, so its tombstone stays the longest.
+// describeSealed describes a session whose key is missing, by the store's
+// metadata. Other credentials for it are unknown, so its tombstone is kept for
+// the maximum time.
 func describeSealed(st *State, user string) {
 	st.Rec.Header = record.Header{
 		User:        user,
@@ -71,15 +72,15 @@ func describeSealed(st *State, user string) {
 	}
 }
 
-// ByHandle returns the live session with that handle, or one that was live until
-// skew ago; fault.NotFound if there is none.
+// ByHandle returns the session with that handle if it is live, or expired at
+// most skew ago; fault.NotFound otherwise.
 func (s *Sessions) ByHandle(ctx context.Context, handle string, skew time.Duration) (*State, error) {
 	id, err := store.ParseID(handle)
 	if err != nil {
 		return nil, fault.NotFound
 	}
-	// The handle may be that of another manager's or tenant's session, whose record
-	// does not open here and is no damaged one.
+	// The handle may belong to another manager's or tenant's session, whose
+	// record does not open here but is not damaged.
 	quiet := *s
 	quiet.Observer = unalarmed{s.Observer}
 	st, err := quiet.Ask(ctx, id, 0)
@@ -96,7 +97,7 @@ func (s *Sessions) ByHandle(ctx context.Context, handle string, skew time.Durati
 	return st, nil
 }
 
-// unalarmed is an observer of records that may be another's.
+// unalarmed is an observer for records that may belong to another manager.
 type unalarmed struct{ Observer }
 
 func (unalarmed) Damaged(store.ID, error) {}

@@ -13,8 +13,8 @@ import (
 
 // SaveVolatile keeps the draft's changes in a cache, if they are changes of
 // Volatile values only, and the store has a cache that keeps them. A nil state
-// without an error says that they must be written durably. The store is not
-// asked: the session may have ended.
+// without an error means that they must be saved durably. It does not load from
+// the store, so the session may have ended.
 func (s *Sessions) SaveVolatile(ctx context.Context, c Change) (*State, error) {
 	keeper, ok := s.Store.(store.VolatileKeeper)
 	if !ok {
@@ -30,7 +30,7 @@ func (s *Sessions) SaveVolatile(ctx context.Context, c Change) (*State, error) {
 		if err == nil && (!sameDurable(&st.Rec, &rec, now) || rec.Size() > s.Limits.MaxSize) {
 			return nil, nil
 		}
-		if !st.Rec.Whole() { // asked last, since it opens all values
+		if !st.Rec.Whole() { // checked last, because it opens all values
 			return nil, nil
 		}
 		if err != nil {
@@ -65,12 +65,12 @@ func (s *Sessions) KeepsVolatile() bool {
 // WithVolatile returns st with the volatile values that a cache holds for it.
 func (s *Sessions) WithVolatile(ctx context.Context, st *State) *State {
 	keeper, ok := s.Store.(store.VolatileKeeper)
-	if !ok || st.Mended { // the values are sealed together with the end that it had
+	if !ok || st.Mended { // the values are sealed together with its original end
 		return st
 	}
 	v, err := keeper.LoadVolatile(ctx, st.ID, st.Meta.Base())
 	if err != nil {
-		return st // lost, or out of reach
+		return st // lost or unreachable
 	}
 	values, err := s.open(st.ID, v.Data, wire.BindVolatile(s.bound, &st.Meta))
 	if err != nil {
@@ -95,8 +95,8 @@ func (s *Sessions) loadNewest(ctx context.Context, who Who) (*State, error) {
 	return s.WithVolatile(ctx, st), nil
 }
 
-// sealVolatile seals the volatile values of st, all of them: one that is
-// missing has been removed.
+// sealVolatile seals all volatile values of st: a missing one counts as
+// removed.
 func (s *Sessions) sealVolatile(st *State) ([]byte, error) {
 	var values record.Record
 	for _, f := range st.Rec.Fields() {
@@ -122,7 +122,7 @@ func replaceVolatile(rec, values *record.Record) record.Record {
 }
 
 // sameDurable reports whether two states of a session have the same values,
-// apart from volatile ones and from those that are over.
+// except volatile and expired ones.
 func sameDurable(a, b *record.Record, now time.Time) bool {
 	return record.Equal(a, b, func(f *record.Field) bool {
 		return f.Flags&record.Volatile == 0 && f.Live(now.UnixMilli())

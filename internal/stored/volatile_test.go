@@ -143,7 +143,7 @@ func TestWithoutTheCacheVolatileValuesAreWrittenDown(t *testing.T) {
 	})
 }
 
-// keeper is a store that keeps what it is given, whoever asks.
+// keeper is a store that keeps volatile values without checks.
 type keeper struct {
 	store.Store
 	kept store.Volatile
@@ -188,7 +188,7 @@ func TestVolatileValuesOfAnotherStateAreNotTaken(t *testing.T) {
 				t.Errorf("%s: %q, want %q, observed %v", name, text(&seen.Rec), test.want, g.seen.count)
 			}
 		}
-		// A conflict four times over, or a failure: the record has to be written.
+		// After four conflicts, or a failure, the record must be written.
 		for _, err := range []error{store.ErrConflict, store.ErrNotFound, errors.New("away")} {
 			k.err = err
 			if got, err := s.SaveVolatile(t.Context(), change(st, tick("3"))); got != nil || err != nil {

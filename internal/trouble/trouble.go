@@ -1,5 +1,5 @@
-// Package trouble logs what may go wrong with every request, at most one line a
-// minute for each kind, and what is worth saying once.
+// Package trouble logs repeated problems, with at most one line a minute for
+// each kind, and problems that need only one line.
 package trouble
 
 import (
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Log is a logger with a memory. Its zero value logs nowhere: set Logger first.
+// Log is a logger that limits repeated lines. Set Logger before its first use.
 type Log struct {
 	*slog.Logger
 
@@ -27,19 +27,19 @@ type recent struct {
 
 const (
 	interval = time.Minute
-	// many is how many occurrences within that time are more than what one
-	// visitor brings along.
+	// many is the number of occurrences within that time that one visitor alone
+	// does not cause.
 	many = 4
 )
 
 // Report logs text, unless it did so within the last minute; the next line then
-// says how often that was. text is the kind.
+// has the number of occurrences. text is the kind.
 func (l *Log) Report(level slog.Level, text string, attrs ...slog.Attr) {
 	l.reportAfter(1, level, text, attrs)
 }
 
-// ReportMany is Report for what is a fault only if it happens often: not before
-// the fourth time within a minute.
+// ReportMany is Report for problems that matter only if they are frequent: it
+// logs from the fourth time within a minute.
 func (l *Log) ReportMany(level slog.Level, text string, attrs ...slog.Attr) {
 	l.reportAfter(many, level, text, attrs)
 }
@@ -81,7 +81,7 @@ func (l *Log) Once(level slog.Level, text string, args ...any) {
 	}
 }
 
-// First reports whether what was never said before.
+// First reports whether what is new, and remembers it.
 func (l *Log) First(what string) bool {
 	_, again := l.said.LoadOrStore(what, true)
 	return !again

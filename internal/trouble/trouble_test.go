@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// said is what was logged, a line each, without the time.
+// said is the log, a line for each record, without the time.
 type said struct {
 	mu sync.Mutex
 	b  bytes.Buffer

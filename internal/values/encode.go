@@ -40,13 +40,13 @@ func EncodeAs(v reflect.Value, f *Form) ([]byte, error) {
 	return e.buf[:len(e.buf):len(e.buf)], nil
 }
 
-// Error says which part of a value would not come back as it is. It says
-// nothing about the value but types, names of fields, positions, and keys of
-// maps that look like names.
+// Error names the part of a value that would not read back equal. It contains
+// only types, names of fields, positions, and keys of maps that look like
+// names.
 type Error struct {
 	path   []string // from the inside to the outside
 	reason string
-	// always: it is the type, not the value.
+	// always: the cause is the type, not the value.
 	always bool
 }
 
@@ -96,8 +96,8 @@ func tooBig() error {
 	return lost("it takes more than %d MiB, or contains itself", maxEncoded>>20)
 }
 
-// isWord reports whether s looks like a name: what a program calls something,
-// not what a visitor typed or a secret.
+// isWord reports whether s looks like a program's name for something, not like
+// a visitor's input or a secret.
 func isWord(s string, longest int) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -130,9 +130,9 @@ type encoder struct {
 // no array or map between them: a pointer may point to itself.
 const maxHops = 100
 
-// value writes v. depth is how many arrays and maps it is in, hops how many
-// pointers and interfaces were followed since the last of them. bare says that
-// v is in none: null then stands for v's own nil.
+// value writes v. depth is the number of enclosing arrays and maps, and hops
+// the number of pointers and interfaces since the last of them. bare means that
+// v has none: null then means v's own nil.
 func (e *encoder) value(v reflect.Value, f *Form, depth, hops int, bare bool) error {
 	switch f.kind {
 	case formBool:
@@ -223,7 +223,7 @@ func (e *encoder) bool(b bool) {
 	}
 }
 
-// string writes a string. Long ones that occur many times over must not add up.
+// string writes a string. Long strings that are repeated must not add up.
 func (e *encoder) string(s string) error {
 	if len(e.buf)+len(s) > maxEncoded {
 		return tooBig()
@@ -309,8 +309,8 @@ const (
 	afterLast   = 253402300800
 )
 
-// time writes t with its offset from UTC if RFC 3339 has that: whole minutes,
-// less than a day. Otherwise the same instant in UTC comes back.
+// time writes t with its offset from UTC if RFC 3339 supports that: whole
+// minutes, less than a day. Otherwise it writes the same instant in UTC.
 func (e *encoder) time(t time.Time, bare bool) error {
 	_, offset := t.Zone()
 	if bare && t.IsZero() && offset == 0 {
@@ -345,8 +345,8 @@ func (e *encoder) bigInt(n *big.Int) error {
 	return e.byteString(abs.Bytes())
 }
 
-// own writes v as its own method does, and makes sure that the type's other
-// method can read that.
+// own writes v with its own method, and checks that the type's other method can
+// read it.
 func (e *encoder) own(v reflect.Value, f *Form, bare bool) error {
 	e.foreign = true
 	start := len(e.buf)
@@ -454,8 +454,8 @@ func (f *formField) in(v reflect.Value) (reflect.Value, bool) {
 	return v, !f.omit || !isZero(v)
 }
 
-// isZero reports whether v comes back when nothing is written. A negative zero
-// does not.
+// isZero reports whether v reads back equal when it is left out. A negative
+// zero does not.
 func isZero(v reflect.Value) bool {
 	if v.CanFloat() {
 		return math.Float64bits(v.Float()) == 0
@@ -498,7 +498,7 @@ func (e *encoder) entries(v reflect.Value, depth int, key, value func(reflect.Va
 	return nil
 }
 
-// key writes a key of the map type f. It must come back equal: otherwise it is
+// key writes a key of the map type f. It must read back equal: otherwise it is
 // not found, or two keys become one.
 func (e *encoder) key(k reflect.Value, f *Form, depth int) error {
 	start := len(e.buf)
@@ -515,9 +515,9 @@ func (e *encoder) key(k reflect.Value, f *Form, depth int) error {
 	return nil
 }
 
-// untyped writes v, which an interface holds. It comes back as whatever the
-// decoder takes it for, so only what that keeps is written: nil, booleans,
-// numbers, strings, bytes, times, lists, and maps with string keys.
+// untyped writes the value of an interface. The decoder chooses the type, so
+// only types that read back equal are written: nil, booleans, numbers, strings,
+// bytes, times, lists, and maps with string keys.
 func (e *encoder) untyped(v reflect.Value, depth, hops int, bare bool) error {
 	for ; v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface; hops++ {
 		if hops == maxHops {

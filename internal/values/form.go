@@ -17,20 +17,20 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Form is how values of a type are written. It exists for types only whose
-// values the decoder reads back as they were.
+// Form is the encoding of a type's values. It exists only for types whose
+// values the decoder reads back equal.
 type Form struct {
 	typ  reflect.Type
 	kind formKind
 	elem *Form // of pointers, lists and maps
 	key  *Form // of maps
-	// plainKey: a map's key reads back equal whatever it is, and needs no look.
+	// plainKey: every key of the type reads back equal and needs no check.
 	plainKey bool
 	fields   []formField // of structs, in the order in which they are written
 	toArray  bool        // a struct is an array of its fields
 	gaps     bool        // some of its fields may be left out
-	// beside are a struct's fields beside an embedded one that may have given it
-	// its own form, which then knows nothing of them.
+	// beside are a struct's fields beside an embedded one whose encoding method
+	// it may have inherited, which would omit them.
 	beside []int
 }
 
@@ -60,8 +60,8 @@ type formField struct {
 	name  string
 	index []int
 	head  []byte // its name as a map key
-	omit  bool   // is left out while it is zero
-	gap   bool   // is left out while an embedded pointer is nil
+	omit  bool   // left out if zero
+	gap   bool   // left out if an embedded pointer is nil
 }
 
 var (
@@ -70,7 +70,7 @@ var (
 	typeTag    = reflect.TypeFor[cbor.Tag]()
 )
 
-// forms is what FormOf found out, by type: a formEntry.
+// forms caches the results of FormOf, by type: a formEntry.
 var forms sync.Map
 
 type formEntry struct {
@@ -190,8 +190,8 @@ func (b *formBuilder) fill(f *Form) (err error) {
 	return err
 }
 
-// endless reports whether t is a pointer that leads to nothing but pointers. The
-// decoder would look for their end for ever.
+// endless reports whether t is a pointer type that only leads to pointers, for
+// which the decoder would not terminate.
 func endless(t reflect.Type) bool {
 	for range maxHops {
 		if t.Kind() != reflect.Pointer {
@@ -202,8 +202,8 @@ func endless(t reflect.Type) bool {
 	return true
 }
 
-// checkKey returns why values of type t would be other keys of a map when they
-// come back: a pointer to something equal is another pointer.
+// checkKey returns why a map's keys of type t would not read back equal: a
+// pointer to an equal value is another pointer.
 func checkKey(t reflect.Type) error {
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -211,23 +211,23 @@ func checkKey(t reflect.Type) error {
 	case reflect.Array:
 		return checkKey(t.Elem())
 	default:
-		return nil // the others are looked at value by value
+		return nil // other types are checked value by value
 	}
 }
 
-// ownWay is a way in which a type may bring its own form, and back.
+// ownWay is a pair of methods with which a type encodes and decodes itself.
 type ownWay struct {
 	kind                   formKind
 	marshaler, unmarshaler reflect.Type
 }
 
-// ownWays are in the order in which the decoder looks for them.
+// ownWays are in the decoder's order of precedence.
 var ownWays = [...]ownWay{
 	{formCBOR, reflect.TypeFor[cbor.Marshaler](), reflect.TypeFor[cbor.Unmarshaler]()},
 	{formBinary, reflect.TypeFor[encoding.BinaryMarshaler](), reflect.TypeFor[encoding.BinaryUnmarshaler]()},
 }
 
-// ownForm returns the form of its own that type t has, or nil.
+// ownForm returns the pair of methods of type t, or nil.
 func ownForm(t reflect.Type) (*ownWay, error) {
 	if k := t.Kind(); k == reflect.Pointer || k == reflect.Interface || isSpecial(t) {
 		return nil, nil
@@ -250,16 +250,16 @@ func ownForm(t reflect.Type) (*ownWay, error) {
 	return nil, nil
 }
 
-// isSpecial reports whether t has a form that the decoder knows by its type.
+// isSpecial reports whether the decoder has a special form for t.
 func isSpecial(t reflect.Type) bool { return t == typeTime || t == typeBigInt || t == typeTag }
 
 func isBytes(t reflect.Type) bool {
 	return (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) && t.Elem().Kind() == reflect.Uint8
 }
 
-// besideOwn returns the fields that stand in the struct type t beside an
-// embedded one whose own form may be the one that t shows: methods of embedded
-// fields are promoted. It returns nil if t's own form is t's own for sure.
+// besideOwn returns the fields of the struct type t beside an embedded one
+// whose methods t may have inherited. It returns nil if t certainly declares
+// the methods itself.
 func besideOwn(t reflect.Type, way *ownWay) ([]int, error) {
 	beside, embedded := []int{}, false
 	for i := range t.NumField() {
@@ -281,8 +281,8 @@ func besideOwn(t reflect.Type, way *ownWay) ([]int, error) {
 	return beside, nil
 }
 
-// trySample keeps a made-up value of a struct type that may have its own form
-// from an embedded field, to tell at once when it cannot come back.
+// trySample encodes and decodes a made-up value of a struct type that may have
+// inherited its methods, to detect early if values do not read back equal.
 func trySample(f *Form) error {
 	v := reflect.New(f.typ).Elem()
 	for i := range f.typ.NumField() {
@@ -298,10 +298,10 @@ func trySample(f *Form) error {
 	if lost := (*Error)(nil); errors.As(err, &lost) && lost.always {
 		return fmt.Errorf("%v%s: %s", f.typ, lost.segments(), lost.reason)
 	}
-	return nil // what does not encode may be a matter of this value
+	return nil // only this value may fail to encode
 }
 
-// makeUp sets v to a value other than zero, if it knows one.
+// makeUp sets v to a nonzero value, if possible.
 func makeUp(v reflect.Value) {
 	if !v.CanSet() {
 		return
@@ -345,7 +345,7 @@ func makeUp(v reflect.Value) {
 	}
 }
 
-// fieldTag returns what a struct's field says about its form; "-" = it has none.
+// fieldTag returns the tag of a struct's field for its encoding; "-" = left out.
 func fieldTag(f reflect.StructField) string {
 	if tag := f.Tag.Get("cbor"); tag != "" {
 		return tag
@@ -356,7 +356,7 @@ func fieldTag(f reflect.StructField) string {
 // structure makes the form of a struct.
 func (b *formBuilder) structure(f *Form) error {
 	t := f.typ
-	if blank, ok := t.FieldByName("_"); ok { // as the decoder looks for it
+	if blank, ok := t.FieldByName("_"); ok { // like the decoder
 		f.toArray = slices.Contains(strings.Split(blank.Tag.Get("cbor"), ",")[1:], "toarray")
 	}
 	if _, err := b.collect(f, t, nil, nil, false); err != nil {
@@ -381,8 +381,8 @@ func (b *formBuilder) structure(f *Form) error {
 }
 
 // collect adds the fields of the struct type t, which is f's or is embedded in
-// it at index. path is the types on the way there. It returns how many of them
-// are there whenever t is.
+// it at index. path is the types on the way there. It returns how many of the
+// fields always exist if t does.
 func (b *formBuilder) collect(f *Form, t reflect.Type, index []int, path []reflect.Type, behindPointer bool) (present int, err error) {
 	if slices.Contains(path, t) {
 		return 0, fmt.Errorf("%v embeds itself", t)
@@ -435,8 +435,9 @@ func (b *formBuilder) collect(f *Form, t reflect.Type, index []int, path []refle
 		for option := range strings.SplitSeq(options, ",") {
 			switch option {
 			case "omitempty", "omitzero":
-				// What shows that an embedded pointer is not nil stays. So do structs and
-				// arrays, in which a negative zero would pass for zero.
+				// Fields that show that an embedded pointer is not nil are
+				// kept. So are structs and arrays, in which a negative zero
+				// would count as zero.
 				k := sf.Type.Kind()
 				field.omit = !behindPointer && (k != reflect.Struct && k != reflect.Array || sf.Type == typeTime)
 			case "keyasint":

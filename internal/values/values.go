@@ -1,9 +1,9 @@
 // Package values keeps Go values as CBOR (RFC 8949): in its core deterministic
-// encoding, times as tagged RFC 3339 text with nanoseconds. Whatever is written
-// without an error is read as an equal value; what would not be is an error that
-// names its path and quotes no value. The encoding is part of the wire format.
+// encoding, times as tagged RFC 3339 text with nanoseconds. A value that is
+// written without an error reads back equal; otherwise the error has its path
+// and quotes no value. The encoding is part of the wire format.
 //
-// form.go says what becomes of a type, encode.go writes values.
+// form.go determines the form of types, encode.go writes values.
 package values
 
 import (
@@ -18,12 +18,12 @@ import (
 	"github.com/sojourn-go/sojourn/internal/fault"
 )
 
-// maxNesting is how many arrays, maps and tags of a value may be inside each
-// other. Whatever is written within it can be read within it.
+// maxNesting is the maximum nesting of arrays, maps and tags in a value, for
+// writing and reading.
 const maxNesting = 10_000
 
-// maxEncoded bounds the bytes of one value while it is being written, for
-// values whose parts refer to each other many times over.
+// maxEncoded bounds the encoded size of one value, because parts that are
+// referenced repeatedly add up.
 const maxEncoded = 64 << 20
 
 var valueDecoding = sync.OnceValue(func() cbor.DecMode {
@@ -31,11 +31,11 @@ var valueDecoding = sync.OnceValue(func() cbor.DecMode {
 		DefaultMapType: reflect.TypeFor[map[string]any](),
 		IntDec:         cbor.IntDecConvertSignedOrBigInt,
 		TimeTag:        cbor.DecTagOptional,
-		// A Go string may hold any bytes; what was set comes back.
+		// A Go string may hold any bytes, which must read back equal.
 		UTF8: cbor.UTF8DecodeInvalid,
 		// Finding the end of nested items of indefinite length takes quadratic time.
 		IndefLength: cbor.IndefLengthForbidden,
-		// Whatever fits into a session can be read: only its own manager sealed it.
+		// No limit for reading is needed: only the session's own manager sealed it.
 		MaxNestedLevels:  maxNesting,
 		MaxArrayElements: math.MaxInt32,
 		MaxMapPairs:      math.MaxInt32,
@@ -46,15 +46,15 @@ var valueDecoding = sync.OnceValue(func() cbor.DecMode {
 	return mode
 })
 
-// Decode reads b into the variable that into points to. A panic of a
-// type's own method is an error.
+// Decode reads b into the variable that into points to. A panic of a type's own
+// method becomes an error.
 func Decode(b []byte, into any) (err error) {
 	defer Recovered(&err)
 	return valueDecoding().Unmarshal(b, into)
 }
 
-// panicError says that a codec, or a type's own method, panicked. What it
-// panicked with is left out: it may quote the value.
+// panicError means that a codec, or a type's own method, panicked. The panic
+// value is left out because it may quote the value.
 type panicError struct{ kind string }
 
 func (e *panicError) Error() string { return "panic with a " + e.kind }
@@ -87,9 +87,9 @@ func CheckType(t reflect.Type) error {
 	return nil
 }
 
-// Bad is the fault.BadValue that names a value, its type and what is wrong with
-// it. Of a codec's or a type's own error only its type is told, because its text
-// may quote the value.
+// Bad is the fault.BadValue for a value, with its name, its type and the cause.
+// Of a codec's or a type's own error it only has the type, because the text may
+// quote the value.
 func Bad(doing, name string, t reflect.Type, err error) error {
 	why := kindOf(err)
 	var e *Error
@@ -99,8 +99,8 @@ func Bad(doing, name string, t reflect.Type, err error) error {
 	return fmt.Errorf("%w: cannot %s %.40q as %v (%s)", fault.BadValue, doing, name, t, why)
 }
 
-// Into decodes a value into the variable that into points to, which is left
-// alone if that fails.
+// Into decodes a value into the variable that into points to, which is
+// unchanged if that fails.
 func Into(name string, raw []byte, into any) error {
 	target := reflect.ValueOf(into)
 	if target.Kind() != reflect.Pointer || target.IsNil() {

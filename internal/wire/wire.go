@@ -1,6 +1,6 @@
-// Package wire is what Sojourn's cookies hold, byte by byte, and what their
-// seals are bound to. docs/wire-format.md describes the same for other
-// languages; testdata/wire-format.json at the root holds both to it.
+// Package wire is the binary format of Sojourn's cookies and the additional
+// data of their seals. docs/wire-format.md describes it for other languages;
+// testdata/wire-format.json at the root has test vectors for both.
 package wire
 
 import (
@@ -16,16 +16,16 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// ErrFormat says that a cookie's plain text is not what this package writes.
+// ErrFormat means that a cookie's plain text is not in this package's format.
 var ErrFormat = errors.New("wire: malformed cookie content")
 
-// Text is how sealed bytes are spelled in a cookie: base64url without padding,
-// in its one canonical spelling (RFC 4648, section 5).
+// Text is the encoding of sealed bytes in a cookie: canonical base64url without
+// padding (RFC 4648, section 5).
 var Text = base64.RawURLEncoding.Strict()
 
 const (
-	// MaxCookie is the most bytes of a cookie's name and value that browsers
-	// keep (RFC 6265bis, section 5.6).
+	// MaxCookie is the maximum size of a cookie's name and value in browsers,
+	// in bytes (RFC 6265bis, section 5.6).
 	MaxCookie = 4096
 	// MaxChunks is how many numbered cookies one session may take.
 	MaxChunks = 4
@@ -33,7 +33,7 @@ const (
 	chunkSize = 3900 // bytes of name and value of a numbered cookie
 )
 
-// Reference is what a reference cookie holds: which session, and which of its
+// Reference is the content of a reference cookie: a session and one of its
 // credentials.
 type Reference struct {
 	Identifier []byte // secret, record.IdentifierSize bytes
@@ -49,7 +49,7 @@ func (r *Reference) Append(dst []byte) []byte {
 	return binary.AppendUvarint(dst, uint64(r.Expires))
 }
 
-// ParseReference reads what Append wrote. The result shares b.
+// ParseReference parses the result of Append. The result shares b.
 func ParseReference(b []byte) (Reference, error) {
 	const n = record.IdentifierSize
 	if len(b) < n {
@@ -75,13 +75,13 @@ const (
 	// StateFloorVolatile is StateFloor, for a session that had volatile values
 	// in a cache at that version.
 	StateFloorVolatile = 3
-	// StateRefused is followed by a Mark, and then by nothing or by the plain
-	// text of an inline session, from its kind on.
+	// StateRefused is followed by a Mark, and optionally by the plain text of
+	// an inline session, including its kind.
 	StateRefused = 4
 )
 
-// Mark names the reference cookies of a request that were refused. A browser
-// that brings it together with these references has learned of the refusal, so
+// Mark names the reference cookies of a request that were refused. If a browser
+// sends it together with these references, it has learned of the refusal, so
 // the request began after it. The zero Mark is none.
 type Mark [16]byte
 
@@ -96,8 +96,8 @@ func MarkOf(values []string) Mark {
 	return Mark(h.Sum(nil)[:len(Mark{})])
 }
 
-// Append appends the state cookie's plain text for m to dst, up to where that of
-// an inline session may follow. The zero Mark appends nothing.
+// Append appends the state cookie's plain text for m to dst, after which that
+// of an inline session may follow. The zero Mark appends nothing.
 func (m Mark) Append(dst []byte) []byte {
 	if m == (Mark{}) {
 		return dst
@@ -141,7 +141,7 @@ func (f *Floor) Append(dst []byte) []byte {
 	return binary.AppendUvarint(dst, f.Version)
 }
 
-// ParseFloor reads what Append wrote, after that kind.
+// ParseFloor parses the result of Append after that kind.
 func ParseFloor(kind byte, b []byte) (Floor, error) {
 	f := Floor{Volatile: kind == StateFloorVolatile}
 	if len(b) <= len(f.ID) {
@@ -156,8 +156,8 @@ func ParseFloor(kind byte, b []byte) (Floor, error) {
 	return f, nil
 }
 
-// uvarint is binary.Uvarint for numbers in their shortest form: one number has
-// one spelling.
+// uvarint is binary.Uvarint for numbers in their shortest form, so that each
+// number has one encoding.
 func uvarint(b []byte) (v uint64, n int) {
 	v, n = binary.Uvarint(b)
 	if n > 1 && b[n-1] == 0 {
@@ -166,8 +166,8 @@ func uvarint(b []byte) (v uint64, n int) {
 	return v, n
 }
 
-// Scope returns what the sessions of a manager's name and a tenant are bound to. A
-// name has no zero byte, so no two of them have one scope.
+// Scope returns the scope of a manager's name and a tenant. A name has no zero
+// byte, so scopes are unique.
 func Scope(name, tenant string) string {
 	if tenant == "" {
 		return name
@@ -180,9 +180,9 @@ func Bind(scope string) []byte {
 	return append(binary.AppendUvarint(nil, uint64(len(scope))), scope...)
 }
 
-// BindRecord returns the additional data of a stored record: its place, its
-// version, its user and its end, so that nobody who can write to a store can
-// pass one session's data off as another's, or as newer than it is.
+// BindRecord returns the additional data of a stored record: its ID, version,
+// user and end, so that an attacker with write access to a store cannot present
+// one session's data as another's, or as newer.
 func BindRecord(bound []byte, rec *store.Record) []byte {
 	b := make([]byte, 0, len(bound)+len(rec.ID)+len(rec.User)+16)
 	b = append(b, bound...)
@@ -192,13 +192,13 @@ func BindRecord(bound []byte, rec *store.Record) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(rec.Expires.UnixMilli()))
 }
 
-// BindVolatile returns the additional data of values that a cache holds for
-// that very state of a record: what binds the record, and its newest save ID.
+// BindVolatile returns the additional data of a cache's values for that state
+// of a record: that of the record, and its newest save ID.
 func BindVolatile(bound []byte, rec *store.Record) []byte {
 	return binary.BigEndian.AppendUint64(BindRecord(bound, rec), uint64(rec.Base().SaveID))
 }
 
-// Chunks returns into how many pieces Split cuts a value of n bytes.
+// Chunks returns the number of pieces into which Split cuts a value of n bytes.
 func Chunks(name string, n int) int {
 	if len(name)+n <= MaxCookie {
 		return 1
@@ -207,9 +207,9 @@ func Chunks(name string, n int) int {
 	return (n + size - 1) / size
 }
 
-// Split cuts a cookie value into pieces that browsers keep, for cookies with
-// names as long as name. The first piece starts with how many there are and a
-// dot, unless there is only one.
+// Split cuts a cookie value into pieces that fit into cookies with names as
+// long as name. The first piece starts with the number of pieces and a dot,
+// unless there is only one.
 func Split(name, value string) []string {
 	chunks := make([]string, Chunks(name, len(value)))
 	if len(chunks) == 1 {

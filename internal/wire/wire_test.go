@@ -238,8 +238,8 @@ func FuzzJoinChunks(f *testing.F) {
 			t.Fatal("more came out than went in")
 		}
 
-		// Whatever is split comes back, if it is as long as cookies may hold
-		// together, and does not look split.
+		// Join restores a split value, if it fits into the cookies and does not
+		// look split itself.
 		if nameLen < 1 || nameLen > 81 || len(first) > 15000-nameLen || len(first) > 1 && first[1] == '.' {
 			return
 		}

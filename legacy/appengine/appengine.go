@@ -1,6 +1,6 @@
-// Package appengine holds what the session libraries of App Engine share: how
-// the Python memcache client encodes values and keys, how datastore keys are
-// spelled, and the two services as these libraries use them.
+// Package appengine has the shared parts of the App Engine session libraries:
+// the encoding of values and keys by the Python memcache client, the text form
+// of datastore keys, and interfaces of the two services.
 package appengine
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Item is a memcache entry with the flags that say how Value is encoded. Stores
-// cut Expires to seconds.
+// Item is a memcache entry. Its flags give the encoding of Value. Stores
+// truncate Expires to seconds.
 type Item = legacy.Entry
 
 // Memcache is the App Engine memcache, bound to one namespace: the default
@@ -56,7 +56,7 @@ type Datastore interface {
 }
 
 const (
-	// MaxValue is the most that a memcache value may take, in bytes.
+	// MaxValue is the maximum size of a memcache value, in bytes.
 	MaxValue = 1_000_000
 	// maxKey is the longest memcache key that is stored as it is.
 	maxKey = 250
@@ -83,10 +83,10 @@ const (
 )
 
 // DecodeItem returns the value of a memcache item. Bytes that are valid UTF-8
-// come back as text, because Python 2 stored most text so.
+// become text, because Python 2 stored most text as bytes.
 func DecodeItem(item Item) (any, error) {
-	// The lowest three bits are the type; the next one says "compressed", which
-	// these clients never do. The others mean nothing.
+	// The lowest three bits are the type; the next one means "compressed",
+	// which these clients never set. The others are unused.
 	switch item.Flags & 0xF {
 	case FlagBytes:
 		if utf8.Valid(item.Value) {
@@ -116,7 +116,7 @@ func DecodeItem(item Item) (any, error) {
 }
 
 // EncodeItem returns v as the Python client stores it. It returns
-// [value.ErrUnsupported] for what a pickle cannot hold.
+// [value.ErrUnsupported] for a value that a pickle cannot hold.
 func EncodeItem(v any) (Item, error) {
 	v, err := value.Of(v)
 	if err != nil {
@@ -132,8 +132,8 @@ func EncodeItem(v any) (Item, error) {
 	case int64:
 		return Item{Value: []byte(fmt.Sprint(v)), Flags: FlagInt}, nil
 	case *big.Int:
-		// Not FlagLong: the client for Python 3 never writes it and fails on it,
-		// while Python 2 makes a long of whatever does not fit.
+		// Not FlagLong: the client for Python 3 never writes it and fails on
+		// it, while Python 2 reads large integers as long.
 		return Item{Value: []byte(v.String()), Flags: FlagInt}, nil
 	case bool:
 		if v {

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// ErrBadKey says that a text is not an encoded datastore key.
+// ErrBadKey means that a text is not an encoded datastore key.
 var ErrBadKey = errors.New("appengine: not an encoded datastore key")
 
 // Key names a datastore entity as App Engine's SDKs did.
@@ -67,8 +67,8 @@ func appendBytes(b []byte, tag uint64, s string) []byte {
 // maxKeyText is longer than any key the datastore accepts.
 const maxKeyText = 8192
 
-// ParseKey reads what [Key.Encode] writes. It returns [ErrBadKey] for anything
-// else, incomplete keys included.
+// ParseKey parses the result of [Key.Encode]. It returns [ErrBadKey] for
+// anything else, including incomplete keys.
 func ParseKey(text string) (Key, error) {
 	if len(text) > maxKeyText {
 		return Key{}, ErrBadKey

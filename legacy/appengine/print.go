@@ -31,7 +31,7 @@ func (e Entity) MarshalText() ([]byte, error) { return []byte(e.text()), nil }
 
 func (e Element) text() string { return fmt.Sprintf("appengine.Element(%q)", e.Kind) }
 
-// Format prints the kind: the name may be a session's identifier, whatever the verb.
+// Format prints the kind, whatever the verb: the name may be a session's identifier.
 func (e Element) Format(f fmt.State, _ rune) { plain.Print(f, e.text()) }
 
 // LogValue is what Format prints.
@@ -42,7 +42,7 @@ func (e Element) MarshalText() ([]byte, error) { return []byte(e.text()), nil }
 
 func (k Key) text() string { return fmt.Sprintf("appengine.Key(%v)", k.Path) }
 
-// Format prints the kinds: names may be sessions' identifiers, whatever the verb.
+// Format prints the kinds, whatever the verb: names may be sessions' identifiers.
 func (k Key) Format(f fmt.State, _ rune) { plain.Print(f, k.text()) }
 
 // LogValue is what Format prints.

@@ -3,9 +3,9 @@
 // memcached, Redis, a database or the App Engine datastore, with pickle or
 // JSON inside.
 //
-// What is stricter here: base64 must be clean, pickles are decoded as data
-// only, an identifier must look like one, and unsigned identifiers (which any
-// visitor can choose) need an explicit setting.
+// The package is stricter than Beaker: base64 must be clean, pickles are
+// decoded as data only, identifiers must be well-formed, and unsigned
+// identifiers (which any visitor can choose) need an explicit setting.
 package beaker
 
 import (
@@ -51,14 +51,14 @@ type Config struct {
 	Type Type
 	Name string // cookie name [key]; "beaker.session.id" if empty
 
-	// ValidateKey signs cookie-only sessions [validate_key], and salts the
-	// encryption of all. A text is used as its UTF-8 bytes.
+	// ValidateKey signs cookie-only sessions [validate_key], and is the salt of
+	// all encryption. For a text, give its UTF-8 bytes.
 	ValidateKey []byte
 	// Secret signs the identifiers of server-side sessions [secret].
 	Secret []byte
 	// Unsigned accepts server-side identifiers without a signature, for
-	// applications that have no secret. Then whoever makes a visitor use an
-	// identifier can share that visitor's session.
+	// applications that have no secret. Then an attacker who makes a visitor
+	// use an identifier shares that visitor's session.
 	Unsigned bool
 
 	// EncryptKey encrypts the data [encrypt_key]; empty = not encrypted.
@@ -88,15 +88,15 @@ type Config struct {
 	Kind      string
 	// PlainStored writes new server-side sessions as Beaker up to 1.11 stores
 	// unencrypted ones. Reading accepts both forms, and a session is written
-	// back in its own.
+	// back in the same form.
 	PlainStored bool
 
-	// Cookie are the cookie's attributes. A session whose application has set its
-	// domain or path keeps those. Without a SameSite it is Lax, the default since
+	// Cookie are the cookie's attributes. A session keeps a domain or path that
+	// the application has set. Without a SameSite it is Lax, the default since
 	// Beaker 1.11.
 	Cookie cookies.Attributes
-	// NoSameSite sends no SameSite, as older Beakers do, and newer ones where it is
-	// switched off [samesite].
+	// NoSameSite sends no SameSite, like Beaker before 1.11, and later versions
+	// if it is off [samesite].
 	NoSameSite bool
 	// CookieLimit is the longest name and value to write, in bytes.
 	// 0 = cookies.MaxSize, negative = only Beaker's own limit.
@@ -111,7 +111,7 @@ const (
 
 // Format reads and writes sessions. It is safe for concurrent use if its
 // stores are.
-type Format struct{ c *Config } // behind a pointer, which printers do not follow
+type Format struct{ c *Config } // a pointer, which fmt does not follow
 
 var _ legacy.Format = (*Format)(nil)
 
@@ -165,15 +165,15 @@ func New(c Config) (*Format, error) {
 	return &Format{&c}, nil
 }
 
-// Detail is what a session of this package carries in legacy.Session.Detail.
+// Detail is the type of legacy.Session.Detail for sessions of this package.
 type Detail struct {
 	// Meta are Beaker's own entries: _id (cookie-only), _creation_time,
 	// _accessed_time, _domain, _path, _expires.
 	Meta *value.Dict
-	// Cipher is the one that opened the session.
+	// Cipher is the cipher that decrypted the session.
 	Cipher Cipher
-	// Plain says that a server-side session was stored as Beaker up to 1.11
-	// does.
+	// Plain is true if a server-side session was stored as by Beaker up to
+	// 1.11.
 	Plain bool
 	// Flags are those of the memcached entry.
 	Flags uint32
@@ -300,7 +300,7 @@ const (
 	expiresKey  = "_expires"
 )
 
-// separate divides Beaker's own entries from the application's.
+// separate separates Beaker's own entries from the application's.
 func (f *Format) separate(s *legacy.Session, data *value.Dict, detail *Detail) {
 	s.Data, detail.Meta = value.NewDict(), value.NewDict()
 	for k, v := range data.All() {
@@ -314,7 +314,7 @@ func (f *Format) separate(s *legacy.Session, data *value.Dict, detail *Detail) {
 				continue
 			}
 		}
-		_ = s.Data.SetKey(k, v) // it was a key before
+		_ = s.Data.SetKey(k, v) // it was a key already
 	}
 	if f.c.Type == Cookie {
 		s.ID, _ = detail.Meta.Get(idKey).(string)
@@ -365,7 +365,7 @@ func (f *Format) decode(text string) (*value.Dict, Cipher, error) {
 				err = fmt.Errorf("%w: %w", reason.Decrypt, err)
 			}
 		}
-		// A wrong cipher gives noise; anything else is the session's own fault.
+		// A wrong cipher gives noise; any other error is caused by the session.
 		if r := reason.Of(err); r != reason.Decrypt && r != reason.Decode {
 			return nil, AnyCipher, err
 		}
@@ -376,9 +376,9 @@ func (f *Format) decode(text string) (*value.Dict, Cipher, error) {
 	return nil, AnyCipher, first
 }
 
-// plausible tells what was decrypted with the right key from noise, which
-// might by chance read like an attack: every pickle ends with a full stop, and
-// a zlib stream starts with a header that checks itself.
+// plausible detects noise from a wrong key, which might look like an attack by
+// chance: every pickle ends with a period, and a zlib stream starts with a
+// header that has a checksum.
 func (f *Format) plausible(plain []byte) bool {
 	if len(plain) < 2 {
 		return false
@@ -445,7 +445,7 @@ func (f *Format) serialize(d *value.Dict) ([]byte, error) {
 }
 
 // Write implements legacy.Writer. It counts as a use of the session. The last
-// writer's values stand.
+// writer wins.
 func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	field, err := f.write(ctx, s, now)
 	if err != nil {
@@ -511,8 +511,8 @@ func (f *Format) write(ctx context.Context, s *legacy.Session, now time.Time) (s
 	return cookies.Set(f.c.Name, wire, f.attributes(s).At(now)), nil
 }
 
-// scope returns the path and the domain that a session says its cookie has. Beakers
-// before 1.7 do not store them.
+// scope returns the cookie's path and domain that a session stores. Beaker
+// before 1.7 does not store them.
 func (f *Format) scope(meta *value.Dict) (path, domain string) {
 	path, domain = f.c.Cookie.Path, f.c.Cookie.Domain
 	if p, ok := value.TextOf(meta.Get(pathKey)); ok && attribute(p) {
@@ -530,12 +530,12 @@ func (f *Format) scope(meta *value.Dict) (path, domain string) {
 	return path, domain
 }
 
-// attribute reports whether a text can stand in a cookie's attribute.
+// attribute reports whether a text is valid in a cookie's attribute.
 func attribute(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == ';' || r == ',' })
 }
 
-// attributes are those of a session's cookie.
+// attributes returns the attributes of a session's cookie.
 func (f *Format) attributes(s *legacy.Session) cookies.Attributes {
 	a := f.c.Cookie
 	if s.Path != "" {

@@ -146,7 +146,7 @@ func TestServerSideSessionsAreKeptInEachPlaceAndForm(t *testing.T) {
 			if !value.Equal(got.Data, s.Data) || got.Detail.(*beaker.Detail).Plain != plain {
 				t.Errorf("%s: read %s, %+v", name, value.MarshalTagged(got.Data), got.Detail)
 			}
-			// Whatever new sessions look like, this one keeps its form.
+			// This session keeps its form, regardless of the form of new sessions.
 			other := format(t, beaker.Config{Type: place.t, Secret: []byte("s"), Store: store, PlainStored: !plain})
 			write(t, other, got, moment)
 			if got, err = f.Read(ctx, header, moment); err != nil || got.Detail.(*beaker.Detail).Plain != plain {
@@ -194,8 +194,7 @@ func TestEncryptedSessionsAreNotAcceptedUnencrypted(t *testing.T) {
 	if _, err := format(t, sealed).Read(ctx, header, moment); !errors.Is(err, reason.Decrypt) {
 		t.Errorf("got %v", err)
 	}
-	// What is written with a key is encrypted, even where plain sessions are
-	// the rule.
+	// With a key, sessions are encrypted even if PlainStored is set.
 	header = write(t, format(t, sealed), session("a", "findme"), moment)
 	got, err := format(t, sealed).Read(ctx, header, moment)
 	if err != nil || got.Detail.(*beaker.Detail).Plain {

@@ -15,13 +15,13 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/reason"
 )
 
-// Cipher is how Beaker encrypts. It depends on which library was installed,
-// and nothing in the data tells.
+// Cipher is Beaker's encryption. It depends on which library was installed, and
+// the data does not identify it.
 type Cipher int
 
 const (
 	// AnyCipher tries GCM, CBC, CTR and ECB on reading. A session is written
-	// with the one it was read with; a new one cannot be.
+	// with the cipher it was read with; new sessions cannot be written.
 	AnyCipher Cipher = iota
 	// GCM is AES-256-GCM: crypto_type "cryptography".
 	GCM
@@ -31,16 +31,16 @@ const (
 	CBC
 	// ECB is AES-256-ECB: PyCrypto with Beaker 1.5.2 to 1.6.3.
 	ECB
-	// NoCipher is what Beaker's server-side sessions silently fall back to when
-	// no library is installed: a nonce, and the data as it is.
+	// NoCipher is the silent fallback of Beaker's server-side sessions without
+	// an installed library: a nonce, and unencrypted data.
 	NoCipher
 )
 
-// all lists the ciphers that AnyCipher tries. GCM first: it alone knows whether
-// it fits. The signature around the value makes trying safe.
+// all lists the ciphers that AnyCipher tries. GCM is first, because it alone is
+// authenticated. Trying is safe, because the value is signed.
 func all() []Cipher { return []Cipher{GCM, CBC, CTR, ECB} }
 
-// nonceLen is how many characters the base64 text of a nonce has.
+// nonceLen is the length of a nonce's base64 text.
 func nonceLen(bits int) int { return base64.StdEncoding.EncodedLen(bits / 8) }
 
 // key derives the key for one nonce; the nonce's text goes into the salt.
@@ -99,8 +99,8 @@ func (f *Format) encrypt(c Cipher, plain []byte) (string, error) {
 	return nonce + base64.StdEncoding.EncodeToString(out), nil
 }
 
-// decrypt undoes encrypt with one cipher. What comes out of the ciphers other
-// than GCM is only a guess.
+// decrypt undoes encrypt with one cipher. Only the result of GCM is
+// authenticated.
 func (f *Format) decrypt(c Cipher, text string) ([]byte, error) {
 	n := nonceLen(f.c.NonceBits)
 	if len(text) < n {

@@ -20,15 +20,15 @@ const (
 	flagText   = 16
 )
 
-// validID reports whether an identifier has a form that some Beaker makes: hex
-// or URL-safe base64. Everything else has no entry and is never looked for, so
-// no identifier reaches outside its place in a store.
+// validID reports whether an identifier has a form that some Beaker version
+// generates: hex or URL-safe base64. Others are never looked up, so an
+// identifier cannot address anything else in a store.
 func validID(id string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 	return len(id) >= 2 && len(id) <= 64 && strings.Trim(id, letters) == ""
 }
 
-// storeKey is where the session with that identifier is.
+// storeKey is the key of the session with that identifier.
 func (f *Format) storeKey(id string) string {
 	switch f.c.Type {
 	case File:
@@ -92,7 +92,7 @@ func (f *Format) get(ctx context.Context, id string) (legacy.Entry, error) {
 	return legacy.Entry{Value: blob}, nil
 }
 
-// unwrap takes the session out of what its container puts around it.
+// unwrap takes the session out of its container.
 func (f *Format) unwrap(stored legacy.Entry) (any, error) {
 	if f.c.Type == Memcached && stored.Flags&^flagText == 0 {
 		return string(stored.Value), nil
@@ -161,7 +161,7 @@ func (f *Format) wrap(v any, detail *Detail, now time.Time) (legacy.Entry, error
 		return legacy.Entry{Value: []byte(text), Flags: detail.Flags & flagText}, nil
 	}
 	if isText {
-		// Old Beakers on Python 2 derive another key from a nonce that is
+		// Old versions of Beaker on Python 2 derive another key if the nonce is
 		// unicode.
 		v = pickle.Native(text)
 	}

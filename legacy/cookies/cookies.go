@@ -1,8 +1,8 @@
-// Package cookies reads and writes cookies as old Python frameworks did.
+// Package cookies reads and writes cookies like old Python frameworks.
 //
-// net/http cannot be used for them: it drops every cookie whose value holds a
+// net/http does not work for them: it drops cookies whose value has a
 // backslash, as most of these do ("=" is written \075), and returns the first
-// of several cookies of one name where the Python libraries keep the last.
+// of several cookies of one name, where the Python libraries use the last.
 package cookies
 
 import (
@@ -54,8 +54,7 @@ func appendParsed(out []Cookie, s string) []Cookie {
 		var raw string
 		if n := quotedLen(s); n > 0 {
 			raw, s = s[:n], s[n:]
-			// What stands between the closing quote and the next ";" belongs
-			// to nothing.
+			// Ignore text between the closing quote and the next ";".
 			if semi := strings.IndexByte(s, ';'); semi >= 0 {
 				s = s[semi:]
 			} else {
@@ -71,8 +70,8 @@ func appendParsed(out []Cookie, s string) []Cookie {
 	}
 }
 
-// quotedLen returns the length of the quoted string at the start of s, quotes
-// included, or 0 if there is none that ends.
+// quotedLen returns the length of the quoted string at the start of s,
+// including the quotes, or 0 if there is no complete one.
 func quotedLen(s string) int {
 	if !strings.HasPrefix(s, `"`) {
 		return 0
@@ -116,12 +115,12 @@ func unquote(s string) string {
 
 func isOctal(c byte) bool { return c >= '0' && c <= '7' }
 
-// MaxCandidates is how many cookies of one name [Named] returns: whoever can
-// plant cookies should not decide how much work a request costs.
+// MaxCandidates is how many cookies of one name [Named] returns, so that an
+// attacker who plants cookies cannot make requests expensive.
 const MaxCandidates = 4
 
-// Named returns the cookies of that name, the last one first, because that is
-// the one the Python libraries read. Names are case sensitive. Of more than
+// Named returns the cookies of that name, the last one first, because the
+// Python libraries read that one. Names are case sensitive. Of more than
 // [MaxCandidates] only the last are returned.
 func Named(all []Cookie, name string) []Cookie {
 	var out []Cookie
@@ -133,10 +132,10 @@ func Named(all []Cookie, name string) []Cookie {
 	return out
 }
 
-// First returns what read makes of the first cookie of that name that it can
-// read. When there is none, the error is that of the first one; when no such
-// cookie has a value, it is [reason.Missing]; and when read fails for no reason
-// of its own, such as a store that does not answer, it is that failure.
+// First calls read for the cookies of that name and returns the first success.
+// If all are refused, it returns the first refusal; if no such cookie has a
+// value, [reason.Missing]. If read fails without a reason, such as when a store
+// does not answer, First returns that error.
 func First[T any](header http.Header, name string, read func(value string) (T, error)) (T, error) {
 	var none T
 	err := error(reason.Missing)
@@ -165,9 +164,9 @@ func bareByte(c byte) bool {
 }
 
 // Quote writes a value as Python 2.7's SimpleCookie does: bare where that is
-// possible, else in quotes with \", \\ and octal escapes for commas,
-// semicolons, control characters and everything beyond ASCII. All Python
-// cookie parsers and [Parse] read it back.
+// possible, otherwise in quotes with \", \\ and octal escapes for commas,
+// semicolons, control characters and non-ASCII characters. All Python cookie
+// parsers and [Parse] can read it.
 func Quote(value string) string {
 	bare := true
 	for i := range len(value) {
@@ -212,7 +211,7 @@ type Attributes struct {
 }
 
 // At returns the attributes with Expires filled in from MaxAge, for a cookie
-// that is written at now. Old browsers know only Expires.
+// that is written at now. Old browsers support only Expires.
 func (a Attributes) At(now time.Time) Attributes {
 	if a.MaxAge > 0 && a.Expires.IsZero() {
 		a.Expires = now.Add(time.Duration(a.MaxAge) * time.Second)
@@ -220,9 +219,9 @@ func (a Attributes) At(now time.Time) Attributes {
 	return a
 }
 
-// Set returns the value of a Set-Cookie field. The cookie's value is written
-// as it is: it must be free of ";" and control characters outside quotes, as
-// everything from [Quote] is.
+// Set returns the value of a Set-Cookie field. The value is written unchanged.
+// It must not have ";" or control characters outside quotes; results of [Quote]
+// have none.
 func Set(name, rawValue string, a Attributes) string {
 	var b strings.Builder
 	b.WriteString(name + "=" + rawValue)
@@ -259,8 +258,8 @@ func Expire(name string, a Attributes) string {
 	return Set(name, "", a)
 }
 
-// Base64 decodes standard padded base64, strictly: no other characters, no
-// line breaks, no stray bits. It reports false for anything else.
+// Base64 decodes standard padded base64, strictly: no other characters, no line
+// breaks, no nonzero trailing bits. It reports false for anything else.
 func Base64(s string) ([]byte, bool) {
 	if strings.ContainsAny(s, "\r\n") { // which encoding/base64 would skip
 		return nil, false
@@ -269,12 +268,12 @@ func Base64(s string) ([]byte, bool) {
 	return b, err == nil
 }
 
-// MaxSize is the longest name and value together that browsers keep, in bytes.
+// MaxSize is the maximum size of a cookie's name and value together in browsers, in bytes.
 const MaxSize = 4096
 
-// ParseSet returns the name and the value, as it was sent, of a Set-Cookie field,
-// and whether the field removes the cookie: by an empty value, as everything in
-// this module does, or by Max-Age.
+// ParseSet returns the name and the raw value of a Set-Cookie field, and
+// whether the field removes the cookie: by an empty value, as this module does,
+// or by Max-Age.
 func ParseSet(field string) (name, raw string, removed bool) {
 	name, rest, _ := strings.Cut(strings.TrimLeft(field, " "), "=")
 	if n := quotedLen(rest); n > 0 {

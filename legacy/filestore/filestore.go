@@ -16,15 +16,15 @@ import (
 	"github.com/sojourn-go/sojourn/legacy"
 )
 
-// maxFile is the longest file that is read, in bytes.
+// maxFile is the maximum size of a file that is read, in bytes.
 const maxFile = 8 << 20
 
-// Store is a legacy.Store whose keys are paths below a folder. No key reaches
-// outside it, through symbolic links neither. It is safe for concurrent use,
-// also by several processes: a file is replaced as a whole.
+// Store is a legacy.Store whose keys are paths below a folder. A key cannot
+// address a file outside of it, even through symbolic links. It is safe for
+// concurrent use, also by several processes: a file is replaced as a whole.
 //
-// A guard's comparison holds among the goroutines of this process: no other
-// process that writes the files would know of a lock.
+// A guard's comparison is atomic only within this process: other programs that
+// write the files use no lock.
 type Store struct {
 	root *os.Root
 	// replacing is held from a guard's comparison to the write.
@@ -33,7 +33,7 @@ type Store struct {
 
 var _ legacy.Store = (*Store)(nil)
 
-// Open opens a folder that exists: Beaker's data_dir, or gorilla's path.
+// Open opens an existing folder: Beaker's data_dir, or gorilla's path.
 func Open(folder string) (*Store, error) {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
@@ -73,8 +73,9 @@ func (s *Store) get(key string) (legacy.Entry, error) {
 	return legacy.Entry{Value: b}, nil
 }
 
-// Set implements legacy.Store. Folders are made as needed, files and folders
-// for their owner only. The entry's Expires and Flags are not kept.
+// Set implements legacy.Store. Folders are created as needed. Files and folders
+// are accessible to their owner only. The entry's Expires and Flags are not
+// kept.
 func (s *Store) Set(ctx context.Context, key string, e legacy.Entry) error {
 	s.replacing.Lock()
 	defer s.replacing.Unlock()
@@ -111,7 +112,7 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	return clean(err)
 }
 
-// clean drops the path from an error: it holds the session's identifier.
+// clean removes the path from an error, because it contains the session's identifier.
 func clean(err error) error {
 	if err == nil {
 		return nil

@@ -22,18 +22,18 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// A smaller form of the model of a visitor's credentials that the library's own
-// tests have, with the formats as they are: they differ in what a copy is, in what
-// extends a session, and in what they tell of it. A ledger of the test's own says
-// which sessions have ended; after each sequence of events every legacy cookie
-// that was ever handed out is presented, alone and beside each reference.
+// A smaller version of the library's model of a visitor's credentials, with the
+// real formats: they differ in copies, in what extends a session, and in the
+// information about it. The test's own ledger records which sessions have
+// ended; after each sequence of events every legacy cookie that was ever issued
+// is presented, alone and beside each reference.
 
 const (
 	modelIdle     = 2 * time.Hour
 	modelLifetime = 10 * time.Hour
 )
 
-// numbered says which session of the ledger it is.
+// numbered is the session's number in the ledger.
 var numbered = sojourn.NewKey[int]("visits", sojourn.ServerSide)
 
 type modelLife struct {
@@ -111,7 +111,7 @@ func cookieHeader(jar map[string]string) string {
 	return strings.Join(pairs, "; ")
 }
 
-// send sends a request with a jar, and checks what it finds.
+// send sends a request with a jar, and checks its session.
 func (r *modelRun) send(jar map[string]string, do func(*sojourn.Session)) (found *modelLife, handle string, setCookie []string) {
 	req := httptest.NewRequestWithContext(r.t.Context(), http.MethodPost, "https://shop.example/", nil)
 	if len(jar) > 0 {
@@ -360,7 +360,7 @@ func TestNoLegacyCredentialOfAnyFormatResurrectsASession(t *testing.T) {
 				}
 				play(nil)
 				t.Logf("%d sequences, %d adopted, %d failed", sequences, adopted, failed)
-				// What began long ago in a format that tells of no use goes on in none.
+				// A session that began long ago, in a format without its last use, is never adopted.
 				if sequences < 50 || adopted == 0 && name == "webapp2 cookie" {
 					t.Error("the model does not try what it is about")
 				}

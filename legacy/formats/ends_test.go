@@ -180,7 +180,7 @@ func TestEveryEndOfASessionEndsItsLegacyForm(t *testing.T) {
 					b.w.memcache.Now = time.Now()
 
 					found, err := b.old.Read(t.Context(), before, time.Now())
-					timed := strings.HasPrefix(end, "its ") // then nobody is there to end it
+					timed := strings.HasPrefix(end, "its ") // then no request ends it
 					if !timed && err == nil && !found.Copies {
 						t.Errorf("the old application still finds %s", value.MarshalTagged(found.Data))
 					}
@@ -249,8 +249,8 @@ func TestNothingIsWrittenBackOverWhatCannotBeRead(t *testing.T) {
 			before := b.contents()
 			old := d.legacyOnly()
 
-			// By the session that it is the legacy form of, with and without its cookie;
-			// and by one that does not know it.
+			// By its own session, with and without its cookie, and by a session
+			// without a link to it.
 			d.do(func(s *sojourn.Session) { visits.Set(s, 2) })
 			own := map[string]string{}
 			for name, raw := range d.jar {

@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// pythonCookie is what the browser of a visitor of the old application sends.
+// pythonCookie is the Cookie header of a visitor of the old application.
 func pythonCookie(old legacy.Writer) string {
 	s := &legacy.Session{Data: value.NewDict()}
 	s.Data.Set("user_id", "anna")

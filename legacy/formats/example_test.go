@@ -17,7 +17,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// What the new application keeps, in its own types.
+// The new application's values, in its own types.
 type item struct {
 	Name  string `json:"name"`
 	Count int    `json:"count"`
@@ -38,8 +38,8 @@ func fromPython(old *adopt.Session, s *sojourn.Session) error {
 	return nil
 }
 
-// A shop moves from webapp2 to Go. Whoever is signed in there stays signed in, with
-// a full cart.
+// A shop moves from webapp2 to Go. Signed-in visitors stay signed in and keep
+// their carts.
 func Example() {
 	python, err := webapp2.New(webapp2.Config{
 		Secret: []byte("the secret_key of the old application"), MaxAge: 30 * 24 * time.Hour,
@@ -83,8 +83,8 @@ func Example() {
 	// 1 1
 }
 
-// A service without HTTP middleware, such as a gRPC server beside a site that still
-// runs on gae-sessions, opens the same session by nothing but the request's
+// A service without HTTP middleware, such as a gRPC server beside a site that
+// still uses gae-sessions, opens the same session with only the request's
 // metadata.
 func Example_serviceWithoutMiddleware() {
 	python, err := gaesessions.New(gaesessions.Config{Key: []byte("a cookie_key of at least 32 bytes")})

@@ -1,4 +1,4 @@
-// Package formats makes the formats of this module ready for Config.Adopt, by which
+// Package formats adapts the formats of this module for Config.Adopt, by which
 // a [sojourn.Manager] takes over live sessions of other libraries.
 //
 //	old, err := webapp2.New(webapp2.Config{Secret: secret, MaxAge: 30 * 24 * time.Hour})
@@ -27,9 +27,9 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// From returns a format for Adopt.From. In the sessions that it finds Values are
-// those of value.PlainDict, and Native is the *legacy.Session. It panics if
-// format is nil.
+// From returns a format for Adopt.From. In its sessions, Values come from
+// value.PlainDict, and Native is the *legacy.Session. It panics if format is
+// nil.
 func From(format legacy.Known) adopt.Format { return newSource(format) }
 
 // Writer returns a format for Adopt.Back.
@@ -76,7 +76,7 @@ func (s *source) describe(old *legacy.Session) *adopt.Session {
 
 // Forget implements [adopt.Format].
 func (s *source) Forget(old *adopt.Session) []string {
-	// Without an identifier nothing is ended but the cookies.
+	// Without an identifier only the cookies are removed.
 	st := parse(old.State)
 	fields, _ := s.Known.End(context.Background(), &legacy.Session{Cookies: st.Cookies, Path: st.Path, Domain: st.Domain})
 	return fields
@@ -113,12 +113,11 @@ func (w *writer) Write(ctx context.Context, old *adopt.Session, now time.Time) (
 	}
 }
 
-// maxAttempts is how often a session is written again because the old application
-// was faster.
+// maxAttempts is how often a write is repeated after a concurrent change by the
+// old application.
 const maxAttempts = 5
 
-// write replaces what the format has of a session, if it has something that can be
-// read, or nothing.
+// write replaces a stored session that can be read, or writes a missing one.
 func (w *writer) write(ctx context.Context, old *adopt.Session, data *value.Dict, now time.Time) (*legacy.Session, []string, error) {
 	s := parse(old.State).session()
 	if loader, ok := w.format.(legacy.Loader); ok && s.ID != "" {
@@ -141,7 +140,7 @@ func (w *writer) write(ctx context.Context, old *adopt.Session, data *value.Dict
 	return s, fields, err
 }
 
-// state is what a session leaves with the one that it is adopted as.
+// state is the part of a legacy session that the adopted session keeps.
 type state struct {
 	ID      string   `json:",omitempty"`
 	Key     []byte   `json:",omitempty"`
@@ -169,7 +168,7 @@ func (st state) text() []byte {
 func parse(text []byte) state {
 	var st state
 	if len(text) > 0 {
-		_ = json.Unmarshal(text, &st) // it was written by text, and kept sealed
+		_ = json.Unmarshal(text, &st) // text wrote it, and it was sealed
 	}
 	return st
 }
@@ -184,13 +183,13 @@ func (st state) session() *legacy.Session {
 	}
 }
 
-// Together returns one format for an application that keeps several sessions per
-// visitor, such as webapp2's "auth" beside "session". What is found of them is
-// adopted as one: of values and users of one name the earlier format's count, and
-// the first that is found is the one that the session is recognised by. A part
-// that is refused is left out; it ends when the first of its parts does. Native
-// is a []*adopt.Session of what was found. It panics if there are no
-// formats.
+// Together returns one format for an application that keeps several sessions
+// per visitor, such as webapp2's "auth" beside "session". The parts that are
+// found are adopted as one session. For the user, and for values of the same
+// name, the earlier format has precedence. The first part that is found
+// identifies the session. A refused part is left out. The session expires with
+// the first of its parts. Native is a []*adopt.Session of the parts. It panics
+// if there are no formats.
 func Together(name string, formats ...adopt.Format) adopt.Format {
 	if len(formats) == 0 {
 		panic("adopt: Together needs a format")
@@ -269,7 +268,7 @@ func (t *together) Find(ctx context.Context, in http.Header, now time.Time) (*ad
 	return out, nil
 }
 
-// each calls f with the parts that a session has.
+// each calls f with the parts of a session.
 func (t *together) each(old *adopt.Session, f func(adopt.Format, *adopt.Session)) {
 	var states map[string][]byte
 	if json.Unmarshal(old.State, &states) != nil {

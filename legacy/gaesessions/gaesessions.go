@@ -1,11 +1,9 @@
 // Package gaesessions reads and writes the sessions of gae-sessions: signed
-// cookies in numbered pieces, with memcache and the datastore behind them for
-// what does not fit.
+// cookies in numbered pieces, or memcache and the datastore for larger data.
 //
-// What is stricter here: the comparison of signatures takes the same time
-// whatever was sent, base64 must be clean, a pickle that does not load is an
-// error instead of an empty session, and clean-up leaves sessions that never
-// expire alone.
+// The package is stricter than gae-sessions: signatures are compared in
+// constant time, base64 must be clean, a pickle that does not load is an error
+// instead of an empty session, and clean-up keeps sessions that never expire.
 package gaesessions
 
 import (
@@ -48,26 +46,26 @@ type Config struct {
 	// Key is cookie_key: at least 32 bytes of any kind. Required.
 	Key []byte
 	// Lifetime is how long a new session lasts from its start; nothing extends
-	// it. 0 = 7 days, negative = for ever (until the browser is closed).
+	// it. 0 = 7 days, negative = no limit (until the browser is closed).
 	Lifetime time.Duration
 	// SSLOnly starts new sessions with start(ssl_only=True): their cookies are
-	// Secure. Sessions that exist keep what they were started with.
+	// Secure. Existing sessions keep their setting.
 	SSLOnly bool
-	// CookieOnlyThreshold is up to how many bytes of base64 the data stays in
-	// the cookies. 0 = 10240, negative = nothing does.
+	// CookieOnlyThreshold is the largest base64 size of data that stays in the
+	// cookies, in bytes. 0 = 10240, negative = none does.
 	CookieOnlyThreshold int
-	// NoDatastore neither asks nor writes the datastore.
+	// NoDatastore disables the datastore.
 	NoDatastore bool
 
-	// Memcache must be bound to the empty namespace. Nil is never asked.
+	// Memcache must be bound to the empty namespace. nil = not used.
 	Memcache appengine.Memcache
-	// Datastore must be bound to the empty namespace. Nil is NoDatastore.
+	// Datastore must be bound to the empty namespace. nil = NoDatastore.
 	Datastore appengine.Datastore
 }
 
 // Format reads and writes sessions. It is safe for concurrent use if its
 // stores are.
-type Format struct{ c *Config } // behind a pointer, which printers do not follow
+type Format struct{ c *Config } // a pointer, which fmt does not follow
 
 var _ legacy.Format = (*Format)(nil)
 
@@ -88,17 +86,17 @@ func New(c Config) (*Format, error) {
 	return &Format{&c}, nil
 }
 
-// Detail is what a session of this package carries in legacy.Session.Detail.
+// Detail is the type of legacy.Session.Detail for sessions of this package.
 type Detail struct {
-	// SSLOnly says that the session was started for HTTPS only. gae-sessions
-	// sets the cookies' Secure attribute by it, and checks nothing.
+	// SSLOnly is true if the session was started for HTTPS only. gae-sessions
+	// sets the cookies' Secure attribute by it, but does not check it.
 	SSLOnly bool
-	// InCookies says that the data came with the request, not from a store.
+	// InCookies is true if the data came from cookies, not from a store.
 	InCookies bool
 }
 
-// About implements legacy.Known. A session may have been started to last for ever
-// whatever the Lifetime is: then it has no Expires.
+// About implements legacy.Known. A session may have been started without a
+// limit, whatever the Lifetime is: then it has no Expires.
 func (f *Format) About() legacy.About {
 	return legacy.About{Name: "gae-sessions", Expires: f.c.Lifetime > 0}
 }
@@ -112,8 +110,8 @@ func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*
 	}
 	s, pdump, err := f.open(whole)
 	if err != nil {
-		// Where a name came twice the Python code takes the last one. The
-		// others may still be the genuine ones.
+		// For a duplicate name the Python code uses the last cookie. The others
+		// may still be the genuine ones.
 		slices.Reverse(all)
 		if other, _ := join(all); other != whole {
 			if s2, pdump2, err2 := f.open(other); err2 == nil {
@@ -130,8 +128,8 @@ func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*
 	}
 	s.Copies = len(pdump) > 0
 	s.Detail.(*Detail).InCookies = s.Copies
-	// The identifier says when the session ends, so it tells when it began if it
-	// lasts as long as configured.
+	// The identifier has the end of the session. Its start follows if it has
+	// the configured lifetime.
 	if began := s.Expires.Add(-f.c.Lifetime); f.c.Lifetime > 0 && !s.Expires.IsZero() && !began.After(now) {
 		s.Began = began
 	}
@@ -185,7 +183,7 @@ func join(all []cookies.Cookie) (whole string, names []string) {
 	return whole, names
 }
 
-// open verifies the joined cookie value and returns what is signed in it.
+// open verifies the joined cookie value and returns the signed data.
 func (f *Format) open(whole string) (*legacy.Session, []byte, error) {
 	if whole == "" {
 		return nil, nil, reason.Malformed
@@ -194,8 +192,8 @@ func (f *Format) open(whole string) (*legacy.Session, []byte, error) {
 		return nil, nil, fmt.Errorf("%w: too short for one", reason.BadSignature)
 	}
 	sig, sid, rest := whole[:sigLen], whole[sigLen:headLen], whole[headLen:]
-	// What follows the padding is left over from a longer session; Python
-	// never sees it.
+	// Text after the padding is left over from a longer session; Python ignores
+	// it.
 	if pad := strings.IndexByte(rest, '='); pad >= 0 {
 		rest = rest[:min(len(rest), (pad+3)/4*4)]
 	}
@@ -217,7 +215,7 @@ func (f *Format) open(whole string) (*legacy.Session, []byte, error) {
 	return s, pdump, nil
 }
 
-// sign keys the HMAC with the identifier, and covers the decoded pickle.
+// sign keys the HMAC with the identifier; it covers the decoded pickle.
 func (f *Format) sign(sid string, pdump []byte) string {
 	mac := hmac.New(sha256.New, slices.Concat(f.c.Key, []byte(sid)))
 	mac.Write(pdump)
@@ -234,7 +232,7 @@ func parseSID(sid string) (expires int64, sslOnly, ok bool) {
 	return expires, sid[10] == 'S', err == nil
 }
 
-// stored fetches the pickle, from memcache first: after set_quick it is newer.
+// stored fetches the pickle, from memcache first, which is newer after set_quick.
 func (f *Format) stored(ctx context.Context, sid string) ([]byte, error) {
 	if f.c.Memcache != nil {
 		item, err := f.c.Memcache.Get(ctx, sid)
@@ -303,9 +301,8 @@ func encode(d *value.Dict) ([]byte, error) {
 	return pickle.Encode(value.Tuple{entities, data})
 }
 
-// Write implements legacy.Writer. The identifier, and with it the time of
-// expiry, stays as it is; a session without one is started. The last writer's
-// values stand.
+// Write implements legacy.Writer. The identifier, which includes the time of
+// expiry, stays. A session without one gets one. The last writer wins.
 func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	pdump, err := encode(s.Data)
 	if err != nil {
@@ -353,7 +350,7 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 	return fields, nil
 }
 
-// store writes the datastore first: what memcache holds is believed.
+// store writes to the datastore first, because memcache is trusted on reads.
 func (f *Format) store(ctx context.Context, sid string, pdump []byte, expires time.Time) error {
 	if len(pdump) > appengine.MaxValue {
 		return legacy.ErrTooLarge
@@ -367,7 +364,7 @@ func (f *Format) store(ctx context.Context, sid string, pdump []byte, expires ti
 		}
 	}
 	if f.c.Memcache != nil {
-		// The pickle goes in as plain bytes: gae-sessions unpickles it itself.
+		// The pickle is stored as plain bytes, because gae-sessions unpickles it itself.
 		item := appengine.Item{Value: pdump, Flags: appengine.FlagBytes, Expires: expires}
 		if err := f.c.Memcache.Set(ctx, sid, item); err != nil {
 			return fmt.Errorf("memcache: %w", err)
@@ -390,8 +387,8 @@ func (f *Format) newSID(now time.Time) string {
 	return fmt.Sprintf("%010d%s%s", expires, flag, hex.EncodeToString(random[:]))
 }
 
-// End implements legacy.Ender. A copy of cookies that hold their data stays
-// valid for the old application until the time in its identifier.
+// End implements legacy.Ender. The old application accepts a copy of cookies
+// with their data until the time in the identifier.
 func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 	names := s.Cookies
 	if len(names) == 0 {
@@ -420,8 +417,8 @@ func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 // CleanupBatch is how many sessions one run of [Cleanup] removes at most.
 const CleanupBatch = 500
 
-// CleanupStore is a datastore in which sessions can be found by their names, which
-// begin with their time of expiry. It must be bound to the empty namespace.
+// CleanupStore is a datastore that can list sessions by name. Names begin with
+// the time of expiry. It must be bound to the empty namespace.
 type CleanupStore interface {
 	// NamesBetween returns up to limit names of entities with from <= name <
 	// to, in order. It is a keys-only query.
@@ -430,9 +427,9 @@ type CleanupStore interface {
 }
 
 // Cleanup removes at most [CleanupBatch] expired sessions from the datastore
-// and reports how many it removed; fewer than that means that none are left.
-// It replaces delete_expired_sessions, which compares names only and so also
-// removes sessions that expire in this very second, and all that never do.
+// and reports how many it removed; fewer than that means that none are left. It
+// replaces delete_expired_sessions, which also removes sessions that expire in
+// the current second, and all that never expire.
 func Cleanup(ctx context.Context, store CleanupStore, now time.Time) (int, error) {
 	names, err := store.NamesBetween(ctx, Kind, "0000000001", fmt.Sprintf("%010d", now.Unix()), CleanupBatch)
 	if err != nil {

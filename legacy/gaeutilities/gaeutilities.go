@@ -1,14 +1,13 @@
 // Package gaeutilities reads the sessions of gaeutilities (appengine-utilities)
-// from the datastore, and its unsigned data cookies where an application
-// insists on them.
+// from the datastore, and optionally its unsigned data cookies.
 //
-// Server-side sessions are only read and ended, never written: every value is
-// an entity of its own beside copies of the Python objects in memcache.
+// Server-side sessions are only read and ended, never written: every value is a
+// separate entity, with copies of the Python objects in memcache.
 //
-// What is closed here: the token is always checked against the session's list
-// (the Python code skips that when memcache has lost the session, and then
-// accepts any token), whole days count when a session's age is taken, and a
-// cookie cannot put values over those of the server unless that is asked for.
+// The package fixes security holes of gaeutilities: the token is always checked
+// against the session's list (the Python code accepts any token if memcache has
+// lost the session), a session's age includes whole days, and a cookie cannot
+// replace the server's values unless configured.
 package gaeutilities
 
 import (
@@ -41,7 +40,7 @@ const (
 	flashName   = "appengine-utilities-flash"
 )
 
-// Datastore is where the sessions are.
+// Datastore has the sessions.
 type Datastore interface {
 	// Session returns the entity with that key. It returns legacy.ErrNoEntry if
 	// there is none.
@@ -60,16 +59,16 @@ type Config struct {
 	TokenTTL   time.Duration // session_token_ttl: when a request gets a new token; 0 = 5 s
 
 	Datastore Datastore // required
-	// Memcache is only deleted from, when a session ends: without it Python
-	// may go on using its copy. Nil is never asked.
+	// Memcache is only used to delete an ended session, of which Python may
+	// otherwise use a copy. nil = not used.
 	Memcache appengine.Memcache
 
-	// TrustDataCookie lets the visitor's unsigned data cookie add values to
-	// the session and replace any that the server holds, as the Python code
-	// does. Anyone who edits a cookie can then be any user.
+	// TrustDataCookie lets the visitor's unsigned data cookie add values to the
+	// session and replace any that the server holds, as the Python code does.
+	// Then anyone can become any user by editing a cookie.
 	TrustDataCookie bool
 
-	Cookie cookies.Attributes // with which cookies are removed
+	Cookie cookies.Attributes // attributes for removing cookies
 }
 
 // Sessions reads and ends server-side sessions. It is safe for concurrent use
@@ -101,20 +100,20 @@ func New(c Config) (*Sessions, error) {
 	return &Sessions{c}, nil
 }
 
-// Detail is what a session of this package carries in legacy.Session.Detail.
+// Detail is the type of legacy.Session.Detail for sessions of this package.
 type Detail struct {
 	// Key is the session entity's key; it never changes.
 	Key appengine.Key
-	// Tokens are those that are valid, oldest first. Credentials.
+	// Tokens are the valid tokens, oldest first. They are credentials.
 	Tokens []string
-	// RotationDue says that the Python code would add a new token with this
-	// request. Then legacy.Session.ID, the newest token, is about to change.
+	// RotationDue is true if the Python code would add a new token with this
+	// request. Then legacy.Session.ID, the newest token, will change.
 	RotationDue bool
 	// Flash is the content of the flash cookie, nil if there is none. It is
-	// unsigned: whatever the visitor wants it to be.
+	// unsigned, so the visitor can set it to anything.
 	Flash any
-	// FromCookie are the values that came from the unsigned data cookie, if
-	// it is trusted; nil otherwise.
+	// FromCookie are the values of the unsigned data cookie if it is trusted;
+	// nil otherwise.
 	FromCookie *value.Dict
 }
 
@@ -148,9 +147,9 @@ func (f *Sessions) Read(ctx context.Context, header http.Header, now time.Time) 
 	return nil, fmt.Errorf("gaeutilities session: %w", first)
 }
 
-// open finds and checks the session entity that a token leads to.
+// open finds and checks the session entity of a token.
 func (f *Sessions) open(ctx context.Context, token string, now time.Time) (*legacy.Session, *Detail, error) {
-	// The key may hold underscores itself.
+	// The key may contain underscores.
 	split := strings.LastIndexByte(token, '_')
 	if split < 0 {
 		return nil, nil, reason.BadToken
@@ -196,7 +195,7 @@ func (f *Sessions) open(ctx context.Context, token string, now time.Time) (*lega
 	}, detail, nil
 }
 
-// complete fetches the values and looks at the other cookies.
+// complete fetches the values and reads the other cookies.
 func (f *Sessions) complete(ctx context.Context, s *legacy.Session, detail *Detail, all []cookies.Cookie) (*legacy.Session, error) {
 	values, err := f.c.Datastore.Values(ctx, detail.Key)
 	if err != nil {
@@ -291,8 +290,8 @@ func (f *Sessions) End(ctx context.Context, s *legacy.Session) ([]string, error)
 }
 
 // UnsignedCookie reads and writes the sessions of writer="cookie": JSON in a
-// cookie without signature or encryption. Nothing in it can be believed. It
-// exists for values that a visitor may set anyway, such as a theme.
+// cookie without signature or encryption. Do not trust its values. It is for
+// values that a visitor may choose, such as a theme.
 type UnsignedCookie struct {
 	name       string
 	attributes cookies.Attributes
@@ -300,8 +299,8 @@ type UnsignedCookie struct {
 
 var _ legacy.Format = (*UnsignedCookie)(nil)
 
-// NewUnsignedCookie takes the session's cookie_name (DefaultName if empty; the
-// cookie itself is called <name>_data) and the cookie's attributes.
+// NewUnsignedCookie returns the format for a cookie_name (DefaultName if empty;
+// the cookie itself is called <name>_data) and the cookie's attributes.
 func NewUnsignedCookie(name string, attributes cookies.Attributes) *UnsignedCookie {
 	if name == "" {
 		name = DefaultName
@@ -335,7 +334,7 @@ func (f *UnsignedCookie) Read(_ context.Context, header http.Header, _ time.Time
 	return s, nil
 }
 
-// Write implements legacy.Writer. Keys must be text, and no value None.
+// Write implements legacy.Writer. Keys must be text, and values must not be None.
 func (f *UnsignedCookie) Write(_ context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	for k, v := range s.Data.All() {
 		if _, ok := value.TextOf(k); !ok || v == nil {

@@ -1,10 +1,10 @@
 // Package gorilla reads and writes the sessions of github.com/gorilla/sessions:
-// values in a cookie made by securecookie, or in a file or Redis with only the
-// identifier in such a cookie.
+// values in a securecookie, or in a file or Redis with only the identifier in
+// the cookie.
 //
 // Values keep their Go types, because the old application asserts them: an int
-// stays an int. Types of the application must be registered with encoding/gob,
-// as gorilla demands.
+// stays an int. The application's types must be registered with encoding/gob,
+// as gorilla requires.
 package gorilla
 
 import (
@@ -27,7 +27,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Backend says where the values of a session are.
+// Backend is where the values of a session are kept.
 type Backend int
 
 const (
@@ -59,8 +59,8 @@ type Config struct {
 	// MaxLength is the longest encoded cookie or file, in bytes. 0 = 4096,
 	// negative = any.
 	MaxLength int
-	// JSON says that the codecs have securecookie's JSONEncoder. It cannot
-	// hold the values of a CookieStore or FilesystemStore, only identifiers.
+	// JSON means that the codecs have securecookie's JSONEncoder. It supports
+	// only identifiers, not the values of a CookieStore or FilesystemStore.
 	JSON bool
 
 	Backend Backend
@@ -69,7 +69,7 @@ type Config struct {
 	Store legacy.Store
 	// Prefix comes before the identifier in Redis; empty = "session_".
 	Prefix string
-	// JSONValues says that the values in Redis are JSON, not gob.
+	// JSONValues means that the values in Redis are JSON, not gob.
 	JSONValues bool
 
 	Cookie cookies.Attributes
@@ -78,7 +78,7 @@ type Config struct {
 // Format reads and writes the sessions of one name. It is safe for concurrent
 // use if its store is.
 type Format struct {
-	c      *Config // behind a pointer, which printers do not follow
+	c      *Config // a pointer, which fmt does not follow
 	codecs []*codec
 }
 
@@ -126,13 +126,13 @@ func New(c Config) (*Format, error) {
 	return f, nil
 }
 
-// About implements legacy.Known. What ends a session moves when it is saved.
+// About implements legacy.Known. Each save extends a session.
 func (f *Format) About() legacy.About {
 	return legacy.About{Name: "gorilla " + f.c.Name, Expires: f.c.MaxAge > 0, GoTypes: !f.c.JSONValues}
 }
 
-// Read implements legacy.Reader. Of several cookies of the name any that
-// verifies is taken.
+// Read implements legacy.Reader. Of several cookies of the name, any that
+// verifies is used.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
 	s, err := cookies.First(header, f.c.Name, func(value string) (*legacy.Session, error) { return f.read(ctx, value, now) })
 	if err != nil {
@@ -179,7 +179,7 @@ func (f *Format) Load(ctx context.Context, id string, now time.Time) (*legacy.Se
 	return &legacy.Session{ID: id, Credential: []byte(id), Data: data, Cookies: []string{f.c.Name}}, nil
 }
 
-// stored reads what is kept under an identifier.
+// stored reads the session with an identifier.
 func (f *Format) stored(ctx context.Context, id string, now time.Time) (*value.Dict, error) {
 	stored, err := f.c.Store.Get(ctx, f.c.Prefix+id)
 	if errors.Is(err, legacy.ErrNoEntry) {
@@ -194,7 +194,7 @@ func (f *Format) stored(ctx context.Context, id string, now time.Time) (*value.D
 		switch {
 		case errors.Is(err, reason.Expired):
 			return nil, fmt.Errorf("stored file: %w", err)
-		case err != nil: // of another key, perhaps, or longer than MaxLength
+		case err != nil: // maybe of another key, or longer than MaxLength
 			return nil, fmt.Errorf("stored file: %w: %w", reason.ErrUnreadable, err)
 		}
 	}
@@ -204,8 +204,8 @@ func (f *Format) stored(ctx context.Context, id string, now time.Time) (*value.D
 	return decodeGob(values)
 }
 
-// validID reports whether an identifier is base32, as gorilla's are: no other
-// is looked for, so none reaches outside its place in a store.
+// validID reports whether an identifier is base32, like gorilla's. Others are
+// never looked up, so an identifier cannot address anything else in a store.
 func validID(id string) bool {
 	return len(id) >= 8 && len(id) <= 128 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
@@ -249,8 +249,8 @@ func decodeJSON(b []byte) (*value.Dict, error) {
 	return d, nil
 }
 
-// Write implements legacy.Writer. Values are stored with the Go types they
-// have. The last writer's values stand.
+// Write implements legacy.Writer. Values are stored with their Go types. The
+// last writer wins.
 func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	field, err := f.write(ctx, s, now)
 	if err != nil {
@@ -341,8 +341,8 @@ func newID() string {
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random[:])
 }
 
-// End implements legacy.Ender. A copy of a CookieStore's cookie stays valid
-// for the old application until its MaxAge.
+// End implements legacy.Ender. The old application accepts a copy of a
+// CookieStore's cookie until its MaxAge.
 func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 	fields := []string{cookies.Expire(f.c.Name, f.c.Cookie)}
 	if f.c.Backend == CookieStore || !validID(s.ID) {

@@ -56,7 +56,7 @@ func (f *Format) open(text string, now time.Time) (payload []byte, issued time.T
 		if err == nil {
 			return payload, issued, nil
 		}
-		// A key that verified says more than those that did not.
+		// The error after a verified signature is more specific.
 		if first == nil || errors.Is(first, reason.BadSignature) {
 			first = err
 		}

@@ -21,7 +21,7 @@ func FuzzRead(f *testing.F) {
 		if s == nil {
 			return
 		}
-		// Only what changed is written, so it is taken for another session's.
+		// Only changes are written. Without Detail, Write writes everything.
 		s.Detail = nil
 		legacytest.Rewrite(t, format, in, s, moment)
 	})

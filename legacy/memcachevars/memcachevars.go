@@ -1,12 +1,12 @@
 // Package memcachevars reads and writes "cookie and memcache" sessions, a
-// recipe of a few lines that many App Engine applications carried: the cookie
-// holds an identifier, and each variable is a memcache entry of its own under
+// recipe of a few lines that many App Engine applications used: the cookie
+// holds an identifier, and each variable is a separate memcache entry
 // <identifier>-<name>.
 //
-// The recipe is unsafe by itself: nothing signs the identifier, so whoever
-// makes a visitor use one shares that visitor's variables, and an identifier
-// that ends in "-b" addresses the variables "b-…" of another. Identifiers are
-// therefore only used if they have the form that the application makes.
+// The recipe is unsafe: the identifier is not signed, so an attacker who makes
+// a visitor use one shares that visitor's variables, and an identifier that
+// ends in "-b" addresses the variables "b-…" of another. So only identifiers in
+// the application's own form are accepted.
 package memcachevars
 
 import (
@@ -29,16 +29,16 @@ import (
 // Config describes the old application's configuration.
 type Config struct {
 	CookieName string   // "gaesessid" if empty
-	Names      []string // the variables' names. Required: nothing lists them
-	// Python3 says that the application runs on Python 3, where what is stored as
-	// bytes is bytes. Python 2 stores most of its text so, and it is read as text
-	// where it is UTF-8.
+	Names      []string // the variables' names. Required: they cannot be listed
+	// Python3 means that the application runs on Python 3, where stored bytes
+	// are bytes. Python 2 stores most text as bytes, so its bytes are read as
+	// text if they are UTF-8.
 	Python3 bool
-	// ValidID tells which identifiers the application makes. Nil means
+	// ValidID reports whether an identifier has the application's form. nil =
 	// [StandardID].
 	ValidID func(id string) bool
 	// Expiry is how long a variable lasts after each time it is set. 0 = one
-	// day, negative = for ever.
+	// day, negative = no limit.
 	Expiry   time.Duration
 	Memcache appengine.Memcache // required, bound to the application's namespace
 	Cookie   cookies.Attributes
@@ -73,13 +73,13 @@ func New(c Config) (*Format, error) {
 	return &Format{c}, nil
 }
 
-// origin is the variable in which a session manager that writes this format for a
-// roll-back says which of its sessions it is a copy of.
+// origin is the variable in which a session manager that writes this format for
+// a rollback names the original session.
 const origin = "_sojourn"
 
-// StandardID accepts what generators of identifiers usually make: the 36
-// characters of a UUID, or 16 to 128 letters, digits and underscores. Neither
-// can be continued by "-" and still be one.
+// StandardID accepts the usual identifiers: the 36 characters of a UUID, or 16
+// to 128 letters, digits and underscores. No such identifier followed by "-"
+// begins another one.
 func StandardID(id string) bool {
 	if len(id) == 36 && id[8] == '-' && id[13] == '-' && id[18] == '-' && id[23] == '-' {
 		digits := strings.ReplaceAll(id, "-", "")
@@ -89,7 +89,7 @@ func StandardID(id string) bool {
 	return len(id) >= 16 && len(id) <= 128 && strings.Trim(id, letters) == ""
 }
 
-// Detail is what a session of this package carries in legacy.Session.Detail.
+// Detail is the type of legacy.Session.Detail for sessions of this package.
 type Detail struct {
 	// Stored are the entries as they were read, by the variable's name.
 	Stored map[string]appengine.Item
@@ -101,9 +101,9 @@ func (f *Format) About() legacy.About {
 	return legacy.About{Name: "memcache variables " + f.c.CookieName}
 }
 
-// Read implements legacy.Reader. A session has those of the configured
-// variables that are still there; with none it is not found. None as a value
-// cannot be told from an absent variable.
+// Read implements legacy.Reader. A session has the configured variables that
+// still exist; without any it is not found. The value None cannot be
+// distinguished from a missing variable.
 func (f *Format) Read(ctx context.Context, header http.Header, _ time.Time) (*legacy.Session, error) {
 	var first error
 	for _, c := range cookies.Named(cookies.Parse(header), f.c.CookieName) {
@@ -155,8 +155,8 @@ func (f *Format) read(ctx context.Context, id string) (*legacy.Session, error) {
 	return s, nil
 }
 
-// Load implements legacy.Loader. Writing what it returns stores every variable, not
-// only those that differ, so that all of them last from then on.
+// Load implements legacy.Loader. Writing its result stores every variable, not
+// only changed ones, which restarts the expiry of all.
 func (f *Format) Load(ctx context.Context, id string, _ time.Time) (*legacy.Session, error) {
 	s, err := f.read(ctx, id)
 	if err != nil {
@@ -174,8 +174,8 @@ func (f *Format) decode(item appengine.Item) (any, error) {
 	return appengine.DecodeItem(item)
 }
 
-// whyInvalid tells an identifier that reaches into another's variables from
-// one that the application never made.
+// whyInvalid distinguishes an identifier that addresses another session's
+// variables from one that the application never made.
 func (f *Format) whyInvalid(id string) error {
 	for i := range len(id) {
 		if id[i] == '-' && f.c.ValidID(id[:i]) {
@@ -188,9 +188,9 @@ func (f *Format) whyInvalid(id string) error {
 func key(id, name string) string { return appengine.MemcacheKey(id + "-" + name) }
 
 // Write implements legacy.Writer. The cookie is set for a session that did not
-// come from a request (one without Cookies). It sets only the variables that differ from
-// what was read, and deletes those that are gone, so that two applications
-// which change different variables at once do not disturb each other.
+// come from a request (one without Cookies). It sets only the variables that
+// have changed since the read, and deletes removed ones, so that two
+// applications can change different variables at once.
 func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	id := s.ID
 	if id == "" {
@@ -200,7 +200,7 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 		return nil, fmt.Errorf("memcache variables: %w", reason.BadSID)
 	}
 	old, _ := s.Detail.(*Detail)
-	unknown := old == nil && s.ID != "" // whatever is there goes
+	unknown := old == nil && s.ID != "" // all existing variables are deleted
 	if old == nil {
 		old = &Detail{}
 	}
@@ -232,8 +232,8 @@ func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([
 	return fields, nil
 }
 
-// unchanged reports whether an entry holds v. Encodings do not tell: Python 2
-// stores one text in two ways.
+// unchanged reports whether an entry holds v. It compares decoded values,
+// because Python 2 has two encodings of a text.
 func (f *Format) unchanged(before appengine.Item, v any) bool {
 	old, err := f.decode(before)
 	if err != nil {

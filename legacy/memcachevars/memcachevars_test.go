@@ -83,8 +83,8 @@ func TestOnlyWhatChangedIsWritten(t *testing.T) {
 	if string(item.Value) != "2" || item.Flags != appengine.FlagInt || !item.Expires.Equal(moment.Add(24*time.Hour)) {
 		t.Errorf("stored %+v", item)
 	}
-	// A value that was changed in place is noticed, and a second Write
-	// starts from the first one's state.
+	// A value that was changed in place is detected, and a second Write starts
+	// from the first one's state.
 	memcache.sets = nil
 	s.Data.Get("list").([]any)[0] = int64(7)
 	if _, err := f.Write(ctx, s, moment); err != nil || strings.Join(memcache.sets, " ") != id+"-list" {
@@ -97,7 +97,7 @@ func TestANewSessionGetsAnIdentifierAndACookie(t *testing.T) {
 	f := format(t, memcache, "a", "b")
 	d := value.NewDict()
 	d.Set("a", "x")
-	d.Set("b", nil) // cannot be told from absent
+	d.Set("b", nil) // indistinguishable from absent
 	s := &legacy.Session{Data: d}
 	fields, err := f.Write(ctx, s, moment)
 	if err != nil || len(fields) != 1 || !memcachevars.StandardID(s.ID) || memcache.Len() != 1 {
@@ -259,7 +259,7 @@ func TestBytesOfPython3StayBytes(t *testing.T) {
 		if !value.Equal(s.Data.Get("raw"), want) || s.Data.Get("text") != "abc" {
 			t.Errorf("Python 3 is %v: %s", python3, value.MarshalTagged(s.Data))
 		}
-		// What did not change is not stored again, and what did as what it is.
+		// Unchanged values are not stored again, and changed ones in their new type.
 		s.Data.Set("n", []byte("xyz"))
 		if _, err := f.Write(ctx, s, time.Now()); err != nil {
 			t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 )
 
 // Native is ASCII text that each Python reads as its own str: bytes in Python
-// 2, text in Python 3. It is for writers of formats in which Python 2 expects
-// bytes that only hold letters; [Decode] never returns it.
+// 2, text in Python 3. It is for formats in which Python 2 expects a str of
+// ASCII letters; [Decode] never returns it.
 type Native string
 
 // Encode writes v as a pickle of protocol 2 without memo, which Python 2 and
@@ -23,7 +23,7 @@ type Native string
 // cannot read aware times (it has no zone class), nor those with a fold.
 //
 // A [value.Object] is written as it was read. If Python 3 pickled it in a newer
-// protocol, that becomes the protocol of all.
+// protocol, the whole pickle has that protocol.
 //
 // It accepts [Native] and what [value.Of] accepts, and returns [value.ErrUnsupported] for the
 // rest.
@@ -59,7 +59,7 @@ func (e *encoder) global(module, name string) {
 	e.op("c" + module + "\n" + name + "\n")
 }
 
-// object writes what was read.
+// object writes an object as it was read.
 func (e *encoder) object(o value.Object) error {
 	if o.Class == value.EntityProto && o.Pickle == nil {
 		if state, ok := o.State.([]byte); ok {
@@ -337,7 +337,7 @@ func (e *encoder) dateTime(d value.DateTime) error {
 // zoned writes the time zone of a time, and calls its class.
 func (e *encoder) zoned(aware bool, offset time.Duration, zone *time.Location) error {
 	named := zone != nil && zone != time.Local
-	if named { // a zone of the program's own has a name that Python does not know
+	if named { // Python does not know the name of a program's own zone
 		_, err := time.LoadLocation(zone.String())
 		named = err == nil
 	}

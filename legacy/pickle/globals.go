@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// A pickle names classes and functions. Nothing here imports or calls them, so
-// what is refused below would do no harm: that it is named at all shows that the
-// pickle is no session but an attack, and then nothing of it is believed, nor
-// written back for a Python that would run it.
+// A pickle names classes and functions. This package never imports or calls
+// them, so the names refused below would be harmless here. But such a name
+// shows that the pickle is an attack, so none of it is used or written back for
+// a Python program that would run it.
 
-// notData are the modules, with what is below them, whose content no session has
-// a use for: they run code, or reach the system or the network.
+// notData are modules, including their submodules, that no session needs: they
+// run code, or access the system or the network.
 var notData = words(`
 	__future__ __phello__ _aix_support _asyncio _collections_abc _compat_pickle _ctypes _curses _dbm _dummy_thread
 	_frozen_importlib _frozen_importlib_external _functools _gdbm _imp _interpreters _io _locale _lsprof _multiprocessing
@@ -33,7 +33,7 @@ var notData = words(`
 	winreg winsound wsgiref xdrlib xmlrpc xmlrpclib zipapp zipfile zipimport zipimporter BaseHTTPServer SimpleHTTPServer
 	CGIHTTPServer SimpleXMLRPCServer DocXMLRPCServer IPython`)
 
-// data are the exceptions: what sessions may name in those modules.
+// data are the exceptions: names in those modules that sessions may have.
 var data = words(`
 	builtins.set builtins.frozenset builtins.complex builtins.bytearray builtins.bytes builtins.object builtins.list
 	builtins.dict builtins.tuple builtins.str builtins.unicode builtins.basestring builtins.int builtins.long builtins.float builtins.bool
@@ -55,8 +55,8 @@ func words(s string) map[string]bool {
 	return out
 }
 
-// className returns the dotted name of a global, under its Python 3 module where
-// that is another one, and whether a session may name it.
+// className returns the dotted name of a global, with its Python 3 module, and
+// whether a session may name it.
 func className(module, name string) (string, bool) {
 	switch module {
 	case "__builtin__", "exceptions":
@@ -76,7 +76,7 @@ func className(module, name string) (string, bool) {
 	if slices.ContainsFunc(parts, isInner) || slices.ContainsFunc(strings.Split(name, "."), func(p string) bool { return notData[p] }) {
 		return full, false
 	}
-	// It builds a class from text that it compiles.
+	// namedtuple compiles text to build a class.
 	return full, full != "collections.namedtuple" && !strings.HasPrefix(full, "numpy.testing.")
 }
 
@@ -90,8 +90,8 @@ func isException(name string) bool {
 	return false
 }
 
-// isInner reports whether a part of a name leads into Python itself, as
-// __globals__ does.
+// isInner reports whether a part of a name accesses Python's internals, such as
+// __globals__.
 func isInner(part string) bool {
 	return part == "" || len(part) > 4 && strings.HasPrefix(part, "__") && strings.HasSuffix(part, "__") && part != "__main__"
 }

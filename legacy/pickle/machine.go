@@ -17,8 +17,8 @@ import (
 // maxIntBytes bounds binary integers like value.ParseInt bounds decimal ones.
 const maxIntBytes = 4096
 
-// machine runs the opcodes. Nothing is allocated for a declared length before
-// the input is known to hold it.
+// machine runs the opcodes. It allocates a declared length only after checking
+// that the input is long enough.
 type machine struct {
 	in    []byte
 	at    int
@@ -29,38 +29,38 @@ type machine struct {
 	// reused are the entries of an index that was used more than once.
 	reused map[uint64][]put
 	proto  int
-	// The opcode that is executed begins at op, and what it pushes was made by the
-	// input from there, or from where the first value began that it took.
+	// op is the start of the current opcode. The value that it pushes is made
+	// by the input from there, or from the start of its first operand.
 	op, from int
 	zones    map[string]*time.Location
 	budget
 }
 
-// slot is a place on the stack. What is in it was made by the input from start on.
+// slot is a place on the stack. The input from start on makes its value.
 type slot struct {
 	v     any
 	memo  *entry // that it was stored as, or fetched from
 	start int32  // inputs are shorter than that
-	got   bool   // it was fetched
+	got   bool   // the value was fetched from the memo
 }
 
 // mark is a MARK: the height of the stack there, and where it is in the input.
 type mark struct{ height, at int }
 
-// entry is one of the memo. The input between start and end makes its value.
+// entry is an entry of the memo. The input between start and end makes its value.
 type entry struct {
 	v          any
 	start, end int
-	elsewhere  bool // and something outside of that has changed it
+	elsewhere  bool // and input outside of that has changed it
 }
 
-// put says which entry an opcode has stored.
+// put records which entry an opcode has stored.
 type put struct {
 	at int
 	e  *entry
 }
 
-// run executes the pickle up to STOP and returns what is left on the stack.
+// run executes the pickle up to STOP and returns the remaining value.
 func (m *machine) run() (any, error) {
 	for {
 		if m.at >= len(m.in) {
@@ -250,7 +250,7 @@ func (m *machine) take(n int) ([]byte, error) {
 }
 
 // length reads a little-endian length of 1, 4 or 8 bytes. All lengths beyond
-// the input come out as one that is.
+// the input return one that is too long.
 func (m *machine) length(size int) (int, error) {
 	b, err := m.take(size)
 	if err != nil {
@@ -260,7 +260,7 @@ func (m *machine) length(size int) (int, error) {
 	for i := size - 1; i >= 0; i-- {
 		n = n<<8 | uint64(b[i])
 	}
-	// Signed lengths that are negative are far beyond the input.
+	// Negative signed lengths are far beyond the input.
 	return int(min(n, uint64(len(m.in))+1)), nil
 }
 
@@ -588,7 +588,7 @@ func (m *machine) extend(op byte) error {
 	return broken("values for something that is no such container")
 }
 
-// changed notes that the opcode which is executed has changed the uppermost value.
+// changed records that the current opcode has changed the top value.
 func (m *machine) changed() {
 	top := &m.stack[len(m.stack)-1]
 	switch {
@@ -651,7 +651,7 @@ func (m *machine) memoOp(op byte) error {
 	return m.spend(1, 0)
 }
 
-// entryAt returns the entry that an index of the memo led to at a place in the input.
+// entryAt returns the memo's entry for an index at a position in the input.
 func (m *machine) entryAt(index uint64, at int) *entry {
 	all, ok := m.reused[index]
 	if !ok {

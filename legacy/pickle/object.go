@@ -6,13 +6,13 @@ import (
 	"strings"
 	"time"
 
-	_ "time/tzdata" // the zones' names mean something without a system that knows them
+	_ "time/tzdata" // for time zones on systems without a database of them
 
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// plainClass reports whether the values of a class have a type of their own in
-// package value. Pickles make these by calling the class.
+// plainClass reports whether package value has a type for a class. Pickles make
+// these values by calling the class.
 func plainClass(class string) bool {
 	switch class {
 	case "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta",
@@ -109,7 +109,7 @@ func (m *machine) global(module, name string) error {
 	return m.push(&globalNode{class: class, region: m.region()})
 }
 
-// region is the input that makes what the opcode that is executed pushes.
+// region is the input that makes the value of the current opcode.
 func (m *machine) region() region { return region{start: m.from, end: m.at} }
 
 // made pushes an object of a class that its pickle calls.
@@ -177,7 +177,7 @@ func (m *machine) build() error {
 	return broken("state for something that takes none")
 }
 
-// reduce makes the value that a call stands for.
+// reduce makes the value of a call.
 func (m *machine) reduce() error {
 	items, err := m.popN(2)
 	if err != nil {
@@ -192,7 +192,7 @@ func (m *machine) reduce() error {
 	case *globalNode:
 		class = callee.class
 	case *objectNode:
-		// How Python 3 spells NEWOBJ_EX in old protocols: a partial call of a
+		// Python 3's form of NEWOBJ_EX in old protocols: a partial call of a
 		// __new__, which is then called without arguments.
 		of, ok := callee.newOf()
 		if !ok || len(args.items) != 0 {
@@ -248,7 +248,7 @@ func (o *objectNode) newOf() (class string, ok bool) {
 	return strings.CutSuffix(of.class, ".__new__")
 }
 
-// attribute is getattr, by which old protocols name what is inside of a class.
+// attribute is getattr, by which old protocols name attributes of a class.
 func (m *machine) attribute(args []any) error {
 	if len(args) != 2 {
 		return broken("bad arguments for getattr")
@@ -267,7 +267,7 @@ func (m *machine) attribute(args []any) error {
 	return m.push(&globalNode{class: of.class + "." + name, region: m.region()})
 }
 
-// copied is what the functions of copyreg make.
+// copied makes the results of copyreg's functions.
 func (m *machine) copied(function string, args []any) error {
 	if function == "_reconstructor" {
 		if len(args) != 3 {
@@ -343,7 +343,7 @@ func (m *machine) construct(class string, args *tupleNode) (v any, ok bool, err 
 	return v, ok, nil
 }
 
-// textOf reads a name, however the pickle spells it.
+// textOf reads a name in any form.
 func textOf(v any) (string, bool) {
 	switch v := v.(type) {
 	case string:
@@ -354,7 +354,7 @@ func textOf(v any) (string, bool) {
 	return "", false
 }
 
-// bytesOf returns a copy of bytes, however the pickle spells them.
+// bytesOf returns a copy of bytes in any form.
 func (m *machine) bytesOf(v any) (b []byte, ok bool, err error) {
 	switch v := v.(type) {
 	case []byte:
@@ -395,8 +395,8 @@ func asInt(v any) (*big.Int, bool) {
 	return nil, false
 }
 
-// sequence returns the members of the only argument, a list or a tuple; no
-// argument has none.
+// sequence returns the members of the only argument, a list or a tuple; none
+// without an argument.
 func sequence(args []any) ([]any, bool) {
 	if len(args) == 0 {
 		return nil, true
@@ -413,9 +413,8 @@ func sequence(args []any) ([]any, bool) {
 	return nil, false
 }
 
-// encode makes bytes from the text with the same Latin-1 characters, which is
-// how Python 3 spells bytes in old protocols. No other codec is allowed: the
-// name alone makes Python load code.
+// encode makes bytes from Latin-1 text, Python 3's form of bytes in old
+// protocols. Other codecs are refused: a codec's name makes Python load code.
 func (m *machine) encode(c string, args []any) (any, bool, error) {
 	if len(args) == 0 && c != "_codecs.encode" {
 		return []byte{}, true, nil
@@ -450,8 +449,8 @@ func (m *machine) encode(c string, args []any) (any, bool, error) {
 	return out, true, nil
 }
 
-// newDateTime returns a DateTime, or an object that holds one where its time zone
-// has more to it than an offset or a name.
+// newDateTime returns a DateTime, or an object that holds one if its time zone
+// has more than an offset or a name.
 func (m *machine) newDateTime(args *tupleNode) (any, bool) {
 	if len(args.items) < 1 || len(args.items) > 2 {
 		return nil, false
@@ -502,7 +501,7 @@ func newDate(args []any) (any, bool) {
 	return d, d.Valid()
 }
 
-// newTime returns a Time, or an object likewise.
+// newTime returns a Time, or an object as newDateTime does.
 func (m *machine) newTime(args *tupleNode) (any, bool) {
 	if len(args.items) < 1 || len(args.items) > 2 {
 		return nil, false
@@ -556,11 +555,11 @@ func newTimeDelta(args []any) (any, bool) {
 	return value.NewTimeDelta(n[0], n[1], n[2])
 }
 
-// zone is what is known of a time zone.
+// zone is a time zone, as far as known.
 type zone struct {
 	offset   time.Duration
-	more     bool           // than that offset, such as a name of its own
-	location *time.Location // of one that has an IANA name; then offset does not count
+	more     bool           // than that offset, such as its own name
+	location *time.Location // of a zone with an IANA name; then offset is unused
 }
 
 // zoneOf returns the time zone that a call makes, or nil.

@@ -12,8 +12,8 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// expandObject turns an object into a value.Object, or into a value.Dict where it
-// is one of the dictionaries of package collections.
+// expandObject turns an object into a value.Object, or into a value.Dict for
+// the dictionaries of package collections.
 func (e *expander) expandObject(o *objectNode, depth int) (any, error) {
 	if d, ok, err := e.expandCollection(o, depth); ok || err != nil {
 		return d, err
@@ -57,8 +57,8 @@ func (e *expander) expandState(o *objectNode, depth int) (any, error) {
 	return b, e.spend(0, len(b))
 }
 
-// expandCollection expands an OrderedDict, a Counter or a defaultdict that has
-// nothing but its members.
+// expandCollection expands an OrderedDict, a Counter or a defaultdict without
+// further state.
 func (e *expander) expandCollection(o *objectNode, depth int) (*value.Dict, bool, error) {
 	if o.newed || o.built || o.isList {
 		return nil, false, nil
@@ -77,7 +77,7 @@ func (e *expander) expandCollection(o *objectNode, depth int) (*value.Dict, bool
 	}
 	out := value.NewDict()
 	out.Type = value.Object{Class: o.class, Args: value.Tuple{}}
-	// None is known already to need no module of its own.
+	// None needs no module.
 	program := "c" + strings.Replace(o.class, ".", "\n", 1) + "\n"
 	switch {
 	case len(factory) == 0:
@@ -106,8 +106,8 @@ func (e *expander) expandCollection(o *objectNode, depth int) (*value.Dict, bool
 	return out, true, e.expandInto(out, o.pairs, depth)
 }
 
-// pairs returns the members of a dictionary that is made of the only argument:
-// another one, or a list of pairs.
+// pairs returns the members of a dictionary made from the only argument: a
+// dictionary or a list of pairs.
 func pairs(args []any) ([]value.Item, bool) {
 	if len(args) == 1 {
 		if d, ok := args[0].(*dictNode); ok {
@@ -129,7 +129,7 @@ func pairs(args []any) ([]value.Item, bool) {
 	return out, true
 }
 
-// held returns what an object stands for, or nil.
+// held returns the plain value of an object, or nil.
 func (e *expander) held(o *objectNode, args value.Tuple, depth int) (any, error) {
 	if o.holds != nil {
 		return o.holds, nil
@@ -192,8 +192,7 @@ func listOf(v any) ([]any, bool) {
 	return nil, false
 }
 
-// scalar returns the value of a type that a class extends; what is no such value
-// is an argument like any other.
+// scalar returns the value of the type that a class extends, or nil.
 func scalar(v any) any {
 	switch v.(type) {
 	case nil, value.Object, []any, *value.Dict, value.Set:
@@ -202,7 +201,7 @@ func scalar(v any) any {
 	return v
 }
 
-// fraction spells a Fraction as Python does.
+// fraction formats a Fraction like Python.
 func (e *expander) fraction(args value.Tuple) (any, error) {
 	if text, ok := at(args, 0).(string); ok && len(args) == 1 {
 		return text, nil
@@ -212,7 +211,7 @@ func (e *expander) fraction(args value.Tuple) (any, error) {
 	if !ok1 || !ok2 || d.Sign() == 0 {
 		return nil, nil
 	}
-	// Spelling takes time as the square of the digits.
+	// The time to format is quadratic in the digits.
 	if err := e.spend(0, n.BitLen()+d.BitLen()); err != nil {
 		return nil, err
 	}
@@ -222,10 +221,10 @@ func (e *expander) fraction(args value.Tuple) (any, error) {
 	return n.String() + "/" + d.String(), nil
 }
 
-// maxRange is how many numbers of a range are spelled out.
+// maxRange is the maximum number of elements of a range to list.
 const maxRange = 10_000
 
-// numbers are those of a range; nil if there are too many.
+// numbers returns those of a range; nil if there are too many.
 func (e *expander) numbers(args value.Tuple) (any, error) {
 	var n [3]int64
 	for i := range n {
@@ -259,7 +258,7 @@ func (e *expander) numbers(args value.Tuple) (any, error) {
 	return out, nil
 }
 
-// address spells what package ipaddress keeps as a number, as bytes or as text.
+// address formats an address of package ipaddress, kept as a number, bytes or text.
 func address(name string, v any) any {
 	size := 4
 	if strings.HasPrefix(name, "IPv6") {
@@ -276,7 +275,7 @@ func address(name string, v any) any {
 	return a.String()
 }
 
-// path joins what package pathlib keeps of a path.
+// path joins the parts of a path of package pathlib.
 func path(windows bool, args value.Tuple) any {
 	separator := "/"
 	if windows {
@@ -299,8 +298,8 @@ func path(windows bool, args value.Tuple) any {
 	return b.String()
 }
 
-// header makes a pickle of a program. The protocol says which names Python 3
-// takes for those of Python 2, so it counts even if no opcode needs it.
+// header makes a pickle of a program. The protocol decides whether Python 3
+// maps Python 2 names, so it matters even if no opcode needs it.
 func header(proto int, program string) []byte {
 	switch {
 	case proto > 2:
@@ -311,7 +310,7 @@ func header(proto int, program string) []byte {
 	return []byte("\x80" + string(rune(proto)) + program + ".")
 }
 
-// program returns a pickle of its own for what a part of the input makes.
+// program returns a separate pickle for the value that a part of the input makes.
 func (e *expander) program(r region, elsewhere bool) ([]byte, error) {
 	if e.inside != nil {
 		return nil, nil
@@ -326,8 +325,9 @@ func (e *expander) program(r region, elsewhere bool) ([]byte, error) {
 	return header(max(e.m.proto, 2), string(c.out)), nil
 }
 
-// capture copies a part of a program so that it stands alone: what it fetches from
-// the memo is made where it is fetched first, unless the part itself has stored it.
+// capture copies a part of a program so that it is self-contained: a value from
+// the memo is made where it is first fetched, unless the part itself has stored
+// it.
 type capture struct {
 	machine *machine
 	budget  *budget
@@ -384,14 +384,14 @@ func (c *capture) memo(short, long byte, index uint32) {
 	c.out = binary.LittleEndian.AppendUint32(append(c.out, long), index)
 }
 
-// memoIndexAt returns the index of a fetch from the memo that was executed.
+// memoIndexAt returns the index of an executed fetch from the memo.
 func memoIndexAt(in []byte, at int) uint64 {
 	m := machine{in: in, at: at + 1}
 	index, _ := m.memoIndex(in[at])
 	return index
 }
 
-// opEnd returns where an opcode that was executed ends, with its argument.
+// opEnd returns the end of an executed opcode with its argument.
 func opEnd(in []byte, at int) int {
 	m := machine{in: in, at: at + 1}
 	skip := func(n int) int { return at + 1 + n }
@@ -421,8 +421,8 @@ func opEnd(in []byte, at int) int {
 	return at + 1
 }
 
-// spliced returns what a pickle of an object consists of between its header and its
-// end, and its protocol.
+// spliced returns the program of an object's pickle, without header and end,
+// and its protocol.
 func spliced(o value.Object) (program string, proto int, err error) {
 	if len(o.Pickle) < 3 || o.Pickle[0] != 0x80 {
 		return "", 0, fmt.Errorf("%w: an object without its pickle", value.ErrUnsupported)

@@ -1,21 +1,20 @@
 // Package pickle reads Python pickles as plain data and writes pickles that
 // every Python reads.
 //
-// A pickle is a program for a small stack machine that may construct any
-// object and call anything. [Decode] runs that machine without calling anything:
-// plain data become values, and objects of all other classes are carried along as
-// the part of the program that makes them. A pickle that names what has no place
-// in a session is refused with [reason.HostilePickle]. Work and memory are bounded
-// before they are spent: see [Limits].
+// A pickle is a program for a small stack machine that may construct any object
+// and call any function. [Decode] runs that machine without calling anything:
+// plain data becomes values, and objects of other classes are kept as the part
+// of the program that makes them. A pickle with names that no session needs is
+// refused with [reason.HostilePickle]. Work and memory are bounded: see
+// [Limits].
 //
-// The package exists because the maintained pickle reader for Go,
-// github.com/kisielk/og-rek v1.3.0, was tried on the 329 recorded pickles of
-// this module and cannot stand in for it: it refuses 18 valid ones (it does not have
-// BUILD, NEWOBJ, LONG4, EMPTY_SET and items set on an OrderedDict), and accepts
-// 24 that must be refused, among them all four that expand without end, since
-// it has no limits and hands out shared and self-containing structures as they
-// are. It does not call anything either, but returns the wish to do so as a
-// value, which leaves what to make of it to the caller.
+// The maintained pickle reader for Go, github.com/kisielk/og-rek v1.3.0, could
+// not be used. Of this module's 329 recorded pickles it refuses 18 valid ones
+// (it does not support BUILD, NEWOBJ, LONG4, EMPTY_SET and items set on an
+// OrderedDict). It accepts 24 that must be refused, including all four that
+// expand without bound, because it has no limits and returns shared and
+// self-containing structures. It also calls nothing, but returns calls as
+// values, which the caller must handle.
 package pickle
 
 import (
@@ -29,15 +28,15 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Limits bound what one pickle may cost. A zero field means its default.
+// Limits bound the cost of one pickle. A zero field means its default.
 type Limits struct {
-	// Bytes is the longest input, and four times it is the most that texts and
-	// byte strings may take once shared ones are counted each time they are
-	// used; what is in a set counts twice. Default 4 MiB.
+	// Bytes is the maximum size of the input. Texts and byte strings may take
+	// four times that, where shared ones count for each use, and members of a
+	// set twice. Default 4 MiB.
 	Bytes int
-	// Nodes is how many values may be made, counted likewise; a dictionary
-	// counts as four, a set as sixteen and each value in it as two, and the
-	// stack and the memo count too. Default 250,000.
+	// Nodes is the maximum number of values, counted likewise. A dictionary
+	// counts as four, a set as sixteen and each value in it as two. The stack
+	// and the memo also count. Default 250,000.
 	Nodes int
 	// Depth is how deeply values may be nested. Default and maximum
 	// [value.MaxDepth].
@@ -64,17 +63,17 @@ func (l Limits) withDefaults() Limits {
 // otherwise; Python 3 bytes and both bytearrays always become []byte. Shared
 // references become copies. Dates and times (with a time zone, if it is an
 // offset or has an IANA name), decimals, UUIDs, complex numbers, sets and the
-// dictionaries of package collections have types of their own in package value.
+// dictionaries of package collections have their own types in package value.
 //
 // Everything else is a [value.Object]: an application's classes, those of App
-// Engine, and what else the standard library has, such as deques, fractions,
-// addresses and paths. What it was made of can be read, and what it holds is
-// told where it is plain. [Encode] writes it back byte for byte.
+// Engine, and others of the standard library, such as deques, fractions,
+// addresses and paths. Its arguments and state can be read, and Holds has its
+// plain value, if any. [Encode] writes it back byte for byte.
 //
-// Errors wrap [reason.Decode] for broken pickles (also for bytes after the
-// end), [reason.HostilePickle] for those that name what has no place in a session
-// (functions that run code, modules of the system) or refer to what is not in
-// them (persistent identifiers, extension codes), and [reason.ResourceLimit].
+// Errors wrap [reason.Decode] for malformed pickles (also for bytes after the
+// end), [reason.HostilePickle] for those with names that no session needs
+// (functions that run code, system modules) or external references (persistent
+// identifiers, extension codes), and [reason.ResourceLimit].
 func Decode(data []byte) (any, error) { return Limits{}.Decode(data) }
 
 // Decode is the function [Decode] with other limits.
@@ -88,17 +87,17 @@ func (l Limits) Decode(data []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The machine's values may be shared and may contain themselves. What it
-	// spent does not count against what the result may be.
+	// The machine's values may be shared and may contain themselves. Its cost
+	// does not count against the limits of the result.
 	e := expander{budget: budget{nodes: l.Nodes, bytes: 4 * l.Bytes}, depth: l.Depth, m: m}
 	return e.expand(top, 0)
 }
 
-// budget counts what is left to spend.
+// budget is the remaining budget.
 type budget struct{ nodes, bytes int }
 
-// spend takes from what is left. Whatever is made of a value that may be shared,
-// or reads it again, is paid for each time.
+// spend takes from the budget. Each use or further reading of a value that may
+// be shared is charged.
 func (b *budget) spend(nodes, bytes int) error {
 	b.nodes -= nodes
 	b.bytes -= bytes
@@ -121,8 +120,9 @@ func tooMuch(what string) error { return fmt.Errorf("%w: pickle: %s", reason.Res
 
 func hostile(what string) error { return fmt.Errorf("%w: %s", reason.HostilePickle, what) }
 
-// The machine's own values, where package value's do not do: containers must
-// be shared while they grow, and Python 2 strings must keep their bytes.
+// The machine's own types, where those of package value do not suffice:
+// containers must be shared while they grow, and Python 2 strings must keep
+// their bytes.
 type (
 	listNode struct{ items []any }
 	dictNode struct{ items []value.Item }
@@ -131,8 +131,8 @@ type (
 		frozen bool
 	}
 	tupleNode struct{ items []any }
-	// py2Text and py2Bytes are a str of Python 2, which is either as its use
-	// shows: with and without valid UTF-8.
+	// py2Text and py2Bytes are a Python 2 str, with and without valid UTF-8. It
+	// may be used as text or as bytes.
 	py2Text  string
 	py2Bytes []byte
 	// region is the part of the input that makes a value.
@@ -142,7 +142,7 @@ type (
 		class string
 		region
 	}
-	// objectNode is an object of a class that has no type here.
+	// objectNode is an object of a class without its own type.
 	objectNode struct {
 		class    string
 		args     *tupleNode
@@ -150,7 +150,7 @@ type (
 		newed    bool // by its class's __new__: one argument may be the value of a type that it extends
 		extends  bool // that is the only argument
 		state    any
-		built    bool // state is meant
+		built    bool // state is set
 		items    []any
 		isList   bool
 		pairs    []value.Item
@@ -159,20 +159,20 @@ type (
 		zone     *zone // it is that time zone
 
 		region
-		elsewhere bool // something outside of region has changed it
+		elsewhere bool // input outside of region has changed it
 	}
 	// uuidNode is a UUID whose number comes with BUILD.
 	uuidNode struct{ number *big.Int }
 )
 
-// expander turns the machine's values into those of package value, each shared
-// one as often as it is used.
+// expander turns the machine's values into those of package value, and shared
+// values into copies.
 type expander struct {
 	budget
 	depth int
 	m     *machine
-	// inside are the values that are being expanded within an object. Objects may
-	// well contain themselves: what is read of them then leaves that out.
+	// inside are the values that are being expanded within an object. An object
+	// may contain itself; the inner reference is left out.
 	inside map[any]bool
 }
 
@@ -210,7 +210,7 @@ func (e *expander) expand(v any, depth int) (any, error) {
 	case py2Bytes:
 		size = len(v)
 	case *big.Int:
-		size = v.BitLen() / 4 // it is copied once more where it is a key
+		size = v.BitLen() / 4 // a key is copied once more
 	case *globalNode:
 		nodes, size = 8, len(v.class)
 	case *objectNode:
@@ -237,13 +237,13 @@ func (e *expander) expand(v any, depth int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		// To compare them, members are read once more, to their very ends.
+		// Comparing members reads them again completely.
 		if err := e.spend(before.nodes-e.nodes, before.bytes-e.bytes); err != nil {
 			return nil, err
 		}
 		set, err := newSet(items, v.frozen)
 		if err != nil && e.inside != nil {
-			return nil, nil //nolint:nilerr // a member leads back to what it is in
+			return nil, nil //nolint:nilerr // a member contains the object itself
 		}
 		return set, err
 	case *dictNode:
@@ -306,7 +306,7 @@ func badKey(err error) error {
 	return broken("unhashable key")
 }
 
-// newSet drops members that Python takes for equal, and keeps the first.
+// newSet drops members that Python considers equal, and keeps the first.
 func newSet(items []any, frozen bool) (any, error) {
 	distinct := value.NewDict()
 	for _, it := range items {

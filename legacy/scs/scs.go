@@ -1,8 +1,8 @@
 // Package scs reads and writes the sessions of github.com/alexedwards/scs/v2
 // with its default codec (gob) in any of its stores.
 //
-// Values keep their Go types, because the old application asserts them. Types
-// of the application must be registered with encoding/gob, as scs demands.
+// Values keep their Go types, because the old application asserts them. The
+// application's types must be registered with encoding/gob, as scs requires.
 package scs
 
 import (
@@ -23,15 +23,15 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Store is the interface of scs's stores: pass the very one that the old
-// application uses (memstore, redisstore, goredisstore, postgresstore, pgxstore,
-// sqlite3store …). Those with methods that take a context, such as FindCtx, are
-// called through them, as scs does.
+// Store is the interface of scs's stores: pass the store that the old
+// application uses (memstore, redisstore, goredisstore, postgresstore,
+// pgxstore, sqlite3store …). Methods that take a context, such as FindCtx, are
+// preferred, as in scs.
 //
-// For one's own: the redis stores keep the data under the key
-// "scs:session:" + token; the SQL ones in a table sessions(token, data, expiry),
-// where SQLite's expiry is a Julian day. Find returns found=false for a token
-// that is unknown or past its expiry.
+// For your own implementation: the redis stores keep the data under the key
+// "scs:session:" + token; the SQL stores in a table sessions(token, data,
+// expiry), where SQLite's expiry is a Julian day. Find returns found=false for
+// a token that is unknown or past its expiry.
 type Store interface {
 	Find(token string) (b []byte, found bool, err error)
 	Commit(token string, b []byte, expiry time.Time) error
@@ -54,13 +54,12 @@ type (
 type Config struct {
 	Name  string // of the cookie; "session" if empty
 	Store Store  // required
-	// HashToken is HashTokenInStore: the store knows only a token's SHA-256.
+	// HashToken is HashTokenInStore: the store has only a token's SHA-256.
 	HashToken bool
-	// Lifetime is how long a new session lasts; 0 = 24 hours. Sessions that
-	// exist keep their deadline.
+	// Lifetime is how long a new session lasts; 0 = 24 hours. Existing sessions
+	// keep their deadline.
 	Lifetime time.Duration
-	// IdleTimeout ends sessions that are not committed again for so long; 0 =
-	// none.
+	// IdleTimeout ends sessions that are not committed for that long; 0 = none.
 	IdleTimeout time.Duration
 	// Cookie are the cookie's attributes. Persist also writes its expiry.
 	Cookie  cookies.Attributes
@@ -90,20 +89,20 @@ func New(c Config) (*Format, error) {
 	return &Format{c}, nil
 }
 
-// record is what scs encodes.
+// record is the type that scs encodes.
 type record struct {
 	Deadline time.Time
 	Values   map[string]any
 }
 
-// About implements legacy.Known. An idle timeout is the store's business, and
-// its Expires is not it.
+// About implements legacy.Known. The store applies the idle timeout, which is
+// not in Expires.
 func (f *Format) About() legacy.About {
 	return legacy.About{Name: "scs " + f.c.Name, Expires: true, GoTypes: true}
 }
 
 // Read implements legacy.Reader. legacy.Session.Expires is the absolute
-// deadline; the idle timeout is the store's.
+// deadline; the store applies the idle timeout.
 func (f *Format) Read(ctx context.Context, header http.Header, now time.Time) (*legacy.Session, error) {
 	s, err := cookies.First(header, f.c.Name, func(value string) (*legacy.Session, error) { return f.read(ctx, value, now) })
 	if err != nil {
@@ -152,14 +151,14 @@ func (f *Format) Load(ctx context.Context, id string, now time.Time) (*legacy.Se
 	return s, nil
 }
 
-// validToken reports whether a token has the form of those that scs makes: 32
-// bytes in base64. No other is looked for.
+// validToken reports whether a token has the form of scs's: 32 bytes in base64.
+// Others are never looked up.
 func validToken(token string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 	return len(token) == 43 && strings.Trim(token, letters) == ""
 }
 
-// key is what the store knows a token by.
+// key is a token's key in the store.
 func (f *Format) key(token string) string {
 	if !f.c.HashToken {
 		return token
@@ -176,7 +175,7 @@ func (f *Format) find(ctx context.Context, key string) ([]byte, bool, error) {
 }
 
 // Write implements legacy.Writer. Keys must be text; values are stored with
-// the Go types they have. The last writer's values stand.
+// their Go types. The last writer wins.
 func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	field, err := f.write(ctx, s, now)
 	if err != nil {

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// limitCaches tells caches that a response depends on its request's session (RFC
-// 9111): Vary on one line, since nginx heeds only the last one, and Cache-Control
-// private. What the application allows expressly to shared caches stands only in a
-// response without Set-Cookie.
+// limitCaches sets the headers for caches, because a response depends on its
+// request's session (RFC 9111): Vary on one line, since nginx only uses the
+// last line, and Cache-Control private. The application's explicit permission
+// for shared caches is kept only in a response without Set-Cookie.
 func limitCaches(h http.Header) {
 	var vary []string
 	for _, line := range h["Vary"] {
@@ -42,13 +42,13 @@ func limitCaches(h http.Header) {
 					continue
 				}
 			case "no-store", "private":
-				limited = limited || !strings.Contains(d, "=") // private="field" is about that field only
+				limited = limited || !strings.Contains(d, "=") // private="field" applies to that field only
 			}
 			kept = append(kept, d)
 		}
 	}
 	if len(h["Set-Cookie"]) > 0 {
-		// They take precedence where they are heeded (RFC 9213).
+		// Caches that support them give them precedence (RFC 9213).
 		for name := range h {
 			if strings.HasSuffix(name, "-Cache-Control") || name == "Surrogate-Control" || name == "Edge-Control" || name == "X-Accel-Expires" {
 				delete(h, name)

@@ -5,29 +5,30 @@
 //	old, err := webapp2.New(…)
 //	shared, err := share.New(share.Config{Format: old})
 //
-//	session, err := shared.Open(ctx, r.Header) // nothing but the request's header
+//	session, err := shared.Open(ctx, r.Header) // needs only the request's header
 //	var n int
 //	err = session.Get("visits", &n)
 //	session.Set("visits", n+1)
 //	err = session.Save(ctx, w.Header())
 //
-// It takes no middleware, so it serves gRPC interceptors and API servers as well.
-// Save before the response's first byte.
+// It needs no middleware, so it also works in gRPC interceptors and API
+// servers. Call Save before the response's first byte.
 //
 // # What happens at once
 //
-// Save reads the session again, does its changes to what is there now, and
-// writes the result only if it is still that, where the store can tell: by
-// memcache's compare-and-set, in a datastore or SQL transaction, by a script in
-// Redis. So no change of two Go requests is lost, and none that the old
-// application made before Save. The old applications do not look: one that has
-// read the session before Save, and writes it after, takes Save's changes back.
-// Of sessions that live in the cookie the last response stands, as ever. Memcache
-// variables are written one by one, only those that have changed.
+// Save reads the session again, applies its changes to the current state, and
+// writes the result only if that state has not changed meanwhile, where the
+// store supports it: by memcache's compare-and-set, in a datastore or SQL
+// transaction, by a script in Redis. So no change of concurrent Go requests is
+// lost, and no change that the old application wrote before Save. The old
+// applications do not check: one that reads the session before Save and writes
+// it afterwards undoes Save's changes. For sessions in the cookie, the last
+// response wins. Of memcache variables, only changed ones are written, one by
+// one.
 //
-// The package keeps what the format keeps, no more: no revocation, no logout that
-// reaches a copied cookie, values that the visitor can read. It is for the time
-// of a move. Sessions of gaeutilities cannot be written, and so not be shared.
+// The package has the limits of the old format: no revocation, no logout for a
+// copied cookie, values that the visitor may read. Use it during a migration.
+// Sessions of gaeutilities cannot be written, and so not be shared.
 package share
 
 import (
@@ -49,7 +50,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Config says what is shared.
+// Config configures Sessions.
 type Config struct {
 	// Format is the old application's. Required.
 	Format legacy.Format
@@ -80,7 +81,7 @@ func New(c Config) (*Sessions, error) {
 // Session is one visitor's shared session during one request. It is safe for
 // concurrent use.
 type Session struct {
-	*session // behind a pointer, which printers do not follow
+	*session // a pointer, which fmt does not follow
 }
 
 type session struct {
@@ -96,9 +97,8 @@ type session struct {
 	pending bool // something must be written
 }
 
-// Open returns the session that a request's header leads to, or a new one if it
-// leads to none that is acceptable. Nothing is stored or set by that. The error
-// wraps
+// Open returns the session for a request's header, or a new one if there is no
+// acceptable session. It stores and sets nothing. The error wraps
 //
 //   - [sojourn.ErrUnavailable]: a store did not answer;
 //   - [reason.ErrUnreadable]: there is a session, and it cannot be read. A new one
@@ -114,7 +114,7 @@ func (s *Sessions) Open(ctx context.Context, in http.Header) (*Session, error) {
 	return out, nil
 }
 
-// read loads the session as it is now.
+// read loads the current session.
 func (s *Session) read(ctx context.Context) error {
 	found, err := s.of.c.Format.Read(ctx, s.in, time.Now())
 	s.why = reason.Of(err)
@@ -138,23 +138,23 @@ func unreadable(err error) error {
 	return fmt.Errorf("%w: %w", reason.ErrUnreadable, err)
 }
 
-// IsNew reports whether the request brought no acceptable session.
+// IsNew reports whether the request had no acceptable session.
 func (s *Session) IsNew() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.isNew
 }
 
-// Refused is why the request's session was not accepted: reason.Missing if it
-// brought none, "" for a session that was.
+// Refused returns why the request's session was not accepted: reason.Missing if
+// there was none, "" if it was accepted.
 func (s *Session) Refused() reason.Reason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.why
 }
 
-// User is who is logged in, where the format itself knows (webapp2's auth
-// session); else it is one of the values.
+// User returns the logged-in user, if the format has one (webapp2's auth
+// session); otherwise the user is one of the values.
 func (s *Session) User() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,9 +162,9 @@ func (s *Session) User() string {
 }
 
 // Get decodes the value of that name into the variable that into points to: a
-// dictionary becomes a struct or a map, a number any type that it fits, a date a
-// time.Time. It returns [sojourn.ErrNoValue] or [sojourn.ErrBadValue], and leaves
-// the variable alone then.
+// dictionary becomes a struct or a map, a number any type that it fits, a date
+// a time.Time. If it returns [sojourn.ErrNoValue] or [sojourn.ErrBadValue], the
+// variable is unchanged.
 func (s *Session) Get(name string, into any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,8 +175,8 @@ func (s *Session) Get(name string, into any) error {
 	return (&adopt.Session{Values: values}).Get(name, into)
 }
 
-// Value returns the value of that name as the format has it, one of the types of
-// package value, or nil.
+// Value returns the value of that name as one of the types of package value, or
+// nil.
 func (s *Session) Value(name string) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,8 +204,9 @@ func (s *Session) Names() []string {
 	return out
 }
 
-// Set changes a value. Numbers, text, bytes, times, slices, maps and the types of
-// package value can be kept; where the format cannot keep one, Save says so.
+// Set changes a value. It accepts numbers, text, bytes, times, slices, maps and
+// the types of package value; if the format cannot keep a value, Save returns
+// an error.
 func (s *Session) Set(name string, v any) error {
 	v, err := s.of.convert(v)
 	if err != nil {
@@ -214,7 +215,7 @@ func (s *Session) Set(name string, v any) error {
 	return s.Edit(func(l *legacy.Session) error { l.Data.Set(name, v); return nil })
 }
 
-// convert returns v as the format keeps it.
+// convert returns v in the format's types.
 func (s *Sessions) convert(v any) (any, error) {
 	if s.about.GoTypes {
 		return v, nil
@@ -227,8 +228,8 @@ func (s *Sessions) convert(v any) (any, error) {
 }
 
 // Update replaces a value by what f returns for it; nil stands for no value, in
-// both directions. If somebody else is faster f is called again with the newer
-// value when the session is saved, so it must have no effects of its own.
+// both directions. If another request has changed the session, Save calls f
+// again with the newer value, so f must not have side effects.
 func (s *Session) Update(name string, f func(old any) any) error {
 	return s.Edit(func(l *legacy.Session) error {
 		v := f(l.Data.Get(name))
@@ -255,9 +256,9 @@ func (s *Session) Clear() {
 }
 
 // Edit changes the session by a function, such as one that hands out webapp2's
-// flash messages. It is called now, and again by Save with the newest state, so it
-// must have no effects but on its argument and on what the later call sets again.
-// An error of it is returned, and nothing must be saved then.
+// flash messages. It is called now, and again by Save with the newest state, so
+// it must only change its argument, and variables that the later call sets
+// again. Edit returns its error; then do not call Save.
 func (s *Session) Edit(f func(*legacy.Session) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,7 +273,7 @@ func (s *Session) Edit(f func(*legacy.Session) error) error {
 	return nil
 }
 
-// copyDict copies a dictionary and all that can be changed inside it.
+// copyDict copies a dictionary and its mutable values.
 func copyDict(d *value.Dict) *value.Dict {
 	out := d.Clone()
 	for k, v := range d.All() {
@@ -295,19 +296,20 @@ func copyValue(v any) any {
 	return v
 }
 
-// Renew gives the session a fresh identifier when it is saved, and ends the one
-// before: call it at a login, because most of the old libraries do not. Formats
-// without identifiers have nothing to renew.
+// Renew makes Save give the session a new identifier and end the old one. Call
+// it at a login, because most of the old libraries do not. It has no effect for
+// formats without identifiers.
 func (s *Session) Renew() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.renew, s.pending = true, true
 }
 
-// Save writes what has changed and puts the cookies into the response header out,
-// with a Vary and a Cache-Control that keep shared caches from storing the response.
-// Without a change it does nothing, except for formats that count each use: there
-// it notes this one. After an error the changes are still pending; it wraps
+// Save writes the changes and puts the cookies into the response header out,
+// with a Vary and a Cache-Control that keep shared caches from storing the
+// response. Without a change it does nothing, except that it records a use if
+// the format counts uses. After an error the changes are still pending; the
+// error wraps
 //
 //   - [sojourn.ErrUnavailable]: a store did not answer, or too many others were
 //     faster;
@@ -347,7 +349,7 @@ func (s *Session) Save(ctx context.Context, out http.Header) error {
 	}
 }
 
-// write does the changes to the session as it is now.
+// write applies the changes to the current session.
 func (s *Session) write(ctx context.Context) ([]string, error) {
 	now := time.Now()
 	format := s.of.c.Format
@@ -360,7 +362,7 @@ func (s *Session) write(ctx context.Context) ([]string, error) {
 		case reason.IsUnreadable(err):
 			return nil, unreadable(err)
 		case why == reason.NotFound && s.loaded.Data.Len() == 0:
-			// Nothing is left of a session without values, in some formats.
+			// Some formats keep no session without values.
 		case why != "":
 			return nil, fmt.Errorf("%w: %w", sojourn.ErrEnded, err)
 		default:
@@ -391,10 +393,10 @@ func (s *Session) write(ctx context.Context) ([]string, error) {
 	return lines, nil
 }
 
-// End ends the session for both applications and removes its cookies. What is
-// changed afterwards starts a new one. The session is gone from the stores unless
-// the error wraps [sojourn.ErrUnavailable]; the cookies are removed in any case. A
-// copy of a cookie that holds its values itself stays good for the old
+// End ends the session for both applications and removes its cookies. Later
+// changes start a new session. The session is removed from the stores unless
+// the error wraps [sojourn.ErrUnavailable]; the cookies are always removed. A
+// copy of a cookie that holds the values itself stays valid for the old
 // application.
 func (s *Session) End(ctx context.Context, out http.Header) error {
 	s.mu.Lock()
@@ -419,8 +421,8 @@ func (s *Session) End(ctx context.Context, out http.Header) error {
 	return nil
 }
 
-// send puts cookies into a response header, and into what later Saves of this
-// request read from.
+// send puts cookies into a response header, and into the header that later
+// Saves of this request read.
 func (s *Session) send(out http.Header, lines []string) {
 	if out == nil || len(lines) == 0 {
 		return

@@ -25,7 +25,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// unreadable are pickles of sessions that an old application may well read.
+// unreadable are pickles of sessions that an old application may be able to read.
 var unreadable = map[string]string{
 	"a value that refers to what is not there": "\x80\x02}X\x01\x00\x00\x00nX\x01\x00\x00\x00xQs.",
 	"a newer protocol":                         "\x80\x06}X\x01\x00\x00\x00nK\x01s.",
@@ -48,8 +48,7 @@ func (w *world) content() map[string]string {
 	return out
 }
 
-// spoil puts a pickle in the place of a stored session, in the form that its format
-// keeps it in.
+// spoil replaces a stored session by a pickle, in its format's form.
 func (w *world) spoil(name, p string) {
 	put := func(_ string, _ []byte) []byte { return []byte(p) }
 	switch name {
@@ -136,7 +135,7 @@ func TestACookieThatCannotBeReadIsLeftAsItIs(t *testing.T) {
 				t.Fatal(err)
 			}
 			v := newVisitor(t, old)
-			// A cookie of the same name that is no good may come along.
+			// The request may also have an invalid cookie of the same name.
 			for _, header := range []string{cookie(p), "session=x|1|y; beaker.session.id=" + strings.Repeat("z", 60) + "; " + cookie(p)} {
 				if s, err := v.shared.Open(ctx, http.Header{"Cookie": {header}}); !errors.Is(err, reason.ErrUnreadable) || s != nil {
 					t.Errorf("%s, %s: %v", name, what, err)

@@ -14,19 +14,18 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/reason"
 )
 
-// ErrUnhashable says that a value cannot be the key of a [Dict] or a member of
-// a [Set]: it is a list, a dictionary or a set, or holds one, or is a tuple
-// nested over 16 levels deep (then it wraps reason.ResourceLimit).
+// ErrUnhashable means that a value cannot be the key of a [Dict] or a member of
+// a [Set]: it is or contains a list, a dictionary or a set, or is a tuple
+// nested more than 16 levels deep (then it wraps reason.ResourceLimit).
 var ErrUnhashable = errors.New("value: not usable as a dictionary key")
 
-// Dict is a dictionary that keeps its order. Keys are compared as Python
-// compares them: 1, 1.0 and True are one key; text is compared as text, however
-// it was stored. The zero value and nil are empty; only a non-nil Dict can be
-// written to. It is not safe for concurrent use.
+// Dict is a dictionary that keeps its order. Keys are compared as in Python: 1,
+// 1.0 and True are one key; text is compared as text, in any encoding. The zero
+// value and nil are empty; only a non-nil Dict can be written to. It is not
+// safe for concurrent use.
 type Dict struct {
-	// Type makes an empty dictionary of this one's class in Python, such as a
-	// collections.OrderedDict or a defaultdict, where that is not dict. The zero
-	// Object stands for dict.
+	// Type makes an empty dictionary of the same Python class, such as a
+	// collections.OrderedDict or a defaultdict. The zero Object means dict.
 	Type Object
 
 	items []Item
@@ -83,7 +82,7 @@ func (d *Dict) Lookup(key any) (any, bool) {
 	return d.items[i].Value, true
 }
 
-// Set stores a value under a text key. A key that is there keeps its place.
+// Set stores a value under a text key. An existing key keeps its position.
 func (d *Dict) Set(name string, v any) { d.set(name, name, v) }
 
 // SetKey stores a value under a key of any type. It returns [ErrUnhashable] for
@@ -109,7 +108,7 @@ func (d *Dict) set(hash, key, v any) {
 	d.items = append(d.items, Item{key, v})
 }
 
-// Delete removes a text key and reports whether it was there.
+// Delete removes a text key and reports whether it existed.
 func (d *Dict) Delete(name string) bool {
 	if d == nil {
 		return false
@@ -158,14 +157,14 @@ func newBigKey(n *big.Int) bigKey {
 }
 
 // maxKeyDepth is how deeply tuples and frozensets may be nested in a key. A key
-// is walked once for each level of the frozensets around it, so this bounds
-// what hostile data can cost.
+// is walked once for each level of the frozensets around it, so this bounds the
+// cost of hostile data.
 const maxKeyDepth = 16
 
 var errDeepKey = fmt.Errorf("%w: nested too deeply: %w", ErrUnhashable, reason.ResourceLimit)
 
-// hashable returns a comparable stand-in for a key: two keys are the same for
-// Python exactly if their stand-ins are equal.
+// hashable returns a comparable stand-in for a key: two keys are equal in
+// Python exactly if their stand-ins are.
 func hashable(v any, depth int) (any, error) {
 	if depth > maxKeyDepth {
 		return nil, errDeepKey
@@ -199,7 +198,7 @@ func hashable(v any, depth int) (any, error) {
 		err := writeHash(&b, v, depth)
 		return tupleKey(b.String()), err
 	case Object:
-		// Whether Python takes two of them for equal only their code could tell.
+		// Only the class's code could compare two of them.
 		if v.Pickle == nil {
 			return objectKey(v.Class + "\n" + string(MarshalTagged([]any{v.Args, v.State}))), nil
 		}
@@ -213,9 +212,8 @@ func hashable(v any, depth int) (any, error) {
 	return v, nil
 }
 
-// writeHash writes a member of a tuple or frozenset so that no two different
-// ones read the same. Each byte of a member is written about once, however
-// deeply it is nested.
+// writeHash writes a member of a tuple or frozenset unambiguously. Each byte of
+// a member is written about once, however deeply it is nested.
 func writeHash(b *strings.Builder, v any, depth int) error {
 	if depth > maxKeyDepth {
 		return errDeepKey

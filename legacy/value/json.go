@@ -14,20 +14,20 @@ import (
 )
 
 const (
-	// MaxJSON is the longest JSON text that is read, in bytes.
+	// MaxJSON is the maximum size of a JSON text to read, in bytes.
 	MaxJSON = 4 << 20
 	// maxValues is how many values one JSON text may hold.
 	maxValues = 250_000
-	// maxDigits is how long an integer may be; beyond it, conversion costs
-	// grow faster than the text.
+	// maxDigits bounds an integer, because the conversion's cost grows faster
+	// than the text.
 	maxDigits = 10_000
 )
 
-// ParseJSON reads JSON as Python's json module reads it: integers of any size
-// (up to 10,000 digits), the bare words NaN, Infinity and -Infinity, and \u
-// escapes of lone surrogates. The last of several equal keys counts. It wraps
-// [reason.Decode] for what is not JSON and [reason.ResourceLimit] for texts
-// over [MaxJSON], 250,000 values or [MaxDepth] levels.
+// ParseJSON reads JSON like Python's json module: integers of any size (up to
+// 10,000 digits), the bare words NaN, Infinity and -Infinity, and \u escapes of
+// lone surrogates. The last of several equal keys counts. Its errors wrap
+// [reason.Decode] for invalid JSON and [reason.ResourceLimit] for texts over
+// [MaxJSON], 250,000 values or [MaxDepth] levels.
 func ParseJSON(data []byte) (any, error) {
 	if len(data) > MaxJSON {
 		return nil, fmt.Errorf("%w: JSON of %d bytes", reason.ResourceLimit, len(data))
@@ -329,16 +329,16 @@ func ParseInt(text string) (any, error) {
 type JSON struct {
 	ItemSeparator string // between members; "," if empty
 	KeySeparator  string // between key and value; ":" if empty
-	EscapeSlash   bool   // writes </ as <\/, so that the text can stand in HTML
+	EscapeSlash   bool   // writes </ as <\/, so that the text is safe in HTML
 }
 
 // PythonStyle returns the style of json.dumps without arguments.
 func PythonStyle() JSON { return JSON{ItemSeparator: ", ", KeySeparator: ": "} }
 
-// Marshal writes v. Tuples become arrays, and dictionary keys that are
-// numbers, booleans or None become text, as in Python. It returns
-// [ErrUnsupported] for what JSON cannot hold: bytes, times, sets and objects, and
-// two keys that become the same text.
+// Marshal writes v. Tuples become arrays, and dictionary keys that are numbers,
+// booleans or None become text, as in Python. It returns [ErrUnsupported] for
+// values that JSON cannot hold: bytes, times, sets and objects, and for two
+// keys that become the same text.
 func (j JSON) Marshal(v any) ([]byte, error) {
 	if j.ItemSeparator == "" {
 		j.ItemSeparator = ","
@@ -375,7 +375,7 @@ func (j JSON) append(b []byte, v any, depth int) ([]byte, error) {
 	case *Dict:
 		b = append(b, '{')
 		first := true
-		var others map[string]bool // what keys that are no text are spelled as
+		var others map[string]bool // the texts of keys that are not text
 		for key, val := range v.All() {
 			if !first {
 				b = append(b, j.ItemSeparator...)
@@ -427,7 +427,7 @@ func (j JSON) appendArray(b []byte, items []any, depth int) ([]byte, error) {
 	return append(b, ']'), nil
 }
 
-// keyText spells a dictionary key as json.dumps does.
+// keyText formats a dictionary key like json.dumps.
 func keyText(key any) (string, error) {
 	switch key := key.(type) {
 	case string:
@@ -479,8 +479,8 @@ func (j JSON) appendText(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// appendFloat writes a float as Python's repr does: the shortest digits that
-// read back the same, always recognisable as a float.
+// appendFloat writes a float like Python's repr: the shortest digits that read
+// back the same, always recognizable as a float.
 func appendFloat(b []byte, f float64) []byte {
 	switch {
 	case math.IsNaN(f):

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Plain returns v as ordinary Go values, for code that does not care how the
-// old library kept it: a Dict is a map[string]any (see [PlainDict]); a Tuple or Set
-// is a []any; a DateTime or Date is a time.Time in UTC; a Time, Decimal or UUID is
-// its text; a TimeDelta is a time.Duration, or its text beyond 292 years; a complex
-// number is a list of its two parts; lone surrogates are U+FFFD. An Object is what
-// it holds, or else a map of its "class" (text), its "args" (a list) and its
-// "state". Everything else stays as it is. [Of] is the way back, but for objects.
+// Plain returns v as ordinary Go values: a Dict is a map[string]any (see
+// [PlainDict]); a Tuple or Set is a []any; a DateTime or Date is a time.Time in
+// UTC; a Time, Decimal or UUID is its text; a TimeDelta is a time.Duration, or
+// its text beyond 292 years; a complex number is a list of its two parts; lone
+// surrogates are U+FFFD. An Object is what it holds, or else a map of its
+// "class" (text), its "args" (a list) and its "state". Everything else stays as
+// it is. [Of] is the way back, but for objects.
 func Plain(v any) any {
 	switch v := v.(type) {
 	case Surrogates:
@@ -48,7 +48,7 @@ func Plain(v any) any {
 	return v
 }
 
-// plainObject returns what an object holds, or how it was made.
+// plainObject returns an object's plain value, or its class, arguments and state.
 func plainObject(o Object) any {
 	switch {
 	case o.Holds != nil:
@@ -67,9 +67,9 @@ func plainList(in []any) []any {
 	return out
 }
 
-// PlainDict is [Plain] for a dictionary. It is never nil. A key that is no text is
-// spelled as Python does, such as 5, None or (1, 'a'). Where two keys are spelled
-// alike the one that is text has the name, and each other one its type after it,
+// PlainDict is [Plain] for a dictionary. It is never nil. A key that is not
+// text is formatted as in Python, such as 5, None or (1, 'a'). If two keys have
+// the same text, the text key has the name, and the others their type after it,
 // such as "5 (int)".
 func PlainDict(d *Dict) map[string]any {
 	out := make(map[string]any, d.Len())
@@ -97,7 +97,7 @@ func PlainDict(d *Dict) map[string]any {
 	return out
 }
 
-// plainKey spells a key that is not a string.
+// plainKey formats a key that is not a string.
 func plainKey(k any) string {
 	switch k := k.(type) {
 	case Surrogates:
@@ -108,7 +108,7 @@ func plainKey(k any) string {
 	return spelled(k)
 }
 
-// spelled is what repr gives for the values that can be in a key.
+// spelled returns Python's repr of a value in a key.
 func spelled(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -141,7 +141,7 @@ func spelled(v any) string {
 		}
 		return v.Class + "(" + spelledAll(v.Args) + ")"
 	}
-	return fmt.Sprint(v) // numbers and times say it themselves
+	return fmt.Sprint(v) // numbers and times format themselves
 }
 
 func spelledAll(items []any) string {

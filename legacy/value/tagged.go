@@ -138,7 +138,7 @@ func taggedDict(d *Dict, depth int) any {
 	return tag("dict", pairs)
 }
 
-// ParseTagged reads what [MarshalTagged] writes. Arrays become lists. Objects
+// ParseTagged reads the result of [MarshalTagged]. Arrays become lists. Objects
 // with an unknown "$" key are dictionaries.
 func ParseTagged(data []byte) (any, error) {
 	v, err := ParseJSON(data)
@@ -362,8 +362,8 @@ func untagList(name string, list []any) (any, error) {
 	}
 }
 
-// asKey turns lists back into tuples where only a tuple can have been: tagged
-// JSON does not tell them apart.
+// asKey turns lists in a key back into tuples, which tagged JSON does not
+// distinguish: a key cannot have lists.
 func asKey(v any) any {
 	list, ok := v.([]any)
 	if !ok {

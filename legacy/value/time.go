@@ -11,7 +11,7 @@ type DateTime struct {
 	Year, Month, Day                  int
 	Hour, Minute, Second, Microsecond int
 	Fold                              bool           // the second of two equal wall-clock times
-	Aware                             bool           // Offset is meant
+	Aware                             bool           // Offset is set
 	Offset                            time.Duration  // from UTC; whole microseconds
 	Zone                              *time.Location // the time zone if it has an IANA name, and Aware is set; else nil
 }
@@ -23,18 +23,18 @@ type Date struct{ Year, Month, Day int }
 type Time struct {
 	Hour, Minute, Second, Microsecond int
 	Fold                              bool
-	Aware                             bool          // Offset is meant
+	Aware                             bool          // Offset is set
 	Offset                            time.Duration // from UTC; whole microseconds
-	// Zone is the time zone if it has an IANA name. Which offset it has depends on
-	// the day, so Aware is not set then.
+	// Zone is the time zone if it has an IANA name. Its offset depends on the
+	// day, so Aware is not set then.
 	Zone *time.Location
 }
 
-// TimeDelta is a span of time, normalised as Python does it: Seconds is 0 to
+// TimeDelta is a span of time, normalized as Python does it: Seconds is 0 to
 // 86399 and Microseconds 0 to 999999; only Days may be negative.
 type TimeDelta struct{ Days, Seconds, Microseconds int64 }
 
-// DateTimeOf returns t in UTC as a naive DateTime, cut to microseconds.
+// DateTimeOf returns t in UTC as a naive DateTime, truncated to microseconds.
 func DateTimeOf(t time.Time) DateTime {
 	t = t.UTC()
 	return DateTime{
@@ -115,7 +115,7 @@ func (t Time) String() string {
 // maxDays is the range of Python's timedelta.
 const maxDays = 999_999_999
 
-// NewTimeDelta returns the normalised span, and whether it is in the range of
+// NewTimeDelta returns the normalized span, and whether it is in the range of
 // Python's timedelta.
 func NewTimeDelta(days, seconds, microseconds int64) (TimeDelta, bool) {
 	const limit = 1 << 60 // keeps the carries below from overflowing
@@ -130,7 +130,7 @@ func NewTimeDelta(days, seconds, microseconds int64) (TimeDelta, bool) {
 	return TimeDelta{days, s, us}, days >= -maxDays && days <= maxDays
 }
 
-// TimeDeltaOf returns d cut to microseconds.
+// TimeDeltaOf returns d truncated to microseconds.
 func TimeDeltaOf(d time.Duration) TimeDelta {
 	td, _ := NewTimeDelta(0, 0, d.Microseconds())
 	return td
@@ -169,9 +169,9 @@ func floorDiv(a, b int64) (q, r int64) {
 	return q, r
 }
 
-// In returns a naive DateTime as one in a time zone that has an IANA name. Of two
-// instants with that wall-clock time it is the one that Fold says; a time that the
-// clocks skip has the offset from before, or with Fold from after (PEP 495).
+// In returns a naive DateTime as one in a time zone that has an IANA name. Of
+// two instants with that wall-clock time, Fold chooses; a skipped time has the
+// offset before the change, or with Fold the one after it (PEP 495).
 func (d DateTime) In(zone *time.Location) DateTime {
 	const day = 24 * 60 * 60
 	wall := time.Date(d.Year, time.Month(d.Month), d.Day, d.Hour, d.Minute, d.Second, 0, time.UTC).Unix()

@@ -17,7 +17,7 @@
 //	Set                 a set or frozenset
 //	DateTime Date Time TimeDelta
 //	Decimal UUID complex128
-//	Object              something of a class that is none of these: carried along
+//	Object              an object of any other class, kept as it is
 //
 // [Of] turns ordinary Go values into these.
 package value
@@ -34,7 +34,7 @@ import (
 	"unicode/utf8"
 )
 
-// ErrUnsupported says that a value has no form in the target format.
+// ErrUnsupported means that a value has no form in the target format.
 var ErrUnsupported = errors.New("value: type not supported by the format")
 
 // MaxDepth is how deeply values may be nested, on reading and on writing.
@@ -61,27 +61,27 @@ func (u UUID) String() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
-// Object is a value of a Python class that has no type of its own here: an
-// application's own class, one of App Engine's, or one of the standard library.
-// Its code is not run. What it was made of can be read, and it is written back as
-// it was pickled, byte for byte.
+// Object is a value of a Python class without its own type in this package: a
+// class of the application, App Engine or the standard library. Its code is not
+// run. Its arguments and state can be read, and its pickle is written back byte
+// for byte.
 type Object struct {
 	// Class is the dotted name of the class, or of the function that makes the
 	// object, such as "google.appengine.api.users.User".
 	Class string
-	// Args are what it is made with. Nil says that the value is the class or the
-	// function of that name itself, and not something made by it.
+	// Args are the arguments that make it. nil means that the value is the
+	// class or the function itself.
 	Args Tuple
-	// State is what it is given afterwards, mostly a *Dict of its attributes; nil
-	// if nothing.
+	// State is the state that is set afterwards, usually a *Dict of its
+	// attributes; nil if none.
 	State any
-	// Holds is what the object stands for, where that can be told: a list for a
-	// deque, text for a path, an address or a subclass of str, the members of a
-	// subclass of dict. Nil otherwise.
+	// Holds is the object's plain value, if it has one: a list for a deque,
+	// text for a path, an address or a subclass of str, the members of a
+	// subclass of dict. nil otherwise.
 	Holds any
-	// Pickle is a pickle of this object alone. It is what is written: a change of
-	// the other fields changes nothing. An object without one, as those inside of
-	// Args and State, cannot be written.
+	// Pickle is a pickle of this object alone. Only it is written: changes of
+	// the other fields have no effect. Objects inside of Args and State have
+	// none and cannot be written separately.
 	Pickle []byte
 }
 
@@ -89,9 +89,9 @@ type Object struct {
 const EntityProto = "google.appengine.datastore.entity_pb.EntityProto"
 
 // Surrogates is text with at least one lone UTF-16 surrogate, which Python and
-// JSON can hold and UTF-8 cannot. The bytes are UTF-8 with each surrogate
+// JSON allow but UTF-8 does not. The bytes are UTF-8 with each surrogate
 // encoded in three bytes like any other code point ("WTF-8"), so that a value
-// which is read and written back does not change.
+// survives a round trip.
 type Surrogates string
 
 // Text returns the text with every lone surrogate replaced by U+FFFD.
@@ -171,11 +171,11 @@ func appendSurrogate(b []byte, r rune) []byte {
 
 // Equal reports whether two values are the same. Lists and tuples with equal
 // members are equal, the order of dictionaries and sets does not matter, NaN
-// equals NaN, an integer never equals a float, and a time zone that is known by
-// its offset only equals one of that offset.
+// equals NaN, an integer never equals a float, and a time zone given by its
+// offset only equals another with that offset.
 //
-// Two objects are the same if their classes and their pickles are, but for the
-// protocol. An object equals what it holds.
+// Two objects are equal if their classes and their pickles are, except for the
+// protocol. An object equals its Holds.
 func Equal(a, b any) bool {
 	if oa, ok := a.(Object); ok {
 		if ob, ok := b.(Object); ok {
@@ -198,7 +198,7 @@ func Equal(a, b any) bool {
 		}
 		for i, it := range a.items {
 			other, ok := b.Lookup(it.Key)
-			if f, isFloat := it.Key.(float64); isFloat && f != f { // no key is found by that
+			if f, isFloat := it.Key.(float64); isFloat && f != f { // no lookup finds NaN
 				other, ok = b.items[i].Value, Equal(f, b.items[i].Key)
 			}
 			if !ok || !Equal(it.Value, other) {
@@ -256,7 +256,7 @@ func (o Object) equal(other Object) bool {
 	return bytes.Equal(o.program(), other.program())
 }
 
-// program is the pickle without the header that says its protocol.
+// program is the pickle without its protocol header.
 func (o Object) program() []byte { return o.Pickle[min(2, len(o.Pickle)):] }
 
 func equalSequence(a []any, b any) bool {
@@ -281,10 +281,10 @@ func equalSequence(a []any, b any) bool {
 }
 
 // Of returns v as one of the types of this package. Integers of all sizes,
-// float32, named string types, slices, arrays, maps, pointers and time.Time
-// (as naive UTC, which is what these libraries keep) are converted; values that
-// already have one of the types are returned as they are. It returns
-// [ErrUnsupported] for everything else.
+// float32, named string types, slices, arrays, maps, pointers and time.Time (as
+// naive UTC, which is what these libraries keep) are converted; values of this
+// package's types are returned unchanged. It returns [ErrUnsupported] for
+// everything else.
 func Of(v any) (any, error) { return of(v, 0) }
 
 func of(v any, depth int) (any, error) {

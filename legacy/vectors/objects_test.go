@@ -9,9 +9,9 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// TestObjectsOfRealPythonsSurviveAChangeOfTheSession lets every Python that is here
-// pickle sessions with objects of many kinds, changes another value of each session,
-// and asks the same Python whether the objects are still the same.
+// TestObjectsOfRealPythonsSurviveAChangeOfTheSession has every installed Python
+// pickle sessions with objects of many kinds, changes another value of each
+// session, and checks with the same Python that the objects are unchanged.
 func TestObjectsOfRealPythonsSurviveAChangeOfTheSession(t *testing.T) {
 	tested := map[string]bool{}
 	for _, p := range candidates() {

@@ -7,7 +7,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/internal/plain"
 )
 
-// As JSON these types are complete: that is what they are for.
+// The JSON form of these types is complete, because they are for JSON.
 
 func (v File) text() string { return fmt.Sprintf("vectors.File(%s, %d cases)", v.System, len(v.Cases)) }
 

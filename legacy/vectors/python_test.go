@@ -19,10 +19,10 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/vectors"
 )
 
-// These tests hand what the writers made to the real Python libraries. They
-// need interpreters that have them; LEGACY_PYTHON lists more (separated as in
-// PATH) than are found by themselves. With REQUIRE_LEGACY_PYTHON=1 a missing
-// one is a failure.
+// These tests pass the writers' results to the real Python libraries. They need
+// interpreters with these libraries; LEGACY_PYTHON lists further interpreters
+// (separated as in PATH). With REQUIRE_LEGACY_PYTHON=1 a missing one is a
+// failure.
 
 // python is an interpreter and the environment it needs.
 type python struct {
@@ -81,8 +81,8 @@ func (p python) command(args ...string) *exec.Cmd {
 // can reports whether the interpreter runs these statements.
 func (p python) can(statements string) bool { return p.command("-c", statements).Run() == nil }
 
-// find returns the first interpreter that runs the statements, or says loudly
-// that what needs it was not tested.
+// find returns the first interpreter that runs the statements. If there is
+// none, it logs what was not tested.
 func find(t *testing.T, what, statements string) python {
 	t.Helper()
 	for _, p := range candidates() {
@@ -126,7 +126,7 @@ func (p python) run(t *testing.T, script string, cases []map[string]any, args ..
 	return answers
 }
 
-// answer is what Python says of one case.
+// answer is Python's result for one case.
 type answer struct {
 	Name  string          `json:"name"`
 	Data  json.RawMessage `json:"data"`

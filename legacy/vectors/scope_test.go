@@ -13,9 +13,9 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/share"
 )
 
-// TestRealBeakerAndShareWriteOneCookie lets an application with Beaker set the path
-// and the domain of a session at run time. A browser has one cookie afterwards,
-// whoever writes it, and each sees the other's changes.
+// TestRealBeakerAndShareWriteOneCookie lets an application with Beaker set the
+// path and the domain of a session at run time. Afterwards the browser has one
+// cookie, and each application sees the other's changes.
 func TestRealBeakerAndShareWriteOneCookie(t *testing.T) {
 	p := find(t, "Python 3 with Beaker", "import beaker.session, pkg_resources, sys; assert sys.version_info[0] == 3")
 	if p.path == "" {

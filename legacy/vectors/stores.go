@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
 )
 
-// stores holds the entries of one case in memory and plays every back end.
+// stores holds the entries of one case in memory and simulates every back end.
 type stores struct {
 	now  time.Time
 	app  string
@@ -32,14 +32,14 @@ func newStores(c *Case) *stores {
 	return s
 }
 
-// backends are the stores as the formats take them.
+// backends returns the stores for the formats.
 func (s *stores) backends(c *Case) Backends {
 	var in struct {
 		Options struct {
 			Type string `json:"type"`
 		} `json:"options"`
 	}
-	_ = json.Unmarshal(c.Config, &in) // only Beaker's has it; errors are those of the format
+	_ = json.Unmarshal(c.Config, &in) // only Beaker's has it; the format reports errors
 	return Backends{Memcache: memcache{s}, Datastore: datastore{s}, Entities: entities{s}, Store: bytesStore{s, in.Options.Type}, App: s.app}
 }
 
@@ -178,7 +178,7 @@ func (d datastore) Delete(_ context.Context, kind, name string) error {
 	return nil
 }
 
-// bytesStore is one of the places where Beaker keeps sessions on a server.
+// bytesStore is one of Beaker's server-side stores.
 type bytesStore struct {
 	*stores
 	option string // Beaker's type
@@ -221,7 +221,7 @@ func (b bytesStore) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-// entities is the datastore as gaeutilities uses it.
+// entities is the datastore for gaeutilities.
 type entities struct{ *stores }
 
 func (d entities) Session(_ context.Context, key appengine.Key) (appengine.Entity, error) {

@@ -25,8 +25,8 @@ type Backends struct {
 	App       string       // of the datastore keys
 }
 
-// FormatOn returns the format that the case's configuration describes, on those
-// stores instead of the case's own.
+// FormatOn returns the format of the case's configuration, on these stores
+// instead of the case's own.
 func (c *Case) FormatOn(on Backends) (legacy.Known, error) {
 	r, err := c.reader(on)
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *Case) FormatOn(on Backends) (legacy.Known, error) {
 	return known, nil
 }
 
-// reader builds the reader that a case's configuration describes.
+// reader returns the reader of a case's configuration.
 func (c *Case) reader(s Backends) (legacy.Reader, error) {
 	var build func(Backends) (legacy.Reader, error)
 	switch c.System {
@@ -84,7 +84,7 @@ func (c *Case) webapp2(s Backends) (legacy.Reader, error) {
 		CookieName    string          `json:"cookie_name"`
 		Name          string          `json:"name"`
 		SessionMaxAge *float64        `json:"session_max_age"`
-		MaxAge        json.RawMessage `json:"max_age"` // counts even if it is null
+		MaxAge        json.RawMessage `json:"max_age"` // present even if null
 		CookieArgs    struct {
 			MaxAge   int    `json:"max_age"`
 			Domain   string `json:"domain"`
@@ -230,7 +230,7 @@ func (c *Case) beaker(s Backends) (legacy.Reader, error) {
 	return beaker.New(config)
 }
 
-// gaeutilities trusts the data cookie, as the library that was recorded does.
+// gaeutilities trusts the data cookie, like the recorded library.
 func (c *Case) gaeutilities(s Backends) (legacy.Reader, error) {
 	var in struct {
 		Kwargs struct {
@@ -269,8 +269,8 @@ func (c *Case) memcachevars(s Backends) (legacy.Reader, error) {
 	return memcachevars.New(memcachevars.Config{CookieName: in.CookieName, Names: in.Names, Memcache: s.Memcache})
 }
 
-// stableID is a session's identifier, or "" where the old library would hand
-// out another one with this very request.
+// stableID is a session's identifier, or "" if the old library would replace it
+// with this request.
 func stableID(s *legacy.Session) string {
 	if d, ok := s.Detail.(*gaeutilities.Detail); ok && d.RotationDue {
 		return ""

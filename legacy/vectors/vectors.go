@@ -1,10 +1,10 @@
-// Package vectors runs sessions that were recorded from the real libraries
-// through the readers and writers of this module.
+// Package vectors tests the readers and writers of this module with sessions
+// recorded from the real libraries.
 //
-// A file of recorded sessions holds cases: the configuration, the request's
-// Cookie field, what was in the stores, the clock, and what a careful reader
-// must make of it. [Case.Check] gives a [Verdict] to compare, and
-// [Case.Rewrite] gives what the writer makes of the same data, to be handed to
+// A file of recorded sessions has cases: the configuration, the request's
+// Cookie field, the stores' contents, the time, and the expected result of a
+// careful reader. [Case.Check] returns a [Verdict] to compare, and
+// [Case.Rewrite] returns the writer's result for the same data, to test with
 // the real library.
 package vectors
 
@@ -38,16 +38,16 @@ type Case struct {
 	System       string          `json:"system"`
 	Engine       string          `json:"engine_key"`
 	Config       json.RawMessage `json:"config"`
-	Now          float64         `json:"now"` // Unix seconds at which it is read
+	Now          float64         `json:"now"` // time of the read, in Unix seconds
 	CookieHeader *string         `json:"cookie_header"`
 	SetCookie    []string        `json:"set_cookie"`
 	Storage      []Entry         `json:"storage"`
 	Expect       Expectation     `json:"expect"`
-	Optional     bool            `json:"optional"` // either verdict will do
+	Optional     bool            `json:"optional"` // both verdicts are accepted
 	Pickle       *string         `json:"pickle_base64"`
 }
 
-// Expectation is what a careful reader makes of a case.
+// Expectation is the expected result of a careful reader.
 type Expectation struct {
 	Valid  bool            `json:"valid"`
 	Data   json.RawMessage `json:"data"` // tagged JSON
@@ -64,8 +64,8 @@ type Expectation struct {
 	CookieData  json.RawMessage `json:"cookie_data"`
 }
 
-// Entry is something in a store: of App Engine's memcache or datastore, a
-// file, a plain memcached, Redis, or a row of a database.
+// Entry is an entry of a store: App Engine's memcache or datastore, a file,
+// memcached, Redis, or a database row.
 type Entry struct {
 	Backend    string              `json:"backend"`
 	Key        any                 `json:"key"` // text, or a number where KeyIs is "id"
@@ -106,15 +106,14 @@ func Parse(data []byte) (*File, error) {
 }
 
 // Check reads a file of recorded sessions and writes the [Verdict] of each case
-// as one line of JSON. Whatever the verdicts are, only a file that cannot be
-// read and a failing w are errors.
+// as one line of JSON. It only returns an error if the file cannot be parsed or
+// w fails.
 func Check(ctx context.Context, file []byte, w io.Writer) error {
 	return eachLine(file, w, func(c *Case) any { return c.Check(ctx) })
 }
 
-// Rewrite reads a file of recorded sessions and writes what each case's writer
-// makes of its data ([Written]) as one line of JSON. Cases with nothing to write
-// are left out.
+// Rewrite reads a file of recorded sessions and writes each case's [Written] as
+// one line of JSON. Cases with nothing to write are left out.
 func Rewrite(ctx context.Context, file []byte, w io.Writer) error {
 	return eachLine(file, w, func(c *Case) any {
 		written, err := c.Rewrite(ctx)
@@ -147,12 +146,12 @@ func eachLine(file []byte, w io.Writer, line func(*Case) any) error {
 	return nil
 }
 
-// Verdict is what a reader made of a case.
+// Verdict is a reader's result for a case.
 type Verdict struct {
 	Name   string          `json:"name"`
 	Valid  bool            `json:"valid"`
 	Data   json.RawMessage `json:"data"`   // tagged JSON, null if not valid
-	SID    *string         `json:"sid"`    // null if the format has none, or it changes with this request
+	SID    *string         `json:"sid"`    // null if there is none, or it changes with this request
 	Reason *string         `json:"reason"` // null if valid
 }
 
@@ -200,8 +199,8 @@ func (c *Case) Read(ctx context.Context) (*legacy.Session, error) {
 	return r.Read(ctx, c.header(), c.now())
 }
 
-// Setup returns the format that the case's configuration describes, on the case's
-// own stores, the request's header, and the time at which it is read.
+// Setup returns the format of the case's configuration, on the case's own
+// stores, the request's header, and the time of the read.
 func (c *Case) Setup() (format legacy.Known, header http.Header, now time.Time, err error) {
 	format, err = c.FormatOn(newStores(c).backends(c))
 	return format, c.header(), c.now(), err
@@ -215,7 +214,7 @@ func (c *Case) header() http.Header {
 	return h
 }
 
-// app is the application that a case was recorded in, as far as its keys tell.
+// app is the application in which a case was recorded, from its keys.
 func (c *Case) app() string {
 	for _, e := range c.Storage {
 		if key, err := appengine.ParseKey(e.EncodedKey); err == nil {
@@ -229,7 +228,7 @@ func (c *Case) now() time.Time {
 	return time.UnixMicro(int64(c.Now * 1e6)).UTC()
 }
 
-// Written is what the writer makes of a case's data.
+// Written is a writer's result for a case's data.
 type Written struct {
 	Name      string          `json:"name"`
 	System    string          `json:"system"`
@@ -237,15 +236,15 @@ type Written struct {
 	Now       float64         `json:"now"`
 	SetCookie []string        `json:"set_cookie"`
 	Storage   []Entry         `json:"storage"`
-	Error     string          `json:"error,omitempty"` // why nothing could be written
+	Error     string          `json:"error,omitempty"` // the writer's error
 }
 
-// ErrNotShared says that a case has nothing to write: it is not valid, or its
-// format is only read.
+// ErrNotShared means that a case has nothing to write: it is invalid, or its
+// format is read-only.
 var ErrNotShared = errors.New("recorded sessions: nothing to write")
 
 // Rewrite reads the case, writes the same session with its library's format
-// into empty stores at the case's clock, and returns what came out.
+// into empty stores at the case's clock, and returns the result.
 func (c *Case) Rewrite(ctx context.Context) (*Written, error) {
 	if !c.Expect.Valid || c.Pickle != nil || c.System == "gaeutilities" {
 		return nil, ErrNotShared
@@ -259,7 +258,7 @@ func (c *Case) Rewrite(ctx context.Context) (*Written, error) {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	if _, ok := s.Detail.(*memcachevars.Detail); ok {
-		// The stores are empty: everything is new there, the cookie too.
+		// The stores are empty, so everything is new, including the cookie.
 		s.Detail, s.Cookies = nil, nil
 	}
 	empty := newStores(nil)

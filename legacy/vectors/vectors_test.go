@@ -41,9 +41,9 @@ func recordedFiles(t testing.TB) map[string]*vectors.File {
 	return files
 }
 
-// sameReason reports whether a refusal is of the recorded kind. Some kinds
-// cannot be told apart: a wrong key of an unauthenticated cipher looks like
-// broken data, and so on.
+// sameReason reports whether a refusal is of the recorded kind. Some kinds are
+// indistinguishable: for example, a wrong key of an unauthenticated cipher
+// looks like damaged data.
 func sameReason(system string, want, got reason.Reason) bool {
 	either := func(a, b reason.Reason) bool {
 		return (want == a || want == b) && (got == a || got == b)

@@ -12,26 +12,26 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// userKey is the entry in which webapp2_extras.auth keeps who is logged in.
+// userKey is the entry in which webapp2_extras.auth keeps the logged-in user.
 const userKey = "_user"
 
-// User is who webapp2_extras.auth says is logged in.
+// User is the logged-in user of webapp2_extras.auth.
 type User struct {
-	ID         string    // what get_id() returned, as text
-	Remember   bool      // asked for a persistent cookie
+	ID         string    // the result of get_id(), as text
+	Remember   bool      // the user chose a persistent cookie
 	Token      string    // the login's token. A credential
 	TokenTime  time.Time // when the token was made
 	CacheTime  time.Time // when the token was last looked up
 	Attributes []any     // the configured user_attributes
 }
 
-// Auth holds the configuration of webapp2_extras.auth. A session names its
-// user together with a token; webapp2 believes the session alone for a while
-// after it last looked the token up, and then asks the datastore.
+// Auth is the configuration of webapp2_extras.auth. A session has its user and
+// a token. For a while after the last lookup of the token, webapp2 trusts the
+// session alone; then it looks the token up in the datastore again.
 type Auth struct {
-	// Tokens is where the UserToken entities are. Without it only what the
-	// session alone proves counts: visitors whose token was last looked up more
-	// than TokenCacheAge ago come out as not logged in.
+	// Tokens is the datastore of the UserToken entities. Without it, visitors
+	// whose token was last looked up more than TokenCacheAge ago are not logged
+	// in.
 	Tokens        appengine.Datastore
 	TokenMaxAge   time.Duration // token_max_age; 0 = 21 days
 	TokenNewAge   time.Duration // token_new_age; 0 = 1 day
@@ -84,7 +84,7 @@ func timestamp(v any) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// loggedIn applies webapp2's rules.
+// loggedIn applies webapp2's rules for a user.
 func (a Auth) loggedIn(ctx context.Context, u *User, now time.Time) (bool, error) {
 	maxAge := orDefault(a.TokenMaxAge, 21*24*time.Hour)
 	newAge := orDefault(a.TokenNewAge, 24*time.Hour)

@@ -39,7 +39,7 @@ func (u User) MarshalText() ([]byte, error) { return []byte(u.text()), nil }
 
 func (d Detail) text() string { return fmt.Sprintf("webapp2.Detail(%v)", d.User) }
 
-// Format prints what the user prints, whatever the verb.
+// Format prints the user as User.Format does, whatever the verb.
 func (d Detail) Format(f fmt.State, _ rune) { plain.Print(f, d.text()) }
 
 // LogValue is what Format prints.

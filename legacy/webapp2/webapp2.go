@@ -1,12 +1,12 @@
-// Package webapp2 reads and writes the sessions of webapp2_extras.sessions, on
-// all three of its back ends, as webapp2 2.5 and 3.0 leave them.
+// Package webapp2 reads and writes the sessions of webapp2_extras.sessions in
+// webapp2 2.5 and 3.0, with all three back ends.
 //
-// What is stricter here: base64 must be clean, identifiers must have exactly
-// the form that webapp2 makes, pickles are decoded as data only, and of several
-// cookies of one name any that verifies is taken.
+// The package is stricter than webapp2: base64 must be clean, identifiers must
+// have webapp2's exact form, and pickles are decoded as data only. Of several
+// cookies of one name, any that verifies is used.
 //
-// Without a MaxAge these sessions never end: a cookie of ten years ago is
-// valid, and a copy of one with its data inside stays valid after a logout.
+// Without a MaxAge these sessions never expire: a ten-year-old cookie is valid,
+// and a copy of a cookie with the data inside stays valid after a logout.
 package webapp2
 
 import (
@@ -32,7 +32,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Backend says where the values of a session are.
+// Backend is where the values of a session are kept.
 type Backend int
 
 const (
@@ -56,8 +56,8 @@ type Config struct {
 	Name    string
 	Backend Backend
 	// MaxAge is session_max_age or the max_age argument: how long after its
-	// last change a session is accepted, the last second included. 0 = for
-	// ever, webapp2's default. Whole seconds count.
+	// last change a session is accepted, including the last second. 0 = no
+	// limit, webapp2's default. It is truncated to whole seconds.
 	MaxAge time.Duration
 
 	Memcache  appengine.Memcache  // for the Memcache and Datastore back ends
@@ -71,7 +71,7 @@ type Config struct {
 	// is still logged in. Its zero value has webapp2's default times.
 	Auth Auth
 
-	// Cookie are cookie_args: what browsers do with the cookie.
+	// Cookie is cookie_args, the attributes of the cookie.
 	Cookie cookies.Attributes
 	// CookieLimit is the longest name and value to write, in bytes.
 	// 0 = cookies.MaxSize, negative = no limit, as in webapp2.
@@ -80,7 +80,7 @@ type Config struct {
 
 // Format reads and writes the sessions of one cookie name. It is safe for
 // concurrent use if its stores are.
-type Format struct{ c *Config } // behind a pointer, which printers do not follow
+type Format struct{ c *Config } // a pointer, which fmt does not follow
 
 var _ legacy.Format = (*Format)(nil)
 
@@ -114,14 +114,14 @@ func New(c Config) (*Format, error) {
 	return &Format{&c}, nil
 }
 
-// Detail is what a session of this package carries in legacy.Session.Detail.
+// Detail is the type of legacy.Session.Detail for sessions of this package.
 type Detail struct {
-	// User is the content of the "_user" entry of webapp2_extras.auth, whether
-	// or not it is still good; nil if there is none.
+	// User is the content of the "_user" entry of webapp2_extras.auth, valid or
+	// not; nil if there is none.
 	User *User
 }
 
-// About implements legacy.Known. What ends a session moves with its changes only.
+// About implements legacy.Known. Only changes extend a session.
 func (f *Format) About() legacy.About {
 	return legacy.About{Name: "webapp2 " + f.c.Name, Expires: f.c.MaxAge > 0}
 }
@@ -181,7 +181,7 @@ func (f *Format) sign(payload, timestamp string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// load follows the identifier in a cookie of the server-side back ends.
+// load loads a session of the server-side back ends by the identifier in its cookie.
 func (f *Format) load(ctx context.Context, s *legacy.Session, now time.Time) (*legacy.Session, error) {
 	if f.c.Backend != SecureCookie {
 		sid, _ := s.Data.Get("_sid").(string)
@@ -221,7 +221,7 @@ func (f *Format) Load(ctx context.Context, id string, _ time.Time) (*legacy.Sess
 	return &legacy.Session{ID: id, Credential: []byte(id), Data: data, Cookies: []string{f.c.Name}}, nil
 }
 
-// sidLen is how many characters of 62 hold 128 bits.
+// sidLen is the length of 128 bits in base 62.
 const sidLen = 22
 
 // validSID is webapp2's check without its gaps: the real pattern also accepts
@@ -278,8 +278,8 @@ func asDict(v any) (*value.Dict, error) {
 	return d, nil
 }
 
-// truthy is Python's bool(v): the Datastore back end takes an empty copy in
-// memcache for none.
+// truthy is Python's bool(v): the Datastore back end treats an empty copy in
+// memcache as missing.
 func truthy(v any) bool {
 	switch v := v.(type) {
 	case nil:
@@ -307,8 +307,8 @@ func truthy(v any) bool {
 }
 
 // Write implements legacy.Writer. Like webapp2 it writes the cookie each time,
-// which also starts its MaxAge again; call it only when something changed. The
-// last writer's values stand: neither back end can merge.
+// which also restarts its MaxAge; call it only after a change. The last writer
+// wins: the back ends cannot merge.
 func (f *Format) Write(ctx context.Context, s *legacy.Session, now time.Time) ([]string, error) {
 	if f.c.Backend == SecureCookie {
 		field, raw, err := f.cookie(s.Data, now)
@@ -375,7 +375,7 @@ func (f *Format) putEntity(ctx context.Context, sid string, blob []byte, now tim
 	return nil
 }
 
-// ndbKey is where ndb keeps its own copy of the entity.
+// ndbKey is the key of ndb's own copy of the entity.
 func (f *Format) ndbKey(sid string) string {
 	key := appengine.Key{App: f.c.App, Namespace: f.c.Namespace, Path: []appengine.Element{{Kind: Kind, Name: sid}}}
 	return appengine.MemcacheKey("NDB9:" + key.Encode())
@@ -402,7 +402,7 @@ func newSID() string {
 	for i := range sid {
 		n, err := rand.Int(rand.Reader, big.NewInt(int64(len(letters))))
 		if err != nil {
-			panic(err) // crypto/rand does not fail
+			panic(err) // crypto/rand never fails
 		}
 		sid[i] = letters[n.Int64()]
 	}
@@ -410,7 +410,7 @@ func newSID() string {
 }
 
 // End implements legacy.Ender. It also deletes the copies that the Python
-// side would go on using.
+// application would otherwise use.
 func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 	expired := []string{cookies.Expire(f.c.Name, f.c.Cookie)}
 	if f.c.Backend == SecureCookie || s.ID == "" {
@@ -430,15 +430,15 @@ func (f *Format) End(ctx context.Context, s *legacy.Session) ([]string, error) {
 	return expired, nil
 }
 
-// DefaultFlashKey is where flash messages are kept.
+// DefaultFlashKey is the default key of flash messages.
 const DefaultFlashKey = "_flash"
 
 // Flash is a message for the next page. Level is nil if none was given; both
 // may be of any type that the back end holds.
 type Flash struct{ Value, Level any }
 
-// Flashes returns the session's flash messages under key and removes them, as
-// reading does in webapp2. An empty key means [DefaultFlashKey].
+// Flashes returns the session's flash messages under key and removes them, like
+// webapp2. An empty key means [DefaultFlashKey].
 func Flashes(s *legacy.Session, key string) []Flash {
 	if key == "" {
 		key = DefaultFlashKey

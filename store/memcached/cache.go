@@ -13,7 +13,7 @@ import (
 )
 
 // Cache keeps copies of records in memcached, for package tiered. The client
-// library knows nothing of contexts: a call takes at most Options.Timeout.
+// library does not support contexts: a call takes at most Options.Timeout.
 type Cache struct{ client }
 
 var _ store.Cache = (*Cache)(nil)
@@ -28,8 +28,8 @@ func NewCache(servers []string, o Options) (*Cache, error) {
 	return &Cache{c}, nil
 }
 
-// Every entry starts with a random number, its token. memcached's own CAS ids
-// start again with each restart, so one from before could name another entry.
+// Every entry starts with a random number, its token. memcached's own CAS IDs
+// restart with the server, so an old one could name another entry.
 const tokenSize = 8
 
 func withToken(entry []byte) (value []byte, token uint64) {
@@ -46,7 +46,7 @@ func (c *Cache) get(id store.ID) (it *memcache.Item, token uint64, err error) {
 	case err != nil:
 		return nil, 0, failed("get", err)
 	case len(it.Value) < tokenSize:
-		return it, 0, nil // nobody's: no token names it
+		return it, 0, nil // not ours: no token names it
 	}
 	return it, binary.BigEndian.Uint64(it.Value), nil
 }

@@ -1,12 +1,12 @@
 // Package memcached keeps session records in memcached: as a cache in front of
-// a durable store ([NewCache], with package tiered), or as the only store of
-// people who accept that sessions are lost when memcached restarts or is full
-// ([NewStore]).
+// a durable store ([NewCache], with package tiered), or as the only store
+// ([NewStore]), if you accept that sessions are lost when memcached restarts or
+// is full.
 //
 // Several servers share the keys by rendezvous hashing: changing the list moves
-// only the keys of the servers that came or went. A key whose server is down is
-// a miss; it is not moved to another server, where an old copy could wait for
-// the day the server comes back.
+// only the keys of added and removed servers. A key whose server is down is a
+// miss. It is not moved to another server, because an outdated copy there could
+// be used later.
 package memcached
 
 import (
@@ -32,10 +32,10 @@ type Options struct {
 	Prefix string
 	// Timeout bounds each read and write on a connection. 0 = 250 ms.
 	Timeout time.Duration
-	// MaxIdleConns is how many idle connections are kept to each server. It
-	// should cover the parallel requests. 0 = 64.
+	// MaxIdleConns is how many idle connections are kept to each server. Set it
+	// to at least the number of parallel requests. 0 = 64.
 	MaxIdleConns int
-	// MaxItem is the largest item that the servers take, in bytes; it is
+	// MaxItem is the largest item that the servers accept, in bytes:
 	// memcached's -I. 0 = 1 MiB.
 	MaxItem int
 }
@@ -44,7 +44,7 @@ type Options struct {
 // room to spare: its header is 48 bytes, plus 8 for the CAS id.
 const itemOverhead = 128
 
-// client is what cache and store have in common.
+// client is the shared part of Cache and Store.
 type client struct {
 	mc      *memcache.Client
 	prefix  string
@@ -111,8 +111,8 @@ func expiry(ttl time.Duration, now time.Time) int32 {
 // failed wraps an error of the client library. Keys and values are not in it.
 func failed(doing string, err error) error { return fmt.Errorf("memcached: %s: %w", doing, err) }
 
-// alive returns an error for a request that is over; the client library knows
-// nothing of contexts, and bounds its calls by Options.Timeout.
+// alive returns an error if ctx has ended. The client library does not support
+// contexts, and bounds its calls by Options.Timeout.
 func alive(ctx context.Context, doing string) error {
 	if err := ctx.Err(); err != nil {
 		return failed(doing, context.Cause(ctx))
@@ -145,8 +145,8 @@ func newRendezvous(servers []string) (*rendezvous, error) {
 	return r, nil
 }
 
-// serverAddr is a server as it was configured. Its name is looked up with each
-// new connection, so that a server may move.
+// serverAddr is a configured server. Its name is resolved with each new
+// connection, so that a server may move.
 type serverAddr struct{ network, text string }
 
 func (a serverAddr) Network() string { return a.network }

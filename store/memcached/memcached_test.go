@@ -37,7 +37,7 @@ func TestConformance(t *testing.T) {
 	}))
 }
 
-// An item that somebody else wrote is no outage, and no session either.
+// A foreign item is neither an outage nor a session.
 func TestADamagedItemIsNoRecord(t *testing.T) {
 	server := servers.Memcached(t, 64)
 	s, err := NewStore([]string{server.Addr}, Options{})

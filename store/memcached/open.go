@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Anyone who imports this package can open its stores and caches by URL.
+// A program that imports this package can open its stores and caches by URL.
 func init() {
 	open.Register(open.Engine{
 		Schemes: []string{"memcached"},
@@ -34,8 +34,8 @@ func init() {
 	})
 }
 
-// openStore wants an answer from every server: without one of them, its share of
-// the sessions is out of reach.
+// openStore requires an answer from every server: without one, its share of the
+// sessions is unreachable.
 func openStore(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	servers, o, err := parseURL(url)
 	if err != nil {
@@ -45,7 +45,7 @@ func openStore(ctx context.Context, url string) (store.Store, io.Closer, error) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", open.ErrURL, err)
 	}
-	// The client library knows nothing of contexts.
+	// The client library does not support contexts.
 	pinged := make(chan error, 1)
 	go func() { pinged <- s.Ping() }()
 	select {

@@ -10,9 +10,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// As the only store memcached keeps every promise within one server's life, with
-// room to spare. What a restart or a full server loses is lost: promises 3 and 5
-// then hold for nobody, as the package says.
+// As the only store, memcached keeps every promise until a server restarts or
+// is full. Then promises 3 and 5 do not hold, as the package documents.
 func TestPromises(t *testing.T) {
 	server := servers.Memcached(t, 512)
 	n := 0

@@ -14,9 +14,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// refusals are memcached's answers to add and cas that say that the item is as it
-// was, and what they mean here. (After a set that it has no memory for, memcached
-// drops the old item.) Any other answer leaves the outcome open.
+// refusals are memcached's answers to add and cas after which the item is
+// unchanged, and their errors. (After a set for which it has no memory,
+// memcached drops the old item.) After any other answer the outcome is unknown.
 var refusals = []struct {
 	answer string // how it begins
 	means  error
@@ -28,10 +28,10 @@ var refusals = []struct {
 	{"ERROR", store.ErrRefused}, // no such command
 }
 
-// unexpected is what the client library says before it quotes such an answer.
+// unexpected is the client library's text before it quotes such an answer.
 const unexpected = "memcache: unexpected response line from "
 
-// told wraps the error of a write in what it means for the item, if that is sure.
+// told wraps the error of a write in the error of package store for the outcome, if that is known.
 func told(err error) error {
 	if notSent(err) {
 		return fmt.Errorf("%w: %w", store.ErrRefused, err)
@@ -47,8 +47,8 @@ func told(err error) error {
 	return err
 }
 
-// notSent reports whether nothing was sent: there is no connection, or the library
-// has refused.
+// notSent reports whether nothing was sent: there was no connection, or the
+// library refused.
 func notSent(err error) bool {
 	var late *memcache.ConnectTimeoutError
 	var op *net.OpError
@@ -57,15 +57,15 @@ func notSent(err error) bool {
 }
 
 const (
-	// patience is for how long a store's call waits for a server that cannot be
-	// reached, if its context does not end before.
+	// patience is how long a store's call waits for an unreachable server, if
+	// its context does not end before.
 	patience = 5 * time.Second
-	// firstPause and longestPause are between two tries to connect.
+	// firstPause and longestPause bound the pause between two attempts to connect.
 	firstPause   = 5 * time.Millisecond
 	longestPause = 200 * time.Millisecond
 )
 
-// patiently does something that may be done twice until there is an answer. After a
+// patiently repeats an idempotent call until there is an answer. After a
 // restart of the server, each idle connection to it fails once.
 func patiently(ctx context.Context, again func(error) bool, do func() error) error {
 	began, pause := time.Now(), firstPause
@@ -91,7 +91,7 @@ func patiently(ctx context.Context, again func(error) bool, do func() error) err
 	}
 }
 
-// unreached reports whether a read failed on its way.
+// unreached reports whether a read failed without an answer.
 func unreached(err error) bool {
 	var op *net.OpError
 	return notSent(err) && !errors.Is(err, memcache.ErrMalformedKey) && !errors.Is(err, memcache.ErrNoServers) ||

@@ -110,7 +110,7 @@ func TestAServerThatIsDownIsWaitedForAndNothingIsSaved(t *testing.T) {
 	}
 }
 
-// Each idle connection is noticed to have ended when it is used.
+// The end of an idle connection is detected on its next use.
 func TestARestartCostsNoCall(t *testing.T) {
 	server := servers.Memcached(t, 64)
 	s := newStore(t, server, Options{Timeout: 5 * time.Second})
@@ -167,7 +167,7 @@ func answering(t *testing.T, line string) string {
 	return l.Addr().String()
 }
 
-// What a real memcached cannot be made to answer.
+// Answers that tests cannot get from a real memcached.
 func TestEveryAnswerIsTold(t *testing.T) {
 	for line, want := range map[string]error{
 		"SERVER_ERROR out of memory storing object\r\n":   store.ErrRefused,

@@ -12,12 +12,11 @@ import (
 )
 
 // Store keeps sessions in memcached alone. Everything is lost when a server
-// restarts, and memcached drops what it has no room for, tombstones included:
-// use it only where a lost session, and a logout that is not final against a
-// copied cookie, do no harm. Within one server's life, compare-and-set is exact.
+// restarts, and a full memcached drops records, including tombstones. Use it
+// only if lost sessions are acceptable, and so is a logout after which a copied
+// cookie may still work. Until a server restarts, compare-and-set is exact.
 //
-// It has no index by user, nothing to scan, and nothing to sweep: records
-// expire by themselves.
+// It has no index by user and no Scan. Records expire by themselves.
 type Store struct{ client }
 
 var (
@@ -54,10 +53,10 @@ func (s *Store) get(ctx context.Context, id store.ID) (it *memcache.Item, rec st
 	return it, rec, err
 }
 
-// unwritten is for what fails before anything is written.
+// unwritten is the error of a call that failed before it wrote anything.
 func unwritten(err error) error { return fmt.Errorf("%w: %w", store.ErrRefused, err) }
 
-// missing reports whether there is no record, though maybe an item in its place.
+// missing reports whether there is no record; there may be another item in its place.
 func missing(err error) bool {
 	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged)
 }
@@ -114,8 +113,8 @@ func keepLater(rec *store.Record, have store.Record) {
 
 var errOvertaken = errors.New("memcached: the item has changed")
 
-// put stores rec in the place of it, or as a new item if it is nil. It returns
-// errOvertaken if somebody else was faster.
+// put stores rec in place of it, or as a new item if it is nil. It returns
+// errOvertaken after a concurrent change.
 func (s *Store) put(ctx context.Context, it *memcache.Item, rec store.Record, now time.Time) error {
 	value, err := rec.MarshalBinary()
 	if err != nil {
@@ -128,7 +127,7 @@ func (s *Store) put(ctx context.Context, it *memcache.Item, rec store.Record, no
 	if it == nil {
 		it, write = &memcache.Item{Key: s.key(rec.ID)}, s.mc.Add
 	}
-	// Readers compare the deadline to the millisecond; memcached only cleans up.
+	// Readers check the exact deadline; memcached's expiry only cleans up.
 	it.Value, it.Expiration = value, expiry(rec.Deadline.Sub(now)+2*time.Second, now)
 	err = patiently(ctx, notSent, func() error { return write(it) })
 	switch {

@@ -8,15 +8,15 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A feed is the latest ends, in the order in which they happened.
+// A feed is the latest ends, oldest first.
 type feed struct {
 	mu    sync.Mutex
-	first uint64 // how many ends came before those that are kept
+	first uint64 // how many earlier ends are no longer kept
 	ends  []store.End
 }
 
-// feedLength is how many ends are kept. Whoever asks for older ones gets every
-// tombstone there is.
+// feedLength is how many ends are kept. A cursor before them gets every
+// tombstone.
 const feedLength = 1 << 14
 
 func (f *feed) add(id store.ID, until time.Time) {
@@ -30,8 +30,8 @@ func (f *feed) add(id store.ID, until time.Time) {
 	f.ends = append(f.ends, store.End{ID: id, Until: until.Truncate(time.Millisecond).UTC()})
 }
 
-// page returns the ends behind the cursor. If ok is false, the answer must be
-// completed with every tombstone.
+// page returns the ends after the cursor. If ok is false, the caller must add
+// every tombstone.
 func (f *feed) page(cursor string, limit int) (page store.EndPage, ok bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,10 +1,10 @@
 // Package memory keeps sessions in this process's memory: for development,
-// tests, and services that can lose every session when they stop.
+// tests, and services that may lose every session when they stop.
 //
 //	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: memory.New()})
 //
-// It does everything that a store can do, starts no goroutines, and needs no
-// closing. Records go when they are swept, which the session manager sees to.
+// It has every store feature, starts no goroutines, and needs no Close. The
+// session manager sweeps old records.
 package memory
 
 import (
@@ -47,20 +47,18 @@ var (
 	_ store.Counter     = (*Store)(nil)
 )
 
-// Option changes what New makes.
+// Option is an option of New.
 type Option func(*Store)
 
-// MaxBytes bounds the memory that records take, to about n bytes: their Data
-// and a flat estimate for the rest of each. A Save that does not fit into what
-// is left evicts other records, roughly in this order: those past their
-// deadline, then the sessions that were idle for longest (that is, whose
-// deadline is next), and only when no session is left, tombstones.
+// MaxBytes limits the memory of the records to about n bytes: their Data and a
+// fixed estimate for the rest of each. A Save that does not fit evicts other
+// records, roughly in this order: records past their deadline, then sessions
+// with the nearest deadline, and only when no session is left, tombstones.
 //
-// An evicted session is lost: its visitor is logged out. So bound a store only
+// An evicted session is lost: its visitor is logged out. So limit a store only
 // where that is acceptable. An evicted tombstone no longer refuses the insert
-// of a session that ended. A record that alone is larger than n is refused
-// with store.ErrTooLarge. Without this option, or with n <= 0, nothing is
-// evicted.
+// of a session that ended. A record larger than n is refused with
+// store.ErrTooLarge. Without this option, or with n <= 0, nothing is evicted.
 func MaxBytes(n int64) Option {
 	return func(s *Store) { s.limit = max(n, 0) }
 }
@@ -79,7 +77,7 @@ func New(opts ...Option) *Store {
 
 func (s *Store) shard(id store.ID) *shard { return &s.shards[id[0]%shardCount] }
 
-// Load returns a record, as store.Store says.
+// Load returns a record; see [store.Store].
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Record{}, fmt.Errorf("memory: load: %w", err)
@@ -96,7 +94,7 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return r.record(), nil
 }
 
-// Save stores a record, as store.Store says. It returns store.ErrTooLarge only
+// Save stores a record; see [store.Store]. It returns store.ErrTooLarge only
 // if the store is bounded by MaxBytes.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := ctx.Err(); err != nil {
@@ -117,7 +115,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	return err
 }
 
-// Delete ends a session, as store.Store says.
+// Delete ends a session; see [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("memory: delete: %w", err)
@@ -131,8 +129,8 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return nil
 }
 
-// Touch extends a session, as store.Toucher says. A record past its deadline
-// that was not swept yet is extended.
+// Touch extends a session; see [store.Toucher]. It extends a record past its
+// deadline that was not swept yet.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("memory: touch: %w", err)
@@ -143,7 +141,7 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	return sh.touch(id, seen.UnixMilli(), deadline.UnixMilli())
 }
 
-// Sweep removes old records, as store.Sweeper says. It locks one shard of the
+// Sweep removes old records; see [store.Sweeper]. It locks one shard of the
 // store at a time.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
 	before := time.Now().Add(-age).UnixMilli()
@@ -162,7 +160,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 	return removed, nil
 }
 
-// ByUser returns a user's records, as store.UserIndex says.
+// ByUser returns a user's records; see [store.UserIndex].
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("memory: list a user's sessions: %w", err)
@@ -179,7 +177,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return recs, nil
 }
 
-// SaveLimited stores a user's new session, as store.UserLimiter says.
+// SaveLimited stores a user's new session; see [store.UserLimiter].
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
 	mu := &s.limiting[rec.User[0]%shardCount]
 	mu.Lock()
@@ -213,7 +211,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return ended, s.Save(ctx, rec, store.Base{})
 }
 
-// Ends returns what has ended, as store.EndFeed says.
+// Ends returns the ends of sessions; see [store.EndFeed].
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	if err := ctx.Err(); err != nil {
 		return store.EndPage{}, fmt.Errorf("memory: read the feed of ends: %w", err)
@@ -238,7 +236,7 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 
 var errCursor = errors.New("memory: not a cursor of this store")
 
-// Scan returns the next records, as store.Scanner says. A record that stays is
+// Scan returns the next records; see [store.Scanner]. A record that stays is
 // returned exactly once.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
 	shard, slot := 0, 0
@@ -273,8 +271,8 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, "", nil
 }
 
-// Count counts the records, as store.Counter says. It looks at those that are
-// past their deadline; the others cost nothing.
+// Count counts the records; see [store.Counter]. Its cost grows only with the
+// number of records past their deadline.
 func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Counts{}, fmt.Errorf("memory: count: %w", err)
@@ -290,8 +288,8 @@ func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	return c, nil
 }
 
-// grow notes that the record with that ID takes n bytes more, and evicts others
-// if the store is now over its limit.
+// grow adds n bytes to the used memory for the record with that ID, and evicts
+// other records if the store is now over its limit.
 //
 // Each round takes at most one record from each shard, starting with the one
 // that grew: together the shards' next victims are close to the store's.

@@ -9,8 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A shard holds the entries of some IDs, found in three more ways: by deadline,
-// by user, and by a place that they keep while they exist.
+// A shard holds the entries of some IDs, with three more indexes: by deadline,
+// by user, and by a fixed slot.
 type shard struct {
 	mu      sync.RWMutex
 	entries map[store.ID]*entry
@@ -31,7 +31,7 @@ type entry struct {
 	prev, next *entry // of the same user
 }
 
-// A row is what is kept of a store.Record. Times are Unix milliseconds.
+// A row is the stored form of a store.Record. Times are Unix milliseconds.
 type row struct {
 	id          store.ID
 	version     uint64
@@ -46,11 +46,11 @@ type row struct {
 	data        []byte
 }
 
-// overhead is about what an entry takes besides its data, its share of the
-// maps and slices included: measured are 300 to 340 bytes.
+// overhead is about the size of an entry besides its data, including its share
+// of maps and slices. Measured: 300 to 340 bytes.
 const overhead = 350
 
-// zeroTime is how the zero time.Time is kept.
+// zeroTime is the stored form of the zero time.Time.
 var zeroTime = time.Time{}.UnixMilli()
 
 func newRow(rec *store.Record) row {
@@ -97,7 +97,7 @@ func (sh *shard) init() {
 	sh.users = map[store.UserHash]*entry{}
 }
 
-// save is Store.Save; grown is by how much the shard's cost grew.
+// save is Store.Save; grown is the growth of the shard in bytes.
 func (sh *shard) save(r row, base store.Base, shorten bool) (grown int64, err error) {
 	e := sh.entries[r.id]
 	insert := base == store.Base{}
@@ -167,8 +167,8 @@ func (sh *shard) sweep(before int64, limit int) (removed int, freed int64) {
 }
 
 // victim returns the entry to evict first, but never the one with the ID keep,
-// and a mark before its deadline only if marks is true. It returns nil if there
-// is none.
+// and a tombstone before its deadline only if marks is true. It returns nil if
+// there is none.
 func (sh *shard) victim(now int64, keep store.ID, marks bool) *entry {
 	mark := sh.marks.first(keep)
 	if mark != nil && mark.deadline < now {
@@ -247,7 +247,7 @@ func (sh *shard) queue(e *entry) *queue {
 	return &sh.live
 }
 
-// list adds the entry to its user's.
+// list adds the entry to its user's list.
 func (sh *shard) list(e *entry) {
 	if !e.isListed() {
 		return
@@ -260,7 +260,7 @@ func (sh *shard) list(e *entry) {
 	sh.listed++
 }
 
-// unlist takes the entry from its user's.
+// unlist removes the entry from its user's list.
 func (sh *shard) unlist(e *entry) {
 	if !e.isListed() {
 		return
@@ -323,8 +323,8 @@ func (q queue) first(keep store.ID) *entry {
 	return second
 }
 
-// over counts the entries whose deadline has passed, from the one at i on and
-// below it, and how many of them belong to a user.
+// over counts the entries of the subtree at i whose deadline has passed, and
+// how many of them belong to a user.
 func (q queue) over(now int64, i int) (n, listed int64) {
 	if i >= len(q) || q[i].deadline >= now {
 		return 0, 0

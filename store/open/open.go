@@ -1,9 +1,9 @@
 // Package open opens a session store, or a cache for package tiered, by its
-// URL, for programs that let whoever runs them choose one, such as the sojourn
+// URL, for programs whose operators choose the store, such as the sojourn
 // command.
 //
-// The program imports the engines that it offers, and pays for no others. Each
-// registers itself, like a driver of package database/sql:
+// A program imports only the engines that it offers. Each registers itself,
+// like a driver of package database/sql:
 //
 //	import (
 //		"github.com/sojourn-go/sojourn/store/open"
@@ -13,7 +13,7 @@
 //
 //	db, closer, err := open.Store(ctx, os.Getenv("SESSIONS"))
 //
-// Stores, and the packages in github.com/sojourn-go/sojourn that they need:
+// Stores, and their packages in github.com/sojourn-go/sojourn:
 //
 //	memory:                          in this process; gone when it stops
 //	sqlite:PATH                      store/sqlite           the embedded store, in that file
@@ -30,7 +30,7 @@
 //	memcached://HOST,HOST…
 //	redis://…                        and its relatives, as above
 //
-// What else such a URL may say, as options after a "?":
+// Options of URLs, after a "?":
 //
 //   - postgres (or postgresql): what libpq and pgxpool know, and table, the
 //     table's name.
@@ -41,13 +41,12 @@
 //     DATASTORE_EMULATOR_HOST names an emulator.
 //   - postgres, redis and their relatives: password-file=PATH, the file that the
 //     password is in, or password-command=COMMAND, a command that writes it to
-//     its standard output. Both are asked for each new connection, so the
+//     its standard output. Both are used for each new connection, so the
 //     password may change; see [PasswordSource].
 //   - memcached: prefix, timeout (such as 250ms) and max_item (bytes), as in
 //     Options of store/memcached. The default port is 11211.
 //
-// A service that knows its store does better to call that store's package
-// itself.
+// A service with a fixed store should call that store's package directly.
 package open
 
 import (
@@ -64,30 +63,29 @@ import (
 )
 
 var (
-	// ErrURL says that the text is not the URL of a store or cache that this
-	// program can open. What was asked for is wrong; no server is at fault.
+	// ErrURL means that a text is not the URL of a store or cache that this
+	// program can open.
 	ErrURL = errors.New("not a URL of its kind")
 
-	// ErrMissing says that there is no store at that URL, and that none was made.
+	// ErrMissing means that there is no store at that URL, and that none was created.
 	ErrMissing = errors.New("no such store")
 
-	// ErrSchema says that a store is there, but was made by an older release, and
-	// that Existing did not change it. Store brings it up to date.
+	// ErrSchema means that Existing found a store with the schema of an older
+	// release, and did not change it. Store upgrades it.
 	ErrSchema = errors.New("the store's schema is of an older release")
 )
 
-// inProcess is the scheme of what is kept in this process. No engine has it.
+// inProcess is the scheme of stores and caches in this process. No engine may register it.
 const inProcess = "memory"
 
-// Store opens the store that the URL names, and makes what does not exist yet:
-// the file of an embedded one, the table of PostgreSQL, whose schemas are
-// brought up to date. It returns an error if
-// the store does not answer. The caller closes it with the io.Closer, which is
-// never nil when the error is. ctx bounds the opening only; without a deadline
-// on it, the opening gives up when the engine does.
+// Store opens the store that the URL names, creates what does not exist yet,
+// such as a file or a table, and upgrades an older schema. It returns an error
+// if the store does not answer. The caller closes it with the io.Closer, which
+// is never nil when the error is. ctx bounds the opening only; without a
+// deadline, the engine's own limits apply.
 //
-// Errors wrap ErrURL when the URL is at fault, or names an engine that the
-// program does not import. No error contains the URL's password.
+// Errors wrap ErrURL if the URL is invalid, or names an engine that the program
+// does not import. No error contains the URL's password.
 func Store(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	if err := begin(ctx); err != nil {
 		return nil, nil, err
@@ -106,9 +104,9 @@ func Store(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	return e.Store(ctx, url)
 }
 
-// Existing is Store for programs that look at what others keep. It never makes
-// a store: a missing one is ErrMissing, and so is memory:, which only the
-// process that made it can see. Nor does it change a schema: an older one is
+// Existing is Store for programs that read other programs' sessions. It never
+// creates a store: a missing one is ErrMissing, and so is memory:, which no
+// other process can read. It does not change a schema: an older one is
 // ErrSchema.
 func Existing(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	if err := begin(ctx); err != nil {
@@ -119,7 +117,7 @@ func Existing(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	}
 	version, newest, err := Schema(ctx, url)
 	switch {
-	case errors.Is(err, errors.ErrUnsupported): // there is nothing to make
+	case errors.Is(err, errors.ErrUnsupported): // the engine has no schema
 	case err != nil:
 		return nil, nil, err
 	case version == 0:
@@ -127,12 +125,12 @@ func Existing(ctx context.Context, url string) (store.Store, io.Closer, error) {
 	case version < newest:
 		return nil, nil, fmt.Errorf("%w: version %d, and this program needs %d: bring it up to date first", ErrSchema, version, newest)
 	}
-	return Store(ctx, url) // which refuses a newer schema in clearer words
+	return Store(ctx, url) // which refuses a newer schema with a clearer error
 }
 
-// Schema returns the version of the schema that the store at that URL has, 0
-// where there is none yet, and the newest that this program knows. It changes
-// nothing. Kinds of stores that have no schema answer [errors.ErrUnsupported].
+// Schema returns the schema version of the store at that URL, 0 if there is
+// none yet, and the newest version that this program supports. It changes
+// nothing. For engines without a schema it returns [errors.ErrUnsupported].
 // Errors wrap ErrURL and ErrMissing like those of Existing.
 func Schema(ctx context.Context, url string) (version, newest int, err error) {
 	scheme, _, _ := strings.Cut(url, ":")
@@ -149,7 +147,7 @@ func Schema(ctx context.Context, url string) (version, newest int, err error) {
 }
 
 // Cache opens the cache that the URL names, for a layer of package tiered. It
-// does not connect: a service starts even if its cache is down. The caller
+// does not connect, so a service starts even if its cache is down. The caller
 // closes the cache with the io.Closer, which is never nil when the error is.
 //
 // Errors wrap ErrURL, and do not contain the URL's password.

@@ -15,8 +15,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// trial is an engine whose stores have a schema: a URL says which version.
-// "trial:2" is up to date.
+// trial is an engine whose stores have the schema version in the URL. "trial:2"
+// is up to date.
 func init() {
 	version := func(url string) (n int, err error) {
 		if _, err := fmt.Sscanf(url, "trial:%d", &n); err != nil {
@@ -132,7 +132,7 @@ func TestAnEngineThatTheProgramDoesNotImportIsNamed(t *testing.T) {
 	}
 }
 
-// The packages that errors name are there, and register what errors say.
+// The packages named in errors exist, and register the named schemes.
 func TestOurPackagesRegisterTheirSchemes(t *testing.T) {
 	for _, p := range ours {
 		source, err := os.ReadFile(filepath.Join("..", "..", p.path, "open.go"))
@@ -184,8 +184,8 @@ func TestAContextThatIsOverOpensNothing(t *testing.T) {
 	}
 }
 
-// Engines take the first or the last @ for the end of the password, and name what
-// follows as a host that they cannot find.
+// Engines use the first or the last @ as the end of the password, and report
+// the following text as an unknown host.
 func TestAPasswordWithAnAtSignIsRefusedBeforeAnEngineSeesIt(t *testing.T) {
 	for _, url := range []string{"trial://u:p@hunter2@host/db", "trial://u@v:hunter2@host", "trial://:@hunter2@host?x=@", "copies://u:p@hunter2@host"} {
 		_, _, errStore := Store(t.Context(), url)

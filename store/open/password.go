@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The options of a URL that say where its password is, so that it need not be in
-// the URL, and may change while the program runs.
+// The options of a URL for the source of its password, so that the URL need not
+// contain it, and it may change while the program runs.
 const (
 	passwordFile    = "password-file"
 	passwordCommand = "password-command"
@@ -22,18 +22,18 @@ const (
 
 // PasswordSource takes the options password-file and password-command out of a
 // URL's query, for engines that have passwords. It returns the function to call
-// for each new connection, nil if the query has neither option:
+// for each new connection, or nil if the query has neither option:
 //
 //   - password-file=PATH: the function returns what is in that file.
 //   - password-command=COMMAND: the function runs COMMAND, with sh -c (cmd /C on
 //     Windows), and returns what it writes to its standard output. When the
 //     function's context ends, the command is killed.
 //
-// One line ending is removed from the end. An empty password is an error.
+// The function removes one line ending from the end. An empty password is an error.
 //
-// The error of PasswordSource wraps [ErrURL]: an option is given twice or is
-// empty, or both are given. The function's errors contain neither the password
-// nor anything else that the command wrote, nor the command.
+// PasswordSource returns an error that wraps [ErrURL] if an option is given
+// twice or is empty, or if both are given. The function's errors contain
+// neither the password, nor other output of the command, nor the command.
 func PasswordSource(query url.Values) (func(context.Context) (string, error), error) {
 	file, command := query[passwordFile], query[passwordCommand]
 	query.Del(passwordFile)
@@ -63,10 +63,10 @@ func run(ctx context.Context, command string) ([]byte, error) {
 	if runtime.GOOS == "windows" {
 		shell = []string{"cmd", "/C"}
 	}
-	var out bytes.Buffer // Output would put what the command wrote elsewhere into its error
+	var out bytes.Buffer // Output would put the command's standard error into its error
 	c := exec.CommandContext(ctx, shell[0], append(shell[1:], command)...)
 	c.Stdout = &out
-	c.WaitDelay = time.Second // for what the shell has left behind
+	c.WaitDelay = time.Second // for processes that outlive the shell
 	err := c.Run()
 	if ctx.Err() != nil {
 		err = ctx.Err()

@@ -13,37 +13,37 @@ import (
 
 // An Engine opens stores, caches or both, by URLs of certain schemes. Its
 // functions get the whole URL, and may be called by several goroutines at once.
-// Their errors wrap [ErrURL] when the URL is at fault, and never contain a
+// Their errors wrap [ErrURL] if the URL is invalid, and never contain a
 // password.
 type Engine struct {
-	// Schemes are what the URLs begin with, such as "redis" and "rediss": lower-case
+	// Schemes are the URL schemes, such as "redis" and "rediss": lower-case
 	// letters and digits. At least one.
 	Schemes []string
 
-	// Forms show how URLs are written, such as "redis://HOST", for the text of
-	// errors.
+	// Forms are examples of URLs for error texts, such as "redis://HOST".
 	Forms []string
 
-	// Store opens a store, as the function [Store] says. nil = the engine has none.
+	// Store opens a store, like the function [Store]. nil = the engine has no stores.
 	Store func(ctx context.Context, url string) (store.Store, io.Closer, error)
 
-	// Schema returns the version of a store's schema, as the function [Schema]
-	// says. nil = its stores have none, and opening one makes nothing.
+	// Schema returns the version of a store's schema, like the function
+	// [Schema]. nil = its stores have no schema, and opening one creates
+	// nothing.
 	Schema func(ctx context.Context, url string) (version, newest int, err error)
 
-	// Cache opens a cache, as the function [Cache] says. nil = the engine has none.
+	// Cache opens a cache, like the function [Cache]. nil = the engine has no caches.
 	Cache func(url string) (store.Cache, io.Closer, error)
 }
 
-// engines are those that are registered. They are the one state that this package
-// keeps, and grow while packages are initialized.
+// engines are the registered engines, this package's only state.
 var engines struct {
 	sync.RWMutex
 	all []Engine
 }
 
-// Register makes an engine known, for its package's init function. It panics if
-// the engine has no scheme, one that is taken, or neither stores nor caches.
+// Register registers an engine. Call it from the init function of the engine's
+// package. It panics if the engine has no scheme, one that is already
+// registered, or neither stores nor caches.
 func Register(e Engine) {
 	engines.Lock()
 	defer engines.Unlock()
@@ -62,10 +62,10 @@ func Register(e Engine) {
 	engines.all = append(engines.all, e)
 }
 
-// A sort is what engines open.
+// A sort is a kind of thing that engines open: stores or caches.
 type sort struct {
 	name   string
-	memory string // how a URL of one in this process is written
+	memory string // the form of the URL of one in this process
 	has    func(Engine) bool
 }
 
@@ -88,14 +88,14 @@ var ours = []struct {
 	{"store/memcached", []string{"memcached"}, true},
 }
 
-// find returns the engine for that URL. Its errors list what there is. They do not
-// repeat what stands for the scheme, which may be a part of a password.
+// find returns the engine for that URL. Its errors list the engines. They do
+// not repeat the given scheme, which may be part of a password.
 func find(s sort, url string) (Engine, error) {
 	if _, rest, ok := strings.Cut(url, "://"); ok {
 		hosts, _, _ := strings.Cut(rest, "/")
 		hosts, _, _ = strings.Cut(hosts, "?")
 		if strings.Count(hosts, "@") > 1 {
-			// Parsers differ in where the password ends, and name the rest as a host.
+			// Parsers disagree where the password ends, and may report the rest as a host.
 			return Engine{}, urlError("it has more than one @ before its path (in a user or password, that is %%40)")
 		}
 	}

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// An Address is a URL in parts, as engines of several hosts write it. Package
-// net/url takes one host only.
+// An Address is a parsed URL that may have several hosts. Package net/url
+// supports one host only.
 type Address struct {
 	Hosts   string            // between "://" and the next "/" or "?"
 	Path    string            // what follows that "/", up to a "?"
-	Options map[string]string // what follows the "?", unescaped; "" is no value
+	Options map[string]string // what follows the "?", unescaped; never ""
 }
 
-// Parse splits a URL of an engine that knows neither users nor passwords, and
-// whose options have these names. Each may be given once. Errors wrap [ErrURL] and
-// do not repeat the URL, which may have a password by mistake.
+// Parse parses a URL of an engine without users and passwords. options are the
+// allowed options; each may be given once. Errors wrap [ErrURL] and do not
+// repeat the URL, which may contain a password by mistake.
 func Parse(text string, options ...string) (Address, error) {
 	scheme, rest, ok := strings.Cut(text, "://")
 	if !ok {

@@ -46,13 +46,13 @@ func writesOf(t *testing.T, s *Store) map[string]func(context.Context) error {
 	}
 }
 
-// While a fault lasts, writes wait until their time is over, and then say what has
-// happened and that nothing was saved; when it is repaired, those that wait succeed.
+// During a fault, writes wait until their timeout, and then return the cause
+// and that nothing was saved; after the repair, waiting writes succeed.
 func waitsFor(t *testing.T, s *Store, says string, breaks, repairs func()) {
 	t.Helper()
 	writes := writesOf(t, s)
 	breaks()
-	s.pool.Reset() // whoever met a connection that breaks could not know
+	s.pool.Reset() // a write on a connection that breaks would have an unknown outcome
 	var wg sync.WaitGroup
 	for what, write := range writes {
 		wg.Go(func() {
@@ -162,7 +162,7 @@ func settles(write func(context.Context) error) error {
 	}
 }
 
-// PgBouncer is killed and comes back, four times: whoever waits is served.
+// PgBouncer is killed and restarted four times: waiting requests succeed.
 func TestAPoolerThatIsKilledUnderLoadFailsNobody(t *testing.T) {
 	server := servers.Postgres(t)
 	bouncer := servers.PgBouncer(t, server, 4)
@@ -210,7 +210,7 @@ func TestAPoolerThatIsKilledUnderLoadFailsNobody(t *testing.T) {
 	wg.Wait()
 }
 
-// A crowd that waits asks the server no more often than one client would.
+// Many waiting requests call the server no more often than one client.
 func TestWhileTheDatabaseIsAwayOneRequestAtATimeLooksForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, seen := laneFor(2, true)
@@ -296,8 +296,8 @@ func (c *counted) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQ
 
 func (*counted) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// A lock that is held while the client is waited for is held for as long as the
-// client is frozen.
+// A lock held across round trips would be held for as long as the client is
+// frozen.
 func testALoginIsOneRoundTrip(t *testing.T, db database) {
 	cfg, err := pgxpool.ParseConfig(db.url)
 	must(t, err)
@@ -373,7 +373,7 @@ func TestCredentialsMayChangeWhileTheStoreIsUsed(t *testing.T) {
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
 	var wg sync.WaitGroup
 	for name, s := range stores {
-		wg.Go(func() { // before the new password is known here
+		wg.Go(func() { // before the new password is available here
 			if err := settles(func(ctx context.Context) error { return s.Save(ctx, session(), store.Base{}) }); err != nil {
 				t.Errorf("%s: save: %v", name, err)
 			}
@@ -388,8 +388,8 @@ func TestCredentialsMayChangeWhileTheStoreIsUsed(t *testing.T) {
 	wg.Wait()
 }
 
-// What a standby knows is old. It is waited for until it is promoted, also where
-// a pooler has led there on a connection from before.
+// A standby's data is outdated. Requests wait until it is promoted, even if a
+// pooler has routed an existing connection to it.
 func TestAStandbyIsNotReadFrom(t *testing.T) {
 	server := servers.Postgres(t)
 	bouncer := servers.PgBouncer(t, server, 4)
@@ -434,7 +434,7 @@ func TestAStandbyIsNotReadFrom(t *testing.T) {
 	server.StartAsStandby()
 	for where, s := range stores {
 		for what, read := range reads {
-			// Until the server is met: the connections from before are broken.
+			// Until the server is reached: the earlier connections are broken.
 			eventually(t, "the standby is met: "+what, func() bool {
 				err := read(within(t, 300*time.Millisecond), s)
 				if err == nil {

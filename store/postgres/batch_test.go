@@ -13,8 +13,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// together holds back a lane until that many requests wait in it, so that they
-// leave in one batch, and returns once all calls have.
+// together delays a lane until that many requests wait in it, so that they are
+// sent in one batch, and returns once all calls have returned.
 func together[Q request, A any](t *testing.T, l *lane[Q, A], calls ...func()) {
 	t.Helper()
 	wait := departure(t, l, calls...)
@@ -31,7 +31,7 @@ func departure[Q request, A any](t *testing.T, l *lane[Q, A], calls ...func()) (
 		if l.flying > 0 {
 			return false
 		}
-		l.flying++ // with nobody on board
+		l.flying++ // an empty flight
 		l.crowd = math.MaxInt
 		return true
 	})
@@ -274,7 +274,7 @@ func testALockedRowHoldsUpNobodyElse(t *testing.T, db database) {
 		waitsForLock(t, s)
 		cancel()
 		all.Wait()
-		// Taken back: otherwise it would be applied when the lock goes.
+		// The statement was canceled: otherwise it would be applied when the lock is released.
 		eventually(t, "nobody waits for the lock", func() bool { return waiters(t, s) == 0 })
 	}
 	release()
@@ -439,13 +439,13 @@ func lock(t testing.TB, s *Store, id store.ID) (release func()) {
 	return func() { must(t, tx.Rollback(context.Background())) }
 }
 
-// waitsForLock returns once somebody waits for a lock.
+// waitsForLock returns once a statement waits for a lock.
 func waitsForLock(t testing.TB, s *Store) {
 	t.Helper()
 	eventually(t, "somebody waits for the lock", func() bool { return waiters(t, s) > 0 })
 }
 
-// waiters counts who waits for a lock.
+// waiters counts the statements that wait for a lock.
 func waiters(t testing.TB, s *Store) (n int) {
 	t.Helper()
 	must(t, s.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n))

@@ -14,8 +14,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// paths are how requests reach the database: batched as the store does it, or
-// each with a statement of its own.
+// paths are the ways to send requests: batched by the store, or each with its
+// own statement.
 var paths = []struct {
 	name string
 	load func(*Store, context.Context, store.ID) (store.Record, error)
@@ -35,7 +35,7 @@ func saveAlone(s *Store, ctx context.Context, rec store.Record, base store.Base)
 	return s.use(ctx, func(db querier) error { return s.saveOne(ctx, db, rec, base) })
 }
 
-// crowds are how many goroutines are at work at once.
+// crowds are the numbers of parallel goroutines.
 var crowds = []int{1, 16, 64, 256}
 
 // BenchmarkLoad reads sessions of 1 KB.

@@ -8,22 +8,22 @@ import (
 )
 
 const (
-	// A server that cannot do something now is asked again after firstPause, then
-	// after twice as long, and so on up to lastPause.
+	// Retries wait for firstPause, then twice as long each time, up to
+	// lastPause.
 	firstPause = 5 * time.Millisecond
 	lastPause  = 250 * time.Millisecond
 )
 
-// longer is the pause that follows one of that length.
+// longer returns the pause after a pause of that length.
 func longer(pause time.Duration) time.Duration {
 	return min(max(2*pause, firstPause), lastPause)
 }
 
-// jitter spreads out the replicas of a service, which all wait for the same.
+// jitter spreads out the retries of a service's replicas.
 func jitter(pause time.Duration) time.Duration { return pause/2 + rand.N(pause/2+1) }
 
-// use does something on a connection of the pool. A connection that is of no more
-// use is closed, and the others that are idle: they lead to the same server.
+// use runs do on a connection of the pool. If the connection turns out to be
+// unusable, use closes it and the idle ones, which lead to the same server.
 func (s *Store) use(ctx context.Context, do func(db querier) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -31,7 +31,7 @@ func (s *Store) use(ctx context.Context, do func(db querier) error) error {
 	}
 	defer conn.Release()
 	err = s.named(func(as naming) error { return do(as.through(conn)) })
-	// A statement that was taken back has left its connection as it was.
+	// A canceled statement leaves its connection usable.
 	v := judge(err)
 	if conn.Conn().IsClosed() || v.discard && (v.refused || ctx.Err() == nil) {
 		_ = conn.Conn().Close(ctx)
@@ -40,8 +40,7 @@ func (s *Store) use(ctx context.Context, do func(db querier) error) error {
 	return err
 }
 
-// repetition says whether a statement may be sent again when nobody knows whether
-// it was carried out.
+// repetition is whether a statement with an unknown outcome may be sent again.
 type repetition bool
 
 const (
@@ -49,15 +48,15 @@ const (
 	repeatable repetition = true
 )
 
-// worthwhile reports whether what met err may be sent again, once a while has
-// passed.
+// worthwhile reports whether a statement that failed with err may be sent again
+// after a pause.
 func (again repetition) worthwhile(err error) bool {
 	v := judge(err)
 	return v.again || v == lost && again == repeatable
 }
 
-// retry does something that shares no statement, and again for as long as that is
-// safe, the server is away, and ctx and the store's Timeout allow.
+// retry runs do, which shares no statement, and repeats it while that is safe,
+// the server is unreachable, and ctx and the store's Timeout allow.
 func (s *Store) retry(ctx context.Context, again repetition, do func(db querier) error) error {
 	begin := time.Now()
 	for pause := firstPause; ; pause = longer(pause) {
@@ -68,7 +67,7 @@ func (s *Store) retry(ctx context.Context, again repetition, do func(db querier)
 	}
 }
 
-// withEnd says with an error that the context is over, if it is.
+// withEnd adds the context's error to err if the context has ended.
 func withEnd(ctx context.Context, err error) error {
 	end := ctx.Err()
 	if err == nil || end == nil {
@@ -77,7 +76,7 @@ func withEnd(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", end, err)
 }
 
-// sleep waits for d, and reports whether ctx is still alive then.
+// sleep waits for d, and reports whether ctx is still alive.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

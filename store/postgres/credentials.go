@@ -8,18 +8,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var errURL = errors.New("postgres: the connection URL cannot be parsed") // pgx's error would quote it, password and all
+var errURL = errors.New("postgres: the connection URL cannot be parsed") // pgx's error would quote it, with the password
 
-// reread returns what pgxpool calls before it makes a connection. It reads all
-// that url points to again: the files of certificates and keys, the password file,
-// the environment. So they may be replaced while the service runs. Then it asks
-// for credentials, if that is not nil.
+// reread returns the function that pgxpool calls before it makes a connection.
+// It reads again the certificate and key files, the password file and the
+// environment, so that they may change while the service runs. Then it calls
+// credentials, if not nil.
 func reread(url string, credentials func(context.Context) (user, password string, err error)) func(context.Context, *pgx.ConnConfig) error {
 	return func(ctx context.Context, c *pgx.ConnConfig) error {
 		now, err := pgx.ParseConfig(url)
 		if err != nil {
 			if file := (*fs.PathError)(nil); errors.As(err, &file) {
-				return file // one that is just being replaced
+				return file // it is being replaced
 			}
 			return errURL
 		}

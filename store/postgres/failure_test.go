@@ -211,9 +211,9 @@ func TestAFrozenServerHoldsUpNobodyForLong(t *testing.T) {
 	}
 }
 
-// A request that has the database for itself is waited for by its caller, who
-// still gets away: when the statement has been taken back at the server, on a
-// connection that stays; and when the server is frozen.
+// The caller of a request with its own statement waits for it, but can still
+// leave: after the statement was canceled at the server, on a connection that
+// stays; and when the server is frozen.
 func testACallerLeavesAnswersThatDoNotCome(t *testing.T, db database) {
 	s := opened(t, db.url, Options{})
 	rec := session()

@@ -14,21 +14,21 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A cursor is the snapshot up to which ends were heard, in the form of
-// PostgreSQL's txid_snapshot: which transactions were over. So no end is missed
-// whose transaction was still under way, whatever the order in which they come
-// to their ends. Between the pages of one walk it is "since/upto/txid/id": the
-// two snapshots between which the ends are, and the last one that was returned.
+// A cursor is the snapshot up to which ends were returned, in the form of
+// PostgreSQL's txid_snapshot: which transactions had finished. So an end is not
+// missed if its transaction finishes late. Between the pages of one walk it is
+// "since/upto/txid/id": the two snapshots between which the ends are, and the
+// last end that was returned.
 var cursorForm = regexp.MustCompile(`^(\d{1,19}:\d{1,19}:[\d,]*)(?:/(\d{1,19}:\d{1,19}:[\d,]*)/(\d{1,19})/([a-z2-7]{26}))?$`)
 
-// fromStart is a snapshot that has seen nothing.
+// fromStart is a snapshot before all transactions.
 const fromStart = "1:1:"
 
 var errCursor = errors.New("not a cursor of this store")
 
-// Ends implements [store.EndFeed]. An idle call costs a look into an index, and
-// a write transaction that stays open for long, anywhere in the database
-// server, makes it a longer one.
+// Ends implements [store.EndFeed]. A call without new ends costs one index
+// lookup. A long write transaction, anywhere in the database server, makes it
+// slower.
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	page, err := s.ends(ctx, cursor, max(limit, 1))
 	if err != nil {
@@ -39,10 +39,10 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 
 func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.EndPage, err error) {
 	since := cursor
-	var upto *string             // the present, on the first page
-	var txid int64               // where the page before has stopped
+	var upto *string             // the current snapshot, on the first page
+	var txid int64               // the last end of the previous page
 	after := []byte{}            // in that transaction
-	kept := int64(math.MinInt64) // marks that were over before are left out
+	kept := int64(math.MinInt64) // earlier deadlines are left out
 	switch cursor {
 	case store.FeedFromNow:
 		err = s.retry(ctx, repeatable, func(db querier) error {
@@ -97,7 +97,7 @@ func cursorWithin(since, upto string, txid int64, last store.ID) string {
 	return strings.Join([]string{since, upto, strconv.FormatInt(txid, 10), last.String()}, "/")
 }
 
-// parseCursor takes a cursor apart. One between two walks is a snapshot alone.
+// parseCursor parses a cursor. Between two walks it is only a snapshot.
 func parseCursor(cursor string) (since string, upto *string, txid int64, after []byte, err error) {
 	part := cursorForm.FindStringSubmatch(cursor)
 	if part == nil {

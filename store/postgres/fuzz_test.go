@@ -32,7 +32,7 @@ func FuzzParseCursor(f *testing.F) {
 	})
 }
 
-// A row that is damaged, or somebody else's.
+// A damaged or foreign row.
 func TestAnEndOfNoSessionDoesNotStopTheFeed(t *testing.T) {
 	_, s := single(t)
 	for _, id := range []string{`''`, `'\x00'`, `'\x000102030405060708090a0b0c0d0e'`, `'\x000102030405060708090a0b0c0d0e0f10'`} {

@@ -14,63 +14,63 @@ import (
 )
 
 const (
-	// A flight takes at most batchLength requests, and no further one once they
-	// have batchBytes of data.
+	// A flight takes at most batchLength requests, and no more once they have
+	// batchBytes of data.
 	batchLength = 256
 	batchBytes  = 1 << 20
 
-	// slowFlight is after how long a flight no longer counts against its lane's
-	// limit: one that waits for a locked row, or on a connection that swallows
-	// everything, must not hold up the others.
+	// slowFlight is when a flight stops counting against its lane's limit: a
+	// flight that waits for a locked row, or on a dead connection, must not
+	// hold up the others.
 	slowFlight = 25 * time.Millisecond
 )
 
-// A lane carries requests to the database. A request that finds nothing under
-// way leaves at once, alone, and in its caller's goroutine: waking up another
-// one twice takes as long as the database does. Those that come meanwhile leave
-// together, when that flight is back, or before, once they are a crowd. So
-// nobody waits for company, and batches grow with the load.
+// A lane sends requests to the database in batches, called flights. If nothing
+// is under way, a request is sent at once, alone, in its caller's goroutine:
+// two switches to another goroutine take as long as the database does. Requests
+// that arrive meanwhile share the next flight, which starts when that one
+// returns, or earlier if there are many. So no request waits for a batch to
+// fill, and batches grow with the load.
 type lane[Q request, A any] struct {
-	limit   int           // flights at once
-	crowd   int           // how many wait before another flight leaves besides those under way
+	limit   int           // parallel flights
+	crowd   int           // how many requests must wait to start a further parallel flight
 	timeout time.Duration // of a flight
-	// exclusive keeps the requests of one session apart: in one flight at a
-	// time, and in each flight at most one.
+	// exclusive allows one request per session at a time: at most one in each
+	// flight, and in one flight at a time.
 	exclusive bool
-	// carry does what a flight's requests ask for and answers them. It returns
-	// those that it could not answer and that shall each have a flight of their
-	// own; of a single request it returns none. With an error, the database is away:
-	// those that are not answered were not carried out either, or do no harm when
-	// they are carried out twice, and go on waiting.
+	// carry carries out a flight's requests and answers them. It returns the
+	// requests that need separate flights; for a single request it returns
+	// none. An error means that the database is away: the requests without an
+	// answer were not carried out, or are safe to repeat, and keep waiting.
 	carry func(ctx context.Context, calls []*call[Q, A]) (rest []*call[Q, A], away error)
 
-	inside atomic.Int64 // requests that are not answered
+	inside atomic.Int64 // requests without an answer
 
 	mu      sync.Mutex
 	waiting []*call[Q, A]
-	flying  int // flights that count
+	flying  int // flights that count against limit
 	busy    map[store.ID]*flight[Q, A]
 
-	// While the database is away, one flight after the other looks whether it is
-	// back, however many requests wait.
-	away  error         // why; nil = it is there
+	// While the database is away, one flight at a time tests whether it is
+	// back.
+	away  error         // the reason; nil = the database is there
 	pause time.Duration // before the next flight
-	timed bool          // that one's timer runs
+	timed bool          // the timer for the next flight is running
 }
 
-// maxInside is how many requests of a kind wait for the database at most, in each
+// maxInside is the maximum number of waiting requests of a kind in each
 // process.
 const maxInside = 10_000
 
 var errCrowded = fmt.Errorf("%d requests wait for the database already", maxInside)
 
-// A request is one session's part in a batch.
+// A request is one session's operation in a batch.
 type request interface {
 	session() store.ID
-	kind() int // requests of different kinds do not go together
+	kind() int // requests of different kinds do not share a flight
 	size() int // of the data in it
-	// shares reports whether it goes together with another one of the same
-	// session, kind and flight.
+	// shares reports whether a flight may have several such requests of one
+	// session.
 	shares() bool
 }
 
@@ -79,21 +79,20 @@ type call[Q request, A any] struct {
 	q      Q
 	answer A
 	err    error
-	done   chan struct{} // closed once answer and err are there; nil if the caller carries it
+	done   chan struct{} // closed once answer and err are set; nil if the caller carries it
 	state  atomic.Int32
 	flight *flight[Q, A] // guarded by the lane's mu; nil while waiting
-	since  time.Time     // when it first met a database that was away
+	since  time.Time     // when it first failed because the database was away
 }
 
 const (
 	callOpen = iota // nothing of it was sent
 	callSent
 	callAnswered
-	callLeft // the caller waits no more
+	callLeft // the caller no longer waits
 )
 
-// send reports whether a call is still to be carried out, and notes that it may
-// have been from now on.
+// send reports whether a call must still be carried out, and marks it as sent.
 func (c *call[Q, A]) send() bool {
 	return c.state.CompareAndSwap(callOpen, callSent) || c.state.Load() == callSent
 }
@@ -101,20 +100,20 @@ func (c *call[Q, A]) send() bool {
 type flight[Q request, A any] struct {
 	calls  []*call[Q, A]
 	counts bool         // against the lane's limit; guarded by the lane's mu
-	open   atomic.Int32 // calls that are neither answered nor left
+	open   atomic.Int32 // calls without an answer whose callers still wait
 	ctx    context.Context
 	cancel context.CancelFunc
-	proof  bool // it has come back with an answer of the database
+	proof  bool // it returned an answer of the database
 }
 
-// ownFlight marks the context of a flight in its caller's goroutine: when that
-// context ends, somebody is waiting to get away.
+// ownFlight marks the context of a flight in its caller's goroutine: when it
+// ends, the caller waits for the statement to be canceled.
 type ownFlight struct{}
 
-// do has one request carried out. When ctx ends first, do returns its error at
-// once, or, if it had the database for itself, when its statement was taken
-// back, see withdrawal. The request may still be carried out then, unless the
-// error is one of those that judge calls refused.
+// do carries out one request. When ctx ends first, do returns its error at
+// once, or, if the request had its own flight, after canceling its statement;
+// see withdrawal. The request may still be carried out then, unless judge says
+// that the error is a refusal.
 func (l *lane[Q, A]) do(ctx context.Context, q Q) (A, error) {
 	var none A
 	if err := ctx.Err(); err != nil {
@@ -159,7 +158,7 @@ func (l *lane[Q, A]) do(ctx context.Context, q Q) (A, error) {
 
 var errUnknown = errors.New("the outcome is unknown")
 
-// leave takes out a call whose caller waits no more, and says what is known.
+// leave removes a call whose caller no longer waits, and returns the error for it.
 func (l *lane[Q, A]) leave(c *call[Q, A], known error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,7 +170,7 @@ func (l *lane[Q, A]) leave(c *call[Q, A], known error) error {
 	case c.flight == nil:
 		l.waiting = slices.DeleteFunc(l.waiting, func(w *call[Q, A]) bool { return w == c })
 	case c.flight.open.Add(-1) == 0:
-		c.flight.cancel() // nobody waits for any of it
+		c.flight.cancel() // no caller waits any more
 	}
 	return err
 }
@@ -195,8 +194,8 @@ func (l *lane[Q, A]) flyAlone(f *flight[Q, A], c *call[Q, A]) bool {
 	return true
 }
 
-// sendAll returns the calls that are still to be carried out. It leaves calls as
-// it is.
+// sendAll returns the calls that must still be carried out, without changing
+// calls.
 func sendAll[Q request, A any](calls []*call[Q, A]) []*call[Q, A] {
 	for i, c := range calls {
 		if !c.send() {
@@ -232,14 +231,14 @@ func failAll[Q request, A any](calls []*call[Q, A], err error) {
 	}
 }
 
-// launch starts as many flights as there may be. mu is held.
+// launch starts as many flights as the limit allows. mu is held.
 func (l *lane[Q, A]) launch() {
 	for f := l.next(); f != nil; f = l.next() {
 		go l.fly(f)
 	}
 }
 
-// next returns a flight that has to start, nil if there is none. mu is held.
+// next returns the next flight to start, or nil. mu is held.
 func (l *lane[Q, A]) next() *flight[Q, A] {
 	if l.away != nil || l.flying >= l.limit || l.flying > 0 && len(l.waiting) < l.crowd {
 		return nil
@@ -251,8 +250,7 @@ func (l *lane[Q, A]) next() *flight[Q, A] {
 	return f
 }
 
-// collect takes the requests of the next flight, nil if there are none. mu is
-// held.
+// collect returns a flight with the next waiting requests, or nil. mu is held.
 func (l *lane[Q, A]) collect() *flight[Q, A] {
 	if len(l.waiting) == 0 {
 		return nil
@@ -291,7 +289,7 @@ func (l *lane[Q, A]) board(f *flight[Q, A], c *call[Q, A]) {
 	c.flight = f
 	f.open.Add(1)
 	if f.ctx == nil {
-		// No caller's end ends the others' flight.
+		// A flight with several calls must not end with one caller's context.
 		f.ctx, f.cancel = context.WithTimeout(context.WithoutCancel(c.ctx), l.timeout)
 	}
 	if l.exclusive {
@@ -299,13 +297,12 @@ func (l *lane[Q, A]) board(f *flight[Q, A], c *call[Q, A]) {
 	}
 }
 
-// fly carries a flight, and goes on with the next one for as long as somebody
-// waits.
+// fly carries a flight, and then the next ones while requests are waiting.
 func (l *lane[Q, A]) fly(f *flight[Q, A]) {
 	for f != nil {
 		rest, away := l.lift(f)
-		// The callers that were just answered often come back at once: letting
-		// them in first makes the next batch longer.
+		// Callers that were just answered often send the next request at once.
+		// Letting them in makes the next batch larger.
 		runtime.Gosched()
 
 		l.mu.Lock()
@@ -352,8 +349,8 @@ func (l *lane[Q, A]) land(f *flight[Q, A], away error) {
 	}
 }
 
-// stay returns those of a flight's calls that were not carried out, and answers
-// those that have waited for as long as the lane allows. mu is held.
+// stay returns a flight's calls that were not carried out, and fails those that
+// have waited for the lane's timeout. mu is held.
 func (l *lane[Q, A]) stay(calls []*call[Q, A]) (back []*call[Q, A]) {
 	for _, c := range calls {
 		if !c.state.CompareAndSwap(callSent, callOpen) && c.state.Load() != callOpen {
@@ -373,8 +370,7 @@ func (l *lane[Q, A]) stay(calls []*call[Q, A]) (back []*call[Q, A]) {
 	return back
 }
 
-// lookSoon has the next flight look whether the database is back, after a pause
-// that grows. mu is held.
+// lookSoon schedules look after a growing pause. mu is held.
 func (l *lane[Q, A]) lookSoon() {
 	if !l.timed {
 		l.timed = true
@@ -383,7 +379,7 @@ func (l *lane[Q, A]) lookSoon() {
 	}
 }
 
-// look sends a flight that shows whether the database is back.
+// look sends a flight to test whether the database is back.
 func (l *lane[Q, A]) look() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -396,7 +392,7 @@ func (l *lane[Q, A]) look() {
 		go l.fly(f)
 		return
 	}
-	l.away = nil // nobody waits, and whoever comes next will see
+	l.away = nil // no request is waiting; the next one will test it
 }
 
 // lift carries one flight.
@@ -409,7 +405,7 @@ func (l *lane[Q, A]) lift(f *flight[Q, A]) (rest []*call[Q, A], away error) {
 	return rest, away
 }
 
-// overdue lets another flight start in place of a slow one.
+// overdue stops counting a slow flight, so that another one may start.
 func (l *lane[Q, A]) overdue(f *flight[Q, A]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// errand is a request whose outcome the test decides.
+// errand is a request with an outcome set by the test.
 type errand struct {
 	id     byte
 	what   int
@@ -34,7 +34,7 @@ type flights struct {
 }
 
 // laneFor returns a lane that notes its flights; each takes as long as its
-// slowest errand, or until it is cancelled.
+// slowest errand, or until it is canceled.
 func laneFor(limit int, exclusive bool) (*lane[errand, string], *flights) {
 	seen := &flights{}
 	l := &lane[errand, string]{
@@ -147,7 +147,7 @@ func TestAnotherFlightTakesACrowd(t *testing.T) {
 		time.Sleep(long)
 		synctest.Wait()
 		seen.want(t, "[0]", "[1 2 3]", "[4 5 6 7 8]")
-		// Too few for a flight besides the one under way, which they wait for.
+		// Too few for a second flight, so they wait for the one under way.
 		send(t, l, errand{id: 9})
 		seen.want(t, "[0]", "[1 2 3]", "[4 5 6 7 8]")
 		time.Sleep(long)
@@ -240,7 +240,7 @@ func TestACallerWhoseContextEndsStopsWaiting(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		// Nobody waits for the first flight any more: it is cancelled.
+		// No caller waits for the first flight any more, so it is canceled.
 		leaves(errand{id: 1, before: 200 * time.Millisecond}, 10*time.Millisecond)
 		// This one never leaves.
 		leaves(errand{id: 2}, time.Millisecond)
@@ -274,7 +274,7 @@ func TestASlowFlightHoldsUpNobody(t *testing.T) {
 		time.Sleep(slowFlight)
 		synctest.Wait()
 		seen.want(t, "[1]", "[2]", "[3]")
-		// Their ends do not make room that they do not have.
+		// Their ends do not free places in the limit twice.
 		time.Sleep(time.Minute)
 		seen.want(t, "[1]", "[2]", "[3]", "[1]")
 		idle(t, l)

@@ -8,10 +8,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// naming says whether statements are sent as the pool does it, which by default
-// prepares each of them once in each connection, under a name that is the digest
-// of its text; or without a name, described once in each connection and planned
-// each time.
+// naming says how statements are sent. Named, the pool by default prepares each
+// statement once per connection, under the digest of its text. Without a name,
+// a statement is described once per connection and planned each time.
 type naming bool
 
 const (
@@ -52,13 +51,13 @@ func describing(args []any) []any {
 	return append([]any{pgx.QueryExecModeCacheDescribe}, args...)
 }
 
-// named does something with prepared statements. If the server does not know
-// one, or knows it already, then a pooler hands out its connections one
-// transaction at a time, or somebody else discards what was prepared: from then
-// on the store names no statements. Both errors, and that about a result that
-// has changed, come before anything is carried out, so it is done again, a
-// transaction as a whole. After a changed result the connection prepares the
-// statement again by itself.
+// named runs do with prepared statements. If a statement is missing at the
+// server, or exists already, a pooler works in transaction mode or another
+// program has discarded the statements; from then on the store names no
+// statements. These two errors, and the one for a changed result type, come
+// before anything is carried out, so do is run again, a transaction as a whole.
+// After a changed result type the connection prepares the statement again by
+// itself.
 func (s *Store) named(do func(naming) error) error {
 	if !s.fallsBack || s.unnamed.Load() {
 		return do(naming(!s.unnamed.Load()))
@@ -75,14 +74,14 @@ func (s *Store) named(do func(naming) error) error {
 }
 
 // nameRefused reports whether a statement was refused because of its name, and
-// whether others will be.
+// whether this will happen again.
 func nameRefused(err error) (refused, forGood bool) {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
 		return false, false
 	}
 	switch answer.Code {
-	case "26000", "42P05": // no such prepared statement; there is one of that name
+	case "26000", "42P05": // no such prepared statement; duplicate prepared statement
 		return true, true
 	case "0A000": // cached plan must not change result type
 		return true, false

@@ -44,8 +44,8 @@ func traced(t *testing.T, url string, conns int32) (*pgxpool.Pool, *refusals) {
 	return pool, seen
 }
 
-// busily has many goroutines use a store in every way, and fails the test if
-// anything fails or is lost.
+// busily makes many goroutines use all of a store's methods, and fails the test
+// if a call fails or a change is lost.
 func busily(t *testing.T, s *Store) {
 	t.Helper()
 	const visitors, each = 32, 10
@@ -112,8 +112,8 @@ func testBehindAPoolerTheStoreStopsNamingStatementsOnceAndLosesNothing(t *testin
 	if !s.unnamed.Load() {
 		t.Fatal("statements still have names")
 	}
-	// Only what was under way when the first one was refused can be refused:
-	// on each connection one batch.
+	// Only statements under way at the first refusal can be refused: one batch
+	// on each connection.
 	const batch = 8
 	if n := seen.n.Load(); n == 0 || n > conns*batch {
 		t.Errorf("%d statements were refused, want 1 to %d", n, conns*batch)

@@ -13,7 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Anyone who imports this package can open its stores by URL.
+// A program that imports this package can open its stores by URL.
 func init() {
 	open.Register(open.Engine{
 		Schemes: []string{"postgres", "postgresql"},
@@ -39,8 +39,8 @@ func init() {
 	})
 }
 
-// parseURL takes our own options out of the URL: the server would refuse what it
-// does not know. Its errors do not repeat the URL, which may have a password.
+// parseURL removes our own options from the URL, which the server would refuse.
+// Its errors do not repeat the URL, which may contain a password.
 func parseURL(text string) (string, Options, error) {
 	var o Options
 	if !strings.Contains(text, "://") {

@@ -8,83 +8,83 @@
 //	defer db.Close()
 //	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db})
 //
-// It needs PostgreSQL 12 or newer, and the right to make tables, indexes, a
-// functions and triggers in one schema: Open and New make or upgrade them, from
-// as many replicas at once as there are. While the replicas of a service are
-// replaced one by one, those of the version before go on working.
+// It needs PostgreSQL 12 or newer, and the right to create tables, indexes,
+// functions and triggers in one schema. Open and New create or upgrade them;
+// several replicas may do so at once. During a rolling update, replicas of the
+// previous version keep working.
 //
 // # How requests travel
 //
 // A request that finds the database idle is sent at once, as a statement for
-// one row. Those that come meanwhile share the next statement: many loads one
-// query, many saves or touches one update and one wait for the disk. Each gets
-// its own outcome, and what one of them meets (a conflict, a row that somebody
-// has locked, data that the database refuses) holds up none of the others.
-// At most three batches of loads and two of writes are under way at a time, so a
-// store needs few connections: the default of 8, or of one for each processor if
-// there are more, is enough for thousands of visitors, and pool_max_conns in the
-// URL changes it. A pool that is given to New should have 6 or more; pgx's default is
-// 4 on a small machine. When the pool is used up, requests wait for it as long as
-// their contexts allow.
+// one row. Requests that arrive meanwhile share the next statement: many loads
+// share a query, and many saves or touches share an update and a disk sync.
+// Each gets its own outcome. A conflict, a locked row, or data that the
+// database refuses affects only its own request. At most three batches of loads
+// and two of writes are under way at a time, so a store needs few connections.
+// The default, 8 or the number of processors if that is higher, is enough for
+// thousands of visitors; pool_max_conns in the URL changes it. A pool that is
+// given to New should have 6 or more; pgx's default is 4 on a small machine. If
+// all connections are in use, requests wait until their contexts end.
 //
 // # What is kept, and when
 //
-// A Save, SaveLimited, Delete or Touch that returned nil was committed. What
-// that is worth is the server's configuration: with fsync and synchronous_commit
-// on, as they are by default, it survives a crash of the server; with
-// synchronous_standby_names also the loss of the machine. With
-// synchronous_commit off, a crash loses what was acknowledged in the last
-// moments.
+// A Save, SaveLimited, Delete or Touch that returned nil was committed. Its
+// durability depends on the server's configuration. With fsync and
+// synchronous_commit on, the defaults, it survives a crash of the server; with
+// synchronous_standby_names, also the loss of the machine. With
+// synchronous_commit off, a crash loses the last acknowledged changes.
 //
-// A request whose context ends stops waiting, and its outcome is unknown then, as
-// after a lost connection: sent again, the same Save is applied once. It stops at
-// once if it shared a statement or waited for one. If it had the database for
-// itself, its statement is taken back first, which takes a third of a second on a
+// A request whose context ends stops waiting. Its outcome is then unknown, as
+// after a lost connection; send the same Save again, and it is applied once. A
+// request that shares a statement, or waits for one, stops at once. A request
+// with its own statement cancels it first, which takes a third of a second on a
 // frozen server; with a pool that is given to New, that pool's settings decide.
-// The store itself sends again only what was surely not carried out, or what does
-// no harm when it is done twice: loads, touches and ends.
+// The store itself repeats only requests that were certainly not carried out,
+// and those that are safe to repeat: loads, touches and ends.
 //
 // # When the server is away
 //
-// While the server cannot be reached, is starting, has no place for another client,
-// refuses the password, or is read-only or a standby, requests wait for as long as
-// their contexts and Options.Timeout allow, 10,000 of each kind at most in each
-// process. One after the other looks whether it is back. Then the error says what
-// was wrong. Errors of what was surely not carried out wrap store.ErrRefused: an
-// ERROR of the server does, whatever its SQLSTATE, except for the codes that leave
-// the outcome open (class 08, and 40003); the end of a session (FATAL) only if it
-// never began. A connection that turns out to be of no more use is closed together
-// with those that are idle, and new ones go where the URL leads then.
+// While the server is unreachable, is starting, has too many clients, refuses
+// the password, or is read-only or a standby, requests wait until their
+// contexts end or Options.Timeout has passed, at most 10,000 of each kind in
+// each process. One request at a time tests whether the server is back. The
+// final error gives the reason. It wraps store.ErrRefused if the request was
+// certainly not carried out: after an ERROR of the server, except for the codes
+// that leave the outcome open (class 08, and 40003), and after a FATAL only if
+// the session never began. A connection that turns out to be unusable is closed
+// together with the idle ones, and new connections go to the server to which
+// the URL then leads.
 //
-// No lock is held across round trips: a process that is frozen blocks nobody.
+// No lock is held across round trips, so a frozen process does not block others.
 //
 // # Poolers, replicas, accounts
 //
-// Statements are prepared, once in each connection. Where a pooler in
-// transaction mode is in between, the server refuses them sooner or later: the
-// store then repeats what was refused, of which nothing had been carried out,
-// and from there on sends statements that have no names and are planned each
-// time, which costs the server about twice as much for a single row and nearly
-// nothing for a batch. pgbouncer as of version 1.21 lets clients prepare
-// statements (max_prepared_statements), so this does not happen there. There is
-// nothing to be set, but default_query_exec_mode=cache_describe in the URL, or
-// QueryExecModeCacheDescribe in a pool that is given to New, prepares none from
-// the start. The store uses no session settings and no LISTEN; it is tested with
-// pgbouncer 1.18.
+// Statements are prepared once in each connection. Behind a pooler in
+// transaction mode, the server eventually refuses a prepared statement before
+// carrying it out. The store then repeats it, and from then on sends unnamed
+// statements, which are planned each time. That doubles the server's cost for a
+// single row and adds almost nothing for a batch. pgbouncer 1.21 and newer
+// supports prepared statements (max_prepared_statements), so this does not
+// happen there. No setting is needed, but
+// default_query_exec_mode=cache_describe in the URL, or
+// QueryExecModeCacheDescribe in a pool that is given to New, avoids prepared
+// statements from the start. The store uses no session settings and no LISTEN.
+// It is tested with pgbouncer 1.18.
 //
 // The URL must name a server that accepts writes; with several hosts, add
-// target_session_attrs=read-write. A standby lags behind, so that a session that
-// has ended would be live there: the store does not read from one.
+// target_session_attrs=read-write. The store does not read from a standby: it
+// lags behind, so an ended session could still be live there.
 //
-// The table holds no credential (see the package store). An account needs
-// SELECT, INSERT, UPDATE and DELETE on the tables, once they are made.
+// The table holds no credential (see the package store). Once the tables exist,
+// an account needs only SELECT, INSERT, UPDATE and DELETE on them.
 //
 // # Care
 //
-// Sessions are updated often. The table leaves room in its pages so that an
-// update stays within its page, and keeps times out of the indexes; autovacuum
-// does the rest. Long transactions, also of other applications on the same
-// server, keep it from doing so: watch n_dead_tup in pg_stat_user_tables.
+// Sessions are updated often. The table leaves free space in its pages, so that
+// an update stays within its page, and has no indexes on frequently changing
+// times. Autovacuum does the rest, unless long transactions prevent it, even
+// those of other applications on the same server. Monitor n_dead_tup in
+// pg_stat_user_tables.
 package postgres
 
 import (
@@ -113,16 +113,17 @@ type Options struct {
 	// functions and the indexes are named after it. "" = "sojourn_sessions".
 	Table string
 
-	// Timeout is how long a Load, Save, SaveLimited, Delete or Touch takes at
-	// most when its context does not end sooner, waiting for a connection
-	// included. 0 = 10 seconds; negative is an error.
+	// Timeout bounds each Load, Save, SaveLimited, Delete and Touch, including
+	// the wait for a connection, if its context does not end sooner. 0 = 10
+	// seconds; negative is an error.
 	Timeout time.Duration
 
-	// Credentials returns the user and the password of a connection, and is called
-	// for each that is made: so they may change while the service runs. An empty
-	// user or password is the URL's. Connections that exist go on. An error, which
-	// must not have the password in its text, is as if the server could not be
-	// reached. nil = those of the URL. New ignores it: its pool has a BeforeConnect.
+	// Credentials returns the user and the password. It is called for each new
+	// connection, so they may change while the service runs; existing
+	// connections stay. An empty user or password means that of the URL. An
+	// error counts as an unreachable server; its text must not contain the
+	// password. nil = those of the URL. New ignores it: its pool has a
+	// BeforeConnect.
 	Credentials func(ctx context.Context) (user, password string, err error)
 }
 
@@ -130,8 +131,8 @@ const (
 	defaultTable   = "sojourn_sessions"
 	defaultTimeout = 10 * time.Second
 
-	// defaultConns are enough for the flights of all lanes, and for a few
-	// requests that fly alone.
+	// defaultConns is enough for the flights of all lanes and a few separate
+	// requests.
 	defaultConns = 8
 )
 
@@ -150,8 +151,8 @@ type Store struct {
 	writes  lane[writing, []store.ID]
 	timeout time.Duration
 
-	fallsBack bool        // statements are prepared, unless that turns out not to work
-	unnamed   atomic.Bool // it has
+	fallsBack bool        // statements are prepared until that fails
+	unnamed   atomic.Bool // that has failed
 }
 
 var (
@@ -167,11 +168,11 @@ var (
 
 // Open connects to the database that url names (libpq's URL or key=value form,
 // with pgxpool's pool_* settings) and brings the table up to date. ctx bounds
-// just that. The caller closes the store.
+// only the opening. The caller closes the store.
 //
-// It fails when the URL or the Options are wrong, when the database cannot be
-// reached, when the account may not make what is missing, and when the table
-// was made by a newer version of this package. No error holds a password.
+// It fails if the URL or the Options are invalid, if the database is
+// unreachable, if the account may not create what is missing, or if a newer
+// version of this package has changed the table. No error contains a password.
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -180,8 +181,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if !strings.Contains(url, "pool_max_conns") {
 		cfg.MaxConns = max(cfg.MaxConns, defaultConns)
 	}
-	// A cancelled statement is taken back at the server, and its real outcome
-	// waited for, instead of being left behind on a closed connection.
+	// Cancel a statement at the server and wait for its outcome, instead of
+	// leaving it running and closing the connection.
 	cfg.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &withdrawal{conn: conn}
 	}
@@ -203,11 +204,11 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// New keeps records through a pool that the application already has, and
-// brings the table up to date; see Open for its errors. The pool stays the
-// caller's, and so do its settings: credentials that change are up to its
-// BeforeConnect, and its ConnectTimeout, 2 minutes unless it is set, should be
-// a few seconds, or attempts to reach a server that is frozen take up its places.
+// New returns a store that uses the application's pool, and brings the table up
+// to date; see Open for its errors. The caller still closes and configures the
+// pool. Use its BeforeConnect for credentials that change. Set its
+// ConnectTimeout, 2 minutes by default, to a few seconds; otherwise attempts to
+// connect to a frozen server use up the pool.
 func New(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	if o.Table == "" {
 		o.Table = defaultTable
@@ -236,37 +237,39 @@ func New(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 }
 
 const (
-	// cancelTime is how long the outcome of a cancelled statement is waited for,
-	// and cancelDelay how long before it is taken back: most are done by then.
+	// cancelTime is how long to wait for the outcome of a canceled statement,
+	// and cancelDelay how long to wait before canceling it: most statements
+	// finish by then.
 	cancelTime  = time.Second
 	cancelDelay = 100 * time.Millisecond
 
-	// leaveTime and leaveDelay are the same while the caller itself waits.
+	// leaveTime and leaveDelay are the same while the caller is waiting.
 	leaveTime  = 200 * time.Millisecond
 	leaveDelay = 20 * time.Millisecond
 
 	// requestTime is how long a cancel request may take, in the background.
 	requestTime = 10 * time.Second
 
-	// settleTime is for how long a connection rests after a statement on it was taken
-	// back.
+	// settleTime is how long a connection is unused after a statement on it was
+	// canceled.
 	settleTime = 100 * time.Millisecond
 
-	// pingTime is how long a connection may take to show that it is alive.
+	// pingTime bounds the ping of a connection.
 	pingTime = time.Second
 
-	// connectTime is how long making one may take, unless the URL says otherwise.
+	// connectTime bounds connecting, unless the URL sets a limit.
 	connectTime = 3 * time.Second
 )
 
-// withdrawal takes a statement back whose context has ended. pgx's own handler
-// breaks its request off when the statement ends first, and PgBouncer 1.18 exits
-// then ("bad client state"). This one sees a request through that it has begun.
+// withdrawal cancels a statement whose context has ended. pgx's own handler
+// aborts its cancel request when the statement ends first, which makes
+// PgBouncer 1.18 exit ("bad client state"). This one completes a request that
+// it has begun.
 type withdrawal struct {
 	conn     *pgconn.PgConn
 	ended    chan struct{} // closed when the statement has ended
-	finished chan struct{} // closed when nothing is sent any more
-	wait     time.Duration // for that, at most
+	finished chan struct{} // closed when nothing more is sent
+	wait     time.Duration // the limit of the wait for finished
 }
 
 // HandleCancel is called when the statement's context has ended.
@@ -277,7 +280,7 @@ func (w *withdrawal) HandleCancel(ctx context.Context) {
 	}
 	ended, finished := make(chan struct{}), make(chan struct{})
 	w.ended, w.finished, w.wait = ended, finished, wait
-	_ = w.conn.Conn().SetDeadline(time.Now().Add(wait)) // a closed one fails by itself
+	_ = w.conn.Conn().SetDeadline(time.Now().Add(wait)) // a closed connection fails by itself
 	go func() {
 		defer close(finished)
 		timer := time.NewTimer(delay)
@@ -289,9 +292,9 @@ func (w *withdrawal) HandleCancel(ctx context.Context) {
 		}
 		request, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTime)
 		defer cancel()
-		_ = w.conn.CancelRequest(request) // without it, the deadline ends the statement
-		// The server passes the request on after it has taken it: it must not meet
-		// the next statement.
+		_ = w.conn.CancelRequest(request) // if it fails, the deadline ends the statement
+		// The server acts on the request after it has accepted it, so wait
+		// before the next statement.
 		time.Sleep(settleTime)
 	}()
 }
@@ -305,7 +308,7 @@ func (w *withdrawal) HandleUnwatchAfterCancel() {
 	case <-w.finished:
 		_ = w.conn.Conn().SetDeadline(time.Time{})
 	case <-timer.C:
-		// The request may still take back whatever comes next on this connection.
+		// The request may still cancel the next statement on this connection.
 		_ = w.conn.Conn().Close()
 	}
 }
@@ -326,12 +329,12 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// failed wraps an error of the driver, whose texts never hold parameters.
+// failed wraps an error of the driver, whose texts never contain parameters.
 func failed(doing string, err error) error { return fmt.Errorf("postgres: %s: %w", doing, err) }
 
-// Sweep implements [store.Sweeper], by the database's clock. Replicas that
-// sweep at once take different rows, and leave what is locked for the next time.
-// It also forgets the ends in the feed whose marks are as old.
+// Sweep implements [store.Sweeper], by the database's clock. Concurrent sweeps
+// take different rows, and skip locked rows. It also removes ends from the feed
+// whose tombstones are as old.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
 	var n int64
 	err := s.retry(ctx, once, func(db querier) (err error) {
@@ -375,8 +378,9 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, hex.EncodeToString(last), nil
 }
 
-// list returns the records that a statement selects, without damaged ones; and the
-// ID of the last row, and how many there are, with damaged ones.
+// list returns the records that a statement selects, without damaged ones. It
+// also returns the ID of the last row and the number of rows, including damaged
+// ones.
 func (s *Store) list(ctx context.Context, sql string, args ...any) (recs []store.Record, last []byte, rows int, err error) {
 	err = s.retry(ctx, repeatable, func(db querier) error {
 		recs, rows = nil, 0

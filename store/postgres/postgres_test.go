@@ -15,11 +15,9 @@ import (
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
-// TestStore is what does not need a server of its own: each test has a database
-// of its own on a common one.
+// TestStore has the tests that share a server: each test has its own database.
 func TestStore(t *testing.T) {
-	// What is acknowledged must be kept, which the fault tests show; here it would
-	// only cost time.
+	// The fault tests check durability; here it would only cost time.
 	server := servers.Postgres(t, "synchronous_commit=off")
 	for i, one := range []struct {
 		name string

@@ -26,7 +26,7 @@ func (loading) shares() bool        { return true }
 
 type loadCall = call[loading, store.Record]
 
-// Load implements [store.Store]. Loads that come while others are under way
+// Load implements [store.Store]. Loads that arrive while others are under way
 // share a query.
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	rec, err := s.loads.do(ctx, loading{id})
@@ -80,7 +80,7 @@ func (s *Store) carryLoads(ctx context.Context, calls []*loadCall) (_ []*loadCal
 	return nil, nil
 }
 
-// answerLoads answers all that are left with an error.
+// answerLoads answers the remaining calls with an error.
 func answerLoads(missing map[store.ID][]*loadCall, err error) {
 	for _, same := range missing {
 		for _, c := range same {
@@ -89,8 +89,8 @@ func answerLoads(missing map[store.ID][]*loadCall, err error) {
 	}
 }
 
-// loadMany answers the calls whose records it finds, each as soon as its row is
-// there, and takes them out of missing.
+// loadMany answers the calls whose records it finds, each as soon as its row
+// arrives, and removes them from missing.
 func (s *Store) loadMany(ctx context.Context, db querier, missing map[store.ID][]*loadCall) error {
 	ids := make([][]byte, 0, len(missing))
 	for id := range missing {
@@ -104,7 +104,7 @@ func (s *Store) loadOne(ctx context.Context, db querier, missing map[store.ID][]
 	for id := range missing {
 		return s.loadInto(ctx, db, missing, s.sql.load, id[:])
 	}
-	return nil // everybody has left
+	return nil // all callers have left
 }
 
 func (s *Store) loadInto(ctx context.Context, db querier, missing map[store.ID][]*loadCall, sql string, args ...any) error {
@@ -123,8 +123,8 @@ func (s *Store) loadInto(ctx context.Context, db querier, missing map[store.ID][
 	}, sql, args...)
 }
 
-// eachRecord calls do for each row that a query of the primary finds; with
-// errNotARecord for one that is no record.
+// eachRecord calls do for each row that a query of the primary finds, with
+// errNotARecord for a row that is not a record.
 func eachRecord(ctx context.Context, db querier, do func(rec store.Record, id []byte, err error) error, sql string, args ...any) error {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {

@@ -26,7 +26,7 @@ func row(rec store.Record) []any {
 	}
 }
 
-// userColumn is NULL for nobody.
+// userColumn is NULL without a user.
 func userColumn(rec *store.Record) []byte {
 	if rec.User == (store.UserHash{}) {
 		return nil
@@ -47,9 +47,9 @@ func dataColumn(rec *store.Record) []byte {
 }
 
 // recordColumns are records as the arguments of insertMany and updateMany: one
-// array for each column. PostgreSQL has no arrays of arrays of different
-// lengths: the save IDs are in one array, RecentSaveIDs for each record, and how many
-// of them count in another one.
+// array for each column. PostgreSQL's nested arrays must have equal lengths, so
+// the save IDs are in one array, RecentSaveIDs for each record, and their real
+// numbers in another.
 func recordColumns(calls []*writeCall) []any {
 	return columnsOf(len(calls), func(i int) *store.Record { return &calls[i].q.rec })
 }
@@ -80,7 +80,7 @@ func columnsOf(n int, record func(int) *store.Record) []any {
 	}
 }
 
-// limitedColumns are the arguments of the function for logins of one user.
+// limitedColumns are the arguments of the SQL function for logins of one user.
 func limitedColumns(lock int64, writings []*writing) []any {
 	n := len(writings)
 	most, refuse, replaces, until := make([]int32, n), make([]bool, n), make([][]byte, n), make([]int64, n)
@@ -95,7 +95,7 @@ func limitedColumns(lock int64, writings []*writing) []any {
 	}
 }
 
-// baseColumns are what updateMany takes besides.
+// baseColumns are the further arguments of updateMany.
 func baseColumns(calls []*writeCall) []any {
 	versions, saveIDs, shorten := make([]int64, len(calls)), make([]int64, len(calls)), make([]bool, len(calls))
 	for i, c := range calls {
@@ -105,8 +105,8 @@ func baseColumns(calls []*writeCall) []any {
 	return []any{versions, saveIDs, shorten}
 }
 
-// touchColumns are the arguments of touchMany: of each session the latest
-// times.
+// touchColumns are the arguments of touchMany: the latest times of each
+// session.
 func touchColumns(calls []*writeCall) []any {
 	var ids [][]byte
 	var seen, deadlines []int64
@@ -123,8 +123,8 @@ func touchColumns(calls []*writeCall) []any {
 	return []any{ids, seen, deadlines}
 }
 
-// primary is the error of a query whose first column says whether the server is a
-// standby.
+// primary returns the error of a query whose first column is whether the server
+// is a standby.
 func primary(standby *bool, err error) error {
 	if err == nil && *standby {
 		err = errStandby
@@ -132,8 +132,8 @@ func primary(standby *bool, err error) error {
 	return err
 }
 
-// scan reads a row of PRIMARY, see statementsFor. The error is pgx.ErrNoRows for
-// the one that is there although no record is.
+// scan reads a row of PRIMARY, see statementsFor. The error is pgx.ErrNoRows
+// for the row that a query without records returns.
 func scan(r pgx.Rows) (rec store.Record, id []byte, err error) {
 	var standby bool
 	var user []byte

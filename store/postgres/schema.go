@@ -11,13 +11,13 @@ import (
 )
 
 // migrations bring the table from one version to the next; %[1]s is its name,
-// %[2]s its name without the schema. Never change one that was released.
+// %[2]s its name without the schema. Never change a released one.
 //
 // Times are Unix milliseconds, 0 = not set. due is the hour after which the row
-// can be swept: it changes so rarely that most saves and touches change no
-// indexed column, and PostgreSQL can keep them within the page (HOT). What a
-// save does not change comes first: the write-ahead log omits what a row has in
-// common with the one before, from its start on. Data is not compressed: it is
+// can be swept: it changes rarely, so most saves and touches change no indexed
+// column, and PostgreSQL can keep them within the page (HOT). Columns that a
+// save does not change come first: the write-ahead log omits the prefix that a
+// row shares with its previous version. Data is not compressed, because it is
 // sealed.
 var migrations = []string{
 	`CREATE TABLE %[1]s (
@@ -37,9 +37,9 @@ var migrations = []string{
 	CREATE INDEX %[2]s_due ON %[1]s (due);
 	CREATE INDEX %[2]s_usr ON %[1]s (usr) WHERE usr IS NOT NULL AND ended = 0;`,
 
-	// The ends, for the feed. Triggers note them, so that a program of the
-	// version before does, while the replicas are replaced one by one. The
-	// number of the transaction tells who has seen its ends already, see Ends.
+	// The ends, for the feed. Triggers insert them, so that replicas of the
+	// previous version also do, during a rolling update. A reader compares the
+	// transaction ID with its snapshot, see Ends.
 	`CREATE TABLE %[1]s_ends (
 		txid  bigint NOT NULL DEFAULT txid_current(),
 		id    bytea  NOT NULL,
@@ -57,9 +57,10 @@ var migrations = []string{
 		FOR EACH ROW WHEN (NEW.ended <> 0) EXECUTE FUNCTION %[1]s_note_end();
 	INSERT INTO %[1]s_ends (id, until) SELECT id, deadline FROM %[1]s WHERE ended <> 0;`,
 
-	// SaveLimited in one round trip: a process that is frozen or vanishes holds no
-	// lock then. Each of the function's statements sees what was committed before
-	// it began, also by those who had the lock. store.UserLimit says what it does.
+	// SaveLimited in one round trip, so that a process that freezes or dies
+	// holds no lock. Each statement of the function sees the changes committed
+	// before it began, including those of the previous lock holder. See
+	// store.UserLimit for the rules.
 	`CREATE FUNCTION %[1]s_save_limited(
 		p_lock bigint, p_usr bytea, p_now bigint, p_most integer[], p_refuse boolean[], p_replaces bytea[], p_until bigint[],
 		p_id bytea[], p_save_ids bigint[], p_save_id_count integer[], p_version bigint[], p_created bigint[], p_seen bigint[],
@@ -125,18 +126,18 @@ var migrations = []string{
 }
 
 // migrate brings the table up to date. Replicas that start at once wait for
-// each other at a lock that ends with the transaction.
+// each other, on a lock that ends with the transaction.
 func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
-	const direct = pgx.QueryExecModeExec // nothing is prepared that is needed once
+	const direct = pgx.QueryExecModeExec // do not prepare statements that run once
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		// A process that is frozen must not keep the others from starting.
+		// A frozen process must not keep others from starting.
 		if _, err := tx.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = '5s'", direct); err != nil {
 			return failed("bound the transaction", err)
 		}
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", direct, lockNumber(table, nil)); err != nil {
 			return failed("lock the schema", err)
 		}
-		// "IF NOT EXISTS" would need the right to make tables even if it does.
+		// "IF NOT EXISTS" needs the right to create tables even if the table exists.
 		var made bool
 		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", direct, table+"_schema").Scan(&made); err != nil {
 			return failed("look for the schema table", err)
@@ -170,8 +171,8 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 	})
 }
 
-// lockNumber is the lock of a user's sessions in a table; without a user, that
-// of the table's schema.
+// lockNumber is the number of the lock on a user's sessions in a table; without
+// a user, of the lock on the table's schema.
 func lockNumber(table string, user []byte) int64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte("sojourn " + table)) // never fails
@@ -197,26 +198,26 @@ const manySaveIDs = "($2::bigint[])[(n.nr - 1) * 8 + 1 : (n.nr - 1) * 8 + n.save
 
 const columns = "id, version, save_ids, usr, created, seen, deadline, expires, ended, data"
 
-// nowMillis is the database's clock.
+// nowMillis is the time of the database's clock.
 const nowMillis = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 func statementsFor(table string) statements {
 	due := func(deadline string) string { return "(" + deadline + " / 3600000)::integer" }
-	// What is read from a standby may be old. Each query that reads says whether it
-	// is one, in a row that is there even if no other is.
+	// Data from a standby may be outdated. Each read query returns whether the
+	// server is a standby, in a row that exists even if there is no record.
 	const primary = "here.standby, " + columns + " FROM (SELECT pg_is_in_recovery() AS standby) here"
 	r := strings.NewReplacer("TABLE", table, "PRIMARY", primary, "COLUMNS", columns, "NOW", nowMillis)
 	m := strings.NewReplacer("TABLE", table, "COLUMNS", columns, "MANYSAVEIDS", manySaveIDs, "MANYCOLUMNS", manyColumns, "MANY", many)
 	return statements{
 		load: r.Replace("SELECT PRIMARY LEFT JOIN TABLE ON id = $1"),
-		// A record past its deadline makes room for a new one.
+		// A new record replaces one past its deadline.
 		insert: r.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
 			VALUES ($1, $2, $3, $4, $5, $6, $7::bigint, $8, $9, $10, ` + due("$7::bigint") + `)
 			ON CONFLICT (id) DO UPDATE SET version = excluded.version, save_ids = excluded.save_ids, usr = excluded.usr,
 				created = excluded.created, seen = excluded.seen, deadline = excluded.deadline, expires = excluded.expires,
 				ended = excluded.ended, data = excluded.data, due = excluded.due
 			WHERE t.deadline < NOW AND NOT t.save_ids @> excluded.save_ids[1:1]`),
-		// The comparison belongs inside the statement.
+		// The statement itself compares, so that it is atomic.
 		update: r.Replace(`UPDATE TABLE SET version = $2, save_ids = $3, usr = $4, created = $5,
 			seen = CASE WHEN $13 THEN $6::bigint ELSE greatest(seen, $6::bigint) END,
 			deadline = CASE WHEN $13 THEN $7::bigint ELSE greatest(deadline, $7::bigint) END,
@@ -253,11 +254,10 @@ func statementsFor(table string) statements {
 			SELECT n.id, n.version, MANYSAVEIDS, n.usr, n.created, n.seen, n.deadline, n.expires, n.ended, n.data, ` + due("n.deadline") + `
 			FROM MANY) WITH ORDINALITY AS n (MANYCOLUMNS, nr) ORDER BY n.id
 			ON CONFLICT (id) DO NOTHING RETURNING id`),
-		// The inner query finds and locks the rows that are to change, one by one
-		// in the order of the IDs, without waiting for what others have locked.
-		// Nothing but the index on id can be used for that or for the conflicts
-		// with them, so that a plan that was made when the table was small is as
-		// good when it is large; a join in UPDATE … FROM could become anything.
+		// The inner query finds and locks the rows to change, one by one in the
+		// order of the IDs, and skips locked rows. Only the index on id can
+		// serve it and the conflicts, so a plan made for a small table stays
+		// good for a large one. A join in UPDATE … FROM could get any plan.
 		updateMany: m.Replace(`INSERT INTO TABLE AS t (COLUMNS, due)
 			SELECT n.id, n.version, MANYSAVEIDS, n.usr, n.created, now.seen, now.deadline, n.expires, n.ended, n.data, ` + due("now.deadline") + `
 			FROM MANY, $12::bigint[], $13::bigint[], $14::boolean[]) WITH ORDINALITY AS n (MANYCOLUMNS, base_version, base_save_id, shorten, nr),

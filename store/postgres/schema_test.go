@@ -80,7 +80,7 @@ func openAtOnce(t *testing.T, url string) {
 	wg.Wait()
 }
 
-// atVersion makes a table as a program of an earlier version has left it.
+// atVersion makes a table with an earlier version's schema.
 func atVersion(t testing.TB, url string, version int) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)

@@ -10,51 +10,51 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A verdict is what an error says about the statement that met it.
+// A verdict is the meaning of an error for its statement.
 type verdict struct {
 	// refused: the statement was not carried out and never will be. Otherwise
-	// nobody knows.
+	// that is unknown.
 	refused bool
-	// again: the reason passes by itself, so waiting is worth while.
+	// again: the cause is temporary, so it is worth waiting.
 	again bool
-	// discard: the reason lies in the connection, which must not be used again.
+	// discard: the cause is the connection, which must not be used again.
 	discard bool
-	// row: if the statement was for many rows, one of them may be the reason.
+	// row: if the statement was for many rows, one of them may be the cause.
 	row bool
 }
 
 var (
 	lost      = verdict{discard: true}
-	elsewhere = verdict{refused: true, again: true, discard: true} // another connection may do it, now or soon
+	elsewhere = verdict{refused: true, again: true, discard: true} // another connection may succeed, now or soon
 	soon      = verdict{refused: true, again: true, row: true}
 	oneRow    = verdict{refused: true, row: true}
 	never     = verdict{refused: true}
 )
 
-// verdicts say what SQLSTATEs mean, by code or by class. A statement of the store
-// is a transaction of its own, and an ERROR says that it was rolled back: the
-// server commits first and then answers, and what fails after that is no ERROR.
-// Whatever is in neither table may be one row's fault.
+// verdicts has the meaning of SQLSTATEs, by code or by class. Each statement of
+// the store is a separate transaction, and an ERROR means that it was rolled
+// back: the server answers after the commit, and a later failure is not an
+// ERROR. A code in neither table may be caused by one row.
 var verdicts = map[string]verdict{
-	// Not the server's word on the statement, but somebody's in between.
+	// These may come from a pooler, and say nothing about the statement.
 	"08":    lost, // connection exception
 	"08007": lost, // transaction resolution unknown
 	"40003": lost, // statement completion unknown
 
-	// The server or this session of it does not write.
+	// The server, or this session, is read-only.
 	"25":    {refused: true, discard: true}, // invalid transaction state
 	"25006": elsewhere,                      // read only: a standby, or default_transaction_read_only
-	"25P02": elsewhere,                      // somebody left the session within a transaction that failed
+	"25P02": elsewhere,                      // another client left the session in a failed transaction
 	"55000": elsewhere,                      // not in the required state: recovery is in progress
 
-	// Another transaction was in the way.
+	// Another transaction conflicted.
 	"40":    soon,   // transaction rollback
 	"40001": soon,   // serialization failure
 	"40P01": soon,   // deadlock detected
 	"55P03": oneRow, // lock not available: lock_timeout
-	"57014": oneRow, // query canceled: statement_timeout, or the store has taken it back
+	"57014": oneRow, // query canceled: statement_timeout, or canceled by the store
 
-	// What an operator has to see to.
+	// Errors that an operator must fix.
 	"26": never, // an unknown prepared statement
 	"28": never, // invalid authorization
 	"3D": never, // no such database
@@ -70,10 +70,9 @@ var verdicts = map[string]verdict{
 	"XX002": oneRow, // index corrupted
 }
 
-// refusedSessions are the SQLSTATEs with which the server ends a session before
-// it has carried out anything of it, or after nothing was asked of it for long.
-// Every other FATAL or PANIC may have come after a commit whose answer was still
-// to be sent.
+// refusedSessions are the SQLSTATEs with which the server ends a session that
+// has not begun or is idle. Any other FATAL or PANIC may have come after a
+// commit and before its answer.
 var refusedSessions = map[string]bool{
 	"53300": true, // too many connections
 	"57P03": true, // cannot connect now: starting up, shutting down, in recovery
@@ -84,8 +83,9 @@ var refusedSessions = map[string]bool{
 	"42501": true, // no right to connect
 }
 
-// poolerRefusals begin what PgBouncer, with SQLSTATE 08P01, tells clients that
-// wait for a connection to the server: nothing they sent has been passed on.
+// poolerRefusals are the beginnings of PgBouncer's errors, with SQLSTATE 08P01,
+// for clients that wait for a server connection: nothing they sent was
+// forwarded.
 var poolerRefusals = []string{
 	"query_wait_timeout",
 	"client_login_timeout",
@@ -97,12 +97,11 @@ var poolerRefusals = []string{
 	"cannot connect to server",
 }
 
-// errStandby says that a server answered which only follows another one. What it
-// knows is old: a session that has ended may be live there.
+// errStandby means that a standby answered. Its data is outdated: an ended
+// session may be live there.
 var errStandby = errors.New("the server is a standby, which must not be read from")
 
-// judge returns the verdict on an error of a statement that was given to a
-// connection.
+// judge returns the verdict on an error of a statement on a connection.
 func judge(err error) verdict {
 	var answer *pgconn.PgError
 	switch {
@@ -150,10 +149,10 @@ func isPoolerRefusal(message string) bool {
 	return false
 }
 
-// errNotSent says that there was no connection to send a statement on.
+// errNotSent means that a statement was not sent.
 var errNotSent = errors.New("no connection to the database")
 
-// told is the error of a call that met err.
+// told returns a call's error for err.
 func told(err error) error {
 	if err != nil && judge(err).refused && !errors.Is(err, store.ErrRefused) {
 		return fmt.Errorf("%w: %w", store.ErrRefused, err)

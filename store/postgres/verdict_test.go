@@ -14,9 +14,9 @@ import (
 )
 
 // testEveryAnswerOfTheServerIsToldForWhatItIs has a trigger raise each of these
-// errors in the middle of a save. The server rolls the save back, whatever the
-// code; only for those that say of themselves that the outcome is open, which a
-// program in between may send, the caller is not told so.
+// errors during a save. The server always rolls the save back. Only for codes
+// that mean an unknown outcome, which a pooler may send, the error does not say
+// so.
 func testEveryAnswerOfTheServerIsToldForWhatItIs(t *testing.T, db database) {
 	s := opened(t, db.url, Options{})
 	sql(t, s, "CREATE TABLE raises (code text)")
@@ -125,7 +125,7 @@ func testSessionsThatTheServerRefusesWereRefused(t *testing.T, db database) {
 			t.Errorf("%s: %v is judged %+v", code, err, v)
 		}
 	}
-	// The server ends sessions that are idle, and says so when they are used next.
+	// The server ends idle sessions, and reports that on their next use.
 	conn, err := pgx.Connect(t.Context(), db.url)
 	must(t, err)
 	_, err = conn.Exec(t.Context(), "SET idle_session_timeout = 1")
@@ -141,7 +141,7 @@ func testSessionsThatTheServerRefusesWereRefused(t *testing.T, db database) {
 	}
 }
 
-// What PgBouncer says of itself has one code for everything.
+// PgBouncer has one code for all of its own errors.
 func TestWhatAPoolerSaysIsToldApartByItsWords(t *testing.T) {
 	for message, refused := range map[string]bool{
 		"query_wait_timeout": true,

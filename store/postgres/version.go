@@ -9,9 +9,9 @@ import (
 )
 
 // SchemaVersion returns the version of the table's schema in the database that
-// url names, 0 where there is no table, and the newest version that this
-// package knows, which Open brings the table to. It changes nothing, and needs
-// no right but to read.
+// url names, 0 if there is no table, and the newest version that this package
+// supports, to which Open upgrades the table. It changes nothing, and only
+// needs the right to read.
 func SchemaVersion(ctx context.Context, url string, o Options) (version, newest int, err error) {
 	if o.Table == "" {
 		o.Table = defaultTable

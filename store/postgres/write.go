@@ -15,16 +15,17 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// writeFlights is how many batches of writes are under way at once, if there
-// are writeCrowd writes for the second one: then it is prepared while the first
-// one waits for the disk. A batch of fewer costs the server more than that saves.
+// writeFlights is how many batches of writes may be under way at once. A second
+// batch is sent only with writeCrowd writes, so that it runs while the first
+// waits for the disk. A smaller second batch costs the server more than it
+// saves.
 const (
 	writeFlights = 2
 	writeCrowd   = 32
 )
 
-// maxData is how long a record's data may be. PostgreSQL's own limit is 1 GiB
-// for a value, and for a message that holds it.
+// maxData is the maximum size of a record's data. PostgreSQL's own limit is 1
+// GiB for a value, and for a message with it.
 const maxData = 256 << 20
 
 // kinds of writes
@@ -33,21 +34,21 @@ const (
 	update
 	touch
 	end
-	limited // an insert that holds the user to a number of sessions
+	limited // an insert with a limit on the user's sessions
 )
 
 // A writing is a save, a touch or an end.
 type writing struct {
 	what  int
-	rec   store.Record // of a touch: ID, Seen and Deadline; of an end: ID and Deadline
+	rec   store.Record // for a touch: ID, Seen and Deadline; for an end: ID and Deadline
 	base  store.Base
 	limit store.UserLimit
 }
 
 func (w writing) session() store.ID { return w.rec.ID }
 
-// kind keeps the logins of different users apart: those of one user go together,
-// under one lock.
+// kind separates the logins of different users: one user's logins share a
+// flight, under one lock.
 func (w writing) kind() int {
 	if w.what == limited {
 		return limited + int(binary.BigEndian.Uint16(w.rec.User[:]))<<8
@@ -58,12 +59,12 @@ func (w writing) kind() int {
 func (w writing) size() int    { return len(w.rec.Data) }
 func (w writing) shares() bool { return w.what == touch }
 
-// The answer to a write are the sessions that it ended besides.
+// The answer to a write is the other sessions that it ended.
 type writeCall = call[writing, []store.ID]
 
 // Save implements [store.Store]. It returns [store.ErrTooLarge] for more than
-// 256 MiB of Data. Saves that come while others are being committed share a
-// statement and a commit.
+// 256 MiB of Data. Saves that arrive during a commit share the next statement
+// and commit.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	w := writing{what: insert, rec: rec, base: base}
 	if base != (store.Base{}) {
@@ -73,8 +74,8 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	return err
 }
 
-// SaveLimited implements [store.UserLimiter]. Those of one user wait for each
-// other, in the database; those that meet here share one transaction.
+// SaveLimited implements [store.UserLimiter]. Logins of one user wait for each
+// other in the database; those in one process can share a transaction.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	return s.save(ctx, writing{what: limited, rec: rec, limit: limit})
 }
@@ -86,7 +87,7 @@ func (s *Store) save(ctx context.Context, w writing) ([]store.ID, error) {
 	case len(w.rec.Data) > maxData:
 		return nil, store.ErrTooLarge
 	}
-	// The caller may change the save IDs after an outcome that is unknown.
+	// The caller may change the save IDs after an unknown outcome.
 	w.rec.SaveIDs = slices.Clone(w.rec.SaveIDs)
 	ended, err := s.writes.do(ctx, w)
 	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrLimit) {
@@ -114,9 +115,9 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	return err
 }
 
-// carryWrites commits writes of one kind in one statement. Those that it did
-// not apply are returned: what is locked by somebody else shall hold up nobody,
-// and whether the others are conflicts shows when they are sent alone.
+// carryWrites commits writes of one kind in one statement. It returns the
+// writes that were not applied, because of a locked row or a conflict, to be
+// sent separately.
 func (s *Store) carryWrites(ctx context.Context, calls []*writeCall) (rest []*writeCall, away error) {
 	if len(calls) > 1 && calls[0].q.what == end {
 		return calls, nil
@@ -142,8 +143,7 @@ func (s *Store) carryWrites(ctx context.Context, calls []*writeCall) (rest []*wr
 	return nil, nil
 }
 
-// repeats says whether these calls, of one kind, do no harm when they are carried
-// out twice.
+// repeats returns whether these calls, of one kind, may be repeated.
 func repeats(calls []*writeCall) repetition {
 	what := touch // of none
 	if len(calls) > 0 {
@@ -152,9 +152,9 @@ func repeats(calls []*writeCall) repetition {
 	return repetition(what == touch || what == end)
 }
 
-// writeEach carries out writes one by one, and answers them, until there is an
-// error that says nothing about a single one. If one has an outcome that is not
-// known, the others, of which nothing was sent, are the rest.
+// writeEach carries out and answers writes one by one, until an error that is
+// not about a single write. After an unknown outcome, rest has the writes that
+// were not sent.
 func (s *Store) writeEach(ctx context.Context, db querier, calls []*writeCall, rest *[]*writeCall) error {
 	for i, c := range calls {
 		ended, err := s.writeOne(ctx, db, &c.q)
@@ -172,13 +172,13 @@ func (s *Store) writeEach(ctx context.Context, db querier, calls []*writeCall, r
 	return nil
 }
 
-// isAnswer reports whether an error is what the database says about a record.
+// isAnswer reports whether an error is an answer about a record.
 func isAnswer(err error) bool {
 	return errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrLimit) || errors.Is(err, store.ErrNotFound)
 }
 
-// writeTogether carries out writes in one statement, and answers those that it
-// applied. The others are the rest.
+// writeTogether carries out writes in one statement, and answers the applied
+// ones. rest has the others.
 func (s *Store) writeTogether(ctx context.Context, db querier, calls []*writeCall, rest *[]*writeCall) error {
 	*rest = nil
 	if calls[0].q.what == limited {
@@ -200,7 +200,7 @@ func (s *Store) writeTogether(ctx context.Context, db querier, calls []*writeCal
 
 // writeMany returns the sessions to which the writes were applied.
 func (s *Store) writeMany(ctx context.Context, db querier, calls []*writeCall) (map[store.ID]bool, error) {
-	// In the order of the IDs, so that two statements never wait for each other.
+	// In the order of the IDs, so that two statements cannot deadlock.
 	calls = slices.Clone(calls)
 	slices.SortFunc(calls, func(a, b *writeCall) int {
 		return bytes.Compare(a.q.rec.ID[:], b.q.rec.ID[:])
@@ -259,8 +259,8 @@ func (s *Store) saveOne(ctx context.Context, db querier, rec store.Record, base 
 	if err != nil || n == 1 {
 		return err
 	}
-	// A statement of its own: the one before may have waited for this very save,
-	// sent earlier, and its snapshot is older than that.
+	// A separate statement: the previous one may have waited for an earlier
+	// copy of this save, and its snapshot is older than that commit.
 	var saved bool
 	err = db.QueryRow(ctx, s.sql.hasSaveID, rec.ID[:], int64(rec.SaveIDs[0])).Scan(&saved)
 	if err == nil && !saved {
@@ -281,11 +281,11 @@ func (s *Store) writeLimited(ctx context.Context, db querier, calls []*writeCall
 	return s.saveLimited(ctx, db, writings, func(i int, ended []store.ID, err error) { calls[i].settle(ended, err) })
 }
 
-// saveLimited inserts sessions of one user, one after the other, makes room for
-// each, and tells what came of each: its sessions that were ended for it, or
-// ErrConflict or ErrLimit. Whoever does so for the same user waits until this is
-// committed, in whatever process. It is one round trip, so that the lock of a user
-// is never held while a client is waited for.
+// saveLimited inserts sessions of one user, one after the other, and makes room
+// for each. It returns for each the sessions that were ended for it, or
+// ErrConflict or ErrLimit. Concurrent calls for the same user, in any process,
+// wait until this is committed. It is one round trip, so a user's lock is never
+// held while the server waits for a client.
 func (s *Store) saveLimited(ctx context.Context, db querier, writings []*writing, tell func(i int, ended []store.ID, err error)) error {
 	user := writings[0].rec.User
 	rows, err := db.Query(ctx, s.sql.saveLimited, limitedColumns(lockNumber(s.table, user[:]), writings)...)
@@ -310,7 +310,7 @@ func (s *Store) saveLimited(ctx context.Context, db querier, writings []*writing
 	if err != nil {
 		return err
 	}
-	for i, a := range answers { // now that it is committed
+	for i, a := range answers { // after the commit
 		tell(i, a.ended, a.err)
 	}
 	return nil

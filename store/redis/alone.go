@@ -14,16 +14,16 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
-// alone carries a call that no other runs beside, on a connection of its own, in its
-// caller's goroutine: the shared connection has one that writes and one that reads,
-// and waking up both takes as long as the server does.
+// alone carries a call while no other is running, on a separate connection, in
+// its caller's goroutine. The shared connection has a writer and a reader
+// goroutine, and waking both takes as long as the server does.
 //
-// Nobody reads from such a connection between two calls, so nobody notices its end.
-// It is used only as long as a shared connection, on which somebody always reads,
-// has been there all the time.
+// Nothing reads from such a connection between calls, so its end goes
+// undetected. It is used only while a shared connection, which is always being
+// read, has not ended since.
 type alone struct {
 	busy    atomic.Bool
-	flight  *flight       // belongs to whoever has set busy
+	flight  *flight       // belongs to the call that set busy
 	watched atomic.Int32  // shared connections
 	ended   atomic.Uint32 // how many of them have ended
 }
@@ -34,7 +34,7 @@ type flight struct {
 
 	mu   sync.Mutex
 	conn net.Conn
-	left bool // nobody waits for it any more
+	left bool // the caller no longer waits
 	over bool
 }
 
@@ -47,10 +47,10 @@ func (f *flight) Value(key any) any {
 	return f.Context.Value(key)
 }
 
-// long is a time that has passed.
+// long is a time in the past.
 var long = time.Unix(1, 0)
 
-// leave breaks the call off.
+// leave aborts the call.
 func (f *flight) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -60,7 +60,7 @@ func (f *flight) leave() {
 	}
 }
 
-// boards says on which connection the call is, and until when it may take.
+// boards sets the call's connection and deadline.
 func (f *flight) boards(conn net.Conn, until time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -77,8 +77,8 @@ func (f *flight) lands() {
 	f.over = true
 }
 
-// keep returns a new connection as a shared one or, if it is made for a call that
-// is carried alone, as one of those.
+// keep wraps a new connection, as a shared one or as one for calls that are
+// carried alone.
 func (a *alone) keep(ctx context.Context, conn net.Conn) net.Conn {
 	if ctx.Value(flightKey{}) != nil {
 		return &ownConn{Conn: conn, alone: a, since: a.ended.Load()}
@@ -87,7 +87,7 @@ func (a *alone) keep(ctx context.Context, conn net.Conn) net.Conn {
 	return &sharedConn{Conn: conn, alone: a}
 }
 
-// sharedConn notices its end.
+// sharedConn detects its end.
 type sharedConn struct {
 	net.Conn
 	alone *alone
@@ -114,14 +114,14 @@ func (c *sharedConn) end() {
 	})
 }
 
-// ownConn is used by one call at a time, whose flight the alone has.
+// ownConn is used by one call at a time, alone's flight.
 type ownConn struct {
 	net.Conn
 	alone *alone
-	since uint32 // how many shared connections had ended when this one was made
+	since uint32 // how many shared connections had ended when this one was opened
 }
 
-// errUnwatched says that nothing was sent.
+// errUnwatched means that nothing was sent.
 var errUnwatched = errors.New("the connection may have ended unnoticed")
 
 func (c *ownConn) Write(b []byte) (int, error) {
@@ -133,8 +133,8 @@ func (c *ownConn) Write(b []byte) (int, error) {
 
 func (c *ownConn) SetDeadline(t time.Time) error { return c.alone.flight.boards(c.Conn, t) }
 
-// reply is an answer that is a text, or a number, as one: the library does not tell
-// them apart for a call that is carried alone. nil = there was none.
+// reply is an answer, a text or a number, as text: the library does not
+// distinguish them for a call that is carried alone. nil = none.
 type reply []byte
 
 // roundTrip sends a command whose answer is a reply.
@@ -204,7 +204,7 @@ func (l *link) carryAlone(ctx context.Context, command valkey.Completed) (reply,
 	return answer, nil
 }
 
-// Write and ReadFrom take an answer from the library, which says how long it is.
+// Write and ReadFrom take an answer from the library, which passes its length.
 func (r *reply) Write(b []byte) (int, error) {
 	*r = append(*r, b...)
 	return len(b), nil

@@ -45,8 +45,8 @@ func TestCallsThatAreAloneShareOneMoreConnection(t *testing.T) {
 	}
 }
 
-// An outcome would be unknown if a call were sent to a server that had closed the
-// connection.
+// A call on a connection that the server has closed would have an unknown
+// outcome.
 func TestAConnectionThatEndedWhileItWasIdleCostsNoCall(t *testing.T) {
 	server, s := single(t)
 	rec := inserted(t, s, session(store.UserHash{}))

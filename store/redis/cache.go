@@ -14,10 +14,9 @@ import (
 )
 
 // Cache keeps copies of records in Redis or Valkey, for package tiered. Every
-// call is one round trip. Servers that evict, and keep nothing on disk, are
-// fine for it.
+// call is one round trip. The servers may evict keys, and need no persistence.
 type Cache struct {
-	options *Options // behind a pointer, which printers do not follow
+	options *Options // a pointer, which fmt does not follow
 
 	mu         sync.Mutex
 	connecting *connecting
@@ -33,7 +32,7 @@ type connecting struct {
 	err    error
 }
 
-// NewCache returns a cache on those servers. It does not connect yet: an
+// NewCache returns a cache on those servers. It does not connect yet: so an
 // application starts even if its cache is down.
 func NewCache(o Options) (*Cache, error) {
 	o, err := o.withDefaults()
@@ -59,7 +58,7 @@ func (c *Cache) Close() error {
 }
 
 // connected returns the client, and connects first if there is none. All
-// callers share one attempt; after one that failed the next call starts
+// callers share one attempt. After a failed attempt, the next call starts
 // another.
 func (c *Cache) connected(ctx context.Context) (*client, error) {
 	c.mu.Lock()
@@ -124,7 +123,7 @@ func (c *Cache) Get(ctx context.Context, id store.ID) ([]byte, uint64, error) {
 		return nil, 0, failed("get", err)
 	}
 	if len(value) < tokenSize {
-		return nil, 0, nil // not this package's; no token names it
+		return nil, 0, nil // not ours: no token names it
 	}
 	return value[tokenSize:], binary.BigEndian.Uint64(value), nil
 }
@@ -187,5 +186,5 @@ func (c *Cache) Delete(ctx context.Context, id store.ID) error {
 	return nil
 }
 
-// milliseconds is Redis's form of a time to live. Zero is not one.
+// milliseconds is Redis's form of a time to live, which must not be zero.
 func milliseconds(ttl time.Duration) int64 { return max(ttl.Milliseconds(), 1) }

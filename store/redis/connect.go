@@ -18,23 +18,23 @@ import (
 )
 
 const (
-	// unresponsive is after how long without any answer a connection is given
-	// up, together with the calls on it. It is far above what a busy server
-	// needs, and below what callers would queue up behind a frozen one.
+	// unresponsive is how long a connection may be without any answer before it
+	// is closed, and the calls on it fail. A busy server needs far less, and a
+	// longer wait would let calls queue up behind a frozen server.
 	unresponsive = 3 * time.Second
-	// keepAlive is how often an idle connection is tried.
+	// keepAlive is how often an idle connection is tested.
 	keepAlive = time.Second
 	// waiting is how many saves may wait for replicas at the same time, on a
 	// connection each, per server.
 	waiting = 64
 	// credentialsTime is how long Options.Credentials may take.
 	credentialsTime = 10 * time.Second
-	// lifetime is how long the connections to one node are used. Its address may
-	// lead to another server by now, although this one still answers.
+	// lifetime is how long the connections to one node are used: its address
+	// may lead to another server by then, while the old one still answers.
 	lifetime = 10 * time.Second
 )
 
-// client is what store and cache have in common.
+// client is the shared part of Store and Cache.
 type client struct {
 	options  *Options // behind a pointer, which printers do not follow
 	patience time.Duration
@@ -42,12 +42,12 @@ type client struct {
 
 	current atomic.Pointer[link] // never nil
 	mu      sync.Mutex           // guards the replacement of current
-	renewal chan struct{}        // closed when the renewal under way is over; nil = there is none
+	renewal chan struct{}        // closed when the renewal under way ends; nil = none
 	closed  bool
 }
 
-// link is a client of the library, with its connections. One node's is replaced
-// now and then, see renew.
+// link is a client of the library, with its connections. The link to a single
+// node is replaced from time to time, see renew.
 type link struct {
 	rdb     valkey.Client
 	alone   *alone
@@ -61,8 +61,8 @@ func (l *link) dueIn(d time.Duration) { l.due.Store(time.Now().Add(d).UnixNano()
 
 var errClosed = errors.New("the connections were closed")
 
-// newClient connects. The library knows no contexts there; a connection that comes
-// too late is closed.
+// newClient connects. The library does not support contexts here; a connection
+// that comes too late is closed.
 func newClient(ctx context.Context, o Options, patience time.Duration) (*client, error) {
 	c := &client{options: &o, patience: patience}
 	done := make(chan error, 1)
@@ -92,12 +92,12 @@ func newClient(ctx context.Context, o Options, patience time.Duration) (*client,
 	}
 }
 
-// sentinels marks the connections to sentinels for dial. It resolves names as
-// none at all does.
+// sentinels marks the connections to sentinels for dial. It resolves names like
+// the default resolver.
 var sentinels = &net.Resolver{}
 
-// connect makes a link. One to a single node is there even if it could not connect,
-// and goes on trying.
+// connect makes a link. A link to a single node exists even if it could not
+// connect, and keeps trying.
 func (c *client) connect() (*link, error) {
 	o := c.options
 	l := &link{alone: &alone{}}
@@ -122,22 +122,22 @@ func (c *client) connect() (*link, error) {
 			MasterSet: o.Master,
 			TLSConfig: o.TLS,
 			Dialer:    sentinel,
-			// The news of a failover can be missed, and a master that was
-			// demoted keeps its connections.
+			// The message about a failover can be lost, and a demoted master
+			// keeps its connections.
 			TopologyRefreshInterval: time.Second,
 		},
 		ClusterOption: valkey.ClusterOption{
 			ShardsRefreshInterval: 5 * time.Second,
 			MaxMovedRedirections:  5,
 		},
-		// What may be sent again is known here alone.
+		// Only this package knows which commands may be sent again.
 		DisableRetry: true,
 		DisableCache: true,
-		// Otherwise a connection starts out in a mode where one call's deadline
-		// closes it for everybody, and where nobody notices its end.
+		// Otherwise a connection starts in a mode where one call's deadline
+		// closes it for all calls, and where its end goes undetected.
 		AlwaysPipelining: true,
-		// One connection to each server, as in a Cluster: over two, half as many
-		// calls travel together, which cost both sides a third more.
+		// One connection to each server, as in a Cluster: with two, batches are
+		// half as large, which costs both sides a third more.
 		PipelineMultiplex:   -1,
 		ReadBufferEachConn:  64 << 10,
 		WriteBufferEachConn: 64 << 10,
@@ -175,9 +175,8 @@ func (l *link) release() {
 	}
 }
 
-// retire closes a link that is no longer the current one, once nobody uses it: the
-// library would fail calls under way, and nobody could tell whether they had been
-// sent.
+// retire closes a replaced link once no call uses it: closing it earlier would
+// fail calls whose outcome is then unknown.
 func (l *link) retire() {
 	l.retired.Store(true)
 	if l.users.Load() == 0 {
@@ -185,10 +184,10 @@ func (l *link) retire() {
 	}
 }
 
-// renew connects to one node again, whatever its address leads to by now, and
-// replaces l. If that fails, l stays unless it must go, because it leads to the
-// wrong server. With Sentinel and in a Cluster, the library knows where to go. The
-// channel is closed when there is something to try.
+// renew connects to a single node again, resolving its address again, and
+// replaces l. If that fails, l stays, unless must is true because it leads to
+// the wrong server. With Sentinel and in a Cluster, the library finds the
+// servers. The channel is closed when the caller should try again.
 func (c *client) renew(l *link, must bool) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,13 +233,13 @@ func (c *client) shut() {
 	}
 }
 
-// errReplica says that the server is not the one that may be written to.
+// errReplica means that the server is a replica, which refuses writes.
 var errReplica = errors.New("the server is a replica")
 
-// dial makes a connection, logs in, and makes sure that it leads to a server that
-// takes writes; in a Cluster, whose nodes know who does, it need not. The library
-// could do the first two, but then nobody could tell a failure here from one of the
-// call that has needed the connection. Its errors are notConnected.
+// dial connects, logs in, and checks that the server accepts writes. In a
+// Cluster that check is not needed, because nodes redirect. The library could
+// connect and log in, but then its errors could not be distinguished from
+// errors of the call. dial's errors are notConnected.
 func (c *client) dial(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config, alone *alone) (net.Conn, error) {
 	isSentinel := dialer.Resolver == sentinels
 	user, password, err := c.credentials(ctx, isSentinel)
@@ -286,7 +285,7 @@ func (c *client) credentials(ctx context.Context, isSentinel bool) (user, passwo
 	return ask(ctx)
 }
 
-// greet logs in, and asks a new connection's server for its role.
+// greet logs in and gets the role of a new connection's server.
 func (c *client) greet(raw net.Conn, user, password string, isSentinel bool) error {
 	var out []byte
 	login := user != "" || password != ""
@@ -304,7 +303,7 @@ func (c *client) greet(raw net.Conn, user, password string, isSentinel bool) err
 		if _, err := answer(in); err != nil {
 			v := later
 			if c.options.Credentials == nil && !isSentinel || c.options.SentinelCredentials == nil && isSentinel {
-				v = final // they will be wrong the next time
+				v = final // fixed credentials stay wrong
 			}
 			return &notConnected{loginFailed(err), v}
 		}
@@ -323,7 +322,7 @@ func (c *client) greet(raw net.Conn, user, password string, isSentinel bool) err
 	return nil
 }
 
-// command writes a command as the protocol has it.
+// command returns a command in the protocol's form.
 func command(words ...string) []byte {
 	out := fmt.Appendf(nil, "*%d\r\n", len(words))
 	for _, w := range words {
@@ -332,7 +331,7 @@ func command(words ...string) []byte {
 	return out
 }
 
-// saying is an error that a server answers while it is being greeted.
+// saying is a server's error answer in greet.
 type saying struct{ text string }
 
 func (e *saying) Error() string { return e.text }
@@ -342,8 +341,8 @@ func (e *saying) code() string {
 	return code
 }
 
-// tellsNothing reports whether a server that said so instead of its role may be a
-// master all the same.
+// tellsNothing reports whether a server that answered with this error may still
+// be a master.
 func (e *saying) tellsNothing() bool {
 	switch e.code() {
 	case "NOPERM", "LOADING", "BUSY":
@@ -352,8 +351,8 @@ func (e *saying) tellsNothing() bool {
 	return strings.HasPrefix(e.text, "ERR unknown command")
 }
 
-// loginFailed names the answer to a login by its code: what follows may repeat the
-// name of the user.
+// loginFailed returns only the code of the answer to a login: the rest may
+// repeat the name of the user.
 func loginFailed(err error) error {
 	var said *saying
 	if errors.As(err, &said) {

@@ -89,8 +89,8 @@ func TestAnAddressMovesAwayFromAServer(t *testing.T) {
 	}
 }
 
-// A server that was demoted answers what it knows, which is not the newest. It is
-// left with the first write, and by those that only read with their next connection.
+// A demoted server answers with outdated data. Stores leave it with their first
+// write, or, if they only read, with their next connection.
 func TestWhoOnlyReadsLeavesAServerThatWasDemoted(t *testing.T) {
 	old := servers.Redis(t)
 	now := replicaOf(t, old)
@@ -184,7 +184,7 @@ func TestAPasswordThatChangesIsUsedFromTheNextConnectionOn(t *testing.T) {
 				settled(t, s, two, rec.Base())
 			}()
 			if i == 1 {
-				<-time.After(50 * time.Millisecond) // whoever hands out passwords may be later than the server
+				<-time.After(50 * time.Millisecond) // the password may change at its source later than at the server
 			}
 			r.word.Store(word)
 			<-saved

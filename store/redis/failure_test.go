@@ -73,7 +73,7 @@ func TestAFrozenServerCostsACallItsDeadline(t *testing.T) {
 		t.Errorf("save: %v, want context.Canceled", err)
 	}
 	server.Resume()
-	// The save was on its way, or was not. Sent again, it is applied once.
+	// The save may have been sent or not. Sent again, it is applied once.
 	settled(t, s, two, rec.Base())
 	if got, err := s.Load(t.Context(), rec.ID); err != nil || got.Version != 2 {
 		t.Errorf("version %d, %v", got.Version, err)
@@ -189,8 +189,8 @@ func TestASaveThatTooFewReplicasHaveIsAnErrorHoweverOftenItIsSent(t *testing.T) 
 		t.Errorf("of record and index, the replica has %s", got)
 	}
 
-	// The master has it, and a save that is sent again writes nothing new: it
-	// must not be taken for acknowledged.
+	// The master has it, and sending the save again writes nothing new: it must
+	// not count as acknowledged by replicas.
 	replica.Pause()
 	two := next(rec)
 	for range 3 {
@@ -201,7 +201,7 @@ func TestASaveThatTooFewReplicasHaveIsAnErrorHoweverOftenItIsSent(t *testing.T) 
 	if err := s.Save(t.Context(), next(rec), store.Base{Version: 9, SaveID: 9}); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a conflict is one whatever the replicas do: %v", err)
 	}
-	must(t, s.Touch(t.Context(), rec.ID, rec.Seen, rec.Deadline)) // waits for nobody
+	must(t, s.Touch(t.Context(), rec.ID, rec.Seen, rec.Deadline)) // does not wait for replicas
 	replica.Resume()
 	settled(t, s, two, rec.Base())
 	eventually(t, "the end is kept", func() bool { return s.Delete(t.Context(), rec.ID, time.Now().Add(time.Hour)) == nil })
@@ -287,8 +287,8 @@ func TestAMasterThatWasFrozenIsLeftForTheNewOne(t *testing.T) {
 	two := next(rec)
 	settled(t, s, two, rec.Base())
 	nodes[0].Resume()
-	// For some seconds the old master knows nothing of the new one, and would
-	// take every write.
+	// For some seconds the old master does not know about the new one, and
+	// accepts every write.
 	three := next(two)
 	settled(t, s, three, two.Base())
 	version := func(node *servers.Server) byte { return node.RedisCommand("GETRANGE", s.key(rec.ID), "48", "55")[7] }

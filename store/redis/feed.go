@@ -14,20 +14,19 @@ import (
 // The feed of ends is one sorted set, and so within one slot. It has two members
 // for each tombstone:
 //
-//	o ID   score: the end's number, the server's time in microseconds, made to grow
-//	u ID   score: until when the mark is kept, in Unix milliseconds, negated
+//	o ID   score: the end's number, the server's time in microseconds, always increasing
+//	u ID   score: until when the tombstone is kept, in Unix milliseconds, negated
 //
-// so that it can be read in the order of the ends, and trimmed in that of the
-// deadlines.
+// so that it can be read in the order of the ends, and trimmed by deadline.
 
-// feedTime is for how long after its mark's deadline an end stays in the feed, at
-// least. The script knows it too.
+// feedTime is how long an end stays in the feed after its tombstone's deadline,
+// at least. The script repeats it.
 const feedTime = time.Hour
 
-// tellScript adds ends. Its arguments are the marks' deadline and the IDs. The
-// first thing that it writes is a ZREM, because a full server refuses ZADD, but
-// neither ZREM nor what comes after it in a script. One that is there already is
-// told of again, with the later of both deadlines.
+// tellScript adds ends. Its arguments are the tombstones' deadline and the IDs.
+// Its first write is a ZREM, because a full server refuses ZADD, but neither
+// ZREM nor commands after it in a script. An end that is there already gets a
+// new number and the later of both deadlines.
 var tellScript = newScript(`
 local key, deadline = KEYS[1], tonumber(ARGV[1])
 local t = redis.call('TIME')
@@ -60,14 +59,14 @@ func (s *Store) tell(ctx context.Context, until time.Time, ids ...store.ID) erro
 	return err
 }
 
-// endsScript returns the ends after a number, at most so many. Its arguments are
-// the number, the ID of the end that has it, and how many. Its answer is the
-// number and ID of the last end that it returns, followed by ID and deadline of
-// each. Without a number it returns none.
+// endsScript returns the ends after a number, at most so many. Its arguments
+// are the number, the ID of the end that has it, and how many. Its answer is
+// the number and ID of the last returned end, followed by the ID and deadline
+// of each. Without a number it returns no ends.
 //
-// If that end is not in the feed any more, a failover may have lost it, and with
-// it the numbers that came before: the server that took over goes by a clock
-// that may be behind. So those of the last two minutes are returned again.
+// If that end is no longer in the feed, a failover may have lost it, and the
+// new master's clock may be behind, so that new ends get lower numbers. So the
+// ends of the last two minutes are returned again.
 var endsScript = newScript(`
 local key, number, id, limit = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 if number == '' then
@@ -94,15 +93,15 @@ until #found < 2 * limit or #answer == 2 + 2 * limit
 return answer
 `)
 
-// ErrFeedCursor says that a text is not a cursor that Ends returned.
+// ErrFeedCursor means that a text is not a cursor that Ends returned.
 var ErrFeedCursor = errors.New("redis: not a cursor of the feed of ends")
 
-// Ends returns what has ended, as store.EndFeed says, in one round trip, and at
-// most a thousand ends at a time.
+// Ends returns the ends of sessions in one round trip, at most a thousand at a
+// time; see [store.EndFeed].
 //
-// An end stays in the feed until an hour after its mark's deadline, so a cursor
-// is good for at least an hour. What a failover loses is said in the package's
-// documentation.
+// An end stays in the feed until an hour after its tombstone's deadline, so a
+// cursor is valid for at least an hour. The package documentation says what a
+// failover loses.
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (page store.EndPage, err error) {
 	number, id, err := parseCursor(cursor)
 	if err != nil {
@@ -132,7 +131,7 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (page store.
 	return page, nil
 }
 
-// parseCursor reads NUMBER-HANDLE, or NUMBER alone when nothing has ended before.
+// parseCursor reads NUMBER-HANDLE, or NUMBER alone if no session has ended yet.
 func parseCursor(cursor string) (number, id string, err error) {
 	switch cursor {
 	case store.FeedFromNow:
@@ -141,7 +140,7 @@ func parseCursor(cursor string) (number, id string, err error) {
 		return "0", "", nil
 	}
 	number, handle, anchored := strings.Cut(cursor, "-")
-	// A number that is larger would not be exact, neither here nor there.
+	// Redis and Lua store larger numbers inexactly.
 	if n, err := strconv.ParseUint(number, 10, 53); err != nil || strconv.FormatUint(n, 10) != number {
 		return "", "", ErrFeedCursor
 	}

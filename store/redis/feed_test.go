@@ -12,7 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// heard returns the ends since the cursor, and moves it on.
+// heard returns the ends since the cursor, and advances it.
 func heard(t testing.TB, s *Store, cursor *string) map[store.ID]time.Time {
 	t.Helper()
 	ends := map[store.ID]time.Time{}
@@ -29,7 +29,7 @@ func heard(t testing.TB, s *Store, cursor *string) map[store.ID]time.Time {
 	}
 }
 
-// hears fails the test unless exactly these ends are heard.
+// hears fails the test unless the feed returns exactly these ends.
 func hears(t testing.TB, s *Store, cursor *string, want ...store.ID) {
 	t.Helper()
 	got := heard(t, s, cursor)
@@ -154,7 +154,7 @@ func TestNumbersGrowAlsoWhenTheServersClockIsBehind(t *testing.T) {
 	hears(t, s, &cursor, a, b)
 }
 
-// The server that takes over may lack the last ends, and be a minute behind.
+// The new master may have lost the last ends, and its clock may be a minute behind.
 func TestAReaderThatHeardWhatAFailoverLostHearsWhatFollows(t *testing.T) {
 	server, s := single(t)
 	lost := textID(1)
@@ -218,8 +218,7 @@ func TestACursorOfSomethingElseIsRefused(t *testing.T) {
 	}
 }
 
-// A member that another program has added, or a release that this one does not
-// know.
+// A member that another program or a newer release has added.
 func TestAMemberOfSomethingElseDoesNotStopTheFeed(t *testing.T) {
 	server, s := single(t)
 	cursor := fromNow(t, s)

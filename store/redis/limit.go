@@ -25,10 +25,11 @@ import (
 // place is gone, another call has ended it, and it has to look again.
 //
 // Its arguments are the new session's entry, how many others may stay, whether
-// to refuse, the one that is replaced, whether the caller has found its own entry,
-// and the entries that it found without a live session, each behind a letter that
-// says why. All others count, those too that the caller has not seen: somebody has
-// just reserved a place. The order is that of store.UserLimit.InTheWay.
+// to refuse, the one that is replaced, whether the caller has found its own
+// entry, and the entries that it found without a live session, each after a
+// letter for the reason. All other entries count, even those that the caller
+// has not seen, which are new reservations. The order is that of
+// store.UserLimit.InTheWay.
 var reserveScript = newScript(`
 local key, id, expires, created = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local room, refuse, replaced = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
@@ -78,18 +79,19 @@ return victims
 
 // Why an entry may count less than others.
 const (
-	absent  = "a" // there is no record; it may be about to be written
-	over    = "e" // it has ended, or is another user's
-	expired = "x" // by every clock
-	late    = "l" // it counts: it may be live by a clock that is behind
+	absent  = "a" // no record; it may be about to be written
+	over    = "e" // the session has ended, or is another user's
+	expired = "x" // expired by every replica's clock
+	late    = "l" // it counts: it may be live by a slow clock
 )
 
 const (
-	// promptly is how long after it was reserved a place may be taken. After a
+	// promptly is how long after the reservation a place may be taken. After a
 	// minute it does not count.
 	promptly = clockSkew / 2
-	// limitTries is how often SaveLimited starts over. Twice is the rule, to look
-	// whether all has gone well; more, after a failover or a long pause.
+	// limitTries is the maximum number of looks of SaveLimited. Normally it looks
+	// twice, the second time to check the result; more often after a failover
+	// or a long pause.
 	limitTries = 8
 )
 
@@ -98,28 +100,28 @@ var (
 	errLookAgain = errors.New("the place that was reserved is gone")
 )
 
-// SaveLimited stores a user's new session, as store.UserLimiter says. It takes
+// SaveLimited stores a user's new session; see [store.UserLimiter]. It takes
 // six round trips, and three more to end others.
 //
-// The index by user, which decides, and the sessions may be on different servers.
-// So a place in the index is reserved first; then those that have to go are
-// ended; then the session is saved; and then everything is looked at again. A
-// session whose place was given to another one meanwhile meets the tombstone that
-// was left for it. Whatever stops in between leaves at worst a place that nobody
-// takes, for a minute.
+// The index by user, which decides, and the sessions may be on different
+// servers. So a place in the index is reserved first; then the surplus sessions
+// are ended; then the session is saved; and then everything is checked again.
+// If a session's place was given to another meanwhile, a tombstone refuses its
+// save. A call that stops halfway leaves at worst an unused place, for a
+// minute.
 //
-// The order of the sessions is that of Created. An ID that is taken while the
-// call is under way is ErrConflict after others were ended, and so is a session
-// that was ended by another call.
+// The sessions are ordered by Created. If the ID is taken, or another call ends
+// the session, during the call, the error is ErrConflict although others were
+// ended.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) (ended []store.ID, err error) {
 	if rec.User == (store.UserHash{}) || rec.IsEnd() || rec.Expired(time.Now().Add(-clockSkew)) {
-		return nil, s.Save(ctx, rec, store.Base{}) // and it does not count
+		return nil, s.Save(ctx, rec, store.Base{}) // which does not count
 	}
 	if err := fits(len(rec.Data)); err != nil {
 		return nil, failed("save", err)
 	}
 	value := encode(&rec)
-	changed := false // a refusal is none of the whole, then
+	changed := false // a later refusal is not one of the whole call
 	sent := false    // the session may have been saved
 	failed := func(doing string, err error) error {
 		if changed {
@@ -137,7 +139,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 		switch {
 		case saved && (found.listed || own.IsEnd()):
 			return ended, nil
-		case saved: // and its entry is lost
+		case saved: // but its entry was lost
 			limit.Refuse = false
 		case own != nil && !own.Expired(time.Now()):
 			return ended, store.ErrConflict
@@ -169,22 +171,22 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 			return ended, failed("save", err)
 		}
 		changed, sent = true, true
-		// If there was a conflict, the next look says why.
+		// After a conflict, the next look finds the reason.
 	}
 	return ended, failed("save", errUnsettled)
 }
 
-// census is what look finds.
+// census is the result of look.
 type census struct {
 	own    *store.Record // nil = there is none
 	listed bool          // the index has an entry for it
 	idle   []string      // the other entries without a live session, as reserveScript takes them
-	ended  []store.ID    // of those, the ones whose end may not have been told
+	ended  []store.ID    // those of idle that may be missing from the feed of ends
 }
 
 // look reads the index of a record's user, and then its sessions' records. In
-// that order: an entry goes after its session has ended, so one that is live and
-// was not listed before has lost its entry.
+// that order: an entry is removed after its session has ended, so a live
+// session without an entry has lost it.
 func (s *Store) look(ctx context.Context, rec *store.Record) (c census, err error) {
 	ids, err := s.entries(ctx, rec.User)
 	if err != nil {
@@ -258,9 +260,9 @@ func (s *Store) reserve(ctx context.Context, rec *store.Record, limit store.User
 	return victims, nil
 }
 
-// evict ends sessions, and returns those that were live until then. All of them
-// are told of, and only then leave the index: should this fail, whoever finds
-// them there tries again.
+// evict ends sessions, and returns those that were live until then. It adds all
+// of them to the feed before it removes them from the index: if it fails, the
+// next call that finds them in the index tries again.
 func (s *Store) evict(ctx context.Context, user store.UserHash, victims []store.ID, until time.Time) (live []store.ID, err error) {
 	for page := range slices.Chunk(victims, waiting) {
 		var mu sync.Mutex

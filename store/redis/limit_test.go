@@ -200,8 +200,8 @@ func TestALoginCountsNeitherEndedNorVanishedSessionsAndTidiesUp(t *testing.T) {
 	}
 	age(t, s, ann, marked, 2*time.Minute, time.Hour) // its removal has failed
 	rec := session(ann)
-	// A process whose clock is behind may find it live: it has to end to be out of
-	// the way.
+	// A process with a slow clock may find it live, so it must end to make
+	// room.
 	limited(t, s, rec, refusing(2), expired)
 	if got := listed(t, s, ann); got[gone] || got[marked] || got[moved] {
 		t.Errorf("%d entries are left", len(got))
@@ -255,8 +255,9 @@ func TestEvictedSessionsLeaveTheIndexAndAreReportedOnce(t *testing.T) {
 	has(t, s, ann, ids[198], ids[199], rec.ID)
 }
 
-// parallelLogins logs a user in n times at once, each again and again until it
-// is settled, and returns the sessions and how many logins came through.
+// parallelLogins logs a user in n times in parallel, repeats each login until
+// its outcome is known, and returns the sessions and the number of successful
+// logins.
 func parallelLogins(t testing.TB, stores []*Store, n int, limit store.UserLimit) (ids []store.ID, in int) {
 	t.Helper()
 	var mu sync.Mutex
@@ -297,7 +298,7 @@ func parallelLogins(t testing.TB, stores []*Store, n int, limit store.UserLimit)
 }
 
 func TestTwoHundredParallelLoginsInAClusterLeaveExactlyThree(t *testing.T) {
-	// No node must be given up because the machine is busy.
+	// A busy machine must not cause a failover.
 	nodes := servers.RedisCluster(t, 3, "--cluster-node-timeout", "30000")
 	o := Options{Addrs: []string{nodes[0].Addr}, Cluster: true}
 	stores := []*Store{opened(t, o), opened(t, o), opened(t, o)} // as many replicas of the application
@@ -383,9 +384,10 @@ func TestParallelLoginsDuringAFailoverLeaveNoMoreThanAllowed(t *testing.T) {
 	}
 }
 
-// A login that starts over, after a timeout, say, has reserved its place before.
-// Meanwhile another one may have counted it, and ended it. Then nobody else is to
-// go for it: the user would have fewer sessions than allowed.
+// A login that starts over, after a timeout, say, has reserved its place
+// before. Meanwhile another one may have counted it, and ended it. Then no
+// other session may end for it: the user would have fewer sessions than
+// allowed.
 func TestALoginThatStartsOverEndsNobodyOnceItWasEndedItself(t *testing.T) {
 	at := func(rec store.Record, ago time.Duration) store.Record {
 		rec.Created = rec.Created.Add(-ago)

@@ -9,8 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Anyone who imports this package can open its stores and caches by URL. Opening a
-// store makes nothing: an empty database and a new one are the same.
+// A program that imports this package can open its stores and caches by URL.
+// Opening a store creates nothing in the database.
 func init() {
 	open.Register(open.Engine{
 		Schemes: []string{"redis", "rediss", "rediscluster", "redisclusters", "redissentinel", "redissentinels"},

@@ -9,8 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A record is one string: a head that the scripts read and change, and then the
-// Data, which they leave alone. Its parts, all numbers big-endian:
+// A record is one string: a head that the scripts read and change, and the
+// Data, which they do not change. Its parts, all numbers big-endian:
 //
 //	at  bytes
 //	 0   1     format, 1
@@ -25,7 +25,7 @@ import (
 //	56   8 n   SaveIDs, newest first
 //	     …     Data
 //
-// Version and newest save ID are side by side, so that a base is 16 bytes of it.
+// Version and newest save ID are adjacent, so that a base is 16 bytes.
 const (
 	format      = 1
 	userAt      = 32
@@ -36,11 +36,11 @@ const (
 	longestTime = 1<<(8*timeSize) - 1 // in the year 10889
 )
 
-// maxValue is the longest string that Redis takes unless it is told otherwise
-// (proto-max-bulk-len). One that is longer would cost the connection.
+// maxValue is the default limit of a string in Redis (proto-max-bulk-len). A
+// longer string closes the connection.
 const maxValue = 512 << 20
 
-// fits returns ErrTooLarge for Data of more bytes than Redis takes with a head.
+// fits returns ErrTooLarge for Data that exceeds Redis's limit together with a head.
 func fits(data int) error {
 	if limit := maxValue - longestHead; data > limit {
 		return fmt.Errorf("%d bytes, at most %d: %w", data, limit, store.ErrTooLarge)
@@ -48,8 +48,8 @@ func fits(data int) error {
 	return nil
 }
 
-// clockSkew is for how long after its deadline a record stays: the server's
-// clock may be ahead of those that judge deadlines. The scripts know it too.
+// clockSkew is how long a record stays after its deadline: the server's clock
+// may be ahead of those of the replicas. The scripts repeat it.
 const clockSkew = time.Minute
 
 var errFormat = errors.New("the record was written by a newer release")
@@ -69,11 +69,12 @@ func encode(rec *store.Record) []byte {
 	return append(b, rec.Data...)
 }
 
-// decode reads what encode wrote. Data shares b. It returns errFormat for what a
-// newer release may have written, and store.ErrDamaged for anything else.
+// decode reads a record in encode's form. Data shares b. It returns errFormat
+// if a newer release may have written b, and store.ErrDamaged for anything
+// else.
 func decode(id store.ID, b []byte) (store.Record, error) {
 	switch {
-	case len(b) > 0 && b[0] > format && b[0] < ' ': // formats are no text
+	case len(b) > 0 && b[0] > format && b[0] < ' ': // formats are not printable
 		return store.Record{}, errFormat
 	case len(b) < saveIDsAt || b[0] != format:
 		return store.Record{}, store.ErrDamaged
@@ -96,8 +97,8 @@ func decode(id store.ID, b []byte) (store.Record, error) {
 	return rec, nil
 }
 
-// encodeBase returns the 16 bytes of a record that must be as base says, or ""
-// for the base that expects none.
+// encodeBase returns the 16 bytes of a record that must match base, or "" for
+// the zero base.
 func encodeBase(base store.Base) string {
 	if base == (store.Base{}) {
 		return ""
@@ -134,7 +135,7 @@ func (s *Store) userKey(user store.UserHash) string {
 	return s.options.Prefix + userKeys + store.ID(user).String()
 }
 
-// What a key holds is said right after the prefix. There is one feed.
+// The kinds of keys, right after the prefix. There is one feed.
 const (
 	sessionKeys = "s:"
 	userKeys    = "u:"

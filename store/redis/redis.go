@@ -12,26 +12,25 @@
 // a Cluster; Redis 6.2 or newer, or any Valkey. [ParseURL] reads all of it from
 // a URL.
 //
-// A session is one key, so it is always within one slot of a Cluster. Its save
-// is one round trip: a script on the server compares and sets. The key expires
-// by itself, a minute after the record's deadline. These are all keys, each
-// behind [Options.Prefix]:
+// A session is one key, so it is always within one slot of a Cluster. A save is
+// one round trip: a script on the server compares and sets. The key expires by
+// itself, a minute after the record's deadline. These are all keys, each behind
+// [Options.Prefix]:
 //
 //	s:HANDLE  string      a session's record, or its tombstone
 //	u:HASH    hash        a user's sessions: ID to when the entry was written, when
-//	                      the session is over at the latest, when it was created
+//	                      the session expires at the latest, when it was created
 //	ends      sorted set  the feed of ends: each twice, by its number and by its
-//	                      mark's deadline
+//	                      tombstone's deadline
 //	c:HANDLE  string      a copy in a cache
 //
-// What a nil error from Save is worth depends on how the servers are run. Redis
-// acknowledges a write when it is in the memory of one server: what that server
-// has not yet written to its append-only file is lost when it is killed, and
-// what it has not yet sent to a replica is lost when that replica takes over.
-// The README says for each setting what can be lost. [Options.Replicas] narrows
-// the second gap and does not close it. Of the feed, a failover may lose the last
-// ends: who reads it does not hear of them, and the records say that they have
-// ended.
+// The durability of a Save depends on the servers' configuration. Redis
+// acknowledges a write when it is in the memory of one server. If that server
+// is killed, it loses writes that are not yet in its append-only file; if a
+// replica takes over, writes not yet sent to it are lost. The README lists for
+// each setting what can be lost. [Options.Replicas] reduces the second risk but
+// does not remove it. A failover may also lose the last ends of the feed, so
+// readers miss them, although the sessions' tombstones exist.
 package redis
 
 import (
@@ -45,13 +44,12 @@ import (
 	"time"
 )
 
-// Options say where the servers are and how they are used. Only Addrs is
-// required.
+// Options are the servers' addresses and settings. Only Addrs is required.
 type Options struct {
 	// Addrs are the servers, each as host:port: one node; with Cluster, some
 	// nodes of the cluster, which name the others; with Master, the sentinels.
 	Addrs []string
-	// Cluster says that Addrs belong to a Cluster.
+	// Cluster means that Addrs belong to a Cluster.
 	Cluster bool
 	// Master is the name of the master that the sentinels at Addrs watch. "" =
 	// no Sentinel.
@@ -60,20 +58,21 @@ type Options struct {
 	// Username and Password are those of an ACL user. "" = the default user,
 	// and no password.
 	Username, Password string
-	// Credentials is asked for the same before each new connection, so that they
-	// may change: a connection that is there stays logged in. It is called by
-	// several goroutines at once, and has 10 seconds at most; while it fails, or
-	// what it returns is refused, calls wait until their contexts end, for 5
-	// seconds at most. nil = Username and Password; not both.
+	// Credentials returns the user and the password for each new connection, so
+	// that they may change; existing connections stay logged in. It may be
+	// called by several goroutines at once, and may take at most 10 seconds.
+	// While it fails, or the server refuses its result, calls wait until their
+	// contexts end, for at most 5 seconds. nil = Username and Password, which
+	// exclude it.
 	Credentials func(ctx context.Context) (user, password string, err error)
 	// SentinelUsername and SentinelPassword, or SentinelCredentials, are for the
 	// sentinels.
 	SentinelUsername, SentinelPassword string
 	SentinelCredentials                func(ctx context.Context) (user, password string, err error)
-	// TLS is used for all connections, those to sentinels too. nil = plain TCP.
-	// A client certificate that changes while the
-	// program runs comes from its GetClientCertificate, and authorities that do are
-	// looked up in its VerifyConnection.
+	// TLS is used for all connections, including those to sentinels. nil =
+	// plain TCP. If the client certificate or the certificate authorities
+	// change while the program runs, set its GetClientCertificate or
+	// VerifyConnection.
 	TLS *tls.Config
 	// DB is the number of the database. A Cluster has only number 0.
 	DB int
@@ -86,14 +85,14 @@ type Options struct {
 	DialTimeout time.Duration
 
 	// AllowEviction lets Open accept servers that evict keys when their memory
-	// is full. Sessions are lost then, and tombstones too, so that a logout may
+	// is full. Then sessions can be lost, and also tombstones, so a logout may
 	// not be final. A cache does not need it.
 	AllowEviction bool
 	// Replicas is how many replicas must have acknowledged a save or an end
-	// before it counts as kept (WAIT). It narrows what a failover can lose, and
-	// does not close it: the replica that takes over may be another one. With
-	// fewer replicas in reach, every save is an error. 0 = the master alone. A
-	// cache does not use it.
+	// before it counts as kept (WAIT). It reduces what a failover can lose, but
+	// does not rule out loss: another replica may take over. If fewer replicas
+	// are reachable, every save is an error. 0 = the master alone. A cache does
+	// not use it.
 	Replicas int
 	// ReplicaTimeout is how long to wait for them. 0 = 500 ms.
 	ReplicaTimeout time.Duration

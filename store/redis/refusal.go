@@ -14,58 +14,58 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// verdict is what an error says about the command, or script, that met it.
+// verdict is the meaning of an error for its command or script.
 type verdict uint8
 
 const (
-	// unsure: it may have been carried out, or a part of it.
+	// unsure: it may have been carried out, at least in part.
 	unsure verdict = iota
-	// final: it was not carried out, and would not be if it were sent again.
+	// final: it was not carried out, and sending it again is useless.
 	final
-	// later: it was not carried out, and may be if it is sent again in a while.
+	// later: it was not carried out, and sending it again after a while may succeed.
 	later
-	// elsewhere is later, and another connection may lead to a server that carries
-	// it out: this one leads to one that does not, or that does not know us.
+	// elsewhere is later, but on another connection: this one leads to a server
+	// that refuses writes or our login.
 	elsewhere
 )
 
-// refusals are the answers of Redis and Valkey that say that nothing was written.
-// Those that a command within a script may meet come before the script's first
-// write, or not at all: a server looks at its role, memory, disk and replicas when a
-// script begins, or at its first write. An answer that is not listed leaves the
-// outcome open: ERR, is what becomes of a script that failed in the middle.
+// refusals are the answers of Redis and Valkey after which nothing was written.
+// Within a script they only come before its first write: a server checks its
+// role, memory, disk and replicas when a script begins, or at its first write.
+// After an answer that is not listed the outcome is unknown: ERR can come from
+// a script that failed halfway.
 var refusals = map[string]verdict{
 	"READONLY":    elsewhere, // a replica
 	"MASTERDOWN":  elsewhere, // a replica that has lost its master
-	"NOAUTH":      elsewhere, // the connection is nobody's
+	"NOAUTH":      elsewhere, // the connection is not logged in
 	"REDIRECT":    elsewhere, // a replica that names its master
-	"MOVED":       later,     // the client library follows it; it has done so too often
+	"MOVED":       later,     // after too many redirections, which the client library follows
 	"ASK":         later,
-	"CLUSTERDOWN": later, // nobody serves the slot
+	"CLUSTERDOWN": later, // no node serves the slot
 	"TRYAGAIN":    later, // the slot is being moved
 	"LOADING":     later, // the server has just been started
-	"BUSY":        later, // a script of somebody's runs for too long
+	"BUSY":        later, // some script runs for too long
 	"UNKILLABLE":  later,
 	"NOREPLICAS":  later, // min-replicas-to-write
 	"OOM":         final, // maxmemory
-	"MISCONF":     final, // the disk takes no snapshot or no append-only file
+	"MISCONF":     final, // a snapshot or append-only file cannot be written
 	"NOPERM":      final, // an ACL; see judgedText
 	"WRONGPASS":   final,
 	"NOPROTO":     final,
 	"DENIED":      final, // protected mode
-	"NOSCRIPT":    final, // and the script's text is sent then
+	"NOSCRIPT":    final, // then the script's text is sent
 	"EXECABORT":   final,
 	"CROSSSLOT":   final,
 	"WRONGTYPE":   final, // each script reads its key before it writes
-	"FORMAT":      final, // our scripts' own
+	"FORMAT":      final, // from our scripts
 }
 
-// withinScript is how Redis before 7.0 reports what a command in a script met. The
-// library leaves ERR out, with which it begins.
+// withinScript is the form in which Redis before 7.0 reports an error of a
+// command in a script. The library removes the ERR at its beginning.
 var withinScript = regexp.MustCompile(`^Error running script .*: -?([A-Z]+) `)
 
-// judged returns what an error says. No error, and a key that is not there, is no
-// matter for it.
+// judged returns the verdict on an error. Do not call it for nil or a missing
+// key.
 func judged(err error) verdict {
 	var answer *valkey.ValkeyError
 	var none *notConnected
@@ -80,7 +80,7 @@ func judged(err error) verdict {
 
 func judgedText(text string) verdict {
 	if strings.HasPrefix(text, "NOPERM") && strings.Contains(text, "executing the script") {
-		return unsure // a command that comes after others in it
+		return unsure // the command may follow writes of the script
 	}
 	if m := withinScript.FindStringSubmatch(text); m != nil {
 		text = m[1]
@@ -89,7 +89,7 @@ func judgedText(text string) verdict {
 	return refusals[code]
 }
 
-// notConnected says that there was no connection to send anything on.
+// notConnected means that there was no connection, so nothing was sent.
 type notConnected struct {
 	err error
 	verdict
@@ -99,18 +99,18 @@ func (e *notConnected) Error() string { return e.err.Error() }
 func (e *notConnected) Unwrap() error { return e.err }
 
 const (
-	// patience is for how long a store's call waits for a server that refuses for
-	// now, or cannot be reached, if its context does not end before. A cache's does
-	// not wait.
+	// patience is how long a store's call waits for a server that refuses
+	// temporarily or is unreachable, if its context does not end before. A
+	// cache's call does not wait.
 	patience = 5 * time.Second
-	// firstPause and longestPause are between two tries.
+	// firstPause and longestPause bound the pause between two attempts.
 	firstPause   = 5 * time.Millisecond
 	longestPause = 200 * time.Millisecond
 )
 
-// patiently sends something until it has been answered, or is refused for good, or
-// until the outcome is not known. What only reads is sent again even then, as long as
-// the error is not the context's. A refusal of what writes wraps store.ErrRefused.
+// patiently sends a call until it is answered or finally refused, or until its
+// outcome is unknown. A read is sent again even then, unless the context has
+// ended. The error of a refused write wraps store.ErrRefused.
 func (c *client) patiently(ctx context.Context, reads bool, send func(l *link) error) error {
 	refused := func(why error) error {
 		if reads {
@@ -163,9 +163,8 @@ func (c *client) patiently(ctx context.Context, reads bool, send func(l *link) e
 	}
 }
 
-// isOver reports whether a context's end is the error. If that of the call is alive,
-// then it was that of somebody who was making a connection, for longer than he had
-// time or than a connection may take, and nothing was sent.
+// isOver reports whether the error is the end of a context. If the call's own
+// context is alive, it was that of a connection attempt, and nothing was sent.
 func isOver(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
@@ -175,8 +174,8 @@ func alive(ctx context.Context) bool {
 	return ctx.Err() == nil && (!ok || time.Now().Before(end))
 }
 
-// rest waits for d, or only until something has happened that is worth a try. It
-// reports whether ctx is still alive then.
+// rest waits for d, or until happened is closed. It reports whether ctx is
+// still alive.
 func rest(ctx context.Context, d time.Duration, happened <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -201,8 +200,8 @@ type refusal struct{ why error }
 func (e *refusal) Error() string   { return store.ErrRefused.Error() + ": " + e.why.Error() }
 func (e *refusal) Unwrap() []error { return []error{store.ErrRefused, e.why} }
 
-// halfDone is for an error in the second half of a call whose first half is kept:
-// it is no refusal of the whole.
+// halfDone is for an error in the second half of a call whose first half was
+// applied: it is not a refusal of the whole call.
 func halfDone(err error) error {
 	var r *refusal
 	if errors.As(err, &r) {

@@ -16,7 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// does sends a command that must be answered with OK.
+// does sends a command and requires the answer OK.
 func does(t testing.TB, server *servers.Server, words ...string) {
 	t.Helper()
 	if got := server.RedisCommand(words...); got != "OK\n" {
@@ -32,7 +32,7 @@ func config(name string) func(testing.TB, *servers.Server, string) {
 	}
 }
 
-// hopeless are servers that refuse until somebody looks after them.
+// hopeless are servers that refuse until an operator acts.
 var hopeless = map[string]struct {
 	breaks, repairs func(testing.TB, *servers.Server)
 }{
@@ -64,7 +64,7 @@ var hopeless = map[string]struct {
 	},
 }
 
-// passing are servers that refuse for a while.
+// passing are servers that refuse temporarily.
 var passing = map[string]struct {
 	breaks, repairs func(testing.TB, *servers.Server)
 }{
@@ -157,7 +157,7 @@ func TestAServerThatRefusesForNowIsWaitedFor(t *testing.T) {
 		fault.breaks(t, server)
 		for what, write := range writes(s, rec) {
 			err := write(within(t, 400*time.Millisecond))
-			// A server that answers late may be asked until the deadline.
+			// Calls to a slow server may be repeated until the deadline.
 			refused := errors.Is(err, store.ErrRefused) || code == "BUSY" || code == "LOADING"
 			if !refused || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %s: %v, want a refusal until the deadline", code, what, err)
@@ -198,8 +198,7 @@ func TestAScriptThatFailsInTheMiddleIsNoRefusal(t *testing.T) {
 	}
 }
 
-// answers are what real servers answer, and whether something may have been
-// written then.
+// answers are real servers' answers, and whether a write may have happened.
 func TestEveryAnswerOfARealServerIsJudged(t *testing.T) {
 	server := servers.Redis(t)
 	cluster := servers.Redis(t, "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
@@ -268,7 +267,7 @@ func TestAnswersOfAClusterThatMovesSlotsAreJudged(t *testing.T) {
 	is(from, "TRYAGAIN", later, "MGET", "{a}1", "{a}2")
 }
 
-// What the servers of these tests do not answer.
+// Answers that the servers of these tests do not give.
 func TestAnswersOfOtherReleasesAreJudged(t *testing.T) {
 	in := func(said string) string {
 		return "Error running script (call to f_0123): @user_script:40: @user_script: 40: " + said

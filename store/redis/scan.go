@@ -14,10 +14,10 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// master is a server that has keys of its own.
+// master is a server with its own keys.
 type master struct {
 	rdb valkey.Client
-	run string // which life of the server it is
+	run string // the server's run ID, new with each start
 }
 
 // masters returns the servers that together have all keys, in an order that
@@ -54,7 +54,7 @@ func (s *Store) masters(ctx context.Context, rdb valkey.Client) ([]master, error
 	return found, nil
 }
 
-// infoField returns a field of what INFO or CLUSTER INFO says.
+// infoField returns a field of the answer to INFO or CLUSTER INFO.
 func infoField(text, name string) string {
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {
@@ -64,16 +64,16 @@ func infoField(text, name string) string {
 	return ""
 }
 
-// ErrScanCursor says that a walk cannot go on: its cursor is not one of this
-// store, or one of the servers was restarted or has lost its role since the
-// walk began. It has to begin again.
+// ErrScanCursor means that a scan cannot continue: the cursor is not from this
+// store, or one of the servers has restarted or lost its role since the scan
+// began. Start the scan again.
 var ErrScanCursor = errors.New("redis: the cursor is of no use with these servers")
 
-// Scan returns the next records, as store.Scanner says. It asks one master
-// after the other with SCAN, which looks at all keys of the database, those of
-// others too. A walk that is under way when a server is restarted or taken
-// over ends with ErrScanCursor. A record that a Cluster moves to another node
-// during the walk may be missing.
+// Scan returns the next records; see [store.Scanner]. It runs SCAN on one
+// master after the other, which visits all keys of the database, including
+// those of other programs. If a server restarts or fails over during a scan,
+// the scan ends with ErrScanCursor. A record that a Cluster moves to another
+// node during the scan may be missing.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
 	var ids []store.ID
 	next, known := "", true
@@ -94,8 +94,8 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, next, nil
 }
 
-// scanOn returns the next IDs, and the cursor for those that follow; or that it
-// does not know the cursor.
+// scanOn returns the next IDs and the next cursor; or false if the cursor is
+// invalid.
 func (s *Store) scanOn(ctx context.Context, rdb valkey.Client, cursor string, limit int) (ids []store.ID, next string, known bool, err error) {
 	masters, err := s.masters(ctx, rdb)
 	if err != nil {
@@ -105,13 +105,13 @@ func (s *Store) scanOn(ctx context.Context, rdb valkey.Client, cursor string, li
 	for _, m := range masters {
 		_, _ = servers.Write([]byte(m.run)) // never fails
 	}
-	// The cursor is which servers there were, at which of them the walk is,
-	// and SCAN's own cursor there.
+	// The cursor has a hash of the servers, the index of the current one, and
+	// SCAN's own cursor there.
 	begun, at, inner := servers.Sum64(), 0, uint64(0)
 	if cursor != "" {
 		n, _ := fmt.Sscanf(cursor, "%x-%d-%d", &begun, &at, &inner) // fewer than three if it fails
 		if n != 3 || at < 0 || at >= len(masters) || begun != servers.Sum64() {
-			return nil, "", false, nil //nolint:nilerr // the caller says what is wrong
+			return nil, "", false, nil //nolint:nilerr // the caller returns ErrScanCursor
 		}
 	}
 	ids, inner, err = s.scanKeys(ctx, masters[at].rdb, inner, limit)
@@ -126,12 +126,10 @@ func (s *Store) scanOn(ctx context.Context, rdb valkey.Client, cursor string, li
 	return ids, fmt.Sprintf("%x-%d-%d", begun, at, inner), true, nil
 }
 
-// scanRounds is how often one page asks for more keys, should few of those that
-// it got be sessions.
+// scanRounds is how often one page reads more keys if few of them are sessions.
 const scanRounds = 16
 
-// scanKeys returns about limit IDs, without any twice, and where to go on; 0 is
-// the end.
+// scanKeys returns about limit distinct IDs and the next cursor; 0 is the end.
 func (s *Store) scanKeys(ctx context.Context, rdb valkey.Client, from uint64, limit int) ([]store.ID, uint64, error) {
 	prefix := s.options.Prefix + sessionKeys
 	pattern := globEscape.Replace(prefix) + "*"

@@ -2,7 +2,7 @@ package redis
 
 import (
 	"context"
-	"crypto/sha1" // by which Redis names scripts; it protects nothing here
+	"crypto/sha1" // Redis names scripts by it; no security depends on it
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,8 +19,8 @@ func newScript(text string) script {
 	return script{text, hex.EncodeToString(sum[:])}
 }
 
-// call calls a script by its digest or, for a server that does not know it yet,
-// with its text, from which the server learns it.
+// call calls a script by its digest, or with its text, which the server then
+// caches.
 func (c *client) call(s script, known bool, key string, args []string) valkey.Completed {
 	if known {
 		return c.build.Evalsha().Sha1(s.digest).Numkeys(1).Key(key).Arg(args...).Build()
@@ -28,8 +28,8 @@ func (c *client) call(s script, known bool, key string, args []string) valkey.Co
 	return c.build.Eval().Script(s.text).Numkeys(1).Key(key).Arg(args...).Build()
 }
 
-// inText runs a script by its digest, and once more with its text on a server that
-// does not know it: one that has just been started, or has just become the master.
+// inText runs a script by its digest, and once more with its text on a server
+// that does not know it: such as after a restart or a failover.
 func inText(run func(known bool) error) error {
 	err := run(true)
 	var answer *valkey.ValkeyError
@@ -60,8 +60,8 @@ func (c *client) eval(ctx context.Context, reads bool, s script, key string, arg
 	return m, err
 }
 
-// runKept is run, and waits until enough replicas have what was written. It returns
-// the script's answer even when they do not, together with an error.
+// runKept is run, and then waits until enough replicas have the write. If they
+// do not, it returns the script's answer together with an error.
 func (s *Store) runKept(ctx context.Context, sc script, key string, args ...string) (reply, error) {
 	if s.options.Replicas == 0 {
 		return s.run(ctx, sc, key, args...)
@@ -93,14 +93,14 @@ func (s *Store) evalKept(ctx context.Context, sc script, key string, args ...str
 	return m, err
 }
 
-// evalAndWait runs a script and WAIT on the same connection: on another one,
-// WAIT would have nothing to wait for.
+// evalAndWait runs a script and WAIT on the same connection: on another
+// connection, WAIT would have nothing to wait for.
 func (s *Store) evalAndWait(ctx context.Context, l *link, sc script, known bool, key string, args []string) (m valkey.ValkeyMessage, acknowledged int64, err error) {
 	patience := s.options.ReplicaTimeout
 	if end, ok := ctx.Deadline(); ok {
 		patience = min(patience, time.Until(end))
 	}
-	wait := max(patience.Milliseconds(), 1) // 0 would wait for ever
+	wait := max(patience.Milliseconds(), 1) // 0 would wait without limit
 	answers := s.together(ctx, l.rdb, func() valkey.Commands {
 		return valkey.Commands{
 			s.call(sc, known, key, args),
@@ -112,21 +112,21 @@ func (s *Store) evalAndWait(ctx context.Context, l *link, sc script, known bool,
 	}
 	acknowledged, err = answers[1].AsInt64()
 	if err != nil {
-		err = fmt.Errorf("%w: %s", errTooFewReplicas, err.Error()) // whatever the reason: it was written
+		err = fmt.Errorf("%w: %s", errTooFewReplicas, err.Error()) // whatever the reason, it was written
 	}
 	return m, acknowledged, err
 }
 
-// together runs commands on one connection that nobody else uses meanwhile. In
-// a Cluster the library follows redirections command by command, which would
-// tear them apart; so there they are followed here, once.
+// together runs commands on one connection that no other call uses meanwhile.
+// In a Cluster the library would follow redirections for each command
+// separately, so together follows them itself, once for all commands.
 func (c *client) together(ctx context.Context, rdb valkey.Client, commands func() valkey.Commands) []valkey.ValkeyResult {
 	if !c.options.Cluster {
 		return rdb.DoMulti(ctx, commands()...)
 	}
 	connection, release := rdb.Dedicate()
 	answers := connection.DoMulti(ctx, commands()...)
-	go release() // it asks the server to reset the connection
+	go release() // it resets the connection, which takes a round trip
 	refused, ok := valkey.IsValkeyErr(answers[0].Error())
 	if !ok {
 		return answers
@@ -145,6 +145,6 @@ func (c *client) together(ctx context.Context, rdb valkey.Client, commands func(
 	return answers
 }
 
-// errTooFewReplicas leaves the outcome of a save open: the master has it, and may
-// lose it.
+// errTooFewReplicas leaves the outcome of a save unknown: the master has it,
+// but may lose it.
 var errTooFewReplicas = errors.New("too few replicas have acknowledged it")

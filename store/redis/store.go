@@ -13,19 +13,18 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Store is a store.Store in Redis or Valkey that can touch, find a user's
-// sessions and limit their number, tell what has ended, and be scanned. Make one
-// with Open.
+// Store is a store.Store in Redis or Valkey with the optional interfaces
+// Toucher, UserIndex, UserLimiter, EndFeed and Scanner. Make one with Open.
 //
-// Calls that run at the same time share connections and travel together. Each
-// is bounded by its context; a server that says nothing at all for three
-// seconds loses its connections, and all calls on them fail.
+// Concurrent calls share connections and are sent in batches. Each is bounded
+// by its context. If a server does not answer at all for three seconds, its
+// connections are closed, and all calls on them fail.
 //
-// What a server has refused for now, and what could not be sent, is sent again
-// until the call's context ends, for five seconds at most, on a new connection if
-// the server is the wrong one: a replica, or one that does not know us any more.
-// What is refused wraps store.ErrRefused. A write that may have been carried out is
-// not sent again: whoever saves may send the same save again, and it is applied
+// A call that a server refused temporarily, or that could not be sent, is sent
+// again until its context ends, for at most five seconds. If the server is a
+// replica or rejects the login, a new connection is used. The error of a
+// refused write wraps store.ErrRefused. A write that may have been carried out
+// is not sent again; a caller that sends the same Save again has it applied
 // once.
 type Store struct{ *client }
 
@@ -38,14 +37,13 @@ var (
 	_ store.Scanner     = (*Store)(nil)
 )
 
-// ErrEviction says that the servers drop keys when their memory is full, and
-// sessions with them. See [Options.AllowEviction].
+// ErrEviction means that the servers evict keys, and so sessions, when their
+// memory is full. See [Options.AllowEviction].
 var ErrEviction = errors.New("redis: the server may evict sessions")
 
-// Open connects to the servers and makes sure that they evict nothing: it
-// returns ErrEviction for every maxmemory-policy other than noeviction, unless
-// Options allow it. Of a Cluster it asks every master. ctx bounds the opening
-// only.
+// Open connects to the servers and checks that they evict nothing: it returns
+// ErrEviction for every maxmemory-policy other than noeviction, unless Options
+// allow it. In a Cluster it checks every master. ctx bounds the opening only.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -65,7 +63,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// refuseEviction asks INFO and not CONFIG, which many providers forbid.
+// refuseEviction uses INFO, because many providers forbid CONFIG.
 func (s *Store) refuseEviction(ctx context.Context) error {
 	policies := map[string]bool{}
 	err := s.patiently(ctx, true, func(l *link) error {
@@ -96,7 +94,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Load returns a record, as store.Store says.
+// Load returns a record; see [store.Store].
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	r, err := s.ask(ctx, func() valkey.Completed { return s.build.Get().Key(s.key(id)).Build() })
 	return loaded(id, r, err)
@@ -109,7 +107,7 @@ func loaded(id store.ID, r reply, err error) (store.Record, error) {
 	if err != nil {
 		return store.Record{}, failed("load", err)
 	}
-	if len(r) == 0 { // GETRANGE's way of saying so
+	if len(r) == 0 { // GETRANGE of a missing key
 		return store.Record{}, store.ErrNotFound
 	}
 	rec, err := decode(id, r)
@@ -119,8 +117,8 @@ func loaded(id store.ID, r reply, err error) (store.Record, error) {
 	return rec, nil
 }
 
-// What the scripts answer. A text of 16 bytes is a success, and names the
-// user whose session it was about.
+// The scripts' answers. A text of 16 bytes means success, and is the session's
+// user.
 const (
 	refused   = 0 // a conflict, or not found; nothing was written
 	succeeded = 1
@@ -129,8 +127,7 @@ const (
 
 var errAnswer = errors.New("the script's answer is none of those it has")
 
-// outcome reads a script's answer. What went wrong after a refusal does not
-// matter.
+// outcome reads a script's answer. After a refusal, failure does not matter.
 func outcome(r reply, failure error) (n int64, user store.UserHash, err error) {
 	switch {
 	case r == nil && failure != nil:
@@ -146,8 +143,8 @@ func outcome(r reply, failure error) (n int64, user store.UserHash, err error) {
 	return n, user, failure
 }
 
-// soundLua is how the scripts read a record's head: as ” if it is damaged, so
-// that it counts as missing.
+// soundLua reads a record's head in the scripts: as ” if it is damaged, so that
+// it counts as missing.
 const soundLua = `
 local function head(key)
 	local b = redis.call('GETRANGE', key, 0, 119)
@@ -158,11 +155,12 @@ end
 `
 
 // saveScript compares and sets. Its arguments are the record, the base, now in
-// Unix milliseconds, whether the user's index has the session, whether times may
-// move backwards, and when the key of an ordinary save goes, see ordinary.
+// Unix milliseconds, whether the user's index has the session, whether times
+// may move backwards, and when the key of an ordinary save expires, see
+// ordinary.
 //
-// It begins with most saves: an ordinary one of a record that is as it should be,
-// with the same user and end. What follows would do the same, and take longer.
+// It begins with a fast path for most saves: an ordinary save over an undamaged
+// record, with the same user and end.
 var saveScript = newScript(soundLua + `
 local NEVER, NOBODY = '\0\0\0\0\0\0', '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local sub, unpack = string.sub, struct.unpack
@@ -217,19 +215,20 @@ if not listed and wasLive and wasUser ~= NOBODY then return wasUser end
 return 1
 `)
 
-// Save stores a record, as store.Store says. It returns store.ErrTooLarge for
+// Save stores a record; see [store.Store]. It returns store.ErrTooLarge for
 // more than about 512 MiB.
 //
-// It takes one round trip. One that brings a session to a user takes another,
-// before it: so no live session is missing from the user's index. One that ends a session
-// takes another, after it: so no end is in the feed that did not happen.
+// It takes one round trip. The first save for a user takes another round trip
+// before it, so that no live session is missing from the user's index. A save
+// that ends a session takes another after it, so that the feed has no end that
+// did not happen.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := fits(len(rec.Data)); err != nil {
 		return failed("save", err)
 	}
 	value := encode(&rec)
 	insert := base == (store.Base{})
-	// A record that is gone at once needs no entry, which nothing would remove.
+	// A record that expires at once gets no entry, because nothing would remove it.
 	indexed := rec.User == store.UserHash{} || rec.IsEnd() || insert && rec.Expired(time.Now().Add(-clockSkew))
 	var was store.UserHash
 	var err error
@@ -262,8 +261,8 @@ func (s *Store) save(ctx context.Context, rec *store.Record, value []byte, base 
 		strconv.FormatInt(now.UnixMilli(), 10), flag(indexed), flag(rec.Shorten), ordinary(rec, base, now)))
 }
 
-// ordinary returns when the key of a record goes that replaces another one, is live
-// and stays so for now; or "" for others.
+// ordinary returns when the key of a replacing, live record expires; "" for
+// other records.
 func ordinary(rec *store.Record, base store.Base, now time.Time) string {
 	if base == (store.Base{}) || rec.IsEnd() || rec.Expired(now) {
 		return ""
@@ -297,7 +296,7 @@ if user ~= NOBODY then return user end
 return 1
 `)
 
-// Delete ends a session, as store.Store says. It takes two round trips.
+// Delete ends a session; see [store.Store]. It takes two round trips.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	was, err := s.end(ctx, id, until)
 	if err != nil {
@@ -306,14 +305,14 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return s.hasEnded(ctx, was, until, id)
 }
 
-// end runs endScript. It returns whose session was live until now.
+// end runs endScript. It returns the user of a session that was live until now.
 func (s *Store) end(ctx context.Context, id store.ID, until time.Time) (store.UserHash, error) {
 	now := appendTime(nil, time.Now())
 	_, was, err := outcome(s.runKept(ctx, endScript, s.key(id), string(now), string(appendTime(nil, until))))
 	return was, err
 }
 
-// hasEnded removes a session that has ended from the user's index, and tells the
+// hasEnded removes an ended session from the user's index, and adds it to the
 // feed.
 func (s *Store) hasEnded(ctx context.Context, user store.UserHash, until time.Time, id store.ID) error {
 	var wg sync.WaitGroup
@@ -328,8 +327,9 @@ func (s *Store) hasEnded(ctx context.Context, user store.UserHash, until time.Ti
 	return nil
 }
 
-// touchScript moves times forward. Its arguments are both times, as in a record.
-// It answers when a user's session was created and expires, and whose it is.
+// touchScript moves times forward. Its arguments are both times, as in a
+// record. For a user's session it returns when it was created, when it expires,
+// and the user.
 var touchScript = newScript(soundLua + `
 local key = KEYS[1]
 local seen, deadline = struct.unpack('>I6I6', ARGV[1])
@@ -346,9 +346,9 @@ if user ~= string.rep('\0', 16) then return string.sub(have, 15, 26) .. user end
 return 1
 `)
 
-// Touch extends a session, as store.Toucher says. It does not rewrite the Data,
-// neither in memory nor in the append-only file nor to the replicas, for which
-// it does not wait. For a user's session it takes two round trips.
+// Touch extends a session; see [store.Toucher]. It does not rewrite the Data,
+// neither in memory, in the append-only file, nor on the replicas, and does not
+// wait for replicas. For a user's session it takes two round trips.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	times := appendTime(appendTime(nil, seen), deadline)
 	r, err := s.run(ctx, touchScript, s.key(id), string(times))
@@ -364,7 +364,7 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 		}
 		return nil
 	}
-	// A failover may have lost the entry, and not the session.
+	// A failover may have lost the entry but not the session.
 	rec := store.Record{ID: id, User: store.UserHash(r[2*timeSize:]), Deadline: deadline, Created: timeAt(r), Expires: timeAt(r[timeSize:])}
 	_ = s.index(ctx, &rec)
 	return nil

@@ -27,7 +27,7 @@ func TestStore(t *testing.T) {
 		}))
 }
 
-// A value that somebody else wrote is no outage, and no session either.
+// A foreign value is neither an outage nor a session.
 func TestADamagedValueIsNoRecord(t *testing.T) {
 	server, s := single(t)
 	ann := store.UserHash{1}

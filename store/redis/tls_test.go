@@ -22,8 +22,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// permissions are what the README says that an ACL user needs, and also after
-// the given words.
+// permissions are the README's permissions for an ACL user, followed by also.
 func permissions(t testing.TB, also ...string) string {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
@@ -41,7 +40,7 @@ func permissions(t testing.TB, also ...string) string {
 	return rule
 }
 
-// certificate makes one for 127.0.0.1 that is its own authority.
+// certificate makes a self-signed certificate for 127.0.0.1.
 func certificate(t testing.TB) (certFile, keyFile string, authority *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -68,7 +67,7 @@ func certificate(t testing.TB) (certFile, keyFile string, authority *x509.CertPo
 	return certFile, keyFile, authority
 }
 
-// tlsServer starts a server that speaks TLS at another address.
+// tlsServer starts a server with TLS at another address.
 func tlsServer(t testing.TB, certFile, keyFile string, args ...string) (server *servers.Server, addr string) {
 	t.Helper()
 	port := strconv.Itoa(servers.Port(t))

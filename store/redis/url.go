@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// ErrURL says that a text is not one of the URLs that ParseURL reads.
+// ErrURL means that a text is not a URL that ParseURL supports.
 var ErrURL = errors.New("redis: not a URL of Redis servers")
 
 // ParseURL reads the servers and how to use them from a URL:
@@ -23,13 +23,12 @@ var ErrURL = errors.New("redis: not a URL of Redis servers")
 //	redissentinel://[…@]HOST[:PORT],…/MASTER[?OPTIONS]               nodes that sentinels watch
 //	rediscluster://[…@]HOST[:PORT],…[?OPTIONS]                       a Cluster
 //
-// With rediss, redissentinels or redisclusters in front, connections are
-// encrypted with TLS. The default port is 6379, and that of sentinels 26379.
-// Each field of Options has an option: prefix, db, dial_timeout, replicas,
-// replica_timeout, sentinel_username and sentinel_password are taken as they
-// are (times such as 500ms), and allow_eviction is true or false. In place of
-// PASSWORD, password-file=PATH or password-command=COMMAND says where the password
-// is; it is read again for each connection, see open.PasswordSource.
+// The schemes rediss, redissentinels and redisclusters use TLS. The default
+// port is 6379, and that of sentinels 26379. The options are those of Options:
+// prefix, db, dial_timeout, replicas, replica_timeout, sentinel_username,
+// sentinel_password, and allow_eviction (true or false). Times are written like
+// 500ms. Instead of PASSWORD, password-file=PATH or password-command=COMMAND
+// can give the password for each new connection, see open.PasswordSource.
 //
 // Errors wrap ErrURL and contain no part of the text that may be a password.
 func ParseURL(text string) (Options, error) {
@@ -49,7 +48,7 @@ func parseURL(text string) (o Options, err error) {
 		return o, errors.New("it has no ://")
 	}
 	kind, encrypted := strings.CutSuffix(scheme, "s")
-	if scheme == "redis" { // its s is its own
+	if scheme == "redis" { // the s of redis is not that of TLS
 		kind, encrypted = "redis", false
 	}
 	port := "6379"
@@ -66,7 +65,7 @@ func parseURL(text string) (o Options, err error) {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 
-	// Package url takes one host only.
+	// Package url supports one host only.
 	end := len(rest)
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		end = i

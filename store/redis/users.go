@@ -11,17 +11,17 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// The index of a user is a hash: the ID of each session, and when the entry was
-// written, when the session is over at the latest, and when it was created, 6
-// bytes each. It lives in another slot than the sessions, so nothing keeps the
-// two in step but their order: an entry is written before its record, and removed
-// after the record has ended. What is lost in between is an entry too many. Of
-// those, one that is younger than a minute may belong to a record that is about
-// to be written; the others do not count.
+// The index of a user is a hash: for the ID of each session, when the entry was
+// written, when the session expires at the latest, and when it was created, 6
+// bytes each. The index is in another slot than the sessions, so the two are
+// not updated atomically: an entry is written before its record, and removed
+// after the record has ended. An interrupted call leaves at most a surplus
+// entry. A surplus entry younger than a minute may belong to a record that is
+// about to be written; older ones do not count.
 
 // indexScript adds an entry. Its arguments are the ID and the session's end and
-// creation in Unix milliseconds. When the entries have doubled in number, those
-// of sessions that are over make room.
+// creation in Unix milliseconds. Each time the number of entries has doubled,
+// entries of expired sessions are removed.
 var indexScript = newScript(`
 local key, id, expires, created = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local t = redis.call('TIME')
@@ -40,8 +40,8 @@ if ttl < 0 or now + ttl < expires + 60000 then redis.call('PEXPIREAT', key, expi
 return 1
 `)
 
-// pruneScript removes the entries of the IDs in its arguments, but not those
-// that are younger than a minute: their records may be about to be written.
+// pruneScript removes the entries of the given IDs, except those younger than a
+// minute: their records may be about to be written.
 var pruneScript = newScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -72,11 +72,11 @@ func entry(rec *store.Record) []string {
 	return []string{string(rec.ID[:]), strconv.FormatInt(ms, 10), strconv.FormatInt(created, 10)}
 }
 
-// unindexTime bounds what an ended session's caller waits for its entry to go.
+// unindexTime bounds how long the end of a session waits for the removal of its entry.
 const unindexTime = 250 * time.Millisecond
 
-// unindex removes the entries of sessions that have ended. Should that fail, they
-// do no harm until somebody looks at the index and removes them.
+// unindex removes the entries of sessions that have ended. If that fails, the
+// entries are harmless until a later call finds and removes them.
 func (s *Store) unindex(ctx context.Context, user store.UserHash, ids ...store.ID) {
 	if user == (store.UserHash{}) {
 		return
@@ -92,7 +92,7 @@ func (s *Store) unindex(ctx context.Context, user store.UserHash, ids ...store.I
 	})
 }
 
-// entries returns the IDs that the user's index holds, whether they count or not.
+// entries returns the IDs that the user's index holds, including surplus ones.
 func (s *Store) entries(ctx context.Context, user store.UserHash) ([]store.ID, error) {
 	m, err := s.message(ctx, true, func() valkey.Completed { return s.build.Hkeys().Key(s.userKey(user)).Build() })
 	if err != nil {
@@ -111,7 +111,7 @@ func (s *Store) entries(ctx context.Context, user store.UserHash) ([]store.ID, e
 	return ids, nil
 }
 
-// ByUser returns a user's records, as store.UserIndex says. It takes two round
+// ByUser returns a user's records; see [store.UserIndex]. It takes two round
 // trips, and a third one if it finds entries to remove.
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
 	if err := ctx.Err(); err != nil {
@@ -145,7 +145,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return live, nil
 }
 
-// prune tidies up an index. Should that fail, the next ByUser tries again.
+// prune tidies up an index. If that fails, the next ByUser tries again.
 func (s *Store) prune(ctx context.Context, user store.UserHash, stray map[store.ID]bool) {
 	args := make([]string, 0, len(stray))
 	for id := range stray {
@@ -154,7 +154,7 @@ func (s *Store) prune(ctx context.Context, user store.UserHash, stray map[store.
 	_, _ = s.run(ctx, pruneScript, s.userKey(user), args[:min(len(args), pageSize)]...)
 }
 
-// pageSize is how many records are asked for at once.
+// pageSize is how many records are read at once.
 const pageSize = 500
 
 // loadAll returns the records with those IDs, without those that do not exist or

@@ -13,7 +13,7 @@ import (
 
 var ann = store.UserHash{0xa}
 
-// listed returns the IDs that the user's index holds, whether they count or not.
+// listed returns the IDs in the user's index, including surplus ones.
 func listed(t testing.TB, s *Store, user store.UserHash) map[store.ID]bool {
 	t.Helper()
 	keys, err := s.raw().Do(t.Context(), s.raw().B().Hkeys().Key(s.userKey(user)).Build()).AsStrSlice()

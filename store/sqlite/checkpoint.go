@@ -9,45 +9,43 @@ import (
 
 const pageSize = 4 << 10
 
-// logLimits says how large the write-ahead log becomes, in pages.
+// logLimits bounds the size of the write-ahead log, in pages.
 type logLimits struct {
-	check int64         // looked at after that many
-	size  int64         // started over from here on, if nobody reads from it
-	most  int64         // started over even if readers must be waited for
-	wait  time.Duration // for how long they are waited for
-	ahead int64         // the file is made this much longer than what is in it; 0 = it grows with each commit
+	check int64         // the size is checked after this many
+	size  int64         // restarted from this size on, if it has no readers
+	most  int64         // restarted from this size on, after waiting for readers
+	wait  time.Duration // how long to wait for readers
+	ahead int64         // the file is made this much longer than its contents; 0 = it grows with each commit
 }
 
-// longest is what the log has before it is started over, if nobody reads from it.
+// longest is the log's largest size if it has no readers.
 func (l logLimits) longest() int64 { return l.size + l.check }
 
-// logBytes is how long a log's file is that has that many pages.
+// logBytes is the size of a log file with that many pages.
 func logBytes(pages int64) int64 { return 32 + pages*(24+pageSize) }
 
-// The log is 12 to 16 MiB long as a rule. The file is kept at that length, and made that
-// long ahead of what is written, because overwriting a file is faster than letting
-// it grow.
+// The log usually has 12 to 16 MiB. Its file is created and kept at that size,
+// because overwriting a file is faster than extending it.
 var usualLimits = logLimits{check: 1_000, size: 3_000, most: 16_000, wait: time.Second, ahead: 1_250}
 
-// The checkpointer moves what is in the write-ahead log into the database file,
-// beside the writer, so that no commit has to.
+// The checkpointer moves the write-ahead log into the database file, in
+// parallel with the writer, so that commits need not.
 //
-// What it cannot do beside the writer is to start the log over: that takes a
-// log which is in the database file to the last page, and which nobody reads
-// from. So the writer holds for a moment, when only its latest pages are left
-// to be moved. Readers that come and go leave such moments. If they overlap
-// without a gap, the log grows to its limit, and then the writer holds until
-// they have gone; new readers do not need the log by then.
+// It cannot restart the log in parallel with the writer: for that, all pages
+// must be in the database file, and no reader may use the log. So it pauses the
+// writer briefly once only the latest pages are left to move. There are usually
+// gaps between readers. If not, the log grows to its limit, and then the writer
+// waits until they have finished; new readers do not need the log by then.
 //
-// The only thing that lets the log grow beyond that is one single reader, in
-// another process, that stays for longer than the wait.
+// The log grows beyond that only if a reader in another process reads for
+// longer than the wait.
 type checkpointer struct {
 	db      *sql.DB // one connection
 	move    *sql.Stmt
 	restart *sql.Stmt
 	limits  logLimits
-	// patience is from how many pages on readers are waited for: the limit, or
-	// more after waiting in vain.
+	// patience is the size from which to wait for readers: the limit, or more
+	// after a wait that failed.
 	patience int64
 
 	done    chan struct{} // closed to stop the goroutine
@@ -92,9 +90,9 @@ func (cp *checkpointer) loop(w *writer) {
 	}
 }
 
-// trim moves the log's pages and starts it over if it is long enough. If that
-// fails, nothing is lost: the pages are in the log, and the next try follows
-// soon.
+// trim moves the log's pages and restarts the log if it is long enough. If that
+// fails, nothing is lost: the pages are in the log, and the next attempt
+// follows soon.
 func (cp *checkpointer) trim(w *writer) {
 	const rest = 200 // pages: a few milliseconds
 	var s logState
@@ -123,9 +121,9 @@ func (cp *checkpointer) trim(w *writer) {
 	})
 }
 
-// logState is what a checkpoint says about the log.
+// logState is the result of a checkpoint.
 type logState struct {
-	busy         bool  // not everything could be done
+	busy         bool  // the checkpoint was incomplete
 	pages, moved int64 // in the log, and how many of them are in the database
 }
 
@@ -134,8 +132,8 @@ func (cp *checkpointer) checkpoint(s *sql.Stmt) (state logState, err error) {
 	return state, err
 }
 
-// close stops the goroutine, which the writer must not be waiting for any more,
-// and moves what is left in the log unless another process is using it.
+// close stops the goroutine and moves the rest of the log, unless another
+// process is using it. The writer must not wait for the goroutine any more.
 func (cp *checkpointer) close() error {
 	close(cp.done)
 	<-cp.stopped

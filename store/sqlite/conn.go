@@ -14,20 +14,19 @@ import (
 	lib "modernc.org/sqlite/lib"
 )
 
-// connect returns a pool of up to n connections to the file, made when they are
-// needed. mode is SQLite's: rw, or rwc to create the file.
+// connect returns a pool of up to n connections to the file, opened on demand.
+// mode is SQLite's: rw, or rwc to create the file.
 //
-// A pool of one is used like a single connection: it runs transactions with
-// plain BEGIN and COMMIT.
+// A pool of one acts as a single connection, with plain BEGIN and COMMIT.
 func connect(path string, n int, mode url.Values, pragmas ...string) (*sql.DB, error) {
-	// The absolute path, so that a change of the working directory does not
-	// move the file for connections that are made later.
+	// The absolute path, so that later connections open the same file after a
+	// change of the working directory.
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
 	params := url.Values{
-		"_error_rc": {"1"}, // errors name their own cause only
+		"_error_rc": {"1"}, // errors have only their own cause
 		"_pragma":   pragmas,
 	}
 	for name, value := range mode {
@@ -47,8 +46,7 @@ func connect(path string, n int, mode url.Values, pragmas ...string) (*sql.DB, e
 }
 
 // durable returns the pragmas of a connection that writes, with more of them:
-// it waits until the disk has what it was given, and leaves checkpoints to the
-// checkpointer.
+// commits wait for the disk, and the checkpointer does the checkpoints.
 func durable(busyTimeout time.Duration, more ...string) []string {
 	return append([]string{
 		busy(busyTimeout), // first, since the next one reads the file
@@ -71,13 +69,13 @@ func setBusy(db *sql.DB, timeout time.Duration) error {
 	return err
 }
 
-// statements says which statement goes where.
+// statements maps each variable to its statement.
 type statements map[**sql.Stmt]string
 
 func (all statements) prepare(db *sql.DB) error {
 	for to, query := range all {
 		var err error
-		//nolint:sqlclosecheck // whoever holds the statements closes them
+		//nolint:sqlclosecheck // the holder of the statements closes them
 		if *to, err = db.Prepare(query); err != nil {
 			return err
 		}
@@ -85,7 +83,7 @@ func (all statements) prepare(db *sql.DB) error {
 	return nil
 }
 
-// number returns the one number that a query results in.
+// number returns the number that a query returns.
 func number(db *sql.DB, query string) (n int64, err error) {
 	err = db.QueryRow(query).Scan(&n)
 	return n, err

@@ -40,7 +40,7 @@ func TestACommitThatCannotBeWrittenFailsAllOfItAndLosesNothing(t *testing.T) {
 		} else if !strings.Contains(err.Error(), "sqlite: save: ") {
 			t.Errorf("save %d: %v, want to know what failed", i, err)
 		}
-		// SQLite says that writing failed, and not whether the commit was written.
+		// SQLite reports that writing failed, but not whether the commit was written.
 		if errors.Is(err, store.ErrRefused) != refusals[code(err)] {
 			t.Errorf("save %d: %v (code %d) is told as the wrong kind", i, err, code(err))
 		}
@@ -90,8 +90,8 @@ func TestOpenInAFolderThatCannotBeWrittenTo(t *testing.T) {
 	})
 }
 
-// asNobody runs a function with the file permissions of an ordinary user, also
-// where the tests run as root.
+// asNobody runs a function with the file permissions of an ordinary user, even
+// if the tests run as root.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})

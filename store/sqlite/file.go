@@ -10,28 +10,28 @@ import (
 	"time"
 )
 
-// ErrReplaced says that the database file, or one of the two beside it, was
-// replaced, removed or cut short while it was open. Whatever is saved now would be
-// lost with what is still open, so nothing is, until the files are back or the
-// application is started again.
+// ErrReplaced means that the database file, or one of the two files beside it,
+// was replaced, removed or truncated while it was open. Saves are refused,
+// because they would be lost, until the files are restored or the application
+// restarts.
 var ErrReplaced = errors.New("sqlite: the database file was replaced, removed or cut short while it was open; " +
 	"stop the application, put the file in place, and start the application again")
 
-// lookEvery is how often the files are looked at, while they are used. It takes a
-// few microseconds.
+// lookEvery is how often the files are checked while they are used. A check
+// takes a few microseconds.
 const lookEvery = 100 * time.Millisecond
 
-// file knows which files SQLite has opened. As long as one connection is open,
-// SQLite keeps all three, so any other file at one of the paths is not its own.
+// file has the identities of the files that SQLite has opened. SQLite keeps all
+// three while a connection is open, so a different file at one of the paths is
+// not SQLite's.
 type file struct {
 	paths [3]string // the database, its log, and the log's index
 	are   [3]os.FileInfo
-	next  atomic.Int64 // when to look again, in Unix nanoseconds
+	next  atomic.Int64 // when to check again, in Unix nanoseconds
 	wrong atomic.Pointer[error]
 }
 
-// watch remembers the files of a database that is open. It must be called before
-// anything else.
+// watch records the files of an open database. It must be called first.
 func (f *file) watch(path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -46,8 +46,8 @@ func (f *file) watch(path string) error {
 	return nil
 }
 
-// inPlace returns an error that wraps ErrReplaced if the files are not those that
-// were opened. What it says is up to lookEvery old.
+// inPlace returns an error that wraps ErrReplaced if the files are not those
+// that were opened. Its result is up to lookEvery old.
 func (f *file) inPlace() error {
 	now, next := time.Now().UnixNano(), f.next.Load()
 	if now >= next && f.next.CompareAndSwap(next, now+int64(lookEvery)) {
@@ -67,7 +67,7 @@ func (f *file) look() error {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("%w: %s is missing", ErrReplaced, p)
 		case err != nil:
-			continue // nobody knows: SQLite may still do what it has to
+			continue // unknown, so SQLite may try
 		case !os.SameFile(is, f.are[i]):
 			return fmt.Errorf("%w: %s is another file", ErrReplaced, p)
 		case i == 0 && is.Size() < pageSize:

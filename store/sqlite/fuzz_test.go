@@ -77,7 +77,7 @@ func FuzzScanRecord(f *testing.F) {
 	})
 }
 
-// A row that is damaged, or somebody else's.
+// A damaged or foreign row.
 func TestAnEndOfNoSessionDoesNotStopTheFeed(t *testing.T) {
 	s := opened(t)
 	c := other(t, s.path)
@@ -102,7 +102,7 @@ func TestAnEndOfNoSessionDoesNotStopTheFeed(t *testing.T) {
 	}
 }
 
-// Rows that are no records end no walk.
+// Rows that are not records do not end a scan.
 func TestDamagedRowsEndNoScan(t *testing.T) {
 	s := opened(t)
 	c := other(t, s.path)

@@ -2,23 +2,23 @@ package sqlite
 
 import "os"
 
-// lengthen makes the log's file long enough for that many pages, with zeros, which
-// SQLite takes for the end of the log. Anyone who calls it holds the writer.
+// lengthen extends the log's file to that many pages, with zeros, which SQLite
+// reads as the end of the log. The caller holds the writer.
 //
-// A commit that overwrites a part of a file waits until the disk has that part. One
-// that lets the file grow also waits until the file system has noted where the new
-// part is, which takes half as long again. SQLite lets the log grow with each
-// commit until it is started over for the first time.
+// A commit that overwrites part of a file waits for the disk once. A commit
+// that extends the file also waits for the file system's metadata, which takes
+// half as long again. Until its first restart, SQLite extends the log with each
+// commit.
 //
-// If this fails, commits take a little longer, no more.
+// If this fails, commits only take a little longer.
 func (w *writer) lengthen(pages int64) {
 	// Under the write lock: another process would write in the same place.
 	if _, err := w.begin.Exec(); err != nil {
 		return
 	}
 	defer w.rollback()
-	// Closing a file drops the locks that this process has on it. SQLite has none on
-	// this one: they are on the log's index and the database.
+	// Closing a file drops the process's locks on it. SQLite has none on this
+	// file, only on the log's index and the database.
 	f, err := os.OpenFile(w.file.paths[1], os.O_WRONLY, 0)
 	if err != nil {
 		return
@@ -28,12 +28,12 @@ func (w *writer) lengthen(pages int64) {
 	if err != nil || !os.SameFile(is, w.file.are[1]) {
 		return
 	}
-	// Written, not merely reserved: what is reserved has to be noted as written by the
-	// first commit that uses it.
+	// Write the zeros instead of reserving space: the first commit into
+	// reserved space would have to update metadata.
 	zeros := make([]byte, 256<<10)
 	for at, end := is.Size(), logBytes(pages); at < end; at += int64(len(zeros)) {
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), end-at)], at); err != nil {
-			_ = f.Truncate(is.Size()) // the disk is full: what is left belongs to the sessions
+			_ = f.Truncate(is.Size()) // the disk is full: leave the rest to the sessions
 			return
 		}
 	}

@@ -76,7 +76,7 @@ func TestALogThatReplacedOursIsLeftAlone(t *testing.T) {
 	must(t, os.Rename(log+".away", log))
 }
 
-// What a crash leaves is a log with room at its end.
+// A crash leaves a log with unused space at its end.
 func TestALongLogIsRecoveredAfterACrash(t *testing.T) {
 	s := opened(t)
 	var saved []store.Record

@@ -12,8 +12,8 @@ import (
 // smallLimits make for a log of 1.6 MiB, 6.4 MiB at most.
 var smallLimits = logLimits{check: 100, size: 400, most: 1600, wait: 10 * time.Second}
 
-// bound is what the log may not exceed: its limit, and as much again for what
-// is written before the checkpointer comes round to it on a busy machine.
+// bound is the maximum size of the log: its limit, and as much again for writes
+// before the checkpointer runs on a busy machine.
 var bound = 2 * smallLimits.most * pageSize
 
 func TestTheLogStaysShortUnderConstantWriting(t *testing.T) {
@@ -24,8 +24,8 @@ func TestTheLogStaysShortUnderConstantWriting(t *testing.T) {
 	}
 }
 
-// TestTheLogStaysShortUnderConstantReading has readers each of which keeps the
-// log from being started over, and of which one is always there.
+// TestTheLogStaysShortUnderConstantReading has overlapping readers, each of
+// which keeps the log from being restarted.
 func TestTheLogStaysShortUnderConstantReading(t *testing.T) {
 	s := opened(t, func(o *options) { o.log = smallLimits })
 	insert(t, s, session(0, 10))

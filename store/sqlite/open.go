@@ -12,7 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Anyone who imports this package can open its stores by URL.
+// A program that imports this package can open its stores by URL.
 func init() {
 	open.Register(open.Engine{
 		Schemes: []string{"sqlite"},
@@ -53,7 +53,7 @@ func urlPath(url string) (string, error) {
 	return path, nil
 }
 
-// existingFile returns an error unless there is a file with something in it.
+// existingFile returns an error unless the file exists and is not empty.
 func existingFile(path string) error {
 	info, err := os.Stat(path)
 	switch {

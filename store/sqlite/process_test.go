@@ -20,8 +20,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// childVariable makes the test program do something else than testing: it is
-// the name of what to do, and the path of the database to do it with.
+// childVariable makes the test program run a task instead of tests: it has the
+// task's name and the path of the database.
 const childVariable = "SQLITE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// child starts the test program to do something else.
+// child starts the test program with a task.
 func child(t *testing.T, what, path string) *exec.Cmd {
 	t.Helper()
 	program, err := os.Executable()
@@ -59,7 +59,7 @@ const (
 )
 
 // incrementAll adds to the counter in session 1, from several goroutines. The
-// session is made by whoever comes first.
+// first goroutine makes the session.
 func incrementAll(path string) error {
 	s, err := Open(path)
 	if err != nil {
@@ -167,7 +167,7 @@ func writeSession(s *Store, n int, acknowledged io.Writer) error {
 		if err := s.Save(ctx, rec, base); err != nil {
 			return err
 		}
-		// One write to a pipe is not torn apart.
+		// A short write to a pipe is atomic.
 		fmt.Fprintf(acknowledged, "%d %d\n", n, rec.Version)
 	}
 	if err := s.Delete(ctx, id(n), time.Now().Add(time.Hour)); err != nil {
@@ -193,8 +193,8 @@ func crashRecord(n int, version uint64) store.Record {
 	return rec
 }
 
-// TestSigkillLosesNothingThatWasAcknowledged kills a process that saves all the
-// time, at any moment, and looks at what it has left.
+// TestSigkillLosesNothingThatWasAcknowledged kills a constantly saving process
+// at a random moment, and checks the database.
 func TestSigkillLosesNothingThatWasAcknowledged(t *testing.T) {
 	const kills = 25
 	path := t.TempDir() + "/sessions.db"

@@ -20,7 +20,7 @@ type reader struct {
 	ends, lastEnd                   *sql.Stmt
 }
 
-// What a row consists of, in the order that scanRecord reads it.
+// The columns of a row, in the order of scanRecord.
 const (
 	head    = `row, id, version, save_ids, user, created, seen, deadline, expires, ended`
 	columns = head + `, data`
@@ -45,10 +45,10 @@ func newReader(path string, o options) (*reader, error) {
 			count(*) FILTER (WHERE ended IS NOT NULL),
 			coalesce(sum(length(data)), 0)
 			FROM sessions`,
-		// Whatever has another ID is no session's end.
+		// A row with an invalid ID is not an end.
 		&r.ends: `SELECT number, id, until FROM ends
 			WHERE number > ?1 AND number <= ?2 AND until >= ?3 AND length(id) = 16 ORDER BY number LIMIT ?4`,
-		// Those that were swept count, or numbers would seem to start again.
+		// Swept ends count, or numbers would seem to restart.
 		&r.lastEnd: `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'ends'`,
 	}.prepare(db)
 	if err != nil {
@@ -76,7 +76,7 @@ func (r *reader) list(ctx context.Context, s *sql.Stmt, args ...any) (recs []sto
 	for rows.Next() {
 		var rec store.Record
 		if rec, last, err = scanRecord(rows); errors.Is(err, store.ErrDamaged) {
-			continue // it is no record
+			continue // it is not a record
 		} else if err != nil {
 			return nil, 0, err
 		}
@@ -114,8 +114,8 @@ func scanRecord(row interface{ Scan(...any) error }) (rec store.Record, number i
 	return rec, number, nil
 }
 
-// taken receives a blob without copying it, as a []byte would: the driver has made
-// the one copy that there is for this row, and does not use it again.
+// taken receives a blob without the copy that a []byte makes: the driver has
+// already made a copy for this row, and does not reuse it.
 type taken []byte
 
 // Scan implements sql.Scanner.

@@ -11,9 +11,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A backup that is put in the place of the file, and its kin: what is saved after
-// that would be lost, so it is refused, in words that say why; and so is reading,
-// which would show what is not in the new file.
+// After the file was replaced by a backup, or similar, saves would be lost, so
+// they are refused with the reason. Reads are also refused, because they would
+// return data that is not in the new file.
 func TestAFileThatWasReplacedWhileItIsOpenIsNotUsedAnyMore(t *testing.T) {
 	for name, harm := range map[string]func(path string) error{
 		"another file renamed over it": func(path string) error {
@@ -58,7 +58,7 @@ func TestAFileThatWasReplacedWhileItIsOpenIsNotUsedAnyMore(t *testing.T) {
 	}
 }
 
-// The file is back: nothing has to be restarted.
+// After the file is restored, no restart is needed.
 func TestAFileThatIsMovedAwayAndBackIsUsedAgain(t *testing.T) {
 	s := opened(t)
 	rec := insert(t, s, session(1, 100))
@@ -90,7 +90,7 @@ func TestClosingLeavesTheFilesOfARestoredBackupAlone(t *testing.T) {
 	must(t, restored.Save(t.Context(), next(rec), rec.Base()))
 }
 
-// Looking costs a store that is used nothing that grows with its use.
+// The cost of the checks does not grow with the store's use.
 func TestTheFilesAreNotLookedAtForEachRequest(t *testing.T) {
 	f := new(file)
 	s := opened(t)

@@ -7,13 +7,12 @@ import (
 )
 
 var (
-	// ErrForeign says that the file holds something else than sessions. It was
-	// not changed.
+	// ErrForeign means that the file is not a session database. It was not
+	// changed.
 	ErrForeign = errors.New("sqlite: not a session database")
 
-	// ErrNewer says that a newer release of this package has changed the
-	// database's schema, so that this one cannot use it any more. It was not
-	// changed.
+	// ErrNewer means that a newer release of this package has upgraded the
+	// database's schema, so this release cannot use it. It was not changed.
 	ErrNewer = errors.New("sqlite: the database belongs to a newer release")
 )
 
@@ -21,11 +20,11 @@ var (
 // file format has for this: "Sjrn".
 const applicationID = 0x536a726e
 
-// migrations[v] leads from schema version v to v+1. A release only ever
-// appends. Each must leave a schema that the release before it can go on with,
-// since that may still be running on the same file.
+// migrations[v] leads from schema version v to v+1. A release only appends to
+// them. Each must leave a schema that the previous release can use, because it
+// may still be running on the same file.
 //
-// The columns' order, and the two indexes, are chosen by measurement:
+// The columns' order and the two indexes were chosen by measurement:
 //
 //   - One table with rowids. WITHOUT ROWID, an insert takes twice as long (a
 //     row lands on a random page and drags its data along), and a load of 20 KB
@@ -34,9 +33,9 @@ const applicationID = 0x536a726e
 //     alone whose bytes an UPDATE does not change, so that a touch writes the
 //     one page with the times on it, however long the data.
 //   - Nothing that a save or touch usually changes is in an index, or each
-//     would write one or two more pages. So the index by deadline goes by a
-//     column that may lag behind it: sweep is when to look at the row, at the
-//     deadline or before. Sweeping moves it on (see sweep).
+//     would write one or two more pages. So the index by deadline uses a
+//     column that may be earlier: sweep is when to check the row, at the
+//     deadline or before. A sweep updates it (see sweep).
 //   - row is named, or a VACUUM could change it under a scan.
 var migrations = []string{
 	`CREATE TABLE sessions (
@@ -56,8 +55,8 @@ var migrations = []string{
 	CREATE INDEX sessions_user ON sessions(user) WHERE user IS NOT NULL AND ended IS NULL;
 	CREATE INDEX sessions_sweep ON sessions(sweep);`,
 
-	// The ends in the order in which they happened. Triggers write them, so that
-	// a process of the release before does.
+	// The ends, oldest first. Triggers write them, so that processes of the
+	// previous release also do.
 	`CREATE TABLE ends (
 		number INTEGER PRIMARY KEY AUTOINCREMENT,
 		id     BLOB NOT NULL,
@@ -82,7 +81,7 @@ func migrate(db *sql.DB) error {
 		return err
 	}
 	return inTransaction(db, "BEGIN IMMEDIATE", func() error {
-		version, err := identify(db) // another process may have been faster
+		version, err := identify(db) // another process may have migrated meanwhile
 		if err != nil {
 			return err
 		}
@@ -97,8 +96,8 @@ func migrate(db *sql.DB) error {
 }
 
 // identify returns the schema version of the database, 0 for an empty one. It
-// changes nothing. Without a transaction around it, it could see half of what
-// another process is doing.
+// changes nothing. It must run in a transaction, or it could see another
+// process's partial migration.
 func identify(db *sql.DB) (version int, err error) {
 	id, err := number(db, "PRAGMA application_id")
 	if err != nil {
@@ -122,8 +121,8 @@ func identify(db *sql.DB) (version int, err error) {
 	return int(v), nil
 }
 
-// inTransaction runs f between begin and COMMIT on a single connection, or
-// undoes it if it fails.
+// inTransaction runs f between begin and COMMIT on a single connection, and
+// rolls back if f fails.
 func inTransaction(db *sql.DB, begin string, f func() error) error {
 	if _, err := db.Exec(begin); err != nil {
 		return err
@@ -133,8 +132,8 @@ func inTransaction(db *sql.DB, begin string, f func() error) error {
 		_, err = db.Exec("COMMIT")
 	}
 	if err != nil {
-		// Some errors have rolled back already. Then this one fails, which does
-		// no harm.
+		// Some errors have rolled back already. Then ROLLBACK fails, which is
+		// harmless.
 		_, _ = db.Exec("ROLLBACK")
 	}
 	return err

@@ -1,5 +1,5 @@
-// Package sqlite is the embedded store: sessions in one SQLite database file,
-// with nothing else to install or run.
+// Package sqlite is the embedded store. It keeps sessions in one SQLite
+// database file and needs no server.
 //
 //	db, err := sqlite.Open("data/sessions.db")
 //	if err != nil {
@@ -8,17 +8,17 @@
 //	defer db.Close()
 //	sessions, err := sojourn.New(sojourn.Config{Keys: keys, Store: db})
 //
-// What a Save, Delete or Touch has answered with nil is on the disk: it
-// survives a crash of the process, of the operating system, and a power cut,
-// as far as the disk keeps what it says it has written. So that this is fast,
-// whatever comes while a transaction is under way is committed together in the
-// next one, and its callers are answered after it.
+// When a Save, Delete or Touch returns nil, the change is on the disk. It
+// survives a crash of the process or the operating system and a power failure,
+// if the disk keeps what it reports as written. Calls that arrive during a
+// transaction are committed together in the next one, for speed, and return
+// after it.
 //
-// The file may be opened by several processes of one machine at the same time,
-// for instance by the sojourn command while the service runs. It must not be on
-// a network file system. Beside the file, SQLite keeps two more with the
-// suffixes -wal and -shm while it is open, and the former may hold sessions
-// after a crash: they belong together when copied.
+// Several processes of one machine may open the file at the same time, such as
+// the service and the sojourn command. It must not be on a network file system.
+// While the file is open, SQLite keeps two more files beside it, with the
+// suffixes -wal and -shm. After a crash, the -wal file may hold sessions, so
+// copy the files together.
 //
 // The package does not depend on cgo.
 package sqlite
@@ -50,13 +50,14 @@ import (
 //
 // After Close, each method's error is os.ErrClosed.
 //
-// A Save, Delete, Touch or Sweep whose context ends before its transaction begins
-// returns the context's error and store.ErrRefused: nothing was changed. One that
-// has the file for itself is not cut short after that; one in a transaction with
-// others returns the context's error, and its outcome is unknown.
+// A Save, Delete, Touch or Sweep whose context ends before its transaction
+// begins returns the context's error and store.ErrRefused: nothing was changed.
+// If its context ends later, a call with its own transaction finishes it; a
+// call that shares a transaction returns the context's error, and its outcome
+// is unknown.
 //
-// While the file is replaced, removed or cut short behind its back, all methods
-// return ErrReplaced; see there.
+// After the file was replaced, removed or truncated by another program, all
+// methods return ErrReplaced; see there.
 type Store struct {
 	path   string
 	file   *file
@@ -91,18 +92,19 @@ type options struct {
 	log      logLimits
 }
 
-// BusyTimeout is how long to wait for another process that is writing to the
-// same file, before a call fails. Without this option it is 5 seconds. Zero
-// does not wait.
+// BusyTimeout sets how long a call waits for another process that is writing to
+// the same file before it fails. The default is 5 seconds. Zero means not to
+// wait.
 func BusyTimeout(d time.Duration) Option {
 	return func(o *options) { o.busyTimeout = d }
 }
 
-// Open opens the database file at path. A missing file is created, readable for
-// the owner only (mode 0600), and so are missing folders (0700).
+// Open opens the database file at path. A missing file is created for the owner
+// only (mode 0600), as are missing folders (0700).
 //
-// A file that holds anything else is refused with ErrForeign, and one that a
-// newer release of this package has written with ErrNewer; neither is changed.
+// A file that is not a session database is refused with ErrForeign, and one
+// that a newer release of this package has written with ErrNewer; neither is
+// changed.
 func Open(path string, opts ...Option) (*Store, error) {
 	o := options{busyTimeout: 5 * time.Second, log: usualLimits}
 	for _, opt := range opts {
@@ -140,7 +142,7 @@ func (s *Store) open(o options) (err error) {
 	return nil
 }
 
-// openFile returns a connection for writing to a file that is ready for it.
+// openFile prepares the file and returns a connection for writing.
 func openFile(path string, o options) (*sql.DB, error) {
 	mode := url.Values{"mode": {"rw"}}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -173,10 +175,10 @@ func openFile(path string, o options) (*sql.DB, error) {
 	return db, nil
 }
 
-// makeExample makes the folders of a new database, and an empty file from which
-// SQLite takes the mode of the new one. Changing the mode later would leave a
-// moment in which others may open it. And nothing but SQLite should ever open
-// the file itself: closing it would drop the locks that this process has on it.
+// makeExample makes the folders of a new database, and an empty file whose mode
+// SQLite copies. Changing the mode later would leave a moment in which other
+// users may open the database. Only SQLite may open the database file itself:
+// closing it would drop this process's locks on it.
 func makeExample(path string) (string, error) {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -209,8 +211,8 @@ func prepareFile(db *sql.DB) error {
 	return nil
 }
 
-// Close waits for the calls under way, moves everything into the database file
-// and closes it. It may be called several times.
+// Close waits for the calls under way, moves the log into the database file and
+// closes it. It may be called several times.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.closed.Store(true)
@@ -230,8 +232,8 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// Load returns a record, as store.Store says. Once it has started, it is not
-// cut short: that would cost more than it takes.
+// Load returns a record; see [store.Store]. Once started, it ignores its
+// context, because interrupting it would take longer.
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return store.Record{}, s.wrap("load", err)
@@ -243,17 +245,17 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return rec, s.wrap("load", err)
 }
 
-// maxData is how long a record's data may be. SQLite's limit for a row is a
-// little more.
+// maxData is the maximum size of a record's data. SQLite's limit for a row is
+// slightly higher.
 const maxData = 999_000_000
 
-// Save stores a record, as store.Store says. It returns store.ErrTooLarge for
+// Save stores a record; see [store.Store]. It returns store.ErrTooLarge for
 // more than 999,000,000 bytes of Data.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if len(rec.Data) > maxData {
 		return store.ErrTooLarge
 	}
-	// The caller may change the save IDs after an outcome that is unknown.
+	// The caller may change the save IDs after an unknown outcome.
 	rec.SaveIDs = slices.Clone(rec.SaveIDs)
 	err := s.writer.do(ctx, len(rec.Data),
 		func(tx *transaction) error { return tx.save(&rec, base) },
@@ -261,7 +263,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	return s.wrap("save", err)
 }
 
-// SaveLimited stores a user's new session, as store.UserLimiter says.
+// SaveLimited stores a user's new session; see [store.UserLimiter].
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	if len(rec.Data) > maxData {
 		return nil, store.ErrTooLarge
@@ -270,7 +272,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	ended := make(chan []store.ID, 1)
 	err := s.writer.do(ctx, len(rec.Data), func(tx *transaction) error {
 		ids, err := tx.saveLimited(&rec, limit)
-		select { // what an attempt that was rolled back left
+		select { // discard the result of an attempt that was rolled back
 		case <-ended:
 		default:
 		}
@@ -283,7 +285,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return <-ended, nil
 }
 
-// Delete ends a session, as store.Store says.
+// Delete ends a session; see [store.Store].
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	err := s.writer.do(ctx, 0, func(tx *transaction) error {
 		return tx.end(id, until)
@@ -291,8 +293,8 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return s.wrap("delete", err)
 }
 
-// Touch extends a session, as store.Toucher says. A record past its deadline
-// that was not swept yet is extended.
+// Touch extends a session; see [store.Toucher]. It extends a record past its
+// deadline that was not swept yet.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	err := s.writer.do(ctx, 0,
 		func(tx *transaction) error { return tx.touch(id, seen, deadline) },
@@ -300,12 +302,12 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	return s.wrap("touch", err)
 }
 
-// sweepStep is how many rows are swept in one go. It is small enough to let
-// saves in between.
+// sweepStep is how many rows one transaction sweeps, so that saves can run in
+// between.
 const sweepStep = 100
 
-// Sweep removes old records, as store.Sweeper says. Saves are let in between
-// every hundred records. The file does not shrink; the room is used again.
+// Sweep removes old records; see [store.Sweeper]. Saves can run after every
+// hundred records. The file does not shrink; the space is reused.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (removed int, err error) {
 	before := time.Now().Add(-age)
 	for removed < limit {
@@ -326,19 +328,19 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (remove
 	return removed, nil
 }
 
-// ByUser returns a user's records, as store.UserIndex says.
+// ByUser returns a user's records; see [store.UserIndex].
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
 	if err := s.file.inPlace(); err != nil {
 		return nil, s.wrap("list a user's sessions", err)
 	}
-	// Nobody's sessions are not in the index.
+	// Anonymous sessions are not in the index.
 	recs, _, err := s.reader.list(ctx, s.reader.byUser, userBytes(user))
 	return recs, s.wrap("list a user's sessions", err)
 }
 
 var errCursor = errors.New("not a cursor of this store")
 
-// Ends returns what has ended, as store.EndFeed says.
+// Ends returns the ends of sessions; see [store.EndFeed].
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	page, err := s.ends(ctx, cursor, max(limit, 1))
 	return page, s.wrap("read the feed of ends", err)
@@ -352,7 +354,7 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 	if err := s.reader.lastEnd.QueryRowContext(ctx).Scan(&last); err != nil {
 		return page, err
 	}
-	over := int64(math.MinInt64) // marks that ended before are left out
+	over := int64(math.MinInt64) // tombstones that expired before are left out
 	switch cursor {
 	case store.FeedFromNow:
 		after = last
@@ -383,14 +385,14 @@ func (s *Store) ends(ctx context.Context, cursor string, limit int) (page store.
 	return page, rows.Err()
 }
 
-// Scan returns the next records, as store.Scanner says. A record that stays is
-// returned exactly once, and one that is added during the walk not at all.
+// Scan returns the next records; see [store.Scanner]. A record that stays is
+// returned exactly once, and one that is added during the scan is not returned.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
 	if err := s.file.inPlace(); err != nil {
 		return nil, "", s.wrap("scan", err)
 	}
-	// The cursor is the last row that was returned, and the last of all when
-	// the walk began.
+	// The cursor has the last returned row, and the last row when the scan
+	// began.
 	var after, end int64
 	var err error
 	if cursor == "" {
@@ -413,7 +415,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 
 func scanCursor(after, end int64) string { return fmt.Sprintf("%d-%d", after, end) }
 
-// parseScan reads what scanCursor wrote, and nothing else.
+// parseScan parses the result of scanCursor.
 func parseScan(cursor string) (after, end int64, err error) {
 	if n, e := fmt.Sscanf(cursor, "%d-%d", &after, &end); n != 2 || e != nil || scanCursor(after, end) != cursor {
 		return 0, 0, errCursor
@@ -421,8 +423,8 @@ func parseScan(cursor string) (after, end int64, err error) {
 	return after, end, nil
 }
 
-// Count counts the records, as store.Counter says. It reads the whole table
-// except for long data: about a second for a million sessions.
+// Count counts the records; see [store.Counter]. It reads the whole table
+// except long data: about a second for a million sessions.
 func (s *Store) Count(ctx context.Context) (c store.Counts, err error) {
 	if err := s.file.inPlace(); err != nil {
 		return c, s.wrap("count", err)
@@ -432,7 +434,7 @@ func (s *Store) Count(ctx context.Context) (c store.Counts, err error) {
 	return c, s.wrap("count", err)
 }
 
-// wrap adds what was being done to an error that is not an answer in itself.
+// wrap adds the operation to an error, unless that is an answer about a record.
 func (s *Store) wrap(doing string, err error) error {
 	if err == nil || isAnswer(err) {
 		return err
@@ -443,8 +445,7 @@ func (s *Store) wrap(doing string, err error) error {
 	return fmt.Errorf("sqlite: %s: %w", doing, explained(err))
 }
 
-// isAnswer reports whether an error says something about a record, not about
-// the database.
+// isAnswer reports whether an error is about a record, not about the database.
 func isAnswer(err error) bool {
 	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrLimit) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrTooLarge)
 }

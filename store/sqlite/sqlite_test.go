@@ -53,7 +53,7 @@ func reopen(t testing.TB, path string, opts ...Option) *Store {
 	return s
 }
 
-// A client is a connection to the store's file that is not the store's own.
+// A client is a separate connection to the store's file.
 type client struct{ *sql.DB }
 
 func other(t testing.TB, path string) client {
@@ -235,7 +235,7 @@ func TestAFullDatabaseRefusesWhatDoesNotFitAndKeepsTheRest(t *testing.T) {
 		t.Errorf("a save that does not fit: %v, want an error that says the database is full", outcomes[1])
 	}
 
-	// Fill it to the brim, then use it on.
+	// Fill it completely, then keep using it.
 	kept := 0
 	for n := 100; ; n++ {
 		if err := s.Save(t.Context(), session(n, 4000), store.Base{}); err != nil {
@@ -373,7 +373,7 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// insertOrReplace saves session 1, whether it is there or not.
+// insertOrReplace saves session 1, whether it exists or not.
 func insertOrReplace(t *testing.T, s *Store) {
 	t.Helper()
 	stored, err := s.Load(t.Context(), id(1))

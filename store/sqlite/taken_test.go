@@ -9,8 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// What is read is not copied once more, so it must stay as it is when the same
-// connection reads the next row, and other rows after it.
+// Read data is not copied again, so it must not change when the same connection
+// reads further rows.
 func TestWhatWasReadStaysAsItIsWhenMoreIsRead(t *testing.T) {
 	s := opened(t)
 	want := map[store.ID]store.Record{}
@@ -49,7 +49,7 @@ func TestWhatWasReadStaysAsItIsWhenMoreIsRead(t *testing.T) {
 	if len(kept) != 9*len(want) {
 		t.Errorf("%d records, want %d", len(kept), 9*len(want))
 	}
-	// A caller who leaves while a row is read takes nothing away from others.
+	// A caller who leaves during a read does not affect others.
 	ctx, leave := context.WithCancel(t.Context())
 	recs, err := s.ByUser(ctx, store.UserHash{1})
 	leave()

@@ -9,14 +9,14 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A transaction is what a request may do while the writer holds the write lock,
-// so that what it reads stays true until it has written.
+// A transaction has the operations of a request. The writer holds the write
+// lock, so data that was read cannot change before the write.
 type transaction struct {
 	insert, update, look, replace, mark, extend *sql.Stmt
 	due, postpone, remove, removeEnds           *sql.Stmt
 	others                                      *sql.Stmt
 
-	// pages is at least about how many pages were written.
+	// pages is a rough lower bound for the pages written.
 	pages int64
 }
 
@@ -27,7 +27,7 @@ func (tx *transaction) prepare(db *sql.DB) error {
 			VALUES (?1, ?2, coalesce(?3, x''), ?4, ?5, ?6, ?7, ?8, ?9, ?7, ?10)
 			ON CONFLICT (id) DO NOTHING`,
 
-		// The usual save. It leaves the indexed columns alone.
+		// The usual save. It does not change the indexed columns.
 		&tx.update: `UPDATE sessions SET version = ?2, save_ids = coalesce(?3, x''), created = ?5,
 			seen = max(seen, ?6), deadline = max(deadline, ?7), expires = ?8, data = ?9
 			WHERE id = ?1 AND version = ?10 AND substr(save_ids, 1, 8) = ?11
@@ -79,7 +79,7 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 	seen, deadline := rec.Seen, rec.Deadline
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return store.ErrConflict // an insert would have been quick
+		return store.ErrConflict // the statement in quickly handles every other insert
 	case errors.Is(err, store.ErrDamaged):
 		if !insert {
 			return store.ErrConflict
@@ -104,7 +104,7 @@ func (tx *transaction) save(rec *store.Record, base store.Base) error {
 }
 
 // quickly does the two usual kinds of save with one statement, which compares
-// as well as it writes. done is false if it did not write.
+// and writes. done is false if it did not write.
 func (tx *transaction) quickly(rec *store.Record, base store.Base) (done bool, err error) {
 	switch {
 	case base == store.Base{}:
@@ -160,7 +160,7 @@ func (tx *transaction) saveLimited(rec *store.Record, limit store.UserLimit) (en
 	return victims, tx.save(rec, store.Base{})
 }
 
-// sessionsOf returns what decides which of a user's sessions have to go.
+// sessionsOf returns a user's sessions with the fields that store.UserLimit.InTheWay reads.
 func (tx *transaction) sessionsOf(user store.UserHash) (recs []store.Record, err error) {
 	rows, err := tx.others.Query(user[:])
 	if err != nil {
@@ -174,7 +174,7 @@ func (tx *transaction) sessionsOf(user store.UserHash) (recs []store.Record, err
 			return nil, err
 		}
 		if len(id) != len(store.ID{}) {
-			continue // damaged: it is no session
+			continue // damaged, so it does not count
 		}
 		recs = append(recs, store.Record{ID: store.ID(id), User: user, Created: time.UnixMilli(created), Deadline: time.UnixMilli(deadline)})
 	}
@@ -195,9 +195,9 @@ func (tx *transaction) extendOne(id store.ID, seen, deadline time.Time) (done bo
 	return tx.change(tx.extend, id[:], seen.UnixMilli(), deadline.UnixMilli())
 }
 
-// sweep looks at no more than limit rows that may be over, and returns how many
-// there were and how many of them it removed. The others get a new time to be
-// looked at: their deadlines, which saves and touches have moved.
+// sweep checks at most limit rows that may have expired, and returns how many
+// it checked and how many it removed. The others are checked again at their
+// deadlines, which saves and touches have moved.
 func (tx *transaction) sweep(before time.Time, limit int) (looked, removed int, err error) {
 	due, err := tx.dueRows(before, limit)
 	for _, r := range due {

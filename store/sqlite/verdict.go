@@ -9,8 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// refused marks the error of a request that has changed nothing: its transaction
-// did not begin, or was rolled back before its commit.
+// refused marks the error of a request that changed nothing: its transaction
+// did not begin, or was rolled back.
 func refused(err error) error {
 	if err == nil || isAnswer(err) || errors.Is(err, store.ErrRefused) {
 		return err
@@ -18,9 +18,9 @@ func refused(err error) error {
 	return fmt.Errorf("%w: %w", store.ErrRefused, err)
 }
 
-// refusals are the primary result codes with which a commit is refused for sure:
-// the record that makes it count was not written, or nothing at all. With any
-// other code it may be in the log, and come back when that is read again.
+// refusals are the primary result codes after which a commit was certainly not
+// made: its commit record was not written. After any other code it may be in
+// the log, and be recovered later.
 var refusals = map[int]bool{
 	lib.SQLITE_ERROR:      true, // a table that is missing, or a transaction that was rolled back
 	lib.SQLITE_BUSY:       true, // another process is writing
@@ -44,7 +44,7 @@ func atCommit(err error) error {
 	return err
 }
 
-// explained adds to an error what it means for whoever runs the service.
+// explained adds an explanation for operators to an error.
 func explained(err error) error {
 	switch code(err) {
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:

@@ -10,9 +10,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// What is tried on a real file: the code that SQLite answers with, and what the
-// caller is told. A transaction that has not come to its commit was rolled back,
-// so that whatever the code is, nothing was changed.
+// Real failures: SQLite's code, and the error for the caller. A transaction
+// that failed before its commit was rolled back, so it changed nothing,
+// whatever the code.
 func TestRealRefusalsOfSQLite(t *testing.T) {
 	for name, test := range map[string]struct {
 		code int
@@ -72,8 +72,8 @@ func TestRealRefusalsOfSQLite(t *testing.T) {
 	}
 }
 
-// With these, the commit may be in the log although SQLite says it failed: its last
-// step is to write the log to the disk and to note it in the log's index.
+// After these, the commit may be in the log although SQLite reports a failure:
+// its last step is to sync the log and to update the log's index.
 func TestWhichCommitsHaveAnUnknownOutcome(t *testing.T) {
 	for _, c := range []int{
 		lib.SQLITE_IOERR, lib.SQLITE_NOMEM, lib.SQLITE_INTERRUPT, lib.SQLITE_INTERNAL, lib.SQLITE_PROTOCOL,

@@ -10,9 +10,9 @@ import (
 )
 
 // SchemaVersion returns the version of the database's schema, 0 for an empty
-// file, and the newest version that this package knows, which Open brings the
-// database to. It changes nothing. It fails where the file is missing, and with
-// ErrForeign and ErrNewer like Open.
+// file, and the newest version that this package supports, to which Open
+// upgrades the database. It changes nothing. It fails if the file is missing,
+// and with ErrForeign and ErrNewer like Open.
 func SchemaVersion(path string) (version, newest int, err error) {
 	const patience = 5 * time.Second
 	db, err := connect(path, 1, url.Values{"mode": {"rw"}}, fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds()))

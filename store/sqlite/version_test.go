@@ -21,7 +21,7 @@ func TestSchemaVersionChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Asked while a service uses the file, and after.
+	// While a service uses the file, and afterwards.
 	for range 2 {
 		if version, newest, err := SchemaVersion(path); err != nil || version != newest || version != len(migrations) {
 			t.Errorf("version %d of %d, %v", version, newest, err)

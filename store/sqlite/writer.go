@@ -17,23 +17,23 @@ import (
 )
 
 const (
-	// queueLength is how many requests may wait.
+	// queueLength is the maximum number of waiting requests.
 	queueLength = 10_000
 
-	// A transaction takes at most batchLength requests, and no further one once
-	// they have batchBytes of data.
+	// A transaction takes at most batchLength requests, and no more once they
+	// have batchBytes of data.
 	batchLength = 256
 	batchBytes  = 8 << 20
 )
 
 var errCrowded = fmt.Errorf("%w: %d requests are waiting to be written already", store.ErrRefused, queueLength)
 
-// The writer lets one transaction at a time happen. A request that finds nothing
-// under way is carried out in its caller's goroutine: waking up another one twice
-// takes as long as the rest of it. Those that come meanwhile are committed together
-// when it is done: one wait for the disk serves them all.
+// The writer runs one transaction at a time. If nothing is under way, a request
+// is carried out in its caller's goroutine: two switches to another goroutine
+// take as long as the rest of the work. Requests that arrive meanwhile are then
+// committed together, with one wait for the disk.
 type writer struct {
-	db          *sql.DB // one connection, of whoever has set busy
+	db          *sql.DB // one connection, used by the goroutine that set busy
 	tx          transaction
 	begin       *sql.Stmt
 	commit      *sql.Stmt
@@ -41,37 +41,37 @@ type writer struct {
 	file        *file
 
 	mu      sync.Mutex
-	busy    bool       // somebody is writing, or has been asked to
-	free    *sync.Cond // busy has become false
-	crowd   bool       // the last transaction had several requests: more are about to come
+	busy    bool       // a goroutine is writing, or is about to
+	free    *sync.Cond // signals that busy has become false
+	crowd   bool       // the last transaction had several requests, so more may come soon
 	waiting []*request
-	holds   []chan struct{} // who waits to have the writer held; closed when it is
+	holds   []chan struct{} // calls that wait to hold the writer; closed when they do
 	closed  bool
 
-	commits atomic.Int64 // how many transactions were committed
+	commits atomic.Int64 // number of committed transactions
 
-	check     int64         // after how many pages to tell the checkpointer
-	unchecked int64         // pages written since it was told
-	due       chan struct{} // tells it
+	check     int64         // after how many pages to wake the checkpointer
+	unchecked int64         // pages written since then
+	due       chan struct{} // wakes it
 }
 
-// A request is something to be done in a transaction.
+// A request is an operation to run in a transaction.
 type request struct {
 	ctx  context.Context
 	size int // of the data in it
 	do   func(*transaction) error
-	// quickly does it in one statement, which needs no transaction around it, and
-	// reports whether that was enough; otherwise it has changed nothing. nil = it
-	// takes more.
+	// quickly tries the operation in one statement, without an explicit
+	// transaction, and reports whether that was enough; otherwise it has
+	// changed nothing. nil = not possible.
 	quickly func(*transaction) (done bool, err error)
 
-	taken atomic.Bool // it is being carried out, or its caller has left
+	taken atomic.Bool // it is being carried out, or its caller no longer waits
 	// done receives the outcome once it is on the disk. It never blocks the
 	// writer.
 	done chan error
 }
 
-// newWriter takes over a pool of one connection to a file that is prepared.
+// newWriter takes over a pool of one connection to a prepared file.
 func newWriter(db *sql.DB, f *file, o options) (*writer, error) {
 	w := &writer{
 		db:          db,
@@ -92,13 +92,13 @@ func newWriter(db *sql.DB, f *file, o options) (*writer, error) {
 	return w, nil
 }
 
-// do has a function run in a transaction, and returns its error once the
-// transaction is on the disk. The function may be run again after a rollback.
-// size is about how many bytes it writes; quickly may be nil, see request.
+// do runs a function in a transaction, and returns its error once the
+// transaction is on the disk. The function may run again after a rollback. size
+// is about how many bytes it writes; quickly may be nil, see request.
 //
 // When ctx ends before the transaction begins, do returns its error, and the
-// function never runs. When it ends while others' requests are in the same
-// transaction, do returns its error, and the function may still run.
+// function never runs. When it ends while the transaction also has other
+// requests, do returns its error, and the function may still run.
 func (w *writer) do(ctx context.Context, size int, do func(*transaction) error, quickly func(*transaction) (bool, error)) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -145,7 +145,7 @@ func (w *writer) do(ctx context.Context, size int, do func(*transaction) error, 
 	}
 }
 
-// pass lets go of the writer, or has those served that wait for it.
+// pass releases the writer, or starts write if requests are waiting.
 func (w *writer) pass() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -157,18 +157,18 @@ func (w *writer) pass() {
 	w.free.Broadcast()
 }
 
-// write serves those that wait until nobody does.
+// write serves requests until none is waiting.
 func (w *writer) write() {
 	for {
-		// The callers that were just answered often come back at once.
-		// Letting them in first doubles what a commit carries.
+		// Callers that were just answered often send the next request at once.
+		// Letting them in doubles the requests per commit.
 		runtime.Gosched()
 		w.mu.Lock()
 		if len(w.holds) > 0 {
 			held := w.holds[0]
 			w.holds = w.holds[1:]
 			w.mu.Unlock()
-			close(held) // which passes it on
+			close(held) // hold then passes the writer on
 			return
 		}
 		batch := w.collect()
@@ -197,8 +197,7 @@ func (w *writer) collect() (batch []*request) {
 	return batch
 }
 
-// hold runs a function while nothing is being written, unless the writer has
-// stopped.
+// hold runs a function while nothing is written, unless the writer has stopped.
 func (w *writer) hold(f func()) {
 	w.mu.Lock()
 	if w.closed && !w.busy {
@@ -218,7 +217,7 @@ func (w *writer) hold(f func()) {
 	f()
 }
 
-// stop lets nothing in any more, and waits for what is in the queue.
+// stop refuses new requests, and waits for those in the queue.
 func (w *writer) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -262,8 +261,7 @@ func (w *writer) single(r *request) error {
 }
 
 // carryOut does the batch's requests in one transaction and answers them. If
-// one of them cannot be done, none of them is, and each gets a transaction of
-// its own.
+// one of them fails, the transaction is rolled back, and each gets its own.
 func (w *writer) carryOut(batch []*request) {
 	outcomes, err := w.attempt(context.Background(), batch)
 	var failed *failedRequest
@@ -282,7 +280,7 @@ func (w *writer) carryOut(batch []*request) {
 	}
 }
 
-// failedRequest is the error of a request that could not be done.
+// failedRequest is the error of a request that failed.
 type failedRequest struct{ error }
 
 func (e *failedRequest) Unwrap() error { return e.error }
@@ -304,7 +302,7 @@ func (w *writer) attempt(ctx context.Context, batch []*request) (outcomes []erro
 	w.tx.pages = 0
 	for i, r := range batch {
 		if err := r.ctx.Err(); err != nil {
-			outcomes[i] = refused(err) // nobody waits for it any more
+			outcomes[i] = refused(err) // its caller no longer waits
 			continue
 		}
 		outcomes[i] = r.do(&w.tx)
@@ -328,25 +326,25 @@ func (w *writer) committed() {
 		w.unchecked = 0
 		select {
 		case w.due <- struct{}{}:
-		default: // it has not come round to the last one yet
+		default: // it has not handled the previous signal yet
 		}
 	}
 }
 
-// rollback ends a transaction that some errors have ended already: then it
-// fails, which does no harm.
+// rollback ends a transaction. Some errors have ended it already; then ROLLBACK
+// fails, which is harmless.
 func (w *writer) rollback() { _, _ = w.db.Exec("ROLLBACK") }
 
 func (w *writer) retryWhileBusy(ctx context.Context, f func() error) error {
 	return retryWhileBusy(ctx, w.busyTimeout, f)
 }
 
-// retryWhileBusy calls f until its error is another one than that the database
-// is locked, or the time is over.
+// retryWhileBusy calls f until it returns something else than that the database
+// is locked, or until the timeout.
 //
-// SQLite can wait by itself, but does so with pauses that grow to 100 ms. Next
-// to a process that writes all the time, the lock is free for moments only,
-// which such pauses miss for seconds.
+// SQLite can wait by itself, but with pauses that grow to 100 ms. If another
+// process writes constantly, the lock is free only briefly, and such pauses can
+// miss it for seconds.
 func retryWhileBusy(ctx context.Context, timeout time.Duration, f func() error) error {
 	start := time.Now()
 	for {

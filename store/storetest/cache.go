@@ -13,15 +13,14 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// RunCache checks that the caches which open returns keep the contract of
+// RunCache checks that the caches returned by open satisfy the contract of
 // [store.Cache].
 //
 // open is called once per subtest and must return an empty cache, with room for
-// a few MiB. It reports its own failures through t and leaves closing to
-// t.Cleanup.
+// a few MiB. It reports failures through t and closes the cache with t.Cleanup.
 //
-// One subtest waits for an entry to expire. A cache may count whole seconds. Of the
-// options, those count that set the number of parallel writers.
+// One subtest waits for an entry to expire. A cache may round to whole seconds.
+// Only options that set the number of parallel writers apply.
 func RunCache(t *testing.T, open func(t *testing.T) store.Cache, options ...Option) {
 	t.Helper()
 	set := set(options)
@@ -37,7 +36,7 @@ type cacheScenario struct {
 	run  func(h *cacheHarness)
 }
 
-// cacheHarness is what a scenario works with: its test and its own empty cache.
+// cacheHarness is a scenario's test and its own empty cache.
 type cacheHarness struct {
 	*testing.T
 	settings
@@ -81,8 +80,8 @@ func (h *cacheHarness) swapped(id store.ID, token uint64, entry []byte) {
 	}
 }
 
-// conflicts fails the test unless a swap is refused. why says what would go
-// wrong if it was not.
+// conflicts fails the test unless a swap is refused. why says what goes wrong
+// otherwise.
 func (h *cacheHarness) conflicts(id store.ID, token uint64, why string) {
 	h.Helper()
 	if err := h.cache.Swap(h.Context(), id, token, []byte("a stale copy"), time.Hour); !errors.Is(err, store.ErrConflict) {

@@ -63,7 +63,7 @@ var contextTests = []scenario{
 				_, err := s.Count(c.ctx)
 				fails("Count", err)
 			}
-			// Applied or not: the same save sent again settles it.
+			// Whether it was applied or not, the same save sent again succeeds.
 			h.saved(save, rec.Base())
 			h.same(h.load(rec.ID), save)
 
@@ -93,7 +93,7 @@ var contextTests = []scenario{
 }
 
 // cancelledIncrement adds one to the counter in a session's Data. Each save is
-// first sent with a context that is cancelled at a random moment.
+// first sent with a context that is canceled at a random moment.
 func cancelledIncrement(h *harness, id store.ID) error {
 	for {
 		stored, err := h.store.Load(h.Context(), id)
@@ -114,7 +114,7 @@ func cancelledIncrement(h *harness, id store.ID) error {
 		sent.SaveIDs = slices.Clone(rec.SaveIDs)
 		err = h.store.Save(ctx, sent, stored.Base())
 		cancel()
-		clear(sent.SaveIDs) // they are the caller's again, whatever became of it
+		clear(sent.SaveIDs) // the caller may reuse them after any outcome
 		if err != nil && !errors.Is(err, store.ErrConflict) {
 			err = h.store.Save(h.Context(), rec, stored.Base())
 		}

@@ -42,8 +42,8 @@ var countTests = []scenario{
 	}},
 }
 
-// counts fails the test unless the store counts want. What has expired may be
-// missing: an engine with native expiry has dropped it.
+// counts fails the test unless the store counts want. Expired records may be
+// missing: an engine with native expiry removes them.
 func (h *harness) counts(want store.Counts) {
 	h.Helper()
 	got, err := h.store.(store.Counter).Count(h.Context())

@@ -167,7 +167,7 @@ var endTests = []scenario{
 					}
 					<-deleted
 					lateSave(h, next(at), at.Base())
-				case 2: // a copy of the first save, and an insert by someone who saw nothing
+				case 2: // a copy of the first save, and an insert by a request that found no record
 					<-deleted
 					lateSave(h, rec, store.Base{})
 					insert := first()
@@ -175,7 +175,7 @@ var endTests = []scenario{
 					lateSave(h, insert, store.Base{})
 				case 3: // a save under way during the Delete
 					lateSave(h, next(rec), rec.Base())
-				case 4: // a touch, where there is one
+				case 4: // a touch, if the store has it
 					if t, ok := h.store.(store.Toucher); ok {
 						<-deleted
 						if err := t.Touch(h.Context(), rec.ID, now(), now().Add(2*time.Hour)); !errors.Is(err, store.ErrNotFound) {
@@ -213,8 +213,8 @@ var endTests = []scenario{
 	}},
 }
 
-// lateSave sends a save that may be refused or recognised; whether it was
-// applied shows afterwards.
+// lateSave sends a save that may be refused or recognized; the test checks
+// later whether it was applied.
 func lateSave(h *harness, rec store.Record, base store.Base) {
 	if err := h.store.Save(h.Context(), rec, base); err != nil && !errors.Is(err, store.ErrConflict) {
 		h.Errorf("late Save: %v, want nil or store.ErrConflict", err)

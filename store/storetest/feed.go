@@ -49,7 +49,7 @@ func (f *follower) read(limit int) map[store.ID]time.Time {
 	return nil
 }
 
-// hears fails the test unless the ends of all these sessions are heard.
+// hears fails the test unless the feed has the ends of all these sessions.
 func (f *follower) hears(ids ...store.ID) {
 	f.Helper()
 	heard := f.read(100)
@@ -127,7 +127,7 @@ var feedTests = []scenario{
 		f := h.follow(store.FeedFromNow)
 		rec := h.inserted(first())
 		h.deleted(rec.ID, now().Add(time.Hour))
-		crashed := *f // after it had read, and before it had acted upon it
+		crashed := *f // after reading, before acting on it
 		crashed.hears(rec.ID)
 		f.hears(rec.ID)
 	}},

@@ -14,18 +14,17 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// harness is what a scenario works with: its test and its own empty store.
+// harness is a scenario's test and its own empty store.
 type harness struct {
 	*testing.T
 	store store.Store
 	settings
 }
 
-// some returns n, or a part of that where calls are dear, for a test that needs
-// many of something.
+// some returns n, or a fraction of it if calls are slow.
 func (s settings) some(n int) int { return n / s.part }
 
-// now is the time in the precision that stores keep.
+// now is the current time in the stores' precision.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 func newSaveID() store.SaveID { return store.SaveID(rand.Uint64()) }
@@ -60,8 +59,8 @@ func expired() store.Record {
 	return rec
 }
 
-// next returns the record that a request makes from rec: one version on, with
-// a save ID of its own in front of those of the saves before it.
+// next returns the record of the next save after rec: the next version, with a
+// new save ID before the earlier ones.
 func next(rec store.Record) store.Record {
 	rec.Version++
 	rec.SaveIDs = append([]store.SaveID{newSaveID()}, rec.SaveIDs...)
@@ -132,8 +131,8 @@ func (h *harness) same(got, want store.Record) {
 	}
 }
 
-// conflicts fails the test unless saving rec is refused. why says what would
-// go wrong if it was not.
+// conflicts fails the test unless saving rec is refused. why says what goes
+// wrong otherwise.
 func (h *harness) conflicts(rec store.Record, base store.Base, why string) {
 	h.Helper()
 	if err := h.store.Save(h.Context(), rec, base); !errors.Is(err, store.ErrConflict) {
@@ -141,7 +140,7 @@ func (h *harness) conflicts(rec store.Record, base store.Base, why string) {
 	}
 }
 
-// staysEnded fails the test if the session is live, or its mark has values.
+// staysEnded fails the test if the session is live, or its tombstone has values.
 func (h *harness) staysEnded(id store.ID) {
 	h.Helper()
 	mark := h.load(id)
@@ -195,8 +194,7 @@ func difference(got, want store.Record) string {
 	return b.String()
 }
 
-// together runs n goroutines, lets them go at the same moment and waits for
-// them all.
+// together starts n goroutines at the same moment and waits for them.
 func together(n int, run func(i int)) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})

@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// limited saves a user's new session and returns the ones that were ended.
+// limited saves a user's new session and returns the sessions that were ended.
 func (h *harness) limited(rec store.Record, limit store.UserLimit) []store.ID {
 	h.Helper()
 	limit.Until = now().Add(time.Hour)
@@ -161,7 +161,7 @@ var limitTests = []scenario{
 		late.Deadline = now().Add(-store.ClockSkew / 3)
 		h.inserted(late)
 		if _, err := h.store.Load(h.Context(), late.ID); errors.Is(err, store.ErrNotFound) {
-			return // the engine's clock is ahead, and for that one it is over
+			return // the session has expired by the engine's clock, which is ahead
 		}
 		two := login(ann)
 		h.sameIDs(h.limited(two, store.UserLimit{Max: 3}), nil)
@@ -190,8 +190,8 @@ var limitTests = []scenario{
 		h.sameIDs(h.limited(login(ann), store.UserLimit{Max: 1, Refuse: true}), nil)
 		h.holds(other)
 
-		// One that a later save or touch has brought back counts, if the engine
-		// lets it.
+		// A session that a later save or touch extended again counts, if the
+		// engine allows that.
 		bob := newUser()
 		late.User = bob
 		h.inserted(late)

@@ -9,8 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// model is the contract as the shortest program that keeps it, for records
-// whose deadlines are all in the future.
+// model is the shortest implementation of the contract, for records whose
+// deadlines are in the future.
 type model map[store.ID]store.Record
 
 func (m model) save(rec store.Record, base store.Base) error {
@@ -60,7 +60,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // modelTests send random calls to the store and to the model, one after the
-// other, and compare what comes out.
+// other, and compare the results.
 var modelTests = []scenario{
 	{"random calls have the outcomes of the contract", func(h *harness) {
 		for range h.histories {
@@ -132,10 +132,10 @@ func compareWithModel(h *harness, seed uint64) {
 				return
 			}
 			if want.IsEnd() {
-				if got.IsEnd() { // when exactly it ended, the store's clock says
+				if got.IsEnd() { // the time comes from the store's clock
 					got.Ended = want.Ended
 				}
-				// What else a mark keeps is up to the store.
+				// A store may keep or drop these fields of a tombstone.
 				got.User, got.Created, got.Seen, got.Expires = want.User, want.Created, want.Seen, want.Expires
 			}
 			if diff := difference(got, want); diff != "" {
@@ -162,8 +162,7 @@ type sentSave struct {
 	base store.Base
 }
 
-// randomSave makes a save that follows on stored, or one that is wrong in some
-// way.
+// randomSave makes a valid save after stored, or an invalid one.
 func randomSave(rng *rand.Rand, stored store.Record, sent []sentSave) sentSave {
 	s := sentSave{rec: next(stored), base: stored.Base()}
 	switch rng.IntN(12) {
@@ -174,7 +173,7 @@ func randomSave(rng *rand.Rand, stored store.Record, sent []sentSave) sentSave {
 	case 2:
 		s.base.SaveID++
 	case 3:
-		if len(sent) > 0 { // the base of some save before
+		if len(sent) > 0 { // the base of an earlier save
 			s.base = sent[rng.IntN(len(sent))].base
 		}
 	case 4:

@@ -8,20 +8,20 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Copies adds tests of rows that somebody with access to the engine has copied.
-// copy puts the raw bytes that the engine keeps under one ID under another one,
-// in place of what is there: a row of a table with another key in its key column,
-// the value of a key under another key. It goes around the store.
+// Copies adds tests of rows that an attacker with access to the engine has
+// copied. copy bypasses the store. It copies the engine's raw data of one ID
+// over that of another: a table row with another key in its key column, or a
+// value under another key.
 //
-// The data of a record are sealed together with its ID, so the session manager
-// finds out what no store can: that a row's columns were copied. What a store
-// must see to is that no record answers, changes or ends for another ID.
+// Data is sealed together with the ID, so the session manager detects a row
+// with copied columns, which a store cannot. A store must ensure that a record
+// of one ID is not loaded, changed or ended under another ID.
 func Copies(copy func(t *testing.T, s store.Store, from, to store.ID)) Option {
 	return func(s *settings) { s.copy = copy }
 }
 
-// copied stores two sessions, one of a user, and copies that one's row over the
-// other's.
+// copied stores two sessions, one of them a user's, and copies that row over
+// the other.
 func (h *harness) copied() (victim, copied store.Record) {
 	h.Helper()
 	victim, copied = h.inserted(login(newUser())), h.inserted(first())

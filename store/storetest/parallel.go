@@ -8,7 +8,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// rounds is how often a race is tried that may also end well by chance.
+// rounds is how often a race is repeated, because a faulty store may pass by chance.
 const rounds = 15
 
 var parallelTests = []scenario{

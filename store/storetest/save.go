@@ -160,7 +160,7 @@ var saveTests = []scenario{
 	{"a save on the same version with another save ID conflicts", func(h *harness) {
 		one := h.inserted(first())
 		two := h.following(one)
-		other := next(one) // someone else's version 2, lost in a failover
+		other := next(one) // another version 2, lost in a failover
 		h.conflicts(next(other), other.Base(), "versions may be given twice after a failover, so the save ID must be compared too")
 		h.holds(two)
 	}},
@@ -174,7 +174,7 @@ var saveTests = []scenario{
 	}},
 
 	{"versions may skip numbers", func(h *harness) {
-		// A store that lost writes goes on above what browsers have seen.
+		// After a store lost writes, versions continue above those that browsers have seen.
 		rec := h.inserted(first())
 		jumped := next(rec)
 		jumped.Version += 100
@@ -293,8 +293,8 @@ var resendTests = []scenario{
 	}},
 
 	{"the second of two copies under way is fenced off", func(h *harness) {
-		// The first copy is saved, a request builds on it, then the second
-		// copy arrives: it must neither undo the later save nor fail.
+		// The first copy is saved, another request saves a change of it, then
+		// the second copy arrives: it must neither undo that change nor fail.
 		one := h.inserted(first())
 		two := h.following(one)
 		three := h.following(two)

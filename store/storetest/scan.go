@@ -82,7 +82,7 @@ var scanTests = []scenario{
 		for i := range stay {
 			stay[i], leave[i] = h.inserted(first()), h.inserted(over(2*time.Hour))
 		}
-		// One half changes between the pages, the other one beside them.
+		// One half changes between the pages, the other half during them.
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -102,7 +102,7 @@ var scanTests = []scenario{
 		between := 0
 		times, _, _ := h.walk(7, func() {
 			if s, ok := h.store.(store.Sweeper); ok && between == 0 {
-				// Half of the page that was just returned goes, for sure.
+				// This removes half of the page that was just returned.
 				if _, err := s.Sweep(h.Context(), time.Hour, 4*half); err != nil {
 					h.Errorf("Sweep between the pages: %v", err)
 				}

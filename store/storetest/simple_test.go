@@ -14,8 +14,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// simple is a store written for clarity, which can be told to break one rule of
-// the contract. The fault "" is none.
+// simple is a store written for clarity, with an optional fault that breaks one
+// rule of the contract. "" = no fault.
 type simple struct {
 	fault string
 	// expires makes records vanish that are stored past their deadline, as in
@@ -46,8 +46,8 @@ func newSimple(fault string) *simple {
 	return &simple{fault: fault, rows: map[store.ID]*simpleRow{}, gap: make(chan struct{})}
 }
 
-// meet lets another call in, with the lock held before and after: for faults
-// that show only when two calls are between the same lines.
+// meet releases the lock for another call: for faults that only appear if two
+// calls are between the same lines.
 func (s *simple) meet() {
 	s.mu.Unlock()
 	defer s.mu.Lock()
@@ -67,7 +67,7 @@ func (s *simple) over(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// key is what the row of an ID is found by.
+// key is the key of an ID's row.
 func (s *simple) key(id store.ID) store.ID {
 	switch {
 	case s.is("ID cut short"):
@@ -91,7 +91,7 @@ func (s *simple) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return s.out(row), nil
 }
 
-// out returns a row's record as the caller gets it.
+// out returns a row's record for the caller.
 func (s *simple) out(row *simpleRow) store.Record {
 	rec := row.Record
 	if !s.is("save IDs shared with the loader") {
@@ -100,7 +100,7 @@ func (s *simple) out(row *simpleRow) store.Record {
 	return rec
 }
 
-// in returns a record as it is kept.
+// in returns a record in its stored form.
 func (s *simple) in(rec store.Record) store.Record {
 	precision := time.Millisecond
 	if s.is("times in seconds") {
@@ -157,7 +157,7 @@ func (s *simple) Save(ctx context.Context, rec store.Record, base store.Base) er
 	if err := s.over(ctx); err != nil {
 		return err
 	}
-	var lost error // of a save that is applied and cannot be recognised
+	var lost error // of a save that is applied and cannot be recognized
 	if s.is("cancelled saves get another save ID") {
 		for range 200 {
 			runtime.Gosched()
@@ -513,7 +513,7 @@ func (s *simple) counts(row *simpleRow, rec store.Record, limit store.UserLimit,
 		(row.ID != limit.Replaces || s.is("limit counts the one that is replaced"))
 }
 
-// tell adds an end to the feed.
+// tell adds an end to the feed of ends.
 func (s *simple) tell(id store.ID, until time.Time) {
 	until = until.Truncate(time.Millisecond).UTC()
 	if s.is("feed makes up deadlines") {

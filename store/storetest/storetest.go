@@ -1,5 +1,5 @@
-// Package storetest is the conformance suite for stores: every engine that
-// keeps sessions passes it, whatever it is made of.
+// Package storetest is the conformance suite for stores. Every engine must pass
+// it.
 //
 // A new engine's test needs a few lines:
 //
@@ -14,12 +14,12 @@
 //		})
 //	}
 //
-// Each subtest is named after the one behaviour of the contract that it checks;
-// its failure message says what was expected and what depends on it. Start with
-// the group Save (go test -run 'TestStore/Save'): the others build on it.
+// Each subtest checks one behavior of the contract and is named after it. Its
+// failure message says what was expected and why. Start with the group Save (go
+// test -run 'TestStore/Save'): the others build on it.
 //
-// The suite uses the real clock and never waits for time to pass: what must be
-// old is stored with times in the past. An engine's clock may differ from this
+// The suite uses the real clock and never waits for time to pass: old records
+// are stored with times in the past. An engine's clock may differ from this
 // process's by a few minutes.
 package storetest
 
@@ -29,11 +29,11 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Run checks that the stores which open returns keep the contract of
+// Run checks that the stores returned by open satisfy the contract of
 // [store.Store], and of each optional interface that they implement.
 //
 // open is called once per subtest and must return a store without any records.
-// It reports its own failures through t and leaves closing to t.Cleanup.
+// It reports failures through t and closes the store with t.Cleanup.
 //
 // The test with many records makes 100,000 of them: 10,000 under the race detector,
 // and 2,000 with -short; see also [Records].
@@ -88,7 +88,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store, options ...Option) {
 	}
 }
 
-// An Option changes what Run and RunCache do.
+// An Option is an option of Run and RunCache.
 type Option func(*settings)
 
 // Records limits the test with many records to n of them.
@@ -96,22 +96,22 @@ func Records(n int) Option {
 	return func(s *settings) { s.records = min(s.records, n) }
 }
 
-// Emulated makes the tests smaller, for an engine that can only be tested in an
-// emulator that answers one call after the other: 100 records, 12 parallel
-// writers, 3 random histories, and a fifth of what else is many. Where all but one
-// of n writers lose and try again, their calls grow with the square of n.
+// Emulated makes the tests smaller, for an engine whose emulator answers one
+// call after the other: 100 records, 12 parallel writers, 3 random histories,
+// and a fifth of other large numbers. The calls of n contending writers grow
+// with the square of n.
 func Emulated(s *settings) {
 	s.records, s.writers, s.histories, s.part = min(s.records, 100), 12, 3, 5
 }
 
-// Small makes the tests as small as they can be: 20 records, 4 parallel writers, one
-// random history. It is for an engine that passes the suite elsewhere, where
-// calls are not so dear.
+// Small makes the tests as small as they can be: 20 records, 4 parallel
+// writers, one random history. It is for an engine that also passes the suite
+// in a faster environment.
 func Small(s *settings) {
 	s.records, s.writers, s.histories, s.part, s.owned = min(s.records, 20), 4, 1, 5, 30
 }
 
-// set returns what the options make of the defaults.
+// set returns the settings: the defaults, changed by the options.
 func set(options []Option) settings {
 	s := settings{records: manyRecords, writers: 64, histories: 20, part: 1, owned: 200}
 	if testing.Short() {
@@ -128,7 +128,7 @@ type settings struct {
 	writers   int                                                  // in parallel; and rounds of what two or three do
 	histories int                                                  // random ones
 	owned     int                                                  // sessions of one user
-	part      int                                                  // of what some returns: one in so many
+	part      int                                                  // some divides by it
 	copy      func(t *testing.T, s store.Store, from, to store.ID) // nil = none
 }
 
@@ -137,7 +137,7 @@ type group struct {
 	scenarios []scenario
 }
 
-// A scenario checks one behaviour on a store of its own.
+// A scenario checks one behavior on a store of its own.
 type scenario struct {
 	name string
 	run  func(h *harness)

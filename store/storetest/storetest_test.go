@@ -16,8 +16,8 @@ var copies = storetest.Copies(func(_ *testing.T, s store.Store, from, to store.I
 	s.(interface{ copyRow(from, to store.ID) }).copyRow(from, to)
 })
 
-// TestSuitePassesACorrectStore shows that what the other tests here blame on a
-// fault is not due to the store it was put into.
+// TestSuitePassesACorrectStore shows that failures in the other tests here come
+// from the fault, not from the store.
 func TestSuitePassesACorrectStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return newSimple("") }, copies, storetest.Records(5_000))
 }
@@ -47,8 +47,8 @@ func TestSuitePassesAStoreWithNativeExpiry(t *testing.T) {
 	})
 }
 
-// faults are the mistakes that a store can make, and for each a subtest that
-// must notice it.
+// faults are a store's possible mistakes, each with a subtest that must detect
+// it.
 var faults = []struct{ name, noticedBy string }{
 	{"insert replaces a live record", "Save/an_insert_does_not_replace_a_live_record"},
 	{"insert keeps an expired record", "Save/an_insert_replaces_a_record_past_its_deadline"},
@@ -165,8 +165,7 @@ var faults = []struct{ name, noticedBy string }{
 	{"floor ignored", "LoadFrom/answers_no_older_than_the_floor"},
 }
 
-// faultVariable tells a copy of this test program which fault to run the suite
-// on.
+// faultVariable has the fault for a copy of this test program.
 const faultVariable = "STORETEST_FAULT"
 
 func TestSuiteNotices(t *testing.T) {

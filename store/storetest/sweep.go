@@ -8,7 +8,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// sweep removes what is over since an hour, and checks the count's limit.
+// sweep removes records that expired an hour ago, and checks that the count is within the limit.
 func (h *harness) sweep(limit int) int {
 	h.Helper()
 	n, err := h.store.(store.Sweeper).Sweep(h.Context(), time.Hour, limit)
@@ -119,7 +119,7 @@ var sweepTests = []scenario{
 		rec := h.inserted(over(2 * time.Hour))
 		seen, deadline := now(), now().Add(time.Hour)
 		switch err := t.Touch(h.Context(), rec.ID, seen, deadline); {
-		case errors.Is(err, store.ErrNotFound): // past its deadline, and treated so
+		case errors.Is(err, store.ErrNotFound): // the engine has expired it
 		case err != nil:
 			h.Fatalf("Touch: %v", err)
 		default:

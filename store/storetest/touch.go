@@ -29,7 +29,7 @@ var touchTests = []scenario{
 		rec.Deadline = rec.Deadline.Add(time.Minute)
 		h.touched(rec.ID, rec.Seen, rec.Deadline)
 		h.holds(rec)
-		h.following(rec) // the base is still the same
+		h.following(rec) // a touch does not change the base
 	}},
 
 	{"never moves either of them backwards", func(h *harness) {

@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// breaker lets a cache that failed rest for a while, so that a dead or frozen
-// one costs one timeout and not one per request.
+// breaker skips a cache for a while after a failure, so that a dead or frozen
+// cache costs one timeout and not one per request.
 type breaker struct {
 	shortest, longest time.Duration
 
 	mu      sync.Mutex
-	until   time.Time // passed over until then
+	until   time.Time // skipped until then
 	rest    time.Duration
 	probing bool
 }
 
-// pass says what a call may do.
+// pass says whether a call may use the cache.
 type pass uint8
 
 const (
 	passOver pass = iota
 	passCall
-	passProbe // the one call after a rest that finds out whether the cache is back
+	passProbe // the one call after a rest that tests whether the cache is back
 )
 
 func (b *breaker) allow(now time.Time) pass {
@@ -39,9 +39,8 @@ func (b *breaker) allow(now time.Time) pass {
 	}
 }
 
-// report notes how a call ended, and returns whether that changed what is known
-// of the cache. Calls that were under way together when it failed count as one
-// failure.
+// report records a call's result, and reports whether it changed the cache's
+// state. Concurrent calls that fail together count as one failure.
 func (b *breaker) report(now time.Time, p pass, ok bool) (changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -66,7 +65,7 @@ func (b *breaker) report(now time.Time, p pass, ok bool) (changed bool) {
 	return changed
 }
 
-// unknown ends a call that proved nothing.
+// unknown ends a call with a result that is unrelated to the cache's state.
 func (b *breaker) unknown(p pass) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -75,7 +74,7 @@ func (b *breaker) unknown(p pass) {
 	}
 }
 
-// isOpen reports whether the cache has failed and not answered since.
+// isOpen reports whether the cache has not answered since its last failure.
 func (b *breaker) isOpen() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

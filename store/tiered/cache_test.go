@@ -17,8 +17,7 @@ var (
 	quiet   = slog.New(slog.DiscardHandler)
 )
 
-// cache is one that replicas share, that counts its calls and that a test can
-// break.
+// cache is a shared cache that counts its calls and can fail.
 type cache struct {
 	calls  atomic.Int64
 	fail   atomic.Bool // every call fails at once
@@ -56,7 +55,7 @@ func (c *cache) len() (n int) {
 	return n
 }
 
-// call counts a call, and lets it meet the fault that is on.
+// call counts a call, and applies the active fault.
 func (c *cache) call(ctx context.Context, id store.ID) (*tiered.Memory, error) {
 	c.calls.Add(1)
 	if c.fail.Load() {

@@ -10,14 +10,13 @@ import (
 // SetClock gives a replica a clock of its own.
 func SetClock(s *Store, now func() time.Time) { s.now = now }
 
-// SetInProcess makes the layer one that no other process sees, as if its cache
-// were a Memory.
+// SetInProcess marks a layer as in the process, as if its cache were a Memory.
 func SetInProcess(s *Store, layer int) { s.layers[layer].inProcess = true }
 
-// VolatileKey is where the shared cache has a session's volatile values.
+// VolatileKey is the shared cache's key for a session's volatile values.
 func VolatileKey(id store.ID) store.ID { return volatileKey(id) }
 
-// HearByHand makes a store hear of ends only when poll is called.
+// HearByHand makes a store read the feed only when poll is called.
 func HearByHand(s *Store) (poll func(context.Context) error) {
 	if s.ends == nil {
 		s.hearEnds()
@@ -29,8 +28,8 @@ func HearByHand(s *Store) (poll func(context.Context) error) {
 	}
 }
 
-// Remembered is how many ends a store keeps in mind, and at most that many besides
-// a page.
+// Remembered returns how many ends a store remembers, and the limit, besides a
+// page.
 func Remembered(s *Store) (n, most int) {
 	s.ends.mu.Lock()
 	defer s.ends.mu.Unlock()

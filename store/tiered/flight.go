@@ -7,9 +7,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// flights makes parallel loads of one session share one question to the origin.
-// A load is joined only until it is sent: one that was under way already may
-// have missed a change that the joiner has to see.
+// flights makes parallel loads of one session share one load from the origin. A
+// load can be joined only until it is sent: later, its result may miss a change
+// that the joiner must see.
 type flights struct {
 	mu   sync.Mutex
 	byID map[store.ID]*flight
@@ -19,12 +19,12 @@ type flight struct {
 	done chan struct{}
 	rec  store.Record
 	err  error
-	// cancelled: the leader gave up, which says nothing to the joiners.
+	// cancelled: the leader's context ended, so the joiners have no result.
 	cancelled bool
 }
 
 // do runs load, or joins one that was not sent yet. load calls sent right
-// before it asks the origin. A joiner whose leader was cancelled loads for
+// before it calls the origin. A joiner whose leader was canceled loads for
 // itself.
 func (fs *flights) do(ctx context.Context, id store.ID, load func(ctx context.Context, sent func()) (store.Record, error)) (store.Record, error) {
 	fs.mu.Lock()
@@ -58,7 +58,7 @@ func (fs *flights) lead(ctx context.Context, id store.ID, f *flight, load func(c
 	return f.rec, f.err
 }
 
-// leave lets nobody join f any more.
+// leave stops further calls from joining f.
 func (fs *flights) leave(id store.ID, f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

@@ -17,52 +17,51 @@ const (
 	pollInterval = 400 * time.Millisecond
 	pollPage     = 1000
 
-	// pollTimeout bounds a poll that nobody asked for.
+	// pollTimeout bounds a background poll.
 	pollTimeout = 2 * time.Second
 
-	// pollFailures is after how many failed polls in a row the feed starts again:
-	// its place may be gone with the server's data.
+	// pollFailures is the number of consecutive failed polls after which the
+	// feed restarts: the server may have lost the data for the cursor.
 	pollFailures = 5
 
-	// pollIdle is how long the feed's place is good without a poll. Tombstones, which
-	// some feeds are read from, are kept for two minutes at least.
+	// pollIdle is how long the cursor is valid without a poll. Some feeds read
+	// tombstones, which are kept for at least two minutes.
 	pollIdle = 30 * time.Second
 
-	// maxRemembered is how many ends are kept in mind, besides those of a page.
+	// maxRemembered is how many ends are remembered, in addition to those of a page.
 	maxRemembered = 1 << 16
 )
 
-// hearing reads the origin's feed of ends, and deletes what the caches in the
-// process have of a session that has ended. One place reads the feed for all in
-// the process: [Store.Ends] gives the ends to others.
+// hearing polls the origin's feed of ends, and deletes ended sessions from the
+// caches in the process. The process polls only once: [Store.Ends] returns the
+// ends that hearing has read.
 type hearing struct {
 	feed   store.EndFeed
 	drop   func(ctx context.Context, id store.ID)
-	keep   time.Duration // how long an end is kept in mind
+	keep   time.Duration // how long an end is remembered
 	manual bool          // tests poll
 
-	// What every load reads takes no lock.
-	heard   atomic.Pointer[span] // nil = nothing
+	// Fields that every load reads, without a lock.
+	heard   atomic.Pointer[span] // the time covered; nil = none
 	due     atomic.Int64         // when the next poll is, in nanoseconds since began
-	running atomic.Bool          // a poll that nobody waits for is under way
+	running atomic.Bool          // a background poll is under way
 	failing atomic.Bool          // the last poll has failed
 
-	polling  chan struct{} // holds a token while nobody polls; guards the next five
+	polling  chan struct{} // holds a token while no poll runs; guards the next five
 	cursor   string        // of the origin
-	since    time.Time     // every end is heard from then on; zero = not so
-	until    time.Time     // when the last poll that succeeded was begun
-	forgot   time.Time     // when the last one was heard that is in ends no more
+	since    time.Time     // every later end was read; zero = none
+	until    time.Time     // start of the last successful poll
+	forgot   time.Time     // when the latest end that ends no longer has was read
 	failures int           // in a row
 
 	mu    sync.Mutex
-	epoch uint64           // names a time without gaps; the poller's to change
+	epoch uint64           // names a period without gaps; only the poller changes it
 	first uint64           // number of the first of ends
 	ends  []end            // oldest first
 	of    map[store.ID]int // how many of ends are of that session
 }
 
-// span is a time of which every end was heard that was reported after since and
-// before until.
+// span is a period: every end reported after since and before until was read.
 type span struct{ since, until time.Time }
 
 type end struct {
@@ -78,7 +77,7 @@ func newHearing(feed store.EndFeed, keep time.Duration, drop func(context.Contex
 	return h
 }
 
-// listen polls the feed, unless that was done a moment ago. It does not wait.
+// listen starts a poll of the feed, unless the last one was recent. It does not wait.
 func (h *hearing) listen() {
 	if h.manual || int64(time.Since(began)) < h.due.Load() || !h.running.CompareAndSwap(false, true) {
 		return
@@ -87,12 +86,12 @@ func (h *hearing) listen() {
 		defer h.running.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), pollTimeout)
 		defer cancel()
-		_, _ = h.poll(ctx) // the copies are not used after a while
+		_, _ = h.poll(ctx) // on failure the copies soon expire
 	}()
 }
 
-// poll reads the feed up to what was reported before the call. What is heard from
-// then on belongs to the epoch.
+// poll reads the feed up to the ends reported before the call. Ends read from
+// then on belong to epoch.
 func (h *hearing) poll(ctx context.Context) (epoch uint64, err error) {
 	select {
 	case <-h.polling:
@@ -120,7 +119,7 @@ func (h *hearing) poll(ctx context.Context) (epoch uint64, err error) {
 		h.since = asked
 	}
 	if h.since.Before(h.forgot) {
-		h.since = h.forgot // a cache that nobody told may bring back what had ended
+		h.since = h.forgot // a cache that missed an invalidation may return a session that ended before
 	}
 	h.until = asked
 	h.heard.Store(&span{h.since, h.until})
@@ -143,17 +142,17 @@ func (h *hearing) failed(ctx context.Context, err error) {
 
 const never = int64(^uint64(0) >> 1)
 
-// lose starts the feed again: what ends until the next poll is not heard. What is
-// known from before stays.
+// lose restarts the feed: ends until the next poll are missed. Remembered ends
+// stay.
 func (h *hearing) lose() {
 	h.cursor, h.since, h.failures = store.FeedFromNow, time.Time{}, 0
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.epoch = newNonce() // no cursor from before goes on
+	h.epoch = newNonce() // invalidates all earlier cursors
 }
 
-// hear notes ends, and then deletes the copies: who finds one later, in a farther
-// cache, knows that it is none any more.
+// hear remembers ends, and then deletes the copies. A reader that later finds a
+// copy in a farther cache can then detect that the session has ended.
 func (h *hearing) hear(ctx context.Context, page []store.End) {
 	now := time.Now()
 	h.mu.Lock()
@@ -176,9 +175,8 @@ func (h *hearing) hear(ctx context.Context, page []store.End) {
 	}
 }
 
-// confirmed returns until when it is known that a session had not ended. A copy of
-// it in the process shows what the origin had at asked or later; the zero time =
-// not known.
+// confirmed returns until when a session is known not to have ended, given a
+// copy of it that is as of asked or later. The zero time = unknown.
 func (h *hearing) confirmed(asked time.Time) time.Time {
 	if s := h.heard.Load(); s != nil && asked.After(s.since) {
 		return s.until
@@ -186,8 +184,8 @@ func (h *hearing) confirmed(asked time.Time) time.Time {
 	return time.Time{}
 }
 
-// ended reports whether a session is known to have ended, of which a cache that
-// nobody told may still have a copy.
+// ended reports whether a session is known to have ended. A cache that missed
+// the invalidation may still have a copy.
 func (h *hearing) ended(id store.ID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -214,7 +212,7 @@ func (h *hearing) page(ctx context.Context, cursor string, limit int) (store.End
 		return store.EndPage{}, err
 	}
 	if fromNow {
-		epoch = heard // the poll may have been its first
+		epoch = heard // this may have been the first poll
 	}
 	return h.after(epoch, next, limit)
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// watched is an origin whose calls are counted, and whose feed can fall silent.
+// watched is an origin that counts its calls, and whose feed can fail.
 type watched struct {
 	*memory.Store
 	loads, polls atomic.Int64
 	silent       atomic.Bool
-	gone         atomic.Bool  // the feed knows no place any more
-	forgetful    atomic.Bool  // it has swept its tombstones, and tells of none
+	gone         atomic.Bool  // the feed refuses every cursor
+	forgetful    atomic.Bool  // it has swept its tombstones, and returns none
 	lacking      bool         // the store says that it has no feed
 	slow         atomic.Int64 // how long an answer of the feed is on its way, as a time.Duration
 	answered     atomic.Value // of func(), which is called, once, before a load returns
@@ -107,8 +107,8 @@ func (n *nearby) asks(d time.Duration) int64 {
 	return n.origin.loads.Load() - before
 }
 
-// goesOn ends the session in another process and returns for how long requests
-// here still find it.
+// goesOn ends the session in another process and returns how long requests here
+// still find it.
 func (n *nearby) goesOn() time.Duration {
 	n.Helper()
 	if err := n.origin.Delete(n.Context(), n.id, time.Now().Add(time.Hour)); err != nil {
@@ -192,8 +192,7 @@ func TestAFeedThatFallsSilentIsNoWordThatNobodyHasEnded(t *testing.T) {
 	})
 }
 
-// What ended between two readings of a feed that do not belong together was heard
-// by nobody.
+// Ends between two unrelated polls of the feed are missed.
 func TestEndsInAGapOfTheFeedAreNotHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
@@ -258,13 +257,13 @@ func TestAnEndOfThisProcessCountsAtOnce(t *testing.T) {
 	})
 }
 
-// A cache that processes share may be out of reach for whoever ends a session. Who
-// hears of the end does not believe it.
+// A shared cache may be unreachable for the process that ends a session. A
+// process that receives the end ignores the cache's copy.
 func TestAnEndThatWasHeardCountsMoreThanASharedCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t, tiered.Layer{Cache: newCache(), Logger: quiet})
 		n.asks(3 * time.Second)
-		within(t, n.goesOn(), time.Second) // nobody tells the shared cache
+		within(t, n.goesOn(), time.Second) // the shared cache misses the end
 		for range 400 {
 			time.Sleep(100 * time.Millisecond)
 			if n.live() {
@@ -276,7 +275,7 @@ func TestAnEndThatWasHeardCountsMoreThanASharedCopy(t *testing.T) {
 		shared := newCache()
 		n := newNearby(t, tiered.Layer{Cache: shared, Logger: quiet})
 		n.live()
-		other := newNearby(t, tiered.Layer{Cache: shared, Logger: quiet}) // with its own origin, which nobody asks
+		other := newNearby(t, tiered.Layer{Cache: shared, Logger: quiet}) // with its own, unused origin
 		if err := n.origin.Delete(t.Context(), n.id, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
@@ -346,8 +345,7 @@ func TestTheFeedIsReadOnlyWhileCopiesAreUsed(t *testing.T) {
 	})
 }
 
-// Streams of any number of managers, and the copies, hear of ends by one reading of
-// the feed.
+// The streams of all managers, and the copies, share one poll of the feed.
 func TestTheFeedIsReadOnceForAllInTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
@@ -396,8 +394,8 @@ func TestTheFeedIsReadOnceForAllInTheProcess(t *testing.T) {
 	})
 }
 
-// Every order of what two processes do, of the reading of the feed, and of the
-// time that goes by: a session that has ended is found for a second at most.
+// Every order of two processes' actions, of polls of the feed, and of passing
+// time: an ended session is found for at most a second.
 func TestNoInterleavingLetsAnEndGoUnheard(t *testing.T) {
 	const bound = time.Second
 	cast := func(started, filled, silent bool, asks, polls, times int) func(t *testing.T, o *orders) string {

@@ -32,7 +32,7 @@ func (n *nearby) ends(cursor string, limit int) store.EndPage {
 	return page
 }
 
-// A slow answer says what was so when it was asked for.
+// A slow answer shows the state at the time of its request.
 func TestAnAnswerOfTheFeedIsAsOldAsItsQuestion(t *testing.T) {
 	for _, slow := range []time.Duration{100 * time.Millisecond, 700 * time.Millisecond, 1500 * time.Millisecond} {
 		for phase := range 10 {
@@ -71,8 +71,8 @@ func TestALoadWaitsForNoFeedThatHangs(t *testing.T) {
 	})
 }
 
-// The session ends between the store's answer and its arrival, and the feed begins
-// after that.
+// The session ends after the store's answer and before its arrival, and the
+// feed begins after that.
 func TestACopyIsAsOldAsTheQuestionThatItAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
@@ -99,8 +99,8 @@ func TestACopyIsAsOldAsTheQuestionThatItAnswers(t *testing.T) {
 	})
 }
 
-// A copy in a shared cache took the place of an older one that its reader had found
-// half a minute before, so what it shows can be older than its time to live.
+// A copy in a shared cache replaced one that its reader had found half a minute
+// earlier, so its state can be older than its time to live.
 func TestASharedCopyCanBeOlderThanItsTimeToLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shared := newCache()
@@ -150,13 +150,13 @@ func TestASharedCopyCanBeOlderThanItsTimeToLive(t *testing.T) {
 	})
 }
 
-// What was heard stays known through a gap of the feed.
+// Received ends stay known through a gap of the feed.
 func TestAGapOfTheFeedMakesNobodyForget(t *testing.T) {
 	for _, gap := range []time.Duration{5 * time.Second, 25 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNearby(t, tiered.Layer{Cache: newCache(), MaxStale: time.Minute, Logger: quiet})
 			n.asks(3 * time.Second)
-			within(t, n.goesOn(), time.Second) // nobody tells the shared cache
+			within(t, n.goesOn(), time.Second) // the shared cache misses the end
 			n.origin.silent.Store(true)
 			for start := time.Now(); time.Since(start) < 2*gap; time.Sleep(100 * time.Millisecond) {
 				if time.Since(start) > gap {
@@ -170,8 +170,7 @@ func TestAGapOfTheFeedMakesNobodyForget(t *testing.T) {
 	}
 }
 
-// While nothing answers, copies are all there is: for Unheard, because the feed is
-// silent.
+// During an outage only copies answer: for Unheard, because the feed fails.
 func TestInAnOutageOfTheStoreCopiesInTheProcessAnswerForUnheard(t *testing.T) {
 	for _, test := range []struct{ unheard, answers time.Duration }{{0, time.Second}, {5 * time.Second, 5 * time.Second}, {time.Minute, 30 * time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -199,7 +198,7 @@ func TestInAnOutageOfTheStoreCopiesInTheProcessAnswerForUnheard(t *testing.T) {
 	}
 }
 
-// More sessions end than anybody keeps in mind: a mass logout.
+// A mass logout: more sessions end than are remembered.
 func TestManyEndsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
@@ -246,8 +245,8 @@ func TestManyEndsAtOnce(t *testing.T) {
 	})
 }
 
-// An end that had to make room is known no more, and a shared cache that nobody told
-// has the session. It goes by that cache's MaxStale then, not by one after the other.
+// An end is no longer remembered, and a shared cache that missed it has the
+// session. Then that cache's MaxStale is the bound, not the sum of both.
 func TestACopyOfWhatWasForgottenIsNotConfirmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t, tiered.Layer{Cache: newCache(), Logger: quiet})
@@ -294,7 +293,7 @@ func TestACursorOfAnotherStoreIsRefused(t *testing.T) {
 	})
 }
 
-// Two managers read on at their own pace, and both hear everything.
+// Two managers read the feed independently, and both receive all ends.
 func TestEveryReaderOfTheFeedHearsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
@@ -328,8 +327,8 @@ func TestEveryReaderOfTheFeedHearsEverything(t *testing.T) {
 	})
 }
 
-// A cursor is refused after a gap. Whoever waits for ends begins again then, and asks
-// for each session.
+// A cursor is refused after a gap. Then a manager restarts the feed and checks
+// each session.
 func TestStreamsSurviveAGapOfTheFeed(t *testing.T) {
 	for _, outage := range []time.Duration{time.Second, 1700 * time.Millisecond, 2100 * time.Millisecond, 10 * time.Second, time.Minute} {
 		t.Run(outage.String(), func(t *testing.T) {
@@ -374,7 +373,7 @@ func TestStreamsSurviveAGapOfTheFeed(t *testing.T) {
 	}
 }
 
-// The server has lost its data, and the place in the feed with it.
+// The server has lost its data, including the position in the feed.
 func TestAFeedWhosePlaceIsGoneIsBegunAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
@@ -388,7 +387,7 @@ func TestAFeedWhosePlaceIsGoneIsBegunAnew(t *testing.T) {
 	})
 }
 
-// Nobody has come for longer than the store keeps tombstones.
+// No request has come for longer than the store keeps tombstones.
 func TestWhatEndedWhileNobodyListenedIsNotConfirmed(t *testing.T) {
 	for _, idle := range []time.Duration{time.Second, 20 * time.Second, time.Minute, 10 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
@@ -435,8 +434,9 @@ func TestHealthTellsWhetherEndsAreHeard(t *testing.T) {
 	})
 }
 
-// Every order of a reader, who takes a copy from a farther cache, and of the reading
-// of the feed, which deletes it: once the end was heard, the session is gone.
+// Every order of a reader that takes a copy from a farther cache, and of a poll
+// of the feed, which deletes it: once the end was received, the session is
+// gone.
 func TestNoInterleavingBringsBackWhatWasHeardToHaveEnded(t *testing.T) {
 	for name, farther := range map[string]bool{"a shared cache that nobody told": false, "two caches in the process": true} {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// layer is a Layer at work.
+// layer is a Layer with its state.
 type layer struct {
 	Layer
 	inProcess bool
@@ -20,13 +20,13 @@ type layer struct {
 	failures  atomic.Uint64
 }
 
-// copied is a copy of a record, which shows what the origin had at asked or later.
+// copied is a copy of a record, as the origin had it at asked or later.
 type copied struct {
 	rec           store.Record
 	asked, filled time.Time
 }
 
-// entry is what a cache holds under a key: a copy, or a reader's lease.
+// entry is a cache's entry: a copy, or a reader's lease.
 type entry struct {
 	copied
 	lease bool
@@ -40,11 +40,11 @@ const (
 	kindNear     = 4 // asked and filled follow, 8 bytes each, and the record's binary form
 )
 
-// began is what times in copies in the process count from: they are of a clock
-// that is never set.
+// began is the zero of the times in copies in the process, which use the
+// monotonic clock.
 var began = time.Now()
 
-// leaseTime bounds how long a reader that died keeps others from filling.
+// leaseTime bounds how long the lease of a dead reader keeps others from filling the cache.
 const leaseTime = 5 * time.Second
 
 func (l *layer) encode(c copied) ([]byte, error) {
@@ -61,8 +61,8 @@ func encodeLease() []byte {
 	return binary.BigEndian.AppendUint64([]byte{kindLease}, newNonce())
 }
 
-// decodeEntry reads an entry of the session id. Anything else under its key is
-// as good as a lease that will never be filled: it goes by its time to live.
+// decodeEntry decodes an entry of the session id. Other data under its key
+// counts as a lease that is never filled: it stays until it expires.
 func decodeEntry(id store.ID, b []byte) (e entry, err error) {
 	if len(b) == 0 {
 		return entry{}, store.ErrFormat
@@ -91,8 +91,8 @@ func decodeEntry(id store.ID, b []byte) (e entry, err error) {
 
 var errPassedOver = errors.New("tiered: the cache is passed over after a failure")
 
-// call runs f with the layer's timeout, unless the layer failed a moment ago.
-// A miss, a lost race, and an entry that is too large are no failures.
+// call runs f with the layer's timeout, unless the layer failed recently. A
+// miss, a lost race, and an entry that is too large are not failures.
 func (l *layer) call(ctx context.Context, f func(ctx context.Context) error) error {
 	if l.inProcess { // it neither waits nor fails
 		return f(ctx)
@@ -106,7 +106,7 @@ func (l *layer) call(ctx context.Context, f func(ctx context.Context) error) err
 	err := f(once)
 	ok := err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrTooLarge)
 	if !ok && ctx.Err() != nil {
-		// The caller gave up; that says nothing about the cache.
+		// The caller's context ended, which says nothing about the cache.
 		l.breaker.unknown(p)
 		return err
 	}
@@ -119,7 +119,7 @@ func (l *layer) call(ctx context.Context, f func(ctx context.Context) error) err
 	return err
 }
 
-// tell logs that the cache went away, or has come back, and catches up then.
+// tell logs that the cache failed or is back, and then catches up.
 func (l *layer) tell(back bool, err error) {
 	if !back {
 		l.Logger.Warn("a cache of session copies does not answer; it is passed over until it does",
@@ -133,7 +133,7 @@ func (l *layer) tell(back bool, err error) {
 }
 
 // catchUp deletes the copies that could not be replaced or deleted while the
-// cache was out of reach.
+// cache was unreachable.
 func (l *layer) catchUp() {
 	for {
 		id, ok := l.missed.next()
@@ -145,7 +145,7 @@ func (l *layer) catchUp() {
 
 func (l *layer) get(ctx context.Context, id store.ID) (e entry, token uint64, err error) {
 	if l.missed.has(id) && !l.delete(ctx, id) {
-		return entry{}, 0, errPassedOver // whatever is there, it was not told
+		return entry{}, 0, errPassedOver // the entry may have missed an invalidation
 	}
 	b, token, err := l.read(ctx, id)
 	if err != nil {
@@ -153,7 +153,7 @@ func (l *layer) get(ctx context.Context, id store.ID) (e entry, token uint64, er
 	}
 	e, err = decodeEntry(id, b)
 	if err != nil {
-		// Not ours: whatever it is, nobody can use it.
+		// Not ours, so it is useless.
 		l.delete(ctx, id)
 		return entry{}, 0, store.ErrNotFound
 	}
@@ -188,7 +188,7 @@ func (l *layer) swap(ctx context.Context, id store.ID, token uint64, c copied) e
 	})
 }
 
-// delete reports whether the entry is surely gone. If not, that is made up for.
+// delete reports whether the entry was certainly deleted. If not, it is deleted later.
 func (l *layer) delete(ctx context.Context, id store.ID) bool {
 	err := l.call(ctx, func(ctx context.Context) error { return l.Cache.Delete(ctx, id) })
 	if err != nil {
@@ -199,8 +199,8 @@ func (l *layer) delete(ctx context.Context, id store.ID) bool {
 	return true
 }
 
-// renew replaces an older copy by c, which the origin has just accepted, and
-// deletes anything else that is not newer.
+// renew replaces an older copy with c, which the origin has just accepted, and
+// deletes any other entry that is not newer.
 func (l *layer) renew(ctx context.Context, c copied) {
 	const tries = 3
 	for range tries {
@@ -212,7 +212,7 @@ func (l *layer) renew(ctx context.Context, c copied) {
 			l.missed.add(c.rec.ID)
 			return
 		case e.lease:
-			// Its reader may have asked the origin before this save.
+			// Its reader may have loaded from the origin before this save.
 			l.delete(ctx, c.rec.ID)
 			return
 		case e.rec.Version >= c.rec.Version:

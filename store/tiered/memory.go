@@ -10,8 +10,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Memory is a cache in the process, bounded by bytes. When it is full the
-// entries that were used least recently make room.
+// Memory is a cache in the process, bounded by bytes. When it is full, it
+// evicts the least recently used entries.
 type Memory struct {
 	shards [64]memoryShard
 	tokens atomic.Uint64
@@ -32,14 +32,14 @@ type memoryEntry struct {
 	expires time.Time
 }
 
-// overhead is about what an entry takes besides its bytes: itself, its list
+// overhead is about the memory of an entry besides its bytes: itself, its list
 // element and its place in the map.
 const overhead = 250
 
 var _ store.Cache = (*Memory)(nil)
 
-// NewMemory returns a cache that takes about that many bytes; less than 1 MiB
-// counts as 1 MiB.
+// NewMemory returns a cache of about that many bytes; less than 1 MiB counts as
+// 1 MiB.
 func NewMemory(bytes int) *Memory {
 	m := &Memory{}
 	for i := range m.shards {
@@ -93,7 +93,7 @@ func (m *Memory) Swap(_ context.Context, id store.ID, token uint64, entry []byte
 	}
 	e := el.Value.(*memoryEntry)
 	sh.bytes += len(entry) - len(e.value)
-	// Not changed in place: a reader may hold the old bytes, never the entry.
+	// The bytes are replaced, not changed: a reader may hold the old bytes.
 	e.value, e.token, e.expires = entry, m.tokens.Add(1), time.Now().Add(ttl)
 	sh.order.MoveToFront(el)
 	sh.shrink()
@@ -111,7 +111,7 @@ func (m *Memory) Delete(_ context.Context, id store.ID) error {
 	return nil
 }
 
-// live returns the entry under id, after removing one that is over.
+// live returns the entry under id. It removes an expired one.
 func (sh *memoryShard) live(id store.ID) (*list.Element, bool) {
 	el, ok := sh.byID[id]
 	if !ok {

@@ -7,8 +7,8 @@ import (
 )
 
 // missed are the sessions whose copies in a cache could not be replaced or
-// deleted when that was due. They are not read until they are deleted. Beyond
-// maxMissed the copies' time to live is all there is.
+// deleted after a change. These copies are not used, and are deleted later.
+// Beyond maxMissed, only their time to live bounds them.
 type missed struct {
 	mu  sync.Mutex
 	ids map[store.ID]struct{}

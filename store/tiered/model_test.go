@@ -90,7 +90,7 @@ func (s stagedStore) Touch(ctx context.Context, id store.ID, seen, deadline time
 	return s.Store.Touch(ctx, id, seen, deadline)
 }
 
-// setting is what a scene starts from.
+// setting is the initial state of a scene.
 type setting struct {
 	cached bool          // the caches hold the session when it begins
 	near   bool          // replica 0 has a cache in its process
@@ -102,8 +102,8 @@ type setting struct {
 // scene is one run: a session in version 1, replicas that share a cache, and
 // what the actors have completed so far.
 //
-// A record's Data says which version it is and what its volatile value is, as
-// the session manager would see it.
+// A record's Data has its version and its volatile value, as for the session
+// manager.
 type scene struct {
 	setting
 	t      *testing.T
@@ -111,8 +111,8 @@ type scene struct {
 	origin *memory.Store
 	shared *tiered.Memory
 	inside *tiered.Memory // in the process of replica 0; nil = none
-	// Each replica has its own Store: what one has in flight the others cannot
-	// know.
+	// Each replica has its own Store, without access to the others' calls under
+	// way.
 	replicas []*tiered.Store
 	clocks   []time.Duration
 
@@ -186,15 +186,15 @@ func (sc *scene) version(replica int, n uint64, value byte) store.Record {
 	return rec
 }
 
-// sight is what a request sees of the session.
+// sight is a request's view of the session.
 type sight struct {
 	rec    store.Record
 	value  byte
 	saveID store.SaveID // of the volatile values that value is from; 0 = the record's own
 }
 
-// look loads the session as a request with that floor does; ok says that it is
-// live. It fails for everything that no request may ever see.
+// look loads the session like a request with that floor; ok means that it is
+// live. It fails the test for a state that no request may see.
 func (sc *scene) look(ctx context.Context, replica int, floor uint64) (see sight, ok bool) {
 	sc.st.uses(process(replica), writes)
 	sc.st.uses("ended", reads)
@@ -239,8 +239,7 @@ func (sc *scene) look(ctx context.Context, replica int, floor uint64) (see sight
 	return see, true
 }
 
-// browser is the floor of a browser that has the answers of all requests that
-// are over.
+// browser is the floor of a browser that has received all answers so far.
 func (sc *scene) browser() uint64 {
 	sc.st.uses("written", reads)
 	sc.mu.Lock()
@@ -256,8 +255,7 @@ func (sc *scene) reader(replica int) func(context.Context) {
 // stay behind.
 func (sc *scene) crasher(ctx context.Context) { sc.look(ctx, 1, sc.browser()) }
 
-// writer makes the next version of whatever the origin holds, and carries the
-// volatile value along.
+// writer saves the next version of the origin's state, with the volatile value.
 func (sc *scene) writer(replica int) func(context.Context) {
 	return func(ctx context.Context) {
 		see, ok := sc.look(ctx, replica, sc.browser())
@@ -352,8 +350,8 @@ func (sc *scene) toucher(replica int) func(context.Context) {
 	}
 }
 
-// evictor is the shared cache dropping what it has no room for; a restart of
-// its server looks the same from outside.
+// evictor makes the shared cache evict entries; a restart of its server has the
+// same effect.
 func (sc *scene) evictor(context.Context) {
 	sc.st.uses("forgets", writes)
 	for _, id := range []store.ID{sc.id, tiered.VolatileKey(sc.id)} {
@@ -366,14 +364,14 @@ func (sc *scene) evictor(context.Context) {
 	_ = sc.shared.Delete(context.Background(), tiered.VolatileKey(sc.id))
 }
 
-// restart is replica 0 starting again: what it had in its process is gone.
+// restart restarts replica 0, which loses its cache in the process.
 func (sc *scene) restart(context.Context) {
 	sc.st.uses("near"+string(sc.id[:]), writes)
 	_ = sc.inside.Delete(context.Background(), sc.id)
 }
 
-// settled checks what the caches hold, and what the visitor sees, once everybody
-// is done, and returns what there is.
+// settled checks the caches and the visitor's view after all actors are done,
+// and returns the final state.
 func (sc *scene) settled() (left []any) {
 	for i := range sc.replicas {
 		sc.look(sc.t.Context(), i, sc.browser())

@@ -16,17 +16,17 @@ import (
 )
 
 // The models run the real code through every interleaving of a few actors: each
-// call to a cache or to the origin waits until a scheduler lets it go, and the
-// scheduler tries all orders.
+// call to a cache or to the origin waits for a scheduler, which tries all
+// orders.
 //
-// Of orders that differ only in steps that do not see each other, it tries one. A
-// step is a call and what its actor does until its next one. Two steps see each
-// other if both use the same thing and one of them changes it: a key of a cache,
-// the store, all that a process has in its memory, or what the model notes. Time
-// is seen by everyone. This is the sleep sets of Godefroid (Partial-Order Methods
-// for the Verification of Concurrent Systems, 1996), which miss no outcome.
+// Of orders that differ only in independent steps, it tries one. A step is a
+// call and the actor's code until its next call. Two steps are dependent if
+// both use the same thing and one of them changes it: a key of a cache, the
+// store, a process's memory, or the model's notes. Time is dependent with every
+// step. This is the sleep sets of Godefroid (Partial-Order Methods for the
+// Verification of Concurrent Systems, 1996), which miss no outcome.
 
-// stage is where the actors of one run meet.
+// stage is the shared state of one run's actors.
 type stage struct {
 	orders *orders
 
@@ -40,7 +40,7 @@ func newStage(o *orders) *stage { return &stage{orders: o, waiting: map[string]c
 
 type actorKey struct{}
 
-// timeActor is whoever lets time go on, by timeStep with each of its steps.
+// timeActor is the actor that advances time, by timeStep with each of its steps.
 const (
 	timeActor = "time"
 	timeStep  = 600 * time.Millisecond
@@ -65,14 +65,14 @@ func (st *stage) step(ctx context.Context, what string) {
 	st.mu.Unlock()
 }
 
-// call is the step of a process that asks for a thing.
+// call is the step of a process that uses a thing.
 func (st *stage) call(ctx context.Context, what, process, thing string, a access) {
 	st.step(ctx, what)
 	st.uses(process, writes)
 	st.uses(thing, a)
 }
 
-// sees notes what an actor was told.
+// sees records an actor's results.
 func (st *stage) sees(ctx context.Context, what ...any) {
 	name, _ := ctx.Value(actorKey{}).(string)
 	st.mu.Lock()
@@ -80,7 +80,7 @@ func (st *stage) sees(ctx context.Context, what ...any) {
 	st.trace = append(st.trace, name+" sees "+fmt.Sprint(what...))
 }
 
-// process is the name of what a replica has in its memory.
+// process is the name of a replica's memory as a thing.
 func process(replica int) string { return "process " + strconv.Itoa(replica) }
 
 type access bool
@@ -90,8 +90,8 @@ const (
 	writes access = true
 )
 
-// uses notes what the step that is under way uses. Whatever a step may see of
-// another one has to be noted; a step without a note sees everything.
+// uses records what the current step uses. All dependencies must be recorded; a
+// step without a record depends on everything.
 func (st *stage) uses(thing string, a access) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -102,8 +102,7 @@ func (st *stage) uses(thing string, a access) {
 	}
 }
 
-// play starts the actors and lets them go one call at a time, in the order that is
-// to be tried.
+// play starts the actors and runs them one call at a time, in the order to try.
 func (st *stage) play(t *testing.T, actors map[string]func(ctx context.Context)) {
 	for name, act := range actors {
 		ctx := context.WithValue(t.Context(), actorKey{}, name)
@@ -144,8 +143,8 @@ func (st *stage) play(t *testing.T, actors map[string]func(ctx context.Context))
 	}
 }
 
-// footprint is what a step uses, a bit for each thing; none = everything. What it
-// writes it reads as well.
+// footprint is what a step uses, a bit for each thing; none = everything. A
+// write also counts as a read.
 type footprint struct{ reads, writes uint64 }
 
 // sees reports whether the order of two steps matters.
@@ -153,8 +152,8 @@ func (f footprint) sees(g footprint) bool {
 	return f.reads == 0 || g.reads == 0 || f.writes&g.reads != 0 || g.writes&f.reads != 0
 }
 
-// orders are those that have been tried and are still to be tried: a path in the
-// tree of all of them.
+// orders are the tried and the remaining orders: a path in the tree of all
+// orders.
 type orders struct {
 	dice *rand.Rand // for one order at random; nil = all, one after the other
 	path []*point
@@ -166,11 +165,11 @@ type orders struct {
 
 func newOrders() *orders { return &orders{things: map[string]uint64{}} }
 
-// point is a moment at which somebody is to go on.
+// point is a moment at which the scheduler chooses an actor.
 type point struct {
 	options []string
-	// tried are those who went on from here, and asleep those whose step here was
-	// tried before the one that led here, which does not see it.
+	// tried are the actors already chosen here. asleep are actors whose step
+	// was tried earlier and is independent of the steps since.
 	tried, asleep map[string]footprint
 	pick          string
 }
@@ -188,7 +187,7 @@ func (o *orders) bit(thing string) uint64 {
 	return bit
 }
 
-// next picks one of those who can go on.
+// next picks one of the actors that can continue.
 func (o *orders) next(options []string) string {
 	switch {
 	case o.dice != nil:
@@ -223,7 +222,7 @@ func (o *orders) next(options []string) string {
 	return p.pick
 }
 
-// did notes what the last step used.
+// did records what the last step used.
 func (o *orders) did(used footprint) {
 	if o.known || o.dice != nil {
 		return
@@ -232,7 +231,7 @@ func (o *orders) did(used footprint) {
 	p.tried[p.pick] = used
 }
 
-// wake picks somebody who must be tried, if there is anybody.
+// wake picks an actor that must still be tried, if there is one.
 func (p *point) wake() bool {
 	for _, name := range p.options {
 		_, tried := p.tried[name]
@@ -256,10 +255,10 @@ func (o *orders) again() bool {
 	return false
 }
 
-// everyOrder calls run for every order, and returns how many there are; the first
-// 100 in short tests, and under the race detector. run returns what came of it, as
-// outcome does. An order at random must lead to nothing else: that a step uses
-// what it has not noted would show there.
+// everyOrder calls run for every order, and returns how many there are; the
+// first 100 in short tests, and under the race detector. run returns its
+// outcome. Random orders must give the same outcomes, which would reveal
+// dependencies that a step has not recorded.
 func everyOrder(t *testing.T, run func(o *orders) string) int {
 	o := newOrders()
 	outcomes := map[string]bool{}
@@ -283,7 +282,7 @@ func everyOrder(t *testing.T, run func(o *orders) string) int {
 // sample is how many orders at random are compared with those that were tried.
 const sample = 100
 
-// outcome is what each actor has done, whoever was first, and what is left.
+// outcome is each actor's results, independent of their order, and the final state.
 func (st *stage) outcome(left ...any) string {
 	trace := slices.Clone(st.trace)
 	slices.SortStableFunc(trace, func(a, b string) int {

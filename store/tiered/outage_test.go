@@ -18,9 +18,9 @@ import (
 	"github.com/sojourn-go/sojourn/store/tiered"
 )
 
-// What visitors see when a tier fails: the table of the guide, row by row. Time
-// is that of a synctest bubble, so waits are exact and cost nothing; and a
-// goroutine that stays behind fails the test by itself.
+// The effects of a failed tier on visitors: the table of the guide, row by row.
+// Time is that of a synctest bubble, so waits are exact and free, and a leaked
+// goroutine fails the test.
 
 func logTo(book *sitetest.LogBook) func(*tiered.Layer) {
 	return func(l *tiered.Layer) { l.Logger = slog.New(book) }
@@ -48,7 +48,7 @@ func (tn *town) frozen() {
 
 func (tn *town) up() { tn.db.OnLoad, tn.db.OnSave, tn.db.OnTouch, tn.db.OnDelete = nil, nil, nil, nil }
 
-// read asks a replica for the count.
+// read gets the count from a replica.
 func (tn *town) read(b *sitetest.Browser, site int) (n, status, cookies int) {
 	a := b.Visit(tn.sites[site], func(s *sojourn.Session) { n = count.Get(s) })
 	return n, a.Status, len(a.SetCookies())

@@ -1,44 +1,44 @@
 // Package tiered puts caches in front of a store.
 //
-//	db := …                                   // the truth: any store.Store
+//	db := …                                   // the origin: any store.Store
 //	s, err := tiered.New(db,
 //		tiered.Layer{Cache: tiered.NewMemory(64 << 20), MaxStale: time.Second},
 //		tiered.Layer{Cache: shared, MaxStale: 30 * time.Second}, // memcached, Redis …
 //	)
 //
-// The store decides, the caches only save it work: any cache may die, hang,
-// forget or come back empty at any time. What keeps that safe is one rule for
-// each party:
+// The store is authoritative, and the caches only reduce its load. Any cache
+// may fail, hang, lose entries or come back empty at any time. These rules keep
+// that safe:
 //
 //   - A reader fills a cache only by compare-and-swap, on an entry that was
-//     there before it asked the store: an older copy, or a lease that it put
-//     there itself. So what it fills in is never older than a write or an end
-//     that the cache was told of.
+//     there before it loaded from the store: an older copy, or its own lease.
+//     So it never fills in a state older than a change of which the cache was
+//     notified.
 //   - A writer, after the store has accepted its save, replaces an older copy by
 //     compare-and-swap, and deletes a lease. It never adds.
-//   - Whoever ends or touches a session deletes the entry, after the store.
+//   - A process that ends or touches a session deletes the entry, after the store.
 //   - Every copy lives for at most its layer's MaxStale, by the cache's own
-//     clock. That bounds what a cache answers that missed a change.
-//   - A copy in the process is used only if no end of its session can have gone
-//     unheard for longer than the layer's Unheard: other processes tell of ends by
-//     the origin's feed, which is read while copies are in use.
-//   - Who could not tell a cache does not read that entry from it until it has
-//     deleted it.
+//     clock. That bounds the age of a copy that missed a change.
+//   - A copy in the process is used only until the layer's Unheard has passed
+//     since its load, or since the last poll of the feed of ends, in which other
+//     processes report ends. The feed is polled while copies are in use.
+//   - A process that failed to update a cache does not use that entry from it
+//     until it has deleted it.
 //
-// A request carries the version that its browser has seen; a copy below it is
-// not used. A request without one asks the store.
+// A request carries the version that its browser has seen. Older copies are not
+// used. A request without a version loads from the store.
 //
 // # Outages
 //
-// A cache that fails costs one call its Timeout. Then it is passed over, for
-// MinRest at first and up to MaxRest, and one call at a time finds out whether it
-// is back. Meanwhile farther caches and the store answer. One log line says that
-// it went away and one that it came back; [Store.Health] tells at any time.
+// A cache that fails costs one call its Timeout. Then it is skipped, first for
+// MinRest and later up to MaxRest, and one call at a time tests whether it is
+// back. Meanwhile farther caches and the store answer. The failure and the
+// return are logged once each; [Store.Health] has the current state.
 //
-// When the store fails, reads go on for as long as caches have copies that are
-// not below the request's version: for at most MaxStale, and for Unheard in a
-// cache in the process, because the store's feed of ends fails. See
-// Layer.RefuseInOutage. Writes fail. Nothing here repeats a call to the store.
+// When the store fails, writes fail, and reads succeed while caches have copies
+// of at least the request's version: for at most MaxStale, or Unheard in a
+// cache in the process, because the feed of ends also fails. See
+// Layer.RefuseInOutage. This package does not repeat calls to the store.
 package tiered
 
 import (
@@ -59,34 +59,35 @@ import (
 // Layer is one cache and how it is used.
 type Layer struct {
 	Cache store.Cache
-	// MaxStale bounds the age of a copy that missed a change; it
-	// is the time to live of every entry. 0 = 30 s. A copy that was itself taken
-	// from a farther layer can be as old as both bounds together.
+	// MaxStale bounds the age of a copy that missed a change. It is the time to
+	// live of every entry. 0 = 30 s. A copy that was taken from a farther layer
+	// can be as old as the sum of both bounds.
 	MaxStale time.Duration
-	// Unheard bounds, in a [Memory] cache, how long a session goes on that another
-	// process has ended. While the origin's feed of ends is heard, copies live for
-	// MaxStale, and are deleted when their session ends; otherwise, and with an
-	// origin that has no feed, they live for Unheard. 0 = 1 s, or MaxStale if that
-	// is less. Loads cause the feed to be read, at most every 400 ms, and do not
-	// wait for that; less than a second is too short to hear in between. With an
-	// Unheard of MaxStale or more, nobody reads the feed. Caches that processes
-	// share are told by whoever ends a session, and do without.
+	// Unheard bounds how long a [Memory] cache may still return a session that
+	// another process has ended. While the origin's feed of ends is being read,
+	// copies live for MaxStale and are deleted when their session ends. If that
+	// fails, or the origin has no feed, they live for Unheard. 0 = 1 s, or
+	// MaxStale if that is less. Loads start a poll of the feed in the
+	// background, at most every 400 ms, so less than a second leaves no time
+	// for a poll. With an Unheard of MaxStale or more, the feed is not read.
+	// Shared caches do not need the feed: a process that ends a session deletes
+	// the entry.
 	Unheard time.Duration
-	// Timeout bounds each call. 0 = 100 ms. A client that knows nothing of
-	// contexts, as memcached's, has a timeout of its own.
+	// Timeout bounds each call. 0 = 100 ms. A client without support for
+	// contexts, such as memcached's, has its own timeout.
 	Timeout time.Duration
-	// MinRest and MaxRest bound how long the cache is passed over after a
-	// failure: MinRest at first, twice as long after each further one. 0 = 250 ms
+	// MinRest and MaxRest bound how long the cache is skipped after a failure:
+	// first MinRest, then twice as long after each further failure. 0 = 250 ms
 	// and 5 s.
 	MinRest, MaxRest time.Duration
-	// RefuseInOutage keeps copies from answering in place of a store that has
-	// failed: from its first failure until it answers again every load asks it,
-	// and fails with it. Otherwise copies go on answering until MaxStale, or
-	// Unheard if the feed of ends has failed.
+	// RefuseInOutage disables the use of copies during an outage of the store:
+	// from its first failure until it answers again, every load calls the store
+	// and fails with it. Otherwise copies are used until MaxStale, or Unheard
+	// if the feed of ends has failed.
 	RefuseInOutage bool
 	// Name is for logs and Health. "" = the cache's type.
 	Name string
-	// Logger gets a line when the cache goes away and one when it is back. nil =
+	// Logger gets a line when the cache fails and one when it is back. nil =
 	// slog.Default().
 	Logger *slog.Logger
 }
@@ -98,7 +99,7 @@ type Store struct {
 	layers []*layer
 	loads  flights
 	now    func() time.Time // the replica's clock
-	ends   *hearing         // nil = no layer needs it, or the origin has no feed
+	ends   *hearing         // nil = not needed, or the origin has no feed
 
 	hits, misses atomic.Uint64
 	failing      atomic.Bool // the origin's last answer was a failure
@@ -117,7 +118,7 @@ var (
 )
 
 // New returns origin with the layers in front of it, nearest first. The caller
-// goes on owning all of them. It reports an error for a nil origin or cache, for
+// still closes all of them. It returns an error for a nil origin or cache, for
 // negative durations, and for a MinRest above MaxRest.
 func New(origin store.Store, layers ...Layer) (*Store, error) {
 	if origin == nil {
@@ -165,7 +166,7 @@ func New(origin store.Store, layers ...Layer) (*Store, error) {
 	return s, nil
 }
 
-// hearEnds makes the store hear of ends elsewhere, if that lets copies in the
+// hearEnds makes the store poll the feed of ends, if that lets copies in the
 // process live longer.
 func (s *Store) hearEnds() {
 	feed, ok := s.origin.(store.EndFeed)
@@ -182,18 +183,18 @@ func (s *Store) hearEnds() {
 	})
 }
 
-// CacheStats returns how many loads a cache answered, and how many had to go
-// to the origin.
+// CacheStats returns how many loads a cache answered, and how many went to the
+// origin.
 func (s *Store) CacheStats() (hits, misses uint64) { return s.hits.Load(), s.misses.Load() }
 
-// Load asks the origin.
+// Load loads from the origin.
 func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return s.LoadFrom(ctx, id, 0)
 }
 
 // LoadFrom answers from the nearest cache that has a copy of at least version
-// floor, or else from the origin. With floor 0 it asks the origin, and fails
-// when that fails.
+// floor, or else from the origin. With floor 0 it loads from the origin, and
+// fails if that fails.
 func (s *Store) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.Record, error) {
 	var found []lookup
 	if floor > 0 {
@@ -213,7 +214,7 @@ func (s *Store) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.
 	})
 }
 
-// answered notes whether the origin answers.
+// answered records whether the origin answers.
 func (s *Store) answered(ctx context.Context, err error) {
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict),
@@ -224,7 +225,7 @@ func (s *Store) answered(ctx context.Context, err error) {
 	}
 }
 
-// lookup is what a reader found in one layer, and may fill in its place.
+// lookup is what a reader found in one layer, and whether it may replace it.
 type lookup struct {
 	layer *layer
 	token uint64
@@ -232,8 +233,8 @@ type lookup struct {
 	fill bool
 }
 
-// fromCaches returns a usable copy. If there is none it returns what it found
-// in each layer. A copy from a farther layer is put into the nearer ones.
+// fromCaches returns a usable copy. If there is none, it returns what it found
+// in each layer. It puts a copy from a farther layer into the nearer ones.
 func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (store.Record, []lookup, bool) {
 	found := make([]lookup, 0, len(s.layers))
 	looked := time.Now()
@@ -245,15 +246,16 @@ func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (stor
 		e, token, err := l.get(ctx, id)
 		switch {
 		case err != nil:
-			// Absent, or out of reach: there is nothing to replace yet. In the
-			// process a lease costs nothing, so a farther copy can fill it too.
+			// Absent or unreachable: there is nothing to replace yet. In the
+			// process a lease is cheap, so add one, which a farther copy can
+			// also fill.
 			f := lookup{layer: l}
 			if l.inProcess {
 				f.token, f.fill = l.lease(ctx, id)
 			}
 			found = append(found, f)
 		case e.lease:
-			// Another reader's: it will fill this layer.
+			// Another reader's lease: that reader will fill this layer.
 			found = append(found, lookup{})
 		case e.rec.Version >= floor && !e.rec.Expired(s.now()) && s.current(l, &e):
 			s.fill(ctx, id, found, copied{e.rec, looked.Add(-s.oldest(i)), looked})
@@ -265,8 +267,8 @@ func (s *Store) fromCaches(ctx context.Context, id store.ID, floor uint64) (stor
 	return store.Record{}, found, false
 }
 
-// fromOrigin puts leases where no copy was found, asks the origin, and fills
-// the layers. It calls sent right before it asks.
+// fromOrigin puts leases where no copy was found, loads from the origin, and
+// fills the layers. It calls sent right before the load.
 func (s *Store) fromOrigin(ctx context.Context, id store.ID, found []lookup, sent func()) (store.Record, error) {
 	if found == nil {
 		_, found, _ = s.fromCaches(ctx, id, noCopy)
@@ -286,9 +288,9 @@ func (s *Store) fromOrigin(ctx context.Context, id store.ID, found []lookup, sen
 	return rec, err
 }
 
-// oldest returns how old a copy from that layer can be: it lives for MaxStale, and
-// took the place of an entry that was found before the question and lived for as
-// long.
+// oldest returns the maximum age of a copy from that layer: it lives for
+// MaxStale, and replaced an entry that was found before the load and lived for
+// as long.
 func (s *Store) oldest(layer int) (age time.Duration) {
 	for _, l := range s.layers[layer:] {
 		age += 2 * l.MaxStale
@@ -296,10 +298,10 @@ func (s *Store) oldest(layer int) (age time.Duration) {
 	return age
 }
 
-// current reports whether the session of a copy cannot have ended long ago.
+// current reports whether the copy may be used: its session cannot have ended long ago.
 func (s *Store) current(l *layer, e *entry) bool {
 	switch {
-	case !l.inProcess: // it was told, unless it could not be
+	case !l.inProcess: // ended sessions are deleted, or marked as missed
 		return s.ends == nil || !s.ends.ended(e.rec.ID)
 	case l.Unheard >= l.MaxStale:
 		return true
@@ -312,16 +314,16 @@ func (s *Store) current(l *layer, e *entry) bool {
 // noCopy is a floor that no copy reaches.
 const noCopy = ^uint64(0)
 
-// fill replaces what was found, where it is still there, by a copy.
+// fill replaces the found entries by a copy, where they are still there.
 func (s *Store) fill(ctx context.Context, id store.ID, found []lookup, c copied) {
 	for _, f := range found {
 		if f.fill {
-			_ = f.layer.swap(ctx, id, f.token, c) // counted; the layer just stays without a copy
+			_ = f.layer.swap(ctx, id, f.token, c) // counted; the layer only stays without a copy
 		}
 	}
 }
 
-// Save saves in the origin and then tells the caches.
+// Save saves in the origin and then updates the caches.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	asked := time.Now()
 	err := s.origin.Save(ctx, rec, base)
@@ -330,7 +332,7 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	switch {
 	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrTooLarge):
 	case rec.IsEnd():
-		// It has ended, or may have: nobody knows what the origin holds now.
+		// The session has ended, or may have: the origin's state is unknown.
 		s.drop(ctx, rec.ID)
 		s.dropVolatile(ctx, rec.ID)
 	case err == nil:
@@ -338,13 +340,13 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 			l.renew(ctx, copied{rec, asked, asked})
 		}
 	default:
-		// It may have been saved. Nobody was told so, and until somebody is, the
-		// copies answer: during an outage they are all there is.
+		// It may have been saved, but the caller got an error, so keep the
+		// copies: during an outage only they can answer.
 	}
 	return err
 }
 
-// Delete ends the session in the origin and then deletes what the caches have.
+// Delete ends the session in the origin and then deletes its copies.
 func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error {
 	err := s.origin.Delete(ctx, id, until)
 	s.answered(ctx, err)
@@ -354,25 +356,24 @@ func (s *Store) Delete(ctx context.Context, id store.ID, until time.Time) error 
 	return err
 }
 
-// drop deletes the copies, the farthest first: a reader could fill a nearer cache
-// again from a copy that is still to go. Callers see to it that the caches are
-// told even if the request is over: they would answer wrongly until MaxStale.
+// drop deletes the copies, the farthest first: a reader could otherwise fill a
+// nearer cache again from a farther one. Callers pass a context that outlives
+// the request, because remaining copies would be used until MaxStale.
 func (s *Store) drop(ctx context.Context, id store.ID) {
 	for _, l := range slices.Backward(s.layers) {
 		l.delete(ctx, id)
 	}
 }
 
-// dropVolatile frees the room of values that nobody will be shown any more.
+// dropVolatile frees the space of values that are no longer used.
 func (s *Store) dropVolatile(ctx context.Context, id store.ID) {
 	if l := s.shared(); l != nil {
 		l.delete(ctx, volatileKey(id))
 	}
 }
 
-// Touch touches the session in the origin, and deletes the copies: a copy with
-// the new times would have to live on without the origin having confirmed its
-// version.
+// Touch touches the session in the origin, and deletes the copies: keeping a
+// copy with the new times would extend its life without a check of its version.
 func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time) error {
 	t, ok := s.origin.(store.Toucher)
 	if !ok {
@@ -397,7 +398,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 	return 0, errors.ErrUnsupported
 }
 
-// ByUser asks the origin.
+// ByUser reads from the origin.
 func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record, error) {
 	if o, ok := s.origin.(store.UserIndex); ok {
 		return o.ByUser(ctx, user)
@@ -405,7 +406,7 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return nil, errors.ErrUnsupported
 }
 
-// SaveLimited saves in the origin, and then tells the caches what has ended.
+// SaveLimited saves in the origin, and then deletes ended sessions from the caches.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	o, ok := s.origin.(store.UserLimiter)
 	if !ok {
@@ -424,7 +425,7 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return ended, err
 }
 
-// Ends gives what the store hears for its own copies, or asks the origin.
+// Ends returns the ends that the store has read for its own copies, or calls the origin.
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	if s.ends != nil && cursor != store.FeedFromStart && (cursor == store.FeedFromNow || strings.HasPrefix(cursor, cursorPrefix)) {
 		return s.ends.page(ctx, cursor, limit)
@@ -435,7 +436,7 @@ func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPa
 	return store.EndPage{}, errors.ErrUnsupported
 }
 
-// Scan walks the origin.
+// Scan scans the origin.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Record, string, error) {
 	if o, ok := s.origin.(store.Scanner); ok {
 		return o.Scan(ctx, cursor, limit)
@@ -455,9 +456,9 @@ func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 type Health struct {
 	Name     string        `json:"name"`
 	MaxStale time.Duration `json:"max_stale"`
-	// Unheard is what copies live for while Heard is false; 0 = MaxStale.
+	// Unheard is how long copies live while Heard is false; 0 = MaxStale.
 	Unheard time.Duration `json:"unheard,omitempty"`
-	// Heard says that the last reading of the origin's feed of ends succeeded.
+	// Heard is true if the last poll of the origin's feed of ends succeeded.
 	Heard bool `json:"heard,omitempty"`
 	// Reachable is false from the cache's first failure until it answers again.
 	Reachable bool   `json:"reachable"`

@@ -10,15 +10,15 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Volatile values live under a key of their own, in the nearest cache that all
-// replicas share: not in the copies, which have to go after MaxStale, and in no
-// process, where other replicas would not see them. They belong to one state of
-// the session, named by version and save ID: whatever follows that state makes them
-// void, without anybody having to delete them.
+// Volatile values have their own key, in the nearest cache that all replicas
+// share: not in the copies, which expire after MaxStale, and not in the
+// process, where other replicas could not read them. They belong to one state
+// of the session, identified by version and save ID, so any later state
+// invalidates them without a delete.
 
-// volatile is what the cache holds under volatileKey: kindVolatile, then the
-// version (8 bytes) and save ID (8) of the state it belongs to, its own save ID (8), and
-// the sealed values.
+// volatile is the entry under volatileKey: kindVolatile, then the version (8
+// bytes) and save ID (8) of its state, its own save ID (8), and the sealed
+// values.
 type volatile struct {
 	base store.Base
 	store.Volatile
@@ -41,8 +41,8 @@ func (v *volatile) encode() []byte {
 	return append(b, v.Data...)
 }
 
-// decodeVolatile reads what encode wrote. Anything else counts as the values of
-// a state that no session has.
+// decodeVolatile decodes the result of encode. Other data counts as the values
+// of a state that no session has.
 func decodeVolatile(b []byte) (v volatile) {
 	if len(b) < volatileHeader || b[0] != kindVolatile {
 		return v
@@ -54,7 +54,7 @@ func decodeVolatile(b []byte) (v volatile) {
 	return v
 }
 
-// shared returns the layer that holds volatile values; nil = none does.
+// shared returns the layer for volatile values; nil = none.
 func (s *Store) shared() *layer {
 	for _, l := range s.layers {
 		if !l.inProcess {
@@ -92,9 +92,8 @@ func (s *Store) LoadVolatile(ctx context.Context, id store.ID, base store.Base) 
 	return v.Volatile, nil
 }
 
-// SaveVolatile implements [store.VolatileKeeper]. It needs a copy of that very
-// state in the cache: one that is gone may have gone because the session has
-// ended.
+// SaveVolatile implements [store.VolatileKeeper]. It requires a copy of that
+// state in the cache: a missing copy may mean that the session has ended.
 func (s *Store) SaveVolatile(ctx context.Context, id store.ID, base store.Base, prev store.SaveID, next store.Volatile, until time.Time) error {
 	l := s.shared()
 	if l == nil {

@@ -27,8 +27,8 @@ var (
 
 func addOne(n int) int { return n + 1 }
 
-// town is two replicas with a cache each and one that they share, and a visitor
-// with a stored session that the caches know.
+// town is two replicas with a cache each and a shared cache, and a visitor with
+// a stored session that is in the caches.
 type town struct {
 	*testing.T
 	db     *faults.Store
@@ -46,7 +46,7 @@ func newTown(t *testing.T, edit ...func(*tiered.Layer)) *town {
 		for _, f := range edit {
 			f(&layer)
 		}
-		// Copies in the process must be over soon: the rest is about the shared ones.
+		// Copies in the process must expire soon, because the tests are about the shared cache.
 		s, err := tiered.New(db, tiered.Layer{Cache: tiered.NewMemory(1 << 20), MaxStale: time.Second}, layer)
 		if err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func newTown(t *testing.T, edit ...func(*tiered.Layer)) *town {
 	return tn
 }
 
-// does lets the visitor make a request to one of the replicas, and expects 200.
+// does sends the visitor's request to one of the replicas, and expects 200.
 func (tn *town) does(site int, f func(*sojourn.Session)) *sitetest.Answer {
 	tn.Helper()
 	a := tn.anna.Visit(tn.sites[site], f)
@@ -86,7 +86,7 @@ func (tn *town) durably(want int64, what string, f func()) {
 	}
 }
 
-// page is what a replica shows.
+// page is a replica's page.
 func (tn *town) page(site int) string {
 	tn.Helper()
 	var got string
@@ -165,7 +165,7 @@ func TestVolatileChanges(t *testing.T) {
 				tn.Error("more than the volatile value is lost")
 			}
 		})
-		time.Sleep(2 * time.Second) // until the copies in the processes are gone, nobody fills the shared cache
+		time.Sleep(2 * time.Second) // until the copies in the processes expire, no request fills the shared cache
 		tn.looks()
 		tn.durably(0, "another page", func() { tn.does(1, func(s *sojourn.Session) { page.Set(s, "/b") }) })
 		tn.wantPage("/b")

@@ -19,8 +19,8 @@ import (
 // failing is a handler that returns an error, as many programs have their own.
 type failing func(w http.ResponseWriter, r *http.Request) error
 
-// ServeHTTP answers an error, after it has said that the request has failed:
-// what the handler has changed is not kept then, whatever the status.
+// ServeHTTP answers an error, after marking the request as failed, so that the
+// handler's changes are not kept, whatever the status.
 func (f failing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := f(w, r); err != nil {
 		sojourn.Fail(r.Context())
@@ -103,7 +103,7 @@ func TestHandlersOfNetHTTP(t *testing.T) {
 	}
 }
 
-// nowhere is a log that nobody reads.
+// nowhere is a log that discards everything.
 type nowhere struct{}
 
 func (nowhere) Print(...any) {}
@@ -122,7 +122,7 @@ func inDatastar(call *adaptertest.Call, w http.ResponseWriter, r *http.Request) 
 	}
 }
 
-// forHTMX answers with a fragment of a page and an event, as htmx wants them.
+// forHTMX answers with a fragment of a page and an event, for htmx.
 func forHTMX(call *adaptertest.Call, w http.ResponseWriter, _ *http.Request) {
 	respond := call.Respond
 	call.Respond = func(status int, text string) error {

@@ -18,9 +18,8 @@ import (
 	"github.com/sojourn-go/sojourn/adapter/adaptertest"
 )
 
-// failed is a transformer, which huma asks before it sends a response: an error
-// that an operation returns keeps nothing of the session but a logout, whatever
-// its status.
+// failed is a transformer, which huma calls before it sends a response: after
+// an operation's error only a logout is kept, whatever the status.
 func failed(ctx huma.Context, _ string, body any) (any, error) {
 	if _, ok := body.(huma.StatusError); ok {
 		sojourn.Fail(ctx.Context())
@@ -28,7 +27,7 @@ func failed(ctx huma.Context, _ string, body any) (any, error) {
 	return body, nil
 }
 
-// humaInput is what an operation is given.
+// humaInput is an operation's input.
 type humaInput struct{ query func(string) string }
 
 // Resolve implements huma.Resolver.
@@ -37,7 +36,7 @@ func (i *humaInput) Resolve(ctx huma.Context) []error {
 	return nil
 }
 
-// humaPage is what an operation returns.
+// humaPage is an operation's output.
 type humaPage struct {
 	Status      int
 	ContentType string `header:"Content-Type"`
@@ -85,7 +84,7 @@ func register(api huma.API, app adaptertest.App) {
 		})
 }
 
-// streamsApart sends what asks for a stream to the operation for it.
+// streamsApart routes requests for a stream to the stream operation.
 func streamsApart(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("do") == "stream" {
@@ -95,7 +94,7 @@ func streamsApart(next http.Handler) http.Handler {
 	})
 }
 
-// humaError is the error of huma that answers an error of the application.
+// humaError returns huma's error for an error of the application.
 func humaError(err error) error {
 	var own adaptertest.StatusError
 	if err == nil {
@@ -119,7 +118,7 @@ func humaConfig(transformers ...huma.Transformer) huma.Config {
 
 const notHuma = "an operation of huma returns a value; such a handler is put beside it, on the mux"
 
-// notInHuma is what operations cannot do.
+// notInHuma lists what operations do not support.
 var notInHuma = map[adaptertest.Ability]string{
 	adaptertest.WebSockets: notHuma, adaptertest.Hijacking: notHuma, adaptertest.Files: notHuma, adaptertest.BodyLimits: notHuma,
 }

@@ -13,8 +13,8 @@ import (
 // upgrader makes what Call.WebSocket is.
 type upgrader func(w http.ResponseWriter, r *http.Request) func(serve func(adaptertest.Socket)) error
 
-// withGorilla hands the header over: gorilla/websocket writes the response by
-// itself and does not look at w.Header(), where Hijack has put the cookies.
+// withGorilla passes the header: gorilla/websocket writes the response itself
+// and ignores w.Header(), where Hijack has put the cookies.
 func withGorilla(w http.ResponseWriter, r *http.Request) func(func(adaptertest.Socket)) error {
 	return func(serve func(adaptertest.Socket)) error {
 		var upgrader gorilla.Upgrader

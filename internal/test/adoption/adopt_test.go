@@ -766,7 +766,7 @@ func TestAdoptedLoginsCountForTheLimit(t *testing.T) {
 	})
 }
 
-// Nobody has authenticated there, and the login may have been the oldest of all.
+// An adoption is not a new authentication, and its login may be the oldest.
 func TestAnAdoptionEndsNoOtherSession(t *testing.T) {
 	for name, edit := range map[string]func(*sojourn.Config){
 		"with Refuse": func(c *sojourn.Config) { c.Limit.Refuse = true },
@@ -883,8 +883,8 @@ func TestARevocationRefusesOlderCopiesOfSelfContainedCookies(t *testing.T) {
 	})
 }
 
-// As the command does it, beside the service: it has the keys and the store, and
-// knows nothing of the old application.
+// Like the command beside the service: it has the keys and the store, but no
+// access to the old application.
 func TestARevocationByAManagerThatAdoptsNothingIsFinal(t *testing.T) {
 	for name, copies := range map[string]bool{"kept on a server": false, "self-contained": true} {
 		synctest.Test(t, func(t *testing.T) {

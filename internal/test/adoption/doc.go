@@ -1,3 +1,3 @@
-// Package adoption tests how a manager takes over sessions of another library, and
-// writes back to it.
+// Package adoption tests adopting sessions of another library, and writing back
+// to it.
 package adoption

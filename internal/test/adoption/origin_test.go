@@ -84,8 +84,8 @@ func TestAWrittenBackSessionDoesNotOutliveTheOneItIsACopyOf(t *testing.T) {
 	}
 }
 
-// A site that rolls back for a while and returns: its visitors were only seen by
-// the old application in the meantime.
+// A site rolls back for a while and returns: meanwhile its visitors only used
+// the old application.
 func TestAWrittenBackSessionThatTheOldApplicationUsedGoesOnUntilItsLifetimeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, old := sitetest.NewMove(t, back, func(c *sojourn.Config) { c.IdleTimeout, c.Lifetime = 2*time.Hour, 10*time.Hour })
@@ -140,8 +140,8 @@ func TestADamagedOriginIsNoSession(t *testing.T) {
 	}
 }
 
-// A request that was sent with the legacy cookie alone may be answered after the
-// browser has got something newer.
+// A request with only the legacy cookie may be answered after the browser has
+// received a newer credential.
 func TestARefusedLegacyCredentialReplacesNoNewerOne(t *testing.T) {
 	for name, later := range map[string]func(s *sitetest.Lab, v *sitetest.Guest){
 		"its user logs out and in": func(s *sitetest.Lab, v *sitetest.Guest) {
@@ -188,7 +188,7 @@ func TestARefusedLegacyCredentialReplacesNoNewerOne(t *testing.T) {
 					if user, cart, _ := s.Who(newest); user == "" || cart != 7 {
 						t.Errorf("the browser has lost its session: %q with %d", user, cart)
 					}
-					// Anyone who has nothing better starts again with the next request.
+					// A browser without a newer credential starts a new session with the next request.
 					s.Do(late, write)
 					if user, cart, _ := s.Who(late); user != "" || cart != 1 {
 						t.Errorf("the new session is %q's, with %d", user, cart)
@@ -200,7 +200,7 @@ func TestARefusedLegacyCredentialReplacesNoNewerOne(t *testing.T) {
 }
 
 // The old application may have made several copies of a session that was idle
-// here. One of them goes on, and when that one ends, no other one does.
+// here. One of them is adopted, and after its end no other copy is accepted.
 func TestTheOtherCopiesOfASessionEndWithTheOneThatGoesOn(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, s *sitetest.Lab, v *sitetest.Guest){
 		"its user logs in once more": func(_ *testing.T, s *sitetest.Lab, v *sitetest.Guest) {
@@ -248,7 +248,7 @@ func TestTheOtherCopiesOfASessionEndWithTheOneThatGoesOn(t *testing.T) {
 				end(t, s, v)
 				for _, pause := range []time.Duration{0, 3 * time.Minute, time.Hour} {
 					time.Sleep(pause)
-					used.Issued = time.Now() // the old application goes on with them
+					used.Issued = time.Now() // the old application keeps using them
 					old.Put("one", used)
 					old.Put("two", used)
 					for _, id := range []string{"two", "one"} {

@@ -158,9 +158,8 @@ func TestResponsesOfALoginAsSomebodyElseInEveryOrder(t *testing.T) {
 	})
 }
 
-// A reference that was made before the login, and that arrives after it on
-// another connection, is what no server can prevent. It leads nowhere, and the
-// visitor may log in again at once.
+// A server cannot prevent that an older reference arrives after a login, on
+// another connection. It is invalid, and the visitor can log in again at once.
 func TestReferenceFromBeforeALoginThatArrivesAfterItLeadsNowhere(t *testing.T) {
 	shop := sitetest.OpenShop(t, memory.New())
 	anna := sitetest.NewBrowser()

@@ -665,7 +665,7 @@ func TestKeysRotateWithoutLosingASession(t *testing.T) {
 	}
 }
 
-// Nobody was told what was too long, as reported in gin-contrib/sessions#119.
+// The error did not say what was too long, as reported in gin-contrib/sessions#119.
 func TestASessionTooLargeForItsCookieIsRefusedWithTheLimit(t *testing.T) {
 	s := sitetest.NewLab(t, sitetest.CookieOnly)
 	resp := s.Serve(sitetest.NewGuest(t), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {

@@ -16,8 +16,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// The tests here are about requests that bring several credentials, one that is
-// not good any more, or none because the browser withholds it.
+// These tests are about requests with several credentials, with an invalid one,
+// or without one because the browser withholds it.
 
 // redeploy returns sites of one service before and after a change of the
 // cookies' attributes.
@@ -245,8 +245,8 @@ var crossSiteRequests = map[string]struct {
 	"a PUT, plain": {"PUT", "", "", func(s http.SameSite) bool { return s != http.SameSiteNoneMode }},
 }
 
-// The browser withholds its cookies from these requests. So it may have a login
-// or a cart that a cookie of the response would replace.
+// The browser withholds its cookies from these requests, so a cookie of the
+// response could replace a login or a cart.
 func TestARequestFromAnotherSiteReplacesNoWithheldCookie(t *testing.T) {
 	changes := map[string]func(*sojourn.Session){
 		"inline":      func(s *sojourn.Session) { sitetest.ThemeKey.Set(s, "dark") },
@@ -295,9 +295,9 @@ func TestARequestFromAnotherSiteReplacesNoWithheldCookie(t *testing.T) {
 	}
 }
 
-// The page asks again by itself only where that cannot go round in circles: in a
-// sandbox every request is another site's, and internal/test/system/browser shows
-// what browsers say then.
+// The page reloads itself only if that cannot loop: in a sandbox every request
+// counts as another site's; internal/test/system/browser shows the browsers'
+// header.
 func TestALinkFromAnotherSiteToAPageThatWritesIsAskedForAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		header  map[string]string
@@ -340,7 +340,7 @@ func TestALinkFromAnotherSiteToAPageThatWritesIsAskedForAgain(t *testing.T) {
 	}
 }
 
-// Browsers show plain text in letters that nobody can read on a phone.
+// Browsers show plain text too small to read on a phone.
 func TestAnErrorIsAPageForBrowsersAndTextForPrograms(t *testing.T) {
 	const tooLarge = "What you sent does not fit into your session."
 	s := sitetest.NewLab(t)
@@ -358,7 +358,7 @@ func TestAnErrorIsAPageForBrowsersAndTextForPrograms(t *testing.T) {
 	}
 }
 
-// ends are the ways in which a session ends that nobody in its browser asked for.
+// endings are the ways to end a session other than by its own browser.
 func endings(site *sitetest.Site, handle string) map[string]func(t *testing.T) {
 	check := func(t *testing.T, err error) {
 		t.Helper()
@@ -409,8 +409,8 @@ func TestARevokedBrowserStartsAnewAtOnce(t *testing.T) {
 	}
 }
 
-// A request whose session a login or a logout has just ended may have begun
-// before the browser got the successor.
+// A request whose session was just ended by a login or a logout may have begun
+// before the browser received the new session.
 func TestARequestWithAReplacedCredentialIsRefusedOnceAndThenStartsAnew(t *testing.T) {
 	for name, end := range map[string]func(*sojourn.Session){
 		"logout":          (*sojourn.Session).Logout,
@@ -444,8 +444,8 @@ func TestARequestWithAReplacedCredentialIsRefusedOnceAndThenStartsAnew(t *testin
 	}
 }
 
-// outdated returns a browser with a credential that two rotations have made
-// worthless, and the one with the newest.
+// outdated returns a browser with a credential that two rotations have
+// invalidated, and one with the newest.
 func outdated(t *testing.T, site *sitetest.Site, begin func(*sojourn.Session)) (old, newest *sitetest.Browser) {
 	t.Helper()
 	newest = sitetest.NewBrowser()
@@ -485,7 +485,7 @@ func TestAnOutdatedCredentialReplacesNoNewerOne(t *testing.T) {
 							t.Error("the browser has lost its session")
 						}
 					})
-					// Anyone who has nothing better starts again with the next request.
+					// A browser without a newer credential starts a new session with the next request.
 					a.Arrive()
 					sitetest.Does(t, old, site, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })
 					sitetest.Look(t, old, site, func(s *sojourn.Session) {
@@ -509,7 +509,7 @@ func TestAnOutdatedCredentialReplacesNoNewerOne(t *testing.T) {
 	})
 }
 
-// Replicas may lack a key for a while. What it sealed is not theirs to replace.
+// A replica may not have a new key yet. It must not replace credentials sealed with that key.
 func TestAReferenceOfAnUnknownKeyIsReplacedOnlyWhenTheBrowserHasNothingBetter(t *testing.T) {
 	db := memory.New()
 	one := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: db}))
@@ -609,7 +609,7 @@ func TestAnOldInlineCookieDoesNotLeadToTheStoredSession(t *testing.T) {
 	})
 }
 
-// The browser was told of the end of every session that it presented.
+// The browser has learned of the end of every session that it presented.
 func TestACredentialThatALoginEndedBesideItsOwnReplacesNoNewerOne(t *testing.T) {
 	for name, test := range changesOfPlace {
 		for way, end := range map[string]func(*sojourn.Session){
@@ -641,7 +641,7 @@ func TestACredentialThatALoginEndedBesideItsOwnReplacesNoNewerOne(t *testing.T) 
 	}
 }
 
-// As when the answer to a login was lost, and the browser tries something else.
+// As after a lost answer to a login, when the browser sends another request.
 func TestAnInlineCookieOfAnEndedSessionIsRefusedOnce(t *testing.T) {
 	for name, end := range map[string]struct {
 		do      func(*sojourn.Session)
@@ -686,9 +686,9 @@ func TestAnInlineCookieOfAnEndedSessionIsRefusedOnce(t *testing.T) {
 	}
 }
 
-// The tombstone of a session that came out of a cookie outlives every such
-// cookie, however often that is refreshed: its old references would be good
-// again if anything was stored under its identifier.
+// The tombstone of a formerly inline session outlives every cookie with it,
+// even refreshed ones: if a session was stored again under its identifier, its
+// old references would be valid again.
 func TestNoOldCookieRevivesAnEndedSessionsReference(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), IdleTimeout: 100 * time.Hour}))
@@ -712,8 +712,8 @@ func TestNoOldCookieRevivesAnEndedSessionsReference(t *testing.T) {
 }
 
 func TestCredentialsUnderClocksThatDifferByAMinute(t *testing.T) {
-	// A replica whose clock is a minute ahead or behind is played by waiting
-	// that much less or longer: nothing but the clocks tells them apart.
+	// Waiting a minute less or longer simulates a replica whose clock is a
+	// minute ahead or behind.
 	synctest.Test(t, func(t *testing.T) {
 		site := sitetest.Local(sitetest.Manager(t, sojourn.Config{Store: memory.New(), Rotation: sojourn.Rotation{Grace: 20 * time.Second}}))
 		anna := sitetest.NewBrowser()
@@ -728,8 +728,8 @@ func TestCredentialsUnderClocksThatDifferByAMinute(t *testing.T) {
 	})
 }
 
-// A page may be kept and shown by anybody; a credential in it, or in a header
-// that scripts can read, would be as good as the cookie.
+// A page may be stored or shown to others, so a credential in it, or in a
+// header that scripts can read, would be as dangerous as a leaked cookie.
 func TestACookiesValueLeavesOnlyBySetCookie(t *testing.T) {
 	s := sitetest.NewLab(t)
 	v := sitetest.NewGuest(t)

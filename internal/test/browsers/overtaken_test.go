@@ -15,8 +15,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// Requests that are overtaken by others of the same visitor: what a slow one
-// may still do after a logout, a login or a promotion.
+// Requests that are overtaken by others of the same visitor: the effect of a
+// slow request after a logout, a login or a promotion.
 
 func TestSlowerRequestsOfAnEndedSession(t *testing.T) {
 	for what, f := range map[string]func(*sojourn.Session){

@@ -355,7 +355,7 @@ func TestWhenOneOfTwoManagersFailsTheVisitorGetsOneError(t *testing.T) {
 			if got := sitetest.Body(t, resp); strings.Contains(got, "page") || strings.Count(got, "\n") != 1 {
 				t.Errorf("body %q", got)
 			}
-			// An error answer of the inner one is one for the outer one too.
+			// An error answer of the inner manager also counts for the outer one.
 			if live := sitetest.Rows(t, outer.Store); live != 0 {
 				t.Error("the outer manager kept its changes")
 			}
@@ -413,8 +413,8 @@ func placeOf(s *sitetest.Lab, v *sitetest.Guest) (p sojourn.Placement) {
 	return p
 }
 
-// crossSitePost is what a form on another site sends: an unsafe method, and no
-// cookie, because it is SameSite=Lax.
+// crossSitePost is the request of a form on another site: an unsafe method, and
+// no cookie, because it is SameSite=Lax.
 func crossSitePost(r *http.Request) {
 	r.Method = http.MethodPost
 	r.Header.Set("Sec-Fetch-Site", "cross-site")

@@ -1,3 +1,3 @@
-// Package concurrency tests requests of one session at the same time: no update is
-// lost, and a value that is taken once is taken by one.
+// Package concurrency tests requests of one session at the same time: no update
+// is lost, and a one-time value is taken by one request.
 package concurrency

@@ -19,8 +19,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// How the changes of requests at once come together: key by key, in a form
-// that can be done again to a newer state.
+// How the changes of concurrent requests are merged: key by key, in a form that
+// can be applied to a newer state.
 
 // between runs "slow" on a session with the given values, with "fast" done by
 // another request after slow has loaded and before it commits, and returns the

@@ -22,9 +22,9 @@ import (
 var modelSeed = flag.Uint64("model.seed", 0, "run TestModel with this seed only")
 
 // Random requests of several browsers, fast and slow, to three replicas over a
-// store that fails at random; responses arrive late and in any order. What the
-// visitors see is held against a simple model: increments are counted exactly,
-// ended sessions stay ended, one-time values are had once, and nobody sees
+// store that fails at random; responses arrive late and in any order. The
+// results are checked against a simple model: increments are exact, ended
+// sessions stay ended, one-time values are taken once, and no visitor gets
 // another user's values.
 func TestModel(t *testing.T) {
 	seeds := []uint64{*modelSeed}
@@ -69,7 +69,7 @@ type model struct {
 	chance *rand.Rand
 }
 
-// life is what is known of one stored session.
+// life is the model's state of one stored session.
 type life struct {
 	base           int       // the count when its login made it
 	acked, unknown int       // increments since
@@ -179,7 +179,7 @@ func (w *model) step() {
 			b.underWay[i].Arrive()
 			b.underWay = slices.Delete(b.underWay, i, i+1)
 		}
-	case 2: // somebody who copied the cookies at some time reads
+	case 2: // an attacker with earlier cookies reads
 		if n := len(b.snapshots); n > 0 {
 			w.run(w.begin(b.snapshots[w.random.IntN(n)].Clone()), 0)
 		}
@@ -211,8 +211,7 @@ func (w *model) answered(b *modelBrowser, a *sitetest.Answer) {
 	b.underWay = append(b.underWay, a)
 }
 
-// run finishes a request with one of a hundred things to do, and notes what
-// must be so from then on.
+// run finishes a request with one of a hundred actions, and updates the model.
 func (w *model) run(r *modelRequest, what int) *sitetest.Answer {
 	var (
 		s            *sojourn.Session
@@ -312,9 +311,9 @@ func (w *model) run(r *modelRequest, what int) *sitetest.Answer {
 			w.t.Errorf("step %d: %s was had twice", finished, popped)
 		}
 	}
-	// A login ends the session before even if another request has promoted it
-	// in the meantime, unless its cookie was outdated when the request began; a
-	// logout of a session in the cookie cannot.
+	// A login ends the previous session even if another request has promoted it
+	// meanwhile, unless its cookie was outdated when the request began; a
+	// logout of an inline session cannot.
 	const grace = 2 * time.Minute
 	parallel := stored || old.stored.IsZero() || r.at.Before(old.stored.Add(grace))
 	if (want != "" && !s.IsNew() && parallel || logout && stored) && old.ended == 0 {
@@ -332,7 +331,7 @@ func (w *model) run(r *modelRequest, what int) *sitetest.Answer {
 	return a
 }
 
-// finish lets everything under way come to its end and checks every session.
+// finish completes everything under way and checks every session.
 func (w *model) finish() {
 	for _, b := range w.tabs {
 		for _, slow := range b.slow {

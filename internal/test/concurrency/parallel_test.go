@@ -375,9 +375,9 @@ func TestValueThatWasRemovedWhenTheSessionGrewDoesNotComeBackWithAnotherGrowth(t
 	}
 }
 
-// A key was lost, as reported in kataras/iris#1728. The two requests have nothing in
-// common yet, so they are two sessions, which no server can prevent; once there is a
-// session in the store, its requests are merged.
+// A key was lost, as reported in kataras/iris#1728. The two requests have no
+// common session yet, so they start two, which a server cannot prevent; once a
+// session is stored, its requests are merged.
 func TestOfTwoFirstRequestsAtOnceTheLastAnswerIsTheSessionAndItIsWhole(t *testing.T) {
 	shop := sitetest.OpenShop(t, memory.New())
 	nobody := sitetest.NewBrowser()
@@ -426,5 +426,5 @@ func TestASweepDuringRequestsRemovesNoLiveSession(t *testing.T) {
 	})
 }
 
-// replica returns the replica that the i-th request goes to.
+// replica returns the replica of the i-th request.
 func replica(sites []*sitetest.Site, i int) *sitetest.Site { return sites[i%len(sites)] }

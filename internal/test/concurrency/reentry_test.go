@@ -72,8 +72,8 @@ func TestAnUpdateMayUseASessionThatIsBeingUpdatedElsewhere(t *testing.T) {
 	}
 }
 
-// However busy a session is: as long as its updates go on, whoever waits for it
-// is not stuck.
+// An Update may wait for a busy session as long as that session's updates make
+// progress.
 func TestAnUpdateWaitsForAsLongAsTheOthersGoOn(t *testing.T) {
 	twoSessions(t, func(a, b *sojourn.Session) {
 		stop, busy := make(chan struct{}), make(chan struct{})
@@ -138,7 +138,7 @@ func TestTwoUpdatesThatWaitForEachOtherAreToldSo(t *testing.T) {
 	})
 }
 
-// curious is a codec that looks at a session.
+// curious is a codec that reads a session.
 type curious struct{ session **sojourn.Session }
 
 func (c curious) Encode(n int) ([]byte, error) { c.look(); return json.Marshal(n) }
@@ -176,7 +176,7 @@ func TestACodecThatUsesTheSessionBlocksNothing(t *testing.T) {
 	})
 }
 
-// Without Update functions, a session that is locked for a commit is waited for.
+// Outside of Update functions, an Update waits for a session that is locked for a commit.
 func TestAnUpdateWaitsForTheCommitOfAnotherSession(t *testing.T) {
 	one, two := sitetest.NewLab(t), sitetest.NewLab(t, func(c *sojourn.Config) { c.Name = "other" })
 	saving, release := make(chan struct{}), make(chan struct{})

@@ -17,7 +17,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// grant is an access token with a refresh token that is good once.
+// grant is an access token with a refresh token that can be used once.
 type grant struct {
 	Refresh int // names a token of the provider; the last one issued is good
 	Expires time.Time
@@ -40,14 +40,14 @@ type provider struct {
 	short   bool          // its tokens are good for a second
 }
 
-// state is how often it was asked, and whether the family has ended.
+// state returns the number of requests, and whether the family was revoked.
 func (p *provider) state() (asked int, revoked bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.asked, p.revoked
 }
 
-// answers sets what it answers from now on.
+// answers sets its future answers.
 func (p *provider) answers(takes time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -111,7 +111,7 @@ func renewals(t *testing.T, f func(t *testing.T, r *team), edit ...func(*sojourn
 	})
 }
 
-// answered is what Renew has returned.
+// answered is a result of Renew.
 type answered struct {
 	grant
 	err error
@@ -122,7 +122,7 @@ func (r *team) renew(ctx context.Context, s *sojourn.Session) answered {
 	return answered{g, err}
 }
 
-// ask renews the token in a request of its own.
+// ask renews the token in a new request.
 func (r *team) ask(replica int) (a answered) {
 	r.labs[replica].Serve(r.v.Copy(), func(_ http.ResponseWriter, req *http.Request, s *sojourn.Session) {
 		a = r.renew(req.Context(), s)
@@ -137,13 +137,13 @@ func (r *team) later(replica int) <-chan answered {
 	return c
 }
 
-// has is the token that the session keeps.
+// has is the session's token.
 func (r *team) has(v *sitetest.Guest) (g grant) {
 	r.labs[1].Do(v.Copy(), func(s *sojourn.Session) { g = grantKey.Get(s) })
 	return g
 }
 
-// wants checks what was answered, and how often the provider was asked.
+// wants checks a result, and the number of requests to the provider.
 func (r *team) wants(a answered, refresh int, err error, asked int) {
 	r.t.Helper()
 	if a.Refresh != refresh || !errors.Is(a.err, err) || err == nil && a.err != nil {
@@ -174,7 +174,8 @@ func TestOneOfAllRequestsRenewsAndTheOthersWait(t *testing.T) {
 		for _, c := range all {
 			r.wants(<-c, 1, nil, 1)
 		}
-		// Those of one process ask nothing while they wait; one of each other process does.
+		// Waiting requests of the holder's process do not load from the store;
+		// one request of each other process does.
 		for i, db := range r.own {
 			if n := db.Loads.Load(); n > 4+8 {
 				t.Errorf("replica %d has asked the store %d times in two seconds", i, n)
@@ -251,7 +252,7 @@ func TestWhoWaitsForARenewalThatFailsDoesNotSendTheOldValue(t *testing.T) {
 	})
 }
 
-// A login makes a new session out of this one: what arrives later would be lost.
+// A login moves the session, so a token that arrives later would be lost.
 func TestALoginWaitsForARenewal(t *testing.T) {
 	for name, login := range map[string]func(*sojourn.Session) error{
 		"Login": func(s *sojourn.Session) error { s.Login("ada", "otp"); return nil },
@@ -503,7 +504,7 @@ func TestARenewalReadsTheStoreNotACopy(t *testing.T) {
 		if b.asked != 2 {
 			t.Fatalf("the copy was asked %d times", b.asked)
 		}
-		// And the browsers have seen what was renewed: no older copy may answer.
+		// The browsers have seen the renewed value, so no older copy may answer.
 		s.Do(old, func(s *sojourn.Session) {
 			if grantKey.Get(s).Refresh != 1 {
 				t.Error("a copy from before has answered")

@@ -49,13 +49,13 @@ func TestADeadHoldersLeaseIsTakenOverOnTheWaitersClock(t *testing.T) {
 	renewals(t, func(t *testing.T, r *team) {
 		dies := r.later(0)
 		time.Sleep(time.Second / 2)
-		r.own[0].Down.Store(true) // for this process, all the same as being dead
+		r.own[0].Down.Store(true) // to others, this looks like a dead process
 		begin := time.Now()
 		a := <-r.later(1)
 		if took := time.Since(begin); took < 10*time.Second || took > 16*time.Second {
 			t.Errorf("it was taken over after %v", took)
 		}
-		// The dead one had sent the token: the provider sees it twice.
+		// The dead process had sent the token, so the provider receives it twice.
 		if _, revoked := r.state(); !errors.Is(a.err, sojourn.ErrRenewFailed) || !revoked {
 			t.Errorf("%v; the family has ended: %v", a.err, revoked)
 		}
@@ -64,7 +64,7 @@ func TestADeadHoldersLeaseIsTakenOverOnTheWaitersClock(t *testing.T) {
 	})
 }
 
-// Visitors who give up early look at the same dead lease, one after the other.
+// Requests that give up early read the same dead lease, one after the other.
 func TestADeadLeaseEndsAlthoughNobodyWaitsForItsEnd(t *testing.T) {
 	renewals(t, func(t *testing.T, r *team) {
 		r.answers(8*time.Second, nil)
@@ -87,7 +87,7 @@ func TestADeadLeaseEndsAlthoughNobodyWaitsForItsEnd(t *testing.T) {
 	})
 }
 
-// While nobody reaches the store, nobody can say that he lives.
+// While the store is unreachable, a holder cannot write that it is alive.
 func TestAHolderIsNotDeadBecauseTheStoreIsAway(t *testing.T) {
 	for name, switched := range map[string]func(*faults.Store, bool){
 		"all":   func(s *faults.Store, on bool) { s.Down.Store(on) },
@@ -248,8 +248,7 @@ func (r *team) size() (n int) {
 	return n
 }
 
-// behind is a store with a copy that is as old as it was made.
-// A process that was taken for dead comes back with what it has fetched.
+// A process that was considered dead returns with a fetched value.
 func TestAHolderThatWasTakenForDead(t *testing.T) {
 	for name, c := range map[string]struct {
 		back  time.Duration // when it reaches the store again
@@ -296,7 +295,7 @@ func TestAHolderThatWasTakenForDead(t *testing.T) {
 	}
 }
 
-// Nobody fetches under a lease whose saving was not answered. Its process knows that.
+// A process does not fetch under a lease whose save had no answer.
 func TestALeaseThatMayHaveBeenTakenIsTakenAgainAtOnce(t *testing.T) {
 	renewals(t, func(t *testing.T, r *team) {
 		r.own[0].OnSave = func(ctx context.Context, rec store.Record, base store.Base) error {

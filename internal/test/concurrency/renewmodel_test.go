@@ -22,11 +22,12 @@ import (
 
 var renewSeed = flag.Uint64("renew.seed", 0, "run TestModelOfRenewals with this seed only")
 
-// Many requests of one visitor at three replicas, over a store that loses answers
-// at random and is away now and then, renew a token that expires all the time.
-// Clients leave, the visitor logs in again, logs out and is revoked. As long as
-// nobody dies, no token is sent twice, and what the provider issued last is in the
-// visitor's session, or was handed back to somebody because the session has ended.
+// Many requests of one visitor at three replicas, over a store that loses
+// answers at random and is away now and then, renew a token that expires all
+// the time. Clients leave, the visitor logs in again, logs out and is revoked.
+// As long as no process dies, no token is sent twice, and the last issued token
+// is in the visitor's session, or was returned to a request because the session
+// has ended.
 func TestModelOfRenewals(t *testing.T) {
 	seeds := []uint64{*renewSeed}
 	if *renewSeed == 0 {
@@ -82,7 +83,7 @@ type renewalModel struct {
 
 	mu       sync.Mutex // of what follows, and of families
 	random   *rand.Rand
-	v        *sitetest.Guest // whoever has logged in last
+	v        *sitetest.Guest // the last login
 	family   int
 	out      bool           // v's session may have ended
 	returned map[token]bool // to whom Renew has answered that the session has ended
@@ -122,7 +123,7 @@ func newRenewalModel(t *testing.T, seed uint64) *renewalModel {
 	return w
 }
 
-// chance is below n; it is n where nothing fails any more.
+// chance is a random number below n, or n once failures are off.
 func (w *renewalModel) chance(n int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -251,7 +252,7 @@ func (w *renewalModel) run() {
 			w.ends()
 			w.login()
 		default:
-			// Everybody's store is away, for as long as a lease lives or longer.
+			// The store is unreachable for all replicas, for at least a lease's time to live.
 			away := time.Duration(w.chance(25)) * time.Second
 			for _, own := range w.stores {
 				own.Down.Store(true)
@@ -279,7 +280,7 @@ func (w *renewalModel) ends() {
 	w.out = true
 }
 
-// judge looks for the last token of the last family.
+// judge checks where the last token of the last family is.
 func (w *renewalModel) judge() {
 	var kept token
 	w.labs[0].Do(w.v.Copy(), func(s *sojourn.Session) { kept = tokenKey.Get(s) })

@@ -110,9 +110,9 @@ func TestASessionKeepsTheEightNewestTicketsOfAKind(t *testing.T) {
 	})
 }
 
-// Anyone who clicks twice on the provider's page comes back twice at once. One request
-// gets the ticket and logs in; the others are told that it was redeemed, also those
-// whose session the login has replaced by then.
+// A double click on the provider's page causes two parallel callbacks. One gets
+// the ticket and logs in; the others get the error that it was redeemed, even
+// if the login has replaced their session by then.
 func TestOfParallelCallbacksOneGetsTheTicket(t *testing.T) {
 	for _, login := range []bool{false, true} {
 		s, v := sitetest.NewLab(t), sitetest.NewGuest(t)

@@ -17,14 +17,14 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// Commits of one session are saved together where they meet. Each request still
-// sees what it made of the session, in its place of their order: a counter can
-// hand out numbers.
+// Concurrent commits of one session are saved together. Each request still gets
+// the result of its own change in their order, so a counter can issue unique
+// numbers.
 func TestParallelIncrementsEachGetANumberOfTheirOwn(t *testing.T) {
 	synctest.Test(t, parallelIncrements)
 }
 
-// slowSaves lets commits meet: in the time that a save takes, others queue up.
+// slowSaves makes commits queue up while a save takes its time.
 type slowSaves struct{ *memory.Store }
 
 func (s slowSaves) Save(ctx context.Context, rec store.Record, base store.Base) error {
@@ -82,7 +82,7 @@ func parallelIncrements(t *testing.T) {
 				mu.Lock()
 				drawn = append(drawn, n)
 				mu.Unlock()
-				// What was saved together with ours must survive our next save.
+				// Changes that were saved together with ours must survive our next save.
 				log.Update(s, func(l []int) []int { return append(l, n) })
 			}
 			if err := s.Save(t.Context()); err != nil {

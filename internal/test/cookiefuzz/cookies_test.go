@@ -90,7 +90,7 @@ func fuzzManager(f *testing.F, edit func(*sojourn.Config)) *sojourn.Manager {
 	return m
 }
 
-// keep does what a browser does with Set-Cookie lines.
+// keep applies Set-Cookie lines like a browser.
 func keep(t testing.TB, jar map[string]string, out http.Header) {
 	t.Helper()
 	for _, line := range out["Set-Cookie"] {
@@ -114,9 +114,8 @@ func cookieHeader(jar map[string]string) http.Header {
 	return http.Header{"Cookie": {strings.Join(pairs, "; ")}}
 }
 
-// FuzzOpenCookies reads Cookie headers. In them a control character stands for
-// a cookie value that was sealed in the same process, so the fuzzer has valid
-// ones to move about, and nothing else opens.
+// FuzzOpenCookies reads Cookie headers. A control character in them is replaced
+// by a cookie value sealed in this process, so the fuzzer can use valid values.
 func FuzzOpenCookies(f *testing.F) {
 	db := &row{}
 	auto := fuzzManager(f, func(c *sojourn.Config) { c.Store, c.FormerCookies = db, []sojourn.Cookie{{Domain: "example.com"}} })

@@ -1,4 +1,3 @@
-// Package cookiefuzz has the fuzz targets of what browsers bring along. They are in
-// a package of their own because the fuzzer takes time with each input for all
-// the code that is linked.
+// Package cookiefuzz has the fuzz targets for cookies. They are in a separate
+// package because the fuzzer's time per input grows with the linked code.
 package cookiefuzz

@@ -1,5 +1,5 @@
-// Package faults is a store for tests that counts what it is asked, and that a
-// test can switch off or come between: to fail, to hang, to lose an answer.
+// Package faults has a store for tests that counts its calls, and that a test
+// can make fail, hang or lose answers.
 package faults
 
 import (
@@ -12,8 +12,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// ErrLost is an answer that got lost, whatever happened to the request. A store
-// that is switched off answers it.
+// ErrLost is the error of a lost answer, with an unknown outcome. A store that
+// is switched off returns it.
 var ErrLost = errors.New("faults: connection lost")
 
 var errRefused = fmt.Errorf("%w: %w", store.ErrRefused, ErrLost)
@@ -44,8 +44,8 @@ type Store struct {
 // Wrap returns a store that answers as inner does.
 func Wrap(inner store.Store) *Store { return &Store{Inner: inner} }
 
-// Store returns the store for a manager: one that has copies, if the wrapped
-// one has.
+// Store returns the store for a manager, with copies if the wrapped store has
+// them.
 func (s *Store) Store() store.Store {
 	if inner, ok := s.Inner.(store.FloorLoader); ok {
 		return copies{s, inner}
@@ -70,7 +70,7 @@ func (c copies) LoadFrom(ctx context.Context, id store.ID, floor uint64) (store.
 	return c.inner.LoadFrom(ctx, id, floor)
 }
 
-// Calls returns how often the store was asked anything.
+// Calls returns the number of calls to the store.
 func (s *Store) Calls() int64 {
 	return s.Loads.Load() + s.Saves.Load() + s.Touches.Load() + s.Marks.Load()
 }

@@ -1,6 +1,7 @@
 // Package large measures how many bytes a request allocates whose session has
-// twenty values of 1,000 bytes each: a copy of the record on its way to or from a
-// store shows. It is of no use under the race detector, which allocates for itself.
+// twenty values of 1,000 bytes each, to detect copies of the record on its way
+// to or from a store. It does not work under the race detector, which allocates
+// itself.
 package large
 
 import (
@@ -17,31 +18,31 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Cost is what one request allocates, in bytes.
+// Cost is the allocations of one request, in bytes.
 type Cost struct {
 	Read, Write           float64 // one of twenty values is read, or changed
 	SmallRead, SmallWrite float64 // the same in a session with one value of two bytes
-	Record                float64 // how long the sealed record of twenty values is
+	Record                float64 // size of the sealed record of twenty values
 }
 
-// OnEngine fails the test unless a store whose records are outside of the process
-// makes one copy of each that it reads, and few of each that it writes. What a
-// request costs whatever the session is not counted.
+// OnEngine fails the test unless a store with records outside of the process
+// makes one copy of each record that it reads, and few of each that it writes.
+// A request's fixed cost is not counted.
 func OnEngine(t *testing.T, db store.Store) {
 	t.Helper()
 	c := of(t, db)
 	c.atMost(t, "reading", c.Read-c.SmallRead, 1.3*c.Record)
 }
 
-// InProcess fails the test unless a store whose records are in the process makes no
-// copy of one that it reads.
+// InProcess fails the test unless a store with records in the process makes no
+// copies on reads.
 func InProcess(t *testing.T, db store.Store) {
 	t.Helper()
 	c := of(t, db)
 	c.atMost(t, "reading", c.Read, 8<<10)
 }
 
-// atMost fails the test if something allocates more than that.
+// atMost fails the test if an operation allocates more than that.
 func (c *Cost) atMost(t *testing.T, doing string, bytes, most float64) {
 	t.Helper()
 	if bytes > most {
@@ -49,8 +50,8 @@ func (c *Cost) atMost(t *testing.T, doing string, bytes, most float64) {
 	}
 }
 
-// of returns what requests cost whose sessions are in db, which must be empty and
-// can list its records.
+// of returns the cost of requests with sessions in db, which must be empty and
+// implement Scanner.
 func of(t *testing.T, db store.Store) (c Cost) {
 	t.Helper()
 	manager := sitetest.Manager(t, sojourn.Config{Store: db, Mode: sojourn.StoredOnly})
@@ -77,7 +78,7 @@ func of(t *testing.T, db store.Store) (c Cost) {
 	return c
 }
 
-// A visitor makes requests with few allocations of its own.
+// A visitor makes requests with few additional allocations.
 type visitor struct {
 	t       *testing.T
 	handler http.Handler
@@ -129,7 +130,7 @@ func (v *visitor) visit(do func(*sojourn.Session)) {
 	}
 }
 
-// cost returns what it costs to read and to change a value of that many letters a.
+// cost returns the cost to read and to change a value of that many letters a.
 func (v *visitor) cost(key sojourn.Key[string], size int) (read, write float64) {
 	text := [2]string{strings.Repeat("a", size), strings.Repeat("b", size)}
 	look := func(s *sojourn.Session) {
@@ -146,8 +147,8 @@ func (v *visitor) cost(key sojourn.Key[string], size int) (read, write float64) 
 	return read, write
 }
 
-// allocated returns how many bytes one of many calls allocates: the least of a few
-// rounds, since others may allocate besides.
+// allocated returns how many bytes one of many calls allocates: the least of a
+// few rounds, because other goroutines may also allocate.
 func allocated(call func(i int)) float64 {
 	const rounds, calls = 5, 100
 	least := math.Inf(1)

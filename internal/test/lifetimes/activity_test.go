@@ -21,7 +21,7 @@ const quarter = 15 * time.Minute
 
 func idle(c *sojourn.Config) { c.IdleTimeout = quarter }
 
-// loggedIn reports whether v is still logged in, without that being activity.
+// loggedIn reports whether v is still logged in, without counting as activity.
 func loggedIn(s *sitetest.Lab, v *sitetest.Guest) (in bool) {
 	s.T.Helper()
 	s.Do(v.Copy(), func(session *sojourn.Session) { session.Background(); in = session.User() != "" })
@@ -67,7 +67,7 @@ func TestALongRequestKeepsItsSessionAlive(t *testing.T) {
 				s.Do(v, func(session *sojourn.Session) { session.Login("anna") })
 				time.Sleep(14 * time.Minute) // almost idle
 				sitetest.WantStatus(t, s.Serve(v, handler), http.StatusOK)
-				time.Sleep(quarter) // its end is activity as much as its start
+				time.Sleep(quarter) // its end counts as activity, like its start
 				if !loggedIn(s, v) {
 					t.Error("logged out within the idle timeout after its end")
 				}
@@ -111,7 +111,7 @@ func TestOtherRequestsDuringALongOneAreLoggedIn(t *testing.T) {
 	})
 }
 
-// toucherless hides what a store does beyond the contract.
+// toucherless hides a store's optional interfaces.
 type toucherless struct{ store.Store }
 
 func TestALongRequestKeepsItsSessionAliveInAStoreThatCannotTouch(t *testing.T) {
@@ -158,7 +158,7 @@ func TestALongRequestOfASessionInTheCookieRefreshesIt(t *testing.T) {
 	})
 }
 
-// A long request that changes nothing must not bring back what its cookie held.
+// A long request without changes must not restore its cookie's old values.
 func TestALongRequestDoesNotUndoWhatOthersChangedInTheCookie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
@@ -249,7 +249,7 @@ func TestSaveDuringAStreamIsActivity(t *testing.T) {
 	})
 }
 
-// Logout is final: a long request brings nothing back.
+// Logout is final: a long request does not restore the session.
 func TestALongRequestDoesNotBringBackASessionThatHasEnded(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, s *sitetest.Lab, v *sitetest.Guest){
 		"logout": func(t *testing.T, s *sitetest.Lab, v *sitetest.Guest) { s.Do(v.Copy(), (*sojourn.Session).Logout) },

@@ -1,3 +1,3 @@
-// Package lifetimes tests when sessions end, what counts as activity, and how a
-// stream learns of the end of its session.
+// Package lifetimes tests when sessions end, what counts as activity, and the
+// end of a stream with its session.
 package lifetimes

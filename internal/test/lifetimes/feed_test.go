@@ -76,8 +76,8 @@ func withCache(s store.Store) store.Store {
 
 func TestAnEndBetweenLoadAndDoneIsHeard(t *testing.T) {
 	sitetest.Listening(t, nil, func(a *sitetest.Audience, _ <-chan struct{}, _ func() error) {
-		// The feed is being read, for the stream that is open. Another request loads
-		// another session, which ends, and asks for Done only then.
+		// The feed is being read for the open stream. Another request loads
+		// another session, which ends before the request calls Done.
 		ben, handle := sitetest.LoginAs(t, a.Here, "ben")
 		ben.VisitHTTP(a.Here, func(w http.ResponseWriter, r *http.Request) {
 			s, _ := a.Here.Manager.Get(r.Context())
@@ -95,7 +95,7 @@ func TestAnEndBetweenLoadAndDoneIsHeard(t *testing.T) {
 			if err := ops.For(a.There.Manager).End(a.Context(), handle); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Hour) // longer than anybody remembers
+			time.Sleep(time.Hour) // longer than ends are remembered
 			if !sitetest.EndsWithin(time.Second, s.Done()) {
 				t.Error("a session that ended an hour before Done was asked for goes on")
 			}
@@ -107,7 +107,7 @@ func TestAnEndFromBeforeTheFeedWasReadIsFound(t *testing.T) {
 	for name, wrap := range map[string]func(store.Store) store.Store{
 		"loaded before": nil,
 		"loaded after, from a copy that is out of date": func(s store.Store) store.Store {
-			// With an Unheard below MaxStale the cache would have heard of the end.
+			// With an Unheard below MaxStale the cache would have received the end.
 			front, err := tiered.New(s, tiered.Layer{Cache: tiered.NewMemory(1 << 20), MaxStale: time.Second})
 			if err != nil {
 				panic(err)
@@ -134,7 +134,7 @@ func TestAnEndFromBeforeTheFeedWasReadIsFound(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				// listen lets the feed be read, for a stream of somebody else's.
+				// listen starts reading the feed, for another visitor's stream.
 				hangUp := make(chan struct{})
 				listen := func() {
 					go eva.VisitHTTP(here, func(_ http.ResponseWriter, r *http.Request) {

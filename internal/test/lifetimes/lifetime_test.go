@@ -18,8 +18,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// Idle timeout, lifetime, values that expire, and what a rotation's credential
-// is good for. Time is a fake clock's.
+// Idle timeout, lifetime, values that expire, and the validity of rotated
+// credentials, with a fake clock.
 
 // It neither slid nor could be read, as reported in gorilla/sessions#281 and
 // gofiber/fiber#2989.
@@ -33,7 +33,7 @@ func TestIdleTimeoutEndsASessionThatIsNotUsed(t *testing.T) {
 			sitetest.Does(t, anna, shop, f)
 			for range 5 { // used in time, it goes on for longer than one timeout
 				time.Sleep(9 * time.Hour)
-				// The request sees what was before it, the next one what it made of that.
+				// A request sees the times before its own activity, and the next one those after it.
 				for _, want := range []time.Duration{time.Hour, 10 * time.Hour} {
 					sitetest.Look(t, anna, shop, func(s *sojourn.Session) {
 						if left := time.Until(s.Info().IdleExpires); s.IsNew() || left != want {
@@ -152,7 +152,7 @@ func TestTombstoneOutlivesEveryInlineCookieOfItsSession(t *testing.T) {
 	sitetest.Days(t, sojourn.Config{IdleTimeout: 100 * time.Hour}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna := sitetest.NewBrowser()
 		sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") })
-		// A backup of the browser, or a copy of its cookies, goes on by itself.
+		// A restored backup of the browser, or a copy of its cookies, is used independently.
 		other := anna.Clone()
 		var handle string
 		sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1); handle = s.Handle() })
@@ -231,8 +231,8 @@ func TestSetExpiryOverridesTheConfiguration(t *testing.T) {
 							t.Errorf("ends after %v, want %v", got, c.want)
 						}
 					})
-					// That is what happens: activity just before the end extends it, up to
-					// the lifetime, and without any it is over.
+					// Activity just before the end extends the session, up to
+					// the lifetime; without it the session ends.
 					use := c.wantIdle - time.Millisecond
 					time.Sleep(use)
 					if sitetest.IsNew(t, anna, shop) {

@@ -11,9 +11,9 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// A session older than the lifetime that is configured now has ended. Before,
-// it could be read until the end that was saved with it, and the first change
-// was answered with 200 and lost.
+// A session older than the currently configured lifetime has ended. Otherwise
+// it could be read until its saved end, and the first change would be answered
+// with 200 and lost.
 func TestAShorterLifetimeHoldsForSessionsThatAreThere(t *testing.T) {
 	const day = 24 * time.Hour
 	for what, change := range map[string]func(*sojourn.Config){

@@ -36,10 +36,9 @@ import (
 //   - a legacy session lets nothing live longer than what it is a copy of, and
 //     ends no newer login.
 //
-// Which sessions have ended is kept in a ledger of the test's own: what the
-// events mean, not what the store says. Each session has a label, a value that
-// only the server side can hold, by which the ledger knows it again wherever its
-// values turn up.
+// The test's own ledger records which sessions have ended, from the events and
+// not from the store. Each session has a label, a server-side value, by which
+// the ledger recognizes it wherever its values appear.
 
 const (
 	credIdle     = 2 * time.Hour
@@ -56,19 +55,19 @@ var (
 	credColour = sojourn.NewKey[string]("colour") // may live in the cookie
 )
 
-// credWorld is a service and what may happen to it.
+// credWorld is a service and its possible events.
 type credWorld struct {
 	kind   string // of the legacy format; "" = none
 	events string // names, parted by spaces
 	begin  string // events that each sequence begins with
 	depth  int    // most events after them
 	edit   func(*sojourn.Config)
-	// formerly is what Config.Cookie was before the visitor came; nil = the same.
+	// formerly is the earlier Config.Cookie; nil = the same.
 	formerly *sojourn.Cookie
 }
 
-// credEvents are what can happen. Each reports whether anything did: a sequence
-// with an event that does nothing is as good as the one without it.
+// credEvents are the possible events. Each reports whether it did anything: a
+// sequence with an event that does nothing equals the one without it.
 var credEvents = map[string]func(*credRun) bool{
 	"read":   func(r *credRun) bool { return r.visits(opRead) },
 	"write":  func(r *credRun) bool { return r.visits(opWrite) },
@@ -107,7 +106,7 @@ var credEvents = map[string]func(*credRun) bool{
 
 	// The site is rolled back to the old application, and returns.
 	"old-use": (*credRun).oldUse,
-	// Somebody sends the legacy cookie alone.
+	// A request with only the legacy cookie.
 	"old-alone": (*credRun).oldAlone,
 	"old-login": func(r *credRun) bool { return r.oldLogin(false) },
 	"old-bob":   func(r *credRun) bool { return r.oldLogin(true) },
@@ -187,13 +186,13 @@ type credRun struct {
 	problems []string
 }
 
-// credStats says that the model has tried what it is about.
+// credStats counts what the model has covered.
 type credStats struct {
 	sequences, requests, served, refused, applied, adopted int
 	did                                                    map[string]int // by event
 }
 
-// credLife is what is known of a session, and of what takes it over.
+// credLife is the model's state of a session and its successors.
 type credLife struct {
 	label, user string
 	staff       bool            // it is the other manager's
@@ -207,7 +206,7 @@ type credLife struct {
 
 	ended    string // by what; "" = it was not
 	endedAt  time.Time
-	replaced bool // its browser was told
+	replaced bool // its browser has learned of it
 	maybe    bool // it may have ended
 	busy     int  // requests with it that are under way, which is activity
 }
@@ -294,8 +293,7 @@ func (r *credRun) close() {
 	}
 }
 
-// event hears of rotations that happen by themselves, and of ends that the
-// service decides on.
+// event receives automatic rotations, and ends that the service decides.
 func (r *credRun) event(_ context.Context, e sojourn.Event) {
 	h := r.handles[e.Session]
 	switch {
@@ -355,7 +353,7 @@ func parseSetCookie(line string) (c credCookie, set bool) {
 
 // Requests.
 
-// credView is what a request finds.
+// credView is a request's view of its session.
 type credView struct {
 	label, user, colour, handle string
 	placement                   sojourn.Placement
@@ -463,7 +461,7 @@ func (r *credRun) request(m *sojourn.Manager, jar credJar, op *credOp, wait func
 	return a
 }
 
-// suspects notes that a credential turns up for which a session is to end.
+// suspects records the use of a credential that must end a session.
 func (r *credRun) suspects(value string) {
 	ref := r.refs[value]
 	if r.cfg.Rotation.EndOnTheft && ref != nil && ref.generation+1 == ref.handle.newest && r.outdated(ref) && r.over(r.lives[ref.handle.label]) == "" {
@@ -471,7 +469,7 @@ func (r *credRun) suspects(value string) {
 	}
 }
 
-// holds notes that a request is under way with a session.
+// holds records that a request is under way with a session.
 func (r *credRun) holds(v credView) (over func()) {
 	l, h := r.lives[v.label], r.handles[v.handle]
 	if l == nil || h == nil {
@@ -488,7 +486,7 @@ func (r *credRun) holds(v credView) (over func()) {
 	}
 }
 
-// presents notes that a reference has come back, once its request is answered.
+// presents records that a reference was sent, once its request is answered.
 func (r *credRun) presents(value string) {
 	if ref := r.refs[value]; ref != nil && ref.handle.shown[ref.generation].IsZero() && r.over(r.lives[ref.handle.label]) == "" {
 		ref.handle.shown[ref.generation] = time.Now()
@@ -546,18 +544,18 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// arrives notes that a legacy session was adopted, which ends no other.
+// arrives records the adoption of a legacy session, which ends no other.
 func (r *credRun) arrives(l *credLife, v credView, credential string) {
 	r.stats.adopted++
 	if l.own && (!l.stored || r.world.kind == "copies") {
-		// Each copy of a cookie of the old application's own is a session of its own.
+		// Each copy of the old application's own cookie becomes a separate session.
 		l.end = earliest(l.created.Add(r.old.lasts()), time.Now().Add(credLifetime))
 	}
 	r.handles[v.handle] = &credHandle{label: v.label, promoted: time.Now(), used: time.Now(), shown: map[int]time.Time{}}
 	r.adopted[credential] = r.handles[v.handle]
 }
 
-// over returns why a session must not serve anybody any more, or "".
+// over returns why a session must be refused, or "".
 func (r *credRun) over(l *credLife) string {
 	now := time.Now()
 	switch {
@@ -584,7 +582,7 @@ func (r *credRun) ends(l *credLife, why string, replaced bool) {
 	l.ended, l.endedAt, l.replaced, l.maybe = why, time.Now(), replaced, false
 }
 
-// account notes what a request did.
+// account records the effects of a request.
 func (r *credRun) account(a *credAnswer) {
 	now := time.Now()
 	if a.status == http.StatusOK {
@@ -689,8 +687,7 @@ func (r *credRun) evict(l *credLife) {
 	}
 }
 
-// outdated reports whether a reference is surely one that rotations have made
-// worthless.
+// outdated reports whether rotations have certainly invalidated a reference.
 func (r *credRun) outdated(ref *credReference) bool {
 	h, now := ref.handle, time.Now()
 	past := func(at time.Time) bool { return !at.IsZero() && now.Sub(at) > credGrace }
@@ -712,8 +709,8 @@ func (r *credRun) current(jar credJar) *credLife {
 	return nil
 }
 
-// currents returns all of them, by label: which cookie comes first is not the
-// model's business.
+// currents returns all of them, by label: the model does not depend on the
+// order of cookies.
 func (r *credRun) currents(jar credJar) map[string]*credLife {
 	all := map[string]*credLife{}
 	for _, c := range jar {
@@ -745,7 +742,7 @@ func (r *credRun) isHere(l *credLife) bool {
 
 func (r *credRun) manage() *sojourn.Manager { return r.sites[r.site] }
 
-// handOut remembers every credential that a response has.
+// handOut records every credential of a response.
 func (r *credRun) handOut(lines []string) {
 	for _, line := range lines {
 		if c, set := parseSetCookie(line); set {
@@ -757,7 +754,7 @@ func (r *credRun) handOut(lines []string) {
 	}
 }
 
-// receives lets an answer arrive at the visitor's browser.
+// receives delivers an answer to the visitor's browser.
 func (r *credRun) receives(a *credAnswer) {
 	r.handOut(a.lines)
 	next := r.visitor.with(a.lines)
@@ -875,7 +872,7 @@ func (r *credRun) redeploy() bool {
 	return len(r.visitor) > 0
 }
 
-// newKeys lets another key seal from now on. One replica has not heard of it.
+// newKeys makes another key seal from now on. One replica does not have it yet.
 func (r *credRun) newKeys() bool {
 	if r.behind != nil {
 		return false
@@ -1039,7 +1036,7 @@ func (r *credRun) oldUse() bool {
 	if l != nil {
 		l.used = now
 		if r.old.kind == "copies" && l.own && !l.stored {
-			// Whatever ended it, the old application has not heard of it, and has
+			// The old application does not know that it has ended, and has
 			// issued a new one.
 			l.ended = ""
 		}
@@ -1098,7 +1095,7 @@ func (r *credRun) oldLogin(inside bool) bool {
 
 // Probes.
 
-// refuses says why the credentials in a jar are all refused, in a way that must
+// refuses returns why all credentials in a jar are refused, in a way that must
 // not replace a newer one; "" if they are not.
 func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 	strong := func(l *credLife, h *credHandle) string {
@@ -1120,7 +1117,7 @@ func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 				return ""
 			}
 			if one = strong(l, nil); one != "" && r.adopted[c.value] == nil && (l.own || s.Copies && time.Since(s.Issued) > credIdle) {
-				one = "-" // nobody can tell it from another one's, or it was of no use before
+				one = "-" // it is indistinguishable from another's, or was already invalid
 			}
 			if one == "" && s.Values["_sojourn"] != nil && r.adopted[c.value] == nil && r.isHere(l) {
 				one = "a copy of a live session"
@@ -1130,7 +1127,7 @@ func (r *credRun) refuses(m *sojourn.Manager, jar credJar) (why string) {
 			}
 		case isState:
 			if state.handle == "" || time.Since(state.at) > credIdle {
-				return "" // it says that it knows, or is over itself
+				return "" // it has the mark, or has itself expired
 			}
 			h := r.handles[state.handle]
 			if h == nil {
@@ -1221,7 +1218,7 @@ func (r *credRun) describe(jar credJar) string {
 	return strings.Join(all, " + ")
 }
 
-// check lets the newest jars read: live sessions are live.
+// check reads with the newest jars: live sessions must be live.
 func (r *credRun) check(when string) {
 	for name, jar := range map[string]credJar{"visitor": r.visitor, "other": r.other, "staff": r.staff} {
 		m := r.manage()

@@ -90,8 +90,8 @@ func TestWhatAnEditCannotDo(t *testing.T) {
 	}
 }
 
-// An edit and the visitor's requests change the same value, and an edit decides by
-// what it has read.
+// An edit and the visitor's requests change the same value, and the edit
+// depends on the value that it has read.
 func TestAnEditIsNoActivity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, v := sitetest.NewLab(t, func(c *sojourn.Config) { c.IdleTimeout = time.Hour }), sitetest.NewGuest(t)

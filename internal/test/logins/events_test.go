@@ -16,7 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// eventBook keeps what it hears.
+// eventBook records events.
 type eventBook struct {
 	mu  sync.Mutex
 	all []sojourn.Event
@@ -34,7 +34,7 @@ func (b *eventBook) of(kind sojourn.EventKind) []sojourn.Event {
 	return slices.DeleteFunc(slices.Clone(b.all), func(e sojourn.Event) bool { return e.Kind != kind })
 }
 
-// kinds returns what was heard since the last call.
+// kinds returns the events since the last call.
 func (b *eventBook) kinds() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -46,9 +46,8 @@ func (b *eventBook) kinds() string {
 	return strings.Join(names, " ")
 }
 
-// snapshotOf remembers the record of the browser's session, and returns a
-// function that makes the store answer with it from then on, as one that has
-// lost writes does.
+// snapshotOf saves the record of the browser's session, and returns a function
+// that makes the store answer with it from then on, as after lost writes.
 func snapshotOf(t *testing.T, db *faults.Store, b *sitetest.Browser, shop *sitetest.Site) (restore func()) {
 	t.Helper()
 	var handle string

@@ -78,7 +78,7 @@ func TestAProvidersSessionIsOfOneTenant(t *testing.T) {
 	}
 }
 
-// A note may expire after a login has found it and before the login makes it last.
+// A note may expire after a login has found it and before the login extends it.
 func TestANoteThatExpiresMeanwhileStillNamesItsUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sitetest.NewLab(t)
@@ -232,8 +232,8 @@ func TestALinkLastsAsLongAsItsSessions(t *testing.T) {
 	}
 }
 
-// TestALinkOfTwoUsersEndsTheSecondOnceTheFirstIsOver: the note of the first user is
-// swept long before that of the second.
+// TestALinkOfTwoUsersEndsTheSecondOnceTheFirstIsOver: the first user's note is
+// swept long before the second's.
 func TestALinkOfTwoUsersEndsTheSecondOnceTheFirstIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
@@ -258,7 +258,7 @@ func TestALinkOfTwoUsersEndsTheSecondOnceTheFirstIsOver(t *testing.T) {
 	})
 }
 
-// steps is a store whose calls go on one after the other, as a schedule says.
+// steps is a store whose calls run one after the other, by a schedule.
 type steps struct {
 	asks, turns chan struct{}
 	crashed     bool // every call fails
@@ -269,7 +269,7 @@ var errCrashed = errors.New("the process has been killed")
 
 func (s *steps) wrap(inner store.Store) *faults.Store {
 	f := faults.Wrap(inner)
-	// step carries out a call in its turn, and returns what the process hears of it.
+	// step carries out a call in its turn, and returns the process's result.
 	step := func(call func() error) error {
 		s.asks <- struct{}{}
 		<-s.turns
@@ -299,19 +299,21 @@ func (s *steps) wrap(inner store.Store) *faults.Store {
 	return f
 }
 
-// revokeSteps is how often RevokeLinked asks the store: it closes the link, reads the
-// notes of eight users, makes the first note last, and ends two sessions.
+// revokeSteps is how often RevokeLinked calls the store: it closes the link,
+// reads the notes of eight users, extends the first note, and ends two
+// sessions.
 const revokeSteps = 12
 
-// TestNoInterleavingLeavesALinkedSession lets a login and RevokeLinked take turns at
-// the store in every order, with the process of RevokeLinked killed before each of
-// its steps, or before the answer to it, or not at all. Once RevokeLinked has succeeded, then or when the
-// provider tries again, nobody is logged in.
+// TestNoInterleavingLeavesALinkedSession lets a login and RevokeLinked take
+// turns at the store in every order, with the process of RevokeLinked killed
+// before each of its steps, or before the answer to it, or not at all. Once
+// RevokeLinked has succeeded, at once or on the provider's retry, no linked
+// session is live.
 func TestNoInterleavingLeavesALinkedSession(t *testing.T) {
 	runs, most := 0, 0
 	for name, before := range map[string]bool{"a first login": false, "authenticating again": true} {
 		for killed := -1; killed < revokeSteps; killed++ {
-			// A schedule is a number: bit i says who has turn i.
+			// A schedule is a number: bit i is the process that has turn i.
 			bits := 8
 			if killed >= 0 {
 				bits = 6

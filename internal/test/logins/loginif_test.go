@@ -92,7 +92,7 @@ func TestALoginThatTheCheckRefusesChangesNothing(t *testing.T) {
 	}
 }
 
-// What a request had changed before stays pending when the login fails.
+// A request's earlier changes stay pending when the login fails.
 func TestALoginThatFailsLeavesThePendingChanges(t *testing.T) {
 	for name, user := range map[string]string{"anonymous": "", "another user": "bob"} {
 		s, v := sitetest.NewLab(t), sitetest.NewGuest(t)

@@ -31,7 +31,7 @@ func TestRequireRecent(t *testing.T) {
 			t.Errorf("ten minutes after the login: %d, want 204", got)
 		}
 		time.Sleep(time.Millisecond)
-		sitetest.Does(t, anna, shop, sitetest.Reads) // activity is no authentication
+		sitetest.Does(t, anna, shop, sitetest.Reads) // activity does not count as authentication
 		if got := answer(nil); got != http.StatusUnauthorized {
 			t.Errorf("later: %d, want 401", got)
 		}

@@ -150,7 +150,7 @@ func TestALoginUnderWayIsRevokedToo(t *testing.T) {
 		var late *sitetest.Browser
 		var once sync.Once
 		db.OnDelete = func(ctx context.Context, id store.ID, until time.Time) error {
-			// It was not there yet when the sessions were listed.
+			// It did not exist yet when the sessions were listed.
 			once.Do(func() { late, _ = sitetest.LoginAs(t, shop, "anna") })
 			return db.Inner.Delete(ctx, id, until)
 		}
@@ -163,7 +163,7 @@ func TestALoginUnderWayIsRevokedToo(t *testing.T) {
 
 func TestARevocationWithoutTheSessionsKeyLastsAsLongAsTheSession(t *testing.T) {
 	sitetest.Days(t, sojourn.Config{Lifetime: 24 * time.Hour}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {
-		// The session came out of a cookie, which other replicas can still open.
+		// The session was inline, and other replicas still accept that cookie.
 		anna := sitetest.NewBrowser()
 		sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Colour.Set(s, "red") })
 		sitetest.Does(t, anna, shop, func(s *sojourn.Session) { sitetest.Visits.Set(s, 1) })

@@ -317,8 +317,8 @@ func TestSuspectedTheft(t *testing.T) {
 	}
 }
 
-// TestAThiefWhoFollowsWithinTheGraceIsNotFound is a limit of what rotation can
-// do, as docs/run/security.md states it.
+// TestAThiefWhoFollowsWithinTheGraceIsNotFound is a limit of rotation,
+// documented in docs/run/security.md.
 func TestAThiefWhoFollowsWithinTheGraceIsNotFound(t *testing.T) {
 	sitetest.Days(t, rotating(), func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna, _ := sitetest.LoginAs(t, shop, "anna")
@@ -343,8 +343,8 @@ func TestAThiefWhoFollowsWithinTheGraceIsNotFound(t *testing.T) {
 	})
 }
 
-// TestRotationWithUnreliableResponses plays a browser with five tabs whose
-// responses are delayed, reordered and lost, and which crashes now and then.
+// TestRotationWithUnreliableResponses simulates a browser with five tabs whose
+// responses are delayed, reordered and lost, and which crashes occasionally.
 func TestRotationWithUnreliableResponses(t *testing.T) {
 	sitetest.Days(t, sojourn.Config{Rotation: sojourn.Rotation{Every: time.Second, Grace: 40 * time.Second}}, func(t *testing.T, shop *sitetest.Site, _ *faults.Store) {
 		anna := sitetest.NewBrowser()

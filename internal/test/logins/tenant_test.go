@@ -210,7 +210,7 @@ func TestDoneEndsInEveryTenant(t *testing.T) {
 	})
 }
 
-// The events of a tenant say so, and what a tenant may be is no matter of its name.
+// Events have their tenant, and a tenant may have any name.
 func TestTenantsOfAnyNameAreApart(t *testing.T) {
 	var events []sojourn.Event
 	tenants := []string{"", "a", "a\x00b", "\x00", "session", strings.Repeat("x", 5000), "ö", " "}

@@ -155,7 +155,7 @@ func TestARequestWithATokenLeavesTheBrowsersCookiesAlone(t *testing.T) {
 			t.Errorf("the browser's user is %q", session.User())
 		}
 	})
-	// Other credentials are somebody else's: the cookie is read.
+	// Other credentials are not the manager's, so the cookie is read.
 	for _, other := range []string{"Bearer eyJhbGciOiJ.e30.x", "Basic c2puX2E6Yg==", "Bearer", "sjn_abc", "Bearer SJN_abc"} {
 		a := &app{t: t}
 		a.ask(s, func(session *sojourn.Session) {
@@ -366,7 +366,7 @@ func TestParallelRequestsWithOneTokenLoseNoUpdate(t *testing.T) {
 // shared is a cache that replicas share.
 type shared struct{ store.Cache }
 
-// A token holds no version, so its requests ask the store itself.
+// A token has no version, so its requests load from the store itself.
 func TestATokenReadsWhatItHasWrittenOnAnotherReplica(t *testing.T) {
 	db, between := memory.New(), shared{tiered.NewMemory(1 << 20)}
 	visits := sojourn.NewKey[int]("volatile", sojourn.Volatile)

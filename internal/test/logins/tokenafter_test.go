@@ -9,7 +9,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
-// What LoginIf and Save have kept in this request has no cookie in the browser yet.
+// A session that LoginIf or Save has stored in this request has no cookie in the browser yet.
 func TestASessionThatThisRequestHasMadeAndSavedCanHaveAToken(t *testing.T) {
 	for name, make := range map[string]func(context.Context, *sojourn.Session) error{
 		"LoginIf": func(ctx context.Context, s *sojourn.Session) error { return s.LoginIf(ctx, "ada", right) },
@@ -57,7 +57,7 @@ func TestASessionThatCameWithACookieHasNoTokenAfterASave(t *testing.T) {
 	}
 }
 
-// Adapters show clients the text of whatever is not.
+// Adapters show clients the text of all other errors.
 func TestMistakesOfTheProgramAreErrorsOfThisPackageToo(t *testing.T) {
 	s, v := sitetest.NewLab(t), sitetest.NewGuest(t)
 	s.Do(v, func(session *sojourn.Session) {

@@ -13,8 +13,8 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A long session of which a part is damaged can be read where it is sound. The
-// first change finds the damage: it fails, and the visitor starts again.
+// The undamaged parts of a long session can be read. The first change detects
+// the damage: it fails, and the visitor starts a new session.
 func TestASessionWithADamagedPartEndsWithItsFirstChange(t *testing.T) {
 	site := sitetest.NewLab(t)
 	anna := sitetest.NewGuest(t)

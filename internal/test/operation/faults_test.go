@@ -23,9 +23,9 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// What requests do when the store fails, hangs, loses answers or writes.
+// Requests while the store fails, hangs, or loses answers or writes.
 
-// failing lets the first n Saves meet a fault.
+// failing makes the first n Saves fail with a fault.
 func failing(db *faults.Store, n int64, fault sitetest.SaveFault) {
 	var left atomic.Int64
 	left.Store(n)
@@ -424,8 +424,8 @@ func TestFailedLoginLeavesNoSessionAndMayBeTriedAgain(t *testing.T) {
 	}
 }
 
-// fallenBack is a store that fell back to an older state, behind a cache that
-// knows better.
+// fallenBack is a store that has lost writes, behind a cache with the newer
+// state.
 type fallenBack struct{ store.Store }
 
 func (f fallenBack) LoadFrom(ctx context.Context, id store.ID, _ uint64) (store.Record, error) {
@@ -662,7 +662,7 @@ func TestASessionTooLargeForTheStoreIsRefusedAndLeftAsItWas(t *testing.T) {
 	})
 }
 
-// A client that went away cancelled the save, as reported in flamego/session#64 and
+// A client that went away canceled the save, as reported in flamego/session#64 and
 // aspnet/Session#193.
 func TestCommitOutlivesTheClientAndStopsAtTheTimeout(t *testing.T) {
 	sitetest.Days(t, sojourn.Config{Timeout: 10 * time.Second}, func(t *testing.T, shop *sitetest.Site, db *faults.Store) {

@@ -20,7 +20,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// A deployment writes the key file line by line, slower than a service looks.
+// A deployment writes the key file line by line, slower than a service polls it.
 func TestAKeyFileThatIsWrittenLineByLineLogsNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		index, old, next := sitetest.WithState(keys.Generate(), "index"), olderKey(), keys.Generate()
@@ -105,8 +105,8 @@ func TestReplaceRefusesEveryIncompleteText(t *testing.T) {
 	}
 }
 
-// A complete text can lack the key too: that of another service, a restored
-// backup, an edit that took the wrong key away, a stage that was missed.
+// A complete text may be missing the key: it is another service's, a restored
+// backup, an edit that removed the wrong key, or a stage was skipped.
 func TestAReloadKeepsTheKeyThatSeals(t *testing.T) {
 	index, old, next := sitetest.WithState(keys.Generate(), "index"), olderKey(), keys.Generate()
 	for what, text := range map[string]string{

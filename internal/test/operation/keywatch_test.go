@@ -63,8 +63,8 @@ func TestKeysAreDescribedWithoutSecrets(t *testing.T) {
 // and pallets/werkzeug#31.
 func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
 	old, fresh := olderKey(), keys.Generate()
-	// In the last stage the old key is gone. Without an index entry that would
-	// lose users' sessions, so the ring has one.
+	// In the last stage the old key is removed. Without an index entry that
+	// would make users' sessions unfindable, so the ring has one.
 	index := sitetest.WithState(keys.Generate(), "index")
 	stages := []string{
 		sitetest.KeyText(index, old),
@@ -140,7 +140,7 @@ func TestKeysRollOverWhileReplicasAreAtDifferentStages(t *testing.T) {
 	}
 	close(stop)
 	load.Wait()
-	// Everything that was used since has moved to the new key: the old one can go.
+	// All sessions used since are sealed with the new key, so the old one can be removed.
 	for _, shop := range shops {
 		for _, v := range visitors {
 			sitetest.Does(t, v.b, shop, func(s *sojourn.Session) {

@@ -1,5 +1,5 @@
 // Package printtest prints values in all ways in which an application may, and
-// looks for secrets in what comes out. For tests only.
+// searches the output for secrets. For tests only.
 package printtest
 
 import (
@@ -18,17 +18,17 @@ import (
 	"testing"
 )
 
-// A Secret is what must not come out, and what it must be called when it does:
-// the test's output must not hold it either.
+// A Secret is a value that must not be printed, and its name for failures: the
+// test's output must not contain it either.
 type Secret struct {
 	Name  string
 	Value []byte // at least 6 bytes
 }
 
-// spellings are how a secret may look in a text.
+// spellings are the forms of a secret in a text.
 func (s Secret) spellings() []string {
-	// Base64 of a part of a text depends on where the part begins, so only what
-	// stays the same is looked for: here, the whole alone.
+	// Base64 of a part of a text depends on where the part begins, so only the
+	// whole secret is searched for in base64.
 	out := []string{
 		string(s.Value), hex.EncodeToString(s.Value), strings.ToUpper(hex.EncodeToString(s.Value)),
 		base64.StdEncoding.EncodeToString(s.Value)[:len(s.Value)*8/6],
@@ -44,17 +44,16 @@ func (s Secret) spellings() []string {
 	return out
 }
 
-// verbs are the verbs that fmt has, with the flags that change what is printed,
-// and one that it does not have. Two are left out: with %p for what is no
-// pointer, and %w for what is no error, fmt asks no method, and go vet refuses
-// both.
+// verbs are fmt's verbs, with the flags that change the output, and an unknown
+// one. Two are left out: for %p without a pointer, and %w without an error, fmt
+// calls no method, and go vet refuses both.
 var verbs = []string{"%v", "%+v", "%#v", "%s", "%+s", "%q", "%+q", "%#q", "%x", "% x", "%#x", "%X", "%d", "%o", "%b", "%c", "%U", "%e", "%g", "%t", "%z"}
 
-// Silent fails the test where printing any of the values gives a secret away: by
-// every verb of package fmt, by log and log/slog, in errors and as JSON, as
-// itself and inside of structs, pointers, slices, maps and interfaces.
+// Silent fails the test if printing any of the values reveals a secret: with
+// every verb of package fmt, with log and log/slog, in errors and as JSON,
+// directly and inside of structs, pointers, slices, maps and interfaces.
 //
-// JSON that a type is made for is exempt: mayJSON are the names of those values.
+// Types whose purpose is JSON are exempt: mayJSON are the names of those values.
 func Silent(t testing.TB, secrets []Secret, values map[string]any, mayJSON ...string) {
 	t.Helper()
 	for name, v := range values {
@@ -139,7 +138,7 @@ func nested(v any) map[string]any {
 		" in a map of any":             map[string]any{"k": v},
 		" behind a pointer":            pointer.Interface(),
 	}
-	if _, ok := v.(fmt.Formatter); ok { // else fmt asks no method behind it with some verbs
+	if _, ok := v.(fmt.Formatter); ok { // otherwise fmt does not call the method behind it with some verbs
 		forms[" behind a pointer, in a map"] = map[string]any{"k": pointer.Interface()}
 	}
 	if isHandle(typ) {
@@ -151,9 +150,9 @@ func nested(v any) map[string]any {
 	return forms
 }
 
-// isHandle reports whether a type points to what nobody outside of its package
-// can look into. fmt asks no method of such a value in an unexported field, and
-// with some verbs it prints what the pointer leads to.
+// isHandle reports whether a type is a pointer to an unexported struct. fmt
+// does not call methods of such a value in an unexported field, and with some
+// verbs it prints the struct.
 func isHandle(typ reflect.Type) bool {
 	if typ.Kind() != reflect.Pointer || typ.Elem().Kind() != reflect.Struct {
 		return false

@@ -1,5 +1,5 @@
-// Package programs builds programs of this repository for tests, and runs those
-// that serve in processes of their own.
+// Package programs builds programs of this repository for tests, and runs
+// servers in separate processes.
 //
-// It needs Linux: there they end with the test binary, whatever happens to it.
+// It needs Linux, where they always end with the test binary.
 package programs

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// Built are the programs that a package's tests need, each built once. The zero
-// value is ready.
+// Built are the programs for a package's tests, each built once. The zero value
+// is ready.
 type Built struct {
 	mu    sync.Mutex
 	dir   string
@@ -51,7 +51,7 @@ func (b *Built) folder() (_ string, err error) {
 }
 
 // Program builds the program in a folder, with further arguments of go build,
-// and returns its path, which ends in name. What has that name is built once.
+// and returns its path, which ends in name. Each name is built once.
 func (b *Built) Program(folder, name string, args ...string) (path string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,10 +76,10 @@ func (b *Built) Program(folder, name string, args ...string) (path string, err e
 	return path, nil
 }
 
-// Process is a program that serves, in a process of its own.
+// Process is a running server program.
 type Process struct {
-	Base string        // where it listens: "http://…"
-	Log  *Output       // what it has written to its standard error
+	Base string        // its URL: "http://…"
+	Log  *Output       // its standard error
 	Gone chan struct{} // closed when it has exited
 
 	cmd *exec.Cmd
@@ -115,7 +115,7 @@ func Start(t testing.TB, path string, env []string, args ...string) *Process {
 	return p
 }
 
-// Address reads the line with which a program says where it listens.
+// Address reads the line with a program's address.
 func Address(stdout io.Reader) (string, error) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
@@ -128,8 +128,7 @@ func Address(stdout io.Reader) (string, error) {
 	return base, nil
 }
 
-// Kill ends the process without giving it a chance to do anything more, and
-// waits until it is gone.
+// Kill ends the process with SIGKILL, and waits until it has exited.
 func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
 	<-p.Gone
@@ -153,7 +152,7 @@ func (p *Process) Terminate(t testing.TB) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Output is what a program has written so far.
+// Output is a program's output so far.
 type Output struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -19,7 +19,7 @@ func mustBe(t *testing.T, status int, a *sitetest.Answer) {
 	}
 }
 
-// read returns what the visitor sees of the count.
+// read returns the count that the visitor gets.
 func read(t *testing.T, browser *sitetest.Browser, site *sitetest.Site) (n int) {
 	t.Helper()
 	mustBe(t, 200, browser.Visit(site, func(s *sojourn.Session) { n = count.Get(s) }))
@@ -47,8 +47,8 @@ func damage(s string) string {
 	return string(b)
 }
 
-// lagging is a store with a cache in front that hears of no write: only the
-// floor keeps its old copies from being used.
+// lagging is a store with a cache that misses all writes: only the floor keeps
+// its old copies from being used.
 type lagging struct {
 	store.Store
 	dead atomic.Bool

@@ -1,5 +1,5 @@
-// Package promises holds the tests of what Sojourn promises its users, one
-// function per promise, to be run against every store through the public API.
+// Package promises has the tests of Sojourn's promises, one function per
+// promise, for every store through the public API.
 //
 //	func TestPromises(t *testing.T) { promises.Run(t, open) }
 package promises
@@ -30,11 +30,11 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Open returns an empty store. It reports its failures through t and leaves
-// closing to t.Cleanup.
+// Open returns an empty store. It reports failures through t and closes the
+// store with t.Cleanup.
 type Open func(t *testing.T) store.Store
 
-// Run tests every promise, each with a store of its own.
+// Run tests every promise, each with a new store.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	t.Helper()
 	for _, p := range []struct {
@@ -239,7 +239,7 @@ func editsAreExact(t *testing.T, sites []*sitetest.Site) {
 			return
 		}
 		n, err := site.Manager.EditUser(t.Context(), "fay", func(s *sojourn.Session) error {
-			count.Set(s, count.Get(s)+100) // no Update: what was read is what is changed
+			count.Set(s, count.Get(s)+100) // no Update: EditUser applies it to the state that it read
 			return nil
 		})
 		if n != sessions || err != nil {
@@ -304,7 +304,7 @@ func LogoutIsFinal(t *testing.T, open Open) {
 // their checks, which has read the old password, or at the second.
 func noLoginOutlivesAPasswordChange(t *testing.T, sites []*sitetest.Site) {
 	if _, err := sites[0].Manager.RevokeUser(t.Context(), "dora"); errors.Is(err, errors.ErrUnsupported) {
-		return // such a store cannot end what it cannot list
+		return // such a store cannot list a user's sessions to end them
 	}
 	var changed atomic.Bool
 	const logins = 40
@@ -316,7 +316,7 @@ func noLoginOutlivesAPasswordChange(t *testing.T, sites []*sitetest.Site) {
 		browsers[i] = sitetest.NewBrowser()
 		isHeld := sync.OnceFunc(held.Done)
 		over.Go(func() {
-			defer isHeld() // or it never came that far
+			defer isHeld() // or it never reached the check
 			browsers[i].Visit(sites[i%3], func(s *sojourn.Session) {
 				n, stop := 0, i/3%2+1
 				count.Set(s, i)
@@ -358,7 +358,7 @@ func noLoginOutlivesAPasswordChange(t *testing.T, sites []*sitetest.Site) {
 func aProvidersLogoutIsFinal(t *testing.T, sites []*sitetest.Site) {
 	const issuer, sid = "https://login.example", "s-1"
 	if _, err := sites[0].Manager.RevokeLinked(t.Context(), issuer, "no such"); errors.Is(err, errors.ErrUnsupported) {
-		return // such a store cannot end what it cannot list
+		return // such a store cannot list a user's sessions to end them
 	}
 	logIn := func(s *sojourn.Session, user, sid string) {
 		count.Set(s, 1)
@@ -372,7 +372,7 @@ func aProvidersLogoutIsFinal(t *testing.T, sites []*sitetest.Site) {
 	var over sync.WaitGroup
 	for i := range browsers {
 		if browsers[i] = sitetest.NewBrowser(); i < 6 {
-			browsers[i] = browser.Steal() // authenticates again, all at once
+			browsers[i] = browser.Steal() // all authenticate again at once
 		}
 		over.Go(func() {
 			browsers[i].Visit(sites[i%3], func(s *sojourn.Session) {
@@ -436,7 +436,7 @@ func ALoginChangesTheIdentifier(t *testing.T, open Open) {
 	} {
 		anna := sitetest.NewBrowser()
 		mustBe(t, 200, anna.Visit(site, f))
-		attacker := anna.Steal() // who planted or read the cookies from before
+		attacker := anna.Steal() // who planted or copied the earlier cookies
 		var handles [2]string
 		mustBe(t, 200, anna.Visit(site, func(s *sojourn.Session) {
 			handles[0] = s.Handle()
@@ -532,7 +532,7 @@ func ReadYourOwnWrites(t *testing.T, open Open) {
 	anna := sitetest.NewBrowser()
 	mustBe(t, 200, anna.Visit(sites[0], func(s *sojourn.Session) { count.Set(s, 0) }))
 	for n := 1; n <= 6; n++ {
-		for _, site := range sites { // every cache holds the version before
+		for _, site := range sites { // every cache holds the previous version
 			anna.Visit(site, func(s *sojourn.Session) { count.Get(s) })
 		}
 		mustBe(t, 200, anna.Visit(sites[n%2], func(s *sojourn.Session) { count.Update(s, increment) }))
@@ -548,9 +548,9 @@ func ReadYourOwnWrites(t *testing.T, open Open) {
 	}
 }
 
-// TheStoresDiskHoldsNoUsableCredential: promise 9. (Who read the database could use its
-// sessions, as reported in alexedwards/scs#195 and #257, and read their values, as
-// reported in authelia/authelia#789.)
+// TheStoresDiskHoldsNoUsableCredential: promise 9. (Read access to the database
+// gave access to sessions, as reported in alexedwards/scs#195 and #257, and to
+// their values, as reported in authelia/authelia#789.)
 func TheStoresDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 	text := keys.Generate()
 	keys, err := sojourn.ParseKeys(text)
@@ -623,7 +623,7 @@ func TheStoresDiskHoldsNoUsableCredential(t *testing.T, open Open) {
 			}
 		}
 	}
-	// What is on the disk opens no session.
+	// Nothing on the disk opens a session.
 	for _, guess := range []string{last.String(), wire.Text.EncodeToString(last[:]), wire.Text.EncodeToString(rec.Data)} {
 		if strings.Contains(value, guess) {
 			t.Error("the cookie holds what is on the disk")
@@ -661,12 +661,12 @@ func CachesAreOptionalAtRunTime(t *testing.T, open Open) {
 	add(cached)
 	cache.dead.Store(true) // every read goes to the store
 	add(cached)
-	add(plain) // a process that was started without it; its writes the cache never hears of
+	add(plain) // a process without the cache, which misses its writes
 	cache.dead.Store(false)
 	add(cached)
 	add(plain)
 	add(cached)
-	// A cookie that names a version no copy has: the store answers.
+	// No copy has the cookie's version, so the store answers.
 	thief := anna.Steal()
 	mustBe(t, 200, anna.Visit(plain, (*sojourn.Session).Logout))
 	cache.forget()
@@ -696,7 +696,7 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 	expiredRef, expiredInline := cookies(short)
 	foreignRef, foreignInline := cookies(foreign)
 	for end := time.Now().Add(2 * time.Millisecond); time.Now().Before(end); {
-		// Until what "short" made is over.
+		// Until the sessions of "short" have expired.
 	}
 	for _, c := range []struct{ what, name, value string }{
 		{"a damaged reference", reference, damage(ref)},
@@ -720,7 +720,7 @@ func BadInputGetsAClearAnswer(t *testing.T, open Open) {
 			if !s.IsNew() || len(s.Names()) != 0 {
 				t.Errorf("%s is a session", c.what)
 			}
-			theme.Set(s, "light") // goes on like any new visitor
+			theme.Set(s, "light") // like any new visitor
 		})
 		if a.Status != 200 || a.Body != "ok" {
 			t.Errorf("%s got %d %q", c.what, a.Status, a.Body)
@@ -754,7 +754,7 @@ func ASessionAnswersOnlyForTheRequestThatBroughtIt(t *testing.T, open Open) {
 	mustBe(t, 200, ada.Visit(site, func(s *sojourn.Session) { s.Login("ada"); adas = s.Handle() }))
 	mustBe(t, 200, bob.Visit(site, func(s *sojourn.Session) { s.Login("bob"); bobs = s.Handle() }))
 
-	// Requests that are derived from another visitor's.
+	// Requests derived from another visitor's.
 	cookie := reference + "=" + bob.Cookies()[reference]
 	for _, c := range []struct {
 		what, want string
@@ -796,7 +796,7 @@ func ASessionAnswersOnlyForTheRequestThatBroughtIt(t *testing.T, open Open) {
 		}
 	}))
 
-	// A row that somebody has put in the place of another one.
+	// An attacker has replaced a row by another one.
 	from, err := store.ParseID(adas)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// patterns are what docs/style.md rules out, with what to write.
+// patterns are the patterns that docs/style.md rules out, with replacements.
 var patterns = []struct {
 	pattern *regexp.Regexp
 	instead string
@@ -37,7 +37,7 @@ var patterns = []struct {
 	{regexp.MustCompile(`\bhear(s|d)?\b`), "receives, reads"},
 }
 
-// spared are files whose words are not ours, or about the patterns.
+// spared are files with foreign text, or about the patterns.
 var spared = []string{"docs/style.md", "LICENSE"}
 
 // check returns what is wrong with a text.

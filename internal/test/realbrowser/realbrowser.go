@@ -1,5 +1,5 @@
-// Package realbrowser starts the real browser that tests drive. Where there is none
-// it fails the test: what the browser would have shown must not pass unnoticed.
+// Package realbrowser starts the real browser for tests. It fails the test if
+// there is none, so that tests are not skipped silently.
 package realbrowser
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Profile returns a folder for what a browser keeps on disk, until the test ends.
+// Profile returns a folder for a browser's profile, until the test ends.
 func Profile(t testing.TB) string {
 	t.Helper()
 	dir, remove, err := profile()
@@ -40,8 +40,8 @@ func profile() (dir string, remove func(), err error) {
 	}, err
 }
 
-// Start starts a headless Chromium with what is in the profile, and with further
-// options if the test needs them. It ends with the test.
+// Start starts a headless Chromium with a profile, and with further options. It
+// ends with the test.
 func Start(t testing.TB, profile string, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	ctx, stop, err := start(browsers, profile, more...)
@@ -52,11 +52,11 @@ func Start(t testing.TB, profile string, more ...chromedp.ExecAllocatorOption) c
 	return ctx
 }
 
-// Shared is one headless Chromium for all tests of a package, because the start
-// of one takes seconds. If it is there, this is Chromium's headless shell: the same
-// engine without the browser's own windows, which take two thirds of all processor
-// time. Each test needs a browser context of its own in it, which
-// shares no cookies and no cache with the others. The zero value is ready.
+// Shared is one headless Chromium for all tests of a package, because starting
+// one takes seconds. It uses Chromium's headless shell if that is installed:
+// the same engine without the browser's windows, which take two thirds of all
+// processor time. Each test needs its own browser context, which shares no
+// cookies and no cache with the others. The zero value is ready.
 type Shared struct {
 	once sync.Once
 	ctx  context.Context

@@ -72,7 +72,7 @@ func TestInfoIsCalledOnceHoweverOftenALoadIsTried(t *testing.T) {
 	}
 }
 
-// What ends an exchange, and what is kept of its changes and of its logout.
+// The ends of an exchange, and whether its changes and its logout are kept.
 func TestWhatAnExchangeKeeps(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(*sojourn.Exchange, http.Header) error
@@ -164,7 +164,7 @@ func TestAPanicKeepsNothingButALogout(t *testing.T) {
 				t.Errorf("%s: %d cookies are left", name, len(v.Cookies))
 			}
 			if name == "inline" {
-				continue // whoever has a copy of the cookie has its values
+				continue // a copy of the cookie has its values
 			}
 			s.Do(old, func(session *sojourn.Session) {
 				if !session.IsNew() {

@@ -14,9 +14,9 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
-// Flash messages wait for a page that somebody looks at.
+// Flash messages wait for a page that a visitor sees.
 
-// messages hands out what a visitor's next page shows.
+// messages returns the messages of a visitor's next page.
 func messages(s *sitetest.Lab, v *sitetest.Guest) (texts []string) {
 	s.T.Helper()
 	s.Serve(v, func(w http.ResponseWriter, _ *http.Request, session *sojourn.Session) {
@@ -27,7 +27,7 @@ func messages(s *sitetest.Lab, v *sitetest.Guest) (texts []string) {
 	return texts
 }
 
-// withMessage runs f for a visitor for whom a message waits, in the cookie and in
+// withMessage runs f for a visitor with a pending message, in the cookie and in
 // the store.
 func withMessage(t *testing.T, f func(t *testing.T, s *sitetest.Lab, v *sitetest.Guest)) {
 	t.Helper()
@@ -235,8 +235,8 @@ func TestAStreamTakesTheFlashMessagesOfAStoredSession(t *testing.T) {
 	}
 }
 
-// A prefetched response may never be kept, so its cookie must not be the only one
-// that is good.
+// A prefetched response may be discarded, so its cookie must not be the only
+// valid one.
 func TestARequestThatNobodySeesBringsNoNewCredential(t *testing.T) {
 	for name, edit := range map[string]func(*http.Request){
 		"HEAD":      func(r *http.Request) { r.Method = http.MethodHead },

@@ -82,8 +82,8 @@ func TestCachesAreToldExactlyWhenTheSessionWasAskedFor(t *testing.T) {
 	}
 }
 
-// allowsSharing reports whether anything in h lets a shared cache keep the
-// response, by a reading of its own.
+// allowsSharing returns what in h lets a shared cache keep the response, with
+// an independent parser.
 func allowsSharing(h http.Header) string {
 	forbidden := false
 	for name, lines := range h {
@@ -249,7 +249,7 @@ func TestEveryKindOfAnswerThatReadTheSessionIsPrivate(t *testing.T) {
 			defer close(answered)
 			http.TimeoutHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				ask(t, s, r)
-				cancel() // as good as the time being over
+				cancel() // like the timeout
 				<-answered
 			}), time.Hour, "too slow").ServeHTTP(w, r.WithContext(ctx))
 		},

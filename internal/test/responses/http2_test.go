@@ -14,7 +14,7 @@ import (
 )
 
 // listenHTTP2 serves h over TLS and HTTP/2 and returns its address and a client
-// that speaks nothing else.
+// that only uses HTTP/2.
 func listenHTTP2(t *testing.T, h http.Handler) (string, *http.Client) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(h)

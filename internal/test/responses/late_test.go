@@ -15,7 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
-// Changes that come when nothing is kept any more.
+// Changes that come too late to be kept.
 
 var lateChanges = map[string]func(*sojourn.Session){
 	"Set":       func(session *sojourn.Session) { sitetest.CartKey.Set(session, 7) },
@@ -74,7 +74,7 @@ func TestWhatChangesNothingIsNoLateChange(t *testing.T) {
 	leaked.Background()
 	leaked.Discard()
 	_, _, _, _ = sitetest.CartKey.Get(leaked), leaked.Flashes(), leaked.User(), leaked.Info()
-	// All there was has been kept, so this is no lie.
+	// All changes have been kept, so success is correct.
 	if err := leaked.Save(t.Context()); err != nil {
 		t.Errorf("Save: %v", err)
 	}

@@ -194,7 +194,7 @@ func TestAFailedLogoutForgetsTheCookieAndAnswersAnError(t *testing.T) {
 	sitetest.WantCookies(t, resp, "-"+sitetest.RefCookie)
 }
 
-// slow is a handler that is still at work when its time is up, and goes on.
+// slow is a handler that continues after its timeout.
 type slow struct {
 	saved  error // what its Save returned in the end
 	loaded error // what Get returned then

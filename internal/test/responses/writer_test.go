@@ -27,7 +27,7 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// tap is a response writer that can do everything. It notes what reaches it,
+// tap is a response writer with all optional interfaces. It records the calls,
 // and whether the cookie was in the header by then.
 type tap struct {
 	header http.Header
@@ -290,7 +290,7 @@ func fileOnDisk(t *testing.T, n int) string {
 	return path
 }
 
-// readerFrom notes which readers reach the connection's ReadFrom, where
+// readerFrom records which readers reach the connection's ReadFrom, where
 // net/http uses sendfile.
 type readerFrom struct {
 	http.ResponseWriter
@@ -588,7 +588,7 @@ func TestAPanicAfterTheFirstByteKeepsWhatTheResponsePromisedAndNoMore(t *testing
 	})
 }
 
-// recoverer answers a panic like the recovering middlewares that people use.
+// recoverer answers a panic like common recovery middlewares.
 func recoverer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -914,7 +914,7 @@ func TestACallerThatGaveUpWaitingDoesNotFailTheOthers(t *testing.T) {
 	})))
 }
 
-// panickingStore is somebody's store with a bug.
+// panickingStore is a store with a bug.
 type panickingStore struct{ store.Store }
 
 func (panickingStore) Load(context.Context, store.ID) (store.Record, error) {

@@ -10,15 +10,15 @@ import (
 	"testing"
 )
 
-// Address leads to one server and later to another, as a name does, or a proxy that
-// leaves connections where they are.
+// Address forwards connections to one server and later to another, like a DNS
+// name or a proxy that keeps existing connections.
 type Address struct {
 	Addr string // host:port, on loopback
 	to   atomic.Value
 }
 
-// NewAddress returns an address that leads to that one. The test's end closes it,
-// and all connections that came through it.
+// NewAddress returns an address that forwards to that one. The test's end
+// closes it and all its connections.
 func NewAddress(t testing.TB, to string) *Address {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,7 @@ func NewAddress(t testing.TB, to string) *Address {
 		defer drop(in)
 		out, err := net.Dial("tcp", a.to.Load().(string))
 		if err != nil {
-			return // to whoever has connected, this is a server that closes at once
+			return // the client sees a server that closes the connection at once
 		}
 		keep(out)
 		all.Go(func() {
@@ -81,5 +81,5 @@ func NewAddress(t testing.TB, to string) *Address {
 	return a
 }
 
-// Move lets new connections go to another server.
+// Move forwards new connections to another server.
 func (a *Address) Move(to string) { a.to.Store(to) }

@@ -22,12 +22,11 @@ import (
 )
 
 // AppEngine starts the App Engine API server, which answers the bundled
-// services' calls (datastore, memcache) as App Engine does, and points the App
-// Engine library at it until the test ends. It is empty, and forgets everything
-// at its end.
+// services' calls (datastore, memcache) like App Engine, and points the App
+// Engine library at it until the test ends. It starts empty and keeps nothing.
 //
-// The API server comes with the Google Cloud SDK alone. Where that is missing the
-// test fails, unless it is left out: see [WithoutGoogle].
+// The API server is part of the Google Cloud SDK. If that is missing the test
+// fails, unless it is left out: see [WithoutGoogle].
 func AppEngine(t testing.TB) *Server {
 	t.Helper()
 	const brings, bringsPython = "app-engine-python", "bundled-python3-unix"
@@ -46,7 +45,7 @@ func AppEngine(t testing.TB) *Server {
 	s.args = []string{
 		"-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", logFile,
 		"env", "PYTHONPATH=" + strings.Join(path, ":"), "PYTHONDONTWRITEBYTECODE=" + dontKeep, "PYTHONPYCACHEPREFIX=" + compiled,
-		// It starts slowly, so a port that was free before might be taken by then.
+		// It starts slowly, so a free port might be taken by then.
 		sdk[bringsPython], "-S", sdk[brings], "--api_host=127.0.0.1", "--api_port=0",
 		"--application=testapp", "--storage_path=" + s.Dir, "--clear_datastore=true", "--datastore_consistency_policy=consistent",
 	}
@@ -80,9 +79,9 @@ func AppEngine(t testing.TB) *Server {
 	return s
 }
 
-// keepCompiled returns the folder where Python keeps what it compiles, and "" to
-// say that it does, whatever the environment says: the start takes half the time
-// then. It may not be able to write beside the SDK's sources.
+// keepCompiled returns a folder for Python's compiled files, and "" to enable
+// them whatever the environment: this halves the start time. Python may not be
+// able to write beside the SDK's sources.
 func keepCompiled() (folder, dont string) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
@@ -91,9 +90,9 @@ func keepCompiled() (folder, dont string) {
 	return filepath.Join(dir, "sojourn-tests", "python"), ""
 }
 
-// proxied returns where a proxy to the server listens. The App Engine library
-// keeps connections open, and the API server closes them when it likes, at times
-// just as a call is sent; net/http then sends again what it is told that it may.
+// proxied returns the URL of a proxy to the server. The App Engine library
+// keeps connections open, and the API server may close them just as a call is
+// sent; the proxy marks calls so that net/http sends them again.
 func (s *Server) proxied(t testing.TB) *url.URL {
 	target := &url.URL{Scheme: "http", Host: s.Addr}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
@@ -107,7 +106,7 @@ func (s *Server) proxied(t testing.TB) *url.URL {
 			r.Out.Header["X-Idempotency-Key"] = nil // for net/http, and not sent
 		},
 		Transport: transport,
-		ErrorLog:  log.New(io.Discard, "", 0), // the caller hears of it
+		ErrorLog:  log.New(io.Discard, "", 0), // the caller gets the error
 	})
 	t.Cleanup(func() {
 		proxy.Close()
@@ -122,7 +121,7 @@ func (s *Server) proxied(t testing.TB) *url.URL {
 
 var startedAt = regexp.MustCompile(`Starting API server at: http://127\.0\.0\.1:(\d+)`)
 
-// answersAppID asks for / by HTTP: the API server then says whom it serves.
+// answersAppID requests / by HTTP, for which the API server returns its application.
 func (s *Server) answersAppID(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr+"/", nil)
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// emptyCluster makes the folder data, with an empty PostgreSQL cluster in it. It
-// copies one that the user's cache keeps, where there is one: initdb takes most of
-// a second of processor time, and makes the same each time.
+// emptyCluster makes the folder data, with an empty PostgreSQL cluster in it.
+// It copies one from the user's cache, if there is one: initdb takes most of a
+// second of processor time, and its result is always the same.
 func (s *Server) emptyCluster(data string) {
 	s.t.Helper()
 	initdb := postgresProgram(s.t, "initdb")
@@ -22,7 +22,7 @@ func (s *Server) emptyCluster(data string) {
 	if kept != "" && exec.Command("cp", "-a", kept, data).Run() == nil {
 		return
 	}
-	_ = os.RemoveAll(data) // what was copied of it
+	_ = os.RemoveAll(data) // the partial copy
 	init := exec.Command(initdb, append(args, "-D", data)...)
 	init.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred}
 	init.Dir = s.Dir
@@ -34,8 +34,8 @@ func (s *Server) emptyCluster(data string) {
 	}
 }
 
-// keptCluster is where the cache keeps what this program makes of these arguments
-// and of the environment, or "" if there is no cache.
+// keptCluster is the cache's folder for this program's result with these
+// arguments and environment, or "" if there is no cache.
 func keptCluster(initdb string, args []string) string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -52,8 +52,8 @@ func keptCluster(initdb string, args []string) string {
 	return filepath.Join(cache, "sojourn-tests", "postgres", fmt.Sprintf("%x", sha256.Sum256([]byte(made)))[:32])
 }
 
-// keepCluster copies a cluster into the cache, all of it or nothing. Whoever finds
-// none there makes his own, so it is no error if that fails.
+// keepCluster atomically copies a cluster into the cache. A failure is not an
+// error, because tests without a cached cluster create one.
 func keepCluster(data, kept string) {
 	if os.MkdirAll(filepath.Dir(kept), 0o755) != nil {
 		return
@@ -65,6 +65,6 @@ func keepCluster(data, kept string) {
 	defer os.RemoveAll(part)
 	whole := filepath.Join(part, "data")
 	if exec.Command("cp", "-a", data, whole).Run() == nil {
-		_ = os.Rename(whole, kept) // it fails where another process was quicker
+		_ = os.Rename(whole, kept) // it fails if another process was faster
 	}
 }

@@ -14,12 +14,12 @@ import (
 	"strings"
 )
 
-// Datastore starts Google's Datastore emulator, in the mode that Firestore
-// databases have, with further arguments such as "--require_indexes". It is
-// empty, forgets everything at its end, and knows any project.
+// Datastore starts Google's Datastore emulator, in the mode of Firestore
+// databases, with further arguments such as "--require_indexes". It starts
+// empty, keeps nothing, and accepts any project.
 //
-// The emulator comes with the Google Cloud SDK alone. Where that or Java is
-// missing the test fails, unless it is left out: see [WithoutGoogle].
+// The emulator is part of the Google Cloud SDK. If that or Java is missing the
+// test fails, unless it is left out: see [WithoutGoogle].
 func Datastore(t TB, args ...string) *Server {
 	t.Helper()
 	jar := sdkJar(t, "cloud-datastore-emulator", "CloudDatastore.jar")
@@ -33,10 +33,10 @@ func Datastore(t TB, args ...string) *Server {
 	return s
 }
 
-// LockingDatastore starts Google's Firestore emulator in Datastore mode, in which
-// transactions lock what they read, as in databases with pessimistic concurrency:
-// of two in each other's way one waits, for about two seconds. Otherwise it is as
-// [Datastore].
+// LockingDatastore starts Google's Firestore emulator in Datastore mode, in
+// which transactions lock entities that they read, as in databases with
+// pessimistic concurrency: of two conflicting ones, one waits for about two
+// seconds. Otherwise it is like [Datastore].
 func LockingDatastore(t TB) *Server {
 	t.Helper()
 	jar := sdkJar(t, "cloud-firestore-emulator", "cloud-firestore-emulator.jar")
@@ -50,11 +50,12 @@ func LockingDatastore(t TB) *Server {
 	return s
 }
 
-// quickJava makes Java compile quickly rather than well. An emulator does not live
-// long enough for more: its compiler took two fifths of all processor time.
+// quickJava makes Java compile quickly with fewer optimizations. An emulator
+// does not run long enough for more: the compiler took two fifths of all
+// processor time.
 const quickJava = "-XX:TieredStopAtLevel=1"
 
-// sdkJar finds a program in Java that a component of the Google Cloud SDK brings.
+// sdkJar finds a Java program of a component of the Google Cloud SDK.
 func sdkJar(t TB, component, file string) string {
 	t.Helper()
 	found := sdkFiles(t, map[string]string{component: filepath.Join("platform", component, file)})
@@ -64,11 +65,11 @@ func sdkJar(t TB, component, file string) string {
 	return found[component]
 }
 
-// WithoutGoogle reports whether somebody has no Google Cloud SDK, and has said so
-// by WITHOUT_GOOGLE=1. That leaves out the tests that need it: nothing installs it.
+// WithoutGoogle reports whether WITHOUT_GOOGLE=1 is set, which leaves out the
+// tests that need the Google Cloud SDK.
 func WithoutGoogle() bool { return os.Getenv("WITHOUT_GOOGLE") == "1" }
 
-// NeedsGoogle leaves a test out if [WithoutGoogle] says so.
+// NeedsGoogle leaves a test out if [WithoutGoogle] is true.
 func NeedsGoogle(t TB) {
 	t.Helper()
 	if WithoutGoogle() {
@@ -76,8 +77,8 @@ func NeedsGoogle(t TB) {
 	}
 }
 
-// sdkFiles finds a file of each of those components of the Google Cloud SDK.
-// Where one is missing the test fails, and says what to do.
+// sdkFiles finds a file of each of those components of the Google Cloud SDK. If
+// one is missing the test fails with instructions.
 func sdkFiles(t TB, files map[string]string) map[string]string {
 	t.Helper()
 	NeedsGoogle(t)
@@ -96,8 +97,8 @@ func sdkFiles(t TB, files map[string]string) map[string]string {
 	return found
 }
 
-// cloudSDK finds the Google Cloud SDK: CLOUDSDK_ROOT, or where the gcloud on the
-// PATH belongs to.
+// cloudSDK finds the Google Cloud SDK: CLOUDSDK_ROOT, or that of the gcloud on
+// the PATH.
 func cloudSDK() (dir string, err error) {
 	if sdk := os.Getenv("CLOUDSDK_ROOT"); sdk != "" {
 		return sdk, nil
@@ -112,7 +113,7 @@ func cloudSDK() (dir string, err error) {
 	return filepath.Dir(filepath.Dir(gcloud)), nil
 }
 
-// answersOK asks for / by HTTP.
+// answersOK requests / by HTTP.
 func (s *Server) answersOK(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr+"/", nil)
 	if err != nil {

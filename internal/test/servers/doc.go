@@ -1,8 +1,6 @@
-// Package servers starts the real servers that tests talk to, on free loopback
-// ports, in temporary folders, and stops them by their own process ids. A
-// program that is not installed fails the test: what a missing server would
-// have shown must not pass unnoticed.
+// Package servers starts real servers for tests, on free loopback ports, in
+// temporary folders, and stops them by their process IDs. A program that is not
+// installed fails the test, so that tests are not skipped silently.
 //
-// It needs Linux: there the servers end with the test binary, whatever happens
-// to it.
+// It needs Linux, where the servers always end with the test binary.
 package servers

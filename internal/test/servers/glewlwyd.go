@@ -10,9 +10,9 @@ import (
 	"strconv"
 )
 
-// Glewlwyd starts an OpenID provider that is written in C. It is empty but for its
-// administrator, "admin" with the password "password"; it is set up by its API, at
-// /api/. See its OIDC.md.
+// Glewlwyd starts an OpenID provider written in C. It is empty except for its
+// administrator, "admin" with the password "password"; configure it by its API,
+// at /api/. See its OIDC.md.
 func Glewlwyd(t TB) *Server {
 	t.Helper()
 	s := newServer(t, "glewlwyd", "glewlwyd")

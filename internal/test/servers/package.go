@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// TB is what a server needs of whoever starts it: of a test, or of a [Package].
+// TB is a server's interface to a test or a [Package].
 type TB interface {
 	Helper()
 	Name() string
@@ -20,14 +20,14 @@ type TB interface {
 	Cleanup(f func())
 }
 
-// Package is a TB for servers that all tests of a package share, or that a program
-// uses which is no test. They stop with Close. The zero value is ready.
+// Package is a TB for servers that all tests of a package share, or for
+// programs other than tests. They stop with Close. The zero value is ready.
 type Package struct {
 	mu       sync.Mutex
 	cleanups []func()
 }
 
-// failure is what a Package panics with.
+// failure is the panic value of a Package.
 type failure struct{ error }
 
 // Helper implements [TB].
@@ -36,7 +36,7 @@ func (p *Package) Helper() {}
 // Name implements [TB].
 func (p *Package) Name() string { return "all tests of the package" }
 
-// Errorf writes to the standard error: it is too late for anything else.
+// Errorf writes to the standard error, because no test can fail any more.
 func (p *Package) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // Fatal panics. See [Package.Try].
@@ -45,8 +45,8 @@ func (p *Package) Fatal(args ...any) { panic(failure{fmt.Errorf("%s", fmt.Sprint
 // Fatalf panics. See [Package.Try].
 func (p *Package) Fatalf(format string, args ...any) { panic(failure{fmt.Errorf(format, args...)}) }
 
-// Skip panics, as Fatal does: what a package shares is asked for by those who need
-// it, and they ask [NeedsGoogle] themselves.
+// Skip panics, like Fatal: tests that use a shared server call [NeedsGoogle]
+// themselves.
 func (p *Package) Skip(args ...any) { p.Fatal(args...) }
 
 // Cleanup implements [TB].
@@ -67,7 +67,7 @@ func (p *Package) Close() {
 	}
 }
 
-// Try returns what went wrong while f started servers.
+// Try returns the failure of f, which starts servers.
 func (p *Package) Try(f func()) (err error) {
 	defer func() {
 		switch r := recover().(type) {

@@ -18,7 +18,7 @@ func PgBouncer(t TB, postgres *Server, connections int) *Server {
 	t.Helper()
 	program := "pgbouncer"
 	if _, err := exec.LookPath(program); err != nil {
-		program = "/usr/sbin/pgbouncer" // where Debian has it, off the PATH of most users
+		program = "/usr/sbin/pgbouncer" // Debian's path, which is not on most users' PATH
 	}
 	s := newServer(t, "pgbouncer", program)
 	config := fmt.Sprintf(`[databases]

@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// Port returns a TCP port of 127.0.0.1 that the kernel has chosen, and keeps it for
-// the test: as long as a socket is bound to it, the kernel gives it to nobody else,
-// neither to a program that lets it choose nor to a connection. A server may listen
-// there, stop, and listen again, because that socket does not listen, and both set
-// SO_REUSEADDR, as servers do.
+// Port returns a TCP port of 127.0.0.1 that the kernel has chosen, and keeps it
+// for the test: as long as a socket is bound to it, the kernel does not choose
+// it for another program or a connection. A server may listen there, stop, and
+// listen again, because that socket does not listen, and both set SO_REUSEADDR,
+// as servers do.
 func Port(t TB) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -33,5 +33,5 @@ func Port(t TB) int {
 	return at.(*syscall.SockaddrInet4).Port
 }
 
-// addr is where a port is.
+// addr is the address of a port.
 func addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Anyone who lets the kernel choose does not get a port that a test has reserved, even
-// while the test's server is down; and the server gets it back.
+// The kernel never chooses a port that a test has reserved, even while the
+// test's server is down, and the server can use it again.
 func TestAReservedPortIsNobodyElses(t *testing.T) {
 	const many = 400
 	mine := map[int]bool{}
@@ -58,7 +58,7 @@ func TestAReservedPortIsNobodyElses(t *testing.T) {
 	}
 }
 
-// A server in a test that runs beside others may be started again and again.
+// A server can be restarted in a test that runs in parallel with others.
 func TestAServerThatWasDownGetsItsPortBack(t *testing.T) {
 	for _, s := range []*Server{Redis(t), Memcached(t, 64)} {
 		for range 3 {

@@ -12,8 +12,9 @@ import (
 	"testing"
 )
 
-// PostgresCopy starts another server on a copy of a PostgreSQL server's files,
-// which has to be stopped or frozen: what it has acknowledged is in them.
+// PostgresCopy starts another server on a copy of a PostgreSQL server's files.
+// The original must be stopped or frozen; the files have everything that it has
+// acknowledged.
 func PostgresCopy(t testing.TB, of *Server) *Server {
 	t.Helper()
 	s := newServer(t, "postgres", of.name)
@@ -44,8 +45,8 @@ func PostgresCopy(t testing.TB, of *Server) *Server {
 	return s
 }
 
-// StartAsStandby starts a PostgreSQL server that was stopped as one that follows
-// another server, which there is none: it can be read from, until it is promoted.
+// StartAsStandby starts a stopped PostgreSQL server as a standby without a
+// primary: it is read-only until it is promoted.
 func (s *Server) StartAsStandby() {
 	s.t.Helper()
 	if err := os.WriteFile(filepath.Join(s.Dir, "data", "standby.signal"), nil, 0o600); err != nil {
@@ -57,8 +58,8 @@ func (s *Server) StartAsStandby() {
 	s.Start()
 }
 
-// SQL runs statements on a PostgreSQL server as its superuser, by its socket, each
-// in a transaction of its own, and returns what psql prints.
+// SQL runs statements on a PostgreSQL server as its superuser, by its socket,
+// each in its own transaction, and returns psql's output.
 func (s *Server) SQL(statements ...string) string {
 	s.t.Helper()
 	args := []string{"-h", s.Dir, "-p", strconv.Itoa(s.Port), "-U", "postgres", "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-qAtX"}
@@ -72,7 +73,7 @@ func (s *Server) SQL(statements ...string) string {
 	return string(out)
 }
 
-// AskPasswords has a PostgreSQL server ask for passwords, except at its socket.
+// AskPasswords makes a PostgreSQL server require passwords, except at its socket.
 func (s *Server) AskPasswords() {
 	s.t.Helper()
 	rules := "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
@@ -82,7 +83,7 @@ func (s *Server) AskPasswords() {
 	s.SQL("SELECT pg_reload_conf()")
 }
 
-// OwnAs gives a file to whoever owns another one, where tests run as root.
+// OwnAs gives a file the owner of another one, if tests run as root.
 func OwnAs(path string, other os.FileInfo) error {
 	stat, ok := other.Sys().(*syscall.Stat_t)
 	if !ok || os.Geteuid() != 0 {

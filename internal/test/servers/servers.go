@@ -20,7 +20,7 @@ import (
 )
 
 // Server is a running program that listens on Addr. Its methods fail the test
-// when something goes wrong.
+// on errors.
 type Server struct {
 	Addr string // host:port, on loopback
 	Port int
@@ -100,8 +100,8 @@ func Postgres(t TB, settings ...string) *Server {
 	s.args = []string{
 		"-D", data, "-p", strconv.Itoa(s.Port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + s.Dir, "-c", "max_connections=200",
-		// What the server has given to the kernel survives the server. Only a machine
-		// that crashes would lose it, and none does.
+		// Data that the server has written to the kernel survives the server.
+		// Only a crash of the machine would lose it.
 		"-c", "fsync=off", "-c", "full_page_writes=off",
 	}
 	for _, set := range settings {
@@ -157,7 +157,7 @@ func (s *Server) Start() {
 	s.cmd = exec.Command(s.name, s.args...)
 	s.cmd.Dir = s.Dir
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
-	// Should the test binary die, its servers go with it.
+	// If the test binary dies, its servers end as well.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Pdeathsig: syscall.SIGKILL}
 	done := make(chan struct{})
 	s.done = done
@@ -168,7 +168,7 @@ func (s *Server) Start() {
 		s.t.Fatalf("start %s: %v", s.name, err)
 	}
 	go func() {
-		_ = cmd.Wait() // how it ended shows in what it printed
+		_ = cmd.Wait() // its output shows how it ended
 		close(done)
 	}()
 	s.t.Cleanup(s.Kill)
@@ -189,16 +189,16 @@ func (s *Server) Start() {
 	}
 }
 
-// Kill ends the server with SIGKILL and waits for it. It is fine to kill one
-// that has ended.
+// Kill ends the server with SIGKILL and waits for it. It may have ended
+// already.
 func (s *Server) Kill() { s.signal(syscall.SIGKILL, true) }
 
 // Stop asks the server to end, for PostgreSQL without waiting for its clients,
 // and waits for it.
 func (s *Server) Stop() { s.signal(syscall.SIGINT, true) }
 
-// Abort makes PostgreSQL end at once and in disorder, all its processes
-// together: it has to recover when it is started again.
+// Abort ends all of PostgreSQL's processes at once, without a shutdown: it must
+// recover on its next start.
 func (s *Server) Abort() { s.signal(syscall.SIGQUIT, true) }
 
 // Pause freezes the server: its connections stay, and nothing answers.
@@ -222,11 +222,11 @@ func (s *Server) signal(sig syscall.Signal, wait bool) {
 		s.t.Errorf("signal %s: %v", s.name, err)
 	}
 	if sig == syscall.SIGSTOP {
-		// It can start no more of them now. One that was started meanwhile, and is not
-		// frozen, would go on answering.
+		// Now it cannot start more of them. A child that was started meanwhile,
+		// and is not frozen, would still answer.
 		workers = children(cmd.Process.Pid)
 	}
-	if sig != syscall.SIGINT { // which the server passes on as it sees fit
+	if sig != syscall.SIGINT { // which the server forwards itself
 		for _, pid := range workers {
 			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 				s.t.Errorf("signal a process of %s: %v", s.name, err)
@@ -239,7 +239,7 @@ func (s *Server) signal(sig syscall.Signal, wait bool) {
 }
 
 // children are the processes that a server such as PostgreSQL has started for
-// its clients, which would go on without it.
+// its clients, which would continue without it.
 func children(parent int) (pids []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range stats {
@@ -285,13 +285,13 @@ func (s *Server) CPU() (total time.Duration, err error) {
 	return total, nil
 }
 
-// fieldsOf splits what the kernel says of a process, "pid (name) state ppid …",
-// from the state on: a name may hold anything.
+// fieldsOf splits the kernel's line about a process, "pid (name) state ppid …",
+// from the state on: a name may contain anything.
 func fieldsOf(stat []byte) [][]byte {
 	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 }
 
-// says returns a check that the server answers a line with that beginning.
+// says returns a check that the server's answer to a line has that beginning.
 func (s *Server) says(line, want string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		var d net.Dialer

@@ -15,8 +15,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// Lab is a manager and what belongs to it: a store that counts its calls and can be
-// switched off, a log that can be read. A [Guest] visits it without a network.
+// Lab is a manager with a store that counts its calls and can be switched off,
+// and a log that can be read. A [Guest] visits it without a network.
 type Lab struct {
 	*sojourn.Manager
 	*ops.Ops
@@ -80,8 +80,7 @@ func (s *Lab) Has(v *Guest, name string) bool {
 	return ok
 }
 
-// Guest is a browser: it keeps cookies as the Set-Cookie lines say, as far as
-// one host is concerned.
+// Guest is a browser for one host: it keeps cookies by the Set-Cookie lines.
 type Guest struct {
 	T       *testing.T
 	Cookies map[string]string
@@ -120,7 +119,7 @@ func (v *Guest) Prepare(r *http.Request) *http.Request {
 	return r
 }
 
-// Keep does what a browser does with the response's cookies.
+// Keep keeps the response's cookies, like a browser.
 func (v *Guest) Keep(resp *http.Response) *http.Response {
 	v.T.Helper()
 	for _, line := range resp.Header["Set-Cookie"] {
@@ -194,7 +193,7 @@ func WantCookies(t *testing.T, resp *http.Response, want ...string) {
 const (
 	// RefCookie is the name of the reference.
 	RefCookie = "__Host-session"
-	// StateCookie is the name of what holds values, or a floor.
+	// StateCookie is the name of the state cookie, which holds values or a floor.
 	StateCookie = "__Host-session-state"
 )
 

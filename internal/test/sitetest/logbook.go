@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// LogBook is a log's handler that keeps what was logged: a line for each record,
-// with its level, message and attributes.
+// LogBook is a log handler that keeps a line for each record, with its level,
+// message and attributes.
 type LogBook struct {
 	mu    sync.Mutex
 	lines []string

@@ -16,7 +16,7 @@ import (
 )
 
 // OldApp is another library's sessions: a cookie "old" with an identifier, and
-// what it stands for.
+// the session for it.
 type OldApp struct {
 	Mu       sync.Mutex
 	Sessions map[string]adopt.Session
@@ -26,7 +26,7 @@ type OldApp struct {
 	Unending bool // sessions never expire
 	Copies   bool // the cookies hold the sessions, and change with each
 	Lasts    time.Duration
-	Err      error // of everything while set
+	Err      error // returned by everything while set
 	OnFind   func()
 }
 

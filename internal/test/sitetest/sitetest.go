@@ -1,5 +1,5 @@
-// Package sitetest plays the visitors of a site, for tests. A test says what a
-// request does by passing the handler's body along.
+// Package sitetest simulates the visitors of a site, for tests. A test passes
+// the handler's body with each request.
 //
 // A [Browser] visits a [Site], over HTTP or without a network. It keeps cookies as
 // browsers do, has slow requests, and its responses may arrive late:
@@ -8,8 +8,8 @@
 //	anna := sitetest.NewBrowser()
 //	anna.Visit(shop, func(s *sojourn.Session) { cart.Update(s, add) })
 //
-// A [Guest] visits a [Lab], which is a manager with a store and a log that the test
-// looks at. It shows what is in the header of a request and of its response:
+// A [Guest] visits a [Lab], which is a manager with a store and a log that the
+// test can inspect. It gives access to the headers of requests and responses:
 //
 //	shop := sitetest.NewLab(t)
 //	anna := sitetest.NewGuest(t)
@@ -65,7 +65,7 @@ func Manager(t testing.TB, cfg sojourn.Config) *sojourn.Manager {
 	return m
 }
 
-// Site is a server whose handlers are written at the place of each request.
+// Site is a server whose handlers are passed with each request.
 type Site struct {
 	Manager *sojourn.Manager
 
@@ -152,8 +152,7 @@ func (site *Site) path(h http.HandlerFunc) string {
 	return path
 }
 
-// Session turns what a request does with its session into a handler, which
-// answers with "ok".
+// Session makes a handler from a function on the session. It answers with "ok".
 func (site *Site) Session(f func(*sojourn.Session)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, err := site.Manager.Get(r.Context())
@@ -176,7 +175,7 @@ type Browser struct {
 	stored  int // cookies so far
 }
 
-// place is what a browser tells cookies apart by.
+// place is the key by which a browser distinguishes cookies.
 type place struct {
 	name, domain, path string // no domain: of the host only
 	partitioned        bool
@@ -202,7 +201,7 @@ func (b *Browser) Steal() *Browser {
 	return thief
 }
 
-// Clone returns a browser with a copy of the jar, as a crash brings one back.
+// Clone returns a browser with a copy of the jar, as after a crash.
 func (b *Browser) Clone() *Browser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -263,15 +262,14 @@ func (b *Browser) put(p place, c cookie) {
 	b.cookies[p] = c
 }
 
-// CloseWindow ends the browser's own session: cookies without an age go.
+// CloseWindow ends the browser's own session: cookies without an age are removed.
 func (b *Browser) CloseWindow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	maps.DeleteFunc(b.cookies, func(_ place, c cookie) bool { return c.expires.IsZero() })
 }
 
-// receive does what browsers do with a response's cookies (RFC 6265bis,
-// section 5.7).
+// receive keeps a response's cookies, like browsers (RFC 6265bis, section 5.7).
 func (b *Browser) receive(host string, h http.Header) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -377,7 +375,7 @@ func (b *Browser) Begin(site *Site) *Slow {
 	loaded := make(chan struct{})
 	go func() {
 		slow.answer <- b.SendHTTP(site, func(w http.ResponseWriter, r *http.Request) {
-			_, _ = site.Manager.Get(r.Context()) // the handler will ask again
+			_, _ = site.Manager.Get(r.Context()) // the handler calls Get again
 			close(loaded)
 			(<-slow.act)(w, r)
 		})
@@ -398,7 +396,7 @@ func (slow *Slow) FinishHTTP(h http.HandlerFunc) *Answer {
 	return <-slow.answer
 }
 
-// Together runs n requests, or whatever f does, at once, and waits for them.
+// Together runs f n times in parallel, and waits.
 func Together(n int, f func(i int)) {
 	var all sync.WaitGroup
 	start := make(chan struct{})

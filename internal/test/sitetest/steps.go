@@ -28,7 +28,7 @@ func Body(t *testing.T, resp *http.Response) string {
 	return string(b)
 }
 
-// Panics returns what f panics with, as text.
+// Panics returns the panic value of f, as text.
 func Panics(f func()) (text string) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -126,7 +126,7 @@ func (s *Lab) Call(v *Guest, f func(session *sojourn.Session)) http.Header {
 	return out
 }
 
-// Save saves the session, which has to succeed.
+// Save saves the session, and fails the test on an error.
 func Save(t *testing.T, session *sojourn.Session) {
 	t.Helper()
 	if err := session.Save(t.Context()); err != nil {
@@ -139,7 +139,7 @@ var (
 	Visits = sojourn.NewKey[int]("visits", sojourn.ServerSide)
 	// Basket is of a list in the store.
 	Basket = sojourn.NewKey[[]string]("basket", sojourn.ServerSide)
-	// Ticket is of what is taken once, in the store.
+	// Ticket is of a one-time value in the store.
 	Ticket = sojourn.NewKey[string]("ticket", sojourn.ServerSide)
 	// Colour is of a small value that may be in the cookie.
 	Colour = sojourn.NewKey[string]("colour")
@@ -160,7 +160,7 @@ func Look(t *testing.T, b *Browser, at *Site, f func(*sojourn.Session)) {
 	}
 }
 
-// Does is a request that has to succeed.
+// Does is a request that must succeed.
 func Does(t *testing.T, b *Browser, at *Site, f func(*sojourn.Session)) *Answer {
 	t.Helper()
 	a := b.Visit(at, f)
@@ -204,10 +204,10 @@ func Login(name string) func(*sojourn.Session) {
 	return func(s *sojourn.Session) { s.Login(name) }
 }
 
-// SaveFault is what happens to one Save.
+// SaveFault is a fault of one Save.
 type SaveFault func(ctx context.Context, save func(context.Context) error) error
 
-// SaveFaults are what can happen to a Save so that its caller does not learn the
+// SaveFaults are faults of a Save after which its caller does not know the
 // outcome.
 var SaveFaults = map[string]SaveFault{
 	"the answer is lost": func(ctx context.Context, save func(context.Context) error) error {
@@ -322,21 +322,21 @@ func EndsWithin(d time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// CartOf returns what v's cart holds.
+// CartOf returns the number of items in v's cart.
 func CartOf(s *Lab, v *Guest) (n int) {
 	s.T.Helper()
 	s.Do(v, func(session *sojourn.Session) { n = CartKey.Get(session) })
 	return n
 }
 
-// User returns whom the browser is logged in as, "" if nobody.
+// User returns the browser's logged-in user, "" if none.
 func User(t *testing.T, b *Browser, site *Site) (user string) {
 	t.Helper()
 	Look(t, b, site, func(s *sojourn.Session) { user = s.User() })
 	return user
 }
 
-// Begin returns the session that the header in brings to a server that has no
+// Begin returns the session for the header in, at a server without an
 // http.ResponseWriter, and its exchange.
 func Begin(ctx context.Context, m *sojourn.Manager, in http.Header) (*sojourn.Session, *sojourn.Exchange, error) {
 	ctx, x := m.Attach(ctx, func() sojourn.RequestInfo { return sojourn.RequestInfo{Header: in} })

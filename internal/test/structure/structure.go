@@ -1,6 +1,6 @@
-// Package structure measures how a package hangs together: the sizes of its
-// files and functions, and the largest set of declarations each of which needs
-// every other one. Its test keeps the public package from growing into a knot.
+// Package structure measures the structure of a package: the sizes of its files
+// and functions, and the largest set of declarations each of which depends on
+// every other one. Its test limits that set for the public package.
 package structure
 
 import (
@@ -30,13 +30,13 @@ type Declaration struct {
 	uses     []*Declaration
 }
 
-// Package is what was measured.
+// Package has the measurements of a package.
 type Package struct {
 	Files        map[string]int // lines, by base name
 	Declarations []*Declaration
 }
 
-// listed is what "go list -json" says of a package.
+// listed is the output of "go list -json" for a package.
 type listed struct {
 	Dir, ImportPath, Export string
 	GoFiles                 []string
@@ -100,7 +100,7 @@ func measure(root *listed, exports map[string]string) (*Package, error) {
 	return p, nil
 }
 
-// declare finds the declarations and what they use.
+// declare finds the declarations and their uses.
 func (p *Package) declare(fset *token.FileSet, files []*ast.File, info *types.Info) {
 	of := map[types.Object]*Declaration{}
 	nodes := map[*Declaration]ast.Node{}
@@ -138,7 +138,7 @@ func (p *Package) declare(fset *token.FileSet, files []*ast.File, info *types.In
 			}
 		}
 	}
-	// Anyone who has a type has its methods.
+	// A use of a type counts as a use of its methods.
 	for _, d := range p.Declarations {
 		if d.Receiver == "" {
 			continue

@@ -61,7 +61,7 @@ func TestMethodsAreWhereTheirNamesSay(t *testing.T) {
 	}
 }
 
-// A package whose knot is known: three functions that call each other in a circle,
+// A package with a known knot: three functions that call each other in a cycle,
 // and a type whose method calls back.
 func TestKnotsAreFound(t *testing.T) {
 	a, b, c := &Declaration{Name: "a", Lines: 3}, &Declaration{Name: "b", Lines: 4}, &Declaration{Name: "c", Lines: 5}

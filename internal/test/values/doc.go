@@ -1,4 +1,4 @@
-// Package values tests that what a session keeps comes back as it was: types,
-// values, and the fuzz targets for them. It has no code of its own; the types are
-// many, and every one takes the compiler time.
+// Package values tests that a session's values read back equal: types, values,
+// and fuzz targets for them. It is a separate package because its many types
+// take long to compile.
 package values

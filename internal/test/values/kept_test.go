@@ -17,7 +17,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
-// same keeps a value and reports when another one comes back.
+// same keeps a value and fails if another one is read back.
 func same[T any](t *testing.T, value T) {
 	t.Helper()
 	got, err := roundTrip(t, value)
@@ -92,7 +92,7 @@ type oneWay struct{ N int }
 
 func (oneWay) MarshalBinary() ([]byte, error) { return []byte("x"), nil }
 
-// self is an interface that a marshaler hides behind.
+// self is an interface with a marshaler as its value.
 type self interface {
 	MarshalBinary() ([]byte, error)
 	UnmarshalBinary([]byte) error

@@ -23,8 +23,8 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/sitetest"
 )
 
-// cannotKeep keeps a value through both ways in, and wants each to fail the commit
-// with ErrBadValue and that text.
+// cannotKeep sets a value in both ways, and expects each commit to fail with
+// ErrBadValue and that text.
 func cannotKeep[T any](t *testing.T, value T, want string) {
 	t.Helper()
 	key := sojourn.NewKey[T]("cart")
@@ -337,7 +337,7 @@ func (n *noted) UnmarshalBinary(b []byte) error {
 func (*readsOnly) UnmarshalCBOR([]byte) error     { return nil }
 func (*bytesReader) UnmarshalBinary([]byte) error { return nil }
 
-// never makes keys of types whose values would not come back.
+// never checks that NewKey refuses a type whose values would not read back equal.
 func never[T any](t *testing.T, want string) {
 	t.Helper()
 	for what, f := range map[string]func(){
@@ -349,7 +349,7 @@ func never[T any](t *testing.T, want string) {
 			t.Errorf("NewKey of %s, a %v, panics with %q, want %q", what, reflect.TypeFor[T](), text, want)
 		}
 	}
-	// The dictionary learns the type with the value.
+	// The dictionary only gets the type with the value.
 	s := newSite(t)
 	serve(s, sitetest.NewBrowser(), func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		session.Set("n", []T{*new(T)})
@@ -556,7 +556,7 @@ func TestTimesOfAllZonesAndYearsKeepTheirInstantOrFailTheCommit(t *testing.T) {
 	}
 }
 
-// fussy's methods do as they are told.
+// fussy's methods behave as its value says.
 type fussy struct{ Say string }
 
 func (f fussy) MarshalBinary() ([]byte, error) {
@@ -598,7 +598,7 @@ func TestAValueThatItsOwnMethodsCannotWriteAndReadFailsTheCommit(t *testing.T) {
 	}
 }
 
-// jumpy is a codec that panics.
+// jumpy is a panicking codec.
 type jumpy struct{}
 
 func (jumpy) Encode(s string) ([]byte, error) {

@@ -16,8 +16,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// processorTime is what this process has used so far, in microseconds. Unlike
-// the clock it does not depend on what else the machine does.
+// processorTime is the processor time of this process, in microseconds. Unlike
+// the clock it does not depend on the machine's load.
 func processorTime(t *testing.T) int64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -26,8 +26,8 @@ func processorTime(t *testing.T) int64 {
 	return u.Utime.Nano() / 1000
 }
 
-// The names of values, and how many there are, may be a visitor's choice. Eight
-// times as many must not take 64 times as long, whatever is done with them.
+// A visitor may control the names and the number of values. Eight times as many
+// must not take 64 times as long, for any operation.
 func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 	m, err := sojourn.New(sojourn.Config{
 		Keys: sitetest.Keys(t), Store: memory.New(), MaxSize: 32 << 20, Mode: sojourn.StoredOnly,

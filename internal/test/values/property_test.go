@@ -210,7 +210,7 @@ func (m maker) fill(v reflect.Value, depth int) {
 	}
 }
 
-// widest is what an interface holds after v was kept in it, as documented.
+// widest is the documented value that is read back for v in an interface.
 func widest(v reflect.Value) any {
 	for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
 		if v.IsNil() {
@@ -273,7 +273,7 @@ func widest(v reflect.Value) any {
 	}
 }
 
-// different says where got is not what was kept.
+// different describes where got differs from kept.
 func different(kept, got reflect.Value) string {
 	if kept.Type() != got.Type() {
 		return fmt.Sprintf(": a %v came back as a %v", kept.Type(), got.Type())
@@ -376,7 +376,7 @@ func newKeeper(t testing.TB) *keeper {
 	return &keeper{t, m}
 }
 
-// keep returns whether what set did was saved.
+// keep reports whether the changes of set were saved.
 func (k *keeper) keep(set, get func(*sojourn.Session)) bool {
 	out := http.Header{}
 	s, x, err := sitetest.Begin(k.t.Context(), k.m, http.Header{})
@@ -491,8 +491,7 @@ type bare struct{}
 func (bare) Encode(b []byte) ([]byte, error) { return b, nil }
 func (bare) Decode(b []byte) ([]byte, error) { return b, nil }
 
-// zoo are types to decode into: any that a program may come up with, also
-// those that NewKey refuses.
+// zoo are types to decode into, including those that NewKey refuses.
 var zoo = []func() any{
 	func() any { return new(any) }, func() any { return new(int8) }, func() any { return new(uint64) }, func() any { return new(float32) },
 	func() any { return new(string) }, func() any { return new([]byte) }, func() any { return new([3]byte) }, func() any { return new(time.Time) },
@@ -574,7 +573,7 @@ func readsAsAnything(t *testing.T, k *keeper, b []byte) {
 	s.Discard()
 }
 
-// The wire format is deterministic CBOR, which another encoder knows.
+// The wire format is deterministic CBOR, so another encoder gives the same bytes.
 func TestValuesAreWrittenAsAnotherEncoderWritesThem(t *testing.T) {
 	mode, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {

@@ -1,10 +1,10 @@
-// Package clouddatastore reads and writes other libraries' sessions in Google Cloud
-// Datastore, where App Engine applications have them: those of webapp2,
+// Package clouddatastore reads and writes other libraries' sessions in Google
+// Cloud Datastore, where App Engine applications keep them: those of webapp2,
 // gae-sessions, gaeutilities and Beaker's ext:google.
 //
-// App Engine's memcache is not within its reach: only services on App Engine get
-// at that. Where the old application keeps a copy there, and reads it first, a
-// change made here is not seen until the copy is gone.
+// It cannot access App Engine's memcache, which only services on App Engine
+// can. If the old application reads a copy there first, it does not see changes
+// made here until the copy is gone.
 package clouddatastore
 
 import (
@@ -27,8 +27,8 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
 )
 
-// Store is the datastore as the formats use it, bound to one namespace. It takes
-// part in guards by transactions. It is safe for concurrent use.
+// Store is the datastore for the formats, bound to one namespace. It supports
+// guards with transactions. It is safe for concurrent use.
 type Store struct {
 	client    *datastore.Client
 	app       string
@@ -41,9 +41,9 @@ var (
 	_ gaeutilities.Datastore   = (*Gaeutilities)(nil)
 )
 
-// New takes a client, which the caller closes, the application's identifier with
-// its partition, such as "s~myapp" (it is part of encoded keys), and the
-// namespace, which is mostly empty.
+// New returns a Store. The caller closes the client. app is the application's
+// identifier with its partition, such as "s~myapp", which is part of encoded
+// keys. namespace is usually empty.
 func New(client *datastore.Client, app, namespace string) *Store {
 	return &Store{client, app, namespace}
 }
@@ -156,7 +156,7 @@ func (s *Store) value(v any) any {
 	return v
 }
 
-// legacyKey is a key as App Engine's SDKs know it.
+// legacyKey returns a key in the form of App Engine's SDKs.
 func (s *Store) legacyKey(k *datastore.Key) appengine.Key {
 	out := appengine.Key{App: s.app, Namespace: k.Namespace}
 	for ; k != nil; k = k.Parent {
@@ -235,11 +235,11 @@ func (s *Store) deleteAll(ctx context.Context, keys []*datastore.Key) error {
 	return nil
 }
 
-// Gaeutilities is the datastore as gaeutilities uses it: an entity per session and
+// Gaeutilities is the datastore for gaeutilities: one entity per session and
 // one per value.
 type Gaeutilities struct{ s *Store }
 
-// NewGaeutilities takes what New does.
+// NewGaeutilities has the parameters of New.
 func NewGaeutilities(client *datastore.Client, app, namespace string) *Gaeutilities {
 	return &Gaeutilities{New(client, app, namespace)}
 }
@@ -295,11 +295,11 @@ func (g *Gaeutilities) Delete(ctx context.Context, session appengine.Key) error 
 	if err != nil {
 		return failed("query", err)
 	}
-	// The session first: without it its values mean nothing.
+	// The session first, because its values are useless without it.
 	return g.s.deleteAll(ctx, append([]*datastore.Key{k}, keys...))
 }
 
-// failed wraps an error of the client. Its text may name the key, which is a
+// failed wraps an error of the client. Its text may contain the key, a
 // credential, so only its kind is passed on.
 func failed(doing string, err error) error {
 	return fmt.Errorf("legacy datastore: %s: %w", doing, quiet{err})

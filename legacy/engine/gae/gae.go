@@ -1,7 +1,7 @@
 // Package gae reads and writes other libraries' sessions in App Engine's bundled
 // memcache and datastore, for a Go service in the same application as the old one.
 //
-// Contexts must come from a request that appengine.Middleware has seen; put it
+// Contexts must come from a request inside appengine.Middleware; put that
 // around the session manager's Wrap.
 package gae
 
@@ -23,17 +23,17 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/gaeutilities"
 )
 
-// ErrNoRequest says that a context does not come from a request that App Engine's
-// middleware has seen.
+// ErrNoRequest means that a context does not come from a request inside App
+// Engine's middleware.
 var ErrNoRequest = errors.New("not in an App Engine request: appengine.Middleware has to be around the handler")
 
-// begin puts a call into its namespace.
+// begin sets the namespace of a call.
 func begin(ctx context.Context, namespace, doing string) (context.Context, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, failed(doing, err)
 	}
 	found := &watched{Context: ctx}
-	_ = appengine.RequestID(found) // looks for the request in the context
+	_ = appengine.RequestID(found) // looks up the request in the context
 	if !found.found {
 		return nil, failed(doing, ErrNoRequest)
 	}
@@ -44,7 +44,7 @@ func begin(ctx context.Context, namespace, doing string) (context.Context, error
 	return in, nil
 }
 
-// watched is a context that notes whether something was found in it.
+// watched is a context that records whether a value was found in it.
 type watched struct {
 	context.Context
 	found bool
@@ -78,13 +78,13 @@ func (q quiet) Error() string {
 
 func (q quiet) Unwrap() error { return q.error }
 
-// Memcache is the bundled memcache in one namespace. It takes part in guards by
+// Memcache is the bundled memcache in one namespace. It supports guards with
 // compare-and-swap. It is safe for concurrent use.
 type Memcache struct{ namespace string }
 
 var _ legacyengine.Memcache = (*Memcache)(nil)
 
-// NewMemcache takes the old application's namespace, which is mostly empty.
+// NewMemcache returns a Memcache for the old application's namespace, usually empty.
 func NewMemcache(namespace string) *Memcache { return &Memcache{namespace} }
 
 // Get implements appengine.Memcache.
@@ -105,11 +105,11 @@ func (m *Memcache) Get(ctx context.Context, key string) (legacyengine.Item, erro
 	return legacyengine.Item{Value: item.Value, Flags: item.Flags}, nil
 }
 
-// maxAge is the longest time that the service does not take for a date.
+// maxAge is the longest time to live that the service does not read as a date.
 const maxAge = 30 * 24 * time.Hour
 
 // Set implements appengine.Memcache. An entry lasts for at most 30 days: the
-// service takes longer times for dates, and the library cannot send dates.
+// service reads longer times as dates, which the library cannot send.
 func (m *Memcache) Set(ctx context.Context, key string, e legacyengine.Item) error {
 	in, err := begin(ctx, m.namespace, "memcache set")
 	if err != nil {
@@ -124,7 +124,7 @@ func (m *Memcache) Set(ctx context.Context, key string, e legacyengine.Item) err
 	}
 	item.Value, item.Flags, item.Expiration = e.Value, e.Flags, 0
 	if !e.Expires.IsZero() {
-		item.Expiration = max(min(time.Until(e.Expires), maxAge), time.Nanosecond) // that is at once
+		item.Expiration = max(min(time.Until(e.Expires), maxAge), time.Nanosecond) // expires at once
 	}
 	switch {
 	case !guarded:
@@ -155,7 +155,7 @@ func (m *Memcache) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// Datastore is the bundled datastore in one namespace. It takes part in guards by
+// Datastore is the bundled datastore in one namespace. It supports guards with
 // transactions. It is safe for concurrent use.
 type Datastore struct{ namespace string }
 
@@ -165,7 +165,7 @@ var (
 	_ gaeutilities.Datastore   = (*Gaeutilities)(nil)
 )
 
-// NewDatastore takes the old application's namespace, which is mostly empty.
+// NewDatastore returns a Datastore for the old application's namespace, usually empty.
 func NewDatastore(namespace string) *Datastore { return &Datastore{namespace} }
 
 // Get implements appengine.Datastore.
@@ -268,8 +268,8 @@ func (d *Datastore) Delete(ctx context.Context, kind, name string) error {
 	return nil
 }
 
-// entity joins the values of a property that has several, and spells keys as the
-// formats know them.
+// entity joins the values of a property that has several, and converts keys to
+// the formats' form.
 func entity(list datastore.PropertyList) legacyengine.Entity {
 	var out legacyengine.Entity
 	for _, p := range list {
@@ -345,11 +345,11 @@ func deleteAll(in context.Context, keys []*datastore.Key) error {
 	return nil
 }
 
-// Gaeutilities is the datastore as gaeutilities uses it: an entity per session and
+// Gaeutilities is the datastore for gaeutilities: one entity per session and
 // one per value.
 type Gaeutilities struct{ namespace string }
 
-// NewGaeutilities takes the old application's namespace, which is mostly empty.
+// NewGaeutilities returns a Gaeutilities for the old application's namespace, usually empty.
 func NewGaeutilities(namespace string) *Gaeutilities { return &Gaeutilities{namespace} }
 
 // key is a session's key; ok is false for those of other applications.
@@ -416,6 +416,6 @@ func (g *Gaeutilities) Delete(ctx context.Context, session legacyengine.Key) err
 	if err != nil {
 		return failed("datastore query", err)
 	}
-	// The session first: without it its values mean nothing.
+	// The session first, because its values are useless without it.
 	return deleteAll(in, append([]*datastore.Key{k}, keys...))
 }

@@ -29,7 +29,7 @@ import (
 
 var secret = []byte("a secret of the old application!")
 
-// request is a request that App Engine's middleware has seen.
+// request is a request inside App Engine's middleware.
 func request() *http.Request {
 	var seen *http.Request
 	h := appengine.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = r }))
@@ -37,8 +37,8 @@ func request() *http.Request {
 	return seen
 }
 
-// Memcache and datastore in one request: what the suite calls them with are plain
-// contexts.
+// Memcache and datastore in one request, because the suite calls them with
+// plain contexts.
 type inMemcache struct {
 	*gae.Memcache
 	r *http.Request
@@ -65,7 +65,7 @@ func (d inDatastore) Get(ctx context.Context, kind, name string) (legacyengine.E
 	return d.Datastore.Get(appengine.WithContext(ctx, d.r), kind, name)
 }
 
-// Put tries again where the API server's transactions fail without a reason.
+// Put retries because the API server's transactions sometimes fail without a reason.
 func (d inDatastore) Put(ctx context.Context, kind, name string, e legacyengine.Entity) error {
 	for try := 1; ; try++ {
 		err := d.Datastore.Put(appengine.WithContext(ctx, d.r), kind, name, e)
@@ -92,7 +92,7 @@ func (g inGaeutilities) Values(ctx context.Context, key legacyengine.Key) ([]leg
 	return g.Gaeutilities.Values(appengine.WithContext(ctx, g.r), g.local(key))
 }
 
-// local is the key in the application that the API server plays.
+// local is the key in the API server's application.
 func (g inGaeutilities) local(key legacyengine.Key) legacyengine.Key {
 	key.App = "dev~testapp"
 	return key
@@ -176,7 +176,7 @@ func TestRecordedSessionsAreReadFromAppEngine(t *testing.T) {
 	})
 }
 
-// immortal stores entries for ever: the recorded times are over.
+// immortal stores entries without expiry, because the recorded times are in the past.
 type immortal struct{ legacy.Store }
 
 func (s immortal) Set(ctx context.Context, key string, e legacy.Entry) error {

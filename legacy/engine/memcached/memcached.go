@@ -1,6 +1,6 @@
-// Package memcached keeps other libraries' sessions in memcached, where Beaker's
-// ext:memcached has them, or where an App Engine application that was moved off
-// App Engine has its memcache.
+// Package memcached keeps other libraries' sessions in memcached: those of
+// Beaker's ext:memcached, and those of an application that left App Engine and
+// uses memcached in place of its memcache.
 package memcached
 
 import (
@@ -14,16 +14,16 @@ import (
 	"github.com/sojourn-go/sojourn/legacy"
 )
 
-// Store is a legacy.Store, and so an appengine.Memcache. It takes part in
-// guards by compare-and-set. It is safe for concurrent use.
+// Store is a legacy.Store, and so an appengine.Memcache. It supports guards
+// with compare-and-set. It is safe for concurrent use.
 type Store struct{ client *memcache.Client }
 
 var _ legacy.Store = (*Store)(nil)
 
-// New takes a client, which knows the servers and the timeouts; the caller closes
-// it. The servers and their order must be those of the old application, and so
-// must be the way in which keys are spread over them, which differs between
-// client libraries where there is more than one server.
+// New returns a Store. The caller configures and closes the client. The
+// servers, their order, and the distribution of keys over them must be those of
+// the old application. With several servers, the distribution differs between
+// client libraries.
 func New(client *memcache.Client) *Store { return &Store{client} }
 
 // Get implements legacy.Store.
@@ -43,15 +43,15 @@ func (s *Store) Get(ctx context.Context, key string) (legacy.Entry, error) {
 	return legacy.Entry{Value: item.Value, Flags: item.Flags}, nil
 }
 
-// Set implements legacy.Store. An entry that has expired already is stored as
-// one that is over.
+// Set implements legacy.Store. An entry that has already expired is stored as
+// expired.
 func (s *Store) Set(ctx context.Context, key string, e legacy.Entry) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	item := &memcache.Item{Key: key, Value: e.Value, Flags: e.Flags}
 	if !e.Expires.IsZero() {
-		// As a time of day, which memcached can tell from an age by its size.
+		// As a Unix time, which memcached distinguishes from an age by its size.
 		item.Expiration = int32(min(e.Expires.Unix(), 1<<31-1))
 	}
 	seen, guarded := legacy.GuardOf(ctx).Seen(s, key)
@@ -86,8 +86,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// failed wraps an error of the client. What the server answered may repeat the
-// key, which is a credential, so only errors of the network are passed on.
+// failed wraps an error of the client. The server's answer may repeat the key,
+// a credential, so only network errors are passed on.
 func failed(doing string, err error) error {
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, memcache.ErrNoServers) || errors.Is(err, memcache.ErrMalformedKey) {

@@ -1,5 +1,5 @@
-// Package redis keeps other libraries' sessions in Redis or Valkey, where Beaker's
-// ext:redis, gorilla's redistore and scs's redis stores have them.
+// Package redis keeps other libraries' sessions in Redis or Valkey: those of
+// Beaker's ext:redis, gorilla's redistore and scs's redis stores.
 package redis
 
 import (
@@ -14,14 +14,14 @@ import (
 	"github.com/sojourn-go/sojourn/legacy"
 )
 
-// Store is a legacy.Store. It takes part in guards by scripts that compare the
+// Store is a legacy.Store. It supports guards with scripts that compare the
 // whole value. It is safe for concurrent use.
 type Store struct{ client valkey.Client }
 
 var _ legacy.Store = (*Store)(nil)
 
-// New takes a client for the old application's server and database; the caller
-// closes it.
+// New returns a Store. The client must be for the old application's server and
+// database; the caller closes it.
 func New(client valkey.Client) *Store { return &Store{client} }
 
 // Get implements legacy.Store.
@@ -39,9 +39,9 @@ func (s *Store) Get(ctx context.Context, key string) (legacy.Entry, error) {
 	return e, nil
 }
 
-// set sets KEYS[1] to ARGV[3] if it is still ARGV[2] (ARGV[1] is "same"), if it is
-// still missing ("none"), or in any case ("any"). ARGV[4] is when it expires in Unix
-// milliseconds, 0 = never.
+// set sets KEYS[1] to ARGV[3] if it is still ARGV[2] (ARGV[1] is "same"), if it
+// is still missing ("none"), or always ("any"). ARGV[4] is when it expires in
+// Unix milliseconds, 0 = never.
 var set = valkey.NewLuaScript(`
 if ARGV[1] ~= 'any' then
   local now = redis.call('GET', KEYS[1])
@@ -92,8 +92,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// failed wraps an error of the client. What the server answered may repeat the
-// key, which is a credential, so only its first word is passed on.
+// failed wraps an error of the client. The server's answer may repeat the key,
+// a credential, so only its first word is passed on.
 func failed(doing string, err error) error {
 	var answer *valkey.ValkeyError
 	if errors.As(err, &answer) {

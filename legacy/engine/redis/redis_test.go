@@ -45,12 +45,12 @@ func TestRecordedSessionsAreReadFromRedis(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// What is written gets a time to live at the recorded time, which is over.
+		// Written entries would expire at the recorded time, which is in the past.
 		return vectors.Backends{Store: immortal{store}}
 	})
 }
 
-// immortal stores entries for ever.
+// immortal stores entries without expiry.
 type immortal struct{ legacy.Store }
 
 func (s immortal) Set(ctx context.Context, key string, e legacy.Entry) error {

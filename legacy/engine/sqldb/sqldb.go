@@ -3,8 +3,8 @@
 // PostgreSQL and SQLite stores. It works on a *sql.DB of any driver; the
 // application imports the driver.
 //
-// A session is only written if it is still what was read, where a guard asks for
-// that. Tables are expected to be there: the old libraries make them.
+// With a guard, a session is only written if it has not changed since it was
+// read. The tables must exist: the old libraries create them.
 package sqldb
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy"
 )
 
-// Dialect is what the database speaks.
+// Dialect is the database's SQL dialect.
 type Dialect int
 
 // The dialects.
@@ -28,8 +28,7 @@ const (
 	MySQL
 )
 
-// bind spells the parameters of a statement, written as ?, as the database wants
-// them.
+// bind converts a statement's parameters, written as ?, to the dialect.
 func (d Dialect) bind(query string) string {
 	if d != Postgres {
 		return query
@@ -47,7 +46,7 @@ func (d Dialect) bind(query string) string {
 	return b.String()
 }
 
-// insert is an INSERT that does nothing where there is a row already.
+// insert is an INSERT that does nothing if the row exists.
 func (d Dialect) insert(rest string) string {
 	if d == MySQL {
 		return "INSERT IGNORE INTO " + rest
@@ -55,12 +54,12 @@ func (d Dialect) insert(rest string) string {
 	return "INSERT INTO " + rest + " ON CONFLICT DO NOTHING"
 }
 
-// stamp is a time as SQLAlchemy writes it where the database has no type for it;
-// the others read it.
+// stamp is a time in SQLAlchemy's text form for databases without a time type;
+// the other databases also accept it.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000000") }
 
-// Beaker is the legacy.Store of Beaker's Database type: the table beaker_cache, or
-// another that has its columns namespace, accessed, created and data. It is safe
+// Beaker is the legacy.Store of Beaker's Database type: the table beaker_cache,
+// or another with the columns namespace, accessed, created and data. It is safe
 // for concurrent use.
 type Beaker struct {
 	db      *sql.DB
@@ -70,8 +69,9 @@ type Beaker struct {
 
 var _ legacy.Store = (*Beaker)(nil)
 
-// NewBeaker takes a database, which the caller closes. The table is Beaker's option
-// table_name, "beaker_cache" if empty; it is put into statements as it is.
+// NewBeaker returns a Beaker. The caller closes db. The table is Beaker's
+// option table_name, "beaker_cache" if empty; it is put into statements
+// unquoted.
 func NewBeaker(db *sql.DB, dialect Dialect, table string) *Beaker {
 	if table == "" {
 		table = "beaker_cache"
@@ -101,17 +101,17 @@ func (s *Beaker) Delete(ctx context.Context, key string) error {
 	return remove(ctx, s.db, s.dialect.bind("DELETE FROM "+s.table+" WHERE namespace = ?"), key)
 }
 
-// Gorilla is the legacy.Store for sessions of gorilla's pgstore, in PostgreSQL. They
-// are written like those in files: give it to gorilla.Config with the back end
-// FilesystemStore. It is safe for concurrent use.
+// Gorilla is the legacy.Store for sessions of gorilla's pgstore, in PostgreSQL.
+// They have the form of those in files: set it in gorilla.Config with the back
+// end FilesystemStore. It is safe for concurrent use.
 type Gorilla struct{ db *sql.DB }
 
 var _ legacy.Store = (*Gorilla)(nil)
 
-// NewGorilla takes a database, which the caller closes.
+// NewGorilla returns a Gorilla. The caller closes db.
 func NewGorilla(db *sql.DB) *Gorilla { return &Gorilla{db} }
 
-// gorillaKey is the session's identifier; the name of a file has a prefix.
+// gorillaKey is the session's identifier, without the prefix of file names.
 func gorillaKey(key string) []byte { return []byte(strings.TrimPrefix(key, "session_")) }
 
 // Get implements legacy.Store.
@@ -119,7 +119,7 @@ func (s *Gorilla) Get(ctx context.Context, key string) (legacy.Entry, error) {
 	return get(ctx, s, s.db, "SELECT data FROM http_sessions WHERE key = $1", key, gorillaKey(key))
 }
 
-// gorillaLife is how long pgstore keeps rows by default; what ends a session is
+// gorillaLife is how long pgstore keeps rows by default; a session expires by
 // the time inside its data.
 const gorillaLife = 30 * 24 * time.Hour
 
@@ -147,14 +147,14 @@ func (s *Gorilla) Delete(ctx context.Context, key string) error {
 }
 
 // SCS is the scs.Store of scs's PostgreSQL and SQLite stores, by the table
-// sessions(token, data, expiry), for applications that would not import those. It is
-// safe for concurrent use.
+// sessions(token, data, expiry), for applications that do not import those. It
+// is safe for concurrent use.
 type SCS struct {
 	db      *sql.DB
 	dialect Dialect
 }
 
-// NewSCS takes a database, which the caller closes: Postgres or SQLite.
+// NewSCS returns an SCS for Postgres or SQLite. The caller closes db.
 func NewSCS(db *sql.DB, dialect Dialect) (*SCS, error) {
 	if dialect != Postgres && dialect != SQLite {
 		return nil, errors.New("sqldb: scs is kept in Postgres or SQLite")
@@ -212,7 +212,7 @@ func (s *SCS) Commit(token string, b []byte, expiry time.Time) error {
 // Delete is DeleteCtx without a context.
 func (s *SCS) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
 
-// get reads one row. store and key are what the guard knows it by.
+// get reads one row. store and key identify it for the guard.
 func get(ctx context.Context, store any, db *sql.DB, query, key string, arg any) (legacy.Entry, error) {
 	var e legacy.Entry
 	err := db.QueryRowContext(ctx, query, arg).Scan(&e.Value)
@@ -227,8 +227,8 @@ func get(ctx context.Context, store any, db *sql.DB, query, key string, arg any)
 	return e, nil
 }
 
-// statements write one row. All begin with args; insert goes on with more, equal
-// with the data that must be there.
+// statements write one row. The arguments of all begin with args; insert adds
+// more, and equal adds the expected data.
 type statements struct {
 	update, insert, equal string
 	args, more            []any
@@ -244,7 +244,7 @@ func put(ctx context.Context, store any, db *sql.DB, key string, s statements) e
 	if guarded {
 		return insert()
 	}
-	// An update, or else an insert, or an update again if somebody was faster.
+	// An update, else an insert, and again an update after a concurrent insert.
 	for range 2 {
 		if err := change(ctx, db, s.update, s.args...); !errors.Is(err, legacy.ErrChanged) {
 			return err
@@ -256,7 +256,7 @@ func put(ctx context.Context, store any, db *sql.DB, key string, s statements) e
 	return failed("set", errors.New("it is being deleted and inserted all the time"))
 }
 
-// change runs a statement; ErrChanged says that it met no row.
+// change runs a statement and returns ErrChanged if it affected no row.
 func change(ctx context.Context, db *sql.DB, query string, args ...any) error {
 	result, err := db.ExecContext(ctx, query, args...)
 	if err != nil {
@@ -279,5 +279,5 @@ func remove(ctx context.Context, db *sql.DB, query string, arg any) error {
 	return nil
 }
 
-// failed wraps a driver's error. Statements hold no values, so neither do they.
+// failed wraps a driver's error. Statements contain no values, so neither does the error.
 func failed(doing string, err error) error { return fmt.Errorf("legacy sql: %s: %w", doing, err) }

@@ -1,4 +1,4 @@
-// Package gobdata decodes gob that may be broken or hostile, and encodes it.
+// Package gobdata encodes gob, and decodes gob that may be malformed or hostile.
 package gobdata
 
 import (
@@ -10,14 +10,13 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// maxSize is the most that is decoded, in bytes.
+// maxSize is the maximum size to decode, in bytes.
 const maxSize = 4 << 20
 
-// Decode decodes one gob value. It wraps [reason.ResourceLimit] for more than
-// 4 MiB and [reason.Decode] for everything else that fails. Before anything is
-// built it makes sure that no map claims more entries than the bytes can hold,
-// and it turns panics into errors: encoding/gob panics on a map with interface
-// keys of which one is a slice.
+// Decode decodes one gob value. Its errors wrap [reason.ResourceLimit] for more
+// than 4 MiB, and otherwise [reason.Decode]. Before decoding it checks that no
+// map claims more entries than the bytes can hold. It turns panics into errors:
+// encoding/gob panics on a map with interface keys if one is a slice.
 func Decode(b []byte, into any) (err error) {
 	if len(b) > maxSize {
 		return fmt.Errorf("%w: gob of %d bytes", reason.ResourceLimit, len(b))

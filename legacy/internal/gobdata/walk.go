@@ -2,11 +2,11 @@ package gobdata
 
 import "errors"
 
-// errBroken says that the bytes are not gob, or claim a map larger than they
+// errBroken means that the bytes are not gob, or claim a map larger than they
 // can hold.
 var errBroken = errors.New("gobdata: broken")
 
-// Type ids that every gob stream knows from the start.
+// The predefined type IDs of gob.
 const (
 	idBool = iota + 1
 	idInt
@@ -21,7 +21,7 @@ const (
 // maxDepth bounds how deeply values and definitions are nested.
 const maxDepth = 1000
 
-// kind is what a defined type is made of.
+// kind is the kind of a defined type.
 type kind int
 
 const (
@@ -37,9 +37,9 @@ type typeDef struct {
 	fields    []int64
 }
 
-// walker follows a gob stream without building anything. encoding/gob makes
-// room for as many map entries as the stream claims before it reads the first,
-// so a few bytes could claim all memory; everything else it reads with care.
+// walker parses a gob stream without building values. encoding/gob allocates as
+// many map entries as the stream claims before it reads the first, so a few
+// bytes could claim all memory. It checks all other sizes itself.
 type walker struct {
 	rest  []byte // messages to come
 	msg   []byte // what is left of this message
@@ -47,7 +47,7 @@ type walker struct {
 	depth int
 }
 
-// check reports whether b starts with a gob value all of whose maps can be as
+// check returns an error unless b starts with a gob value whose maps can be as
 // large as they claim.
 func check(b []byte) error {
 	w := &walker{rest: b, types: map[int64]typeDef{}}
@@ -186,8 +186,8 @@ func (w *walker) define(id int64) error {
 	return err
 }
 
-// numbers walks a struct that begins with a CommonType and goes on with
-// integers, and keeps those it is asked for.
+// numbers walks a struct of a CommonType and integers, and stores the integers
+// in into.
 func (w *walker) numbers(into ...*int64) error {
 	return w.fields(func(field int) error {
 		if field == 0 {
@@ -240,7 +240,7 @@ func (w *walker) structDef(def *typeDef) error {
 	})
 }
 
-// value walks a value that stands by itself: a message, or an interface's.
+// value walks a top-level value: a message's, or an interface's.
 func (w *walker) value(id int64) error {
 	if def, ok := w.types[id]; !ok || def.kind != kindStruct {
 		if zero, err := w.uint(); err != nil || zero != 0 {
@@ -306,8 +306,8 @@ func (w *walker) elements(size uint64, ids ...int64) error {
 	return nil
 }
 
-// iface walks an interface value: a type's name, definitions, its id, a length
-// that nobody needs, and the value.
+// iface walks an interface value: a type's name, definitions, its ID, an unused
+// length, and the value.
 func (w *walker) iface() error {
 	n, err := w.uint()
 	if err != nil || n > uint64(len(w.msg)) {

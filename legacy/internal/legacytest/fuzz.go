@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/value"
 )
 
-// Genuine stands in a fuzzed Cookie header for a genuine cookie value.
+// Genuine is the placeholder for a genuine cookie value in a fuzzed Cookie header.
 const Genuine = "\x01"
 
 // With returns a Cookie header in which Genuine is replaced.
@@ -23,7 +23,7 @@ func With(header, genuine string) http.Header {
 }
 
 // Allocated returns about how many bytes the process allocates while f runs. It
-// costs little, so a fuzz target can ask each time.
+// is cheap enough for every run of a fuzz target.
 func Allocated(f func()) uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
@@ -33,10 +33,9 @@ func Allocated(f func()) uint64 {
 	return sample[0].Value.Uint64() - before
 }
 
-// Read reads a session for a fuzz target, which passes a header that holds
-// size bytes or leads to them. It returns the session, or nil if there is none
-// to be had for a reason that the package tells. What else a format may do with
-// hostile bytes is a failure, allocating without measure included.
+// Read reads a session for a fuzz target, from a header that holds size bytes
+// or refers to them. It returns the session, or nil if the format refused it
+// with a reason. Any other result, or excessive allocation, fails the test.
 func Read(t testing.TB, r legacy.Reader, header http.Header, now time.Time, size int) *legacy.Session {
 	t.Helper()
 	var s *legacy.Session
@@ -60,7 +59,7 @@ func Read(t testing.TB, r legacy.Reader, header http.Header, now time.Time, size
 }
 
 // Rewrite writes a session that was read, and fails unless it reads back with
-// the same data. It may be one that its format cannot hold, which has to be told.
+// the same data. If the format cannot hold it, Write must return an error.
 func Rewrite(t testing.TB, f legacy.Format, header http.Header, s *legacy.Session, now time.Time) {
 	t.Helper()
 	before := s.Data.Clone()

@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/appengine"
 )
 
-// Store is a legacy.Store in memory. Its zero value is empty and ready.
+// Store is a legacy.Store in memory. The zero value is empty.
 type Store struct {
 	mu      sync.Mutex
 	entries map[string]legacy.Entry
@@ -70,7 +70,7 @@ func (s *Store) Delete(_ context.Context, key string) error {
 	return nil
 }
 
-// Edit replaces the value of every entry, behind the back of whoever uses the store.
+// Edit replaces the value of every entry, like another program.
 func (s *Store) Edit(f func(key string, v []byte) []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,8 +88,7 @@ func (s *Store) Len() int {
 }
 
 // Memcache is an appengine.Memcache in memory, without a clock of its own:
-// entries expire when Now is past their time. Its zero value is empty and
-// ready.
+// entries expire when Now is past their time. The zero value is empty.
 type Memcache struct {
 	Store
 	Now time.Time
@@ -112,8 +111,7 @@ func (m *Memcache) Set(ctx context.Context, key string, item appengine.Item) err
 	return m.Store.Set(ctx, key, item)
 }
 
-// Datastore is an appengine.Datastore in memory. Its zero value is empty and
-// ready.
+// Datastore is an appengine.Datastore in memory. The zero value is empty.
 type Datastore struct {
 	mu       sync.Mutex
 	entities map[string]appengine.Entity
@@ -174,7 +172,7 @@ func (d *Datastore) Delete(_ context.Context, kind, name string) error {
 	return nil
 }
 
-// Edit replaces every property of bytes, behind the back of whoever uses the store.
+// Edit replaces every property of bytes, like another program.
 func (d *Datastore) Edit(f func(key string, v []byte) []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

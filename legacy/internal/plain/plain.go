@@ -1,9 +1,9 @@
-// Package plain prints what holds secrets without them.
+// Package plain prints types without their secrets.
 //
 // A type that can hold a secret (a signing key, a credential, the content of a
-// session) has three methods that call this package: Format, which fmt asks
-// whatever the verb, LogValue for log/slog, and MarshalText for encoding/json
-// and the handlers of log/slog where exported fields hold the secret.
+// session) has three methods that call this package: Format, which fmt calls
+// for every verb, LogValue for log/slog, and, if exported fields hold the
+// secret, MarshalText for encoding/json and the handlers of log/slog.
 package plain
 
 import (

@@ -1,4 +1,4 @@
-// Package recorded runs the recorded sessions on real servers, for the tests of the
+// Package recorded runs recorded sessions on real servers, for the tests of the
 // engines.
 package recorded
 
@@ -18,9 +18,9 @@ import (
 	"github.com/sojourn-go/sojourn/legacy/vectors"
 )
 
-// Sessions reads each recorded session that wanted accepts from the stores that on
-// fills with its entries, and compares what comes out. It fails unless there are at
-// least so many. dir is where the recorded sessions are.
+// Sessions reads each recorded session that wanted accepts, from stores that on
+// fills with its entries, and checks the result. It fails if there are fewer
+// than atLeast. dir is the folder of the recorded sessions.
 func Sessions(t *testing.T, dir string, atLeast int, wanted func(*vectors.Case) bool, on func(*testing.T, *vectors.Case) vectors.Backends) {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
@@ -89,7 +89,7 @@ func read(t *testing.T, c *vectors.Case, backends vectors.Backends) {
 	if !ok {
 		return
 	}
-	// Written and read again it is the same.
+	// After a write it reads the same.
 	fields, err := writer.Write(context.Background(), got, now)
 	if err != nil {
 		t.Fatal(err)
@@ -121,8 +121,8 @@ func field(setCookie []string) string {
 	return out
 }
 
-// Parallel lets many requests of one visitor change one value at once, through
-// package share: none of the changes may be lost.
+// Parallel makes many concurrent requests change one value of a session through
+// package share. No change may be lost.
 func Parallel(t *testing.T, format legacy.Format) {
 	t.Helper()
 	ctx := context.Background()
@@ -175,8 +175,7 @@ func Parallel(t *testing.T, format legacy.Format) {
 	}
 }
 
-// add works on what a format read, whose integers are int64, and on what a Go
-// library kept.
+// add works on int64, which formats read, and on int, which Go libraries keep.
 func add(v any) any {
 	switch n := v.(type) {
 	case int64:

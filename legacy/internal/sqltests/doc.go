@@ -1,3 +1,3 @@
 // Package sqltests holds the tests of package sqldb on real databases. It is a
-// module of its own, so that package legacy requires no driver.
+// separate module, so that module legacy requires no driver.
 package sqltests

@@ -57,7 +57,7 @@ func TestARealBrowserSignsInAndOut(t *testing.T) {
 	if got := text("/token"); !strings.HasSuffix(got, " true true") || p.refreshes.Load() != 1 {
 		t.Errorf("the token: %s, %d refreshes", got, p.refreshes.Load())
 	}
-	// The provider ends the session, and the next page knows.
+	// The provider ends the session, which the next page shows.
 	if got := s.backChannel(p.signed(t, s.claims(claims{"sid": text("/sid")}))); got.status != 200 {
 		t.Errorf("the logout: %d", got.status)
 	}

@@ -1,3 +1,3 @@
-// Package providers tests package oidc against providers that others have written.
-// It is a module of its own because of what they depend on.
+// Package providers tests package oidc against third-party providers. It is a
+// separate module because of their dependencies.
 package providers

@@ -106,8 +106,8 @@ func startGlewlwyd(t *testing.T, site string) *glewlwyd {
 
 func (g *glewlwyd) issuer() string { return g.url + "/api/oidc" }
 
-// signIn lets the user sign in at the provider, as its login page does, and returns
-// what the site shows in the end.
+// signIn signs the user in at the provider, like its login page, and returns
+// the site's final page.
 func (g *glewlwyd) signIn(path string) page {
 	g.t.Helper()
 	v := visitor{&site{t: g.t}, g.http}

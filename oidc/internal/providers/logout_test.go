@@ -121,7 +121,7 @@ func TestALogoutOvertakesItsLogin(t *testing.T) {
 	}
 }
 
-// callbackAfter signs in, and lets f run between the provider's answer and the
+// callbackAfter signs in, and runs f between the provider's answer and the
 // site's, with the name of the provider's session.
 func (v visitor) callbackAfter(f func(sid string)) page {
 	v.t.Helper()

@@ -255,10 +255,10 @@ func TestAProviderThatIsAwayIsAskedAgain(t *testing.T) {
 	}
 }
 
-// makeOld makes the token of everybody's session end now.
+// makeOld makes the token of the user's sessions expire now.
 func (s *site) makeOld(user string) { s.t.Helper(); s.leave(user, -time.Second) }
 
-// leave makes the tokens of a user's sessions end after that time.
+// leave makes the tokens of a user's sessions expire after that time.
 func (s *site) leave(user string, left time.Duration) {
 	s.t.Helper()
 	n, err := s.replicas[0].sessions.EditUser(s.t.Context(), user, func(session *sojourn.Session) error {

@@ -200,7 +200,7 @@ func (s *site) visitor() visitor {
 	return visitor{s, &http.Client{Jar: jar}}
 }
 
-// page is where redirects have led to, and what was there.
+// page is the page at the end of redirects.
 type page struct {
 	status int
 	at     *url.URL

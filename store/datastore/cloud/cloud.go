@@ -5,9 +5,9 @@
 //	defer db.Close()
 //
 // It keeps one entity per session, named by the session's handle, and needs no
-// composite index. Compare-and-set is a transaction; where several processes
-// write one session at once, the losers try again with growing pauses until
-// their context is over.
+// composite index. Compare-and-set is a transaction. If several processes write
+// one session at once, the others retry with growing pauses until their context
+// ends.
 package cloud
 
 import (
@@ -30,14 +30,14 @@ type Options struct {
 	// "-". "" = the default namespace.
 	Namespace string
 
-	// TTLPolicy says that the kind has a TTL policy on its property "deadline".
-	// Then the property is not indexed, which makes saves cheaper and lifts the
-	// limit that an index of ever later times sets (about 500 writes a second),
-	// and Sweep answers [errors.ErrUnsupported].
+	// TTLPolicy means that the kind has a TTL policy on its property
+	// "deadline". Then the property is not indexed. This makes saves cheaper
+	// and removes the limit of about 500 writes a second for an index of
+	// increasing times. Sweep returns [errors.ErrUnsupported].
 	TTLPolicy bool
 }
 
-// check fills in defaults, and says what is wrong.
+// check fills in defaults and returns an error for invalid options.
 func (o Options) check() (Options, error) {
 	if o.Kind == "" {
 		o.Kind = entity.Kind
@@ -48,10 +48,10 @@ func (o Options) check() (Options, error) {
 	return o, nil
 }
 
-// Open connects to that project's default database, with the credentials that
-// the environment gives. The connection is made with the first call. If
-// DATASTORE_EMULATOR_HOST is set, that emulator is used. The caller closes the
-// store. For a named database or other credentials, make a client and use New.
+// Open opens that project's default database, with the credentials of the
+// environment. It connects with the first call. If DATASTORE_EMULATOR_HOST is
+// set, it uses that emulator. The caller closes the store. For a named database
+// or other credentials, make a client and use New.
 func Open(ctx context.Context, project string, o Options) (*Store, error) {
 	return connect(ctx, project, "", o)
 }
@@ -74,8 +74,8 @@ func connect(ctx context.Context, project, database string, o Options) (*Store, 
 	return s, nil
 }
 
-// New keeps records through a client that the application already has. The
-// client stays the caller's. It does not connect.
+// New returns a store that uses the application's client. The caller still
+// closes the client. New does not connect.
 func New(client *datastore.Client, o Options) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("cloud datastore: the client is nil")
@@ -98,7 +98,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// failed says what was being done when err came back, unless it is nil.
+// failed adds the operation to err, unless it is nil.
 func failed(ctx context.Context, doing string, err error) error {
 	return entity.Failed(ctx, "cloud datastore: "+doing, err)
 }

@@ -27,9 +27,9 @@ import (
 
 const project = "sojourn-test"
 
-// What is tested in the emulator, which starts slowly: once for all. Each test has
-// namespaces of its own, and the last one stops the emulator. It refuses queries
-// that need an index of their own, as the service does.
+// All tests share one emulator, which starts slowly. Each test has its own
+// namespaces, and the last one stops the emulator. It refuses queries that need
+// a composite index, like the service.
 func TestInTheEmulator(t *testing.T) {
 	server := servers.Datastore(t, "--require_indexes")
 	t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
@@ -75,7 +75,7 @@ func alone(client *datastore.Client) func(*testing.T) store.Store {
 	}
 }
 
-// engine is what the suite needs of the running emulator.
+// engine is the suite's access to the running emulator.
 func engine(t *testing.T) suite.Engine {
 	client := connect(t)
 	change := []string{"BeginTransaction", "Lookup", "Commit"}
@@ -148,7 +148,7 @@ func keyOf(k *suite.Key) *datastore.Key {
 // size is how many entities a commit changes.
 func size(c suite.Call) int { return len(c.Request.(*pb.CommitRequest).GetMutations()) }
 
-// watched returns a client whose calls the wire sees.
+// watched returns a client whose calls go through the wire.
 func watched(t *testing.T, wire *suite.Wire) *datastore.Client {
 	return connect(t, option.WithGRPCDialOption(grpc.WithUnaryInterceptor(
 		func(ctx context.Context, path string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -235,9 +235,9 @@ func testNoQueryNeedsACompositeIndex(t *testing.T) {
 	}
 }
 
-// With pessimistic concurrency, transactions lock what they read: who meets
-// another one waits, and may be the one to give way. Few writers do here, for
-// the emulator lets the loser wait for two seconds; and so the tests wait together.
+// With pessimistic concurrency, transactions lock entities that they read: a
+// conflicting one waits, and may be aborted. The tests have few writers and run
+// in parallel, because the emulator makes the loser wait for two seconds.
 func TestWhereTransactionsLock(t *testing.T) {
 	server := servers.LockingDatastore(t)
 	t.Setenv("DATASTORE_EMULATOR_HOST", server.Addr)
@@ -334,7 +334,7 @@ func TestWhereTransactionsLock(t *testing.T) {
 	})
 }
 
-// An outage is over with the context, and leaves no trace.
+// During an outage a call ends with its context, and leaves nothing behind.
 func testAnOutage(t *testing.T, server *servers.Server) {
 	s, err := cloud.Open(t.Context(), project, cloud.Options{Namespace: "outage"})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // row is a record in Datastore's form. Its ID is the entity's key.
 type row struct {
 	rec     store.Record
-	unswept bool // Sweep does not look for it: the deadline is not indexed
+	unswept bool // not found by Sweep: the deadline is not indexed
 }
 
 var _ datastore.PropertyLoadSaver = (*row)(nil)
@@ -55,10 +55,10 @@ func records(rows []*row) []store.Record {
 	return recs
 }
 
-// deadline is all that there is in the entity where parallel logins of one user
-// meet: each writes it, so that of two which know nothing of each other only one
-// is committed. It is swept when the last session that it let in is over for good.
-// Nothing else in it is in the way of a login.
+// deadline is the only property of a user's entity. Each limited login writes
+// this entity, so that of two concurrent logins only one is committed. It is
+// swept once the last session that it covers has expired. Other properties in
+// it are ignored.
 type deadline struct {
 	at      time.Time
 	unswept bool

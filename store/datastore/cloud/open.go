@@ -12,8 +12,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 )
 
-// Anyone who imports this package can open its stores by URL. That makes nothing:
-// kinds of entities come to be with their first one.
+// A program that imports this package can open its stores by URL. Opening
+// creates nothing: a kind exists once it has an entity.
 func init() {
 	open.Register(open.Engine{
 		Schemes: []string{"datastore"},
@@ -22,7 +22,7 @@ func init() {
 	})
 }
 
-// answerTime is how long the service is waited for: the client would wait forever.
+// answerTime bounds the wait for the service: the client would wait forever.
 const answerTime = 10 * time.Second
 
 func openURL(ctx context.Context, text string) (store.Store, io.Closer, error) {
@@ -53,8 +53,8 @@ func openURL(ctx context.Context, text string) (store.Store, io.Closer, error) {
 	return db, db, nil
 }
 
-// answers reports whether the service answers, by asking for a record that there
-// cannot be.
+// answers reports whether the service answers, by loading a record that cannot
+// exist.
 func (s *Store) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()

@@ -19,7 +19,7 @@ const (
 	// maxMutations is how many entities one commit may change.
 	maxMutations = 500
 
-	// maxEvicted is how many sessions one transaction ends, besides what it saves.
+	// maxEvicted is how many sessions one transaction ends, besides its save.
 	maxEvicted = maxMutations - 100
 )
 
@@ -51,9 +51,9 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return rec, failed(ctx, "load", err)
 }
 
-// Save implements [store.Store]. A first save is one call, and a following one
-// is three. Data of over 1,047,000 bytes or so is store.ErrTooLarge: an entity
-// may take 1,048,572 bytes in all.
+// Save implements [store.Store]. A first save is one call, and a later one is
+// three. Data of more than about 1,047,000 bytes is store.ErrTooLarge: an
+// entity may take 1,048,572 bytes in all.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
 		return failed(ctx, "save", err)
@@ -65,8 +65,8 @@ func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) err
 	return failed(ctx, "save", entity.Apply(s.outside(ctx), rec.ID, change))
 }
 
-// insert stores rec where there is no record, and otherwise what change makes of
-// the one that is there.
+// insert stores rec if there is no record, and otherwise applies change to the
+// stored record.
 func (s *Store) insert(ctx context.Context, rec store.Record, change entity.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -93,10 +93,9 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	return failed(ctx, "touch", entity.Apply(s.outside(ctx), id, entity.Touching(seen, deadline)))
 }
 
-// SaveLimited implements [store.UserLimiter]. Parallel logins of one user get in
-// each other's way and try again, with pauses, until their context is over.
-// Where more than 400 sessions have to end, the oldest 400 end first, in
-// transactions of their own.
+// SaveLimited implements [store.UserLimiter]. Parallel logins of one user
+// conflict and retry, with pauses, until their context ends. If more than 400
+// sessions must end, the oldest 400 end first, in separate transactions.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
 		return nil, failed(ctx, "save", err)
@@ -105,9 +104,10 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return ended, failed(ctx, "save", err)
 }
 
-// Sweep implements [store.Sweeper], by this process's clock: Datastore's cannot
-// be asked. It reads keys only, at most 500 at a time, in the transaction that
-// deletes them, so that a record which gets a new deadline meanwhile stays.
+// Sweep implements [store.Sweeper], by this process's clock, because
+// Datastore's is not available. It reads keys only, at most 500 at a time, in
+// the transaction that deletes them, so that a record stays if its deadline
+// changes meanwhile.
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
 	if s.ttl {
 		return 0, fmt.Errorf("cloud datastore: sweep: the TTL policy does that: %w", errors.ErrUnsupported)
@@ -115,7 +115,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 	over := time.Now().Add(-age)
 	removed, err := s.sweep(ctx, s.query(), over, limit)
 	if err == nil && removed < limit {
-		// What is left of users who have no session is no record, and not counted.
+		// The entities of users without sessions are not records, so they are not counted.
 		_, err = s.sweep(ctx, s.users(), over, limit)
 	}
 	return removed, failed(ctx, "sweep", err)
@@ -159,11 +159,11 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return recs, failed(ctx, doing, err)
 }
 
-// Ends implements [store.EndFeed], by one query that reads nothing but an index.
-// It goes by the clocks of the processes that end sessions, and returns what
-// ended within a minute and a half before the last look once more: an end is
-// missed if two processes' clocks differ by more than a minute, or if writing it
-// took more than half a minute.
+// Ends implements [store.EndFeed], by one query that reads nothing but an
+// index. It uses the clocks of the processes that end sessions, and each call
+// repeats the ends of the last 90 seconds before the previous call. An end is
+// missed if two processes' clocks differ by more than a minute, or if writing
+// it takes more than half a minute.
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	const doing = "read the feed of ends"
 	if err := ctx.Err(); err != nil {
@@ -220,7 +220,7 @@ func (s *Store) query() *datastore.Query {
 	return datastore.NewQuery(s.kind).Namespace(s.space)
 }
 
-// users finds the entities that logins of one user meet at.
+// users finds the users' entities.
 func (s *Store) users() *datastore.Query {
 	return datastore.NewQuery(s.kind + entity.UserSuffix).Namespace(s.space)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
-// tx is a transaction of a store, or, where in is nil, the database outside of
+// tx is a transaction of a store, or, if in is nil, the database outside of
 // any.
 type tx struct {
 	s   *Store
@@ -31,13 +31,13 @@ func (t tx) Transact(do func(entity.Tx) error, overtaken func() error) error {
 	return t.transact(func(t tx) error { return do(t) }, overtaken)
 }
 
-// transact runs do and commits what it asks for, again and again while other
-// transactions are in the way and the context is not over. An error of do's own
-// rolls back. See [entity.Retry] for overtaken.
+// transact runs do and commits its changes. It retries while other transactions
+// conflict and the context has not ended. An error of do rolls back. See
+// [entity.Retry] for overtaken.
 //
-// datastore.BeginLater would save a call, but the client forgets a transaction
-// that began with a read which found nothing (or whose answer does not have its name):
-// the commit is then no part of it, and its locks stay.
+// datastore.BeginLater would save a call, but the client loses a transaction
+// whose first read finds nothing (or whose answer does not name it). The commit
+// then runs outside of it, and its locks stay.
 func (t tx) transact(do func(tx) error, overtaken func() error) error {
 	return entity.Retry(t.ctx, func() error {
 		in, err := t.s.client.NewTransaction(t.ctx)
@@ -45,15 +45,15 @@ func (t tx) transact(do func(tx) error, overtaken func() error) error {
 			return err
 		}
 		if err := do(tx{t.s, t.ctx, in}); err != nil {
-			_ = in.Rollback() // lets go of locks; what is left behind ends by itself
+			_ = in.Rollback() // releases locks; if it fails, the transaction expires
 			return err
 		}
 		return commit(in)
 	}, contended, overtaken)
 }
 
-// commit commits a transaction. That the entity to update has just been swept,
-// or the one to insert just been made, is the work of others.
+// commit commits a transaction. If the entity to update was swept, or the one
+// to insert was created, meanwhile, that is contention.
 func commit(in *datastore.Transaction) error {
 	_, err := in.Commit()
 	if code := status.Code(err); code == codes.NotFound || code == codes.AlreadyExists {
@@ -62,7 +62,7 @@ func commit(in *datastore.Transaction) error {
 	return err
 }
 
-// contended reports whether a transaction failed because of others.
+// contended reports whether a transaction failed because of other transactions.
 func contended(err error) bool {
 	return errors.Is(err, datastore.ErrConcurrentTransaction) || status.Code(err) == codes.Aborted
 }

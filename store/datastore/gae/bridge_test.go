@@ -14,8 +14,8 @@ import (
 )
 
 // bridged starts Google's Datastore emulator, and points the App Engine library
-// at a bridge to it: the emulator answers the bundled datastore's calls,
-// but only by gRPC. Other services it has not.
+// at a bridge to it: the emulator answers the bundled datastore's calls, but
+// only by gRPC. It has no other services.
 func bridged(t *testing.T) *servers.Server {
 	t.Helper()
 	emulator := servers.Datastore(t)
@@ -43,11 +43,11 @@ func bridged(t *testing.T) *servers.Server {
 	return emulator
 }
 
-// project is whose data the emulator keeps.
+// project is the emulator's project.
 const project = "sojourn-test"
 
-// handleCall hands a call of the App Engine library on as a unary gRPC call,
-// whose messages are the same.
+// handleCall forwards a call of the App Engine library as a unary gRPC call
+// with the same messages.
 func handleCall(client *http.Client, addr string, r *http.Request) ([]byte, error) {
 	message, err := io.ReadAll(r.Body)
 	if err != nil {

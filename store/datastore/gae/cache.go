@@ -29,9 +29,9 @@ const (
 	defaultPrefix = "sojourn:"
 
 	maxKey   = 250
-	maxValue = 1_000_000 // what the service takes
+	maxValue = 1_000_000 // the service's limit
 
-	// maxTTL is the longest time to live that is surely not read as a date.
+	// maxTTL is the longest time to live that memcache does not read as a date.
 	maxTTL = 30 * 24 * time.Hour
 )
 
@@ -55,8 +55,8 @@ func NewCache(o CacheOptions) (*Cache, error) {
 	return &Cache{prefix: o.Prefix, space: o.Namespace}, nil
 }
 
-// Every entry starts with a random number, its token. Memcache's own number for
-// compare-and-swap is not in reach.
+// Every entry starts with a random number, its token. Memcache's own
+// compare-and-swap number is not available.
 const tokenSize = 8
 
 // Get implements [store.Cache].
@@ -138,7 +138,7 @@ func (c *Cache) get(ctx context.Context, id store.ID) (it *memcache.Item, token 
 	case err != nil:
 		return nil, 0, err
 	case len(it.Value) < tokenSize:
-		return it, 0, nil // nobody's: no token names it
+		return it, 0, nil // not ours: no token names it
 	}
 	return it, binary.BigEndian.Uint64(it.Value), nil
 }
@@ -152,8 +152,8 @@ func withToken(entry []byte) (value []byte, token uint64, err error) {
 	return append(value, entry...), binary.BigEndian.Uint64(value), nil
 }
 
-// expiry is a time to live in memcache's form: whole seconds, rounded up, for
-// zero would be for ever.
+// expiry is a time to live in memcache's form: whole seconds, rounded up,
+// because zero means no limit.
 func expiry(ttl time.Duration) time.Duration {
 	return min(max((ttl+time.Second-1).Truncate(time.Second), time.Second), maxTTL)
 }

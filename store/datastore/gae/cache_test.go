@@ -80,12 +80,12 @@ func testCacheLimits(t *testing.T) {
 	})
 }
 
-// What memcache is told, for the API server would forgive mistakes.
+// Checks the sent values, because the API server tolerates mistakes.
 func TestCacheSendsTimesToLiveThatMemcacheUnderstands(t *testing.T) {
 	c := openCache(t, gae.CacheOptions{})
 	told := regexp.MustCompile(`expiration_time: *(\d+)`)
 	for ttl, want := range map[time.Duration]string{
-		0:                          "1", // 0 would be for ever
+		0:                          "1", // 0 would mean no limit
 		time.Nanosecond:            "1",
 		1500 * time.Millisecond:    "2",
 		30 * time.Second:           "30",

@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	cronBudget = time.Minute // Cron's, where none is given
-	cronAge    = time.Hour   // what is over for that long is removed
+	cronBudget = time.Minute // the default of Cron
+	cronAge    = time.Hour   // how long after its deadline a record is removed
 	cronBatch  = 500
 )
 
-// Cron returns a handler that removes sessions and tombstones which were over
-// for more than an hour, for an entry in cron.yaml. It belongs inside of
+// Cron returns a handler, for an entry in cron.yaml, that removes sessions and
+// tombstones which expired more than an hour ago. Mount it inside
 // appengine.Middleware. sweeper is a [Store], or a tiered store in front of it.
 //
 // It removes batches of 500 until none are left or the budget is spent (0 = one
 // minute; App Engine gives a request up to ten), and answers with how many it
-// removed. What it did not get to is for the next call. A failure is a 500,
-// which says how many were removed before it.
+// removed. The next call removes the rest. A failure is a 500 that gives the
+// number removed before it.
 //
-// Only App Engine's cron service may call it: a request without its header
-// X-Appengine-Cron gets a 403. App Engine removes that header from requests
-// that come from outside.
+// Only App Engine's cron service may call it: a request without the header
+// X-Appengine-Cron gets a 403. App Engine removes that header from external
+// requests.
 func Cron(sweeper store.Sweeper, budget time.Duration) http.Handler {
 	if budget == 0 {
 		budget = cronBudget

@@ -39,11 +39,10 @@ func (r *row) Load(props []datastore.Property) error {
 	return nil
 }
 
-// deadline is all that there is in the entity where parallel logins of one user
-// meet: each writes it, so that of two which know nothing of each other only one
-// is committed. It is swept when the last session that it let in is over for good.
-// It is also what a sweep reads of any entity. Nothing else in an entity is in the
-// way of either.
+// deadline is the only property of a user's entity. Each limited login writes
+// this entity, so that of two concurrent logins only one is committed. It is
+// swept once the last session that it covers has expired. A sweep also reads
+// only this property of any entity. Other properties are ignored.
 type deadline struct{ at time.Time }
 
 var _ datastore.PropertyLoadSaver = (*deadline)(nil)
@@ -53,8 +52,8 @@ func (d *deadline) Save() ([]datastore.Property, error) {
 	return []datastore.Property{{Name: entity.Deadline, Value: d.at}}, nil
 }
 
-// Load implements [datastore.PropertyLoadSaver]. Of several deadlines, which an
-// entity of ours never has, the first counts: that is the one that a sweep found.
+// Load implements [datastore.PropertyLoadSaver]. If an entity that is not ours
+// has several deadlines, the first counts: the sweep found that one.
 func (d *deadline) Load(props []datastore.Property) error {
 	for _, p := range props {
 		if at, ok := p.Value.(time.Time); ok && p.Name == entity.Deadline && (d.at.IsZero() || at.Before(d.at)) {

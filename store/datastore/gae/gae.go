@@ -8,18 +8,17 @@
 //	http.Handle("/tasks/sweep", gae.Cron(db, 0))
 //	http.ListenAndServe(":"+os.Getenv("PORT"), appengine.Middleware(manager.Wrap(http.DefaultServeMux)))
 //
-// The bundled services belong to a request: App Engine answers calls only while
-// the request is being served whose context they carry. So appengine.Middleware
-// (or appengine.Main) goes around [sojourn.Manager.Wrap], and the contexts that
-// the session manager derives from the request's do. Every other context gives
-// [ErrNoRequest].
+// A call to the bundled services needs the context of a request that is being
+// served. So put appengine.Middleware (or appengine.Main) around
+// [sojourn.Manager.Wrap]. The contexts that the session manager derives from
+// the request's work; any other context gives [ErrNoRequest].
 //
-// The App Engine library heeds a context's deadline during a call, and its
+// The App Engine library observes a context's deadline during a call, but its
 // cancellation only between calls.
 //
-// An app that does not depend on the bundled services uses package
-// cloud beside this one instead. Both keep the same entities in the same place, so
-// changing over is a change of the program alone.
+// An app that does not depend on the bundled services uses package cloud
+// instead. Both packages keep the same entities in the same place, so switching
+// needs no migration.
 //
 // [sojourn.Manager.Wrap]: https://pkg.go.dev/github.com/sojourn-go/sojourn#Manager.Wrap
 package gae
@@ -34,12 +33,12 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
-// ErrNoRequest says that a context does not come from a request that App
-// Engine's middleware has seen. The bundled services cannot be called with it.
+// ErrNoRequest means that a context does not come from a request inside App
+// Engine's middleware. The bundled services cannot be called with it.
 var ErrNoRequest = errors.New("not in an App Engine request: appengine.Middleware has to be around the handler and around the session manager's Wrap, and the context has to be the request's")
 
-// begin checks a call's context before anything is sent, and puts the call into
-// the namespace.
+// begin checks a call's context before anything is sent, and sets the
+// namespace.
 func begin(ctx context.Context, namespace, doing string) (context.Context, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, failed(ctx, doing, err)
@@ -51,8 +50,8 @@ func begin(ctx context.Context, namespace, doing string) (context.Context, error
 	return ctx, failed(ctx, doing, err)
 }
 
-// inBackground makes ErrNoRequest say, that something is not supported: the
-// session manager, which asks for it in the background, then does without.
+// inBackground adds errors.ErrUnsupported to ErrNoRequest, so that the session
+// manager's background tasks do without the feature.
 func inBackground(err error) error {
 	if errors.Is(err, ErrNoRequest) {
 		return fmt.Errorf("%w: %w", err, errors.ErrUnsupported)
@@ -61,15 +60,15 @@ func inBackground(err error) error {
 }
 
 // inRequest reports whether the App Engine library finds a request in ctx. The
-// library has no such question, but it looks for the request, by a key that
-// only it has, when it is asked for the request's name.
+// library has no function for this, but looks up the request, under a private
+// key, to return the request's name.
 func inRequest(ctx context.Context) bool {
 	w := &watched{Context: ctx}
 	_ = appengine.RequestID(w)
 	return w.found
 }
 
-// watched is a context that notes whether something was found in it.
+// watched is a context that records whether a value was found in it.
 type watched struct {
 	context.Context
 	found bool
@@ -81,7 +80,7 @@ func (w *watched) Value(key any) any {
 	return v
 }
 
-// failed says what was being done when err came back, unless it is nil.
+// failed adds the operation to err, unless it is nil.
 func failed(ctx context.Context, doing string, err error) error {
 	if ctx.Err() == nil && appengine.IsTimeoutError(err) {
 		// The library's clock runs a little ahead of the context's.

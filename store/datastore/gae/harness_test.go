@@ -18,7 +18,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/internal/suite"
 )
 
-// request returns a request that App Engine's middleware has seen.
+// request returns a request inside App Engine's middleware.
 func request(t *testing.T) *http.Request {
 	t.Helper()
 	var seen *http.Request
@@ -27,8 +27,8 @@ func request(t *testing.T) *http.Request {
 	return seen
 }
 
-// inRequest is a store whose calls belong to one request: what the suites call
-// it with are plain contexts.
+// inRequest is a store whose calls belong to one request, because the suites
+// call it with plain contexts.
 type inRequest struct {
 	*gae.Store
 	r    *http.Request
@@ -135,7 +135,7 @@ func alone(t *testing.T) store.Store {
 	return open(t, gae.Options{Namespace: suite.Alone().Namespace})
 }
 
-// engine is what the suite needs of the server that is running.
+// engine is the suite's access to the running server.
 func engine(t *testing.T) suite.Engine {
 	r := request(t)
 	in := func(t *testing.T, namespace string) context.Context {

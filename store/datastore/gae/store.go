@@ -21,14 +21,14 @@ type Options struct {
 	Kind string
 
 	// Namespace holds the entities: up to 100 letters, digits, ".", "_" and
-	// "-". "" = the default namespace. A namespace that the application put into
-	// the request's context has no say, so that every request, and the cron
-	// handler, meet the same sessions.
+	// "-". "" = the default namespace. The namespace in the request's context
+	// is ignored, so that every request and the cron handler use the same
+	// sessions.
 	Namespace string
 }
 
 const (
-	// maxKeys is how many entities one query for a sweep asks for.
+	// maxKeys is how many entities one query of a sweep returns at most.
 	maxKeys = 500
 
 	// countPage is how many records Count has in memory at once.
@@ -38,8 +38,8 @@ const (
 	// entity group of its own.
 	maxGroups = 25
 
-	// maxEvicted is how many sessions one transaction ends, besides the user and
-	// what it saves.
+	// maxEvicted is how many sessions one transaction ends, besides the user
+	// and its save.
 	maxEvicted = maxGroups - 5
 )
 
@@ -82,8 +82,8 @@ func (s *Store) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return rec, failed(ctx, "load", err)
 }
 
-// Save implements [store.Store], by a transaction of four calls. Data of over
-// 1,047,000 bytes or so is store.ErrTooLarge: an entity may take 1,048,572
+// Save implements [store.Store], by a transaction of four calls. Data of more
+// than about 1,047,000 bytes is store.ErrTooLarge: an entity may take 1,048,572
 // bytes in all.
 func (s *Store) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
@@ -103,7 +103,7 @@ func (s *Store) Touch(ctx context.Context, id store.ID, seen, deadline time.Time
 	return s.change(ctx, "touch", id, entity.Touching(seen, deadline))
 }
 
-// change stores what next makes of the record that is there.
+// change applies next to the stored record.
 func (s *Store) change(ctx context.Context, doing string, id store.ID, next entity.Change) error {
 	ctx, err := begin(ctx, s.space, doing)
 	if err != nil {
@@ -112,10 +112,9 @@ func (s *Store) change(ctx context.Context, doing string, id store.ID, next enti
 	return failed(ctx, doing, entity.Apply(s.outside(ctx), id, next))
 }
 
-// SaveLimited implements [store.UserLimiter]. Parallel logins of one user get in
-// each other's way and try again, with pauses, until their context is over.
-// Where more than 20 sessions have to end, the oldest 20 end first, in
-// transactions of their own.
+// SaveLimited implements [store.UserLimiter]. Parallel logins of one user
+// conflict and retry, with pauses, until their context ends. If more than 20
+// sessions must end, the oldest 20 end first, in separate transactions.
 func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.UserLimit) ([]store.ID, error) {
 	if err := entity.Fits(&rec, s.kind, s.space); err != nil {
 		return nil, failed(ctx, "save", err)
@@ -128,12 +127,12 @@ func (s *Store) SaveLimited(ctx context.Context, rec store.Record, limit store.U
 	return ended, failed(ctx, "save", err)
 }
 
-// Sweep implements [store.Sweeper], by this process's clock. It asks for keys
+// Sweep implements [store.Sweeper], by this process's clock. It reads keys
 // only, at most 500 at a time, and deletes up to 25 of them in a transaction
-// that looks at their deadlines once more, so that what got a new one meanwhile
-// stays. Outside of a request it answers ErrNoRequest and
-// [errors.ErrUnsupported]: the session manager's own sweeps then do nothing, and
-// [Cron] is what cleans up.
+// that checks their deadlines again, so that a record stays if its deadline
+// changes meanwhile. Outside of a request it returns ErrNoRequest and
+// [errors.ErrUnsupported], so the session manager's own sweeps do nothing. Use
+// [Cron].
 func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, error) {
 	ctx, err := begin(ctx, s.space, "sweep")
 	if err != nil {
@@ -142,7 +141,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration, limit int) (int, e
 	over := time.Now().Add(-age)
 	removed, err := sweep(ctx, s.kind, over, limit)
 	if err == nil && removed < limit {
-		// What is left of users who have no session is no record, and not counted.
+		// The entities of users without sessions are not records, so they are not counted.
 		_, err = sweep(ctx, s.kind+entity.UserSuffix, over, limit)
 	}
 	return removed, failed(ctx, "sweep", err)
@@ -164,7 +163,7 @@ func sweep(ctx context.Context, kind string, over time.Time, limit int) (removed
 				return removed, err
 			}
 		}
-		if len(keys) < page || removed == before { // the latter: others are at it
+		if len(keys) < page || removed == before { // the latter: another sweep is running
 			break
 		}
 	}
@@ -214,12 +213,12 @@ func (s *Store) ByUser(ctx context.Context, user store.UserHash) ([]store.Record
 	return recs, failed(ctx, doing, err)
 }
 
-// Ends implements [store.EndFeed], by one query that reads nothing but an index.
-// It goes by the clocks of the processes that end sessions, and returns what
-// ended within a minute and a half before the last look once more: an end is
-// missed if two processes' clocks differ by more than a minute, or if writing it
-// took more than half a minute. Outside of a request it answers ErrNoRequest and
-// [errors.ErrUnsupported].
+// Ends implements [store.EndFeed], by one query that reads nothing but an
+// index. It uses the clocks of the processes that end sessions, and each call
+// repeats the ends of the last 90 seconds before the previous call. An end is
+// missed if two processes' clocks differ by more than a minute, or if writing
+// it takes more than half a minute. Outside of a request it returns
+// ErrNoRequest and [errors.ErrUnsupported].
 func (s *Store) Ends(ctx context.Context, cursor string, limit int) (store.EndPage, error) {
 	const doing = "read the feed of ends"
 	ctx, err := begin(ctx, s.space, doing)
@@ -251,9 +250,8 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Rec
 	return recs, next, failed(ctx, "scan", err)
 }
 
-// Count implements [store.Counter]. The datastore cannot sum what it does not
-// index, so Count reads every record, and each one read is paid for: it is for
-// now and then, not for a page that is loaded every few seconds.
+// Count implements [store.Counter]. It reads every record, and each read is
+// billed, so do not call it every few seconds.
 func (s *Store) Count(ctx context.Context) (store.Counts, error) {
 	var c store.Counts
 	now := time.Now()

@@ -9,8 +9,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
-// What is tested in the App Engine API server, which starts slowly: once for all.
-// Each test has namespaces of its own.
+// All tests share one App Engine API server, which starts slowly. Each test has
+// its own namespaces.
 func TestInTheAPIServer(t *testing.T) {
 	server := servers.AppEngine(t)
 	e := engine(t)
@@ -30,8 +30,8 @@ func TestInTheAPIServer(t *testing.T) {
 	t.Run("Frozen", func(t *testing.T) { testAFrozenServerHoldsNobodyBeyondHisDeadline(t, server) })
 }
 
-// The API server's datastore is a simple one, and slow; this is the one that Google
-// keeps up to date, and where the suite is run in a larger size.
+// The API server's datastore is simple and slow. Google maintains this
+// emulator, in which a larger version of the suite runs.
 func TestInTheDatastoreEmulator(t *testing.T) {
 	emulator := bridged(t)
 	e := engine(t)
@@ -40,9 +40,9 @@ func TestInTheDatastoreEmulator(t *testing.T) {
 	t.Run("Entities", func(t *testing.T) { testEntitiesAreThoseOfCloudDatastore(t, emulator) })
 }
 
-// pageless is a store that is not walked. The API server reads all that is left
-// for each page, so that its time grows with the square of the records; walking
-// is tested in the emulator.
+// pageless is a store without Scan. For each page, the API server reads all
+// remaining records, so a scan takes quadratic time; Scan is tested in the
+// emulator.
 type pageless struct {
 	store.Store
 	store.Toucher

@@ -30,8 +30,8 @@ func (t tx) Transact(do func(entity.Tx) error, overtaken func() error) error {
 	return transact(t.outside, func(ctx context.Context) error { return do(tx{t.s, ctx, t.outside}) }, overtaken)
 }
 
-// transact runs do in a transaction, again and again while others are in the
-// way and ctx is not over. An error of do's own rolls back. See [entity.Retry]
+// transact runs do in a transaction. It retries while other transactions
+// conflict and ctx has not ended. An error of do rolls back. See [entity.Retry]
 // for overtaken.
 func transact(ctx context.Context, do func(context.Context) error, overtaken func() error) error {
 	return entity.Retry(ctx, func() error {
@@ -39,9 +39,9 @@ func transact(ctx context.Context, do func(context.Context) error, overtaken fun
 	}, contended, overtaken)
 }
 
-// contended reports whether a transaction failed because of others, or because
-// the service forgot it. The library has no type for errors that it finds
-// before the commit, only their text.
+// contended reports whether a transaction failed because of other transactions,
+// or because the service lost it. The library has no type for errors before the
+// commit, only their text.
 func contended(err error) bool {
 	if errors.Is(err, datastore.ErrConcurrentTransaction) {
 		return true
@@ -91,7 +91,7 @@ func (t tx) GetAll(ids []store.ID) ([]store.Record, error) {
 	return recs, nil
 }
 
-// Put implements [entity.Tx]. The library does not tell an insert from an update.
+// Put implements [entity.Tx]. The library does not distinguish inserts from updates.
 func (t tx) Put(_ bool, recs ...store.Record) error {
 	keys := make([]*datastore.Key, len(recs))
 	rows := make([]*row, len(recs))
@@ -103,9 +103,9 @@ func (t tx) Put(_ bool, recs ...store.Record) error {
 }
 
 // ByUser implements [entity.Tx]. The bundled datastore has no such query in a
-// transaction. Outside of it the query sees at least what was there when the user
-// was read: a login that is committed later writes the user, and this one then
-// fails.
+// transaction. Outside of it, the query returns at least the sessions that
+// existed when the user was read: a login that is committed later writes the
+// user, so this transaction fails.
 func (t tx) ByUser(user store.UserHash) ([]store.Record, error) {
 	found, err := collect(t.outside, datastore.NewQuery(t.s.kind).Filter(entity.User+" =", entity.UserText(user)))
 	return found.Records, err

@@ -16,8 +16,9 @@ const (
 	ours = "github.com/sojourn-go/sojourn"
 )
 
-// packages are what programs of the pages may use without an import: the standard
-// library's, and ours. Any other is in a comment "// import "path"".
+// packages are the packages that the pages' programs may use without an import:
+// the standard library's, and ours. Any other is in a comment "// import
+// "path"".
 var packages = map[string]string{
 	"context": "context", "pbkdf2": "crypto/pbkdf2", "rand": "crypto/rand", "sha256": "crypto/sha256", "subtle": "crypto/subtle",
 	"json": "encoding/json", "errors": "errors", "fmt": "fmt", "html": "html", "template": "html/template", "log": "log",

@@ -133,8 +133,8 @@ func valuesAreTheNewest(_ *visitor, tb *tab, before, after sojourn.Config) {
 	tb.wants("moved to the store, and rolled back", "theme light, cart 1")
 }
 
-// With one cookie alone it is not known which one that is. The first login makes
-// them two, and the second tells them apart.
+// The attributes of a single cookie are unknown. After the first login there
+// are two, and the second login can distinguish them.
 func formerCookiesGo(v *visitor, tb *tab, before, after sojourn.Config) {
 	s := tb.site
 	s.deploy(before)

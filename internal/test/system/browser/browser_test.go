@@ -16,7 +16,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/realbrowser"
 )
 
-// stuck ends a test whose browser does not answer. It is no measure of speed.
+// stuck ends a test whose browser does not answer. It does not measure speed.
 const stuck = 60 * time.Second
 
 // All tests but one share a browser; each has visitors of its own.
@@ -48,14 +48,14 @@ func startChromium(t *testing.T, profile string) context.Context {
 		chromedp.Flag("disable-features", "BackForwardCache")) // it keeps pages that nobody sees
 }
 
-// visitor is somebody with cookies of their own and any number of tabs.
+// visitor has its own cookies and any number of tabs.
 type visitor struct {
 	t    *testing.T
 	site *site
 	ctx  context.Context
 }
 
-// newVisitor returns somebody new in a running browser.
+// newVisitor returns a new visitor in a running browser.
 func newVisitor(t *testing.T, s *site, browser context.Context) *visitor {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
@@ -166,7 +166,7 @@ func (tb *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// eval returns what a script's expression, or the promise that it is, comes to.
+// eval returns the value of a script's expression, or of its promise.
 func eval[T any](tb *tab, script string) T {
 	tb.t.Helper()
 	ctx, cancel := context.WithTimeout(tb.ctx, stuck)
@@ -178,14 +178,14 @@ func eval[T any](tb *tab, script string) T {
 	return v
 }
 
-// settle waits until the tab shows a page of the application, however many come
-// before it by themselves.
+// settle waits until the tab shows a page of the application, after any
+// automatic reloads.
 func (tb *tab) settle() {
 	tb.t.Helper()
 	tb.do(chromedp.WaitReady(chromedp.CSS("#state")))
 }
 
-// text is what the page says.
+// text is the text of the page.
 func (tb *tab) text() string {
 	ctx, cancel := context.WithTimeout(tb.ctx, time.Second)
 	defer cancel()
@@ -196,7 +196,7 @@ func (tb *tab) text() string {
 	return s
 }
 
-// state is what the page says of the visitor, such as "user ada, theme dark,
+// state is the page's text about the visitor, such as "user ada, theme dark,
 // cart 1".
 func (tb *tab) state() string {
 	tb.t.Helper()
@@ -210,8 +210,8 @@ const state = `page => {
 	return ["user", "theme", "cart", "visits"].filter(n => s[n] && s[n] !== "0").map(n => n + " " + s[n]).join(", ");
 }`
 
-// after presses buttons of the application, as a script in its page does, and
-// returns what the application says of the visitor then.
+// after presses buttons of the application, like a script in its page, and
+// returns the visitor's state then.
 func (tb *tab) after(ids ...string) string {
 	tb.t.Helper()
 	paths := make([]string, len(ids))
@@ -229,7 +229,7 @@ func (tb *tab) after(ids ...string) string {
 	})()`, strings.Join(paths, " "), state))
 }
 
-// wants checks what the application says of the visitor after some buttons.
+// wants checks the visitor's state after some buttons.
 func (tb *tab) wants(when, state string, ids ...string) {
 	tb.t.Helper()
 	if got := tb.after(ids...); got != state {

@@ -39,7 +39,7 @@ func linksFromAnotherSite(t *testing.T, browser context.Context) {
 	s := newSite(t, lax)
 	v := newVisitor(t, s, browser)
 	tb := v.tab()
-	// arrive follows the link as somebody who has done that before.
+	// arrive follows the link, after earlier actions.
 	arrive := func(t *testing.T, body string, before ...string) (_ *tab, has string) {
 		t.Helper()
 		tb := &tab{t, s, tb.ctx}
@@ -102,8 +102,8 @@ func linksFromAnotherSite(t *testing.T, browser context.Context) {
 		}
 		asked(t, "GET 409, GET 200")
 	})
-	// A window without an origin is of no site, so whatever is asked for there comes
-	// from another one, however often.
+	// A window with an opaque origin belongs to no site, so every request from
+	// it counts as cross-site.
 	for name, c := range map[string]struct{ body, asked string }{
 		"a link":                {`<a id=go target=_blank href="app:/app/visit">go</a>`, "GET 409, GET 409"},
 		"a link without opener": {`<a id=go target=_blank rel="noopener noreferrer" href="app:/app/visit">go</a>`, "GET 409, GET 409"},
@@ -123,7 +123,7 @@ func linksFromAnotherSite(t *testing.T, browser context.Context) {
 			tb.do(chromedp.Click(chromedp.CSS("#go")))
 			ctx, cancel := chromedp.NewContext(tb.ctx, chromedp.WithTargetID(receive(t, opened)))
 			defer cancel()
-			// It has a link, and nothing that asks again by itself.
+			// It has a link, and no automatic reload.
 			(&tab{t, s, ctx}).do(chromedp.WaitReady(chromedp.CSS(`html:not(:has(meta[http-equiv])) a[href=""]`)))
 			asked(t, c.asked)
 		})
@@ -157,8 +157,8 @@ func TestALinkFromAnotherSiteInABrowserThatKeepsNoCookies(t *testing.T) {
 	}
 }
 
-// intruder is a page of another site whose scripts send requests that nobody asked
-// for, and that has a form.
+// intruder is a page of another site with a form, and with scripts that send
+// requests.
 const intruder = `
 <iframe name=frame></iframe>
 <form method=post action="app:/app/%[1]s"><button id=go>go</button></form>

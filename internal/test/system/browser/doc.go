@@ -1,3 +1,3 @@
-// Package browser holds tests of what a real browser does with the cookies
-// and the error pages of the library, over HTTPS, with several sites.
+// Package browser tests the library's cookies and error pages in a real
+// browser, over HTTPS, with several sites.
 package browser

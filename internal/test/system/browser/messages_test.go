@@ -11,8 +11,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// inAdvance are the ways in which a page asks for the one at /app/messages before
-// anybody sees that: scripts that come to an end when the answer is there.
+// inAdvance are the ways to load the page at /app/messages before it is shown:
+// scripts that end when the answer has arrived.
 var inAdvance = map[string]string{
 	"HEAD":       `await fetch("/app/messages", {method: "HEAD"});`,
 	"background": `await fetch("/app/messages", {headers: {"Sojourn-Background": "1"}});`,
@@ -34,8 +34,9 @@ func speculate(how string) string {
 		await fetch("/speculated");`
 }
 
-// A message is shown once: by the page that the visitor opens, or by the one after
-// it if the browser had that page already. Nothing is lost if they open another one.
+// A message is shown once: by the page that the visitor opens, or by the next
+// one if the browser already had that page. It is not lost if the visitor opens
+// another page.
 func messagesWait(t *testing.T, browser context.Context) {
 	s := newSite(t, lax)
 	// Browsers speculate only in windows that are not private.
@@ -49,7 +50,7 @@ func messagesWait(t *testing.T, browser context.Context) {
 			tb.home()
 			tb.after(before...)
 			s.asked("/app/messages")
-			// Chromium does not prerender for a page that somebody debugs.
+			// Chromium does not prerender for a page with a debugger.
 			script := fmt.Sprintf("(async () => {%s\nlocation.href = %q })()", inAdvance[how], to)
 			window, err := chromedp.CallBrowser(browser, target.CreateTarget, target.CreateTargetParams{URL: s.unattended(script)})
 			if err != nil {

@@ -62,14 +62,14 @@ func revokedTabs(t *testing.T, browser context.Context) {
 	}
 }
 
-// A browser that does not learn of its own logout or login is told with the next
-// click, once.
+// If a browser misses the answer to its login or logout, its next request is
+// refused, once.
 func lostAnswers(t *testing.T, browser context.Context) {
 	s := newSite(t, lax)
 	v := newVisitor(t, s, browser)
 	one, two := v.tab(), v.tab()
 	for _, lost := range []string{"logout", "login-bob"} {
-		// begin is a visitor with two tabs who has lost an answer.
+		// begin returns two tabs of a visitor who has lost an answer.
 		begin := func(t *testing.T) (*tab, *tab) {
 			t.Helper()
 			one, two := &tab{t, s, one.ctx}, &tab{t, s, two.ctx}

@@ -46,10 +46,10 @@ type site struct {
 	db     store.Store
 	served atomic.Pointer[deployment]
 
-	sees chan string // what a page shows, as soon as the visitor sees it
-	// speculated has something when a request with Sec-Purpose was answered.
+	sees chan string // what a page shows, sent when the visitor sees it
+	// speculated receives a value when a request with Sec-Purpose was answered.
 	speculated chan struct{}
-	script     atomic.Value // of the page that nobody looks at
+	script     atomic.Value // of the page that is not shown
 
 	mu    sync.Mutex
 	pages map[string]string // of the other site, by path
@@ -96,8 +96,8 @@ func newSite(t *testing.T, cfg sojourn.Config) *site {
 	return s
 }
 
-// deploy puts another version of the application in the place of the one that
-// runs, with the same keys and the same store.
+// deploy replaces the running application by another version, with the same
+// keys and the same store.
 func (s *site) deploy(cfg sojourn.Config) {
 	s.t.Helper()
 	cfg.Keys, cfg.Store, cfg.Logger = s.keys, s.db, slog.New(slog.DiscardHandler)
@@ -132,8 +132,8 @@ func (s *site) foreign(path, body string) string {
 	return s.at(foreign, path)
 }
 
-// unattended returns the address of a page of the application's site that does
-// what a script says.
+// unattended returns the address of a page of the application's site that runs
+// a script.
 func (s *site) unattended(script string) string {
 	s.script.Store(script)
 	select {
@@ -196,8 +196,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.served.Load().handler.ServeHTTP(noted, r)
 }
 
-// asked returns what came to a path of the application since it was last called
-// for it, in the form "GET 409, GET 200".
+// asked returns the requests to a path of the application since its last call,
+// in the form "GET 409, GET 200".
 func (s *site) asked(path string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,7 +221,7 @@ func (s *site) history() string {
 	return b.String()
 }
 
-// status notes the status of a response.
+// status records the status of a response.
 type status struct {
 	http.ResponseWriter
 	code int
@@ -243,8 +243,8 @@ func (s *status) Write(b []byte) (int, error) {
 	return s.ResponseWriter.Write(b)
 }
 
-// application is a site like any other: pages that say who the visitor is and
-// what they have, and buttons.
+// application is a simple site: pages that show the visitor's state, and
+// buttons.
 func application(m *sojourn.Manager, sees chan<- string) http.Handler {
 	mux := http.NewServeMux()
 	page := func(path string, f func(*sojourn.Session, *http.Request)) {
@@ -291,8 +291,8 @@ var buttons = map[string]string{
 	"revoke":    "/app/revoke",
 }
 
-// messages is the rest of a page that shows messages. It tells the application
-// when the visitor sees it, even if it was rendered in advance.
+// messages is the rest of a page that shows messages. It sends a request when
+// the visitor sees it, even if it was prerendered.
 const messages = `<p id=messages>%s</p><script>
 	const tell = () => fetch("/app/sees", {method: "POST", body: new URLSearchParams({
 		page: document.querySelector("#messages").innerText,

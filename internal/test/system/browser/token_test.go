@@ -13,8 +13,9 @@ import (
 	"github.com/sojourn-go/sojourn/store/memory"
 )
 
-// client is what a page of another origin does with an API: it logs in for a token,
-// counts, has its token renewed, and logs out. Every answer is put down.
+// client is the script of a page of another origin that uses an API: it logs in
+// for a token, counts, has its token renewed, and logs out. It records every
+// answer.
 const client = `(async () => {
 	let token = "";
 	const answers = [];

@@ -1,5 +1,5 @@
-// Package client is what tests talk to the probe with: browsers with cookies, and
-// what the probe answers them.
+// Package client is the tests' client of the probe: browsers with cookies, and
+// the probe's answers.
 package client
 
 import (
@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// Patience bounds every wait for something that must happen. It says nothing
-// about speed: nothing waits that long unless it is broken.
+// Patience bounds every wait for something that must happen. It is not a speed
+// limit: waits are shorter unless something is broken.
 const Patience = 90 * time.Second
 
-// Eventually polls until is says so.
+// Eventually polls until is reports true.
 func Eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	limit := time.NewTimer(Patience)
@@ -35,7 +35,7 @@ func Eventually(t testing.TB, what string, is func() bool) {
 }
 
 // Browser is one visitor: a cookie jar, whose cookies go to every probe on this
-// machine, because jars know no ports.
+// machine, because jars ignore ports.
 type Browser struct {
 	HTTP *http.Client
 }
@@ -43,7 +43,7 @@ type Browser struct {
 // New returns a browser without cookies.
 func New(transport http.RoundTripper) *Browser {
 	jar, _ := cookiejar.New(nil) // has no error without options
-	// Shorter than Patience, so that the request is named that took too long.
+	// Shorter than Patience, so that failures name the slow request.
 	return &Browser{&http.Client{Jar: jar, Transport: transport, Timeout: Patience / 2}}
 }
 
@@ -53,9 +53,9 @@ var here = &url.URL{Scheme: "http", Host: "127.0.0.1", Path: "/"}
 // Cookies are those that the browser would send.
 func (b *Browser) Cookies() []*http.Cookie { return b.HTTP.Jar.Cookies(here) }
 
-// Copied returns a browser that has the same cookies now, or those with the
-// names, and changes them for itself: somebody who copied them, or a second tab
-// with a response on its way.
+// Copied returns a browser with an independent copy of the cookies, or of those
+// with the names: an attacker who copied them, or a second tab with a response
+// under way.
 func (b *Browser) Copied(names ...string) *Browser {
 	c := New(b.HTTP.Transport)
 	for _, cookie := range b.Cookies() {
@@ -133,7 +133,7 @@ func (b *Browser) Send(base, method, path string) (Answer, error) {
 	return b.Do(req)
 }
 
-// Do sends a request. An error means that no answer came, or not all of it.
+// Do sends a request. An error means that there was no complete answer.
 func (b *Browser) Do(req *http.Request) (Answer, error) {
 	res, err := b.HTTP.Do(req)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package middleware holds tests of Sojourn among other people's middlewares and
-// upgraders. It is a module of its own, so that nothing of what it needs
-// becomes a dependency of the library.
+// Package middleware tests Sojourn with third-party middlewares and upgraders.
+// It is in a separate module, so that its dependencies are not those of the
+// library.
 package middleware

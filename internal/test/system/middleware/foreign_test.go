@@ -29,7 +29,7 @@ import (
 )
 
 // who answers with the session's user and cart, and logs in or adds to the cart
-// if the request asks for it.
+// on request.
 func who(m *sojourn.Manager) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		session, err := m.Get(r.Context())
@@ -115,7 +115,7 @@ func threeVisitors(t *testing.T, client *http.Client, base string, works bool) {
 	}
 }
 
-// inH2C is deprecated, and what applications and frameworks use all the same.
+// inH2C is deprecated, but applications and frameworks still use it.
 func inH2C(h http.Handler) http.Handler {
 	return h2c.NewHandler(h, &http2.Server{}) //nolint:staticcheck // see above
 }
@@ -219,8 +219,8 @@ func (l one) Accept() (net.Conn, error) {
 func (l one) Close() error   { return nil }
 func (l one) Addr() net.Addr { return l.addr }
 
-// A tunnel hands the connection of a request to another server, whose requests
-// have contexts that are derived from it.
+// A tunnel passes the connection of a request to another server, whose requests
+// have contexts derived from that request's.
 func TestNoRequestOfATunnelGetsTheSessionOfTheRequestThatOpenedIt(t *testing.T) {
 	for name, serve := range map[string]func(r *http.Request, conn net.Conn, h http.Handler){
 		"http.Server": func(r *http.Request, conn net.Conn, h http.Handler) {
@@ -363,7 +363,7 @@ func TestAReverseProxyOnEitherSideKeepsSessionsApart(t *testing.T) {
 	}
 }
 
-// A page made of parts asks its own handlers with requests that it makes.
+// A page made of parts sends its own requests to handlers.
 func TestASubrequestWithOtherCookiesHasASessionOfItsOwn(t *testing.T) {
 	m := managerWith(t, io.Discard)
 	part := m.Wrap(who(m))
@@ -416,8 +416,8 @@ func TestAHandlerWithATimeoutHasItsOwnSession(t *testing.T) {
 	}
 }
 
-// Not every tunnel is a hijacked connection: the inner server may listen by
-// itself, or read from the request's body.
+// Not every tunnel is a hijacked connection: the inner server may also listen,
+// or read from the request's body.
 func TestNoRequestOfAServerThatAHandlerStartsGetsItsSession(t *testing.T) {
 	m := managerWith(t, io.Discard)
 	page := listen(t, m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

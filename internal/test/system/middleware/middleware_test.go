@@ -45,7 +45,7 @@ func (s *shaky) Load(ctx context.Context, id store.ID) (store.Record, error) {
 	return s.Store.Load(ctx, id)
 }
 
-// Save refuses for good when the store is full, so that nothing is tried again.
+// Save refuses permanently when the store is full, so that it is not retried.
 func (s *shaky) Save(ctx context.Context, rec store.Record, base store.Base) error {
 	if s.full.Load() {
 		return store.ErrTooLarge
@@ -280,7 +280,7 @@ func TestChiRecovererInsideAndOutside(t *testing.T) {
 	}
 }
 
-// quiet is a log of chi's that says nothing.
+// quiet is a log for chi that discards everything.
 type quiet struct{}
 
 func (quiet) NewLogEntry(*http.Request) middleware.LogEntry { return quiet{} }

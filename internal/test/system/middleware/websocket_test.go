@@ -11,12 +11,12 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// echo is a WebSocket server that sets a cookie with its handshake, keeps what
-// it is told in a stored session, and says it back.
+// echo is a WebSocket server that sets a cookie with its handshake, keeps each
+// message in a stored session, and sends it back.
 type echo struct {
 	t *testing.T
 	m *sojourn.Manager
-	// upgrade returns what receives and sends one message.
+	// upgrade returns functions that receive and send one message.
 	upgrade func(http.ResponseWriter, *http.Request) (receive func() (string, error), send func(string) error, err error)
 }
 
@@ -59,9 +59,8 @@ func withCoder(w http.ResponseWriter, r *http.Request) (func() (string, error), 
 		}, nil
 }
 
-// withGorilla hands the header over: gorilla/websocket writes the response by
-// itself and does not look at w.Header(). It does so after Hijack, which has put
-// the cookies there.
+// withGorilla passes the header: gorilla/websocket writes the response itself,
+// after Hijack, and ignores w.Header(), where Hijack has put the cookies.
 func withGorilla(w http.ResponseWriter, r *http.Request) (func() (string, error), func(string) error, error) {
 	var upgrader gorilla.Upgrader
 	conn, err := upgrader.Upgrade(w, r, w.Header())
@@ -100,7 +99,7 @@ func TestWebSocketHandshakesCarryTheCookie(t *testing.T) {
 					t.Fatalf("read %q, %v", b, err)
 				}
 			}
-			// What was saved during the connection is there for other requests.
+			// Other requests see the changes that were saved during the connection.
 			check := listen(t, m.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 				if got := cart.Get(session); got != 1+len("hello")+len("again") {
 					t.Errorf("the cart is %d", got)

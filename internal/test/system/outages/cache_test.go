@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// maxStale is what the probes are told for shared caches, and inProcess what
-	// they use for the cache within.
+	// maxStale is the probes' MaxStale for shared caches, and inProcess that of
+	// the cache in the process.
 	maxStale  = time.Second
 	inProcess = time.Second
 	// lagOfTwo: a copy in the process may have been taken from the shared cache.
@@ -30,8 +30,8 @@ func withCaches(flags ...string) []string {
 	return append([]string{"-max-stale", maxStale.String()}, flags...)
 }
 
-// slowDisk is how long a save in a file may take: others may keep the disk busy
-// for longer than the library waits by default.
+// slowDisk is how long a save in a file may take: other programs may keep the
+// disk busy for longer than the default timeout.
 const slowDisk = "40s"
 
 // embedded is a durable store that never fails here.
@@ -85,7 +85,7 @@ func TestRedisAsACacheIsKilledOrFrozen(t *testing.T) {
 	}.run(t)
 }
 
-// As the only store, memcached may forget. While it does not, it is exact.
+// As the only store, memcached may lose records. Otherwise it is exact.
 func TestMemcachedAsTheStoreIsFrozen(t *testing.T) {
 	t.Parallel()
 	server := servers.Memcached(t, 64)
@@ -107,8 +107,8 @@ func TestTheWireToMemcachedIsBad(t *testing.T) {
 	}.run(t)
 }
 
-// What one replica cannot tell the cache, the others go on reading there, for
-// as long as a copy lives.
+// If one replica cannot invalidate the cache, the others keep reading the old
+// copy until it expires.
 func TestOneReplicaCannotReachMemcached(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 64)
@@ -139,7 +139,7 @@ func TestOneReplicaCannotReachMemcached(t *testing.T) {
 	}.run(t)
 }
 
-// A cache with no room left forgets at random, leases and copies alike.
+// A full cache evicts leases and copies at random.
 func TestMemcachedIsFull(t *testing.T) {
 	t.Parallel()
 	cache := servers.Memcached(t, 2)
@@ -156,8 +156,8 @@ func TestMemcachedIsFull(t *testing.T) {
 	}.run(t)
 }
 
-// crowd stores what others keep in the same memcached, for a while: entries as
-// large as the sessions' are, because memcached evicts among equally large ones.
+// crowd stores other entries in the same memcached for a while, of the same
+// size as the sessions', because memcached evicts entries of the same size.
 func crowd(t testing.TB, server *servers.Server) {
 	t.Helper()
 	c, err := net.Dial("tcp", server.Addr)
@@ -232,8 +232,8 @@ func TestALogoutIsFinalAtOnceWhereTheCacheWasTold(t *testing.T) {
 	}
 }
 
-// While the store is out of reach, caches answer for as long as a copy lives,
-// and nothing can be written.
+// While the store is unreachable, caches answer until their copies expire, and
+// writes fail.
 func TestWithoutItsStoreACacheAnswersForAWhile(t *testing.T) {
 	t.Parallel()
 	db, cache := servers.Redis(t, durable...), servers.Memcached(t, 64)
@@ -266,8 +266,8 @@ func TestWithoutItsStoreACacheAnswersForAWhile(t *testing.T) {
 	}
 }
 
-// A frozen cache must cost a timeout now and then, and not one with each
-// request: after the first one, hardly any request may ask it at all.
+// A frozen cache may cost an occasional timeout, but not one per request: after
+// the first one, few requests may call it.
 func TestAFrozenCacheIsAskedNowAndThen(t *testing.T) {
 	t.Parallel()
 	hole := newHole(t)
@@ -291,7 +291,7 @@ func TestAFrozenCacheIsAskedNowAndThen(t *testing.T) {
 	}
 }
 
-// hole listens, takes everything, and says nothing.
+// hole is a server that accepts everything and never answers.
 type hole struct {
 	Addr  string
 	lines atomic.Int64 // commands that it was sent

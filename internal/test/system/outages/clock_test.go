@@ -17,11 +17,10 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
-// A Go program reads the machine's clock without asking anybody, so nothing
-// around it can give it another one. These replicas are built from a copy of the
-// standard library's time.Now that adds what is in the environment: the whole
-// program sees that clock, drivers included, while its timers and timeouts run
-// as ever.
+// A Go program reads the machine's clock directly, so a test cannot change it
+// from outside. These replicas are built with a copy of the standard library's
+// time.Now that adds an offset from the environment: the whole program has that
+// clock, including drivers, while its timers and timeouts are unchanged.
 var probeWithClock = sync.OnceValues(func() (string, error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -80,7 +79,7 @@ var clockOffset = func() (seconds int64) {
 `, nil
 }
 
-// apart is how far the clocks of the outer two replicas differ.
+// apart is the difference between the clocks of the outer two replicas.
 const apart = time.Minute
 
 // startFleetWithClocks starts three replicas: one is behind, one ahead.
@@ -141,8 +140,8 @@ func TestClocksDifferWhileTheStoreDies(t *testing.T) {
 	}.run(t)
 }
 
-// Being used at a replica whose clock is behind must not shorten a session's
-// life at one whose clock is right.
+// Use at a replica with a slow clock must not shorten a session's life at a
+// replica with a correct clock.
 func TestAClockThatIsBehindShortensNoSession(t *testing.T) {
 	t.Parallel()
 	f := startFleetWithClocks(t, "-idle", "50s", "-store", "redis://"+servers.Redis(t).Addr)

@@ -19,7 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/redis"
 )
 
-// setting is how Redis is run, and what happens to it.
+// setting is a configuration of Redis, and its failure.
 type setting struct {
 	appendfsync string // "" = no append-only file
 	wait        int    // for how many replicas a save waits
@@ -71,7 +71,7 @@ func settings() (all []setting) {
 		setting{appendfsync: "everysec", wait: 2, replicas: 2, failover: true, safe: true})
 }
 
-// loss counts what was acknowledged, and what of it is gone afterwards.
+// loss counts the acknowledged changes, and the lost ones.
 type loss struct {
 	rounds, lossy      int
 	writes, lostWrites int
@@ -89,8 +89,8 @@ func (l *loss) add(m loss) {
 	l.undoneEnds += m.undoneEnds
 }
 
-// TestWhatRedisLoses measures what a killed Redis takes with it. It prints a
-// table, and fails where something is lost that must not be.
+// TestWhatRedisLoses measures what a killed Redis loses. It prints a table, and
+// fails if a safe setting loses anything.
 func TestWhatRedisLoses(t *testing.T) {
 	t.Parallel()
 	rounds := 1
@@ -142,8 +142,8 @@ func (s setting) measure(t *testing.T) loss {
 		nodes = append(nodes, servers.Redis(t, append(s.args(), "--replicaof", "127.0.0.1 "+port)...))
 	}
 	inSync(t, nodes, 1)
-	// A replica says that it is in sync a second before its master sends it what
-	// comes next.
+	// A replica reports that it is in sync a second before its master sends it
+	// new writes.
 	all := openRedis(t, master, s.replicas)
 	client.Eventually(t, "the replicas get every write", func() bool { return saves(all)(t.Context()) == nil })
 	db := openRedis(t, master, s.wait)
@@ -163,7 +163,7 @@ func (s setting) measure(t *testing.T) loss {
 	enough := 300 + rand.Int64N(500)
 	client.Eventually(t, "the writers are at work", func() bool { return written.Load() >= enough })
 	if s.failover {
-		// What was on its way to the replicas is lost with the machine.
+		// Writes under way to the replicas are lost with the machine.
 		for _, w := range wires {
 			w.cut()
 		}
@@ -173,7 +173,7 @@ func (s setting) measure(t *testing.T) loss {
 	busy.Wait()
 
 	if s.failover {
-		// What Sentinel and Cluster do, without the time that they take to notice,
+		// The same steps as Sentinel and Cluster, without their detection time,
 		// and with the replica that is farthest away.
 		heir := nodes[len(nodes)-1]
 		if answer := heir.RedisCommand("REPLICAOF", "NO", "ONE"); answer != "OK\n" {
@@ -217,14 +217,14 @@ func openRedis(t testing.TB, server *servers.Server, wait int) *redis.Store {
 	return db
 }
 
-// acknowledged is the last thing that a session's store said nil to.
+// acknowledged is a session's last acknowledged state.
 type acknowledged struct {
 	version uint64
 	ended   bool
 }
 
-// writes begins sessions, changes them, and ends every other one. It notes what
-// was acknowledged.
+// writes starts sessions, changes them, and ends every other one. It records
+// the acknowledged changes.
 func writes(ctx context.Context, db store.Store, kept map[store.ID]acknowledged, written *atomic.Int64) {
 	for n := 0; ctx.Err() == nil; n++ {
 		now := time.Now().UTC().Truncate(time.Millisecond)

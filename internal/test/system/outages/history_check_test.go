@@ -7,14 +7,14 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// step notes an operation on one value that took from one second to another.
+// at records an operation on one value from one second to another.
 type at struct {
 	op         operation
 	out        outcome
 	sent, back int
 }
 
-// The checker itself must tell what can be explained from what cannot.
+// The checker itself must accept valid histories and reject invalid ones.
 func TestTheCheckerTellsRightFromWrong(t *testing.T) {
 	add := func(n, sent, back int) at {
 		return at{operation{kind: incr, key: "counter"}, outcome{result: done, value: value{n: n}}, sent, back}

@@ -18,7 +18,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// operation is what a request does to one value of a session.
+// operation is a request's operation on one value of a session.
 type operation struct {
 	kind kind
 	key  string // of one value; "" for what ends them all
@@ -39,7 +39,7 @@ const (
 	logout kind = "logout"
 )
 
-// outcome is what its answer said.
+// outcome is the content of its answer.
 type outcome struct {
 	result result
 	value  // of a read, incr, extend or pop
@@ -86,8 +86,7 @@ type state struct {
 	ended bool
 }
 
-// session says how one value of a session behaves if requests are served one
-// after the other.
+// session is the sequential model of one value of a session.
 var session = porcupine.Model{
 	Init: func() any { return state{} },
 	Step: func(s, in, out any) (bool, any) {
@@ -100,7 +99,7 @@ var session = porcupine.Model{
 
 func step(s state, op operation, out outcome) (state, bool) {
 	if out.result == refused {
-		// Of several who take a value one wins, and the others are refused.
+		// If several requests take a value, one succeeds and the others are refused.
 		return s, s.ended || op.kind == pop
 	}
 	known := out.result == done
@@ -135,13 +134,13 @@ func step(s state, op operation, out outcome) (state, bool) {
 	}
 }
 
-// lagging reports whether a cache may have answered: a request that changes
-// nothing asks nobody else.
+// lagging reports whether a cache may have answered: only requests without
+// changes use it.
 func lagging(op operation, out outcome) bool {
 	return out.result == done && (op.kind == read || op.kind == pop && !out.found)
 }
 
-// history is what happened to one session.
+// history is the operations on one session.
 type history struct {
 	name string
 	// lag is how old a read may be.
@@ -152,7 +151,7 @@ type history struct {
 	nextUser int
 }
 
-// add notes an operation and when it was sent and answered.
+// add records an operation and when it was sent and answered.
 func (h *history) add(op operation, out outcome, sent, answered time.Duration) {
 	switch {
 	case out.result == failed, out.result == unknown && op.kind == read:
@@ -168,8 +167,8 @@ func (h *history) add(op operation, out outcome, sent, answered time.Duration) {
 	h.ops = append(h.ops, porcupine.Operation{ClientId: h.nextUser, Input: op, Output: out, Call: int64(sent), Return: int64(answered)})
 }
 
-// of returns what happened to one value. What each value did alone is all there
-// is to check: linearizability is a local property (Herlihy and Wing 1990).
+// of returns the operations on one value. It suffices to check each value
+// alone: linearizability is a local property (Herlihy and Wing 1990).
 func (h *history) of(key string) []porcupine.Operation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -213,7 +212,7 @@ func (h *history) check(t testing.TB) {
 	}
 }
 
-// picture leaves the history behind in a form to look at.
+// picture writes a visualization of the history.
 func picture(info porcupine.LinearizationInfo) string {
 	file, err := os.CreateTemp("", "history-*.html")
 	if err != nil {

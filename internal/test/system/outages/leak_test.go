@@ -33,14 +33,14 @@ const (
 	callTime = 50 * time.Millisecond
 )
 
-// engine is something with a server that can fail.
+// engine is a store or cache with a server that can fail.
 type engine struct {
 	name  string
 	start func(t testing.TB) *servers.Server
-	// open connects to addr. call does something that needs the server.
+	// open connects to addr. call makes a call to the server.
 	open func(t testing.TB, addr string) (call func(context.Context) error, closer io.Closer)
-	// connections is how many it may have, with as many calls in parallel as
-	// there are here.
+	// connections is the maximum number of connections with this test's
+	// parallel calls.
 	connections int
 }
 
@@ -142,7 +142,7 @@ var engines = []engine{
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The cache is told the address of the store, which fails just the same.
+			// The cache has the address of the store, which fails in the same way.
 			c, err := memcached.NewCache([]string{addr}, memcached.Options{Timeout: callTime})
 			if err != nil {
 				t.Fatal(err)
@@ -231,8 +231,8 @@ func TestAThousandFailuresLeakNothing(t *testing.T) {
 	}
 }
 
-// alone runs the test in a process of its own, because all goroutines of the
-// process count, and reports whether it did: in that process it does not.
+// alone runs the test in a separate process, because all goroutines of the
+// process count, and reports whether it did: in that process it returns false.
 func alone(t *testing.T) bool {
 	const here = "FAULT_ALONE"
 	if os.Getenv(here) != "" {
@@ -314,7 +314,7 @@ func (e engine) fails(t *testing.T, server *servers.Server, breaks func(*wire) f
 	}
 	client.Eventually(t, "all connections are closed", func() bool { return len(connectionsTo(t, w.Addr)) == 0 })
 	w.cut()
-	http.DefaultClient.CloseIdleConnections() // of who asked the server whether it is up
+	http.DefaultClient.CloseIdleConnections() // from checks that the server is up
 	if err := goleak.Find(before,
 		// The wire's, whose writes to a closed connection get stuck sometimes.
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),

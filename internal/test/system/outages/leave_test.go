@@ -22,8 +22,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/redis"
 )
 
-// Clients that leave while the store is asked say nothing about it: the alarm of
-// operators is that StoreErrors grows.
+// A client that disconnects during a call to the store is not a failure of the
+// store: operators have an alarm on StoreErrors.
 func TestClientsThatLeaveAreNoFailuresOfTheStore(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T) (*wire, store.Store){

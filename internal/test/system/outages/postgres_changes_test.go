@@ -15,8 +15,8 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// postgresSite is a PostgreSQL server behind a name that can move, and replicas
-// that log in as a user without rights of its own.
+// postgresSite is a PostgreSQL server behind an address that can move, and
+// replicas that log in as an ordinary user.
 type postgresSite struct {
 	server   *servers.Server
 	name     *servers.Address // of the server
@@ -38,7 +38,7 @@ func (s *postgresSite) url() string {
 	return "postgres://app@" + s.name.Addr + "/postgres?sslmode=disable&password-file=" + url.QueryEscape(s.password)
 }
 
-// tell writes the password where the replicas look for it.
+// tell writes the password to the replicas' file.
 func (s *postgresSite) tell(t *testing.T, word string) {
 	t.Helper()
 	if err := os.WriteFile(s.password, []byte(word+"\n"), 0o600); err != nil {
@@ -48,7 +48,7 @@ func (s *postgresSite) tell(t *testing.T, word string) {
 
 const endSessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
 
-// for a while something is so, which two lists of statements begin and end.
+// while is a temporary fault that two lists of statements begin and end.
 func (s *postgresSite) while(name string, begins, ends []string) fault {
 	return fault{name, func(*testing.T) {
 		s.server.SQL(begins...)
@@ -94,8 +94,8 @@ func (s *postgresSite) passing() []fault {
 // others are faults that some requests cannot survive.
 func (s *postgresSite) others() []fault {
 	return []fault{
-		// A disk that is full has no other answer; to fill one takes rights that
-		// tests do not have everywhere.
+		// A full disk gives the same answer; filling one requires rights that
+		// tests may not have.
 		s.while("full", []string{
 			`CREATE OR REPLACE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 				RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$`,
@@ -119,8 +119,8 @@ func TestPostgresIsChangedUnderLoad(t *testing.T) {
 	scenario{fleet: f, faults: site.others(), storeFails: true}.run(t)
 }
 
-// A replica is frozen at any moment of a login. Whatever it was doing, the same
-// user logs in at another one.
+// A replica is frozen at any moment of a login. The same user can still log in
+// at another replica.
 func TestAReplicaThatIsFrozenInALoginHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	site := newPostgresSite(t)

@@ -38,8 +38,7 @@ func startReplica(t testing.TB, program string, env []string, args ...string) *p
 	return r
 }
 
-// fleet is several replicas, and what a load balancer in front of them does:
-// each request goes to the next one.
+// fleet is several replicas, with round-robin load balancing.
 type fleet struct {
 	replicas []*programs.Process
 	client   *http.Transport
@@ -104,8 +103,8 @@ func (f *fleet) browser() *browser { return &browser{client.New(f.client), f} }
 // itself.
 func (b *browser) copied() *browser { return &browser{b.Copied(), b.fleet} }
 
-// withoutFloor returns a browser that has the credential alone, so that no cache
-// may answer it.
+// withoutFloor returns a browser with only the credential, so that no cache may
+// answer it.
 func (b *browser) withoutFloor() *browser { return &browser{b.Copied("session"), b.fleet} }
 
 // get and post send a request to the next replica.
@@ -121,7 +120,7 @@ func (b *browser) send(r *programs.Process, method, path string) (client.Answer,
 	return b.Send(r.Base, method, path)
 }
 
-// must is for the steps that prepare what a test is about.
+// must is for a test's preparations.
 func must(t testing.TB) func(a client.Answer, err error) client.Answer {
 	return func(a client.Answer, err error) client.Answer {
 		t.Helper()

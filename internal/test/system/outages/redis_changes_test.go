@@ -13,7 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// changes are what an operator does to Redis servers under load.
+// changes are an operator's changes of Redis servers under load.
 type changes struct {
 	nodes    []*servers.Server
 	password string // the file that the replicas read
@@ -23,8 +23,7 @@ type changes struct {
 // changeable are servers with the ACL user that the replicas are.
 var changeable = append([]string{"--user", "app", "on", ">word0", "~*", "&*", "+@all"}, durable...)
 
-// change returns the changes, and the option of the URL that says where the
-// password is.
+// change returns the changes, and the URL's option for the password.
 func change(t testing.TB, nodes []*servers.Server) (c *changes, option string) {
 	t.Helper()
 	c = &changes{nodes: nodes, password: filepath.Join(t.TempDir(), "password")}
@@ -44,7 +43,7 @@ func (c *changes) nextWord(t testing.TB) string {
 	return word
 }
 
-// tell writes the password where the replicas look for it.
+// tell writes the password to the replicas' file.
 func (c *changes) tell(t testing.TB, word string) {
 	t.Helper()
 	if err := os.WriteFile(c.password+".new", []byte(word+"\n"), 0o600); err != nil {
@@ -62,7 +61,7 @@ func ok(t testing.TB, server *servers.Server, words ...string) {
 	}
 }
 
-// rotated: the servers know the new password some time before the replicas do.
+// rotated: the servers get the new password some time before the replicas.
 func (c *changes) rotated() fault {
 	return fault{"the password changes", func(t *testing.T) {
 		word := c.nextWord(t)
@@ -71,7 +70,7 @@ func (c *changes) rotated() fault {
 	}}
 }
 
-// full: one of the masters has no memory left.
+// full: one of the masters is out of memory.
 func (c *changes) full() fault {
 	return fault{"full", func(t *testing.T) {
 		server := masterOf(t, c.nodes)
@@ -81,7 +80,7 @@ func (c *changes) full() fault {
 	}}
 }
 
-// readOnly: the master is made a replica of nobody for a while.
+// readOnly: the master is temporarily a replica of a nonexistent server.
 func (c *changes) readOnly() fault {
 	return fault{"read-only", func(t *testing.T) {
 		server := masterOf(t, c.nodes)

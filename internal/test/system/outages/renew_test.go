@@ -18,8 +18,8 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// A token that is good once is renewed by one replica, and that one is killed or
-// stopped in the middle of it, or the store goes away.
+// One replica renews a one-time token and is killed or stopped during the
+// renewal, or the store fails.
 func TestRenewalsOnPostgres(t *testing.T) {
 	t.Parallel()
 	server := servers.Postgres(t)
@@ -54,7 +54,7 @@ func brokenRenewals(t *testing.T, addr string, url func(addr string) string) {
 			r.all(1, 0, 1, 2)
 		},
 		"stopped for longer than a lease": func(r *renewal) {
-			// What it sends once it goes on is refused: the others have spent the token.
+			// Its request after it resumes is refused: the others have used the token.
 			r.holder.Signal(syscall.SIGSTOP)
 			r.issue.let(func(n int) bool { return n > 1 })
 			r.all(1, 1, 2)
@@ -135,8 +135,8 @@ func (r *renewal) ask(replica, stale int) (client.Answer, error) {
 	return r.v.copied().send(r.fleet.replicas[replica], http.MethodPost, path)
 }
 
-// all checks that replicas get the token of that number in the end, and that it is
-// the last one that was issued.
+// all checks that replicas finally get the token with that number, and that it
+// is the last one issued.
 func (r *renewal) all(token int, replicas ...int) {
 	r.t.Helper()
 	for _, i := range replicas {
@@ -155,12 +155,12 @@ func (r *renewal) all(token int, replicas ...int) {
 	}
 }
 
-// issuer is an authorization server that takes each token once. It decides when it
-// is let.
+// issuer is an authorization server that accepts each token once. The test
+// controls when it decides.
 type issuer struct {
 	mu     sync.Mutex
 	sent   int // requests so far
-	gone   int // of those: whoever has sent it died before it was decided
+	gone   int // of those: the sender died before the decision
 	latest int
 	may    func(n int) bool // which requests are decided; nil = none
 	change chan struct{}    // closed when may changes
@@ -168,7 +168,7 @@ type issuer struct {
 
 func newIssuer() *issuer { return &issuer{change: make(chan struct{})} }
 
-// let lets the requests be decided that may says, by their order from 1; nil = all.
+// let releases the requests for which may is true, by their order from 1; nil = all.
 func (p *issuer) let(may func(n int) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,7 +208,7 @@ func (p *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.mu.Unlock()
 		select {
 		case <-change:
-		case <-r.Context().Done(): // whoever has sent it is dead
+		case <-r.Context().Done(): // the sender is dead
 			p.mu.Lock()
 			p.gone++
 			p.mu.Unlock()

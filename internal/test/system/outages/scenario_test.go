@@ -14,7 +14,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// scenario is a site under load, and what happens to its servers.
+// scenario is a site under load, and its servers' faults.
 type scenario struct {
 	// probes are the probe's flags that name the store and the caches.
 	probes []string
@@ -28,9 +28,9 @@ type scenario struct {
 	// from their beginning until every replica has written again. Otherwise no
 	// request may fail at all.
 	storeFails bool
-	// storeWaits: the store waits until the fault is over, so that requests fail only
-	// where a connection ends in the middle of a save, and others have saved the
-	// session so often by the time it is back that nobody knows what became of it.
+	// storeWaits: the store waits until the fault is over, so a request fails
+	// only if a connection ends during a save, and so many other saves follow
+	// that its outcome stays unknown.
 	storeWaits bool
 	// slow: the engine is an emulator, which may fail to answer in time at any
 	// moment if the machine is busy.
@@ -38,7 +38,7 @@ type scenario struct {
 	// readsAhead: a read may see a write that is not acknowledged yet, and that a
 	// failover then takes back; so reads are left out of the histories.
 	readsAhead bool
-	// definite: the store refuses, and so no outcome is unknown.
+	// definite: the store refuses, so no outcome is unknown.
 	definite bool
 	// faults happen one after the other, each in a round of its own. A fault
 	// returns when it has repaired what it broke.
@@ -58,14 +58,14 @@ const (
 	pause = 25 * time.Millisecond
 )
 
-// afterFailure is how long a visitor waits after that many failures in a row:
-// longer and longer, as people do. Each request whose outcome is unknown doubles
-// the work of the checker.
+// afterFailure is how long a visitor waits after that many consecutive
+// failures. The wait grows, because each request with an unknown outcome
+// doubles the checker's work.
 func afterFailure(times int) time.Duration {
 	return min(200*time.Millisecond<<min(times-1, 10), 3*time.Second)
 }
 
-// run plays the rounds. In `make soak` it starts again until the time is over.
+// run runs the rounds. In `make soak` it repeats them until the time has passed.
 func (s scenario) run(t *testing.T) {
 	t.Helper()
 	if s.fleet == nil {
@@ -83,7 +83,7 @@ func (s scenario) run(t *testing.T) {
 	}
 }
 
-// soakTime is for how long a scenario goes on; 0 = each fault once.
+// soakTime is how long a scenario is repeated; 0 = each fault once.
 func soakTime(t testing.TB) time.Duration {
 	text := os.Getenv("FAULT_TIME")
 	if text == "" {
@@ -130,8 +130,7 @@ type visitor struct {
 	shared bool
 }
 
-// play lets visitors do what they do, breaks something, repairs it, and then
-// looks at what is left.
+// play runs visitors, causes a fault, repairs it, and then checks the result.
 func (s scenario) play(t *testing.T, f fault) {
 	r := &round{scenario: s, t: t, begin: time.Now(), broken: make(chan struct{})}
 	all := make([]*visitor, visitors)
@@ -144,7 +143,7 @@ func (s scenario) play(t *testing.T, f fault) {
 		r.breakAt = time.Since(r.begin)
 		close(r.broken)
 	})
-	defer func() { // also where the test gives up: nobody reports to a test that is over
+	defer func() { // also when the test fails: goroutines must not report to a finished test
 		stop()
 		breaks()
 		busy.Wait()
@@ -186,7 +185,7 @@ func (s scenario) play(t *testing.T, f fault) {
 	t.Logf("checking took %v", time.Since(begin))
 }
 
-// await waits for that many good answers from now on.
+// await waits for that many further successful answers.
 func (r *round) await(n int64) {
 	r.t.Helper()
 	enough := r.answered.Load() + n
@@ -212,8 +211,8 @@ func (r *round) arrives(i int) *visitor {
 	return v
 }
 
-// does sends one operation and notes what came of it. It is not ok if there was
-// no answer that can be noted.
+// does sends one operation and records its outcome. ok is false if there was no
+// answer to record.
 func (r *round) does(v *visitor, b *browser, op operation) (out outcome, ok bool) {
 	sent := time.Since(r.begin)
 	a, err := op.send(b)
@@ -238,7 +237,7 @@ func (r *round) does(v *visitor, b *browser, op operation) (out outcome, ok bool
 	return out, true
 }
 
-// uses is what a tab does until the visit is over or its session has ended.
+// uses runs a tab until the visit is over or its session has ended.
 func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 	mine := 0 // the last sum that this browser made
 	failures := 0
@@ -270,7 +269,7 @@ func (r *round) uses(ctx context.Context, v *visitor, b *browser, tab int) {
 	}
 }
 
-// anything is one of the operations, with a text that nobody else writes.
+// anything is a random operation, with a unique text.
 func anything(text string) operation {
 	switch n := rand.IntN(100); {
 	case n < 35:
@@ -294,7 +293,7 @@ func anything(text string) operation {
 
 // leaves ends the session once the fault has begun, however often that takes.
 // The cookies are copied each time: a logout that fails takes them away. Slow
-// requests are under way meanwhile, and save when it is over.
+// requests are under way meanwhile, and save after the end.
 func (r *round) leaves(v *visitor, b *browser) {
 	<-r.broken
 	var slow sync.WaitGroup
@@ -330,7 +329,7 @@ func (r *round) recovers() {
 	}
 }
 
-// judge holds what failed against the policy.
+// judge checks the failures against the policy.
 func (r *round) judge() {
 	r.t.Helper()
 	wrong, open := 0, 0
@@ -383,8 +382,8 @@ func (r *round) counts(v *visitor) {
 	}
 }
 
-// stayEnded makes sure that no replica knows the ended sessions any more, as soon
-// as all caches that missed them must have forgotten them.
+// stayEnded checks that no replica accepts the ended sessions, once copies in
+// caches that missed their end must have expired.
 func (r *round) stayEnded(all []*visitor) {
 	r.t.Helper()
 	<-time.After(r.lag)

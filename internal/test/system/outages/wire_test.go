@@ -19,7 +19,7 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// wire is a connection between two programs that can be made bad.
+// wire is a connection between two programs that can be disturbed.
 type wire struct {
 	Addr  string
 	t     testing.TB
@@ -47,8 +47,8 @@ const (
 	fromServer = "downstream"
 )
 
-// poison makes the wire bad in one direction, and returns what makes it good
-// again.
+// poison disturbs the wire in one direction, and returns the function that
+// repairs it.
 func (w *wire) poison(kind, direction string, a attributes) (heal func()) {
 	w.t.Helper()
 	w.last++
@@ -70,8 +70,9 @@ func (w *wire) poison(kind, direction string, a attributes) (heal func()) {
 // cut closes all connections and refuses new ones.
 func (w *wire) cut() { w.proxy.Stop() }
 
-// plug ends a cut. The port is nobody else's, but a program that is being started
-// has this process's listeners for a moment, those too that have just been closed.
+// plug ends a cut. No other program uses the port, but a child process that is
+// being started briefly inherits this process's listeners, including closed
+// ones.
 func (w *wire) plug() {
 	w.t.Helper()
 	client.Eventually(w.t, "the wire has its port again", func() bool {

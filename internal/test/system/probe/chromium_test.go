@@ -15,8 +15,8 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// The tests in this file let a real browser keep the cookies: what it does with
-// responses that cross, are lost or come after a crash is for it to say.
+// The tests in this file use a real browser's cookies, with responses that are
+// reordered, lost, or arrive after a crash.
 
 // chromium is a browser process with one visitor.
 type chromium struct {
@@ -76,7 +76,7 @@ func (c *chromium) tab() context.Context {
 	return ctx
 }
 
-// script runs a script in a tab, and returns what its promise comes to.
+// script runs a script in a tab, and returns the value of its promise.
 func script[T any](t *testing.T, tab context.Context, limit time.Duration, text string) T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(tab, limit)
@@ -122,9 +122,9 @@ func (c *chromium) credential() string {
 	return ""
 }
 
-// clicks is a visitor at work in one tab: requests that change the session, one
-// after the other, some of which are given up before the answer is there, and a
-// reload of the page now and then.
+// clicks is a visitor's activity in one tab: sequential requests that change
+// the session, some of which are aborted before the answer, and an occasional
+// reload of the page.
 const clicks = `(async () => {
 	const until = performance.now() + %d;
 	const seen = {done: 0, lost: 0, bad: ""};
@@ -148,8 +148,8 @@ const clicks = `(async () => {
 	return JSON.stringify(seen);
 })()`
 
-// In make soak it goes on for ten times as long as the other scenarios: ten
-// minutes, if nothing else is said.
+// In make soak it runs ten times as long as the other scenarios: ten minutes by
+// default.
 func TestFiveTabsOfABrowserNeverRaiseAFalseAlarm(t *testing.T) {
 	t.Parallel()
 	const tabs = 5
@@ -170,7 +170,7 @@ func TestFiveTabsOfABrowserNeverRaiseAFalseAlarm(t *testing.T) {
 		begin := time.Now()
 		var total [tabs]tally
 		together(tabs, func(i int) {
-			// A page that is loaded again lets go of the requests under way.
+			// A reload aborts the page's requests.
 			for left := work; left > 0; left = work - time.Since(begin) {
 				piece := min(left, 5*time.Second)
 				text := script[string](t, all[i], piece+client.Patience, fmt.Sprintf(clicks, piece.Milliseconds()))
@@ -218,9 +218,8 @@ func reload(t *testing.T, tab context.Context) {
 	}
 }
 
-// crash kills a new browser whose credential was just renewed, and starts it
-// again. It reports whether the credential that the browser has then is the one
-// from before.
+// crash kills a new browser whose credential was just renewed, and restarts it.
+// It reports whether the browser then has the previous credential.
 func crash(t *testing.T, s *site) (c *chromium, handle, onDisk string, late bool) {
 	t.Helper()
 	profile := realbrowser.Profile(t)

@@ -92,7 +92,7 @@ func (b *browser) copied() *browser { return &browser{b.Copied(), b.t, b.base} }
 func (b *browser) get(path string) client.Answer  { return b.send(http.MethodGet, path) }
 func (b *browser) post(path string) client.Answer { return b.send(http.MethodPost, path) }
 
-// mustPost is for the steps that prepare what a test is about.
+// mustPost is for a test's preparations.
 func (b *browser) mustPost(path string) client.Answer {
 	b.t.Helper()
 	r := b.post(path)
@@ -111,7 +111,7 @@ func (b *browser) send(method, path string) client.Answer {
 	return r
 }
 
-// try is send for requests that may meet a dying server.
+// try is send for requests during a server's crash.
 func (b *browser) try(method, path string) (client.Answer, error) {
 	return b.Send(b.base, method, path)
 }
@@ -131,8 +131,8 @@ func (b *browser) handles(user string) []string {
 	return handles
 }
 
-// watch opens a stream of this visitor, and returns what sends the last event
-// once the stream is over: "ended" if its session ended.
+// watch opens a stream of this visitor, and returns a channel that gets the
+// last event once the stream is over: "ended" if its session ended.
 func (b *browser) watch() <-chan string {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

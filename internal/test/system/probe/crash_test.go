@@ -80,9 +80,9 @@ func TestAKilledProbeHasKeptEveryAcknowledgedWrite(t *testing.T) {
 	checkIntegrity(t, file)
 }
 
-// writer is a visitor who writes, and remembers what was acknowledged. Each
-// value lives in a stored session of its own visitor, so that at most one write
-// has an unknown outcome: the one under way when the process died.
+// writer is a visitor who writes and records acknowledged values. Each value
+// lives in a stored session of its own visitor, so that at most one write has
+// an unknown outcome: the one under way when the process died.
 type writer struct {
 	browser *browser
 	rnd     *rand.Rand
@@ -154,8 +154,8 @@ func whole(text string) bool {
 	return text[i+1:] == hex.EncodeToString(sum[:8])
 }
 
-// check compares what the restarted server has with what was acknowledged, and
-// goes on from there.
+// check compares the restarted server's values with the acknowledged ones, and
+// continues from there.
 func (w *writer) check() error {
 	read := func(key string) string { return w.browser.get("/get?key=" + key).Text() }
 	text := read("text")

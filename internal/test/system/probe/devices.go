@@ -8,8 +8,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// An application would take the user from the session of whoever asks. Here
-// anybody may name one, because tests look from outside.
+// An application takes the user from the request's session. Here any request
+// may name a user, for tests.
 
 func user(r *http.Request) (string, error) {
 	name := r.Form.Get("user")

@@ -83,7 +83,7 @@ func TestInlineZeroStoresEverySession(t *testing.T) {
 	}
 }
 
-// kinds are the two places in which a session can live, for behaviour that is
+// kinds are the two places in which a session can live, for behavior that is
 // the same in both.
 func kinds(t *testing.T, f func(t *testing.T, b *browser)) {
 	for name, args := range map[string][]string{

@@ -91,7 +91,7 @@ func (o *options) check() error {
 	return nil
 }
 
-// config returns what the flags say about sessions, all but the store. The key
+// config returns the flags' settings for sessions, except the store. The key
 // file is watched until ctx ends.
 func (o *options) config(ctx context.Context, logger *slog.Logger) (sojourn.Config, error) {
 	cfg := sojourn.Config{

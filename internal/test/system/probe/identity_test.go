@@ -13,9 +13,9 @@ import (
 	"github.com/sojourn-go/sojourn/internal/test/system/client"
 )
 
-// The tests in this file ask who is logged in where, of several probes on one
-// store. That streams end within a second is a matter of time, which the root
-// package's tests hold with a clock of their own; here it is only logged.
+// The tests in this file check logins at several probes on one store. That
+// streams end within a second is tested in the root package with a fake clock;
+// here the time is only logged.
 
 // shared are the stores that replicas share over a network.
 func shared(t *testing.T, f func(t *testing.T, e engine, store string)) {
@@ -29,8 +29,8 @@ func shared(t *testing.T, f func(t *testing.T, e engine, store string)) {
 	}
 }
 
-// soakTime is for how long the longest of these tests go on, beyond the few
-// seconds that they take otherwise; see `make soak`.
+// soakTime is how long the longest of these tests run in addition to their
+// usual few seconds; see `make soak`.
 func soakTime(t *testing.T) time.Duration {
 	text := os.Getenv("FAULT_TIME")
 	if text == "" {
@@ -90,8 +90,8 @@ func TestParallelLoginsAtAllReplicasLeaveAsManySessionsAsTheCapAllows(t *testing
 				}
 			}
 			slices.Sort(works)
-			// A login whose outcome nobody knows may have left a session without a
-			// browser. That never makes more of them.
+			// A login with an unknown outcome may have left a session without a
+			// browser, but never more than one.
 			lost := slices.ContainsFunc(works, func(h string) bool { return !slices.Contains(live, h) })
 			if lost || len(works) < len(live) && tooSlow.Load() == 0 {
 				t.Errorf("at replica %d the cookies of %v work, and listed are %v", i, works, live)
@@ -207,9 +207,9 @@ func (s *site) endsEverywhere(t *testing.T, sessions []*browser, streams []<-cha
 	t.Logf("gone everywhere %v after the call, the last stream %v", visits.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
 }
 
-// A stolen cookie is refused and reported after the grace, and the minute by which
-// clocks may differ. This test waits for that in `make soak`; the root package's
-// tests have a clock that goes faster.
+// A stolen cookie is refused and reported after the grace, and the minute by
+// which clocks may differ. This test waits for that in `make soak`; the root
+// package's tests use a fake clock.
 func TestAStolenCookieIsRefusedAfterTheGraceAndReported(t *testing.T) {
 	t.Parallel()
 	shared(t, func(t *testing.T, e engine, store string) {

@@ -1,10 +1,10 @@
 // Command probe offers every session operation over plain HTTP, so that tests
-// and load generators in any language can drive a real server:
+// and load generators in any language can use a real server:
 //
 //	go run ./internal/test/system/probe -listen 127.0.0.1:0 -store sqlite:/tmp/sessions.db
 //
 // It prints one line, "listening on http://HOST:PORT", when it is ready; its
-// log goes to stderr. It is a small tour of the API as well:
+// log goes to stderr. It is also a small tour of the API:
 //
 //	main.go      started and stopped in order
 //	flags.go     every flag, and the sojourn.Config that comes of them
@@ -40,7 +40,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// usageError is a mistake of whoever started the probe.
+// usageError is a mistake on the command line.
 type usageError struct{ error }
 
 // run serves until ctx ends. It returns the exit status: 0 after an orderly
@@ -78,7 +78,7 @@ func serve(ctx context.Context, opts options, stdout io.Writer, logger *slog.Log
 	}
 	p, err := newProbe(cfg)
 	if err != nil {
-		return usageError{err} // whatever New refuses came from a flag
+		return usageError{err} // New only refuses values of flags
 	}
 	// The manager is closed before its store: it waits for saves under way.
 	defer func() { err = errors.Join(err, p.sessions.Close()) }()
@@ -94,10 +94,10 @@ func serve(ctx context.Context, opts options, stdout io.Writer, logger *slog.Log
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelError),
 		Protocols:         new(http.Protocols),
 	}
-	// HTTP/2 without TLS, for clients that know beforehand.
+	// HTTP/2 without TLS, for clients with prior knowledge.
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	// Streams would keep Shutdown waiting; nothing else must be cut short.
+	// Streams would block Shutdown; nothing else must be interrupted.
 	server.RegisterOnShutdown(p.stopStreams)
 
 	served := make(chan error, 1)

@@ -152,8 +152,7 @@ func TestAllStreamsOfAUserEndWithThemAtAnotherReplica(t *testing.T) {
 	}
 }
 
-// loggedIn logs somebody in who has no session yet, and returns the Cookie
-// header from then on.
+// loggedIn logs in a new visitor, and returns the Cookie header.
 func loggedIn(t *testing.T, direct *http.Client, base string) string {
 	res, err := direct.Post(base+"/login?user=ada", "", nil)
 	if err != nil {
@@ -230,7 +229,7 @@ func redisCommands(t *testing.T, store string) int {
 	return 0
 }
 
-// usage is what a process has used until now.
+// usage is a process's resource usage until now.
 type usage struct {
 	memory int64 // resident, in bytes
 	cpu    time.Duration

@@ -73,7 +73,7 @@ func (p *probe) handler() http.Handler {
 		fail(w, http.StatusNotFound, "no such endpoint: "+r.Method+" "+r.URL.Path)
 	})
 
-	// One Wrap around everything: what never asks for its session pays nothing.
+	// One Wrap around everything: requests that do not use a session cost nothing.
 	return p.sessions.Wrap(mux)
 }
 
@@ -100,7 +100,7 @@ func (p *probe) with(h sessionHandler) http.Handler {
 }
 
 // delayed lets a request hold a loaded session for delay=MS before it changes
-// it. It goes on when the client leaves: so would a slow handler.
+// it. It continues when the client disconnects, like a slow handler.
 func delayed(h sessionHandler) sessionHandler {
 	return func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
 		delay, err := milliseconds(r, "delay", 0)
@@ -151,8 +151,8 @@ func milliseconds(r *http.Request, name string, otherwise int) (time.Duration, e
 // answer writes a JSON answer. The session is committed before its first byte.
 func answer(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
-	// An error means that the client is gone, or that the commit failed, which
-	// the library has answered.
+	// An error means that the client has disconnected, or that the commit
+	// failed, which the library has answered.
 	_ = json.NewEncoder(w).Encode(v)
 	return nil
 }

@@ -71,8 +71,8 @@ func (p *probe) lateSet(w http.ResponseWriter, r *http.Request, session *sojourn
 	return nil
 }
 
-// keepAlive is how often a stream sends a comment, so that no proxy takes it for
-// dead: nginx does after a minute of silence.
+// keepAlive is how often a stream sends a comment, so that proxies do not close
+// it: nginx does after a minute without data.
 const keepAlive = 15 * time.Second
 
 // stream sends server-sent events until there were enough of them, the session
@@ -89,7 +89,7 @@ func (p *probe) stream(w http.ResponseWriter, r *http.Request, session *sojourn.
 	ended := session.Done()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
+	w.Header().Set("X-Accel-Buffering", "no") // otherwise nginx buffers the events
 	flush := http.NewResponseController(w).Flush
 	if err := flush(); err != nil {
 		return err

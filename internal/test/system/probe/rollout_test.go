@@ -74,7 +74,7 @@ func (m *machines) copyTo(i int) {
 	}
 }
 
-// deploy brings the master file to one replica, and waits until it is in use.
+// deploy copies the master file to one replica, and waits until it is in use.
 func (m *machines) deploy(i int) {
 	m.t.Helper()
 	m.copyTo(i)
@@ -84,7 +84,7 @@ func (m *machines) deploy(i int) {
 	})
 }
 
-// regular is a visitor who comes again and again, one request at a time.
+// regular is a visitor who returns repeatedly, one request at a time.
 type regular struct {
 	*browser
 	handle, user, placement string
@@ -184,7 +184,7 @@ func TestKeysRollOverWhileNobodyLosesTheirSession(t *testing.T) {
 	})
 }
 
-// sealing is the id of the key that seals, as the master file says.
+// sealing is the ID of the key that seals in the master file.
 func (m *machines) sealing() string {
 	m.t.Helper()
 	path, err := built.Program(filepath.Join("..", "..", "..", "..", "cmd", "sojourn"), "sojourn")

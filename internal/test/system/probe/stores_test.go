@@ -21,8 +21,8 @@ import (
 )
 
 // The tests in this file run several probes on one store behind one address,
-// as a service runs: requests of one visitor go to all of them in turn, and one
-// cookie jar takes whatever comes back. Stores and caches are real servers.
+// like a service: requests of one visitor go to all of them in turn, and one
+// cookie jar keeps all cookies. Stores and caches are real servers.
 
 // engine is a store that the probe can be started on.
 type engine struct {
@@ -94,7 +94,7 @@ func siteOf(t *testing.T, processes []*programs.Process) *site {
 	t.Cleanup(transport.CloseIdleConnections)
 	front := httptest.NewServer(&httputil.ReverseProxy{
 		Transport: transport,
-		ErrorLog:  log.New(io.Discard, "", 0), // clients give up, and that is all right
+		ErrorLog:  log.New(io.Discard, "", 0), // clients may disconnect
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(targets[int(next.Add(1))%len(targets)])
 			r.Out.Host = r.In.Host
@@ -139,7 +139,7 @@ func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
 	}
 }
 
-// keepsItsPromises tests what holds on every store, whatever is in front of it.
+// keepsItsPromises tests the promises for every store, with any caches in front of it.
 func keepsItsPromises(t *testing.T, e engine, s *site) {
 	t.Run("parallel changes all count", func(t *testing.T) { parallelChangesAllCount(t, s) })
 	t.Run("a visitor reads what he wrote", func(t *testing.T) { readsWhatHeWrote(t, s) })
@@ -155,7 +155,7 @@ func keepsItsPromises(t *testing.T, e engine, s *site) {
 	}
 }
 
-// somebodyNew is a visitor without cookies at the same site.
+// somebodyNew is a new visitor at the same site.
 func (s *site) somebodyNew(t *testing.T) *site {
 	fresh := newBrowser(t, s.visitor.base)
 	n := &site{visitor: fresh}
@@ -174,8 +174,8 @@ func parallelChangesAllCount(t *testing.T, s *site) {
 		s.visitor.mustPost(fmt.Sprintf("/incr?key=n&delay=%d", 5*(i%4)))
 		s.visitor.mustPost(fmt.Sprintf("/append?key=l&value=v%d.&delay=%d", i, 5*(i%3)))
 	})
-	// The browser kept whichever answer came last, so a cache may be a little
-	// behind the newest state. What was lost never comes.
+	// The browser kept the last answer, so a cache may be slightly behind the
+	// newest state. A lost value never appears.
 	cached := s.count("cache_misses") > 0
 	for i, b := range s.direct {
 		complete := func() bool {
@@ -197,7 +197,7 @@ func parallelChangesAllCount(t *testing.T, s *site) {
 }
 
 func readsWhatHeWrote(t *testing.T, s *site) {
-	// Several at once, so that caches and replicas have something to mix up.
+	// Several at once, so that caches and replicas could mix them up.
 	together(4, func(who int) {
 		s := s.somebodyNew(t)
 		for i := range 15 {
@@ -258,7 +258,7 @@ func logoutIsFinal(t *testing.T, s *site) {
 	for _, b := range s.direct {
 		goneSoon(t, replayed.at(b.base), "a copied cookie")
 	}
-	// Gone for good, and there is nothing that a write could come back to.
+	// Ended permanently: a write does not restore it.
 	for i, b := range s.direct {
 		if r := replayed.at(b.base).get("/info"); r.User != "" || r.Placement != "none" {
 			t.Errorf("at replica %d a copied cookie leads to %s", i, r.Body)

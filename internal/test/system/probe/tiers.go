@@ -13,7 +13,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/open"
 	"github.com/sojourn-go/sojourn/store/tiered"
 
-	// What -store and -cache may name.
+	// The engines for -store and -cache.
 	_ "github.com/sojourn-go/sojourn/store/datastore/cloud"
 	_ "github.com/sojourn-go/sojourn/store/memcached"
 	_ "github.com/sojourn-go/sojourn/store/postgres"
@@ -21,8 +21,8 @@ import (
 	_ "github.com/sojourn-go/sojourn/store/sqlite"
 )
 
-// openTime bounds the opening of the store: whoever starts the probe is told
-// soon that it is not there.
+// openTime bounds the opening of the store, so that an unreachable one is
+// reported soon.
 const openTime = 30 * time.Second
 
 // tiers are the store and the caches in front of it.
@@ -74,8 +74,8 @@ func openTiers(ctx context.Context, opts options, logger *slog.Logger) (_ *tiers
 	return t, err
 }
 
-// tryCache says so in the log when a cache does not answer. That is no reason
-// not to start: caches are optional at run time, and this one is tried again.
+// tryCache logs if a cache does not answer. The probe starts anyway: caches are
+// optional at run time, and this one is tried again.
 func tryCache(ctx context.Context, layer tiered.Layer, logger *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

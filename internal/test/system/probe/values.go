@@ -13,8 +13,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// The probe learns its values' names from requests, so it makes keys as it
-// goes. An application has them as package variables.
+// The probe gets its values' names from requests, so it makes keys at run time.
+// An application has them as package variables.
 
 func (p *probe) get(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
 	name, err := key(r)
@@ -120,7 +120,7 @@ func (p *probe) pop(w http.ResponseWriter, r *http.Request, session *sojourn.Ses
 		return err
 	}
 	value, found := sojourn.NewKey[string](name).Pop(session)
-	// Only after Save is it certain that no other request has it too.
+	// Only after Save is it certain that no other request has it.
 	if err := session.Save(r.Context()); err != nil {
 		return err
 	}
@@ -141,8 +141,8 @@ func (p *probe) clear(w http.ResponseWriter, _ *http.Request, session *sojourn.S
 	return answer(w, ok{true})
 }
 
-// renew replaces a string that equals the parameter stale by what the server at
-// from answers to it.
+// renew replaces a string that equals the parameter stale by the answer of the
+// server at from.
 func (p *probe) renew(w http.ResponseWriter, r *http.Request, session *sojourn.Session) error {
 	name, err := key(r)
 	if err != nil {

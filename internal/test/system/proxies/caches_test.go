@@ -25,11 +25,11 @@ var (
 	big  = sojourn.NewKey[string]("big", sojourn.ServerSide)
 )
 
-// number is a request's own, which the handler repeats: whoever gets another
-// request's response sees another number. That covers what must not be shown to
-// somebody else, and also what must not be shown to the same visitor again: a
-// flash message, a page from before a logout or a revocation, the redirect of a
-// cart that was empty then.
+// number is the header with a request's unique number, which the handler
+// repeats, so a response to another request has another number. This detects
+// responses for other visitors, and outdated ones for the same visitor: a flash
+// message, a page from before a logout or a revocation, the redirect of a
+// formerly empty cart.
 const number = "X-Number"
 
 func who(s *sojourn.Session) string {
@@ -42,8 +42,8 @@ func who(s *sojourn.Session) string {
 	return "nobody"
 }
 
-// kinds are the responses that depend on the session, by path. What the test
-// looks at is in the header already.
+// kinds are the responses that depend on the session, by path. The test checks
+// the header.
 var kinds = map[string]func(*sojourn.Manager, http.ResponseWriter, *http.Request, *sojourn.Session){
 	"/page": page,
 	"/language": func(m *sojourn.Manager, w http.ResponseWriter, r *http.Request, s *sojourn.Session) {
@@ -217,8 +217,8 @@ func TestNoCacheShowsOneVisitorsAnswerToAnother(t *testing.T) {
 				socket = p(t, socket)
 			}
 			client := clientOf(socket)
-			// Two users, a stranger whom the site knows by a cookie, and one who
-			// never keeps a cookie.
+			// Two users, an anonymous visitor with a cookie, and one who never
+			// keeps a cookie.
 			ada, bob, carol, dave := newVisitor("ada", client), newVisitor("bob", client), newVisitor("carol", client), newVisitor("nobody", client)
 			var last atomic.Int64
 			for v, path := range map[*visitor]string{ada: "/login", bob: "/login", carol: "/name"} {
@@ -272,7 +272,7 @@ func TestNoCacheShowsOneVisitorsAnswerToAnother(t *testing.T) {
 					check(bob, method, path, encoding, `"bob"`) // has a copy
 					check(carol, method, path, encoding, `"bob"`)
 				}
-				// A cache may answer several who wait for the same page at once.
+				// A cache may answer several waiting requests for a page at once.
 				var all sync.WaitGroup
 				for range 3 {
 					for _, v := range []*visitor{ada, bob, carol} {
@@ -281,7 +281,7 @@ func TestNoCacheShowsOneVisitorsAnswerToAnother(t *testing.T) {
 				}
 				all.Wait()
 			}
-			// Or else these caches keep nothing at all, and all this was in vain.
+			// Otherwise these caches keep nothing at all, and the test proves nothing.
 			first := ada.ask(t, "GET", "/untouched", func(h http.Header) { h.Set(number, "first") })
 			again := bob.ask(t, "GET", "/untouched", func(h http.Header) { h.Set(number, "second") })
 			if first.Header.Get(number) != "first" || again.Header.Get(number) != "first" {

@@ -1,3 +1,3 @@
-// Package proxies holds tests of Sojourn behind real proxies and caches: nginx,
-// Varnish, HAProxy and Caddy, as Debian packages them.
+// Package proxies tests Sojourn behind real proxies and caches: nginx, Varnish,
+// HAProxy and Caddy, as Debian packages them.
 package proxies

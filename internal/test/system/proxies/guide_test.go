@@ -36,7 +36,7 @@ func nginxOfTheGuide(t *testing.T, behind string) (socket string) {
 	return nginx(t, behind, before, rest)
 }
 
-// notes keeps what was logged.
+// notes keeps the log.
 type notes struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -91,7 +91,7 @@ func TestTheGuidesNginxPassesOnWhereARequestComesFrom(t *testing.T) {
 			if resp.StatusCode == http.StatusOK && string(host) != test.host {
 				t.Errorf("the program was asked for %q", host)
 			}
-			// nginx was asked over http, and says so.
+			// nginx was called over http, and forwards that.
 			if got := strings.Contains(log.text.String(), "over plain HTTP"); got != (test.want == http.StatusOK) {
 				t.Errorf("logged %q", log.text.String())
 			}
@@ -180,8 +180,8 @@ func TestAStreamDeliversEachEventBehindNginx(t *testing.T) {
 	}
 }
 
-// A cache that asks for a whole page where the visitor asked with HEAD hides that
-// nobody sees it. The guide has the lines that keep the two apart.
+// A cache that sends GET for a visitor's HEAD hides that the page is not shown.
+// The guide has the configuration that separates the two.
 func TestAHeadBehindACacheLeavesTheFlashMessage(t *testing.T) {
 	cache := filepath.Join(folder(t), "cache")
 	m := newManager(t)

@@ -17,8 +17,7 @@ import (
 	"time"
 )
 
-// Proxies listen on sockets in the file system: there is no port that somebody
-// else could take first.
+// Proxies listen on sockets in the file system, so that ports cannot conflict.
 
 // folder returns a new folder whose path is short enough for a socket's.
 func folder(t *testing.T) string {
@@ -175,7 +174,7 @@ http {
 	return socket
 }
 
-// nginxCache is nginx that caches whatever it may, and compresses.
+// nginxCache is nginx that caches everything it may, and compresses.
 func nginxCache(t *testing.T, behind string) (socket string) {
 	t.Helper()
 	cache := filepath.Join(folder(t), "cache")
@@ -183,8 +182,8 @@ func nginxCache(t *testing.T, behind string) (socket string) {
 		"proxy_cache pages; proxy_cache_valid any 1m;")
 }
 
-// varnish is Varnish that also caches what visitors with cookies ask for, as
-// its configuration often is changed to, and compresses.
+// varnish is Varnish that compresses and also caches requests with cookies, a
+// common change of its configuration.
 func varnish(t *testing.T, behind string) (socket string) {
 	t.Helper()
 	dir := folder(t)
@@ -231,7 +230,7 @@ func haproxyCompressing(t *testing.T, behind string) (socket string) {
 	return haproxy(t, behind, "", "filter compression\n\tcompression algo gzip\n\tcompression type text/plain text/html")
 }
 
-// haproxyCache caches whatever it may, and compresses.
+// haproxyCache caches everything it may, and compresses.
 func haproxyCache(t *testing.T, behind string) (socket string) {
 	t.Helper()
 	return haproxy(t, behind, "cache pages\n\ttotal-max-size 4\n\tmax-age 60\n\tprocess-vary on\n",

@@ -11,8 +11,8 @@ import (
 	"github.com/sojourn-go/sojourn"
 )
 
-// securityHeaders is 1,400 bytes of what applications set on every response,
-// most of it a Content-Security-Policy. The guide promises room for that.
+// securityHeaders is 1,400 bytes of typical response headers, mostly a
+// Content-Security-Policy. The guide promises space for that.
 func securityHeaders() http.Header {
 	h := http.Header{
 		"Strict-Transport-Security": {"max-age=63072000; includeSubDomains; preload"},
@@ -33,8 +33,9 @@ func securityHeaders() http.Header {
 	return h
 }
 
-// With the defaults, and up to what the guide says, no session is too large for a proxy: it is kept and comes
-// back, or it is refused, and the visitor can always log out.
+// With the defaults, and up to the guide's limits, a session always fits
+// through a proxy: it is kept, or it is refused, and the visitor can always log
+// out.
 func TestTheDefaultSizesFitBehindEveryProxy(t *testing.T) {
 	cookieOnly := func(limit int) func(*sojourn.Config) {
 		return func(c *sojourn.Config) { c.Store, c.Mode, c.InlineLimit = nil, sojourn.CookieOnly, limit }

@@ -49,14 +49,14 @@ func newVisitor(name string, client *http.Client) *visitor {
 	return &visitor{name: name, client: client, cookies: map[string]string{}}
 }
 
-// answer is a response that was read to its end.
+// answer is a response that was read to the end.
 type answer struct {
 	*http.Response
 	body string
 }
 
 // ask sends a request and keeps the response's cookies. A HEAD or a response
-// with a Content-Encoding is read as a browser does.
+// with a Content-Encoding is read like in a browser.
 func (v *visitor) ask(t *testing.T, method, path string, edit ...func(http.Header)) answer {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, "http://shop.example"+path, nil)

@@ -7,15 +7,15 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A Change says what becomes of the record that is there, if there is one. An
-// error leaves it as it is, and ErrUnchanged is success: there is nothing to
-// write. It may be asked again, when another writer was faster.
+// A Change returns the new record for the stored record, if there is one. An
+// error leaves the stored record unchanged; ErrUnchanged means success without
+// a write. It may be called again after a conflict with another writer.
 type Change func(have store.Record, found bool) (store.Record, error)
 
-// ErrUnchanged is what a Change answers when there is nothing to write.
+// ErrUnchanged is the result of a Change that has nothing to write.
 var ErrUnchanged = errors.New("nothing to change")
 
-// Unless returns err, or nil if it is that one.
+// Unless returns err, or nil if err is one.
 func Unless(one, err error) error {
 	if errors.Is(err, one) {
 		return nil
@@ -45,8 +45,8 @@ func Saving(rec store.Record, base store.Base) Change {
 	}
 }
 
-// inserting is the change of a first save. A record past its deadline makes
-// room.
+// inserting is the change of a first save. It replaces a record past its
+// deadline.
 func inserting(rec store.Record) Change {
 	return func(have store.Record, found bool) (store.Record, error) {
 		switch {

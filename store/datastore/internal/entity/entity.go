@@ -1,8 +1,7 @@
-// Package entity is what the stores on Datastore have in common: the form in which
-// they keep session records, and what saves, ends, touches, logins and the feed
-// make of it. Package cloud reaches Cloud Datastore and package gae App Engine's
-// bundled one, through client libraries that share nothing, and both keep the same
-// entities.
+// Package entity is the shared code of the stores on Datastore: the form of
+// session records as entities, and the logic of saves, ends, touches, logins
+// and the feed. Packages cloud and gae use different client libraries but keep
+// the same entities.
 package entity
 
 import (
@@ -13,8 +12,8 @@ import (
 )
 
 // The names of an entity's properties. Only the deadline, the user of a live
-// session and a tombstone's place in the feed are indexed. Times and fields that
-// are not set have none. The key is the record's ID.
+// session and a tombstone's place in the feed are indexed. Times and fields
+// that are not set have no property. The key is the record's ID.
 const (
 	Version  = "version"
 	SaveIDs  = "save_ids"
@@ -25,13 +24,13 @@ const (
 	Expires  = "expires"
 	Ended    = "ended"
 	Data     = "data"
-	Feed     = "feed" // in a tombstone only, and not read with it
+	Feed     = "feed" // in a tombstone only, and ignored when a record is read
 )
 
-// UserSuffix ends the kind of the entities that logins of one user meet at.
+// UserSuffix ends the kind of the users' entities.
 const UserSuffix = "User"
 
-// ErrNotRecord says that an entity is none of ours.
+// ErrNotRecord means that an entity is not a session record.
 var ErrNotRecord = fmt.Errorf("an entity is not a session record: %w", store.ErrDamaged)
 
 // Property is a property of an entity. Value is an int64, a string, a time.Time,
@@ -56,7 +55,7 @@ func Properties(rec *store.Record) []Property {
 		props = append(props, Property{SaveIDs, saveIDs, true})
 	}
 	if rec.User != (store.UserHash{}) {
-		// Left out of the index, a tombstone is not among the user's sessions.
+		// A tombstone's user is not indexed, so queries for the user's sessions do not find it.
 		props = append(props, Property{User, UserText(rec.User), rec.IsEnd()})
 	}
 	for _, t := range []struct {
@@ -75,9 +74,9 @@ func Properties(rec *store.Record) []Property {
 	return props
 }
 
-// Set sets the part of a record that a property holds: of SaveIDs all, as a []any,
-// or one more. A property that it does not know is left alone, for those of a
-// newer program; a value that is of another type is ErrNotRecord.
+// Set sets the field of a record that a property holds: for SaveIDs all, as a
+// []any, or one more. It ignores unknown properties, which a newer program may
+// have written. A value of a wrong type is ErrNotRecord.
 func Set(rec *store.Record, name string, value any) error {
 	ok := true
 	switch name {
@@ -131,17 +130,16 @@ func timestamp(v any) (time.Time, bool) {
 	return t.UTC(), ok
 }
 
-// UserText is how a user is kept, as 26 letters and digits: App Engine's bundled
+// UserText is a user's stored form, 26 letters and digits: App Engine's bundled
 // datastore cannot be queried for bytes.
 func UserText(u store.UserHash) string { return store.ID(u).String() }
 
 const (
 	maxEntity = 1<<20 - 4
 
-	// fixedSize is the room that an entity's parts but its data, kind and
-	// namespace take at most by Datastore's reckoning, and some to spare: the
-	// key's 27 bytes of handle, the properties' names and values with all save IDs,
-	// and what is added for each key and entity.
+	// fixedSize is more than Datastore counts for an entity besides its data,
+	// kind and namespace: the key's 27 bytes of handle, the properties' names
+	// and values with all save IDs, and the overhead of each key and entity.
 	fixedSize = 512
 )
 
@@ -155,7 +153,7 @@ func Fits(rec *store.Record, kind, namespace string) error {
 	return nil
 }
 
-// Millis cuts a time to what a store keeps.
+// Millis truncates a time to the precision that stores keep.
 func Millis(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}

@@ -71,7 +71,7 @@ func TestAPropertyOfAnotherTypeIsAnError(t *testing.T) {
 	}
 }
 
-// The feed in memory: what a query for the property answers.
+// A feed in memory: the results of a query for the property.
 type index []string
 
 func (x index) query(after string, limit int) ([]string, error) {
@@ -129,9 +129,9 @@ func TestTheFeedTellsEachEndAndGoesBackAMinuteAndAHalf(t *testing.T) {
 		live = read(live, 3, 4, 5, 6) // some of it once more
 		time.Sleep(time.Minute)
 		feed.end(7, hour)
-		live = read(live, 3, 4, 5, 6, 7) // the look before was a minute ago
+		live = read(live, 3, 4, 5, 6, 7) // the previous call was a minute ago
 		live = read(live, 6, 7)
-		read(store.FeedFromStart, 1, 3, 4, 5, 6, 7) // the mark of 2 is over
+		read(store.FeedFromStart, 1, 3, 4, 5, 6, 7) // the tombstone of 2 has expired
 		time.Sleep(time.Hour)
 		read(live, 6, 7)
 	})

@@ -11,9 +11,9 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// feedOverlap is how far a reader goes back behind the start of its last look:
-// a minute for clocks that differ, and half a minute between the time that is
-// written in a tombstone and the moment when others can see it.
+// feedOverlap is how far before its previous call a reader starts: a minute for
+// different clocks, and half a minute from the time in a tombstone until its
+// commit.
 const feedOverlap = 90 * time.Second
 
 // feedEntry is a tombstone's place in the feed: when it was written, until when
@@ -25,7 +25,7 @@ func feedEntry(written time.Time, id store.ID, until time.Time) string {
 
 func feedTime(t time.Time) string { return fmt.Sprintf("%015d", t.UnixMilli()) }
 
-// parseFeedEntry reads what feedEntry wrote, and nothing else.
+// parseFeedEntry parses the result of feedEntry.
 func parseFeedEntry(text string) (e store.End, ok bool) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
@@ -41,15 +41,15 @@ func parseFeedEntry(text string) (e store.End, ok bool) {
 	return e, feedEntry(time.UnixMilli(written), id, e.Until) == text
 }
 
-// feedCursor says where a reader is.
+// feedCursor is a reader's position.
 type feedCursor struct {
-	after string // what comes next: entries after this one, which may hold anything
-	then  string // from where to read on after the last page
-	start bool   // leave out marks that are over
+	after string // read entries after this one, which may be any text
+	then  string // where to continue after the last page
+	start bool   // leave out expired tombstones
 }
 
-// String returns the cursor as text: its parts, escaped where an entry of
-// somebody else's demands it, and separated by "/". parseCursor reads it.
+// String returns the cursor as text: its parts, escaped where a foreign entry
+// requires it, and separated by "/". parseCursor reads it.
 func (c feedCursor) String() string {
 	mode := "live"
 	if c.start {
@@ -75,19 +75,19 @@ func parseCursor(text string) (c feedCursor, err error) {
 
 var errNotCursor = errors.New("not a cursor of this store")
 
-// FeedEnd is behind every entry that feedEntry writes: they begin with a digit. A
-// query for what is before it finds texts only, whatever others have written, so
-// that the last value of a page is always a place to go on from.
+// FeedEnd sorts after every entry of feedEntry, because they begin with a
+// digit. A query for entries before it finds only texts, even among foreign
+// entities, so the last value of a page is always a valid position.
 const FeedEnd = ":"
 
 // ReadFeed is [store.EndFeed]'s Ends. query returns at most limit values of the
-// Feed property, in their order, that come after a given one and before FeedEnd.
+// Feed property, in their order, after a given one and before FeedEnd.
 //
-// The feed goes by the clocks of the processes that end sessions, and returns
-// what ended within a minute and a half before the last look once more: an end
-// is missed if two processes' clocks differ by more than a minute, or if writing
-// it took more than half a minute. An entry that feedEntry did not write is
-// passed over: one would otherwise stop the feed for as long as it is there.
+// The feed uses the clocks of the processes that end sessions, and each call
+// repeats the ends of the last 90 seconds before the previous call. An end is
+// missed if two processes' clocks differ by more than a minute, or if writing
+// it takes more than half a minute. Foreign entries are skipped, because an
+// error would block the feed.
 func ReadFeed(cursor string, limit int, query func(after string, limit int) ([]string, error)) (store.EndPage, error) {
 	now := time.Now()
 	then := feedTime(now.Add(-feedOverlap))
@@ -127,12 +127,12 @@ func ReadFeed(cursor string, limit int, query func(after string, limit int) ([]s
 	return page, nil
 }
 
-// Projection is what ReadFeed's query reads of a tombstone.
+// Projection is the part of a tombstone that ReadFeed's query reads.
 type Projection struct {
 	Feed string `datastore:"feed"`
 }
 
-// Feeds returns what a query for Projections has found.
+// Feeds returns the values of a query's Projections.
 func Feeds(found []Projection) []string {
 	feeds := make([]string, len(found))
 	for i, p := range found {

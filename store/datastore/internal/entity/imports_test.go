@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// An application compiles the client library of the store that it uses, and not
-// the other one's.
+// An application compiles only the client library of the store that it uses.
 func TestEachStoreBringsItsOwnClientLibraryAlone(t *testing.T) {
 	const here = "github.com/sojourn-go/sojourn/store/datastore/"
 	for store, other := range map[string]string{

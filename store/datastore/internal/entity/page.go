@@ -8,17 +8,17 @@ type Key interface {
 	Encode() string // for DecodeKey of its package
 }
 
-// Found is what a query found.
+// Found is the result of a query.
 type Found[K Key] struct {
 	Records []store.Record
-	all     int // entities, with those that are no records of ours
+	all     int // entities, including those that are not records
 	last    K
 }
 
-// Collect reads what a query finds. next returns the next entity: its key, and the
-// key's name if the key can be a record's, that is, if it has no parent. An error
-// of next that comes with a key is about that entity, which is passed over. Any
-// other ends the query: done at its end.
+// Collect reads a query's results. next returns the next entity: its key, and
+// the key's name if the key has no parent, as a record's. If next returns an
+// error with a key, that entity is skipped. Any other error ends the query:
+// done at its end.
 func Collect[K Key](next func(*store.Record) (key K, name string, err error), done error) (Found[K], error) {
 	var found Found[K]
 	for {
@@ -37,7 +37,7 @@ func Collect[K Key](next func(*store.Record) (key K, name string, err error), do
 	}
 }
 
-// ByUser is [store.UserIndex]'s: nobody has no sessions.
+// ByUser is [store.UserIndex]'s. The zero user has no sessions.
 func ByUser(tx Tx, user store.UserHash) ([]store.Record, error) {
 	if user == (store.UserHash{}) {
 		return nil, nil
@@ -45,10 +45,10 @@ func ByUser(tx Tx, user store.UserHash) ([]store.Record, error) {
 	return tx.ByUser(user)
 }
 
-// ReadPage is [store.Scanner]'s Scan. query finds at most limit entities that come
-// after that one in the order of their keys; the zero key is before all. The cursor
-// is the key of the last one, so that the walk goes on after any entity, whatever
-// it holds and whatever its key is.
+// ReadPage is [store.Scanner]'s Scan. query finds at most limit entities that
+// come after that one in the order of their keys; the zero key is before all.
+// The cursor is the key of the last entity, so that the scan continues after
+// any entity, even a foreign one.
 func ReadPage[K Key](cursor string, limit int, decode func(string) (K, error), query func(after K, limit int) (Found[K], error)) (recs []store.Record, next string, err error) {
 	var after K
 	if cursor != "" {

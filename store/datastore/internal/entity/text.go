@@ -10,12 +10,12 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// Kind is the kind of the entities, unless a store is told another one.
+// Kind is the default kind of the entities.
 const Kind = "SojournSession"
 
 var partName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,100}$`)
 
-// CheckNames says what is wrong with the names of a kind and a namespace.
+// CheckNames returns an error for an invalid kind or namespace.
 func CheckNames(kind, namespace string) error {
 	return errors.Join(checkName("kind", kind), checkName("namespace", namespace))
 }
@@ -27,9 +27,9 @@ func checkName(what, name string) error {
 	return nil
 }
 
-// Failed says what was being done when err came back, unless err is nil or one of
-// those of package store that say what became of a save. What the context did
-// comes first: the client libraries have errors of their own for it.
+// Failed adds the operation to err, unless err is nil or an error of package
+// store about a save's outcome. If the context has ended, its error comes
+// first, because the client libraries have their own errors for that.
 func Failed(ctx context.Context, doing string, err error) error {
 	switch {
 	case err == nil:
@@ -42,8 +42,8 @@ func Failed(ctx context.Context, doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, hushed{err})
 }
 
-// hushed is an error of the service whose text is free of handles: it quotes the
-// keys of entities.
+// hushed is an error of the service without the handles in its text: the
+// service quotes the keys of entities.
 type hushed struct{ err error }
 
 var handles = regexp.MustCompile(`[a-z2-7]{26}`)

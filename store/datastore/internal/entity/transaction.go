@@ -9,26 +9,26 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A Tx is what a change needs of a client library, within a transaction or
-// outside of any.
+// A Tx is the part of a client library that a change needs, within a
+// transaction or outside of any.
 type Tx interface {
 	// Get reads a record: store.ErrNotFound if there is no entity,
-	// store.ErrDamaged if it is no record.
+	// store.ErrDamaged if it is not a record.
 	Get(id store.ID) (store.Record, error)
 
-	// GetAll reads records that a query has found. Where one of them is gone the
-	// error is one that the transaction's retries know.
+	// GetAll reads records that a query has found. If one of them is gone, the
+	// error makes the transaction retry.
 	GetAll(ids []store.ID) ([]store.Record, error)
 
-	// Put writes records: in place of entities, or where there are none.
+	// Put writes records: in place of entities if there is true, and otherwise new ones.
 	Put(there bool, recs ...store.Record) error
 
-	// ByUser finds a user's live sessions. Within a transaction it finds at least
-	// what was there when the transaction first read something.
+	// ByUser finds a user's live sessions. Within a transaction it finds at
+	// least the sessions that existed at the transaction's first read.
 	ByUser(user store.UserHash) ([]store.Record, error)
 
-	// User reads until when the entity is kept that logins of one user meet at:
-	// zero if there is none. PutUser writes it.
+	// User reads the deadline of the user's entity: zero if there is none.
+	// PutUser writes it.
 	User(user store.UserHash) (time.Time, error)
 	PutUser(user store.UserHash, deadline time.Time) error
 }
@@ -43,17 +43,16 @@ type DB interface {
 
 const (
 	// Pauses between the attempts of contending transactions double from the
-	// first to the last, and are spread at random over their upper half.
+	// first to the last, and are random within their upper half.
 	firstPause = 8 * time.Millisecond
 	lastPause  = time.Second
 )
 
-// Retry calls attempt, a transaction, again and again while others are in the
-// way, as contended says of its error, and ctx is not over. Before each further
-// attempt it asks overtaken, whose error it returns: who was overtaken has mostly
-// lost, and needs no second transaction to know. A further attempt after a
-// transaction that may have been committed does no harm where the transaction
-// finds what it did.
+// Retry calls attempt, a transaction, until it succeeds, contended is false for
+// its error, or ctx ends. Before each further attempt it calls overtaken, and
+// returns its error: after a conflict the change has usually lost, which
+// overtaken finds out without a transaction. Retrying a transaction that may
+// have been committed is harmless if the transaction recognizes its own change.
 func Retry(ctx context.Context, attempt func() error, contended func(error) bool, overtaken func() error) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		if err := ctx.Err(); err != nil {
@@ -74,8 +73,8 @@ func Retry(ctx context.Context, attempt func() error, contended func(error) bool
 	}
 }
 
-// Apply stores what change makes of the record that is there, in a transaction,
-// and asks it again when another writer was faster.
+// Apply applies change to the stored record, in a transaction, and again after
+// a conflict with another writer.
 func Apply(db DB, id store.ID, change Change) error {
 	return Unless(ErrUnchanged, db.Transact(func(tx Tx) error {
 		rec, there, err := look(tx, id, change)
@@ -86,14 +85,14 @@ func Apply(db DB, id store.ID, change Change) error {
 	}, func() error { return Look(db, id, change) }))
 }
 
-// Look returns change's error for the record that is there.
+// Look returns change's error for the stored record.
 func Look(tx Tx, id store.ID, change Change) error {
 	_, _, err := look(tx, id, change)
 	return err
 }
 
-// look returns what change makes of the record that is there, and whether there
-// is an entity: one that is damaged is no record.
+// look returns change's result for the stored record, and whether there is an
+// entity. A damaged entity counts as no record.
 func look(tx Tx, id store.ID, change Change) (rec store.Record, there bool, err error) {
 	have, err := tx.Get(id)
 	damaged := errors.Is(err, store.ErrDamaged)
@@ -105,9 +104,9 @@ func look(tx Tx, id store.ID, change Change) (rec store.Record, there bool, err 
 	return rec, found || damaged, err
 }
 
-// SaveLimited is [store.UserLimiter]'s. A transaction ends at most most sessions,
-// besides the user's entity and the new session that it writes; where more have
-// to end, the oldest end first, in transactions of their own.
+// SaveLimited is [store.UserLimiter]'s. A transaction ends at most most
+// sessions, besides writing the user's entity and the new session. If more must
+// end, the oldest end first, in separate transactions.
 func SaveLimited(db DB, rec store.Record, limit store.UserLimit, most int) (ended []store.ID, err error) {
 	for {
 		victims, saved, err := saveLimited(db, rec, limit, most)
@@ -152,9 +151,9 @@ func saveLimited(db DB, rec store.Record, limit store.UserLimit, most int) (vict
 	return victims, saved, err
 }
 
-// endAll makes a transaction end sessions. It reads them itself: what a query
-// found may have been changed since, and only what was read by key is compared
-// for sure when the transaction is committed.
+// endAll makes a transaction end sessions. It reads them by key: a query's
+// results may have changed since, and the commit only compares entities that
+// were read by key.
 func endAll(tx Tx, ids []store.ID, until time.Time) error {
 	if len(ids) == 0 {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
-// Entities tests what is kept, entity by entity.
+// Entities tests the stored entities.
 func (e Engine) Entities(t *testing.T) {
 	t.Run("the largest is kept and a larger one refused", func(t *testing.T) {
 		s := e.Open(t, Place{strings.Repeat("k", 100), strings.Repeat("n", 100)}, nil)
@@ -136,7 +136,7 @@ func (e Engine) Indexed(t *testing.T, at Place, rec store.Record) (names []strin
 	return names
 }
 
-// wrong are properties that make an entity no record.
+// wrong are properties that no record may have.
 var wrong = []entity.Property{
 	{Name: entity.Version, Value: "1"},
 	{Name: entity.SaveIDs, Value: []any{"a"}},

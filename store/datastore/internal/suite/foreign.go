@@ -14,8 +14,8 @@ import (
 	"github.com/sojourn-go/sojourn/store/datastore/internal/entity"
 )
 
-// Foreign tests that entities which are no records of ours, damaged ones or
-// somebody else's, are in nobody's way: of all that reads more than one entity.
+// Foreign tests that damaged and foreign entities do not disturb operations
+// that read more than one entity.
 func (e Engine) Foreign(t *testing.T) {
 	at := Alone()
 	s := e.Open(t, at, nil)
@@ -82,7 +82,7 @@ func (e Engine) Foreign(t *testing.T) {
 	})
 
 	t.Run("a login ends the others, and none of them is in its way", func(t *testing.T) {
-		// Whatever is where logins of the user meet.
+		// A foreign entity in place of the user's.
 		e.put(t, userKey(at, user), []entity.Property{{Name: entity.Deadline, Value: "soon"}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -170,8 +170,8 @@ func (e Engine) Foreign(t *testing.T) {
 	})
 }
 
-// putForeign puts entities between the sessions that Session returns, before, and
-// behind them: the keys and the properties are those that others may have.
+// putForeign puts entities between the sessions that Session returns, before,
+// and after them, with keys and properties that other programs may use.
 func (e Engine) putForeign(t *testing.T, at Place) {
 	t.Helper()
 	name := func(text string) Key { return Key{Place: at, Name: text} }
@@ -190,7 +190,7 @@ func (e Engine) putForeign(t *testing.T, at Place) {
 	} {
 		e.put(t, key, record)
 	}
-	// A child of a session, and of something of another kind, before and behind.
+	// A child of a session, and of an entity of another kind, before and after.
 	for _, parent := range []Key{name(Session(1).ID.String()), {Place: Place{"A", at.Namespace}, Name: "a"}, {Place: Place{"Z", at.Namespace}, ID: 5}} {
 		child := name(Session(200).ID.String())
 		child.Parent = &parent

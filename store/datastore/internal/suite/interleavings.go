@@ -11,15 +11,15 @@ import (
 	"github.com/sojourn-go/sojourn/store"
 )
 
-// A Scenario has two stores on the same sessions: here, whose calls wire sees, and
-// elsewhere.
+// A Scenario has two stores on the same sessions: here, whose calls go through
+// wire, and elsewhere.
 type Scenario struct {
 	Name string
 	Run  func(t *testing.T, here, elsewhere Store, wire *Wire)
 }
 
-// Interleavings tests what competes for one session, or loses an answer, at a
-// moment that chance would seldom hit: what both stores have to pass, and more.
+// Interleavings tests concurrent changes and lost answers at moments that
+// random tests seldom hit: the scenarios of both stores, and more.
 func (e Engine) Interleavings(t *testing.T, more ...Scenario) {
 	for _, c := range append(e.interleavings(), more...) {
 		t.Run(c.Name, func(t *testing.T) {

@@ -1,6 +1,5 @@
-// Package suite is what the tests of the stores on Datastore have in common: both
-// keep the same entities by the same changes, so both pass the same cases. What
-// every store has to pass is in package storetest.
+// Package suite has the shared tests of the stores on Datastore. The tests for
+// every store are in package storetest.
 package suite
 
 import (
@@ -16,7 +15,7 @@ import (
 	"github.com/sojourn-go/sojourn/store/storetest"
 )
 
-// Store is what both stores can do.
+// Store is the methods of both stores.
 type Store interface {
 	store.Store
 	store.Toucher
@@ -35,15 +34,15 @@ type Key struct {
 	Place
 	Name   string
 	ID     int64
-	Parent *Key // of another kind, maybe
+	Parent *Key // may be of another kind
 }
 
-// Engine is how the suite reaches a store, and the entities behind its back.
+// Engine is the suite's access to a store, and directly to its entities.
 type Engine struct {
-	// Open opens a store whose calls wire sees; nil = nobody looks at them.
+	// Open opens a store whose calls go through wire; nil = directly to the service.
 	Open func(t *testing.T, at Place, wire *Wire) Store
 
-	// At is where a store is that Open or the suite of package storetest opened.
+	// At returns the place of a store that Open or the suite of package storetest opened.
 	At func(s store.Store) Place
 
 	// Check is the error of opening a store there.
@@ -54,16 +53,16 @@ type Engine struct {
 	Get    func(t *testing.T, key Key) []entity.Property
 	PutAll func(t *testing.T, keys []Key, props [][]entity.Property)
 
-	// Contended is an error by which the client library says that other
-	// transactions were in the way of a commit.
+	// Contended is the client library's error for a commit that conflicted with
+	// other transactions.
 	Contended error
 
-	// FirstSave, NextSave, Delete and Load are the calls that each of them makes.
+	// FirstSave, NextSave, Delete and Load are the calls that each operation makes.
 	FirstSave, NextSave, Delete, Load []string
 
-	// Many is a number of sessions that one transaction cannot end. If Commits is
-	// set, ending them takes commits with that many entities; Size tells how many
-	// there are in the call Commit.
+	// Many is a number of sessions that one transaction cannot end. If Commits
+	// is set, ending them takes commits of these sizes; Size returns the number
+	// of entities in the call Commit.
 	Many    int
 	Commits []int
 	Size    func(Call) int
@@ -71,7 +70,7 @@ type Engine struct {
 
 var space atomic.Int64
 
-// Alone returns a place that nobody else uses.
+// Alone returns a place that no other test uses.
 func Alone() Place { return Place{Namespace: fmt.Sprintf("test-%d", space.Add(1))} }
 
 // Copies is [storetest.Copies].
@@ -82,7 +81,7 @@ func (e Engine) Copies() storetest.Option {
 	})
 }
 
-// Wire is what lies between a client library and the service: it notes the calls.
+// Wire lies between a client library and the service, and records the calls.
 type Wire struct {
 	mu      sync.Mutex
 	methods []string
@@ -94,7 +93,7 @@ type Call struct {
 	Method  string
 	Request any
 	Send    func() error
-	// Instead sends another method with the same message, where the library can.
+	// Instead sends another method with the same message, if the library can.
 	Instead func(method string) error
 }
 
@@ -110,14 +109,14 @@ func (w *Wire) Do(c Call) error {
 	return on(c)
 }
 
-// On sets what happens to calls from now on; nil = they are sent.
+// On sets what future calls do; nil = they are sent.
 func (w *Wire) On(on func(Call) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.on = on
 }
 
-// Next sets what happens to the next call of that method, and only to it.
+// Next sets what the next call of that method does, and only that call.
 func (w *Wire) Next(method string, do func(Call) error) {
 	var once sync.Once
 	w.On(func(c Call) error {
@@ -159,7 +158,7 @@ func Expired(i byte) store.Record {
 	return rec
 }
 
-// Next returns the record that follows on rec.
+// Next returns the record of the next save after rec.
 func Next(rec store.Record) store.Record {
 	rec.Version++
 	rec.SaveIDs = append([]store.SaveID{store.SaveID(time.Now().UnixNano())}, rec.SaveIDs...)
@@ -182,7 +181,7 @@ func (e Engine) put(t *testing.T, key Key, props []entity.Property) {
 	e.PutAll(t, []Key{key}, [][]entity.Property{props})
 }
 
-// PutMany writes n sessions, as copies of rec with other IDs, behind the store's back.
+// PutMany writes n sessions, as copies of rec with other IDs, without using the store.
 func (e Engine) PutMany(t *testing.T, at Place, n int, rec store.Record) {
 	t.Helper()
 	keys := make([]Key, n)
@@ -195,8 +194,8 @@ func (e Engine) PutMany(t *testing.T, at Place, n int, rec store.Record) {
 	}
 }
 
-// Sweep removes at most limit sessions that are over, and fails the test unless
-// there were that many.
+// Sweep removes at most limit expired sessions, and fails the test unless it
+// removes want.
 func Sweep(t *testing.T, s store.Sweeper, limit, want int) {
 	t.Helper()
 	if n, err := s.Sweep(t.Context(), 30*time.Minute, limit); err != nil || n != want {
