@@ -228,7 +228,9 @@ func (r *Record) Whole() bool {
 
 // AppendCut is [Record.Append] for a record that is sealed in chunks if it is
 // long: cuts are the offsets in plain at which the chunks after the first
-// begin. A record of up to ChunkSize bytes has none, and the layout of Append.
+// begin. A record of up to ChunkSize bytes has none, and the layout of Append. A
+// longer one may have none as well: its names and header are long, and no value
+// has any bytes.
 // whole is the result of [Record.Whole].
 //
 // In a longer record the values follow all fields, in the same order:

@@ -22,7 +22,7 @@ func SealRecord(ring *seal.Ring, r *record.Record, aad []byte, max int) ([]byte,
 		return nil, ErrDamaged
 	case len(plain) > max:
 		return nil, fault.Size(len(plain), max)
-	case cuts == nil:
+	case len(plain) <= record.ChunkSize: // the same limit as in OpenRecord
 		return ring.Seal(make([]byte, 0, len(plain)+seal.Overhead), seal.Record, plain, aad)
 	}
 	return ring.SealChunks(nil, seal.Record, plain, cuts, aad)

@@ -201,3 +201,51 @@ func TestVolatileValuesMayBeLong(t *testing.T) {
 
 func wireVolatile(g *rig, st *State) []byte { return wire.BindVolatile(g.bound, &st.Meta) }
 func wireRecord(g *rig, st *State) []byte   { return wire.BindRecord(g.bound, &st.Meta) }
+
+// A record may be long because of its header or its names alone, so that it has no
+// values to cut it at.
+func TestARecordOfAnySizeOpens(t *testing.T) {
+	g := newRig(t)
+	for what, make := range map[string]func(n int) record.Record{
+		"a user's name": func(n int) record.Record {
+			return record.Record{Header: record.Header{User: strings.Repeat("u", n)}}
+		},
+		"a note of another library": func(n int) record.Record {
+			r := record.Record{Header: record.Header{Legacy: strings.Repeat("l", n)}}
+			r.Put(record.Field{Name: "flag", Value: []byte{}})
+			return r
+		},
+		"names": func(n int) (r record.Record) {
+			for i := range n / 200 {
+				r.Put(record.Field{Name: strings.Repeat(string(rune('A'+i)), 195), Value: []byte{}})
+			}
+			r.Put(record.Field{Name: strings.Repeat("z", n%200+1), Value: []byte{}})
+			return r
+		},
+		"a value": func(n int) (r record.Record) {
+			r.Put(record.Field{Name: "a", Value: bytes.Repeat([]byte("v"), n)})
+			return r
+		},
+		"a user's name and a value": func(n int) record.Record {
+			r := record.Record{Header: record.Header{User: strings.Repeat("u", n)}}
+			r.Put(record.Field{Name: "a", Value: []byte("v")})
+			return r
+		},
+	} {
+		for n := record.ChunkSize - 150; n < record.ChunkSize+150; n++ {
+			r := make(n)
+			want := r.Append(nil)
+			data, err := SealRecord(g.Ring(), &r, []byte("aad"), 1<<20)
+			if err != nil {
+				t.Fatalf("%s, %d: %v", what, n, err)
+			}
+			got, _, err := OpenRecord(g.Ring(), data, []byte("aad"), func(error) { t.Errorf("%s, %d: damaged", what, n) })
+			if err != nil {
+				t.Fatalf("%s, %d bytes: %v", what, n, err)
+			}
+			if again := got.Append(nil); !bytes.Equal(again, want) {
+				t.Fatalf("%s, %d bytes: %d bytes come back as %d", what, n, len(want), len(again))
+			}
+		}
+	}
+}

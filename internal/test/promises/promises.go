@@ -888,4 +888,13 @@ func A200ReadsBack(t *testing.T, open Open) {
 			}
 		}))
 	}
+
+	// A session that is long for another reason than its values.
+	long, b := strings.Repeat("user", 2000), sitetest.NewBrowser()
+	mustBe(t, 200, b.Visit(site, func(s *sojourn.Session) { s.Login(long) }))
+	mustBe(t, 200, b.Visit(site, func(s *sojourn.Session) {
+		if s.User() != long {
+			t.Errorf("a user's name of %d bytes came back with %d", len(long), len(s.User()))
+		}
+	}))
 }
