@@ -412,6 +412,28 @@ func TestWhatIsOverIsNotCopied(t *testing.T) {
 	}
 }
 
+// The new store has the session with its earlier, longer lifetime.
+func TestASessionThatWasShortenedAndIsOverIsOverInTheNewStore(t *testing.T) {
+	t.Parallel()
+	m := newMove(t)
+	rec := plain("a")
+	m.save(t, m.from, rec, store.Base{})
+	m.copies(t)
+	after := next(rec, 10)
+	after.Deadline, after.Shorten = time.Now().Add(-time.Second), true // SetExpiry, a while ago
+	m.save(t, m.from, after, rec.Base())
+	if n := m.copies(t); n.Replaced+n.Ended != 1 {
+		t.Errorf("the second pass: %+v", n)
+	}
+	there, err := m.to.Load(t.Context(), rec.ID)
+	if err == nil && !there.IsEnd() && !there.Expired(time.Now()) || err != nil && !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the new store has it until %v, %v", there.Deadline, err)
+	}
+	if n := m.copies(t); n.Over != 1 || n.Replaced+n.Ended != 0 {
+		t.Errorf("the third pass: %+v", n)
+	}
+}
+
 func TestALogoutInTheOldStoreIsFinalInTheNewOne(t *testing.T) {
 	t.Parallel()
 	m := newMove(t)

@@ -255,7 +255,7 @@ func (p *pass) try(ctx context.Context, rec store.Record) error {
 			return p.insertEnd(ctx, rec)
 		}
 		return p.end(ctx, rec.ID, rec.Deadline)
-	case rec.Expired(now):
+	case rec.Expired(now) && (missing || there.Expired(now)):
 		p.counted(&p.count.Over)
 		return nil
 	case missing || there.Expired(now):
