@@ -13,8 +13,7 @@ import (
 // browser open. The session has the time of the last authentication; Login
 // updates it.
 
-// openOps makes the pages on which whoever runs the shop sees how the sessions are
-// doing.
+// openOps makes the pages on which operators see the state of the sessions.
 func (s *shop) openOps() (err error) {
 	s.ops, err = admin.Dashboard(s.sessions, admin.DashboardOptions{
 		Path:      "/ops/",

@@ -237,7 +237,7 @@ func TestAnUnknownKeyCostsNoCryptography(t *testing.T) {
 	r := newRing(t, newKey(t, 1, Active))
 	sealed := mustSeal(t, newRing(t, newKey(t, 2, Active)), State, "text", "")
 	for p := range r.keys[0].derived {
-		r.keys[0].derived[p].xaes = nil // whoever wants to derive a cipher panics
+		r.keys[0].derived[p].xaes = nil // deriving a cipher panics
 	}
 	wantRefused(t, r, State, sealed, "", ErrUnknownKey)
 }
@@ -487,7 +487,7 @@ func TestAKeyKeepsItsCachesInANewRing(t *testing.T) {
 
 	r = newRing(t, in(old, Retired), newKey(t, 2, Active))
 	for p := range old.derived {
-		old.derived[p].xaes = nil // whoever wants to derive a cipher panics
+		old.derived[p].xaes = nil // deriving a cipher panics
 	}
 	wantOpen(t, r, State, mine, "", "text")
 	wantOpen(t, r, State, other, "", "text")

@@ -134,7 +134,7 @@ func within(t *testing.T, d, limit time.Duration) {
 func TestCopiesInTheProcessLiveLongWhileEndsAreHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNearby(t)
-		n.asks(2 * time.Second) // the feed is heard, and a copy was made since
+		n.asks(2 * time.Second) // the feed was read, and a copy was made since
 		if got := n.asks(29 * time.Second); got > 1 {
 			t.Errorf("the store was asked %d times in 29 s", got)
 		}
@@ -205,7 +205,7 @@ func TestEndsInAGapOfTheFeedAreNotHeard(t *testing.T) {
 		}
 		must(poll(t.Context()))
 		time.Sleep(time.Millisecond)
-		n.live() // a copy that ends are heard for
+		n.live() // a copy whose ends are read
 		n.origin.silent.Store(true)
 		for range 5 { // its place may be gone: it starts again
 			if poll(t.Context()) == nil {

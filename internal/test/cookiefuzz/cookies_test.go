@@ -254,7 +254,7 @@ func FuzzSealedCookies(f *testing.F) {
 		text.Set(session, "new")
 		switch err := x.Commit(http.StatusOK, out); {
 		case errors.Is(err, sojourn.ErrEnded), errors.Is(err, sojourn.ErrTooLarge), errors.Is(err, sojourn.ErrNoStore):
-			return // told to whoever changed it
+			return // returned to the code that changed it
 		case err != nil:
 			t.Fatal(err)
 		}

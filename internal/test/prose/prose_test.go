@@ -34,7 +34,7 @@ var patterns = []struct {
 	{regexp.MustCompile(`\bcould not be told\b`), "missed the invalidation"},
 	{regexp.MustCompile(`\b(process|replica|cache|store|server|browser|request|manager)(e?s)? ` +
 		`(is|are|was|were|has been|have been|must be|can be)( not)? told\b`), "receives, or what is sent to it"},
-	{regexp.MustCompile(`\bhear(s|d)?\b`), "receives, reads"},
+	{regexp.MustCompile(`\b(is|are|was|were|be|been) heard\b|\b(that|cannot|not|nobody|[a-z]+s) hears?\b`), "receives, reads"},
 }
 
 // spared are files with foreign text, or about the patterns.
