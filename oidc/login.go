@@ -6,7 +6,10 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -23,8 +26,11 @@ func (s *SignIn) login(w http.ResponseWriter, r *http.Request, session *sojourn.
 	}
 	flow := started{Verifier: oauth2.GenerateVerifier(), Next: localPath(r.FormValue("next"))}
 	state := s.tickets.Issue(session, flow)
-	to := p.oauth.AuthCodeURL(state, oauth2.S256ChallengeOption(flow.Verifier), oidc.Nonce(state))
-	http.Redirect(w, r, to, http.StatusSeeOther)
+	options := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(flow.Verifier), oidc.Nonce(state)}
+	if s.cfg.MaxAge > 0 {
+		options = append(options, oauth2.SetAuthURLParam("max_age", strconv.FormatFloat(math.Ceil(s.cfg.MaxAge.Seconds()), 'f', 0, 64)))
+	}
+	http.Redirect(w, r, p.oauth.AuthCodeURL(state, options...), http.StatusSeeOther)
 	return nil
 }
 
@@ -79,6 +85,10 @@ func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojou
 	return nil
 }
 
+// maxAgeSkew is how far the provider's clock may be behind, and how long its answer
+// may take.
+const maxAgeSkew = time.Minute
+
 // refusedOr distinguishes a refusal, which has a code, from an unreachable provider.
 func refusedOr(err error, text string) *Error {
 	e := failed(http.StatusBadGateway, text, err)
@@ -99,8 +109,9 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 		return nil, "", failed(http.StatusBadGateway, "the ID token is not good", err)
 	}
 	var claims struct {
-		SID string `json:"sid"`
-		AZP string `json:"azp"`
+		SID      string  `json:"sid"`
+		AZP      string  `json:"azp"`
+		AuthTime float64 `json:"auth_time"` // JSON numbers may have fractions; 0 = not said
 	}
 	if err := verified.Claims(&claims); err != nil {
 		return nil, "", failed(http.StatusBadGateway, "the ID token cannot be read", err)
@@ -110,6 +121,8 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 		return nil, "", failed(http.StatusBadRequest, "the ID token is of another login", nil)
 	case claims.AZP != s.cfg.ClientID && (claims.AZP != "" || len(verified.Audience) > 1):
 		return nil, "", failed(http.StatusBadGateway, "the ID token is for another client", nil)
+	case s.cfg.MaxAge > 0 && time.Since(time.Unix(int64(claims.AuthTime), 0))-maxAgeSkew > s.cfg.MaxAge:
+		return nil, "", failed(http.StatusForbidden, "the provider has not authenticated the user recently", nil)
 	case verified.AccessTokenHash != "" && verified.VerifyAccessToken(token.AccessToken) != nil:
 		return nil, "", failed(http.StatusBadGateway, "the access token does not belong to the ID token", nil)
 	}

@@ -63,6 +63,12 @@ type Config struct {
 	// "email". Add "offline_access" if the provider requires it for refresh
 	// tokens.
 	Scopes []string
+	// MaxAge is how long ago the provider may have authenticated the user: the
+	// parameter max_age and the claim auth_time of OpenID Connect Core 1.0, in
+	// seconds, rounded up. 0 = without a limit: a provider that still knows the browser confirms a
+	// login without asking for a password. Set it to the time that you give to
+	// [sojourn.Manager.RequireRecent], which counts a login as an authentication.
+	MaxAge time.Duration
 	// Home is the page after a logout, and after a login without "next": a path
 	// of the application. "" = "/". AfterLogout is the absolute URL to which
 	// the provider sends the browser after a logout; register it with the
@@ -146,6 +152,9 @@ func New(cfg Config) (*SignIn, error) {
 		return nil, errors.New("oidc: Config.Issuer and Config.ClientID have to be set")
 	case err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" || base.RawQuery != "" || base.Fragment != "":
 		return nil, errors.New(`oidc: Config.URL has to be an absolute URL without a query, such as "https://shop.example/auth"`)
+	}
+	if cfg.MaxAge < 0 {
+		return nil, errors.New("oidc: Config.MaxAge must not be negative")
 	}
 	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
 	if cfg.Scopes == nil {

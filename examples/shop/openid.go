@@ -12,7 +12,7 @@ import (
 	"github.com/sojourn-go/sojourn/oidc"
 )
 
-var errNoEmail = errors.New("the provider names no e-mail address")
+var errNoEmail = errors.New("the provider names no verified e-mail address")
 
 // provider is who signs customers in with OpenID Connect.
 type provider struct{ issuer, clientID, secret string }
@@ -32,6 +32,7 @@ func (s *shop) openSignIn(p provider, shopURL string) (err error) {
 		Issuer:   p.issuer, ClientID: p.clientID, ClientSecret: p.secret,
 		URL:          shopURL + "/auth",
 		AfterLogout:  shopURL + "/",
+		MaxAge:       s.recent, // a login counts as an authentication: see recently
 		User:         s.userOfProvider,
 		LoggedIn:     s.enterFromProvider,
 		ErrorHandler: s.signInFailed,
@@ -48,12 +49,15 @@ func (s *shop) userOfProvider(ctx context.Context, id *oidc.Identity) (string, e
 	if !errors.Is(err, errNoCustomer) {
 		return customer, err
 	}
-	var claims struct{ Name, Email string }
+	var claims struct {
+		Name, Email string
+		Verified    bool `json:"email_verified"`
+	}
 	if err := id.Claims(&claims); err != nil {
 		return "", err
 	}
 	email, ok := tidyEmail(claims.Email)
-	if !ok {
+	if !ok || !claims.Verified { // anyone may claim an operator's address
 		return "", errNoEmail
 	}
 	return s.ledger.addCustomerOf(ctx, id.Issuer, id.Subject, cmp.Or(claims.Name, email), email)

@@ -58,9 +58,8 @@ func (s *shop) account(w http.ResponseWriter, r *http.Request, session *sojourn.
 	s.show(w, r, session, http.StatusOK, "account", accountLinks{s.isOperator(r), issuer})
 }
 
-// recently lets those through who entered their password, or signed in with the
-// provider, a few minutes ago. Whether the provider asks for a password then is up to
-// the provider.
+// recently requires that the password was entered, or that the provider
+// authenticated the customer, in the last few minutes.
 func (s *shop) recently(next func(http.ResponseWriter, *http.Request, *sojourn.Session)) http.Handler {
 	ask := s.sessions.Handler(func(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 		page := "/confirm"

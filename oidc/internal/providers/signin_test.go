@@ -241,6 +241,42 @@ func TestAnIDTokenIsOfThisLoginAndThisClient(t *testing.T) {
 	}
 }
 
+func TestTheProviderHasToAuthenticateTheUserRecently(t *testing.T) {
+	p := startProvider(t)
+	old := time.Now().Add(-time.Hour).Unix()
+	for name, c := range map[string]struct {
+		most    time.Duration
+		instead claims
+		good    bool
+	}{
+		"no limit, an hour ago":         {0, claims{"auth_time": old}, true},
+		"no limit, nobody knows":        {0, claims{"auth_time": nil}, true},
+		"ten minutes, now":              {10 * time.Minute, claims{}, true},
+		"ten minutes, a minute more":    {10 * time.Minute, claims{"auth_time": time.Now().Add(-10*time.Minute - 30*time.Second).Unix()}, true},
+		"ten minutes, an hour ago":      {10 * time.Minute, claims{"auth_time": old}, false},
+		"ten minutes, nobody knows":     {10 * time.Minute, claims{"auth_time": nil}, false},
+		"ten minutes, long before that": {10 * time.Minute, claims{"auth_time": -1e300}, false},
+	} {
+		asked := ""
+		s := startSite(t, p, 1, func(cfg *oidc.Config) {
+			cfg.MaxAge, cfg.Client = c.most, &http.Client{Transport: forging{t, p, c.instead}}
+		})
+		v := s.visitor()
+		v.http.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
+			if q := r.URL.Query(); q.Has("client_id") {
+				asked = q.Get("max_age")
+			}
+			return nil
+		}
+		if got := v.signIn("/"); (got.status < 400) != c.good || (v.user() != "") != c.good {
+			t.Errorf("%s: %d, the user is %q", name, got.status, v.user())
+		}
+		if want := map[bool]string{true: "600"}[c.most > 0]; asked != want {
+			t.Errorf("%s: max_age is %q, want %q", name, asked, want)
+		}
+	}
+}
+
 func TestAProviderThatIsAwayIsAskedAgain(t *testing.T) {
 	p := startProvider(t)
 	p.away.Store(true)
