@@ -199,7 +199,12 @@ func TestManyNamesTakeTimeInProportionToTheirNumber(t *testing.T) {
 			a += measure(few)
 		}
 		a = max(a/runs, 2000)
-		if b := measure(many); b > 32*a {
+		// On a busy machine, the same work can take several times the processor time.
+		b := measure(many)
+		for i := 1; i < runs && b > 32*a; i++ {
+			b = min(b, measure(many))
+		}
+		if b > 32*a {
 			t.Errorf("%s: %d take %d µs of processor time, %d take %d µs", what, few, a, many, b)
 		}
 	}

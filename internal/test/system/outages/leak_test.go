@@ -318,6 +318,7 @@ func (e engine) fails(t *testing.T, server *servers.Server, breaks func(*wire) f
 	if err := goleak.Find(before,
 		// The wire's, whose writes to a closed connection get stuck sometimes.
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/stream.(*ChanWriter).Write"),
 		// Those that wait for the server, which may have been started again.
 		goleak.IgnoreAnyFunction("github.com/sojourn-go/sojourn/internal/test/servers.(*Server).Start.func1"),
 		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"),
