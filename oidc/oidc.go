@@ -251,14 +251,20 @@ const longestAsking = 30 * time.Second
 func (s *SignIn) ask(ctx context.Context, a *asking) {
 	ctx, cancel := context.WithTimeout(ctx, longestAsking)
 	defer cancel()
+	defer func() {
+		// No server recovers this goroutine, and Config.Client may panic.
+		if p := recover(); p != nil {
+			a.err = failed(http.StatusBadGateway, "Config.Client panicked", nil)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if a.err == nil {
+			s.known = a.found
+		}
+		s.asking = nil
+		close(a.done)
+	}()
 	a.found, a.err = s.discover(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a.err == nil {
-		s.known = a.found
-	}
-	s.asking = nil
-	close(a.done)
 }
 
 func (s *SignIn) discover(ctx context.Context) (*provider, error) {

@@ -308,6 +308,20 @@ func (s *site) leave(user string, left time.Duration) {
 	}
 }
 
+type panicking struct{}
+
+func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("a fault of the client") }
+
+func TestAClientThatPanicsFailsOnlyItsRequests(t *testing.T) {
+	p := startProvider(t)
+	s := startSite(t, p, 1, func(cfg *oidc.Config) { cfg.Client = &http.Client{Transport: panicking{}} })
+	for range 2 {
+		if got := s.visitor().get("/auth/login"); got.status != http.StatusBadGateway {
+			t.Errorf("the login: %d", got.status)
+		}
+	}
+}
+
 func TestAProviderThatHangsHoldsUpNobodyForLong(t *testing.T) {
 	p := startProvider(t)
 	p.hang = make(chan struct{})
