@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -116,6 +117,10 @@ func (s *site) count(name string) (n int) {
 	return n
 }
 
+// patient probes wait for a store for as long as a busy machine may need: these
+// tests are about what is kept, not about how fast.
+var patient = []string{"-timeout", "1m"}
+
 func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
 	t.Parallel()
 	for _, e := range engines {
@@ -123,7 +128,7 @@ func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
 			t.Parallel()
 			store := e.url(t)
 			t.Run("alone", func(t *testing.T) {
-				s := newSite(t, e, store)
+				s := newSite(t, e, store, patient...)
 				keepsItsPromises(t, e, s)
 				if n := s.count("cache_hits"); n != 0 {
 					t.Errorf("without a cache there were %d cache hits", n)
@@ -131,7 +136,7 @@ func TestEveryStoreWithAndWithoutCaches(t *testing.T) {
 			})
 			t.Run("behind memory and memcached", func(t *testing.T) {
 				shared := "memcached://" + servers.Memcached(t, 64).Addr
-				s := newSite(t, e, store, "-cache", "memory:1048576", "-cache", shared)
+				s := newSite(t, e, store, append(slices.Clone(patient), "-cache", "memory:1048576", "-cache", shared)...)
 				keepsItsPromises(t, e, s)
 				readsComeFromTheCaches(t, s)
 			})
