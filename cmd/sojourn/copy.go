@@ -18,7 +18,7 @@ type copyStores struct {
 	To       string `required:"" placeholder:"URL" env:"SOJOURN_TO" help:"The store that the sessions are to move to; made if it does not exist. Without it the environment variable SOJOURN_TO names that store."`
 	State    string `placeholder:"FILE" help:"Where the progress is kept. Required, but for a dry run: one file for the whole move, from the first pass to the last."`
 	Switched bool   `help:"The service uses the new store already: bring over what is left, and change nothing that the service has changed there."`
-	DryRun   bool   `help:"Say what a pass would do, and do nothing."`
+	DryRun   bool   `help:"Print what a pass would do, and do nothing."`
 	Parallel int    `default:"16" help:"How many sessions are copied at the same time."`
 	JSON     bool   `name:"json" help:"Print JSON."`
 }

@@ -233,7 +233,7 @@ func (c *contents) print(w io.Writer, now time.Time) {
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tBYTES\tKEPT\tOVER\tVALUE")
+	fmt.Fprintln(table, "NAME\tBYTES\tKEPT\tEXPIRES\tVALUE")
 	for _, v := range c.Values {
 		fmt.Fprintf(table, "%s\t%d\t%s\t%v\t%s\n", printable(v.Name), v.Bytes, v.kept(), v.Expires, v.text())
 	}

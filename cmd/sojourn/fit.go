@@ -100,13 +100,13 @@ func (f *fit) mismatch() error {
 	case f.indexed > 0 || f.seen == 0:
 		return nil
 	case f.misindexed > 0:
-		return fmt.Errorf("the keys have another index key than the sessions in this store were made with (%s looked at): users' sessions cannot be found with it", counted(f.misindexed, "session"))
+		return fmt.Errorf("the index key is not the one of the sessions in this store (%s checked), so it does not find users' sessions", counted(f.misindexed, "session"))
 	case f.opened > 0:
 		return nil // all are anonymous, so they do not test the index key
 	case f.refused.Data != nil:
-		return fmt.Errorf("%w (%s looked at)%s", errOtherName, counted(f.seen, "session"), f.names())
+		return fmt.Errorf("%w (%s checked)%s", errOtherName, counted(f.seen, "session"), f.names())
 	default:
-		return fmt.Errorf("the keys open no session in this store (%s looked at): not among them is the sealing %s",
+		return fmt.Errorf("the keys open no session in this store (%s checked); they do not include the sealing %s",
 			counted(f.seen, "session"), keyNames(slices.Sorted(maps.Keys(f.lacking))))
 	}
 }

@@ -15,11 +15,11 @@ import (
 // keysCommands change the keys of a running service.
 type keysCommands struct {
 	List     keysList     `cmd:"" help:"List the keys, and what to do next."`
-	Add      keysAdd      `cmd:"" help:"Publish a new key: all processes get to know it before one seals with it."`
+	Add      keysAdd      `cmd:"" help:"Publish a new key, which every process must load before one seals with it."`
 	Activate keysActivate `cmd:"" help:"Make the newest published key the one that seals."`
 	Retire   keysRetire   `cmd:"" help:"Mark the keys before it as retired."`
 	Remove   keysRemove   `cmd:"" help:"Remove retired keys that no session can need any more."`
-	Check    keysCheck    `cmd:"" help:"Say what is wrong or risky with a key file."`
+	Check    keysCheck    `cmd:"" help:"Report errors and risks of a key file."`
 }
 
 // fleetFlags describe the services that use the keys, which determines the
@@ -296,7 +296,7 @@ func (c *keysActivate) Run(term terminal) error {
 		if k == nil {
 			return "", nil, errors.New("there is no published key: sojourn keys add makes one")
 		}
-		if err := c.tooEarly(file.since(k).Add(c.Reload).Sub(now), "key %s was published at %v, and services look every %v: one that has not seen it yet would log out visitors who come from one that seals with it",
+		if err := c.tooEarly(file.since(k).Add(c.Reload).Sub(now), "key %s was published at %v, and services read the file every %v: a replica without the key would log out visitors whose sessions another replica seals with it",
 			k.ID, timestamp(file.since(k)), c.Reload); err != nil {
 			return "", nil, err
 		}
@@ -377,7 +377,7 @@ func (c *keysRetire) mayRetire(file *keyFile, k *fileKey, now time.Time) error {
 	if k.State != "active" {
 		return nil // it has sealed nothing
 	}
-	return c.tooEarly(c.unused(file, k).Sub(now), "a service that looks every %v may not have read yet that a newer key is active, and seals with key %s", c.Reload, k.ID)
+	return c.tooEarly(c.unused(file, k).Sub(now), "services read the file every %v: one that has not read the last change still seals with key %s", c.Reload, k.ID)
 }
 
 type keysRemove struct {
@@ -518,9 +518,9 @@ func (c *keysCheck) Run(term terminal) error {
 	}
 	switch {
 	case len(found) == 1:
-		return fmt.Errorf("there is something to look after in %s", file.name())
+		return fmt.Errorf("%s has 1 error or risk", file.name())
 	case len(found) > 1:
-		return fmt.Errorf("there are %d things to look after in %s", len(found), file.name())
+		return fmt.Errorf("%s has %d errors or risks", file.name(), len(found))
 	case !c.JSON:
 		_, err = fmt.Fprintf(term.out, "%s is fine\n", file.name())
 	}
@@ -550,9 +550,9 @@ func (c *keysCheck) complaints(file *keyFile, unreadable error, now time.Time) [
 	}
 	seals := file.sealing()
 	if age := now.Sub(file.since(seals)); len(file.keys) > 1 && age < c.Reload {
-		complain("risky", seals.ID, "a stage was skipped, or is not over: key %s seals, and is only %s old. A service that looks every %v may not know it, and logs out visitors who come from one that does", seals.ID, exactly(age), c.Reload)
+		complain("risky", seals.ID, "a stage was skipped, or is not over: key %s has been active for only %s. Services read the file every %v: a replica without the key logs out visitors whose sessions another replica seals with it", seals.ID, exactly(age), c.Reload)
 	} else if noted := seals.activated; !noted.IsZero() && !seals.published.IsZero() && noted.Sub(seals.published) < c.Reload && now.Sub(noted) < c.Lifetime {
-		complain("risky", seals.ID, "a stage was skipped: key %s was published for %s only before it became active, and services look every %v", seals.ID, exactly(noted.Sub(seals.published)), c.Reload)
+		complain("risky", seals.ID, "a stage was skipped: key %s became active only %s after it was published, and services read the file every %v", seals.ID, exactly(noted.Sub(seals.published)), c.Reload)
 	}
 	for _, k := range file.superseded() {
 		complain("risky", k.ID, "key %s is active and does not seal, because key %s is newer: sojourn keys retire %s", k.ID, seals.ID, file.path)

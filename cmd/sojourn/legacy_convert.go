@@ -34,7 +34,7 @@ type legacyConvert struct {
 	Until    time.Time         `placeholder:"TIME" help:"When the service stops adopting, as in its Adopt.Until, such as 2027-03-01T00:00:00Z. Required for sessions that never expire."`
 	Lifetime time.Duration     `placeholder:"DURATION" help:"The service's Config.Lifetime, such as 720h, if it has one."`
 	Idle     time.Duration     `placeholder:"DURATION" help:"The service's Config.IdleTimeout, if it has one."`
-	DryRun   bool              `help:"Say what would be converted, and change nothing."`
+	DryRun   bool              `help:"Print what would be converted, and change nothing."`
 	Parallel int               `default:"8" help:"How many sessions are converted at the same time."`
 	JSON     bool              `name:"json" help:"Print JSON."`
 }

@@ -178,7 +178,7 @@ func (w *rowWriter) row(r row) error {
 		}
 	}
 	if w.rows == 1 {
-		fmt.Fprintf(w.table, "HANDLE\tSTATE\tVERSION\tLOGGED IN%s\tLAST SEEN\tOVER\tBYTES\n", head)
+		fmt.Fprintf(w.table, "HANDLE\tSTATE\tVERSION\tLOGGED IN%s\tLAST SEEN\tEXPIRES IF IDLE\tBYTES\n", head)
 	}
 	fmt.Fprintf(w.table, "%s\t%s\t%d\t%s%s\t%v\t%v\t%d\n",
 		r.Handle, r.State, r.Version, yesNo(r.LoggedIn), cell, r.Seen, r.Deadline, r.Bytes)

@@ -31,7 +31,7 @@ type commandLine struct {
 	Keys     keysCommands   `cmd:"" help:"Change the keys of a service that runs, without logging anybody out."`
 	Inspect  inspect        `cmd:"" help:"Open a cookie or a stored session with the keys."`
 	Ls       ls             `cmd:"" help:"List stored sessions."`
-	Show     show           `cmd:"" help:"Show what the store knows about one session, without keys."`
+	Show     show           `cmd:"" help:"Show the record of one session, without keys."`
 	Stats    stats          `cmd:"" help:"Count what a store holds."`
 	Sweep    sweep          `cmd:"" help:"Remove sessions that have been over for a while."`
 	Migrate  migrate        `cmd:"" help:"Bring a store's schema up to date."`
@@ -50,7 +50,7 @@ type help struct{}
 
 const description = `sojourn looks after the sessions that Go services keep with Sojourn.
 
-The store is named by its URL, such as sqlite:data/sessions.db, with --store or in the environment variable SOJOURN_STORE. A database may be looked at while a service is using it. Keys come from the file given with --keys, or from the environment variable SOJOURN_KEYS, which holds the keys themselves.
+Give the URL of the store, such as sqlite:data/sessions.db, with --store or in the environment variable SOJOURN_STORE. A service may use the store meanwhile. Keys come from the file given with --keys, or from the environment variable SOJOURN_KEYS, which holds the keys themselves.
 
 Exit status: 0 when what was asked for has happened, 1 when it has not, or when nothing was found to do it to, 2 for a mistake on the command line. Flags may be written with one dash or two.
 
@@ -83,6 +83,9 @@ func main() {
 	}))
 }
 
+// oneLine joins the lines of several errors. The errors of pgx indent theirs.
+var oneLine = strings.NewReplacer(":\n\t", ": ", "\n\t", "; ", "\n", "; ")
+
 func run(ctx context.Context, args []string, term terminal) int {
 	out := &output{Writer: term.out}
 	term.out = out
@@ -93,7 +96,7 @@ func run(ctx context.Context, args []string, term terminal) int {
 	}
 	text := ""
 	if err != nil {
-		text = strings.ReplaceAll(err.Error(), "\n", "; ") // several errors, one line
+		text = oneLine.Replace(err.Error())
 	}
 	switch {
 	case err == nil:

@@ -126,17 +126,19 @@ func (t timestamp) at(now time.Time) string {
 	return fmt.Sprintf("%v (in %s)", t, rough(d))
 }
 
-// rough formats a duration in one unit.
+// rough formats a duration in one unit, rounded: a session that was used a moment
+// ago expires in 7 days, not in 6.
 func rough(d time.Duration) string {
+	in := func(unit time.Duration) time.Duration { return d.Round(unit) / unit }
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%d s", d/time.Second)
+		return fmt.Sprintf("%d s", in(time.Second))
 	case d < time.Hour:
-		return fmt.Sprintf("%d min", d/time.Minute)
+		return fmt.Sprintf("%d min", in(time.Minute))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", d/time.Hour)
+		return fmt.Sprintf("%d h", in(time.Hour))
 	default:
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
+		return fmt.Sprintf("%d days", in(24*time.Hour))
 	}
 }
 

@@ -173,7 +173,7 @@ func TestShow(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	text := sojournCommand(t, "show", handle, "--store", s.store).ok(t).stdout
-	if !strings.Contains(text, handle) || !strings.Contains(text, "in 6 days") || strings.Contains(text, "Ada L.") {
+	if !strings.Contains(text, handle) || !strings.Contains(text, "in 7 days") || strings.Contains(text, "Ada L.") {
 		t.Errorf("got %s", text)
 	}
 	mark := s.keep(t, "ended", ended)

@@ -197,7 +197,7 @@ func (c *userList) Run(ctx context.Context, term terminal) error {
 			return errors.Join(printJSON(term.out, all), l.whole())
 		}
 		w := newList(term.out)
-		fmt.Fprintln(w, "HANDLE\tCREATED\tLAST SEEN\tOVER\tIP\tUSER AGENT")
+		fmt.Fprintln(w, "HANDLE\tCREATED\tLAST SEEN\tEXPIRES AT THE LATEST\tIP\tUSER AGENT")
 		for _, s := range all {
 			// The browser's text must not control the terminal.
 			fmt.Fprintf(w, "%s\t%v\t%v\t%v\t%s\t%s\n", s.Handle, s.Created, s.Seen, s.Expires, orDash(s.IP), orDash(s.UserAgent))
@@ -318,7 +318,7 @@ type userErase struct {
 }
 
 func (userErase) Help() string {
-	return `Ends a user's live sessions and removes all values in them from the store, for good: for a user who wants to be forgotten. What stays for about an hour are tombstones without values, named by a keyed hash. Backups, logs, and what the user's own browser keeps are for you to look after.
+	return `Ends a user's live sessions and removes all values in them from the store, for good: for a user who wants to be forgotten. What stays for about an hour are tombstones without values, named by a keyed hash. Backups, logs, and what the user's own browser keeps remain; remove them yourself.
 
 It asks first, unless --yes says that you have thought about it. The exit status is 1, with the reason, if there was nothing to erase.
 

@@ -65,7 +65,7 @@ import (
 var (
 	// ErrURL means that a text is not the URL of a store or cache that this
 	// program can open.
-	ErrURL = errors.New("not a URL of its kind")
+	ErrURL = errors.New("not a valid URL")
 
 	// ErrMissing means that there is no store at that URL, and that none was created.
 	ErrMissing = errors.New("no such store")

@@ -129,7 +129,9 @@ var migrations = []string{
 // each other, on a lock that ends with the transaction.
 func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 	const direct = pgx.QueryExecModeExec // do not prepare statements that run once
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	connected := false
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		connected = true
 		// A frozen process must not keep others from starting.
 		if _, err := tx.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = '5s'", direct); err != nil {
 			return failed("bound the transaction", err)
@@ -169,6 +171,10 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, table string) error {
 		}
 		return nil
 	})
+	if err != nil && !connected {
+		return failed("connect", err)
+	}
+	return err
 }
 
 // lockNumber is the number of the lock on a user's sessions in a table; without

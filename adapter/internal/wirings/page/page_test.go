@@ -26,7 +26,7 @@ var packages = map[string]string{
 	"os": "os", "signal": "os/signal", "strings": "strings", "syscall": "syscall", "testing": "testing", "synctest": "testing/synctest",
 	"time":    "time",
 	"sojourn": ours, "oidc": ours + "/oidc", "admin": ours + "/admin", "keys": ours + "/keys", "ops": ours + "/ops", "sojourntest": ours + "/sojourntest",
-	"store": ours + "/store", "storetest": ours + "/store/storetest", "memcached": ours + "/store/memcached",
+	"store": ours + "/store", "open": ours + "/store/open", "storetest": ours + "/store/storetest", "memcached": ours + "/store/memcached",
 	"postgres": ours + "/store/postgres", "sqlite": ours + "/store/sqlite", "tiered": ours + "/store/tiered",
 }
 
