@@ -156,7 +156,7 @@ func TestSignInsThatFailSayWhy(t *testing.T) {
 	t.Parallel()
 	_, ada := openIDShop(t, parts{})
 	where, page := ada.get("/auth/callback?code=x&state=y")
-	wants(t, "an answer that nobody waits for", where, "/auth/callback", page, "This sign-in began in another browser", `<a class="button" href="/">`)
+	wants(t, "an answer that nobody waits for", where, "/auth/callback", page, "This sign-in began in another browser", `<a class="button" href="/login">`)
 
 	away := openShopWith(t, parts{insecure: true, provider: provider{issuer: "http://localhost:1", clientID: "shop"}})
 	where, page = away.stranger(t).get("/auth/login")
