@@ -25,8 +25,9 @@ type Customer struct {
 // accountPage is the content of the sign-up and the login form.
 type accountPage struct {
 	formPage
-	Next   string // where to go afterwards
-	OpenID bool   // there is a provider to sign in with
+	Next    string // where to go afterwards
+	OpenID  bool   // there is a provider to sign in with
+	Example bool   // it is the one of startProvider
 }
 
 func (s *shop) signUpPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
@@ -43,7 +44,7 @@ func (s *shop) accountForm(w http.ResponseWriter, r *http.Request, session *sojo
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
-	s.show(w, r, session, http.StatusOK, name, accountPage{formPage{takeDraft(session, name)}, next, s.signIn != nil})
+	s.show(w, r, session, http.StatusOK, name, accountPage{formPage{takeDraft(session, name)}, next, s.signIn != nil, s.example})
 }
 
 func (s *shop) signUp(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {

@@ -15,7 +15,10 @@ import (
 var errNoEmail = errors.New("the provider names no verified e-mail address")
 
 // provider is who signs customers in with OpenID Connect.
-type provider struct{ issuer, clientID, secret string }
+type provider struct {
+	issuer, clientID, secret string
+	example                  bool // started by startProvider: the login page names its user
+}
 
 // openSignIn mounts package oidc, if there is a provider.
 func (s *shop) openSignIn(p provider, shopURL string) (err error) {
@@ -26,7 +29,7 @@ func (s *shop) openSignIn(p provider, shopURL string) (err error) {
 	case issuer.Host == "":
 		return errors.New("the issuer has to be a URL, such as https://login.example")
 	}
-	s.providerOrigin = issuer.Scheme + "://" + issuer.Host
+	s.providerOrigin, s.example = issuer.Scheme+"://"+issuer.Host, p.example
 	s.signIn, err = oidc.New(oidc.Config{
 		Sessions: s.sessions,
 		Issuer:   p.issuer, ClientID: p.clientID, ClientSecret: p.secret,
@@ -127,5 +130,5 @@ func (s *shop) signInFailed(w http.ResponseWriter, r *http.Request, err error) {
 		text = "openid.away"
 	}
 	s.logger.Warn("not signed in", "status", status, "error", err)
-	s.show(w, r, session, status, "message", message{Title: "error.title", Text: text})
+	s.show(w, r, session, status, "message", message{"error.title", text, session.User() == ""})
 }

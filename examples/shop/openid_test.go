@@ -156,11 +156,16 @@ func TestSignInsThatFailSayWhy(t *testing.T) {
 	t.Parallel()
 	_, ada := openIDShop(t, parts{})
 	where, page := ada.get("/auth/callback?code=x&state=y")
-	wants(t, "an answer that nobody waits for", where, "/auth/callback", page, "This sign-in began in another browser", `<a class="button" href="/">`)
+	wants(t, "an answer that nobody waits for", where, "/auth/callback", page, "This sign-in began in another browser", `<a class="button" href="/login">`)
+	where, page = ada.get("/login")
+	wants(t, "the login with the example provider", where, "/login", page, "you are “ada”")
 
 	away := openShopWith(t, parts{insecure: true, provider: provider{issuer: "http://localhost:1", clientID: "shop"}})
 	where, page = away.stranger(t).get("/auth/login")
 	wants(t, "a provider that is away", where, "/auth/login", page, "The provider cannot be reached")
+	if _, page := away.stranger(t).get("/login"); strings.Contains(page, "you are “ada”") {
+		t.Error("a shop with a provider of its own names the example's user")
+	}
 
 	without := openShopWith(t, parts{insecure: true})
 	where, page = without.stranger(t).get("/auth/login")

@@ -106,8 +106,12 @@ func newField(p page, name, kind, label, complete string, hint ...string) field 
 // sentence of it, in the visitor's language.
 const greeting = "greeting"
 
-// message is the content of a page that only says something.
-type message struct{ Title, Text string }
+// message is the content of a page that only says something, with a button that
+// leads to the first page, or to the login.
+type message struct {
+	Title, Text string
+	SignIn      bool
+}
 
 // show renders a page. It first reads the page's data from the session, then
 // starts the response, which saves the changes, and fills in the strip last, so

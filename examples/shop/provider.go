@@ -26,7 +26,7 @@ func startProvider(address, shopURL string, logger *slog.Logger) (p provider, st
 	if err != nil {
 		return p, nil, err
 	}
-	p = provider{urlOf(listener.Addr()), "shop", rand.Text()}
+	p = provider{urlOf(listener.Addr()), "shop", rand.Text(), true}
 	clients := map[string]*storage.Client{p.clientID: storage.WebClient(p.clientID, p.secret, shopURL+"/auth/callback")}
 	handler := exampleop.SetupServer(p.issuer, &registered{storage.NewStorageWithClients(users{}, clients), shopURL + "/"}, logger, false)
 	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -76,7 +76,7 @@ func (s *shop) recently(next func(http.ResponseWriter, *http.Request, *sojourn.S
 // site; a link may.
 func (s *shop) confirmPage(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {
 	next := localPath(r.FormValue("next"), "/account")
-	s.show(w, r, session, http.StatusOK, "confirm", accountPage{formPage{takeDraft(session, "confirm")}, next, s.signedInThere(session)})
+	s.show(w, r, session, http.StatusOK, "confirm", accountPage{formPage{takeDraft(session, "confirm")}, next, s.signedInThere(session), s.example})
 }
 
 func (s *shop) confirm(w http.ResponseWriter, r *http.Request, session *sojourn.Session) {

@@ -47,6 +47,7 @@ type shop struct {
 	ops            http.Handler
 	signIn         *oidc.SignIn // nil without a provider
 	providerOrigin string       // scheme and host
+	example        bool         // the provider is that of startProvider
 }
 
 func newShop(p parts) (*shop, error) {
