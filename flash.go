@@ -80,7 +80,7 @@ func (s *Session) Flashes(levels ...string) []Flash {
 		return nil
 	}
 	if s.phase == phaseOver || s.phase == phaseDraft || s.phase == phaseBody && s.last.Where != rules.Stored {
-		s.m.log.Warn("Flashes was called after the response had started; the messages stay for the next page",
+		s.m.log.Warn("Flashes was called after the response had started; the messages stay for the next page; call it before the handler writes, and pass its result to the template",
 			slog.String("session", s.identity().ID.String()))
 		return nil
 	}
