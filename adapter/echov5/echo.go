@@ -3,14 +3,10 @@
 //
 //	e := echo.New()
 //	e.Use(middleware.RequestLogger(), middleware.Recover(), sojournecho.Middleware(sessions))
-//	e.GET("/", func(c *echo.Context) error {
-//		session, err := sessions.Get(c.Request().Context())
-//		if err != nil {
-//			return err
-//		}
+//	e.GET("/", sojournecho.Handler(sessions, func(c *echo.Context, session *sojourn.Session) error {
 //		n := visits.Update(session, func(n int) int { return n + 1 })
 //		return c.String(http.StatusOK, fmt.Sprint(n))
-//	})
+//	}))
 //
 // Instead of this package you can wrap all of echo with sessions.Wrap(e). The
 // difference is that Wrap does not see a handler's error, but only the status
@@ -50,6 +46,19 @@ func Middleware(sessions *sojourn.Manager) echo.MiddlewareFunc {
 			})).ServeHTTP(own, c.Request())
 			return Error(err)
 		}
+	}
+}
+
+// Handler returns a handler that calls f with the request's session, for use inside
+// Middleware. If the session cannot be loaded, it returns that error. It corresponds
+// to [sojourn.Manager.Handler].
+func Handler(sessions *sojourn.Manager, f func(*echo.Context, *sojourn.Session) error) echo.HandlerFunc {
+	return func(c *echo.Context) error {
+		session, err := sessions.Get(c.Request().Context())
+		if err != nil {
+			return err
+		}
+		return f(c, session)
 	}
 }
 

@@ -28,17 +28,13 @@ func Example() {
 
 	e := echo.New()
 	e.Use(middleware.Recover(), sojournecho.Middleware(sessions))
-	e.POST("/cart", func(c *echo.Context) error {
-		session, err := sessions.Get(c.Request().Context())
-		if err != nil {
-			return err
-		}
+	e.POST("/cart", sojournecho.Handler(sessions, func(c *echo.Context, session *sojourn.Session) error {
 		n := cart.Update(session, func(n int) int { return n + 1 })
 		if n > 2 { // what was put into the cart is taken out again
 			return echo.NewHTTPError(http.StatusConflict, fmt.Sprintf("a cart of %d is too big", n))
 		}
 		return c.String(http.StatusOK, fmt.Sprintf("%d in the cart", n))
-	})
+	}))
 
 	server := httptest.NewServer(e)
 	defer server.Close()

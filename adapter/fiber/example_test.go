@@ -51,17 +51,13 @@ func ExampleMiddleware() {
 
 	app := fiber.New()
 	app.Use(sojournfiber.Middleware(sessions))
-	app.Get("/", func(c fiber.Ctx) error {
-		session, err := sessions.Get(c)
-		if err != nil {
-			return err
-		}
+	app.Get("/", sojournfiber.Handler(sessions, func(c fiber.Ctx, session *sojourn.Session) error {
 		n := visits.Update(session, func(n int) int { return n + 1 })
 		if c.Query("broken") != "" {
 			return fiber.NewError(http.StatusConflict, "broken")
 		}
 		return c.SendString(fmt.Sprint("visit ", n))
-	})
+	}))
 
 	answer, cookie := ask(app, "/", "")
 	fmt.Println(answer)
@@ -84,11 +80,7 @@ func ExampleStream() {
 
 	app := fiber.New()
 	app.Use(sojournfiber.Middleware(sessions))
-	app.Get("/events", func(c fiber.Ctx) error {
-		session, err := sessions.Get(c)
-		if err != nil {
-			return err
-		}
+	app.Get("/events", sojournfiber.Handler(sessions, func(c fiber.Ctx, session *sojourn.Session) error {
 		c.Set("Content-Type", "text/event-stream")
 		return sojournfiber.Stream(c, func(_ context.Context, w *bufio.Writer) {
 			for {
@@ -106,7 +98,7 @@ func ExampleStream() {
 				}
 			}
 		})
-	})
+	}))
 
 	answer, _ := ask(app, "/events", "")
 	fmt.Print(answer)

@@ -2,17 +2,13 @@
 //
 //	app := fiber.New()
 //	app.Use(sojournfiber.Middleware(sessions))
-//	app.Get("/", func(c fiber.Ctx) error {
-//		session, err := sessions.Get(c) // or of c.Context()
-//		if err != nil {
-//			return err
-//		}
+//	app.Get("/", sojournfiber.Handler(sessions, func(c fiber.Ctx, session *sojourn.Session) error {
 //		…
-//	})
+//	}))
 //
 // A request's changes are kept once, after its handlers have returned with a
-// status below 500. After an error or a status of 500 or above, only a Logout
-// is kept, and after a panic nothing.
+// status below 500. After an error, a status of 500 or above, or a panic, only a
+// Logout is kept.
 //
 // Pass c.Context() to functions that take the request's context, such as
 // [sojourn.Fail].
@@ -63,6 +59,19 @@ func Middleware(m *sojourn.Manager) fiber.Handler {
 			v.start(c)
 		}
 		return err
+	}
+}
+
+// Handler returns a handler that calls f with the request's session, for use inside
+// Middleware. If the session cannot be loaded, it returns that error. It corresponds
+// to [sojourn.Manager.Handler].
+func Handler(m *sojourn.Manager, f func(fiber.Ctx, *sojourn.Session) error) fiber.Handler {
+	return func(c fiber.Ctx) error {
+		session, err := m.Get(c)
+		if err != nil {
+			return err
+		}
+		return f(c, session)
 	}
 }
 

@@ -27,19 +27,14 @@ func Example() {
 
 	engine := gin.New()
 	engine.Use(sojourngin.Middleware(sessions), gin.Recovery())
-	engine.POST("/cart", func(c *gin.Context) {
-		session, err := sessions.Get(c.Request.Context())
-		if err != nil {
-			sessions.ServeError(c.Writer, c.Request, err)
-			return
-		}
+	engine.POST("/cart", sojourngin.Handler(sessions, func(c *gin.Context, session *sojourn.Session) {
 		n := cart.Update(session, func(n int) int { return n + 1 })
 		if n > 2 { // what was put into the cart is taken out again
 			_ = c.AbortWithError(http.StatusConflict, fmt.Errorf("a cart of %d is too big", n))
 			return
 		}
 		c.String(http.StatusOK, "%d in the cart", n)
-	})
+	}))
 
 	server := httptest.NewServer(engine)
 	defer server.Close()

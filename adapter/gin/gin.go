@@ -2,14 +2,9 @@
 //
 //	engine := gin.New()
 //	engine.Use(sojourngin.Middleware(sessions), gin.Recovery())
-//	engine.GET("/", func(c *gin.Context) {
-//		session, err := sessions.Get(c.Request.Context())
-//		if err != nil {
-//			sessions.ServeError(c.Writer, c.Request, err)
-//			return
-//		}
+//	engine.GET("/", sojourngin.Handler(sessions, func(c *gin.Context, session *sojourn.Session) {
 //		c.String(http.StatusOK, "visit %d", visits.Update(session, func(n int) int { return n + 1 }))
-//	})
+//	}))
 //
 // Instead of this package you can wrap the whole engine with
 // sessions.Wrap(engine). The difference is that Wrap does not see
@@ -58,6 +53,22 @@ func Middleware(sessions *sojourn.Manager) gin.HandlerFunc {
 			c.Next()
 			w.end()
 		})).ServeHTTP(own, c.Request)
+	}
+}
+
+// Handler returns a handler that calls f with the request's session, for use inside
+// Middleware. If the session cannot be loaded, it responds with
+// [sojourn.Manager.ServeError] and aborts. It corresponds to
+// [sojourn.Manager.Handler].
+func Handler(sessions *sojourn.Manager, f func(*gin.Context, *sojourn.Session)) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		session, err := sessions.Get(c.Request.Context())
+		if err != nil {
+			sessions.ServeError(c.Writer, c.Request, err)
+			c.Abort()
+			return
+		}
+		f(c, session)
 	}
 }
 
