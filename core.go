@@ -9,6 +9,7 @@ import (
 	"io"
 	"reflect"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,7 +129,7 @@ func (m *core) within(tenant string) *core {
 		return m
 	}
 	scope := wire.Scope(m.name, tenant)
-	t := &core{process: m.process, tenant: tenant, cookies: m.cookies.Within(wire.Bind(scope)), stored: m.stored.Within(scope)}
+	t := &core{process: m.process, tenant: strings.Clone(tenant), cookies: m.cookies.Within(wire.Bind(scope)), stored: m.stored.Within(scope)}
 	t.adoption = m.adoption.Within(m.adopting(t))
 	return t
 }

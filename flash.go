@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/sojourn-go/sojourn/internal/draft"
 	"github.com/sojourn-go/sojourn/internal/rules"
@@ -40,7 +41,7 @@ type flashEntry struct {
 func (s *Session) Flash(level, text string) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
-	entry := flashEntry{ID: binary.LittleEndian.Uint64(id[:]), Level: level, Text: text}
+	entry := flashEntry{ID: binary.LittleEndian.Uint64(id[:]), Level: strings.Clone(level), Text: strings.Clone(text)}
 	s.lock()
 	defer s.mu.Unlock()
 	if len(s.handed) > 0 {

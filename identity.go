@@ -131,8 +131,8 @@ func (s *session) logIn(user string, methods []string) {
 	}
 	now := s.m.now()
 	s.login = &draft.Login{
-		User:    user,
-		Methods: strings.Join(methods, " "),
+		User:    strings.Clone(user), // servers such as Fiber reuse the memory of strings
+		Methods: strings.Clone(strings.Join(methods, " ")),
 		At:      now,
 		Created: now.UnixMilli(),
 		Link:    s.link,

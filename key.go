@@ -1,6 +1,7 @@
 package sojourn
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -110,7 +111,10 @@ func NewKeyCodec[T any](name string, c Codec[T], opts ...KeyOption) Key[T] {
 		panic(fmt.Sprintf("sojourn: NewKeyCodec(%q): the codec is nil", name))
 	}
 	k := newKey(name, reflect.TypeFor[T](), opts)
-	k.encode = func(from any) ([]byte, error) { return c.Encode(*from.(*T)) }
+	k.encode = func(from any) ([]byte, error) {
+		b, err := c.Encode(*from.(*T))
+		return bytes.Clone(b), err // it may share memory with the value
+	}
 	k.decode = func(b []byte, to any) (err error) {
 		*to.(*T), err = c.Decode(b)
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sojourn-go/sojourn/internal/cookies"
@@ -273,7 +274,7 @@ func (s *session) endOthers(ctx context.Context) error {
 
 // visit returns the request's data about its visitor.
 func (s *session) visit() stored.Visit {
-	return stored.Visit{UserAgent: request.UserAgent(s.req.Header), IP: request.Peer(&s.req)}
+	return stored.Visit{UserAgent: strings.Clone(request.UserAgent(s.req.Header)), IP: strings.Clone(request.Peer(&s.req))}
 }
 
 // seen reports whether a person will see the response, as far as is known.

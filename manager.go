@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -108,7 +109,7 @@ type tenantKey struct{}
 // a user or a handle, outside of a request or for another tenant. "" is the
 // tenant of managers without Config.Tenant. [Manager.Get] does not use it.
 func WithTenant(ctx context.Context, tenant string) context.Context {
-	return context.WithValue(ctx, tenantKey{}, tenant)
+	return context.WithValue(ctx, tenantKey{}, strings.Clone(tenant))
 }
 
 // in returns the core of the tenant in ctx, or else of the request's tenant.

@@ -254,7 +254,7 @@ func (s *Session) Set(name string, value any) {
 		s.failLater(err)
 		return
 	}
-	s.put(draft.Slot{Name: name}, raw)
+	s.put(draft.Slot{Name: strings.Clone(name)}, raw) // servers such as Fiber reuse the memory of strings
 }
 
 func encodeNamed(name string, value any) ([]byte, error) {
@@ -283,7 +283,7 @@ func (s *Session) Delete(name string) {
 	}
 	s.lock()
 	defer s.mu.Unlock()
-	if s.draft.Remove(name) {
+	if s.draft.Remove(strings.Clone(name)) {
 		s.changing()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -291,7 +292,7 @@ func (m *core) revoke(ctx context.Context, st *stored.State, reason string) erro
 func (m *core) ended(ctx context.Context, id store.ID, user, reason string) {
 	m.count.revoked.Add(1)
 	m.ends.Tell(id, ErrEnded)
-	m.tell(ctx, Event{Kind: EventRevoked, Session: id.String(), User: user, Reason: reason})
+	m.tell(ctx, Event{Kind: EventRevoked, Session: id.String(), User: strings.Clone(user), Reason: reason})
 }
 
 // revokeAtOnce is how many sessions are ended concurrently.
