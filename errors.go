@@ -263,6 +263,9 @@ func errorText(status int, err error) string {
 	if errors.Is(err, ErrCrossSite) {
 		return "This request came from another site, so it was not saved. Please repeat it on our own pages."
 	}
+	if errors.Is(err, ErrTooManySessions) {
+		return "You are signed in on as many devices as your account allows. Please sign out on one of them first."
+	}
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		return "What you sent does not fit into your session."

@@ -34,6 +34,7 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -91,8 +92,12 @@ type Config struct {
 	// session.
 	LoggedIn func(session *sojourn.Session, id *Identity)
 	// ErrorHandler answers requests that failed; [Status] returns the status
-	// for an error. nil = a short page with a link to try again.
+	// code for an error. nil = a line in the log, and a short page with a link to
+	// try again.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+	// Logger is for requests that failed and that no ErrorHandler answers. nil =
+	// slog.Default(). It gets no credentials.
+	Logger *slog.Logger
 	// Client sends requests to the provider. nil = one with a timeout of 10 seconds.
 	Client *http.Client
 }
@@ -180,6 +185,9 @@ func New(cfg Config) (*SignIn, error) {
 		cfg: &cfg, mux: http.NewServeMux(),
 		tickets: sojourn.NewTicket[started](name, flowTime),
 		tokens:  sojourn.NewKey[Token](name, sojourn.ServerSide),
+	}
+	if s.cfg.Logger == nil {
+		s.cfg.Logger = slog.Default()
 	}
 	if s.cfg.ErrorHandler == nil {
 		s.cfg.ErrorHandler = s.showError
@@ -396,11 +404,16 @@ func (s *SignIn) showError(w http.ResponseWriter, r *http.Request, err error) {
 		s.cfg.Sessions.ServeError(w, r, err)
 		return
 	}
+	status, text := Status(err), "The sign-in was interrupted, is too old, or was refused."
+	if status == http.StatusBadGateway {
+		text = "The service that signs you in cannot be reached, or does not work right now."
+	}
+	s.cfg.Logger.WarnContext(r.Context(), "sign-in failed", slog.Int("status", status), slog.Any("error", err))
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	w.WriteHeader(Status(err))
-	fmt.Fprintf(w, errorPage, html.EscapeString(s.cfg.URL))
+	w.WriteHeader(status)
+	fmt.Fprintf(w, errorPage, text, html.EscapeString(s.cfg.URL))
 }
 
 const errorPage = `<!doctype html>
@@ -409,7 +422,7 @@ const errorPage = `<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>You are not signed in</title>
 <h1>You are not signed in</h1>
-<p>The sign-in was interrupted, is too old, or was refused.</p>
+<p>%s</p>
 <p><a href="%s/login">Try again</a></p>
 </html>
 `

@@ -1061,3 +1061,10 @@ func fetch(t *testing.T, method, address string, edit ...func(*http.Request)) *h
 	t.Cleanup(func() { resp.Body.Close() })
 	return resp
 }
+
+func TestALoginBeyondTheLimitSaysWhatToDo(t *testing.T) {
+	status, text := sojourn.ErrorStatus(fmt.Errorf("wrapped: %w", sojourn.ErrTooManySessions))
+	if status != http.StatusConflict || !strings.Contains(text, "sign out") || strings.Contains(text, "reload") {
+		t.Errorf("%d %s", status, text)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -314,10 +315,14 @@ func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("a fau
 
 func TestAClientThatPanicsFailsOnlyItsRequests(t *testing.T) {
 	p := startProvider(t)
-	s := startSite(t, p, 1, func(cfg *oidc.Config) { cfg.Client = &http.Client{Transport: panicking{}} })
-	for range 2 {
-		if got := s.visitor().get("/auth/login"); got.status != http.StatusBadGateway {
-			t.Errorf("the login: %d", got.status)
+	var log bytes.Buffer
+	s := startSite(t, p, 1, func(cfg *oidc.Config) {
+		cfg.Client, cfg.Logger = &http.Client{Transport: panicking{}}, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for n := 1; n <= 2; n++ {
+		got := s.visitor().get("/auth/login")
+		if got.status != http.StatusBadGateway || !strings.Contains(got.text, "cannot be reached") || strings.Count(log.String(), "status=502") != n {
+			t.Errorf("the login: %d %s; the log: %s", got.status, got.text, &log)
 		}
 	}
 }
