@@ -215,8 +215,10 @@ func TestEachPatternIsFound(t *testing.T) {
 			t.Errorf("nothing is found in %q", text)
 		}
 	}
-	for _, text := range []string{"too many, too late", "It ends again.", "what a user who logs in has", "The question is who is there.",
-		"The visitor is told to sign in again.", "Nothing was unheard of."} {
+	for _, text := range []string{
+		"too many, too late", "It ends again.", "what a user who logs in has", "The question is who is there.",
+		"The visitor is told to sign in again.", "Nothing was unheard of.",
+	} {
 		if wrong := check(text); len(wrong) > 0 {
 			t.Errorf("%q: %v", text, wrong)
 		}
