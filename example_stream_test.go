@@ -1,6 +1,7 @@
 package sojourn_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,10 +65,16 @@ func ExampleSession_Done() {
 		panic(err)
 	}
 	defer stream.Body.Close()
+	events := bufio.NewReader(stream.Body)
+	first, err := events.ReadString('\n')
+	if err != nil {
+		panic(err)
+	}
+	fmt.Print(first)
 	if _, err := sessions.RevokeUser(request.Context(), "anna"); err != nil {
 		panic(err)
 	}
-	text, err := io.ReadAll(stream.Body)
+	text, err := io.ReadAll(events)
 	fmt.Print(string(text), err)
 	// Output:
 	// data: 42
