@@ -11,9 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sojourn-go/sojourn/internal/test/servers"
 )
 
 // A visitor is a browser on http://localhost, where Secure cookies are sent.
@@ -73,12 +76,7 @@ func TestTheFirstProgramDoesWhatStartSays(t *testing.T) {
 	}
 	_, code, _ := strings.Cut(string(guide), "```go\n")
 	code, _, _ = strings.Cut(code, "```\n")
-	listener, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	address := net.JoinHostPort("localhost", strconv.Itoa(servers.Port(t)))
 	folder := t.TempDir()
 	file, binary := filepath.Join(folder, "main.go"), filepath.Join(folder, "visits")
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(code, "localhost:8080", address)), 0o600); err != nil {
@@ -121,13 +119,18 @@ func start(t *testing.T, binary, address string) (stop func()) {
 			t.Errorf("the program logs\n%s", log.String())
 		}
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	limit := time.After(90 * time.Second)
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
 			return stop
 		}
-		if time.Now().After(end) {
+		select {
+		case <-again.C:
+		case <-limit:
 			stop()
 			t.Fatalf("the program does not listen: %v\n%s", err, log.String())
 		}
