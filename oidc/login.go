@@ -89,6 +89,13 @@ func (s *SignIn) callback(w http.ResponseWriter, r *http.Request, session *sojou
 // may take.
 const maxAgeSkew = time.Minute
 
+// recent reports whether a time in Unix seconds is at most maxAge ago, and not in
+// the future.
+func recent(at float64, maxAge time.Duration) bool {
+	ago := float64(time.Now().Unix()) - at
+	return ago <= maxAge.Seconds()+maxAgeSkew.Seconds() && ago >= -clockSkew.Seconds()
+}
+
 // refusedOr distinguishes a refusal, which has a code, from an unreachable provider.
 func refusedOr(err error, text string) *Error {
 	e := failed(http.StatusBadGateway, text, err)
@@ -121,7 +128,7 @@ func (s *SignIn) verify(ctx context.Context, p *provider, token *Token, nonce st
 		return nil, "", failed(http.StatusBadRequest, "the ID token is of another login", nil)
 	case claims.AZP != s.cfg.ClientID && (claims.AZP != "" || len(verified.Audience) > 1):
 		return nil, "", failed(http.StatusBadGateway, "the ID token is for another client", nil)
-	case s.cfg.MaxAge > 0 && time.Since(time.Unix(int64(claims.AuthTime), 0))-maxAgeSkew > s.cfg.MaxAge:
+	case s.cfg.MaxAge > 0 && !recent(claims.AuthTime, s.cfg.MaxAge):
 		return nil, "", failed(http.StatusForbidden, "the provider has not authenticated the user recently", nil)
 	case verified.AccessTokenHash != "" && verified.VerifyAccessToken(token.AccessToken) != nil:
 		return nil, "", failed(http.StatusBadGateway, "the access token does not belong to the ID token", nil)

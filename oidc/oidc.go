@@ -66,9 +66,10 @@ type Config struct {
 	Scopes []string
 	// MaxAge is how long ago the provider may have authenticated the user: the
 	// parameter max_age and the claim auth_time of OpenID Connect Core 1.0, in
-	// seconds, rounded up. 0 = without a limit: a provider that still knows the browser confirms a
-	// login without asking for a password. Set it to the time that you give to
-	// [sojourn.Manager.RequireRecent], which counts a login as an authentication.
+	// seconds, rounded up. 0 = without a limit: a provider that still knows the
+	// browser confirms a login without asking for a password. Set it to the time
+	// that you give to [sojourn.Manager.RequireRecent], which counts a login as an
+	// authentication.
 	MaxAge time.Duration
 	// Home is the page after a logout, and after a login without "next": a path
 	// of the application. "" = "/". AfterLogout is the absolute URL to which

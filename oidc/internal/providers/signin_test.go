@@ -256,6 +256,10 @@ func TestTheProviderHasToAuthenticateTheUserRecently(t *testing.T) {
 		"ten minutes, a minute more":    {10 * time.Minute, claims{"auth_time": time.Now().Add(-10*time.Minute - 30*time.Second).Unix()}, true},
 		"ten minutes, an hour ago":      {10 * time.Minute, claims{"auth_time": old}, false},
 		"ten minutes, nobody knows":     {10 * time.Minute, claims{"auth_time": nil}, false},
+		"ten minutes, in an hour":       {10 * time.Minute, claims{"auth_time": time.Now().Add(time.Hour).Unix()}, false},
+		"ten minutes, in milliseconds":  {10 * time.Minute, claims{"auth_time": time.Now().UnixMilli()}, false},
+		"ten minutes, never":            {10 * time.Minute, claims{"auth_time": 1e300}, false},
+		"ten minutes, a clock is ahead": {10 * time.Minute, claims{"auth_time": time.Now().Add(time.Minute).Unix()}, true},
 		"ten minutes, long before that": {10 * time.Minute, claims{"auth_time": -1e300}, false},
 	} {
 		asked := ""
